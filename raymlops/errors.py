@@ -1,0 +1,129 @@
+"""Every exception that raymlops raises on purpose, with its HTTP status and exit code. Nothing else raises.
+
+    RaymlopsError            500, exit 1: ours
+    ├── UserError            400, exit 2: the caller can mend it
+    │   ├── SpecError        a spec or configuration file
+    │   ├── DataError        a dataset: unreadable, or against its contract
+    │   ├── InputError       a request's tensors or body
+    │   ├── AuthenticationError 401
+    │   ├── ForbiddenError   403
+    │   ├── NotFoundError    404: a model, version, route or file
+    │   ├── TooLargeError    413
+    │   ├── TooManyRequestsError 429
+    │   ├── ResourceError    the cluster cannot meet the demand
+    │   └── StorageError     a path or store that cannot be written or reached
+    ├── ArtifactError        422, exit 2: a model file that is broken, unsafe, or not the one that was registered
+    ├── ParityError          exit 1: the exported model does not answer as the network did
+    ├── NodeError            500: a node of a graph failed
+    ├── OverloadedError      503: queue full; try again later
+    └── DeadlineError        504: not answered in time
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RaymlopsError(Exception):
+    """What happened, what was expected, and the remedy, in one sentence."""
+
+    status = 500
+    exit_code = 1
+
+
+class UserError(RaymlopsError):
+    status = 400
+    exit_code = 2
+
+
+class SpecError(UserError):
+    pass
+
+
+class DataError(UserError):
+    pass
+
+
+class InputError(UserError):
+    pass
+
+
+class AuthenticationError(UserError):
+    status = 401
+
+
+class ForbiddenError(UserError):
+    status = 403
+
+
+class NotFoundError(UserError):
+    status = 404
+
+
+class TooLargeError(UserError):
+    status = 413
+
+
+class TooManyRequestsError(UserError):
+    """`retry_after` is in seconds."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ResourceError(UserError):
+    pass
+
+
+class StorageError(UserError):
+    pass
+
+
+class ArtifactError(RaymlopsError):
+    status = 422
+    exit_code = 2
+
+
+class ParityError(RaymlopsError):
+    pass
+
+
+class NodeError(RaymlopsError):
+    """A node of a composition graph failed; `node` is its name."""
+
+    def __init__(self, message: str, node: str) -> None:
+        super().__init__(message, node)
+        self.node = node
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class OverloadedError(RaymlopsError):
+    """`retry_after` is in seconds."""
+
+    status = 503
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class DeadlineError(RaymlopsError):
+    status = 504
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
+    """One sentence for a wrong name, with the near ones: `Unknown network 'mpl'; did you mean 'mlp'? Known: cnn, mlp`."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    return f"Unknown {kind} {str(name)!r};{hint} Known: {', '.join(names) or 'none'}"

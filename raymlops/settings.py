@@ -1,0 +1,42 @@
+"""The one reader of the process environment. Call `Settings.from_env()` in a command's entry, never on import."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Where things are kept, read from the environment once a command."""
+
+    home: pathlib.Path
+    """RAYMLOPS_HOME: databases, artifacts and checkpoints of a laptop. Not the working directory, because a
+    submitted job runs in a temporary copy of it."""
+    tracking_uri: str
+    """MLFLOW_TRACKING_URI; default a SQLite file under home."""
+    registry_uri: str
+    """MLFLOW_REGISTRY_URI; default the tracking URI."""
+    artifact_root: str
+    """RAYMLOPS_ARTIFACTS: where MLflow keeps files when the store is a local database."""
+    storage_path: str
+    """RAYMLOPS_STORAGE: checkpoints and search state; on a cluster a path or URI that every node reaches."""
+    ray_address: str | None
+    """RAY_ADDRESS: the cluster; none starts one on this machine."""
+    user: str
+    """RAYMLOPS_USER, else USER: who is recorded with a version."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        env = os.environ if environ is None else environ
+        home = pathlib.Path(env.get("RAYMLOPS_HOME") or "~/raymlops").expanduser().absolute()
+        tracking_uri = env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+        return cls(
+            home=home,
+            tracking_uri=tracking_uri,
+            registry_uri=env.get("MLFLOW_REGISTRY_URI") or tracking_uri,
+            artifact_root=env.get("RAYMLOPS_ARTIFACTS") or str(home / "artifacts"),
+            storage_path=env.get("RAYMLOPS_STORAGE") or str(home / "storage"),
+            ray_address=env.get("RAY_ADDRESS") or None,
+            user=env.get("RAYMLOPS_USER") or env.get("USER") or "unknown",
+        )

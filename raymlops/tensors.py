@@ -1,0 +1,114 @@
+"""Named tensors and their types: Batch, TensorSpec, Signature and the one dtype table.
+
+Datatype names are those of the Open Inference Protocol (FP32, INT64, BYTES ...).
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raymlops.errors import InputError, unknown_name
+
+Batch = dict[str, npt.NDArray[Any]]
+"""Column or tensor name -> array whose first axis is the rows. BYTES tensors are object arrays of `str` or `bytes`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Datatype:
+    """One row of the dtype table; `onnx` is the value of onnx.TensorProto.DataType, `ort` what a session calls it."""
+
+    name: str
+    numpy: np.dtype[Any]
+    onnx: int
+    ort: str
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element; 0 for BYTES, whose elements vary."""
+        return 0 if self.name == "BYTES" else self.numpy.itemsize
+
+
+_ROWS = (
+    ("BOOL", np.bool_, 9, "bool"),
+    ("UINT8", np.uint8, 2, "uint8"),
+    ("UINT16", np.uint16, 4, "uint16"),
+    ("UINT32", np.uint32, 12, "uint32"),
+    ("UINT64", np.uint64, 13, "uint64"),
+    ("INT8", np.int8, 3, "int8"),
+    ("INT16", np.int16, 5, "int16"),
+    ("INT32", np.int32, 6, "int32"),
+    ("INT64", np.int64, 7, "int64"),
+    ("FP16", np.float16, 10, "float16"),
+    ("FP32", np.float32, 1, "float"),
+    ("FP64", np.float64, 11, "double"),
+    ("BYTES", np.object_, 8, "string"),
+)
+DATATYPES = {name: Datatype(name, np.dtype(kind), onnx, ort) for name, kind, onnx, ort in _ROWS}
+DATATYPE_OF_ONNX = {row.onnx: row for row in DATATYPES.values()}
+DATATYPE_OF_ORT = {f"tensor({row.ort})": row for row in DATATYPES.values()}
+DATATYPE_OF_NUMPY = {row.numpy: row for row in DATATYPES.values()}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """Name, Open Inference Protocol datatype and shape of a tensor; -1 is a dimension known only at run time."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.datatype not in DATATYPES:
+            raise InputError(unknown_name(f"datatype of tensor {self.name!r}:", self.datatype, DATATYPES))
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.datatype}[{','.join(str(size) for size in self.shape)}]"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return DATATYPES[self.datatype].numpy
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """True if an array of this shape fits."""
+        return len(shape) == len(self.shape) and all(
+            want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "TensorSpec":
+        return cls(str(value["name"]), str(value["datatype"]), tuple(int(size) for size in value["shape"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What a model takes and what it answers, in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def __iter__(self) -> Iterator[TensorSpec]:
+        return iter(self.inputs + self.outputs)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "inputs": [spec.to_json() for spec in self.inputs],
+            "outputs": [spec.to_json() for spec in self.outputs],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Signature":
+        return cls(
+            tuple(TensorSpec.from_json(spec) for spec in value["inputs"]),
+            tuple(TensorSpec.from_json(spec) for spec in value["outputs"]),
+        )
+
+
+def count_rows(batch: Mapping[str, npt.NDArray[Any]]) -> int:
+    """Rows of a batch; 0 when it has no tensor."""
+    return next((len(values) for values in batch.values()), 0)
