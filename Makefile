@@ -1,0 +1,41 @@
+# Two commands on a fresh machine: `make run` (the main job to its end) and `make test` (all tests).
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTHON ?= python3
+SPEC ?= jobs/specs/flights.yaml
+
+.PHONY: help run test check unit bench clean tools
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+run: $(VENV)/installed  ## search for a model on the flights, register it
+	$(PY) -m raymlops search $(SPEC)
+
+test: $(VENV)/installed  ## every test
+	$(PY) -m pytest
+
+check: $(VENV)/installed  ## lint, types, layers, unit tests: under a minute
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(PY) -m pytest -q tests/unit tests/test_layers.py
+
+bench: $(VENV)/installed  ## every benchmark, as ratios
+	$(PY) -m benchmarks
+
+clean:  ## remove the venv and every cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+
+tools:
+	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing; install Python 3.11 or later (Debian: apt-get install python3 python3-venv)" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old; raymlops needs 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is missing (Debian: apt-get install python3-venv)" >&2; exit 2; }
+	@command -v git >/dev/null || echo "git is missing: models will be registered without a code commit (Debian: apt-get install git)" >&2
+
+$(VENV)/installed: pyproject.toml constraints.txt | tools
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing pinned versions into $(VENV); about three minutes and 2.5 GB"
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,111 @@
+"""Runs an ONNX model: a file or bytes -> Session with a Signature, `infer(batch) -> batch`. The only ONNX Runtime user."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from raymlops.errors import ArtifactError, InputError, NotFoundError, unknown_name
+from raymlops.tensors import DATATYPE_OF_ORT, Batch, Signature, TensorSpec
+
+CONTRACT_KEY = "raymlops.contract"
+"""Key of the ONNX metadata entry that holds a model's own contract as JSON."""
+
+_OPTIMISATION = {
+    "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionOptions:
+    """`threads` is per session; give it the CPUs that Ray reserved, which ONNX Runtime does not see by itself."""
+
+    threads: int = 1
+    optimisation: str = "all"
+    providers: tuple[str | tuple[str, dict[str, Any]], ...] = ("CPUExecutionProvider",)
+
+
+class Session:
+    """A loaded model. Safe to call from several threads at once."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self.signature = Signature(
+            tuple(_to_spec(node) for node in session.get_inputs()),
+            tuple(_to_spec(node) for node in session.get_outputs()),
+        )
+        self._output_names = [spec.name for spec in self.signature.outputs]
+        self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+
+    @property
+    def contract(self) -> dict[str, Any]:
+        """What the file says of its own columns and labels; empty for a model of another origin."""
+        return json.loads(self.metadata.get(CONTRACT_KEY, "{}"))  # type: ignore[no-any-return]
+
+    def infer(self, batch: Batch, outputs: Sequence[str] | None = None) -> Batch:
+        """Run the model on named input tensors; `outputs` limits what is computed.
+
+        Raises InputError when ONNX Runtime refuses the tensors.
+        """
+        names = self._output_names if outputs is None else list(outputs)
+        try:
+            values = self._session.run(names, batch)
+        except (onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, ValueError, TypeError) as error:
+            raise InputError(self._explain(batch, str(error))) from None
+        return dict(zip(names, values, strict=True))
+
+    def _explain(self, batch: Batch, cause: str) -> str:
+        specs = {spec.name: spec for spec in self.signature.inputs}
+        for name in batch:
+            if name not in specs:
+                return unknown_name("input", name, specs)
+        for name, spec in specs.items():
+            if name not in batch:
+                return f"Input {name!r} is missing; the model takes {', '.join(str(s) for s in specs.values())}"
+            if batch[name].dtype != spec.dtype or not spec.accepts(batch[name].shape):
+                return f"Input {name!r} is {batch[name].dtype}{list(batch[name].shape)}, but the model takes {spec}"
+        return f"The model refused its input: {cause}"
+
+
+def open_session(model: str | pathlib.Path | bytes, options: SessionOptions | None = None) -> Session:
+    """Load an ONNX file, or its bytes. Raises NotFoundError, or ArtifactError when ONNX Runtime cannot load it."""
+    options = options or SessionOptions()
+    if not isinstance(model, bytes) and not pathlib.Path(model).is_file():
+        raise NotFoundError(f"No ONNX file {str(model)!r}")
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would eat others' cores
+    settings.graph_optimization_level = _OPTIMISATION[options.optimisation]
+    settings.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), settings, providers=list(options.providers)
+        )
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes from loading
+        what = "the given bytes" if isinstance(model, bytes) else repr(str(model))
+        raise ArtifactError(f"ONNX Runtime cannot load {what}: {' '.join(str(error).split())}") from None
+    return Session(session)
+
+
+def _to_spec(node: Any) -> TensorSpec:
+    datatype = DATATYPE_OF_ORT.get(node.type)
+    if datatype is None:
+        raise ArtifactError(f"Tensor {node.name!r} has type {node.type}; only plain tensors are supported")
+    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
+    return TensorSpec(node.name, datatype.name, shape)
+
+
+def as_model_input(values: Any, spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """An array of the spec's dtype, contiguous; None in a BYTES tensor becomes the empty string, as in training."""
+    if spec.datatype == "BYTES":
+        array = np.asarray(values, dtype=object)
+        return np.where(np.equal(array, None), "", array)
+    return np.ascontiguousarray(values, dtype=spec.dtype)
