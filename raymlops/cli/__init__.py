@@ -1,0 +1,87 @@
+"""The `raymlops` command: finds a verb, runs it, and turns failures into one sentence and an exit code.
+
+Verbs live beside this file, one module an area, and are imported only when they are called, so that `--help` and
+`check` answer at once.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from raymlops.errors import RaymlopsError, unknown_name
+
+VERBS = {
+    "check": ("raymlops.cli.training", "Check a spec, and start nothing"),
+    "schema": ("raymlops.cli.training", "Print the JSON schema of specs, for editors"),
+    "train": ("raymlops.cli.training", "Train one model with the values of its spec"),
+    "search": ("raymlops.cli.training", "Search for the best model, export it, register it"),
+    "register": ("raymlops.cli.registry", "Register an ONNX file as a model version"),
+    "promote": ("raymlops.cli.registry", "Move an alias such as champion to a version"),
+    "predict": ("raymlops.cli.prediction", "Score files with a model or a graph, into Parquet"),
+}
+"""Verb -> module that holds a click command of that name (dashes as underscores), and its line in the help."""
+
+
+class Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(VERBS[cmd_name][0])
+        command = getattr(module, cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.UsageError(unknown_name("command", args[0], VERBS))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in VERBS.items()])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+@click.version_option(package_name="raymlops")
+def raymlops(debug: bool) -> None:
+    """From a dataset to a monitored HTTP endpoint on one Ray cluster.
+
+    Write a spec (see jobs/specs/flights.yaml), then: raymlops search jobs/specs/flights.yaml
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 2 the caller can mend it, 1 it is our fault, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        raymlops.main(arguments, prog_name="raymlops", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        ours = not isinstance(error, RaymlopsError)
+        click.echo(f"Error: {type(error).__name__}: {error}" if ours else f"Error: {error}", err=True)
+        if ours:
+            click.echo("This is a fault of raymlops; run again with --debug for the traceback.", err=True)
+        sys.exit(1 if ours else error.exit_code)  # type: ignore[attr-defined]
+    sys.exit(0)
