@@ -53,7 +53,10 @@ def parse_document(text: str, kind: type[D], source: str = "text", overrides: Se
 
 
 def validate_document(
-    value: Mapping[str, Any], kind: type[D], source: str = "value", lines: typing.Callable[[Key], int | None] | None = None
+    value: Mapping[str, Any],
+    kind: type[D],
+    source: str = "value",
+    lines: typing.Callable[[Key], int | None] | None = None,
 ) -> D:
     """Check a mapping as `kind`. Raises SpecError with one line a mistake."""
     try:
@@ -61,7 +64,8 @@ def validate_document(
     except pydantic.ValidationError as error:
         where = lines or (lambda key: None)
         mistakes = [
-            _explain(mistake["loc"], mistake, kind, source, where) for mistake in error.errors(include_url=False)
+            _explain(mistake["loc"], mistake, kind, source, where)
+            for mistake in error.errors(include_url=False)
         ]
         raise SpecError("\n".join(dict.fromkeys(mistakes))) from None
 
@@ -75,17 +79,25 @@ def _explain(
     if mistake["type"] == "extra_forbidden":
         known = sorted(_known_keys(kind, location[:-1]))
         parent = ".".join(str(part) for part in location[:-1] if not _is_tag(part))
-        return f"{place}: {unknown_name('key', location[-1], known)}" + (f" (under {parent!r})" if parent else "")
+        return f"{place}: {unknown_name('key', location[-1], known)}" + (
+            f" (under {parent!r})" if parent else ""
+        )
     if mistake["type"] == "missing":
         return f"{place}: key {key!r} is missing; add it"
     message = str(mistake["msg"]).removeprefix("Value error, ")
-    got = "" if mistake["type"] in ("value_error", "union_tag_invalid") and not key else f", got {_show(mistake['input'])}"
+    got = (
+        ""
+        if mistake["type"] in ("value_error", "union_tag_invalid") and not key
+        else f", got {_show(mistake['input'])}"
+    )
     return f"{place}: {key or 'the document'}: {message}{got}"
 
 
 def _is_tag(part: int | str) -> bool:
     """Pydantic puts type names of unions into locations; they are no keys of the user's."""
-    return isinstance(part, str) and (part.startswith("function-") or "[" in part or part in ("str", "int", "float", "bool"))
+    return isinstance(part, str) and (
+        part.startswith("function-") or "[" in part or part in ("str", "int", "float", "bool")
+    )
 
 
 def _known_keys(kind: type[Document], location: Key) -> Iterator[str]:

@@ -1,0 +1,76 @@
+"""Adds the columns of another table: small tables travel to the rows, large ones meet in a shuffle."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import ray
+import ray.data
+
+from raymlops.errors import DataError, unknown_name
+from raymlops.specs.dataset import JoinSpec
+
+
+def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpec) -> ray.data.Dataset:
+    """Dataset with the columns of `other`; at most one row of `other` may match a row.
+
+    Raises DataError for a key that is not there, or one that names several rows of `other`.
+    """
+    names = other.columns() or []
+    for key in spec.on:
+        if key not in names:
+            raise DataError(f"joins.on: {unknown_name('column of the joined table', key, names)}")
+    columns = [name for name in names if name not in spec.on] if spec.columns is None else list(spec.columns)
+    for column in columns:
+        if column not in names:
+            raise DataError(f"joins.columns: {unknown_name('column of the joined table', column, names)}")
+    other = other.select_columns([*spec.on, *columns])
+    renamed = {column: f"{spec.prefix}{column}" for column in columns}
+    other = other.materialize()
+    if other.size_bytes() > spec.broadcast_bytes:
+        other = other.rename_columns({old: new for old, new in renamed.items() if old != new})
+        how = "left_outer" if spec.how == "left" else "inner"
+        return dataset.join(other, join_type=how, num_partitions=max(2, dataset.num_blocks()), on=spec.on)
+    blocks = [block for block in ray.get(other.to_arrow_refs()) if block.num_columns]
+    table = pa.concat_tables(blocks, promote_options="permissive").rename_columns([*spec.on, *renamed.values()])
+    keys = _key_index(table, spec.on)
+    if not keys.is_unique:
+        twice = keys[keys.duplicated()][0]
+        raise DataError(f"joins: {spec.on} = {twice} names several rows of the joined table; expected one at most")
+    return dataset.map_batches(
+        _look_up,
+        batch_format="pyarrow",
+        batch_size=None,
+        zero_copy_batch=True,
+        fn_kwargs={"right": ray.put(table), "on": spec.on, "inner": spec.how == "inner"},
+    )
+
+
+def _look_up(left: pa.Table, right: "ray.ObjectRef[pa.Table]", on: tuple[str, ...], inner: bool) -> pa.Table:
+    if left.num_columns == 0:
+        return left
+    for key in on:
+        if key not in left.column_names:
+            raise DataError(f"joins.on: {unknown_name('column', key, left.column_names)}")
+    table = ray.get(right)
+    index = _key_index(table, on)
+    left_index = _key_index(left, on)
+    if left_index.nlevels == 1 and left_index.dtype != index.dtype and len(index) and len(left_index):
+        if (left_index.dtype.kind in "iuf") != (index.dtype.kind in "iuf"):
+            raise DataError(f"joins.on: {on[0]!r} is {left_index.dtype} here and {index.dtype} in the joined table")
+    position = index.get_indexer(left_index)
+    found = position >= 0
+    if inner:
+        left, position, found = left.filter(pa.array(found)), position[found], found[found]
+    take = pa.array(np.where(found, position, 0), mask=~found)
+    for name in table.column_names:
+        if name in on:
+            continue
+        if name in left.column_names:
+            raise DataError(f"joins: column {name!r} is in both tables; give the join a prefix, or list its columns")
+        left = left.append_column(name, table[name].take(take))
+    return left
+
+
+def _key_index(table: pa.Table, on: tuple[str, ...]) -> pd.Index:
+    frame = table.select(list(on)).to_pandas()
+    return pd.Index(frame[on[0]]) if len(on) == 1 else pd.MultiIndex.from_frame(frame)

@@ -1,0 +1,209 @@
+"""Reads a table by its spec: spec -> ray Dataset, with joins, filter and derived columns. Checks no contract."""
+
+import ast
+import contextlib
+import importlib
+import importlib.util
+import logging
+import pathlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import ray.data
+
+from raymlops.data import joins
+from raymlops.errors import DataError, NotFoundError, SpecError, unknown_name
+from raymlops.specs.dataset import DatasetSpec, TableSpec
+
+_CSV_OPTIONS = {
+    "read_options": pyarrow.csv.ReadOptions,
+    "parse_options": pyarrow.csv.ParseOptions,
+    "convert_options": pyarrow.csv.ConvertOptions,
+}
+_ARROW_TYPES = {
+    "string": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+    "timestamp": pa.timestamp("ms", tz="UTC"),
+}
+
+
+def configure() -> None:
+    """Settings of Ray Data that every stage relies on; call once in a driver."""
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True  # statistics and training repeat exactly only on ordered blocks
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def read_dataset(spec: DatasetSpec) -> ray.data.Dataset:
+    """The table with its joins, filter and derived columns; lazy, except that small joined tables are read."""
+    dataset = read_table(spec)
+    if spec.limit is not None:
+        dataset = dataset.limit(spec.limit)
+    for join in spec.joins:
+        dataset = joins.join_table(dataset, read_table(join.table), join)
+    if spec.where is not None or spec.derive:
+        dataset = dataset.map_batches(
+            derive_columns,
+            batch_format="pyarrow",
+            batch_size=None,
+            zero_copy_batch=True,
+            fn_kwargs={"where": spec.where, "derive": dict(spec.derive)},
+        )
+    return dataset
+
+
+def read_table(spec: TableSpec) -> ray.data.Dataset:
+    """One table through a reader of ray.data. Raises NotFoundError, DataError or SpecError before any task starts."""
+    options = {key: _to_csv_option(spec.reader, key, value) for key, value in spec.options.items()}
+    if ":" in spec.reader:
+        return cast("ray.data.Dataset", load_attribute(spec.reader)(**options))
+    read = getattr(ray.data, f"read_{spec.reader}")
+    try:
+        if spec.path is None:
+            return read(**options)
+        paths, filesystem = locate(spec.path)
+        if spec.reader == "csv":
+            options.setdefault("convert_options", pyarrow.csv.ConvertOptions(strings_can_be_null=True))
+        if filesystem is not None:
+            options["filesystem"] = filesystem
+        with reading(spec):
+            return read(paths, **options)
+    except TypeError as error:
+        raise SpecError(f"Reader {spec.reader!r} does not take these options: {error}") from None
+
+
+def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
+    """Paths as a reader takes them, and their fsspec filesystem (None: pyarrow finds it). Raises when one is not there."""
+    given = [path] if isinstance(path, str) else list(path)
+    located = [_expand_package(one) for one in given]
+    if any("::" in one or "://" in one for one in located):
+        opened = [fsspec.core.url_to_fs(one) for one in located]
+        for (filesystem, inner), one in zip(opened, given, strict=True):
+            _require(filesystem.exists(inner), one)
+        return [inner for _, inner in opened], opened[0][0]
+    for one in located:
+        file = pathlib.Path(one)
+        _require(file.exists(), one)
+        if file.is_file() and file.stat().st_size == 0:
+            raise DataError(f"File {one!r} is empty; expected a table with at least one row")
+    return located, None
+
+
+def _require(exists: bool, path: str) -> None:
+    if not exists:
+        raise NotFoundError(f"No file or folder {path!r}; check dataset.path (seen from {pathlib.Path.cwd()})")
+
+
+def _expand_package(path: str) -> str:
+    def find(match: re.Match[str]) -> str:
+        try:
+            found = importlib.util.find_spec(match[1])  # importing it would run code, and some packages fail to
+        except (ImportError, ValueError):
+            found = None
+        if found is None or not found.submodule_search_locations:
+            raise NotFoundError(f"No package {match[1]!r} for path {path!r}; install it: pip install {match[1]}")
+        return found.submodule_search_locations[0]
+
+    return re.sub(r"package://([A-Za-z0-9_.]+)", find, path)
+
+
+def _to_csv_option(reader: str, key: str, value: Any) -> Any:
+    if reader != "csv" or key not in _CSV_OPTIONS or not isinstance(value, dict):
+        return value
+    value = dict(value)
+    if key == "convert_options":
+        value.setdefault("strings_can_be_null", True)
+        types = value.get("column_types", {})
+        for column, name in types.items():
+            if name not in _ARROW_TYPES:
+                raise SpecError(f"column_types.{column}: {unknown_name('type', name, _ARROW_TYPES)}")
+        value["column_types"] = {column: _ARROW_TYPES[name] for column, name in types.items()}
+    try:
+        return _CSV_OPTIONS[key](**value)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"dataset.options.{key}: {error}") from None
+
+
+def load_attribute(path: str) -> Callable[..., Any]:
+    """`module.path:name` -> the thing. Raises SpecError when it cannot be had."""
+    module, _, name = path.partition(":")
+    try:
+        return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
+    except ImportError as error:
+        raise SpecError(f"Cannot import {path!r}: {error}") from None
+    except AttributeError:
+        known = [key for key in vars(importlib.import_module(module)) if not key.startswith("_")]
+        raise SpecError(unknown_name(f"name in module {module!r}:", name, known)) from None
+
+
+def derive_columns(table: pa.Table, where: str | None, derive: dict[str, str]) -> pa.Table:
+    """Filter by an expression, then add columns; expressions see only the columns they name.
+
+    Raises DataError when one cannot be evaluated.
+    """
+    if table.num_columns == 0:
+        return table
+    if where is not None:
+        keep = _evaluate(table, where, "where")
+        table = table.filter(pa.array(keep.fillna(False).astype(bool)))
+    for name, expression in derive.items():
+        values = pa.Array.from_pandas(_evaluate(table, expression, f"derive.{name}"))
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), name, values)
+        else:
+            table = table.append_column(name, values)
+    return table
+
+
+def _evaluate(table: pa.Table, expression: str, key: str) -> pd.Series:
+    try:
+        used = {node.id for node in ast.walk(ast.parse(expression, mode="eval")) if isinstance(node, ast.Name)}
+    except SyntaxError as error:
+        raise DataError(f"dataset.{key}: {expression!r} is not an expression: {error.msg}") from None
+    columns = [name for name in table.column_names if name in used]
+    frame = table.select(columns).to_pandas(types_mapper=pd.ArrowDtype)
+    try:
+        result = frame.eval(expression, engine="python")
+    except Exception as error:  # pandas raises whatever the expression does
+        missing = sorted(used - set(table.column_names))
+        if missing and isinstance(error, (pd.errors.UndefinedVariableError, NameError)):
+            raise DataError(f"dataset.{key}: {unknown_name('column', missing[0], table.column_names)}") from None
+        raise DataError(f"dataset.{key}: {expression!r} failed: {error}") from None
+    if not isinstance(result, pd.Series):
+        result = pd.Series([result] * table.num_rows)
+    return result
+
+
+@contextlib.contextmanager
+def reading(spec: TableSpec) -> Iterator[None]:
+    """Turn what Ray Data raises from a task into one sentence with the source and the root cause."""
+    try:
+        yield
+    except (SpecError, DataError, NotFoundError):
+        raise
+    except Exception as error:
+        cause = find_cause(error)
+        if isinstance(cause, (DataError, SpecError, NotFoundError)):
+            raise cause from None
+        if isinstance(cause, (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)):
+            text = " ".join(str(cause).split())
+            raise DataError(f"Cannot read {spec.path or spec.reader!r} as {spec.reader}: {text[:400]}") from error
+        raise
+
+
+def find_cause(error: BaseException) -> BaseException:
+    """The innermost exception that Ray wrapped."""
+    while True:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if not isinstance(inner, BaseException) or inner is error:
+            return error
+        error = inner

@@ -1,0 +1,139 @@
+"""What to read, what must hold for it, and how it is split."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raymlops.errors import unknown_name
+from raymlops.specs.document import Document
+
+READERS = ("audio", "avro", "bigquery", "binary_files", "clickhouse", "csv", "databricks_tables", "delta",
+           "delta_sharing_tables", "hudi", "iceberg", "images", "json", "kafka", "lance", "mcap", "mongo", "numpy",
+           "parquet", "snowflake", "sql", "text", "tfrecords", "unity_catalog", "videos", "webdataset")  # fmt: skip
+"""The readers of ray.data, without their `read_`."""
+
+ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
+
+
+class TableSpec(Document):
+    """One table: a ray.data reader by name, a path and the reader's own options."""
+
+    reader: str = Field("parquet", description="A ray.data reader (parquet, csv, json, images, ...), or "
+                        "module.path:function that returns a ray.data.Dataset")  # fmt: skip
+    path: str | tuple[str, ...] | None = Field(
+        None,
+        description="Any path or URL of pyarrow or fsspec; package://NAME/FILE is a file inside an installed package; "
+        "zip://INNER::OUTER reads inside an archive",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Passed to the reader as they are; read_options, parse_options and convert_options of csv may be mappings",
+    )
+
+    @field_validator("reader")
+    @classmethod
+    def _known_reader(cls, value: str) -> str:
+        name = value.removeprefix("read_")
+        if ":" not in value and name not in READERS:
+            raise ValueError(unknown_name("reader", value, READERS))
+        return name
+
+
+class JoinSpec(Document):
+    """Columns of another table, one row of it at most for each row of ours."""
+
+    table: TableSpec
+    on: tuple[str, ...] = Field(min_length=1, description="Key columns, by the same names in both tables")
+    how: Literal["left", "inner"] = Field(
+        "left", description="left keeps rows without a partner, their columns null"
+    )
+    columns: tuple[str, ...] | None = Field(None, description="Columns to take; default all but the keys")
+    prefix: str = Field("", description="Put before the names of the columns taken")
+    broadcast_bytes: int = Field(
+        512 * 2**20,
+        ge=0,
+        description="Tables up to this size are copied to every node; larger ones are shuffled",
+    )
+
+
+class DatasetSpec(TableSpec):
+    """The table to learn from, with its joins and derived columns, in the order: joins, where, derive."""
+
+    joins: tuple[JoinSpec, ...] = ()
+    where: str | None = Field(
+        None, description="Keep the rows for which this expression holds (pandas.eval syntax)"
+    )
+    derive: dict[str, str] = Field(
+        default_factory=dict,
+        description="New column -> expression over columns (pandas.eval syntax), in order",
+    )
+    limit: int | None = Field(None, ge=1, description="Use only the first rows: for a quick try")
+    cache: bool = Field(
+        True,
+        description="Keep the joined table in the object store (it spills to disk); false reads again each pass",
+    )
+
+
+class ColumnRule(Document):
+    """What must hold for a column."""
+
+    type: ColumnType | None = Field(None, description="Values that do not convert fail")
+    nulls: bool = Field(True, description="Whether values may be missing")
+    min: float | str | None = Field(None, description="Least value allowed")
+    max: float | str | None = Field(None, description="Greatest value allowed")
+    allowed: tuple[str | int | float | bool, ...] | None = Field(None, description="The only values allowed")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ColumnRule":
+        if isinstance(self.min, float) and isinstance(self.max, float) and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class ContractSpec(Document):
+    """What must hold for the rows; those that fail are counted and sampled into the report."""
+
+    columns: dict[str, ColumnRule] = Field(default_factory=dict)
+    unique: tuple[str, ...] = Field(
+        (), description="Columns whose values together name a row; rows that share them all fail"
+    )
+    on_failure: Literal["drop", "fail"] = Field("drop", description="drop the rows that fail, or stop")
+    max_failed: float = Field(
+        0.05, ge=0, le=1, description="Share of failing rows above which it stops in any case"
+    )
+
+
+class TimeSplit(Document):
+    """The earliest rows train, the latest test; rows of one instant stay together."""
+
+    by: Literal["time"]
+    column: str
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+
+
+class RandomSplit(Document):
+    """By a hash of the whole row, so the same row falls to the same side wherever it stands."""
+
+    by: Literal["random"] = "random"
+    seed: int = 0
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+
+
+class GroupSplit(Document):
+    """By a hash of one column: all rows of a group fall to the same side."""
+
+    by: Literal["group"]
+    column: str
+    seed: int = 0
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+
+
+SplitSpec = Annotated[TimeSplit | RandomSplit | GroupSplit, Field(discriminator="by")]
+
+
+def check_fractions(split: TimeSplit | RandomSplit | GroupSplit) -> None:
+    """Raises ValueError unless the three shares are positive and make one."""
+    if any(share <= 0 for share in split.fractions) or abs(sum(split.fractions) - 1) > 1e-6:
+        raise ValueError(
+            f"fractions {list(split.fractions)} must be positive and sum to 1 (train, validation, test)"
+        )

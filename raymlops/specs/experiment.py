@@ -1,0 +1,74 @@
+"""The one document of a model: dataset, contract, split, features, network, training, search, limits."""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from raymlops.errors import unknown_name
+from raymlops.specs.dataset import ContractSpec, DatasetSpec, RandomSplit, SplitSpec, check_fractions
+from raymlops.specs.document import Document, validate_document
+from raymlops.specs.features import FeaturesSpec
+from raymlops.specs.training import METRICS_OF_TASK, NetworkSpec, SearchSpec, TrainingSpec
+
+
+class LimitsSpec(Document):
+    """What an exported model must keep to before it is registered."""
+
+    parity: float = Field(
+        1e-4, gt=0, description="Largest difference allowed between the network and its ONNX file"
+    )
+    flipped: int = Field(0, ge=0, description="Labels of the test split that may differ between the two")
+
+
+class ExperimentSpec(Document):
+    """A model, from the table it learns from to the limits it must keep."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$", description="Names the experiment and the registered model"
+    )
+    description: str = ""
+    dataset: DatasetSpec
+    contract: ContractSpec = ContractSpec()
+    split: SplitSpec = RandomSplit()
+    features: FeaturesSpec
+    network: NetworkSpec = NetworkSpec()
+    training: TrainingSpec = TrainingSpec()
+    search: SearchSpec = SearchSpec()
+    limits: LimitsSpec = LimitsSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ExperimentSpec":
+        check_fractions(self.split)
+        task = self.features.target.task
+        if self.training.metric and task != "auto" and self.training.metric not in METRICS_OF_TASK[task]:
+            raise ValueError(
+                "training.metric: "
+                + unknown_name(f"metric of a {task} task", self.training.metric, METRICS_OF_TASK[task])
+            )
+        for key in self.search.space:
+            self._check_dimension(key)
+        if self.search.algorithm == "grid" and any(d.choices is None for d in self.search.space.values()):
+            raise ValueError("search.algorithm: grid needs choices for every dimension of search.space")
+        return self
+
+    def _check_dimension(self, key: str) -> None:
+        if space_key(key)[0] == "training" and (name := space_key(key)[1]) not in TrainingSpec.model_fields:
+            known = [*TrainingSpec.model_fields, "network.options.NAME"]
+            raise ValueError("search.space: " + unknown_name("parameter", name, known))
+
+
+def space_key(key: str) -> tuple[str, str]:
+    """A key of the search space -> (part of the spec, name): `lr` is ("training", "lr")."""
+    if key.startswith("network.options."):
+        return "network.options", key.removeprefix("network.options.")
+    return "training", key.removeprefix("training.")
+
+
+def with_parameters(spec: ExperimentSpec, parameters: dict[str, Any]) -> ExperimentSpec:
+    """The spec with a trial's parameters in their places. Raises SpecError when a value is not possible there."""
+    value = spec.model_dump()
+    for key, parameter in parameters.items():
+        part, name = space_key(key)
+        target = value["network"]["options"] if part == "network.options" else value["training"]
+        target[name] = parameter
+    return validate_document(value, ExperimentSpec, source=f"the parameters {parameters}")

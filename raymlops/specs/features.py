@@ -1,0 +1,109 @@
+"""Which columns a model takes, and what it predicts from them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from raymlops.specs.document import Document
+
+TIME_PARTS = ("hour", "weekday", "day", "month", "dayofyear", "elapsed")
+
+
+class NumberFeature(Document):
+    """A number, integer or boolean column: missing values filled, standardised, with an indicator of missing."""
+
+    kind: Literal["number"]
+    clip: float = Field(
+        8.0, gt=0, description="Standardised values are limited to this many standard deviations"
+    )
+    bins: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="If over 0: quantile bins, encoded piecewise-linearly (Gorishniy et al. 2022)",
+    )
+
+
+class CategoryFeature(Document):
+    """A string, integer or boolean column of which each value gets a learned embedding."""
+
+    kind: Literal["category"]
+    min_count: int = Field(5, ge=1, description="Rarer values in training count as unknown")
+    max_values: int = Field(10_000, ge=1, description="Only the most frequent values are told apart")
+
+
+class TimestampFeature(Document):
+    """A timestamp column, split into parts in UTC."""
+
+    kind: Literal["timestamp"]
+    parts: tuple[Literal["hour", "weekday", "day", "month", "dayofyear", "elapsed"], ...] = Field(
+        ("hour", "weekday"),
+        min_length=1,
+        description="Cyclic parts become sine and cosine; elapsed is a standardised number",
+    )
+
+
+class ImageFeature(Document):
+    """A tensor column of (height, width) or (height, width, channels)."""
+
+    kind: Literal["image"]
+    scale: float = Field(255.0, gt=0, description="Pixel values are divided by this")
+
+
+Feature = Annotated[
+    NumberFeature | CategoryFeature | TimestampFeature | ImageFeature, Field(discriminator="kind")
+]
+
+
+class TargetSpec(Document):
+    """What is predicted."""
+
+    column: str
+    task: Literal["auto", "binary", "multiclass", "regression"] = Field(
+        "auto", description="auto: regression for numbers with a fraction, else by the number of classes"
+    )
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="Binary: probability from which the second class is answered"
+    )
+    positive: str | int | bool | None = Field(
+        None, description="Binary: the class whose probability is answered; default the larger"
+    )
+
+
+class FeaturesSpec(Document):
+    """Inputs by column name, in groups that share their settings, and the target."""
+
+    target: TargetSpec
+    numbers: tuple[str, ...] = Field((), description="Columns with the default settings of kind number")
+    categories: tuple[str, ...] = Field((), description="Columns with the default settings of kind category")
+    timestamps: tuple[str, ...] = Field((), description="Columns with the default settings of kind timestamp")
+    images: tuple[str, ...] = Field((), description="Columns with the default settings of kind image")
+    columns: dict[str, Feature] = Field(
+        default_factory=dict, description="Columns with settings of their own"
+    )
+
+    @model_validator(mode="after")
+    def _each_column_once(self) -> "FeaturesSpec":
+        names = [*self.numbers, *self.categories, *self.timestamps, *self.images, *self.columns]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"column {doubled[0]!r} is named twice; keep one place")
+        if self.target.column in names:
+            raise ValueError(
+                f"the target {self.target.column!r} is also a feature; a model cannot be given its answer"
+            )
+        if not names:
+            raise ValueError(
+                "no column is named; list some under numbers, categories, timestamps, images or columns"
+            )
+        return self
+
+    def by_column(self) -> dict[str, NumberFeature | CategoryFeature | TimestampFeature | ImageFeature]:
+        """Column -> its settings, in the order of the model's inputs."""
+        return {
+            **{name: NumberFeature(kind="number") for name in self.numbers},
+            **{name: CategoryFeature(kind="category") for name in self.categories},
+            **{name: TimestampFeature(kind="timestamp") for name in self.timestamps},
+            **{name: ImageFeature(kind="image") for name in self.images},
+            **self.columns,
+        }

@@ -1,0 +1,115 @@
+"""How a network is trained and how good values for its training are searched."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raymlops.specs.document import Document
+
+METRICS = {"roc_auc": "max", "average_precision": "max", "accuracy": "max", "log_loss": "min", "rmse": "min", "mae": "min",
+           "r2": "max"}  # fmt: skip
+"""Metric -> which direction is better."""
+
+METRICS_OF_TASK = {
+    "binary": ("roc_auc", "average_precision", "log_loss", "accuracy"),
+    "multiclass": ("log_loss", "accuracy"),
+    "regression": ("rmse", "mae", "r2"),
+}
+"""What validation computes for each task; the first is the default to search by."""
+
+
+class NetworkSpec(Document):
+    """The torch network."""
+
+    name: str = Field("mlp", description="mlp, cnn, or module.path:Class of your own")
+    options: dict[str, Any] = Field(default_factory=dict, description="Arguments of its constructor")
+
+
+class TrainingSpec(Document):
+    """One training. Every number here may be searched over."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(1024, ge=1, description="Rows a step, over all workers together")
+    lr: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW")
+    weight_decay: float = Field(1e-4, ge=0)
+    schedule: Literal["constant", "cosine", "onecycle"] = Field(
+        "onecycle", description="Learning rate over the steps"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm")
+    patience: int = Field(5, ge=1, description="Epochs without a better validation metric before it stops")
+    metric: str | None = Field(
+        None, description="Validation metric to go by; default by task: roc_auc, log_loss, rmse"
+    )
+    seed: int = 0
+    workers: int = Field(1, ge=1, description="Data-parallel workers")
+    use_gpu: bool = Field(False, description="One GPU a worker")
+    cpus_per_worker: float = Field(1, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 on GPUs that have it, else fp32"
+    )
+    resident_bytes: int = Field(
+        2 * 2**30,
+        ge=0,
+        description="Packed rows up to this size are held in memory; larger data is streamed each epoch",
+    )
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str | None) -> str | None:
+        from raymlops.errors import unknown_name
+
+        if value is not None and value not in METRICS:
+            raise ValueError(unknown_name("metric", value, METRICS))
+        return value
+
+
+class Dimension(Document):
+    """Values a parameter may take: a range or choices."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = Field(False, description="Sample the exponent evenly")
+    integer: bool = Field(
+        False, description="Whole numbers only; default when low and high are whole and no step is smaller"
+    )
+    choices: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> "Dimension":
+        if self.choices is not None:
+            if self.low is not None or self.high is not None:
+                raise ValueError("give choices, or low and high, not both")
+            if not self.choices:
+                raise ValueError("choices is empty")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("give low and high, or choices")
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log needs low above 0, got {self.low}")
+        return self
+
+
+class SearchSpec(Document):
+    """The search over trainings."""
+
+    algorithm: Literal["optuna", "random", "grid"] = "optuna"
+    scheduler: Literal["asha", "pbt", "none"] = Field(
+        "asha", description="asha stops poor trials early; pbt copies good ones"
+    )
+    trials: int = Field(
+        10, ge=1, description="Trials to run; a grid runs all its points this many times over"
+    )
+    concurrent: int | None = Field(None, ge=1, description="Trials at a time; default what the cluster holds")
+    grace_epochs: int = Field(2, ge=1, description="asha: epochs before a trial may be stopped")
+    reduction: int = Field(3, ge=2, description="asha: one in this many goes on at each rung")
+    perturb_epochs: int = Field(2, ge=1, description="pbt: epochs between exploitations")
+    retries: int = Field(2, ge=0, description="Times that a failed trial starts again from its checkpoint")
+    seed: int = 0
+    max_minutes: float | None = Field(None, gt=0, description="Stop starting trials after this time")
+    space: dict[str, Dimension] = Field(
+        default_factory=dict,
+        description="training.KEY or network.options.KEY -> dimension; the prefix may be left out for keys of training",
+    )
