@@ -15,33 +15,41 @@ def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpe
 
     Raises DataError for a key that is not there, or one that names several rows of `other`.
     """
+    other = other.materialize()
     names = other.columns() or []
-    for key in spec.on:
+    for key in spec.keys:
         if key not in names:
-            raise DataError(f"joins.on: {unknown_name('column of the joined table', key, names)}")
-    columns = [name for name in names if name not in spec.on] if spec.columns is None else list(spec.columns)
+            raise DataError(f"joins.keys: {unknown_name('column of the joined table', key, names)}")
+    columns = (
+        [name for name in names if name not in spec.keys] if spec.columns is None else list(spec.columns)
+    )
     for column in columns:
         if column not in names:
             raise DataError(f"joins.columns: {unknown_name('column of the joined table', column, names)}")
-    other = other.select_columns([*spec.on, *columns])
     renamed = {column: f"{spec.prefix}{column}" for column in columns}
-    other = other.materialize()
     if other.size_bytes() > spec.broadcast_bytes:
-        other = other.rename_columns({old: new for old, new in renamed.items() if old != new})
+        other = other.select_columns([*spec.keys, *columns]).rename_columns(
+            {old: new for old, new in renamed.items() if old != new}
+        )
         how = "left_outer" if spec.how == "left" else "inner"
-        return dataset.join(other, join_type=how, num_partitions=max(2, dataset.num_blocks()), on=spec.on)
-    blocks = [block for block in ray.get(other.to_arrow_refs()) if block.num_columns]
-    table = pa.concat_tables(blocks, promote_options="permissive").rename_columns([*spec.on, *renamed.values()])
-    keys = _key_index(table, spec.on)
+        return dataset.join(other, join_type=how, num_partitions=max(2, dataset.num_blocks()), on=spec.keys)
+    wanted = [*spec.keys, *columns]
+    blocks = [block.select(wanted) for block in ray.get(other.to_arrow_refs()) if block.num_columns]
+    table = pa.concat_tables(blocks, promote_options="permissive").rename_columns(
+        [*spec.keys, *renamed.values()]
+    )
+    keys = _key_index(table, spec.keys)
     if not keys.is_unique:
         twice = keys[keys.duplicated()][0]
-        raise DataError(f"joins: {spec.on} = {twice} names several rows of the joined table; expected one at most")
+        raise DataError(
+            f"joins: {spec.keys} = {twice} names several rows of the joined table; expected one at most"
+        )
     return dataset.map_batches(
         _look_up,
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
-        fn_kwargs={"right": ray.put(table), "on": spec.on, "inner": spec.how == "inner"},
+        fn_kwargs={"right": ray.put(table), "on": spec.keys, "inner": spec.how == "inner"},
     )
 
 
@@ -50,13 +58,15 @@ def _look_up(left: pa.Table, right: "ray.ObjectRef[pa.Table]", on: tuple[str, ..
         return left
     for key in on:
         if key not in left.column_names:
-            raise DataError(f"joins.on: {unknown_name('column', key, left.column_names)}")
+            raise DataError(f"joins.keys: {unknown_name('column', key, left.column_names)}")
     table = ray.get(right)
     index = _key_index(table, on)
     left_index = _key_index(left, on)
     if left_index.nlevels == 1 and left_index.dtype != index.dtype and len(index) and len(left_index):
         if (left_index.dtype.kind in "iuf") != (index.dtype.kind in "iuf"):
-            raise DataError(f"joins.on: {on[0]!r} is {left_index.dtype} here and {index.dtype} in the joined table")
+            raise DataError(
+                f"joins.keys: {on[0]!r} is {left_index.dtype} here and {index.dtype} in the joined table"
+            )
     position = index.get_indexer(left_index)
     found = position >= 0
     if inner:
@@ -66,7 +76,9 @@ def _look_up(left: pa.Table, right: "ray.ObjectRef[pa.Table]", on: tuple[str, ..
         if name in on:
             continue
         if name in left.column_names:
-            raise DataError(f"joins: column {name!r} is in both tables; give the join a prefix, or list its columns")
+            raise DataError(
+                f"joins: column {name!r} is in both tables; give the join a prefix, or list its columns"
+            )
         left = left.append_column(name, table[name].take(take))
     return left
 

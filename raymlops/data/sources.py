@@ -37,7 +37,9 @@ _ARROW_TYPES = {
 def configure() -> None:
     """Settings of Ray Data that every stage relies on; call once in a driver."""
     context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True  # statistics and training repeat exactly only on ordered blocks
+    context.execution_options.preserve_order = (
+        True  # statistics and training repeat exactly only on ordered blocks
+    )
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -100,17 +102,23 @@ def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
 
 def _require(exists: bool, path: str) -> None:
     if not exists:
-        raise NotFoundError(f"No file or folder {path!r}; check dataset.path (seen from {pathlib.Path.cwd()})")
+        raise NotFoundError(
+            f"No file or folder {path!r}; check dataset.path (seen from {pathlib.Path.cwd()})"
+        )
 
 
 def _expand_package(path: str) -> str:
     def find(match: re.Match[str]) -> str:
         try:
-            found = importlib.util.find_spec(match[1])  # importing it would run code, and some packages fail to
+            found = importlib.util.find_spec(
+                match[1]
+            )  # importing it would run code, and some packages fail to
         except (ImportError, ValueError):
             found = None
         if found is None or not found.submodule_search_locations:
-            raise NotFoundError(f"No package {match[1]!r} for path {path!r}; install it: pip install {match[1]}")
+            raise NotFoundError(
+                f"No package {match[1]!r} for path {path!r}; install it: pip install {match[1]}"
+            )
         return found.submodule_search_locations[0]
 
     return re.sub(r"package://([A-Za-z0-9_.]+)", find, path)
@@ -166,7 +174,9 @@ def derive_columns(table: pa.Table, where: str | None, derive: dict[str, str]) -
 
 def _evaluate(table: pa.Table, expression: str, key: str) -> pd.Series:
     try:
-        used = {node.id for node in ast.walk(ast.parse(expression, mode="eval")) if isinstance(node, ast.Name)}
+        used = {
+            node.id for node in ast.walk(ast.parse(expression, mode="eval")) if isinstance(node, ast.Name)
+        }
     except SyntaxError as error:
         raise DataError(f"dataset.{key}: {expression!r} is not an expression: {error.msg}") from None
     columns = [name for name in table.column_names if name in used]
@@ -176,7 +186,9 @@ def _evaluate(table: pa.Table, expression: str, key: str) -> pd.Series:
     except Exception as error:  # pandas raises whatever the expression does
         missing = sorted(used - set(table.column_names))
         if missing and isinstance(error, (pd.errors.UndefinedVariableError, NameError)):
-            raise DataError(f"dataset.{key}: {unknown_name('column', missing[0], table.column_names)}") from None
+            raise DataError(
+                f"dataset.{key}: {unknown_name('column', missing[0], table.column_names)}"
+            ) from None
         raise DataError(f"dataset.{key}: {expression!r} failed: {error}") from None
     if not isinstance(result, pd.Series):
         result = pd.Series([result] * table.num_rows)
@@ -196,7 +208,9 @@ def reading(spec: TableSpec) -> Iterator[None]:
             raise cause from None
         if isinstance(cause, (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)):
             text = " ".join(str(cause).split())
-            raise DataError(f"Cannot read {spec.path or spec.reader!r} as {spec.reader}: {text[:400]}") from error
+            raise DataError(
+                f"Cannot read {spec.path or spec.reader!r} as {spec.reader}: {text[:400]}"
+            ) from error
         raise
 
 

@@ -1,0 +1,251 @@
+"""Fits features to the training rows: one pass of statistics, then a decision for each column."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from raymlops.data import scan, statistics
+from raymlops.errors import DataError, unknown_name
+from raymlops.features import FittedColumn, FittedFeatures, FittedTarget
+from raymlops.specs.dataset import ContractSpec
+from raymlops.specs.features import (
+    CategoryFeature,
+    FeaturesSpec,
+    ImageFeature,
+    NumberFeature,
+    TargetSpec,
+    TimestampFeature,
+)
+
+_MOST_CLASSES = 1000
+
+
+def measure_columns(dataset: ray.data.Dataset, spec: FeaturesSpec) -> dict[str, Any]:
+    """Column -> Statistics, in one pass; the target under `target:number` and `target:category`, and types under `types`."""
+    kinds = {name: feature.kind for name, feature in spec.by_column().items()}
+    total: dict[str, Any] = {}
+    types: dict[str, str] = {}
+    for part in scan.fold(dataset, _measure_block, kinds=kinds, target=spec.target.column):
+        types.update(part.pop("types", {}))
+        total = statistics.merge_all(total, part)
+    return {**total, "types": types}
+
+
+def _measure_block(table: pa.Table, kinds: dict[str, str], target: str) -> dict[str, Any]:
+    if table.num_rows == 0:
+        return {}
+    for name in (target, *kinds):
+        if name not in table.column_names:
+            role = "features.target.column" if name == target else "features"
+            raise DataError(f"{role}: {unknown_name('column', name, table.column_names)}")
+    types = {name: type_of(table.schema.field(name).type, name) for name in (target, *kinds)}
+    measured: dict[str, Any] = {"types": types}
+    for name, kind in kinds.items():
+        _require_kind(name, kind, types[name])
+        measured[name] = statistics.measure_column(table[name], kind)
+    if types[target] != "string":
+        measured["target:number"] = statistics.measure_column(table[target], "number")
+    if types[target] != "number":
+        measured["target:category"] = statistics.measure_column(table[target], "category")
+    return measured
+
+
+def type_of(kind: pa.DataType, column: str) -> str:
+    """The arrow type as one of ours. Raises DataError for lists, structs and the like."""
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "number"
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "timestamp"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+        return "string"
+    if pa.types.is_null(kind):
+        return "number"
+    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        return "image"
+    raise DataError(
+        f"Column {column!r} is {kind}; a feature must be numbers, strings, booleans, timestamps or images"
+    )
+
+
+_TYPES_OF_KIND = {
+    "number": ("number", "integer", "boolean"),
+    "category": ("string", "integer", "boolean"),
+    "timestamp": ("timestamp",),
+    "image": ("image",),
+}
+
+
+def _require_kind(name: str, kind: str, found: str) -> None:
+    if found not in _TYPES_OF_KIND[kind]:
+        wanted = " or ".join(_TYPES_OF_KIND[kind])
+        raise DataError(
+            f"Column {name!r} is {found}, and a {kind} feature takes {wanted}; "
+            f"change its kind, or set contract.columns.{name}.type to convert it"
+        )
+
+
+def fit_features(measured: dict[str, Any], spec: FeaturesSpec, contract: ContractSpec) -> FittedFeatures:
+    """Decide each column's encoding. Raises DataError for a column that teaches nothing, or a target of one class."""
+    columns = []
+    for name, feature in spec.by_column().items():
+        found = measured[name]
+        if found.rows == found.missing:
+            raise DataError(
+                f"Column {name!r} is null in all {found.rows:,} training rows; leave it out of features"
+            )
+        nullable = contract.columns[name].nulls if name in contract.columns else True
+        columns.append(_FIT[feature.kind](name, feature, found, measured["types"][name], nullable))
+    return FittedFeatures(tuple(columns), fit_target(measured, spec.target))
+
+
+def _fit_number(
+    name: str, feature: NumberFeature, found: statistics.Numbers, kind: Any, nullable: bool
+) -> FittedColumn:
+    edges: tuple[float, ...] = ()
+    if feature.bins:
+        edges = tuple(
+            dict.fromkeys(found.quantiles(np.linspace(0, 1, feature.bins + 1)).astype(np.float32).tolist())
+        )
+    return FittedColumn(
+        name,
+        "number",
+        kind,
+        nullable=nullable,
+        indicator=found.missing > 0,
+        fill=found.mean,
+        mean=found.mean,
+        std=found.std or 1.0,
+        clip=feature.clip,
+        edges=edges if len(edges) > 1 else (),
+    )
+
+
+def _fit_category(
+    name: str, feature: CategoryFeature, found: statistics.Categories, kind: Any, nullable: bool
+) -> FittedColumn:
+    ranked = [value for value, count in found.ranked()[: feature.max_values] if count >= feature.min_count]
+    return FittedColumn(name, "category", kind, nullable=nullable, values=tuple(ranked))
+
+
+def _fit_timestamp(
+    name: str, feature: TimestampFeature, found: statistics.Numbers, kind: Any, nullable: bool
+) -> FittedColumn:
+    return FittedColumn(
+        name,
+        "timestamp",
+        kind,
+        nullable=nullable,
+        indicator=found.missing > 0,
+        fill=found.mean,
+        mean=found.mean,
+        std=found.std or 1.0,
+        parts=tuple(feature.parts),
+    )
+
+
+def _fit_image(
+    name: str, feature: ImageFeature, found: statistics.Images, kind: Any, nullable: bool
+) -> FittedColumn:
+    if not found.shape:
+        raise DataError(
+            f"Column {name!r} has images of several shapes; give the reader one size: options.size"
+        )
+    return FittedColumn(name, "image", kind, nullable=False, shape=found.shape, scale=feature.scale)
+
+
+_FIT: dict[str, Any] = {
+    "number": _fit_number,
+    "category": _fit_category,
+    "timestamp": _fit_timestamp,
+    "image": _fit_image,
+}
+
+
+def fit_target(measured: dict[str, Any], spec: TargetSpec) -> FittedTarget:
+    """Task and classes of the target. Raises DataError when there is nothing to tell apart."""
+    kind: Any = measured["types"][spec.column]
+    numbers: statistics.Numbers | None = measured.get("target:number")
+    counts: statistics.Categories | None = measured.get("target:category")
+    if kind in ("timestamp", "image"):
+        raise DataError(f"Target {spec.column!r} is {kind}; expected numbers, strings or booleans")
+    if (
+        kind == "number"
+        and numbers is not None
+        and numbers.whole
+        and numbers.max - numbers.min < _MOST_CLASSES
+    ):
+        values = numbers.points.astype(int)  # classes that a reader, seeing nulls, made floats of
+        if spec.task in ("binary", "multiclass"):
+            counts = statistics.Categories(
+                numbers.rows, numbers.missing, {int(v): 1 for v in np.unique(values)}
+            )
+            kind = "integer"
+    missing = (counts or numbers).missing  # type: ignore[union-attr]
+    if missing:
+        raise DataError(
+            f"Target {spec.column!r} is null in {missing:,} rows; filter them: dataset.where: {spec.column}.notna()"
+        )
+    task = spec.task if spec.task != "auto" else _guess_task(kind, counts)
+    if task == "regression":
+        if numbers is None or numbers.std == 0:
+            raise DataError(
+                f"Target {spec.column!r} never varies in the training rows; regression needs numbers that do"
+            )
+        return FittedTarget(spec.column, task, kind, mean=numbers.mean, std=numbers.std)
+    if counts is None:
+        raise DataError(
+            f"Target {spec.column!r} is {kind}, which is no class; set features.target.task: regression"
+        )
+    return _fit_classes(spec, kind, counts, task)
+
+
+def _guess_task(kind: str, counts: statistics.Categories | None) -> Any:
+    if kind == "number" or counts is None or (kind == "integer" and len(counts.counts) > 50):
+        return "regression"
+    return "multiclass" if len(counts.counts) > 2 else "binary"
+
+
+def _fit_classes(spec: TargetSpec, kind: Any, counts: statistics.Categories, task: Any) -> FittedTarget:
+    classes: list[Any] = sorted(counts.counts)
+    if len(classes) < 2:
+        raise DataError(
+            f"Target {spec.column!r} has one class only ({classes}) in the training rows; expected two or more"
+        )
+    if len(classes) > _MOST_CLASSES or (task == "binary" and len(classes) != 2):
+        limit = "two" if task == "binary" else f"at most {_MOST_CLASSES}"
+        raise DataError(f"Target {spec.column!r} has {len(classes)} classes; a {task} task takes {limit}")
+    if task == "binary" and spec.positive is not None:
+        positive = int(spec.positive) if isinstance(spec.positive, bool) else spec.positive
+        if positive not in classes:
+            raise DataError(f"features.target.positive is {spec.positive!r}, but the classes are {classes}")
+        classes.sort(key=lambda value: value == positive)
+    total = sum(counts.counts.values())
+    shares = tuple(counts.counts[value] / total for value in classes)
+    named = tuple(bool(value) if kind == "boolean" else value for value in classes)
+    return FittedTarget(spec.column, task, kind, named, shares, threshold=spec.threshold)
+
+
+def encode_target(column: pa.ChunkedArray, target: FittedTarget) -> Any:
+    """The target as training takes it: class numbers (int64), or standardised values (float32).
+
+    Raises DataError for a class that training never saw.
+    """
+    if target.task == "regression":
+        values = np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+        return ((values - target.mean) / target.std).astype(np.float32)
+    classes = pa.array([int(value) if isinstance(value, bool) else value for value in target.classes])
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int64())
+    position = pa.compute.index_in(column.cast(classes.type), value_set=classes)
+    if position.null_count:
+        unseen = column.filter(pa.compute.is_null(position)).unique().to_pylist()[:5]
+        raise DataError(
+            f"Target {target.name!r} has classes {unseen} that no training row has; known: {list(target.classes)}"
+        )
+    return np.asarray(position.to_numpy(), dtype=np.int64)

@@ -1,0 +1,171 @@
+"""Fitted features: what training learned about each input column and the target. Frozen values with a JSON form.
+
+The encoder graph, the model's contract and every reader of raw rows are made from these.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymlops.errors import DataError, unknown_name
+from raymlops.tensors import Batch, TensorSpec
+
+MISSING_INSTANT = np.iinfo(np.int64).min
+"""What a missing timestamp is in an INT64 tensor: numpy's NaT."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedColumn:
+    """One raw input column and how the encoder treats it; fields that a kind does not use keep their defaults."""
+
+    name: str
+    kind: Literal["number", "category", "timestamp", "image"]
+    type: Literal["number", "integer", "boolean", "string", "timestamp", "image"]
+    nullable: bool = True
+    indicator: bool = False  # whether training saw it missing, so that an indicator tells something
+    fill: float = 0.0
+    mean: float = 0.0
+    std: float = 1.0
+    clip: float = 8.0
+    edges: tuple[float, ...] = ()  # of the piecewise-linear bins
+    values: tuple[
+        str | int, ...
+    ] = ()  # known categories; the id of values[i] is i + 1, and 0 is unknown or missing
+    parts: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()  # of one image: (height, width) or (height, width, channels)
+    scale: float = 1.0
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The tensor that the model takes for this column."""
+        datatype = {"string": "BYTES", "timestamp": "INT64", "number": "FP32", "image": "FP32"}.get(self.type)
+        if datatype is None and self.type == "integer":
+            datatype = (
+                "FP64" if self.nullable else "INT64"
+            )  # NaN is the only missing number that JSON and ONNX share
+        return TensorSpec(self.name, datatype or ("FP32" if self.nullable else "BOOL"), (-1, *self.shape))
+
+    def to_json(self) -> dict[str, Any]:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        value = {key: item for key, item in dataclasses.asdict(self).items() if item != defaults.get(key)}
+        return {key: list(item) if isinstance(item, tuple) else item for key, item in value.items()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "FittedColumn":
+        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedTarget:
+    """What is predicted. `classes` are in the order of the network's outputs; of a binary task the second is positive."""
+
+    name: str
+    task: Literal["binary", "multiclass", "regression"]
+    type: Literal["number", "integer", "boolean", "string"]
+    classes: tuple[str | int | bool, ...] = ()
+    shares: tuple[float, ...] = ()  # of the classes in training
+    threshold: float = 0.5
+    mean: float = 0.0
+    std: float = 1.0
+
+    @property
+    def outputs(self) -> int:
+        """Values that the network gives for a row."""
+        return len(self.classes) if self.task == "multiclass" else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedFeatures:
+    """All input columns, in the order of the model's inputs, and the target."""
+
+    columns: tuple[FittedColumn, ...]
+    target: FittedTarget
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return tuple(column.spec for column in self.columns)
+
+    def of_kind(self, kind: str) -> tuple[FittedColumn, ...]:
+        return tuple(column for column in self.columns if column.kind == kind)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "columns": [column.to_json() for column in self.columns],
+            "target": {**dataclasses.asdict(self.target), "classes": list(self.target.classes)},
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "FittedFeatures":
+        target = {
+            key: tuple(item) if isinstance(item, list) else item for key, item in value["target"].items()
+        }
+        return cls(
+            tuple(FittedColumn.from_json(column) for column in value["columns"]), FittedTarget(**target)
+        )
+
+
+def table_to_batch(table: pa.Table, features: FittedFeatures) -> Batch:
+    """Raw columns of an arrow table as the model's input tensors.
+
+    Raises DataError for a column that is not there or does not convert.
+    """
+    return {column.name: column_to_tensor(table, column) for column in features.columns}
+
+
+def column_to_tensor(table: pa.Table, column: FittedColumn) -> Any:
+    """One raw column as the tensor of its spec; missing values as its type spells them."""
+    if column.name not in table.column_names:
+        raise DataError(unknown_name("column", column.name, table.column_names) + "; the model needs it")
+    values = table[column.name]
+    try:
+        return _CONVERT[column.type](values, column)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise DataError(
+            f"Column {column.name!r} is {values.type}; the model takes {column.spec}: {' '.join(str(error).split())[:200]}"
+        ) from None
+
+
+def _to_strings(values: pa.ChunkedArray, column: FittedColumn) -> Any:
+    return pc.fill_null(values.cast(pa.string()), "").to_numpy().astype(object)
+
+
+def _to_numbers(values: pa.ChunkedArray, column: FittedColumn) -> Any:
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    if column.spec.datatype in ("INT64", "BOOL") and values.null_count:
+        raise ValueError(f"it has {values.null_count} nulls, and training had none; filter them first")
+    return np.ascontiguousarray(values.to_numpy(), dtype=column.spec.dtype)
+
+
+def _to_instants(values: pa.ChunkedArray, column: FittedColumn) -> Any:
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        values = values.cast(pa.timestamp("ms", tz="UTC"))
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        values = values.cast(pa.timestamp("ms", tz=getattr(values.type, "tz", None)), safe=False)
+    return pc.fill_null(values.cast(pa.int64()), MISSING_INSTANT).to_numpy()
+
+
+def _to_images(values: pa.ChunkedArray, column: FittedColumn) -> Any:
+    array = values.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    if hasattr(array, "to_numpy_ndarray"):  # a tensor extension type
+        images = array.to_numpy_ndarray()
+    else:
+        images = np.stack([np.asarray(image) for image in array.to_numpy(zero_copy_only=False)])
+    if images.shape[1:] != column.shape:
+        raise ValueError(f"its images are {images.shape[1:]}, and those of training {column.shape}")
+    return np.ascontiguousarray(images, dtype=np.float32)
+
+
+_CONVERT = {
+    "string": _to_strings,
+    "number": _to_numbers,
+    "integer": _to_numbers,
+    "boolean": _to_numbers,
+    "timestamp": _to_instants,
+    "image": _to_images,
+}
