@@ -1,0 +1,146 @@
+"""Bootstrap intervals of sums: of one model, and paired, of two models on the same rows. Decides nothing.
+
+The groups of a Partial are resampled (multinomial weights), which is close to the row bootstrap where rows
+are few, and the bootstrap of random groups otherwise (Wolter, Introduction to Variance Estimation, 2007,
+chapter 2). Intervals are percentile intervals.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raymlops.errors import InputError
+from raymlops.evaluation.estimates import Values, estimate
+from raymlops.evaluation.partials import Layout, Partial
+from raymlops.metrics import FALLING
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A value and the bounds of its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+    def to_json(self) -> dict[str, float | None]:
+        return {name: none_if_nan(value) for name, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Interval":
+        return cls(*(nan_if_none(value[name]) for name in ("value", "low", "high")))
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How much better one model is than another (negative: worse) in the metric's unit, with its interval.
+
+    `worse` is the share of replicates in which it is worse.
+    """
+
+    gain: Interval
+    worse: float
+
+
+def draw_weights(groups: int, replicates: int, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Times that each group is drawn, (replicates, groups); the first row is the sample itself."""
+    random = np.random.default_rng(seed)
+    drawn = random.multinomial(groups, np.full(groups, 1 / groups), size=replicates)
+    return np.concatenate([np.ones((1, groups)), drawn])
+
+
+def resample(layout: Layout, sums: npt.NDArray[np.float64], replicates: int, seed: int = 0) -> Values:
+    """Metric -> its value (first) and its replicates, (1 + replicates,)."""
+    weights = draw_weights(layout.groups, replicates, seed)
+    return {  # in pieces, since a replicate of all cells is 25 kB
+        name: np.concatenate(pieces)
+        for name, pieces in _gather(
+            estimate(layout, weights[start : start + 500] @ sums) for start in range(0, len(weights), 500)
+        ).items()
+    }
+
+
+def to_interval(values: npt.NDArray[np.float64], confidence: float = 0.95) -> Interval:
+    """The interval of a value and its replicates; nan bounds where under half of them are defined."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    if len(drawn) < len(values) / 2:
+        return Interval(float(values[0]), float("nan"), float("nan"))
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(values[0]), float(low), float(high))
+
+
+def find_intervals(
+    layout: Layout,
+    sums: npt.NDArray[np.float64],
+    replicates: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Every metric of the sums with its interval."""
+    values = resample(layout, sums, replicates, seed)
+    return {name: to_interval(drawn, confidence) for name, drawn in values.items()}
+
+
+def compare(
+    candidate: Partial,
+    champion: Partial,
+    key: tuple[str, str] = ("", ""),
+    replicates: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Every metric's gain of the candidate over the champion, by a paired bootstrap.
+
+    Raises InputError when the two were not observed on the same rows.
+    """
+    check_same_rows(candidate, champion, key)
+    layout = candidate.layout_of(key)
+    new, old = (resample(layout, part.sums[key], replicates, seed) for part in (candidate, champion))
+    return {
+        name: _to_difference(old[name] - new[name] if name in FALLING else new[name] - old[name], confidence)
+        for name in new
+    }
+
+
+def check_same_rows(first: Partial, second: Partial, key: tuple[str, str] = ("", "")) -> None:
+    """Raise InputError unless both saw equally many rows in each group."""
+    if first.layout != second.layout or key not in first.sums or key not in second.sums:
+        raise InputError(f"The two models were not measured alike: {first.layout} and {second.layout}")
+    parts = first.layout_of(key).segments
+    counts = [
+        p.sums[key][:, [parts["rows"].start, parts["nonfinite"].start]].sum(axis=1) for p in (first, second)
+    ]
+    if not np.array_equal(*counts):
+        raise InputError(
+            f"The two models were measured on different rows ({counts[0].sum():.0f} and "
+            f"{counts[1].sum():.0f}); score both in the same pass"
+        )
+
+
+def _to_difference(gains: npt.NDArray[np.float64], confidence: float) -> Difference:
+    drawn = gains[1:][~np.isnan(gains[1:])]
+    worse = float(np.mean(drawn < 0)) if len(drawn) else float("nan")
+    return Difference(to_interval(gains, confidence), worse)
+
+
+def _gather(pieces: Any) -> dict[str, list[npt.NDArray[np.float64]]]:
+    gathered: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for piece in pieces:
+        for name, values in piece.items():
+            gathered.setdefault(name, []).append(values)
+    return gathered
+
+
+def none_if_nan(value: float) -> float | None:
+    """JSON has no nan."""
+    return value if np.isfinite(value) else None
+
+
+def nan_if_none(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

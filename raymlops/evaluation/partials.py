@@ -1,0 +1,266 @@
+"""Sums that stand for the rows of a pass: observe a batch, merge two. Knows no metric's formula, no Ray.
+
+Rows fall by a hash of their content into groups, and each group has its own sums. Groups are what the
+bootstrap resamples later, so intervals, and comparisons of two models on the same rows, need no second pass.
+Scores of binary and multiclass models are kept as histograms whose cells are narrow in log-odds (0.02 by
+default), so that ranking metrics of rare classes stay right.
+"""
+
+import dataclasses
+import functools
+import io
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from raymlops.errors import InputError
+from raymlops.metrics import Array
+
+CALIBRATION_BINS = 15
+WHOLE = ("", "")
+"""The key of all rows, beside (column, value) of a slice."""
+OTHER = "other"
+HELD_SLICES = 1000
+"""Values of a column that are kept apart while a pass runs; one that appears later may be counted in part."""
+_SMALLEST = float(np.finfo(np.float64).eps)
+_ODDS = 12.0  # largest log-odds that have cells of their own
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Shape of the sums. `shift` is near the mean of a regression's target, so that squares keep digits."""
+
+    task: str
+    classes: int = 2
+    cells: int = 1000
+    groups: int = 256
+    shift: float = 0.0
+
+    @functools.cached_property
+    def segments(self) -> dict[str, slice]:
+        """Name of a sum -> its place in a row of sums."""
+        count = len(score_edges(self.cells)) + 1
+        sizes = {
+            "binary": {"positive": count, "negative": count, "chance": count, "log_loss": 1, "brier": 1},
+            "multiclass": {
+                "confusion": self.classes**2,
+                "log_loss": 1,
+                "brier": 1,
+                "hits": CALIBRATION_BINS,
+                "tops": CALIBRATION_BINS,
+                "positive": self.classes * count,
+                "negative": self.classes * count,
+            },
+            "regression": {"error": 1, "square": 1, "distance": 1, "target": 1, "target_square": 1},
+        }[self.task]
+        stops = np.cumsum([1, 1, *sizes.values()])
+        names = ("rows", "nonfinite", *sizes)
+        return {
+            name: slice(int(stop - size), int(stop))
+            for name, stop, size in zip(names, stops, (1, 1, *sizes.values()), strict=True)
+        }
+
+    @property
+    def width(self) -> int:
+        return max(int(part.stop) for part in self.segments.values())
+
+    @property
+    def for_slices(self) -> "Layout":
+        """The coarser one of each slice, since there are many of them."""
+        return dataclasses.replace(self, cells=min(self.cells, 120), groups=min(self.groups, 64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Partial:
+    """Sums by (column, value); each is (groups, width of its layout)."""
+
+    layout: Layout
+    sums: Mapping[tuple[str, str], npt.NDArray[np.float64]]
+
+    def layout_of(self, key: tuple[str, str]) -> Layout:
+        return self.layout if key == WHOLE else self.layout.for_slices
+
+    @property
+    def rows(self) -> int:
+        return int(self.sums[WHOLE][:, self.layout.segments["rows"]].sum()) if self.sums else 0
+
+    def to_bytes(self) -> bytes:
+        """Compressed; most cells of a batch are zero."""
+        stream = io.BytesIO()
+        names = [f"{column}\x1f{value}" for column, value in self.sums]
+        shape = np.array([self.layout.classes, self.layout.cells, self.layout.groups])
+        held: dict[str, Any] = {f"sums{place}": values for place, values in enumerate(self.sums.values())}
+        np.savez(
+            stream,
+            task=self.layout.task,
+            shape=shape,
+            shift=self.layout.shift,
+            names=np.array(names, dtype=np.str_),
+            **held,
+        )
+        return zlib.compress(stream.getvalue(), 1)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Partial":
+        with np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False) as held:
+            classes, cells, groups = (int(size) for size in held["shape"])
+            layout = Layout(str(held["task"]), classes, cells, groups, float(held["shift"]))
+            keys = [tuple(str(name).split("\x1f", 1)) for name in held["names"]]
+            sums = {(key[0], key[1]): held[f"sums{place}"] for place, key in enumerate(keys)}
+        return cls(layout, sums)
+
+
+def start(layout: Layout) -> Partial:
+    """The sums of no rows, to merge into."""
+    return Partial(layout, {WHOLE: np.zeros((layout.groups, layout.width))})
+
+
+def observe(
+    layout: Layout,
+    labels: Array,
+    scores: Array,
+    groups: Array,
+    slices: Mapping[str, Array] | None = None,
+) -> Partial:
+    """Sums of one batch. Labels are 0/1, class indexes or targets; scores (rows,) or (rows, classes).
+
+    `groups` come from `assign_groups`; `slices` are the values of the columns to measure one by one.
+    """
+    if len(labels) != len(scores):
+        raise InputError(f"{len(labels)} labels do not match {len(scores)} scores; score the same rows")
+    sums = {WHOLE: _sum_rows(layout, labels, scores, groups)}
+    for column, values in (slices or {}).items():
+        names = _as_names(values)
+        for name in np.unique(names):
+            chosen = names == name
+            sums[column, str(name)] = _sum_rows(
+                layout.for_slices, labels[chosen], scores[chosen], groups[chosen]
+            )
+    return Partial(layout, sums)
+
+
+def merge(first: Partial, second: Partial, max_slices: int = HELD_SLICES) -> Partial:
+    """Sums of both. Of a column with over `max_slices` values the rarest go to 'other': bounded memory."""
+    if first.layout != second.layout:
+        raise InputError(f"Sums of {first.layout} and of {second.layout} cannot be merged")
+    sums = dict(first.sums)
+    for key, values in second.sums.items():
+        sums[key] = sums[key] + values if key in sums else values
+    return Partial(first.layout, fold_rare(sums, first.layout.for_slices, max_slices))
+
+
+def assign_groups(batch: Mapping[str, Array], groups: int = 256) -> npt.NDArray[np.int64]:
+    """A group for each row by a hash of its content, so that it is the same whatever the order of the blocks.
+
+    The second of two equal rows of a batch goes to another group than the first.
+    """
+    frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in batch.items()}, copy=False)
+    hashes = pd.util.hash_pandas_object(frame, index=False).astype("uint64")
+    again = hashes.groupby(hashes).cumcount().to_numpy().astype(np.uint64)
+    mixed = (hashes.to_numpy() + again * np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
+    return ((mixed >> np.uint64(33)) % np.uint64(groups)).astype(np.int64)
+
+
+@functools.cache
+def score_edges(cells: int) -> npt.NDArray[np.float64]:
+    """Lower edges of the score cells but the first: even in log-odds, with those of the calibration bins."""
+    odds = np.linspace(-_ODDS, _ODDS, cells)
+    fixed = [0.5, *(place / CALIBRATION_BINS for place in range(1, CALIBRATION_BINS))]
+    edges = np.unique(np.concatenate([1 / (1 + np.exp(-odds)), fixed]))
+    edges.flags.writeable = False
+    return edges
+
+
+def _sum_rows(layout: Layout, labels: Array, scores: Array, groups: Array) -> npt.NDArray[np.float64]:
+    scores = np.asarray(scores, dtype=np.float64)
+    finite = np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).all(axis=1)
+    groups = np.asarray(groups) % layout.groups
+    sums = np.zeros((layout.groups, layout.width))
+    adder = _Adder(sums, layout, groups[finite])
+    adder.add("rows")
+    np.add.at(sums, (groups[~finite], layout.segments["nonfinite"].start), 1)
+    _ADDERS[layout.task](adder, layout, np.asarray(labels)[finite], scores[finite])
+    return sums
+
+
+class _Adder:
+    """Adds a value a row into a named segment, at a place of it."""
+
+    def __init__(self, sums: npt.NDArray[np.float64], layout: Layout, groups: Array) -> None:
+        self._sums, self._layout, self._groups = sums, layout, groups
+
+    def add(self, name: str, values: Array | None = None, places: Array | int = 0) -> None:
+        part = self._layout.segments[name]
+        size = part.stop - part.start
+        flat = np.bincount(self._groups * size + places, weights=values, minlength=self._layout.groups * size)
+        self._sums[:, part] += flat.reshape(self._layout.groups, size)
+
+
+def _add_binary(adder: _Adder, layout: Layout, labels: Array, chance: Array) -> None:
+    places = np.searchsorted(score_edges(layout.cells), chance, side="right")
+    positive = (labels > 0).astype(np.float64)
+    inside = np.clip(chance, _SMALLEST, 1 - _SMALLEST)
+    adder.add("positive", positive, places)
+    adder.add("negative", 1 - positive, places)
+    adder.add("chance", chance, places)
+    adder.add("log_loss", -np.log(np.where(positive > 0, inside, 1 - inside)))
+    adder.add("brier", (chance - positive) ** 2)
+
+
+def _add_multiclass(adder: _Adder, layout: Layout, labels: Array, chances: Array) -> None:
+    labels = labels.astype(np.int64)
+    rows = np.arange(len(labels))
+    guess, top = chances.argmax(axis=1), chances.max(axis=1) if len(chances) else np.zeros(0)
+    share = np.clip(chances / np.maximum(chances.sum(axis=1, keepdims=True), _SMALLEST), _SMALLEST, 1)
+    onehot = np.arange(layout.classes) == labels[:, None]
+    bins = np.clip((top * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
+    adder.add("confusion", None, labels * layout.classes + guess)
+    adder.add("log_loss", -np.log(share[rows, labels]))
+    adder.add("brier", ((chances - onehot) ** 2).sum(axis=1))
+    adder.add("hits", (guess == labels).astype(np.float64), bins)
+    adder.add("tops", top, bins)
+    edges = score_edges(layout.cells)
+    for place in range(layout.classes):
+        cells = place * (len(edges) + 1) + np.searchsorted(edges, chances[:, place], side="right")
+        adder.add("positive", onehot[:, place].astype(np.float64), cells)
+        adder.add("negative", (~onehot[:, place]).astype(np.float64), cells)
+
+
+def _add_regression(adder: _Adder, layout: Layout, labels: Array, predictions: Array) -> None:
+    error = predictions - labels
+    target = np.asarray(labels, dtype=np.float64) - layout.shift
+    adder.add("error", error)
+    adder.add("square", error**2)
+    adder.add("distance", np.abs(error))
+    adder.add("target", target)
+    adder.add("target_square", target**2)
+
+
+_ADDERS: dict[str, Any] = {
+    "binary": _add_binary,
+    "multiclass": _add_multiclass,
+    "regression": _add_regression,
+}
+
+
+def _as_names(values: Array) -> npt.NDArray[np.str_]:
+    missing = pd.isna(values)
+    return np.where(missing, "(missing)", np.asarray(values).astype(np.str_))
+
+
+def fold_rare(
+    sums: dict[tuple[str, str], npt.NDArray[np.float64]], layout: Layout, max_slices: int
+) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+    rows = layout.segments["rows"]
+    for column in {key[0] for key in sums if key != WHOLE}:
+        keys = [key for key in sums if key[0] == column and key[1] != OTHER]
+        if len(keys) <= max_slices:
+            continue
+        keys.sort(key=lambda key: -sums[key][:, rows].sum())
+        rare = [sums.pop(key) for key in keys[max_slices:]]
+        sums[column, OTHER] = sum(rare, start=sums.get((column, OTHER), np.zeros_like(rare[0])))
+    return sums

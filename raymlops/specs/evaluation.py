@@ -1,0 +1,92 @@
+"""What a user may write of evaluation and the gate: slices, costs, and the limits a version must meet."""
+
+from typing import Literal
+
+import pydantic
+from pydantic import Field
+
+from raymlops.specs.document import Document
+
+
+class CostSpec(Document):
+    """What the two kinds of error of a binary model cost; any unit, only their ratio moves the threshold."""
+
+    false_positive: float = Field(1.0, ge=0, description="cost of one false alarm")
+    false_negative: float = Field(1.0, ge=0, description="cost of one miss")
+
+
+class EvaluationSpec(Document):
+    """How a model is measured on its test rows, and on later data."""
+
+    slices: tuple[str, ...] = Field((), description="columns whose values are also measured one by one")
+    slice_rows: int = Field(100, ge=10, description="values with fewer test rows are not shown as a slice")
+    max_slices: int = Field(50, ge=1, le=1000, description="values a column; the rest are counted as 'other'")
+    bootstrap: int = Field(1000, ge=100, le=20_000, description="bootstrap replicates behind each interval")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="probability that an interval covers")
+    cost: CostSpec = CostSpec()
+    """Costs that choose a binary model's threshold."""
+
+
+class LimitSpec(Document):
+    """Bounds on one metric; at least one of them."""
+
+    min: float | None = Field(None, description="smallest value that passes")
+    max: float | None = Field(None, description="largest value that passes")
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> "LimitSpec":
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class LeakSpec(Document):
+    """What is too good to be true. Raise a limit to 1 to switch its check off."""
+
+    column: float = Field(
+        0.99,
+        gt=0,
+        le=1,
+        description="ROC AUC (or R2) that a single column may reach alone against the target",
+    )
+    error_cut: float = Field(
+        0.6, gt=0, le=1, description="share of the champion's error that a candidate may remove at once"
+    )
+
+
+class GateSpec(Document):
+    """What a version must show before it may become champion."""
+
+    metric: str | None = Field(
+        None,
+        description="metric compared with the champion; default by task: roc_auc, accuracy, rmse",
+    )
+    limits: dict[str, LimitSpec] = Field(
+        default_factory=dict, description="fixed bounds by metric, such as roc_auc: {min: 0.7}"
+    )
+    margin: float = Field(
+        0.02,
+        ge=0,
+        description="loss against the champion that is tolerated, as a share of the champion's value",
+    )
+    slice_margin: float = Field(
+        0.05, ge=0, description="the same for one slice; a slice fails only when its loss is beyond doubt"
+    )
+    parity: float = Field(
+        1e-4,
+        gt=0,
+        description="largest difference of a probability (or relative, of a prediction) from the network",
+    )
+    latency_ms: float | None = Field(None, gt=0, description="p99 of one row on ONNX Runtime, one thread")
+    throughput: float | None = Field(None, gt=0, description="rows a second in batches of 256, one thread")
+    size_mb: float | None = Field(None, gt=0, description="size of the ONNX file in 10**6 bytes")
+    leak: LeakSpec = LeakSpec()
+    """What is too good to be true."""
+    variants: tuple[Literal["fp16", "int8", "int8_static"], ...] = Field(
+        (), description="smaller files that are made beside the original and measured"
+    )
+    smallest: bool = Field(
+        False, description="register the smallest variant that passes, instead of the original"
+    )
