@@ -107,6 +107,30 @@ class FittedFeatures:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """Widths of the packed tensors: what a network is built from."""
+
+    numeric: int = 0
+    categories: tuple[int, ...] = ()  # values of each category column, unknown included
+    image: tuple[int, ...] = ()  # (channels, height, width)
+
+
+def packing_of(features: FittedFeatures) -> Packing:
+    """Widths of the packed tensors of these features."""
+    numbers = features.of_kind("number")
+    width = sum(1 + column.indicator + max(0, len(column.edges) - 1) for column in numbers)
+    for column in features.of_kind("timestamp"):
+        width += sum(1 if part == "elapsed" else 2 for part in column.parts) + column.indicator
+    images = features.of_kind("image")
+    image: tuple[int, ...] = ()
+    if images:
+        shape = images[0].shape
+        channels = sum(column.shape[2] if len(column.shape) == 3 else 1 for column in images)
+        image = (channels, shape[0], shape[1])
+    return Packing(width, tuple(len(column.values) + 1 for column in features.of_kind("category")), image)
+
+
 def table_to_batch(table: pa.Table, features: FittedFeatures) -> Batch:
     """Raw columns of an arrow table as the model's input tensors.
 

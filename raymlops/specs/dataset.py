@@ -43,7 +43,8 @@ class JoinSpec(Document):
     """Columns of another table, one row of it at most for each row of ours."""
 
     table: TableSpec
-    on: tuple[str, ...] = Field(min_length=1, description="Key columns, by the same names in both tables")
+    # not "on", which YAML 1.1 reads as true
+    keys: tuple[str, ...] = Field(min_length=1, description="Key columns, of the same names in both tables")
     how: Literal["left", "inner"] = Field(
         "left", description="left keeps rows without a partner, their columns null"
     )

@@ -74,6 +74,12 @@ class GateSpec(Document):
     slice_margin: float = Field(
         0.05, ge=0, description="the same for one slice; a slice fails only when its loss is beyond doubt"
     )
+    slice_limits: dict[str, LimitSpec] = Field(
+        default_factory=dict,
+        description="bounds that every slice must keep; one fails only when its interval is wholly outside",
+    )
+    bootstrap: int = Field(1000, ge=200, le=20_000, description="replicates of the paired bootstrap")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the comparison with the champion")
     parity: float = Field(
         1e-4,
         gt=0,

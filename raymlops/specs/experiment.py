@@ -4,11 +4,12 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from raymlops import metrics
 from raymlops.errors import unknown_name
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, RandomSplit, SplitSpec, check_fractions
 from raymlops.specs.document import Document, validate_document
 from raymlops.specs.features import FeaturesSpec
-from raymlops.specs.training import METRICS_OF_TASK, NetworkSpec, SearchSpec, TrainingSpec
+from raymlops.specs.training import NetworkSpec, SearchSpec, TrainingSpec
 
 
 class LimitsSpec(Document):
@@ -40,10 +41,10 @@ class ExperimentSpec(Document):
     def _consistent(self) -> "ExperimentSpec":
         check_fractions(self.split)
         task = self.features.target.task
-        if self.training.metric and task != "auto" and self.training.metric not in METRICS_OF_TASK[task]:
+        if self.training.metric and task != "auto" and self.training.metric not in metrics.METRICS[task]:
             raise ValueError(
                 "training.metric: "
-                + unknown_name(f"metric of a {task} task", self.training.metric, METRICS_OF_TASK[task])
+                + unknown_name(f"metric of a {task} task", self.training.metric, metrics.METRICS[task])
             )
         for key in self.search.space:
             self._check_dimension(key)

@@ -4,18 +4,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from raymlops import metrics
+from raymlops.errors import unknown_name
 from raymlops.specs.document import Document
 
-METRICS = {"roc_auc": "max", "average_precision": "max", "accuracy": "max", "log_loss": "min", "rmse": "min", "mae": "min",
-           "r2": "max"}  # fmt: skip
-"""Metric -> which direction is better."""
-
-METRICS_OF_TASK = {
-    "binary": ("roc_auc", "average_precision", "log_loss", "accuracy"),
-    "multiclass": ("log_loss", "accuracy"),
-    "regression": ("rmse", "mae", "r2"),
-}
-"""What validation computes for each task; the first is the default to search by."""
+DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
+"""Task -> the validation metric that a training stops by and a search goes by."""
 
 
 class NetworkSpec(Document):
@@ -57,10 +51,9 @@ class TrainingSpec(Document):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, value: str | None) -> str | None:
-        from raymlops.errors import unknown_name
-
-        if value is not None and value not in METRICS:
-            raise ValueError(unknown_name("metric", value, METRICS))
+        known = {name for table in metrics.METRICS.values() for name in table}
+        if value is not None and value not in known:
+            raise ValueError(unknown_name("metric", value, known))
         return value
 
 

@@ -1,0 +1,239 @@
+"""What a user may write for a node of a graph, one class a kind. Not how it runs.
+
+A reference is `node.tensor`, or `node` for all tensors of a node; the node `inputs` stands for the request.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from raymlops.errors import unknown_name
+from raymlops.specs.document import Document
+from raymlops.tensors import DATATYPES, TensorSpec
+
+INPUTS = "inputs"
+"""The name under which nodes read the request."""
+
+OPERATORS = ("==", "!=", "<=", ">=", "<", ">", "not in", "in")
+_CONDITION = re.compile(rf"^\s*(\S+)\s+({'|'.join(OPERATORS)})\s+(.+?)\s*$")
+
+
+class Tensor(Document):
+    name: str = Field(min_length=1, description="name of the tensor")
+    datatype: str = Field(
+        "FP32", description="Open Inference Protocol datatype, such as FP32, INT64 or BYTES"
+    )
+    shape: tuple[int, ...] = Field((-1,), description="sizes, the rows first; -1 is known only at run time")
+    ragged: bool = Field(
+        False, description="each row holds a number of elements of its own; shape is (-1, *element)"
+    )
+
+    @pydantic.field_validator("datatype")
+    @classmethod
+    def _known_datatype(cls, value: str) -> str:
+        if value not in DATATYPES:
+            raise ValueError(unknown_name("datatype", value, DATATYPES))
+        return value
+
+    def to_spec(self) -> TensorSpec:
+        return TensorSpec(self.name, self.datatype, self.shape)
+
+
+class Resources(Document):
+    """What a separate node gets; naming any of it makes an `auto` node separate."""
+
+    cpus: float = Field(1, gt=0, description="CPUs of a replica, and threads of its ONNX session")
+    gpus: float = Field(0, ge=0, description="GPUs of a replica; a fraction below 1 shares a GPU")
+    memory_mb: int | None = Field(None, gt=0, description="memory that a replica reserves")
+    replicas: int = Field(1, ge=1, description="replicas, or the fewest when max_replicas is given")
+    max_replicas: int | None = Field(None, ge=1, description="most replicas; turns autoscaling on")
+    target_ongoing: float = Field(
+        8, gt=0, description="requests in a replica at which autoscaling adds another"
+    )
+    max_queued: int = Field(
+        512, ge=1, description="requests waiting for a replica before new ones are refused"
+    )
+    batch_rows: int = Field(0, ge=0, description="rows joined in one run of the model; 0 joins none")
+    batch_wait_ms: float = Field(2, ge=0, description="longest wait for rows to join, in milliseconds")
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> "Resources":
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is below replicas {self.replicas}")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus {self.gpus}: above 1 only whole GPUs can be reserved")
+        return self
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Bindings = Annotated[dict[str, str] | list[str], pydantic.BeforeValidator(_as_list)]
+"""Input name -> reference; or references from which every input is taken by its name."""
+
+
+class NodeDocument(Document):
+    timeout_s: float | None = Field(None, gt=0, description="longest time for the node to answer, in seconds")
+    fallback: str | dict[str, bool | int | float | str] | None = Field(
+        None, description="what answers when the node fails: another node, or a value for each of its outputs"
+    )
+
+
+class _Placed(NodeDocument):
+    inputs: Bindings = Field(
+        [INPUTS], description="where each input is read: a mapping, or sources matched by name"
+    )
+    placement: Literal["auto", "fused", "separate"] = Field(
+        "auto", description="fused: in the ingress process; separate: replicas of its own; auto: as measured"
+    )
+    resources: Resources | None = Field(None, description="what a separate node reserves")
+
+
+class ModelNode(_Placed):
+    kind: Literal["model"] = "model"
+    model: str = Field(min_length=1, description="an ONNX file, or models:/name@alias, models:/name/version")
+    ragged: dict[str, str] = Field(
+        {},
+        description="output whose first axis is the elements of all rows -> output that counts them",
+    )
+
+
+class PythonNode(_Placed):
+    kind: Literal["python"] = "python"
+    target: str = Field(
+        pattern=r"^[\w.]+:\w+$", description="module:Class with __init__(**config) and run(batch)"
+    )
+    config: dict[str, Any] = Field({}, description="arguments of the class")
+    takes: list[Tensor] | None = Field(None, description="inputs it takes; none takes all that is bound")
+    outputs: list[Tensor] = Field(min_length=1, description="tensors it answers")
+
+
+class MeanNode(NodeDocument):
+    kind: Literal["mean"] = "mean"
+    of: list[str] = Field(min_length=1, description="tensors to average, element by element")
+
+
+class WeightedNode(NodeDocument):
+    kind: Literal["weighted"] = "weighted"
+    of: dict[str, Annotated[float, Field(ge=0)]] = Field(min_length=1, description="tensor -> weight")
+
+    @pydantic.field_validator("of")
+    @classmethod
+    def _some_weight(cls, value: dict[str, float]) -> dict[str, float]:
+        return _require_weight(value)
+
+
+class VoteNode(NodeDocument):
+    kind: Literal["vote"] = "vote"
+    of: list[str] = Field(
+        min_length=1, description="labels; the most frequent wins, the earlier one in a tie"
+    )
+
+
+class StackNode(NodeDocument):
+    kind: Literal["stack"] = "stack"
+    of: list[str] = Field(
+        min_length=1, description="tensors to set side by side, as input of a further model"
+    )
+    axis: int = Field(1, description="axis to join; never the rows")
+    name: str = Field("stacked", description="name of the tensor it answers")
+
+    @pydantic.field_validator("axis")
+    @classmethod
+    def _not_the_rows(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("axis 0 is the rows, which cannot be joined")
+        return value
+
+
+class Case(Document):
+    when: str = Field(description="node.tensor OPERATOR value, such as `inputs.distance > 1000`")
+    then: str = Field(description="node that answers these rows")
+
+    @pydantic.field_validator("when")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        parse_condition(value)
+        return value
+
+
+class SwitchNode(NodeDocument):
+    kind: Literal["switch"] = "switch"
+    cases: list[Case] = Field(min_length=1, description="the first case that holds answers a row")
+    otherwise: str = Field(description="node that answers rows for which no case holds")
+
+
+class CascadeNode(NodeDocument):
+    kind: Literal["cascade"] = "cascade"
+    steps: list[str] = Field(min_length=2, description="nodes from the cheapest to the dearest")
+    confidence: str = Field(description="tensor of their answers that tells how sure they are")
+    measure: Literal["max", "binary", "margin"] = Field(
+        "max", description="max: largest of a row; binary: max(p, 1-p); margin: largest less the second"
+    )
+    threshold: float | list[float] = Field(
+        0.8, description="rows below it go on; one for all steps, or one a step"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _one_a_step(self) -> "CascadeNode":
+        if isinstance(self.threshold, list) and len(self.threshold) != len(self.steps) - 1:
+            raise ValueError(
+                f"threshold has {len(self.threshold)} values for {len(self.steps) - 1} passings on"
+            )
+        return self
+
+
+class SplitNode(NodeDocument):
+    kind: Literal["split"] = "split"
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        min_length=1, description="node -> share of the requests; can be changed while it runs"
+    )
+    by: str | None = Field(
+        None, description="tensor whose value decides, row by row; none uses the request's key"
+    )
+    salt: str = Field("", description="change it to deal the keys anew")
+
+    @pydantic.field_validator("weights")
+    @classmethod
+    def _some_weight(cls, value: dict[str, float]) -> dict[str, float]:
+        return _require_weight(value)
+
+
+class ShadowNode(NodeDocument):
+    kind: Literal["shadow"] = "shadow"
+    primary: str = Field(description="node that answers")
+    mirror: str = Field(description="node that sees the same rows; its answers are compared and counted only")
+    sample: float = Field(1.0, ge=0, le=1, description="share of the requests that are mirrored")
+    max_pending: int = Field(8, ge=1, description="mirrored requests waiting; further ones are dropped")
+    load: float = Field(0.5, gt=0, le=1, description="share of one core that inline mirrors may take")
+    tolerance: float = Field(1e-5, ge=0, description="difference of numbers that still counts as equal")
+
+
+class EachNode(NodeDocument):
+    kind: Literal["each"] = "each"
+    over: str = Field(description="ragged tensor: the node runs once for each of its elements")
+    run: str = Field(description="node to run; its other inputs are repeated for the elements of their row")
+
+
+def _require_weight(weights: dict[str, float]) -> dict[str, float]:
+    if not sum(weights.values()) > 0:
+        raise ValueError(f"weights {weights} sum to nothing; at least one must be above 0")
+    return weights
+
+
+def parse_condition(text: str) -> tuple[str, str, Any]:
+    """`inputs.x > 3` -> reference, operator, value. Raises ValueError."""
+    match = _CONDITION.match(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not a condition; expected `node.tensor OPERATOR value`, with one of {OPERATORS}"
+        )
+    reference, operator, literal = match.groups()
+    value = yaml.safe_load(literal)
+    if operator.endswith("in") != isinstance(value, list):
+        raise ValueError(f"{text!r}: {operator} takes {'a list' if operator.endswith('in') else 'one value'}")
+    return reference, operator, value

@@ -1,0 +1,129 @@
+"""What an application serves, under which names, limits and keys. Says nothing of how;
+`serving.app.build_app` reads it."""
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from raymlops.specs.document import Document
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Batching(Document):
+    """Joining requests that arrive together into one run of the model."""
+
+    mode: Literal["auto", "on", "off"] = Field(
+        default="auto", description="auto joins where warm-up shows that it pays"
+    )
+    max_rows: int = Field(default=256, ge=1, le=1_000_000, description="rows joined in one run of the model")
+    wait_ms: float = Field(
+        default=1.0,
+        ge=0,
+        le=10_000,
+        description="longest wait for company, only while others are being answered",
+    )
+
+
+class HostedModel(Document):
+    """One model: where it is from and how its session runs."""
+
+    source: str = Field(
+        description="models:/name@alias, models:/name/version, an ONNX file, or a folder with model.onnx"
+    )
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        default="auto", description="auto is cuda where Ray assigns GPUs"
+    )
+    optimisation: Literal["none", "basic", "extended", "all"] = Field(
+        "all", description="ONNX Runtime's graph level"
+    )
+    threads: int = Field(default=0, ge=0, le=512, description="threads of a run; 0 takes the replica's CPUs")
+    digest: str = Field(
+        default="", description="expected sha256 of the ONNX file in hex; deploying fills it in"
+    )
+    version: str = Field(
+        default="", description="the version to name; empty takes the registry's, or 1 for a file"
+    )
+    batching: Batching = Batching()
+    deadline_s: float = Field(
+        default=30.0, gt=0, le=3600, description="a request not answered in this time gets 504"
+    )
+
+
+class Autoscaling(Document):
+    """Replicas follow the requests in flight. `min: 0` gives the machines back when nobody asks."""
+
+    min: int = Field(default=1, ge=0)
+    max: int = Field(default=4, ge=1)
+    target: float = Field(default=8.0, gt=0, description="requests in flight that one replica should have")
+    up_s: float = Field(default=5.0, ge=0, description="load must last this long before replicas are added")
+    down_s: float = Field(
+        default=60.0, ge=0, description="quiet must last this long before replicas are taken away"
+    )
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, more than max {self.max}")
+        return self
+
+
+class Limits(Document):
+    """What one request and one replica may take."""
+
+    body_mb: float = Field(
+        default=64.0, gt=0, description="largest body, also after decompression; more gets 413"
+    )
+    queue: int = Field(
+        default=128, ge=1, description="requests waiting or running in a replica; more get 503"
+    )
+    json_depth: int = Field(default=32, ge=4, description="deepest nesting of a JSON body")
+    json_elements: int = Field(default=5_000_000, ge=1, description="most elements of a JSON body")
+    rate: float = Field(
+        0.0, ge=0, description="requests a second per API key over all replicas; 0 is no limit"
+    )
+    burst: float = Field(
+        default=20.0, ge=1, description="requests that a key may send at once above its rate"
+    )
+
+
+class ServingSpec(Document):
+    """An application of one or more models."""
+
+    name: str = Field(default="raymlops", description="the application's name in Ray Serve")
+    route: str = Field(
+        "/", pattern=r"^/([A-Za-z0-9._/-]*[A-Za-z0-9._-])?$", description="prefix of every path"
+    )
+    models: dict[str, HostedModel] = Field(min_length=1, description="name in URLs -> model")
+    replicas: int = Field(
+        default=1, ge=1, le=10_000, description="processes that answer; ignored with autoscaling"
+    )
+    autoscaling: Autoscaling | None = None
+    cpus: float = Field(default=1.0, ge=0, description="CPUs of a replica")
+    gpus: float = Field(default=0.0, ge=0, description="GPUs of a replica; a fraction shares one")
+    memory_gb: float = Field(
+        default=0.0, ge=0, description="memory Ray reserves for a replica; 0 reserves none"
+    )
+    limits: Limits = Limits()
+    keys: str = Field(
+        "", description="file of hashed API keys; empty lets everyone infer and nobody administer"
+    )
+    access_log: float = Field(
+        0.01, ge=0, le=1, description="share of requests that are logged; failures always are"
+    )
+    drain_s: float = Field(
+        default=20.0, ge=0, description="time that requests in flight have when a replica goes"
+    )
+    host: str = Field(default="127.0.0.1", description="interface of the HTTP port; 0.0.0.0 is every one")
+    port: int = Field(default=8000, ge=1, le=65535)
+    grpc_port: int = Field(default=0, ge=0, le=65535, description="port of the gRPC protocol; 0 is off")
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        for name in self.models:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"model name {name!r} must be letters, digits, dots, dashes and underscores")
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r} must be letters, digits, dots, dashes and underscores")
+        return self

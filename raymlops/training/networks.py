@@ -1,0 +1,145 @@
+"""The torch networks that a spec may name. Each takes packed tensors by name and gives raw outputs (rows, outputs)."""
+
+import importlib
+import inspect
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raymlops.errors import SpecError, unknown_name
+
+
+class MLP(nn.Module):
+    """Tabular: category embeddings joined with the numbers, then residual-free layers of falling width."""
+
+    def __init__(
+        self,
+        *,
+        numeric: int,
+        categories: tuple[int, ...],
+        image: tuple[int, ...],
+        outputs: int,
+        hidden: int = 128,
+        layers: int = 2,
+        dropout: float = 0.1,
+        embedding: int = 16,
+        embedding_dropout: float = 0.0,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        if image:
+            raise SpecError("Network 'mlp' takes numbers and categories; for images use network.name: cnn")
+        widths = [
+            min(embedding, math.ceil(1.6 * size**0.56)) for size in categories
+        ]  # fast.ai's rule, capped
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(size, width) for size, width in zip(categories, widths, strict=True)
+        )
+        for table in self.embeddings:
+            nn.init.normal_(table.weight, std=0.05)  # type: ignore[arg-type]
+        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        width = numeric + sum(widths)
+        body: list[nn.Module] = []
+        for layer in range(layers):
+            size = max(8, hidden // 2**layer)
+            body.append(nn.Linear(width, size))
+            if normalise:
+                body.append(nn.BatchNorm1d(size))
+            body += [nn.ReLU(), nn.Dropout(dropout)]
+            width = size
+        body.append(nn.Linear(width, outputs))
+        self.body = nn.Sequential(*body)
+
+    def forward(self, numeric: Tensor | None = None, category: Tensor | None = None) -> Tensor:
+        parts = [] if numeric is None else [numeric]  # (rows, numeric)
+        if category is not None:
+            embedded = [table(category[:, i]) for i, table in enumerate(self.embeddings)]
+            parts.append(self.embedding_dropout(torch.cat(embedded, dim=1)))
+        return self.body(torch.cat(parts, dim=1))  # type: ignore[no-any-return]
+
+
+class CNN(nn.Module):
+    """Small images: convolutions in pairs, halving the size after each pair, then a linear layer on the mean."""
+
+    def __init__(
+        self,
+        *,
+        numeric: int,
+        categories: tuple[int, ...],
+        image: tuple[int, ...],
+        outputs: int,
+        channels: int = 32,
+        stages: int = 2,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if not image or numeric or categories:
+            raise SpecError(
+                "Network 'cnn' takes images only; list one column under features.images, and no other"
+            )
+        body: list[nn.Module] = []
+        width = image[0]
+        for stage in range(stages):
+            size = channels * 2**stage
+            for _ in range(2):
+                body += [nn.Conv2d(width, size, 3, padding=1), nn.BatchNorm2d(size), nn.ReLU()]
+                width = size
+            if stage < stages - 1 and min(image[1:]) >= 4 * 2**stage:
+                body.append(nn.MaxPool2d(2))
+        self.body = nn.Sequential(*body)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, outputs))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.body(image).mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+NETWORKS: dict[str, type[nn.Module]] = {"cnn": CNN, "mlp": MLP}
+
+
+def build_network(
+    name: str,
+    options: dict[str, Any],
+    *,
+    numeric: int,
+    categories: tuple[int, ...],
+    image: tuple[int, ...],
+    outputs: int,
+) -> nn.Module:
+    """The network of a spec. An own class, `module.path:Class`, takes the same four keyword arguments and its options.
+
+    Raises SpecError for an unknown name or option.
+    """
+    kind = find_network(name)
+    check_options(name, options)
+    return kind(numeric=numeric, categories=categories, image=image, outputs=outputs, **options)
+
+
+def find_network(name: str) -> type[nn.Module]:
+    """The class of that name. Raises SpecError when there is none, or it is no torch module."""
+    if ":" not in name:
+        if name not in NETWORKS:
+            raise SpecError(
+                "network.name: " + unknown_name("network", name, NETWORKS) + ", or module.path:Class"
+            )
+        return NETWORKS[name]
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(f"network.name: cannot import {name!r}: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise SpecError(f"network.name: {name!r} is no subclass of torch.nn.Module")
+    return found
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Raises SpecError for an option that the network's constructor does not take."""
+    parameters = inspect.signature(find_network(name)).parameters
+    known = [key for key in parameters if key not in ("numeric", "categories", "image", "outputs")]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for key in options:
+        if key not in known:
+            raise SpecError("network.options: " + unknown_name(f"option of {name!r}:", key, known))
