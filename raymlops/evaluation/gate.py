@@ -1,0 +1,236 @@
+"""Judges whether a model may become champion: evidence in, Verdict out. Measures nothing, moves no alias."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from raymlops.errors import InputError, SpecError, unknown_name
+from raymlops.evaluation.compatibility import find_breaks
+from raymlops.evaluation.estimates import estimate, guess_without_a_model
+from raymlops.evaluation.intervals import check_same_rows, find_intervals, resample, to_interval
+from raymlops.evaluation.partials import WHOLE, Partial
+from raymlops.evaluation.verdict import Check, Verdict
+from raymlops.metrics import FALLING, gain
+from raymlops.specs.evaluation import GateSpec, LimitSpec
+
+DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What is known of one ONNX file before it is judged; None is what nobody measured."""
+
+    name: str
+    digest: str = ""
+    contract: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    partial: Partial | None = None
+    """Sums over the test rows; None when the model could not be run."""
+    parity: float | None = None
+    """Largest difference from the network; None when there is no network to compare with."""
+    latency_ms: float | None = None
+    """p99 of one row."""
+    throughput: float | None = None
+    """Rows a second."""
+    size: int | None = None
+    """Bytes."""
+    unsafe: tuple[str, ...] = ()
+    """What is wrong with the file itself, such as an operator of a foreign library."""
+    columns: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """How well single columns tell the target, of leakage.measure_columns."""
+
+
+def judge(candidate: Evidence, champion: Evidence | None, spec: GateSpec | None = None) -> Verdict:
+    """Every check of the spec on the candidate; it passes when all do.
+
+    Raises SpecError for a metric that the task does not have.
+    """
+    spec = spec or GateSpec()
+    checks = [*_check_content(candidate), *_check_parity(candidate, spec)]
+    if candidate.partial is not None:
+        metric = _choose_metric(candidate.partial, spec)
+        checks += [
+            *_check_answers(candidate.partial),
+            *_check_chance(candidate.partial, metric, spec),
+            *_check_limits(candidate.partial, spec),
+            *_check_slice_limits(candidate.partial, spec),
+            *_check_leaks(candidate, spec),
+        ]
+        if champion is not None and champion.partial is not None:
+            checks += _check_against(candidate.partial, champion.partial, metric, spec)
+    if champion is not None:
+        checks += _check_contract(candidate, champion)
+    checks += _check_cost(candidate, spec)
+    return Verdict(
+        candidate=candidate.name,
+        champion=champion.name if champion else "",
+        digest=candidate.digest,
+        champion_digest=champion.digest if champion else "",
+        checks=tuple(checks),
+    )
+
+
+def _choose_metric(partial: Partial, spec: GateSpec) -> str:
+    task = partial.layout.task
+    known = estimate(partial.layout, np.zeros((1, partial.layout.width)))
+    for name in [spec.metric or DEFAULT_METRIC[task], *spec.limits, *spec.slice_limits]:
+        if name not in known:
+            raise SpecError(f"gate: {unknown_name(f'metric of a {task} task', name, known)}")
+    return spec.metric or DEFAULT_METRIC[task]
+
+
+def _check_content(candidate: Evidence) -> Iterator[Check]:
+    yield Check("content", not candidate.unsafe, "; ".join(candidate.unsafe) or "nothing unsafe in the file")
+    runs = candidate.partial is not None
+    yield Check("runs", runs, "answers rows" if runs else "gave no answers to judge")
+
+
+def _check_parity(candidate: Evidence, spec: GateSpec) -> Iterator[Check]:
+    if candidate.parity is not None:
+        # not `>`: nan is a failure
+        passed = bool(candidate.parity <= spec.parity)
+        text = "answers as its network does" if passed else "does not answer as its network does"
+        yield Check("parity", passed, text, candidate.parity, limit=spec.parity)
+
+
+def _check_answers(partial: Partial) -> Iterator[Check]:
+    sums = partial.sums[WHOLE].sum(axis=0)
+    broken = int(sums[partial.layout.segments["nonfinite"].start])
+    text = f"{broken} rows were answered with nan or infinity" if broken else "all answers are finite"
+    yield Check("finite answers", not broken, text, broken, limit=0)
+
+
+def _check_chance(partial: Partial, metric: str, spec: GateSpec) -> Iterator[Check]:
+    floor = guess_without_a_model(partial.layout, partial.sums[WHOLE].sum(axis=0, keepdims=True))
+    metric = metric if metric in floor else DEFAULT_METRIC[partial.layout.task]
+    found = find_intervals(partial.layout, partial.sums[WHOLE], spec.bootstrap, spec.confidence)[metric]
+    limit = float(floor[metric][0])
+    worst = found.high if metric in FALLING else found.low
+    passed = bool(gain(metric, worst, limit) > 0)
+    text = "better than guessing" if passed else "not shown to be better than guessing"
+    yield Check(f"{metric} against guessing", passed, text, found.value, found.low, found.high, limit)
+
+
+def _check_limits(partial: Partial, spec: GateSpec) -> Iterator[Check]:
+    found = find_intervals(partial.layout, partial.sums[WHOLE], spec.bootstrap, spec.confidence)
+    for metric, bounds in spec.limits.items():
+        interval = found[metric]
+        for limit, inside, word in _bounds(interval.value, interval.value, bounds):
+            text = f"within its {word}" if inside else f"beyond its {word}"
+            yield Check(f"{metric} {word}", inside, text, interval.value, interval.low, interval.high, limit)
+
+
+def _check_slice_limits(partial: Partial, spec: GateSpec) -> Iterator[Check]:
+    for metric, bounds in spec.slice_limits.items():
+        outside = []
+        for key, sums in partial.sums.items():
+            if key == WHOLE:
+                continue
+            found = find_intervals(partial.layout_of(key), sums, spec.bootstrap, spec.confidence)[metric]
+            if any(not inside for _, inside, _ in _bounds(found.high, found.low, bounds)):
+                outside.append(f"{key[0]}={key[1]} has {found}")
+        text = "; ".join(outside) or "no slice is beyond doubt outside"
+        yield Check(f"{metric} of every slice", not outside, text, len(outside), limit=0)
+
+
+def _bounds(at_most: float, at_least: float, bounds: LimitSpec) -> Iterator[tuple[float, bool, str]]:
+    """A minimum is kept when `at_most` reaches it, a maximum when `at_least` does; nan keeps nothing."""
+    if bounds.min is not None:
+        yield bounds.min, bool(at_most >= bounds.min), "minimum"
+    if bounds.max is not None:
+        yield bounds.max, bool(at_least <= bounds.max), "maximum"
+
+
+def _check_leaks(candidate: Evidence, spec: GateSpec) -> Iterator[Check]:
+    if candidate.columns and spec.leak.column < 1:
+        name, value = max(candidate.columns.items(), key=lambda item: item[1])
+        passed = value < spec.leak.column
+        what = "is the strongest alone" if passed else "alone tells the target; did it leak?"
+        text = f"column {name!r} {what}"
+        yield Check("single column", passed, text, value, limit=spec.leak.column)
+
+
+def _check_against(new: Partial, old: Partial, metric: str, spec: GateSpec) -> list[Check]:
+    try:
+        check_same_rows(new, old)
+    except InputError as error:
+        return [Check("same rows as the champion", False, str(error))]
+    drawn = [resample(part.layout, part.sums[WHOLE], spec.bootstrap)[metric] for part in (new, old)]
+    gains = drawn[1] - drawn[0] if metric in FALLING else drawn[0] - drawn[1]
+    interval = to_interval(gains, spec.confidence)
+    margin = -spec.margin * abs(float(drawn[1][0]))
+    passed = bool(interval.low >= margin)
+    surely = "worse than the champion" if interval.high < 0 else "not shown to be as good as the champion"
+    text = f"{drawn[0][0]:.4g} against {drawn[1][0]:.4g}: " + (
+        "as good, within the margin" if passed else surely
+    )
+    checks = [
+        Check(
+            f"{metric} gain on the champion",
+            passed,
+            text,
+            interval.value,
+            interval.low,
+            interval.high,
+            margin,
+        )
+    ]
+    cut = _cut_of_error(metric, float(drawn[0][0]), float(drawn[1][0]))
+    if cut is not None and spec.leak.error_cut < 1:
+        passed = cut < spec.leak.error_cut
+        text = "of the champion's error is gone" + (
+            "" if passed else ": too good to be true; did a label leak?"
+        )
+        checks.append(Check("cut of the error", passed, text, cut, limit=spec.leak.error_cut))
+    return [*checks, *_check_slices(new, old, metric, spec)]
+
+
+def _cut_of_error(metric: str, new: float, old: float) -> float | None:
+    """Share of the champion's error that is gone; None where the metric has no zero to measure from."""
+    before, after = (old, new) if metric in FALLING else (1 - old, 1 - new)
+    return (before - after) / before if before > 1e-9 and metric != "r2" else None
+
+
+def _check_slices(new: Partial, old: Partial, metric: str, spec: GateSpec) -> Iterator[Check]:
+    """The slice with the worst loss; Bonferroni over the slices, lest many of them make false alarms."""
+    keys = [key for key in new.sums if key != WHOLE and key in old.sums]
+    found = []
+    for key in keys:
+        layout = new.layout_of(key)
+        drawn = [resample(layout, part.sums[key], spec.bootstrap)[metric] for part in (new, old)]
+        gains = drawn[1] - drawn[0] if metric in FALLING else drawn[0] - drawn[1]
+        spread = float(np.nanstd(gains[1:])) if np.isfinite(gains[1:]).mean() > 0.9 else float("nan")
+        margin = -spec.slice_margin * abs(float(drawn[1][0]))
+        if np.isfinite(spread) and np.isfinite(gains[0]):
+            found.append((key, float(gains[0]), spread, margin))
+    if not found:
+        return
+    width = NormalDist().inv_cdf(1 - (1 - spec.confidence) / (2 * len(found)))
+    key, value, spread, margin = min(found, key=lambda one: one[1] + width * one[2] - one[3])
+    passed = value + width * spread >= margin
+    text = f"{key[0]}={key[1]} " + ("is the worst of" if passed else "got worse beyond doubt, the worst of")
+    yield Check(
+        f"{metric} gain of the worst slice", passed, f"{text} {len(found)} slices",
+        value, value - width * spread, value + width * spread, margin,
+    )  # fmt: skip
+
+
+def _check_contract(candidate: Evidence, champion: Evidence) -> Iterator[Check]:
+    breaks = find_breaks(candidate.contract, champion.contract)
+    yield Check("contract", not breaks, "; ".join(breaks) or "callers of the champion need change nothing")
+
+
+def _check_cost(candidate: Evidence, spec: GateSpec) -> Iterator[Check]:
+    megabytes = None if candidate.size is None else candidate.size / 1e6
+    for name, value, limit, sign in (
+        ("latency ms", candidate.latency_ms, spec.latency_ms, 1),
+        ("rows a second", candidate.throughput, spec.throughput, -1),
+        ("size MB", megabytes, spec.size_mb, 1),
+    ):
+        if limit is None:
+            continue
+        passed = value is not None and sign * value <= sign * limit
+        text = "not measured" if value is None else "within its limit" if passed else "beyond its limit"
+        yield Check(name, passed, text, value, limit=limit)
