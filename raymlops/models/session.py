@@ -1,4 +1,5 @@
-"""Runs an ONNX model: a file or bytes -> Session with a Signature, `infer(batch) -> batch`. The only ONNX Runtime user."""
+"""Runs an ONNX model: a file or bytes -> Session with a Signature, `infer(batch) -> batch`. The only ONNX
+Runtime user."""
 
 import dataclasses
 import json
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from raymlops.errors import ArtifactError, InputError, NotFoundError, unknown_name
+from raymlops.errors import ArtifactError, InputError, NotFoundError, ResourceError, unknown_name
 from raymlops.tensors import DATATYPE_OF_ORT, Batch, Signature, TensorSpec
 
 CONTRACT_KEY = "raymlops.contract"
@@ -23,13 +24,52 @@ _OPTIMISATION = {
 }
 
 
+Provider = str | tuple[str, dict[str, Any]]
+
+_CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
+_CPU = "CPUExecutionProvider"
+
+
 @dataclasses.dataclass(frozen=True)
 class SessionOptions:
-    """`threads` is per session; give it the CPUs that Ray reserved, which ONNX Runtime does not see by itself."""
+    """`threads` is per session; give it the CPUs that Ray reserved, which ONNX Runtime does not see by
+    itself."""
 
     threads: int = 1
     optimisation: str = "all"
-    providers: tuple[str | tuple[str, dict[str, Any]], ...] = ("CPUExecutionProvider",)
+    providers: tuple[Provider, ...] = (_CPU,)
+
+    @classmethod
+    def for_device(
+        cls, device: str, gpus: Sequence[str | int], threads: int = 1, optimisation: str = "all"
+    ) -> "SessionOptions":
+        """Options for `device` auto, cpu, cuda or tensorrt and the GPUs that Ray assigned to this process.
+
+        The list of available providers does not tell: the GPU build names CUDA on machines without one. Ray
+        hides the other GPUs from the process, so the assigned one is always number 0.
+        """
+        if device not in _DEVICES:
+            raise InputError(unknown_name("device", device, _DEVICES))
+        if device == "auto":
+            device = "cuda" if gpus else "cpu"
+        if device != "cpu" and not gpus:
+            raise ResourceError(
+                f"Device {device!r} needs a GPU, but Ray assigned none; give the deployment gpus: 1"
+            )
+        return cls(threads=threads, optimisation=optimisation, providers=_DEVICES[device])
+
+
+_ON_CUDA: tuple[Provider, ...] = ((_CUDA, {"device_id": 0, "cudnn_conv_algo_search": "HEURISTIC"}), _CPU)
+_DEVICES: dict[str, tuple[Provider, ...]] = {
+    "auto": (),
+    "cpu": (_CPU,),
+    "cuda": _ON_CUDA,
+    "tensorrt": (
+        (_TENSORRT, {"device_id": 0, "trt_fp16_enable": False, "trt_engine_cache_enable": True}),
+        *_ON_CUDA,
+    ),
+}
 
 
 class Session:
@@ -43,6 +83,8 @@ class Session:
         )
         self._output_names = [spec.name for spec in self.signature.outputs]
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+        self.providers: tuple[str, ...] = tuple(session.get_providers())
+        self._on_gpu = _CUDA in self.providers or _TENSORRT in self.providers
 
     @property
     def contract(self) -> dict[str, Any]:
@@ -56,10 +98,23 @@ class Session:
         """
         names = self._output_names if outputs is None else list(outputs)
         try:
-            values = self._session.run(names, batch)
+            values = self._run_bound(names, batch) if self._on_gpu else self._session.run(names, batch)
         except (onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, ValueError, TypeError) as error:
             raise InputError(self._explain(batch, str(error))) from None
         return dict(zip(names, values, strict=True))
+
+    def _run_bound(self, names: list[str], batch: Batch) -> list[Any]:
+        """As `run`, but inputs go to the device and outputs come back once, with nothing copied in
+        between."""
+        if any(values.dtype == object for values in batch.values()):  # strings cannot be bound
+            return self._session.run(names, batch)  # type: ignore[no-any-return]
+        binding = self._session.io_binding()
+        for name, values in batch.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(values))
+        for name in names:
+            binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()  # type: ignore[no-any-return]
 
     def _explain(self, batch: Batch, cause: str) -> str:
         specs = {spec.name: spec for spec in self.signature.inputs}
@@ -68,23 +123,33 @@ class Session:
                 return unknown_name("input", name, specs)
         for name, spec in specs.items():
             if name not in batch:
-                return f"Input {name!r} is missing; the model takes {', '.join(str(s) for s in specs.values())}"
+                return (
+                    f"Input {name!r} is missing; the model takes {', '.join(str(s) for s in specs.values())}"
+                )
             if batch[name].dtype != spec.dtype or not spec.accepts(batch[name].shape):
-                return f"Input {name!r} is {batch[name].dtype}{list(batch[name].shape)}, but the model takes {spec}"
+                return (
+                    f"Input {name!r} is {batch[name].dtype}{list(batch[name].shape)}, but the model "
+                    f"takes {spec}"
+                )
         return f"The model refused its input: {cause}"
 
 
 def open_session(model: str | pathlib.Path | bytes, options: SessionOptions | None = None) -> Session:
-    """Load an ONNX file, or its bytes. Raises NotFoundError, or ArtifactError when ONNX Runtime cannot load it."""
+    """Load an ONNX file, or its bytes. Raises NotFoundError, or ArtifactError when ONNX Runtime cannot load
+    it."""
     options = options or SessionOptions()
     if not isinstance(model, bytes) and not pathlib.Path(model).is_file():
         raise NotFoundError(f"No ONNX file {str(model)!r}")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would eat others' cores
+    settings.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # idle threads would eat others' cores
     settings.graph_optimization_level = _OPTIMISATION[options.optimisation]
     settings.log_severity_level = 3
+    if any(provider != _CPU for provider in options.providers):
+        onnxruntime.preload_dlls()  # finds CUDA and cuDNN inside the wheels that torch brought
     try:
         session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), settings, providers=list(options.providers)
@@ -104,8 +169,9 @@ def _to_spec(node: Any) -> TensorSpec:
 
 
 def as_model_input(values: Any, spec: TensorSpec) -> np.ndarray[Any, Any]:
-    """An array of the spec's dtype, contiguous; None in a BYTES tensor becomes the empty string, as in training."""
+    """An array of the spec's dtype, contiguous; None in a BYTES tensor becomes the empty string, as in
+    training."""
     if spec.datatype == "BYTES":
         array = np.asarray(values, dtype=object)
-        return np.where(np.equal(array, None), "", array)
+        return np.where(np.equal(array, np.array(None, dtype=object)), "", array)
     return np.ascontiguousarray(values, dtype=spec.dtype)

@@ -1,0 +1,158 @@
+"""Joins requests that wait for the same model into one run. Knows batches and threads; knows no HTTP and no
+Ray.
+
+There is no timer on the way of a lone request: while one run is in its thread, arrivals gather, and the next
+run takes them all. Only when the last run had company does a run wait a moment for the callers it has just
+answered.
+"""
+
+import asyncio
+import collections
+import concurrent.futures
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from raymlops.errors import DeadlineError, OverloadedError
+from raymlops.serving.statistics import Statistics
+from raymlops.tensors import Batch, count_rows
+
+
+@dataclasses.dataclass(slots=True)
+class Waiting:
+    batch: Batch
+    rows: int
+    shapes: tuple[object, ...]
+    arrived: int
+    future: asyncio.Future[Batch]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchOptions:
+    max_rows: int = 256
+    wait_s: float = 0.001
+    join: bool = True
+    queue: int = 128
+
+
+class Batcher:
+    """One model's queue and the one thread that runs it. Lives on one event loop."""
+
+    def __init__(self, run: Callable[[Batch], Batch], options: BatchOptions, statistics: Statistics) -> None:
+        self._run = run
+        self._options = options
+        self._statistics = statistics
+        self._waiting: collections.deque[Waiting] = collections.deque()
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._worker: asyncio.Task[None] | None = None
+        self._seconds = 0.01  # of a recent run, for Retry-After
+
+    async def submit(self, batch: Batch, rows: int, deadline_s: float) -> Batch:
+        """The model's answer for these rows. Raises OverloadedError at once, DeadlineError in time."""
+        if len(self._waiting) >= self._options.queue:
+            self._statistics.refused += 1
+            raise OverloadedError(
+                f"{len(self._waiting)} requests already wait for {self._statistics.name!r}; try again later",
+                retry_after=max(1.0, self._seconds * len(self._waiting)),
+            )
+        loop = asyncio.get_running_loop()
+        shapes = tuple((name, array.dtype.char, array.shape[1:]) for name, array in sorted(batch.items()))
+        item = Waiting(batch, rows, shapes, time.perf_counter_ns(), loop.create_future())
+        self._waiting.append(item)
+        if self._worker is None or self._worker.done():
+            self._worker = loop.create_task(self._work())
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await item.future
+        except TimeoutError:
+            raise DeadlineError(f"{self._statistics.name!r} did not answer within {deadline_s:g} s") from None
+
+    async def _work(self) -> None:
+        company = 0
+        while self._waiting:
+            if company > 1:
+                await self._wait_for(company)
+            items = self._take()
+            if not items:
+                continue
+            company = len(items) if self._options.join else 0
+            await self._answer(items)
+
+    async def _wait_for(self, company: int) -> None:
+        """Wait a moment until as many have gathered as were answered last time."""
+        rows = sum(item.rows for item in self._waiting)
+        ends = time.perf_counter() + min(self._options.wait_s, self._seconds * 0.5)
+        while len(self._waiting) < company and rows < self._options.max_rows and time.perf_counter() < ends:
+            await asyncio.sleep(0.0002)
+            rows = sum(item.rows for item in self._waiting)
+
+    def _take(self) -> list[Waiting]:
+        """The next requests in order of arrival that fit into one run; those given up by their callers are
+        dropped."""
+        items: list[Waiting] = []
+        rows = 0
+        while self._waiting:
+            item = self._waiting[0]
+            if item.future.done():
+                self._waiting.popleft()
+                continue
+            if items and (
+                not self._options.join
+                or rows + item.rows > self._options.max_rows
+                or item.shapes != items[0].shapes
+            ):
+                break
+            items.append(self._waiting.popleft())
+            rows += item.rows
+        return items
+
+    async def _answer(self, items: Sequence[Waiting]) -> None:
+        rows = sum(item.rows for item in items)
+        started = time.perf_counter_ns()
+        loop = asyncio.get_running_loop()
+        try:
+            batch = items[0].batch if len(items) == 1 else join([item.batch for item in items])
+            answer = await loop.run_in_executor(self._thread, self._run, batch)
+            elapsed = time.perf_counter_ns() - started
+            parts = [answer] if len(items) == 1 else split(answer, [item.rows for item in items])
+        except Exception as error:
+            await self._answer_failed(items, error)
+            return
+        self._seconds = 0.8 * self._seconds + 0.2 * elapsed / 1e9
+        self._statistics.record_run(rows, elapsed)
+        for item, part in zip(items, parts, strict=True):
+            self._statistics.queue_ns += started - item.arrived
+            if not item.future.done():
+                item.future.set_result(part)
+
+    async def _answer_failed(self, items: Sequence[Waiting], error: Exception) -> None:
+        """One bad request must not fail its neighbours: each is run again alone."""
+        if len(items) > 1:
+            for item in items:
+                await self._answer([item])
+        elif not items[0].future.done():
+            items[0].future.set_exception(error)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """The rows of all, in order."""
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def split(answer: Batch, rows: Sequence[int]) -> list[Batch]:
+    """The inverse of `join` for an answer with the same rows. Raises ValueError when it has others."""
+    if count_rows(answer) != sum(rows) or any(len(array) != sum(rows) for array in answer.values()):
+        raise ValueError(
+            f"the model answered {count_rows(answer)} rows for {sum(rows)}; set batching: {{mode: off}}"
+        )
+    parts = []
+    start = 0
+    for count in rows:
+        parts.append({name: array[start : start + count] for name, array in answer.items()})
+        start += count
+    return parts

@@ -1,0 +1,60 @@
+"""Turns the models of a spec into hosted endpoints: checks the file, opens the session, warms it up. Knows no
+Ray."""
+
+import pathlib
+from collections.abc import Sequence
+
+from raymlops.errors import ArtifactError, NotFoundError
+from raymlops.models.safety import read_model
+from raymlops.models.session import SessionOptions, open_session
+from raymlops.serving.batching import BatchOptions
+from raymlops.serving.columns import read_columns
+from raymlops.serving.model import ModelEndpoint
+from raymlops.serving.routes import Hosted
+from raymlops.serving.statistics import Statistics
+from raymlops.specs.serving import HostedModel
+
+
+def find_file(source: pathlib.Path) -> pathlib.Path:
+    """The ONNX file of a path: itself, or what lies in the folder as model.onnx, alone, or in Triton's
+    layout.
+
+    Raises NotFoundError, ArtifactError when a folder has several and none is model.onnx.
+    """
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise NotFoundError(f"No ONNX file or folder {str(source)!r}")
+    if (source / "model.onnx").is_file():
+        return source / "model.onnx"
+    found = sorted(source.glob("*.onnx"))
+    if not found:
+        numbered = sorted((p for p in source.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+        found = sorted(numbered[-1].glob("*.onnx")) if numbered else []
+    if not found:
+        raise NotFoundError(f"The folder {str(source)!r} holds no .onnx file")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ArtifactError(f"The folder {str(source)!r} holds several models ({names}); name one of them")
+    return found[0]
+
+
+def host_model(
+    name: str,
+    path: pathlib.Path,
+    spec: HostedModel,
+    *,
+    threads: int = 1,
+    gpus: Sequence[str | int] = (),
+    queue: int = 128,
+) -> Hosted:
+    """A warm endpoint for one file. Raises NotFoundError, ArtifactError, ResourceError."""
+    file = find_file(path)
+    model = read_model(file, spec.digest)
+    options = SessionOptions.for_device(spec.device, gpus, spec.threads or threads, spec.optimisation)
+    session = open_session(model, options)
+    statistics = Statistics(name, spec.version or "1")
+    batching = BatchOptions(spec.batching.max_rows, spec.batching.wait_ms / 1000, True, queue)
+    endpoint = ModelEndpoint(session, statistics, batching, spec.batching.mode, spec.deadline_s)
+    columns = read_columns(session.signature, session.contract)
+    return Hosted(name, endpoint, statistics, columns, check=endpoint.check)

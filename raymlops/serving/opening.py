@@ -1,0 +1,269 @@
+"""A graph spec -> the models and classes of its leaves, opened, measured, and merged where that pays. Knows no Ray.
+
+`OfflineGraph` runs the same graph over batches of a file.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import pathlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from raymlops.errors import ArtifactError, InputError, NotFoundError, SpecError, unknown_name
+from raymlops.graphs.compiling import Merged
+from raymlops.graphs.placement import Decision, Limits, Measurement, decide, find_chains
+from raymlops.graphs.plan import Plan
+from raymlops.graphs.running import Graph, Implementation
+from raymlops.graphs.validation import list_models, validate
+from raymlops.models.merge import load_part, merge_models
+from raymlops.models.safety import read_model
+from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
+from raymlops.serving.hosting import find_file
+from raymlops.serving.model import measure, sample
+from raymlops.specs.graph import GraphSpec
+from raymlops.specs.graph_nodes import PythonNode
+from raymlops.tensors import Batch, Signature
+
+Locate = Callable[[str], pathlib.Path]
+"""`models:/...` or a path -> the ONNX file."""
+
+TOLERANCE = 1e-5
+"""Relative difference that a merged chain may show: ONNX Runtime fuses operators that it could not before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """An opened model or python class; `data` is the checked ONNX file."""
+
+    path: str
+    session: Session | None
+    instance: Any
+    data: bytes | pathlib.Path
+    measured: Measurement | None
+
+    @property
+    def signature(self) -> Signature | None:
+        return self.session.signature if self.session else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """Leaves of one graph that became one model."""
+
+    prefix: str
+    names: tuple[str, ...]
+    session: Session
+    needs: tuple[str, ...]
+    gives: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A graph with everything that is needed to place or run it."""
+
+    plan: Plan
+    leaves: Mapping[str, Leaf]
+    decisions: Mapping[str, Decision]
+    chains: tuple[Chain, ...] = ()
+    unmerged: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Chain -> why it was not merged."""
+
+
+def locate_file(source: str) -> pathlib.Path:
+    """A path on this machine. Raises NotFoundError."""
+    if source.startswith("models:/"):
+        raise NotFoundError(f"{source!r} is in the registry, which is not reached here; give an ONNX file")
+    return find_file(pathlib.Path(source))
+
+
+def open_leaf(path: str, node: Any, locate: Locate, options: SessionOptions | None = None) -> Leaf:
+    """Load what answers for a node. Raises NotFoundError, ArtifactError, SpecError."""
+    if isinstance(node, PythonNode):
+        return Leaf(path, None, load_python(path, node), b"", None)
+    file = locate(node.model)
+    data = read_model(file)
+    started = open_session(data, options)
+    cost = measure(started)
+    size = file.stat().st_size
+    return Leaf(path, started, None, data, Measurement((cost.fixed + cost.row) * 1000, size))
+
+
+def open_leaves(
+    spec: GraphSpec,
+    locate: Locate = locate_file,
+    options: SessionOptions | None = None,
+    only: Iterable[str] | None = None,
+) -> dict[str, Leaf]:
+    """Load what answers for the leaves of a graph; nodes of the same model share a session."""
+    leaves: dict[str, Leaf] = {}
+    models: dict[str, Leaf] = {}
+    for path, node in list_models(spec):
+        if only is not None and path not in only:
+            continue
+        known = None if isinstance(node, PythonNode) else models.get(node.model)
+        leaf = dataclasses.replace(known, path=path) if known else open_leaf(path, node, locate, options)
+        if not isinstance(node, PythonNode):
+            models[node.model] = leaf
+        leaves[path] = leaf
+    return leaves
+
+
+def load_python(path: str, node: PythonNode) -> Any:
+    """An instance of a python node's class."""
+    module_name, _, class_name = node.target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise SpecError(f"Node {path!r}: {node.target!r} cannot be imported: {error}") from None
+    if not hasattr(module, class_name):
+        classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
+        raise SpecError(f"Node {path!r}: " + unknown_name(f"class of {module_name}:", class_name, classes))
+    try:
+        instance = getattr(module, class_name)(**node.config)
+    except TypeError as error:
+        raise SpecError(f"Node {path!r}: {node.target} does not take config {node.config}: {error}") from None
+    if not callable(getattr(instance, "run", None)):
+        raise SpecError(f"Node {path!r}: {node.target} has no method run(batch)")
+    return instance
+
+
+def open_graph(
+    spec: GraphSpec,
+    locate: Locate = locate_file,
+    options: SessionOptions | None = None,
+    limits: Limits | None = None,
+    fuse_all: bool = False,
+) -> Opened:
+    """Load, validate, decide and merge. `fuse_all` is for where there is one process only, as offline."""
+    leaves = open_leaves(spec, locate, options)
+    plan = validate(spec, {path: leaf.signature for path, leaf in leaves.items() if leaf.signature})
+    measured = {path: leaf.measured for path, leaf in leaves.items() if leaf.measured}
+    decisions = decide(plan, measured, limits)
+    if fuse_all:
+        decisions = {path: Decision("fused", "there is one process only") for path in decisions}
+    chains, unmerged = merge_chains(plan, decisions, leaves, options)
+    return Opened(plan, leaves, decisions, tuple(chains), unmerged)
+
+
+def merge_chains(
+    plan: Plan,
+    decisions: Mapping[str, Decision],
+    leaves: Mapping[str, Leaf],
+    options: SessionOptions | None = None,
+    prefix: str = "",
+) -> tuple[list[Chain], dict[str, str]]:
+    """One model for every chain that can be one and then answers as before; for the others, why not."""
+    chains: list[Chain] = []
+    unmerged: dict[str, str] = {}
+    for names in find_chains(plan, decisions, prefix):
+        try:
+            chains.append(_merge_chain(plan, names, leaves, options, prefix))
+        except (ArtifactError, InputError) as error:
+            unmerged[prefix + "+".join(names)] = str(error)
+    for name, step in plan.steps.items():
+        if step.inner is not None:
+            inner, reasons = merge_chains(step.inner, decisions, leaves, options, f"{prefix}{name}/")
+            chains += inner
+            unmerged |= reasons
+    return chains, unmerged
+
+
+def _merge_chain(
+    plan: Plan,
+    names: tuple[str, ...],
+    leaves: Mapping[str, Leaf],
+    options: SessionOptions | None,
+    prefix: str,
+) -> Chain:
+    parts = []
+    for name in names:
+        reads = {key: str(reference) for key, reference in plan.steps[name].needs}
+        parts.append(load_part(name, leaves[prefix + name].data, reads))
+    outside = [step for name, step in plan.steps.items() if name not in names]
+    read = [reference for step in outside for _, reference in step.needs] + [
+        reference for _, reference in plan.outputs
+    ]
+    gives = tuple(dict.fromkeys(str(reference) for reference in read if reference.node in names))
+    session = open_session(merge_models(parts, gives), options)
+    sessions = {name: leaves[prefix + name].session for name in names}
+    _compare(plan, names, {name: found for name, found in sessions.items() if found}, session)
+    needs = tuple(spec.name for spec in session.signature.inputs)
+    return Chain(prefix, names, session, needs, gives)
+
+
+def _compare(plan: Plan, names: tuple[str, ...], sessions: Mapping[str, Session], merged: Session) -> None:
+    """Raises ArtifactError when the merged model does not answer as its parts do, one after the other."""
+    noise = np.random.default_rng(0)
+    values = sample(merged.signature, rows=4)
+    for name, array in values.items():
+        if array.dtype.kind == "f":
+            values[name] = noise.normal(size=array.shape).astype(array.dtype)
+    answer = merged.infer(values)
+    for name in names:
+        batch = {key: values[str(reference)] for key, reference in plan.steps[name].needs}
+        values |= {f"{name}.{key}": array for key, array in sessions[name].infer(batch).items()}
+    for name, array in answer.items():
+        same = (
+            np.allclose(array, values[name], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+            if array.dtype.kind == "f"
+            else np.array_equal(array, values[name])
+        )
+        if not same:
+            raise ArtifactError(f"The merged model of {', '.join(names)} answers {name} differently")
+
+
+def implement_now(opened: Opened) -> tuple[dict[str, Implementation], list[Merged]]:
+    """Implementations that run each model where it is called, and never wait unless a python node does."""
+    leaves = {path: run_leaf(leaf) for path, leaf in opened.leaves.items()}
+    merged = [
+        Merged(chain.names, run_session(chain.session), chain.needs, chain.gives, chain.prefix)
+        for chain in opened.chains
+    ]
+    return leaves, merged
+
+
+def run_leaf(leaf: Leaf) -> Implementation:
+    return run_session(leaf.session) if leaf.session else run_python(leaf.instance)
+
+
+def run_session(session: Session) -> Implementation:
+    infer = session.infer
+
+    async def run(batch: Batch) -> Batch:
+        return infer(batch)
+
+    return Implementation(run, suspends=False)
+
+
+def run_python(instance: Any) -> Implementation:
+    if inspect.iscoroutinefunction(instance.run):
+        call: Callable[[Batch], Awaitable[Batch]] = instance.run
+        return Implementation(call, suspends=True)
+
+    async def run(batch: Batch) -> Batch:
+        return instance.run(batch)  # type: ignore[no-any-return]
+
+    return Implementation(run, suspends=False)
+
+
+class OfflineGraph:
+    """A graph over batches of a file: every node in this process, no shadows. Made once in each worker."""
+
+    def __init__(self, spec: GraphSpec, locate: Locate = locate_file, threads: int = 1) -> None:
+        opened = open_graph(spec, locate, SessionOptions(threads=threads), fuse_all=True)
+        implementations, merged = implement_now(opened)
+        self._graph = Graph(opened.plan, implementations, merged=merged)
+        self.signature = self._graph.signature
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Columns by name -> the graph's answers. Raises InputError when a column is missing."""
+        taken: Batch = {}
+        for spec in self.signature.inputs:
+            if spec.name not in batch:
+                raise InputError(unknown_name("column", spec.name, batch))
+            values = as_model_input(batch[spec.name], spec)
+            taken[spec.name] = values[:, None] if values.ndim == 1 and len(spec.shape) == 2 else values
+        return self._graph.infer_now(taken)

@@ -1,0 +1,185 @@
+"""The data plane as one ASGI application: admits, reads, routes, answers, counts. No framework stands on the
+hot path.
+
+Runs under any ASGI server; Ray Serve is one of them.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import time
+from typing import Any
+from urllib.parse import quote
+
+from raymlops.errors import (
+    AuthenticationError,
+    NotFoundError,
+    OverloadedError,
+    RaymlopsError,
+    TooManyRequestsError,
+    unknown_name,
+)
+from raymlops.serving import http, protocol, routes
+from raymlops.serving.codec import dump_json
+from raymlops.serving.http import JSON, Headers, Request, Response
+from raymlops.serving.keys import KeyRing
+from raymlops.serving.rates import RateLimit
+from raymlops.serving.routes import Hosts
+
+ACCESS = logging.getLogger("raymlops.access")
+LOG = logging.getLogger("raymlops.serving")
+
+
+class DataPlane:
+    """Everything between a socket and the endpoints. `hosts`, `keys` and `rate` may be changed while it
+    serves."""
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        keys: KeyRing | None = None,
+        rate: RateLimit | None = None,
+        *,
+        body_limit: int = 64 * 2**20,
+        queue: int = 128,
+        log_share: float = 0.01,
+    ) -> None:
+        self.hosts = hosts
+        self.keys = keys or KeyRing()
+        self.rate = rate
+        self._body_limit = body_limit
+        self._queue = queue
+        self._log_share = log_share
+        self._known: dict[tuple[str, str], tuple[str, routes.Handler, tuple[str, ...]]] = {}
+
+    async def __call__(self, scope: Any, receive: http.Receive, send: http.Send) -> None:
+        if scope["type"] == "lifespan":
+            await _run_lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1003})
+            return
+        started = time.perf_counter()
+        headers = dict(scope["headers"])
+        path = scope["path"]
+        root = scope.get("root_path")
+        if root and path.startswith(root):
+            path = path[len(root) :] or "/"
+        given = headers.get(b"x-request-id")
+        request = Request(
+            scope["method"], path, headers, given[:128].decode("latin-1") if given else os.urandom(8).hex()
+        )
+        try:
+            response = await self._answer(request, receive)
+        except http.DisconnectedError:
+            return
+        extra: Headers = ((b"x-request-id", request.id.encode("latin-1")),)
+        if response.status == 413:
+            extra += ((b"connection", b"close"),)  # the rest of the body is not read
+        if request.method == "HEAD":
+            response.body = b""
+        await http.send_response(send, response, extra)
+        if response.status >= 500 or random.random() < self._log_share:  # noqa: S311
+            self._log(request, response, time.perf_counter() - started)
+
+    async def _answer(self, request: Request, receive: http.Receive) -> Response:
+        """The response, whatever happens."""
+        try:
+            role, handler, request.parts = self._find(request.method, request.path)
+            if role:
+                needed = role if role != "metrics" else ("infer" if self.keys.is_open else "admin")
+                request.key = (
+                    self.keys.admit(request.token, needed)
+                    if not self.keys.is_open or needed == "admin"
+                    else ""
+                )
+                if self.rate is not None and role == "infer":
+                    await self.rate.admit(request.key)
+            if self.hosts.pending >= self._queue and role == "infer":
+                raise OverloadedError(f"{self._queue} requests are already here; try again later")
+            self.hosts.pending += 1
+            try:
+                if request.method == "POST":
+                    request.body = await http.read_body(receive, request.headers, self._body_limit)
+                return await handler(self.hosts, request)
+            finally:
+                self.hosts.pending -= 1
+        except http.DisconnectedError:
+            raise
+        except Exception as error:
+            return self._answer_failure(error, request)
+
+    def _find(self, method: str, path: str) -> tuple[str, routes.Handler, tuple[str, ...]]:
+        known = self._known.get((method, path))
+        if known is not None:
+            return known
+        found = routes.find_route(method, path)
+        if isinstance(found, set):
+            if found:
+                raise _MethodError(f"{path} takes {', '.join(sorted(found))}, not {method}")
+            raise NotFoundError(unknown_name("path", path, _PATHS))
+        if found[2][:1] and found[2][0] in self.hosts.models and len(self._known) < 10_000:
+            self._known[method, path] = found
+        return found
+
+    def _answer_failure(self, error: Exception, request: Request) -> Response:
+        status = error.status if isinstance(error, RaymlopsError) else 500
+        if status >= 500 and not isinstance(error, OverloadedError):
+            LOG.error("request %s failed: %s", request.id, error, exc_info=error)
+        extra: Headers = ()
+        if isinstance(error, OverloadedError | TooManyRequestsError):
+            extra = ((b"retry-after", str(max(1, round(error.retry_after))).encode()),)
+        elif isinstance(error, AuthenticationError):
+            extra = ((b"www-authenticate", b"Bearer"),)
+        return Response(status, dump_json(protocol.describe_error(error, request.id)), (JSON, *extra))
+
+    def _log(self, request: Request, response: Response, seconds: float) -> None:
+        entry = {
+            "time": round(time.time(), 3),
+            "request_id": request.id,
+            "method": request.method,
+            "path": quote(request.path),
+            "status": response.status,
+            "ms": round(seconds * 1000, 3),
+            "model": request.model,
+            "rows": request.rows,
+            "bytes_in": len(request.body),
+            "bytes_out": len(response.body),
+            "key": request.key,
+            "trace": request.header("traceparent"),
+        }
+        ACCESS.info(json.dumps(entry))
+
+
+class _MethodError(NotFoundError):
+    status = 405
+
+
+_PATHS = [
+    "/v2",
+    "/v2/models",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/repository/index",
+    "/v2/models/NAME/infer",
+    "/invocations",
+    "/ping",
+    "/health",
+    "/version",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+]
+
+
+async def _run_lifespan(receive: http.Receive, send: http.Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        await asyncio.sleep(0)

@@ -1,0 +1,103 @@
+"""The Open Inference Protocol v2 as values: requests, endpoints, and the documents that describe them. No
+parsing."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from raymlops.errors import RaymlopsError
+from raymlops.tensors import Batch, Signature, TensorSpec
+
+EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics", "parameters")
+HEADER_LENGTH = "inference-header-content-length"
+"""Size of the JSON that precedes binary tensors in a body."""
+
+
+class Endpoint(Protocol):
+    """Whatever answers under a model's name: one session, or a graph of many."""
+
+    @property
+    def signature(self) -> Signature: ...
+
+    @property
+    def version(self) -> str: ...
+
+    async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
+        """Answer a batch; `key` keeps one caller on one branch of a split."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    name: str
+    binary: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InferRequest:
+    """A decoded request. `outputs` is empty for all of them, in `binary` or JSON form."""
+
+    id: str
+    batch: Batch
+    outputs: tuple[RequestedOutput, ...] = ()
+    binary: bool = False
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def describe_server(name: str, version: str) -> dict[str, Any]:
+    return {"name": name, "version": version, "extensions": list(EXTENSIONS)}
+
+
+def describe_model(name: str, version: str, signature: Signature, platform: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "versions": [version],
+        "platform": platform,
+        "inputs": [spec.to_json() for spec in signature.inputs],
+        "outputs": [spec.to_json() for spec in signature.outputs],
+    }
+
+
+def describe_index(states: Mapping[str, tuple[str, bool]]) -> list[dict[str, str]]:
+    """The repository index from name -> (version, ready)."""
+    return [
+        {"name": name, "version": version, "state": "READY" if ready else "UNAVAILABLE", "reason": ""}
+        for name, (version, ready) in states.items()
+    ]
+
+
+def describe_error(error: BaseException, request_id: str) -> dict[str, Any]:
+    """The one shape of every failed answer; faults of ours keep their cause for the log."""
+    if isinstance(error, RaymlopsError):
+        return {"error": str(error), "status": error.status, "request_id": request_id}
+    return {
+        "error": f"The server failed on this request; its log has the cause under request id {request_id}",
+        "status": 500,
+        "request_id": request_id,
+    }
+
+
+def example_value(spec: TensorSpec) -> Any:
+    """One plausible JSON element of a tensor."""
+    if spec.datatype == "BYTES":
+        return ""
+    if spec.datatype == "BOOL":
+        return False
+    return 0.5 if spec.datatype.startswith("FP") else 1
+
+
+def example_request(signature: Signature, columns: Mapping[str, str]) -> dict[str, Any]:
+    """A request of one row that the model takes; `columns` gives the kind of a column where it is known."""
+    inputs = []
+    for spec in signature.inputs:
+        shape = [1 if size < 0 else size for size in spec.shape]
+        count = 1
+        for size in shape:
+            count *= size
+        value = "2013-07-01T12:00:00Z" if columns.get(spec.name) == "timestamp" else example_value(spec)
+        datatype = "BYTES" if columns.get(spec.name) == "timestamp" else spec.datatype
+        # An example carries at most a thousand elements; a bigger tensor belongs into a binary request.
+        inputs.append(
+            {"name": spec.name, "shape": shape, "datatype": datatype, "data": [value] * min(count, 1000)}
+        )
+    return {"id": "example", "inputs": inputs}

@@ -1,0 +1,91 @@
+"""Counts and times of one model's requests, as the protocol's statistics and as Prometheus text under
+Triton's names."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+@dataclasses.dataclass(slots=True)
+class Statistics:
+    """Grows while a model serves; times in nanoseconds. Only the event loop's thread writes it."""
+
+    name: str
+    version: str
+    success: int = 0
+    success_ns: int = 0
+    failure: int = 0
+    failure_ns: int = 0
+    refused: int = 0
+    rows: int = 0
+    runs: int = 0
+    queue_ns: int = 0
+    compute_ns: int = 0
+    last_ms: int = 0
+
+    def record_run(self, rows: int, compute_ns: int) -> None:
+        """One run of the model over `rows` rows."""
+        self.runs += 1
+        self.rows += rows
+        self.compute_ns += compute_ns
+
+    def record_success(self, total_ns: int) -> None:
+        self.success += 1
+        self.success_ns += total_ns
+
+    def record_failure(self, total_ns: int) -> None:
+        self.failure += 1
+        self.failure_ns += total_ns
+
+    def to_json(self) -> dict[str, Any]:
+        """As Triton answers `GET /v2/models/{m}/stats`."""
+
+        def pair(count: int, ns: int) -> dict[str, int]:
+            return {"count": count, "ns": ns}
+
+        edge_ns = max(0, self.success_ns - self.queue_ns - self.compute_ns)
+        return {
+            "name": self.name,
+            "version": self.version,
+            "last_inference": int(time.time() * 1000) if self.last_ms == 0 and self.success else self.last_ms,
+            "inference_count": self.rows,
+            "execution_count": self.runs,
+            "inference_stats": {
+                "success": pair(self.success, self.success_ns),
+                "fail": pair(self.failure, self.failure_ns),
+                "queue": pair(self.success, self.queue_ns),
+                "compute_input": pair(self.success, edge_ns),
+                "compute_infer": pair(self.success, self.compute_ns),
+                "compute_output": pair(self.success, 0),
+            },
+            "batch_stats": [],
+        }
+
+
+METRICS: dict[str, tuple[str, Callable[[Statistics], int]]] = {
+    "nv_inference_request_success": ("requests answered", lambda s: s.success),
+    "nv_inference_request_failure": ("requests failed", lambda s: s.failure),
+    "nv_inference_count": ("rows answered", lambda s: s.rows),
+    "nv_inference_exec_count": ("runs of the model", lambda s: s.runs),
+    "nv_inference_request_duration_us": ("time of answered requests", lambda s: s.success_ns // 1000),
+    "nv_inference_queue_duration_us": ("time waiting for a run", lambda s: s.queue_ns // 1000),
+    "nv_inference_compute_infer_duration_us": ("time inside the model", lambda s: s.compute_ns // 1000),
+    "raymlops_requests_refused": ("requests shed with 503", lambda s: s.refused),
+}
+"""Metric -> help and how to read it; all are counters labelled by model and version."""
+
+
+def to_prometheus(models: Iterable[Statistics], pending: int) -> bytes:
+    """Prometheus text of every model's counters; `pending` is a gauge of this replica."""
+    models = list(models)
+    lines = []
+    for metric, (words, read) in METRICS.items():
+        lines += [f"# HELP {metric} {words}", f"# TYPE {metric} counter"]
+        lines += [f'{metric}{{model="{s.name}",version="{s.version}"}} {read(s)}' for s in models]
+    lines += [
+        "# HELP nv_inference_pending_request_count requests waiting or running",
+        "# TYPE nv_inference_pending_request_count gauge",
+        f"nv_inference_pending_request_count {pending}",
+    ]
+    return ("\n".join(lines) + "\n").encode()

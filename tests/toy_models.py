@@ -1,0 +1,152 @@
+"""Small ONNX models that tests and benchmarks serve: built in memory from standard operators, no training."""
+
+import itertools
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from raymlops.models.session import CONTRACT_KEY
+
+OPSETS = (helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3))
+
+
+def make(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    weights: list[onnx.TensorProto] | None = None,
+    contract: dict[str, Any] | None = None,
+) -> onnx.ModelProto:
+    graph = helper.make_graph(nodes, "toy", inputs, outputs, weights or [])
+    model = helper.make_model(graph, opset_imports=list(OPSETS), ir_version=10)
+    if contract:
+        helper.set_model_props(model, {CONTRACT_KEY: json.dumps(contract)})
+    return model
+
+
+def value(name: str, kind: int, *shape: int | str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, list(shape))
+
+
+def doubler() -> onnx.ModelProto:
+    """x FP32[-1,3] -> y = 2x."""
+    two = numpy_helper.from_array(np.array(2, np.float32), "two")
+    return make(
+        [helper.make_node("Mul", ["x", "two"], ["y"])],
+        [value("x", TensorProto.FLOAT, "n", 3)],
+        [value("y", TensorProto.FLOAT, "n", 3)],
+        [two],
+    )
+
+
+def adder() -> onnx.ModelProto:
+    """Triton's example: INPUT0, INPUT1 INT32[-1,16] -> OUTPUT0 sum, OUTPUT1 difference."""
+    return make(
+        [
+            helper.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]),
+            helper.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"]),
+        ],
+        [value(name, TensorProto.INT32, "n", 16) for name in ("INPUT0", "INPUT1")],
+        [value(name, TensorProto.INT32, "n", 16) for name in ("OUTPUT0", "OUTPUT1")],
+    )
+
+
+def echo() -> onnx.ModelProto:
+    """text BYTES[-1] -> same BYTES[-1]."""
+    return make(
+        [helper.make_node("Identity", ["text"], ["same"])],
+        [value("text", TensorProto.STRING, "n")],
+        [value("same", TensorProto.STRING, "n")],
+    )
+
+
+def dtypes(kind: int) -> onnx.ModelProto:
+    """x of one ONNX type [-1] -> y = x."""
+    return make(
+        [helper.make_node("Identity", ["x"], ["y"])], [value("x", kind, "n")], [value("y", kind, "n")]
+    )
+
+
+FLIGHTS = {
+    "columns": [
+        {"name": "distance", "kind": "number", "nullable": True},
+        {"name": "carrier", "kind": "category", "nullable": True},
+        {"name": "departure", "kind": "timestamp", "nullable": True},
+    ],
+    "target": {"task": "binary", "classes": ["on_time", "late"]},
+}
+
+
+def flights() -> onnx.ModelProto:
+    """Raw columns distance FP32, carrier BYTES, departure INT64 -> label BYTES, probability FP32, as our
+    exports do.
+
+    The probability is 0.9 where the distance is missing, else 0.25; plus 0.5 where the carrier is UA or no
+    time is given.
+    """
+    weights = [
+        numpy_helper.from_array(np.array(0.9, np.float32), "high"),
+        numpy_helper.from_array(np.array(0.25, np.float32), "low"),
+        numpy_helper.from_array(np.array(0.5, np.float32), "half"),
+        numpy_helper.from_array(np.array(0, np.int64), "zero"),
+    ]
+    nodes = [
+        helper.make_node("IsNaN", ["distance"], ["missing"]),
+        helper.make_node("Where", ["missing", "high", "low"], ["p"]),
+        helper.make_node(
+            "LabelEncoder", ["carrier"], ["code"], domain="ai.onnx.ml",
+            keys_strings=["UA"], values_floats=[0.5], default_float=0.0,
+        ),
+        helper.make_node("Less", ["departure", "zero"], ["timeless"]),
+        helper.make_node("Cast", ["timeless"], ["timeless_f"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["timeless_f", "half"], ["t"]),
+        helper.make_node("Add", ["p", "code"], ["pc"]),
+        helper.make_node("Add", ["pc", "t"], ["probability"]),
+        helper.make_node("Greater", ["probability", "half"], ["is_late"]),
+        helper.make_node("Cast", ["is_late"], ["late_i"], to=TensorProto.INT64),
+        helper.make_node(
+            "LabelEncoder", ["late_i"], ["label"], domain="ai.onnx.ml",
+            keys_int64s=[0, 1], values_strings=["on_time", "late"],
+        ),
+    ]  # fmt: skip
+    inputs = [
+        value("distance", TensorProto.FLOAT, "n"),
+        value("carrier", TensorProto.STRING, "n"),
+        value("departure", TensorProto.INT64, "n"),
+    ]
+    outputs = [value("label", TensorProto.STRING, "n"), value("probability", TensorProto.FLOAT, "n")]
+    return make(nodes, inputs, outputs, weights, FLIGHTS)
+
+
+def mlp(features: int = 20, width: int = 64, layers: int = 2, seed: int = 0) -> onnx.ModelProto:
+    """x FP32[-1,features] -> p FP32[-1,1]: the benchmarks' network; `width` and `layers` make it as dear as
+    wanted."""
+    rng = np.random.default_rng(seed)
+    sizes = [features, *[width] * layers, 1]
+    nodes, weights, current = [], [], "x"
+    for index, (rows, columns) in enumerate(itertools.pairwise(sizes)):
+        w = rng.normal(0, (2 / rows) ** 0.5, (rows, columns)).astype(np.float32)
+        weights += [
+            numpy_helper.from_array(w, f"w{index}"),
+            numpy_helper.from_array(np.zeros(columns, np.float32), f"b{index}"),
+        ]
+        nodes.append(helper.make_node("Gemm", [current, f"w{index}", f"b{index}"], [f"h{index}"]))
+        last = index == len(sizes) - 2
+        current = "p" if last else f"a{index}"
+        nodes.append(helper.make_node("Sigmoid" if last else "Relu", [f"h{index}"], [current]))
+    return make(
+        nodes,
+        [value("x", TensorProto.FLOAT, "n", features)],
+        [value("p", TensorProto.FLOAT, "n", 1)],
+        weights,
+    )
+
+
+def save(model: onnx.ModelProto, path: pathlib.Path) -> pathlib.Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return path
