@@ -17,8 +17,8 @@ _BINS = 100
 def measure_columns(columns: Batch, labels: Array, task: str, seed: int = 0) -> dict[str, float]:
     """Column -> how well it alone tells the target, on the half of the rows that its means are not from.
 
-    ROC AUC for binary targets, R2 for regression; for multiclass ones the share it removes of the errors made by
-    always guessing the commonest class. Columns of many unique strings score low, since their values do not repeat.
+    ROC AUC for binary targets, R2 for regression; for multiclass ones the share it removes of the errors made
+    by always guessing the commonest class. Columns of unique strings score low: their values do not repeat.
     """
     half = np.random.default_rng(seed).random(len(labels)) < 0.5
     labels = np.asarray(labels)

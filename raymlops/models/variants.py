@@ -1,0 +1,183 @@
+"""Smaller files of an ONNX model: fp16, int8 by dynamic and int8 by static quantisation. Judges none of them.
+
+Only the learned part changes, from the first matrix product to the last. What reads raw columns before it,
+strings included, and what makes probabilities and labels after it keep their types, as do inputs and outputs.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+from onnxruntime import quantization
+
+from raymlops.errors import ArtifactError, InputError, unknown_name
+from raymlops.models.half import halve
+from raymlops.tensors import Batch, count_rows
+
+_HEAVY = ("MatMul", "Gemm", "Conv")
+_CALIBRATION_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One file made of another; `original` is the kind of the one it was made of."""
+
+    kind: str
+    path: pathlib.Path
+    size: int
+    digest: str
+    note: str = ""
+
+
+def describe_original(path: pathlib.Path) -> Variant:
+    """The file itself as a variant, to stand beside the others."""
+    return _describe("original", path)
+
+
+def make_variant(kind: str, source: pathlib.Path, target: pathlib.Path, rows: Batch | None = None) -> Variant:
+    """Write the variant of `source` to `target`; `rows` calibrate int8_static.
+
+    Raises InputError without rows for int8_static, ArtifactError when the model cannot be made smaller so.
+    """
+    if kind not in KINDS:
+        raise InputError(unknown_name("variant", kind, KINDS))
+    model = onnx.load(str(source))
+    learned = find_learned(model)
+    if not any(node.op_type in _HEAVY for node in learned):
+        raise ArtifactError(
+            f"{source.name!r} has no {', '.join(_HEAVY)} to make smaller; keep the original for this model"
+        )
+    metadata = [(entry.key, entry.value) for entry in model.metadata_props]
+    try:
+        smaller, note = KINDS[kind](model, learned, rows)
+    except (InputError, ArtifactError):
+        raise
+    except Exception as error:  # the quantisers raise a dozen unrelated classes
+        raise ArtifactError(f"{source.name!r} cannot become {kind}: {' '.join(str(error).split())}") from None
+    del smaller.metadata_props[:]
+    onnx.helper.set_model_props(smaller, dict(metadata))
+    smaller.ir_version = min(smaller.ir_version, model.ir_version)
+    _check_types(model, smaller, kind)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(smaller, str(target))
+    return _describe(kind, target, note)
+
+
+def find_learned(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Nodes from the first matrix product to the last, in order; every node gets a name if it had none."""
+    nodes = list(model.graph.node)
+    taken = {node.name for node in nodes}
+    for place, node in enumerate(nodes):
+        if not node.name or sum(other.name == node.name for other in nodes) > 1:
+            node.name = next(
+                name for n in range(len(nodes) + 1) if (name := f"{node.op_type}_{place}_{n}") not in taken
+            )
+            taken.add(node.name)
+    after: set[str] = set()  # tensors that depend on a heavy node
+    for node in nodes:
+        if node.op_type in _HEAVY or any(name in after for name in node.input):
+            after.update(node.output)
+    before: set[str] = set()  # tensors that a heavy node depends on
+    for node in reversed(nodes):
+        if node.op_type in _HEAVY or any(name in before for name in node.output):
+            before.update(node.input)
+    return [
+        node
+        for node in nodes
+        if node.op_type in _HEAVY
+        or (any(name in after for name in node.input) and any(name in before for name in node.output))
+    ]
+
+
+def to_fp16(
+    model: onnx.ModelProto, learned: Sequence[onnx.NodeProto], rows: Batch | None
+) -> tuple[onnx.ModelProto, str]:
+    """Half precision of the learned part; weights beyond 65504 are cut there, and the note says so."""
+    smaller, cut = halve(model, learned)
+    return smaller, f"{cut} weights beyond 65504 were cut" if cut else ""
+
+
+def to_int8(
+    model: onnx.ModelProto, learned: Sequence[onnx.NodeProto], rows: Batch | None
+) -> tuple[onnx.ModelProto, str]:
+    """int8 weights; activations are scaled anew for each batch, so answers depend a little on their batch."""
+    return _quantise(
+        model,
+        lambda source, target: quantization.quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_quantize=[node.name for node in learned],
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+        ),
+    )
+
+
+def to_int8_static(
+    model: onnx.ModelProto, learned: Sequence[onnx.NodeProto], rows: Batch | None
+) -> tuple[onnx.ModelProto, str]:
+    """int8 weights and activations, whose ranges are those of the calibration rows."""
+    if rows is None or count_rows(rows) == 0:
+        raise InputError(
+            "int8_static needs rows to calibrate with; give some hundred rows of the training split"
+        )
+    heavy = [node.name for node in learned if node.op_type in _HEAVY]
+    return _quantise(
+        model,
+        lambda source, target: quantization.quantize_static(
+            source,
+            target,
+            _Rows(rows),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(_HEAVY),
+            nodes_to_quantize=heavy,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+        ),
+    )
+
+
+KINDS: dict[str, Any] = {"fp16": to_fp16, "int8": to_int8, "int8_static": to_int8_static}
+
+
+class _Rows(quantization.CalibrationDataReader):  # type: ignore[misc]
+    """Batches of the calibration rows, as the quantiser asks for them."""
+
+    def __init__(self, rows: Batch) -> None:
+        self._batches = (
+            {name: values[start : start + _CALIBRATION_BATCH] for name, values in rows.items()}
+            for start in range(0, count_rows(rows), _CALIBRATION_BATCH)
+        )
+
+    def get_next(self) -> Batch | None:
+        return next(self._batches, None)
+
+
+def _quantise(model: onnx.ModelProto, run: Any) -> tuple[onnx.ModelProto, str]:
+    # The mark stops a warning that asks for a pre-processing step, which needs shapes that raw columns lack.
+    onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = pathlib.Path(folder, "source.onnx"), pathlib.Path(folder, "target.onnx")
+        onnx.save(model, str(source))
+        run(str(source), str(target))
+        return onnx.load(str(target)), ""
+
+
+def _check_types(model: onnx.ModelProto, smaller: onnx.ModelProto, kind: str) -> None:
+    def types(graph: onnx.GraphProto) -> list[tuple[str, int]]:
+        return [(v.name, v.type.tensor_type.elem_type) for v in (*graph.input, *graph.output)]
+
+    if types(model.graph) != types(smaller.graph):
+        raise ArtifactError(f"Making {kind} changed inputs or outputs: {types(smaller.graph)}")
+
+
+def _describe(kind: str, path: pathlib.Path, note: str = "") -> Variant:
+    data = path.read_bytes()
+    return Variant(kind, path, len(data), hashlib.sha256(data).hexdigest(), note)
