@@ -1,4 +1,5 @@
-"""A graph spec -> the models and classes of its leaves, opened, measured, and merged where that pays. Knows no Ray.
+"""A graph spec -> the models and classes of its leaves, opened, measured, and merged where that pays. Knows
+no Ray.
 
 `OfflineGraph` runs the same graph over batches of a file.
 """

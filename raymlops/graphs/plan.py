@@ -1,0 +1,102 @@
+"""A graph that was found valid, as frozen values: what runs in which order, and what each reads."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from raymlops.specs.graph import AnyNode, GraphSpec
+from raymlops.specs.graph_nodes import INPUTS, ModelNode, PythonNode
+from raymlops.tensors import Signature, TensorSpec
+
+LENGTHS = "_lengths"
+"""A ragged tensor enters and leaves a graph as two: the elements of all rows, and so suffixed their
+counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """A tensor between nodes. A ragged one is an object array with one array of elements a row."""
+
+    spec: TensorSpec
+    ragged: bool = False
+
+    def __str__(self) -> str:
+        return f"ragged {self.spec}" if self.ragged else str(self.spec)
+
+    def named(self, name: str) -> "Port":
+        return Port(TensorSpec(name, self.spec.datatype, self.spec.shape), self.ragged)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Reference:
+    """A tensor of a node; an empty tensor stands for all of them."""
+
+    node: str
+    tensor: str
+
+    def __str__(self) -> str:
+        return f"{self.node}.{self.tensor}" if self.tensor else self.node
+
+
+def read_reference(text: str) -> Reference:
+    node, _, tensor = text.partition(".")
+    return Reference(node, tensor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A node with everything about it resolved."""
+
+    name: str
+    node: AnyNode
+    needs: tuple[tuple[str, Reference], ...]
+    """Name under which the node gets a tensor, and the tensor; a node with branches gets theirs too."""
+    outputs: tuple[Port, ...]
+    reads: tuple[Reference, ...] = ()
+    """What the spec names as read by a node that is no leaf, in its order."""
+    branches: tuple[str, ...] = ()
+    """Steps that run only when this one calls them."""
+    inner: "Plan | None" = None
+
+    @property
+    def after(self) -> set[str]:
+        """Nodes whose answers must be there first."""
+        return {reference.node for _, reference in self.needs} - {INPUTS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    spec: GraphSpec
+    steps: dict[str, Step]
+    """Ordered: every step follows those that it reads; a branch precedes the step that calls it."""
+    branches: frozenset[str]
+    """Steps that run only inside another."""
+    inputs: tuple[Port, ...]
+    outputs: tuple[tuple[str, Reference], ...]
+
+    @property
+    def output_ports(self) -> tuple[Port, ...]:
+        return tuple(self.port(reference).named(name) for name, reference in self.outputs)
+
+    @property
+    def signature(self) -> Signature:
+        """What the graph takes and answers at its edge."""
+        return Signature(tuple(_flatten(self.inputs)), tuple(_flatten(self.output_ports)))
+
+    def port(self, reference: Reference) -> Port:
+        ports = self.inputs if reference.node == INPUTS else self.steps[reference.node].outputs
+        return next(port for port in ports if port.spec.name == reference.tensor)
+
+    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Step]]:
+        """Steps that need an implementation, by path; those of inner graphs as `outer/inner`."""
+        for name, step in self.steps.items():
+            if isinstance(step.node, ModelNode | PythonNode):
+                yield prefix + name, step
+            elif step.inner is not None:
+                yield from step.inner.leaves(f"{prefix}{name}/")
+
+
+def _flatten(ports: tuple[Port, ...]) -> Iterator[TensorSpec]:
+    for port in ports:
+        yield port.spec
+        if port.ragged:
+            yield TensorSpec(port.spec.name + LENGTHS, "INT64", (-1,))

@@ -1,0 +1,167 @@
+"""Runs a Plan over awaitables, as one endpoint. Knows nodes and batches; knows nothing of Ray, HTTP or
+model files.
+
+The plan is compiled once into a list of calls. Nodes that never wait run one after the other without the
+event loop;
+only where several nodes wait at the same time are tasks made.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raymlops.errors import InputError, SpecError, unknown_name
+from raymlops.graphs import arrays
+from raymlops.graphs.compiling import Call, Clock, Compiler, Implementation, Merged
+from raymlops.graphs.plan import LENGTHS, Plan, Port
+from raymlops.graphs.routing import Request, ShadowCount, finish
+from raymlops.specs.graph_nodes import INPUTS
+from raymlops.tensors import Batch, Signature
+
+__all__ = ["Graph", "Implementation", "Merged", "Program"]
+
+
+class Program:
+    """The compiled steps of one graph, without its edge."""
+
+    def __init__(self, plan: Plan, calls: Sequence[Call]) -> None:
+        self._calls = calls
+        self._inputs = [(port.spec.name, f"{INPUTS}.{port.spec.name}") for port in plan.inputs]
+        self._outputs = [(name, str(reference)) for name, reference in plan.outputs]
+        self.suspends = any(call.suspends for call in calls)
+        self._ahead, self._overlapping = _find_overlap(calls)
+
+    async def run(self, batch: Batch, request: Request) -> Batch:
+        values = {key: batch[name] for name, key in self._inputs}
+        for call in self._ahead:
+            answer = await call.run({key: values[source] for key, source in call.needs}, request)
+            for name, key in call.gives:
+                values[key] = answer[name]
+        if self._overlapping:
+            await _overlap(self._overlapping, values, request)
+        return {name: values[key] for name, key in self._outputs}
+
+
+def _find_overlap(calls: Sequence[Call]) -> tuple[Sequence[Call], Sequence[Call]]:
+    """Calls to run in their order, and then those among which two may wait at the same time; often none."""
+    above: dict[str, set[str]] = {}
+    for call in calls:
+        above[call.name] = set(call.after).union(*(above.get(name, ()) for name in call.after))
+    waiting = [call.name for call in calls if call.suspends]
+    together = any(first not in above[second] for i, second in enumerate(waiting) for first in waiting[:i])
+    if not together:
+        return calls, ()
+    tasks = [call for call in calls if call.suspends or above[call.name] & set(waiting)]
+    return [call for call in calls if call not in tasks], tasks
+
+
+async def _overlap(calls: Sequence[Call], values: dict[str, Any], request: Request) -> None:
+    """Each call starts as soon as those that it reads have answered."""
+    tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def run(call: Call) -> None:
+        for name in call.after:
+            if name in tasks:
+                await tasks[name]
+        answer = await call.run({key: values[source] for key, source in call.needs}, request)
+        for name, key in call.gives:
+            values[key] = answer[name]
+
+    for call in calls:
+        tasks[call.name] = asyncio.ensure_future(run(call))
+    try:
+        await asyncio.gather(*tasks.values())
+    except BaseException:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        raise
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What a graph has counted since it was made, by node path."""
+
+    clocks: Mapping[str, Clock]
+    shadows: Mapping[str, ShadowCount]
+    weights: Mapping[str, Mapping[str, float]]
+
+
+class Graph:
+    """A composition that answers like one model.
+
+    `implementations` has one entry for each leaf of the plan, by path. `merged` replaces chains of leaves
+    by one.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        implementations: Mapping[str, Implementation],
+        *,
+        merged: Sequence[Merged] = (),
+        version: str = "1",
+    ) -> None:
+        self.plan = plan
+        self.name = plan.spec.name
+        self.version = version
+        self.signature: Signature = plan.signature
+        self._compiler = Compiler(implementations, merged, Program)
+        self._program: Program = self._compiler.compile(plan)
+        self._names = [spec.name for spec in self.signature.inputs]
+        self._ragged_inputs = [port.spec.name for port in plan.inputs if port.ragged]
+        self._ragged_outputs: list[Port] = [port for port in plan.output_ports if port.ragged]
+
+    @property
+    def suspends(self) -> bool:
+        """False when the graph never waits, so that it can be run without an event loop."""
+        return self._program.suspends
+
+    async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
+        """Answer a batch; `key` makes splits sticky. Raises InputError, NodeError, DeadlineError,
+        OverloadedError."""
+        return self._leave(await self._program.run(self._enter(batch), Request(key)))
+
+    def infer_now(self, batch: Batch, *, key: str | None = None) -> Batch:
+        """As `infer`, outside an event loop and without shadows; for files."""
+        coroutine = self._program.run(self._enter(batch), Request(key, live=False))
+        return self._leave(asyncio.run(coroutine) if self.suspends else finish(coroutine))
+
+    def statistics(self) -> Statistics:
+        return Statistics(self._compiler.clocks, self._compiler.shadows, self._compiler.weights)
+
+    def set_weights(self, weights: Mapping[str, Mapping[str, float]]) -> None:
+        """Change the shares of splits, by path, from the next request on. Raises SpecError, and then
+        changes none."""
+        known = self._compiler.weights
+        for path, shares in weights.items():
+            if path not in known:
+                raise SpecError(unknown_name("split:", path, known))
+            for branch, share in shares.items():
+                if branch not in known[path]:
+                    raise SpecError(unknown_name(f"branch of split {path!r}:", branch, known[path]))
+                if not share >= 0:
+                    raise SpecError(f"Weight {share} of branch {branch!r} of split {path!r} is not 0 or more")
+            if not sum(shares.values()) > 0:
+                raise SpecError(f"Weights of split {path!r} sum to nothing; at least one must be above 0")
+        for path, shares in weights.items():
+            known[path] = dict.fromkeys(known[path], 0.0) | dict(shares)
+
+    def _enter(self, batch: Batch) -> Batch:
+        for name in self._names:
+            if name not in batch:
+                specs = ", ".join(str(spec) for spec in self.signature.inputs)
+                raise InputError(f"Input {name!r} is missing; graph {self.name!r} takes {specs}")
+        if not self._ragged_inputs:
+            return batch
+        entered = dict(batch)
+        for name in self._ragged_inputs:
+            entered[name] = arrays.group_elements(batch[name], batch[name + LENGTHS])
+        return entered
+
+    def _leave(self, answer: Batch) -> Batch:
+        for port in self._ragged_outputs:
+            name = port.spec.name
+            answer[name], answer[name + LENGTHS] = arrays.flatten_elements(answer[name], port)
+        return answer
