@@ -40,3 +40,9 @@ class Settings:
             ray_address=env.get("RAY_ADDRESS") or None,
             user=env.get("RAYMLOPS_USER") or env.get("USER") or "unknown",
         )
+
+
+def export(values: Mapping[str, str]) -> None:
+    """Set variables for the processes that this one starts; what the user has set stays."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)

@@ -21,6 +21,10 @@ VERBS = {
     "search": ("raymlops.cli.training", "Search for the best model, export it, register it"),
     "register": ("raymlops.cli.registry", "Register an ONNX file as a model version"),
     "promote": ("raymlops.cli.registry", "Move an alias such as champion to a version"),
+    "graph": ("raymlops.cli.graph", "Check a composition of models, and draw it"),
+    "serve": ("raymlops.cli.serving", "Serve models on this machine"),
+    "deploy": ("raymlops.cli.serving", "Deploy models on a cluster, or go back with --rollback"),
+    "keys": ("raymlops.cli.serving", "Make, list and revoke API keys of an endpoint"),
     "predict": ("raymlops.cli.prediction", "Score files with a model or a graph, into Parquet"),
 }
 """Verb -> module that holds a click command of that name (dashes as underscores), and its line in the help."""

@@ -15,6 +15,7 @@ from raymlops.serving import codec, invocations, openapi, protocol, statistics
 from raymlops.serving.columns import Column
 from raymlops.serving.http import JSON, Headers, Request, Response
 from raymlops.serving.statistics import Statistics
+from raymlops.tensors import Batch
 
 
 class Repository(Protocol):
@@ -82,7 +83,17 @@ async def infer(hosts: Hosts, request: Request) -> Response:
     return Response(200, body, (*hosted.binary_headers, lengths))
 
 
-async def _run(hosted: Hosted, batch: Any, request: Request, parameters: Mapping[str, Any]) -> Any:
+async def _run(hosted: Hosted, batch: Batch, request: Request, parameters: Mapping[str, Any]) -> Batch:
+    started = time.perf_counter_ns()
+    for array in batch.values():
+        request.rows = len(array) if array.ndim else 1
+        break
+    return await ask(hosted, batch, _sticky(request), parameters, started)
+
+
+async def ask(
+    hosted: Hosted, batch: Batch, key: str | None, parameters: Mapping[str, Any], started: int
+) -> Batch:
     """The endpoint's answer, counted; `timeout` in microseconds is the parameter that Triton's clients
     send."""
     if not hosted.ready:
@@ -90,21 +101,15 @@ async def _run(hosted: Hosted, batch: Any, request: Request, parameters: Mapping
             f"Model {hosted.name!r} is not loaded; POST /v2/repository/models/{hosted.name}/load"
         )
     timeout = parameters.get("timeout")
-    started = time.perf_counter_ns()
-    for array in batch.values():
-        request.rows = len(array) if array.ndim else 1
-        break
     try:
         if isinstance(timeout, int | float) and 0 < timeout < math.inf:
             async with asyncio.timeout(timeout / 1e6):
-                answer = await hosted.endpoint.infer(batch, key=_sticky(request))
+                answer = await hosted.endpoint.infer(batch, key=key)
         else:
-            answer = await hosted.endpoint.infer(batch, key=_sticky(request))
+            answer = await hosted.endpoint.infer(batch, key=key)
     except TimeoutError:
         hosted.statistics.record_failure(time.perf_counter_ns() - started)
-        raise DeadlineError(
-            f"{hosted.name!r} did not answer within the {timeout} us that were asked for"
-        ) from None
+        raise DeadlineError(f"{hosted.name!r} did not answer within the {timeout} us asked for") from None
     except BaseException:
         hosted.statistics.record_failure(time.perf_counter_ns() - started)
         raise

@@ -1,0 +1,116 @@
+"""Verbs of serving: `serve` on this machine, `deploy` on a cluster and back, `keys` of an endpoint."""
+
+import pathlib
+
+import click
+
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=pathlib.Path))
+@OVERRIDES
+@click.option("--plain", is_flag=True, help="Run Ray Serve as it comes, without our fast settings.")
+@click.option(
+    "--check", "once", is_flag=True, help="Ask each model one question over HTTP, print it, and stop."
+)
+def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: bool) -> None:
+    """Serve the models of FILE on this machine until interrupted.
+
+    FILE is a serving spec such as serve_configs/flights.yaml; KEY=VALUE changes a value of it, as in
+    port=9000.
+    """
+    from raymlops.serving import fast, serving_files
+    from raymlops.settings import Settings, export
+
+    settings = Settings.from_env()
+    spec = serving_files.read_spec(file, overrides)
+    export(fast.choose_environment(plain))  # before Ray is imported, which reads it once
+    from raymlops.serving import running
+
+    running.run(spec, settings, once=once, report=click.echo)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=pathlib.Path))
+@OVERRIDES
+@click.option("--rollback", is_flag=True, help="Go back to what was deployed before the newest.")
+@click.option("--plain", is_flag=True, help="Use Ray Serve as it comes if this starts it.")
+@click.option(
+    "--print", "only_print", is_flag=True, help="Print the config with pinned versions; deploy nothing."
+)
+@click.option("--timeout", default=300.0, show_default=True, help="Seconds until it must be healthy.")
+def deploy(
+    file: pathlib.Path,
+    overrides: tuple[str, ...],
+    rollback: bool,
+    plain: bool,
+    only_print: bool,
+    timeout: float,
+) -> None:
+    """Deploy FILE on the cluster of RAY_ADDRESS with aliases pinned to versions, replica after replica."""
+    from raymlops.serving import fast, serving_files
+    from raymlops.settings import Settings, export
+
+    settings = Settings.from_env()
+    spec = serving_files.read_spec(file, overrides)
+    export(fast.choose_environment(plain))
+    from raymlops.serving import deploying, sources
+
+    history = deploying.History(settings, spec.name)
+    config = history.previous() if rollback else deploying.make_config(sources.pin(spec, settings), settings)
+    if only_print:
+        click.echo(serving_files.write_config(config))
+        return
+    deploying.connect(settings)
+    deploying.start_serve(spec)
+    deploying.deploy(config, timeout, click.echo)
+    if rollback:
+        history.drop_newest()
+    else:
+        history.add(config)
+    for name, model in config["args"]["models"].items():
+        click.echo(f"{name}: {model['source']}, version {model['version']}, is serving")
+
+
+@click.group()
+def keys() -> None:
+    """API keys of an endpoint: add, list and revoke in a file that holds hashes only."""
+
+
+@keys.command()
+@click.argument("file", type=click.Path(path_type=pathlib.Path))
+@click.argument("name")
+@click.option("--role", default="infer", show_default=True, help="infer, or admin, which may do everything.")
+def add(file: pathlib.Path, name: str, role: str) -> None:
+    """Make a key called NAME and print it, this once. A key of that name is replaced."""
+    from raymlops.serving.keys import make_key, read_keys, write_keys
+
+    token, key = make_key(name, role)
+    existing = [old for old in read_keys(file) if old.name != name] if file.exists() else []
+    write_keys(file, [*existing, key])
+    click.echo(token)
+
+
+@keys.command("list")
+@click.argument("file", type=click.Path(path_type=pathlib.Path))
+def list_keys(file: pathlib.Path) -> None:
+    """Names and roles of the keys in FILE."""
+    from raymlops.serving.keys import read_keys
+
+    for key in read_keys(file):
+        click.echo(f"{key.name}\t{key.role}")
+
+
+@keys.command()
+@click.argument("file", type=click.Path(path_type=pathlib.Path))
+@click.argument("name")
+def revoke(file: pathlib.Path, name: str) -> None:
+    """Take the key called NAME out of force; replicas notice within two seconds."""
+    from raymlops.errors import NotFoundError, unknown_name
+    from raymlops.serving.keys import read_keys, write_keys
+
+    existing = read_keys(file)
+    if name not in [key.name for key in existing]:
+        raise NotFoundError(unknown_name("key", name, [key.name for key in existing]))
+    write_keys(file, [key for key in existing if key.name != name])

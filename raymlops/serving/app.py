@@ -1,0 +1,188 @@
+"""The Ray Serve application: `build_app(spec)` -> one deployment whose replicas each hold the whole data
+plane.
+
+Serve finds it as `raymlops.serving.app:build_app` and checks the YAML's `args` against ServingSpec.
+"""
+
+import asyncio
+import logging
+import pathlib
+import sys
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.schema import LoggingConfig
+
+from raymlops.errors import RaymlopsError
+from raymlops.serving import hosting, sources
+from raymlops.serving.codec import JsonLimits
+from raymlops.serving.keys import Key, KeyRing, read_keys
+from raymlops.serving.lane import LANE
+from raymlops.serving.metrics import MetricsExport
+from raymlops.serving.plane import ACCESS, LOG, DataPlane
+from raymlops.serving.rates import Bank, RateLimit
+from raymlops.serving.routes import Hosts
+from raymlops.settings import Settings
+from raymlops.specs.serving import ServingSpec
+
+POLL_S = 2.0
+"""How often a replica looks whether its key file has changed, and reports its counters to Ray."""
+
+
+@serve.ingress()  # the application is built by the replica itself, below
+class Ingress:
+    """One replica: sessions, data plane, and the tasks that keep keys and metrics fresh."""
+
+    def __init__(self, spec: ServingSpec) -> None:
+        self._spec = spec
+        settings = Settings.from_env()
+        context = ray.get_runtime_context()
+        gpus = context.get_accelerator_ids().get("GPU", [])
+        hosted = {}
+        for name, model in spec.models.items():
+            located = sources.locate(model, settings)
+            threads = max(1, int(spec.cpus / len(spec.models)))
+            hosted[name] = hosting.host_model(
+                name, located.path, located.model, threads=threads, gpus=gpus, queue=spec.limits.queue
+            )
+        limits = spec.limits
+        self._keys_stamp = 0
+        self.plane = DataPlane(
+            Hosts(spec.name, hosted, JsonLimits(limits.json_depth, limits.json_elements)),
+            KeyRing(required=bool(spec.keys)),
+            RateLimit(limits.rate, _make_lease(spec)) if limits.rate else None,
+            body_limit=int(limits.body_mb * 2**20),
+            queue=limits.queue,
+            log_share=spec.access_log,
+        )
+        self._read_key_file()
+        self._export = MetricsExport(spec.name)
+        self._tasks: list[asyncio.Task[None]] = []
+        _log_to_stderr()
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        self._tasks = [asyncio.create_task(self._keep_fresh())]
+        if self._spec.autoscaling is None:  # else Serve must count the requests in flight
+            LANE.prefix = "" if self._spec.route == "/" else self._spec.route
+            LANE.app = self.plane
+        return self.plane
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Options that change without a restart: `keys`, a list of name, role and sha256."""
+        if "keys" in user_config:
+            self.plane.keys.required = True
+            self.plane.keys.replace(Key(**entry) for entry in user_config["keys"])
+
+    def check_health(self) -> None:
+        """Run every model that is ready; what fails marks the replica unhealthy, and Serve replaces it."""
+        for hosted in self.plane.hosts.models.values():
+            if hosted.ready and hosted.check is not None:
+                hosted.check()
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            self._read_key_file()
+            self._export.push(hosted.statistics for hosted in self.plane.hosts.models.values())
+
+    def _read_key_file(self) -> None:
+        if not self._spec.keys:
+            return
+        path = pathlib.Path(self._spec.keys).expanduser()
+        try:
+            stamp = path.stat().st_mtime_ns
+            if stamp != self._keys_stamp:
+                self.plane.keys.replace(read_keys(path))
+                self._keys_stamp = stamp
+        except (OSError, RaymlopsError) as error:
+            LOG.error("the key file was not read; the keys known so far stay in force: %s", error)
+
+    async def ServerLive(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return await self._grpc("server_live", "", request, grpc_context)
+
+    async def ServerReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return await self._grpc("server_ready", "", request, grpc_context)
+
+    async def ModelReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return await self._grpc("model_ready", "infer", request, grpc_context)
+
+    async def ServerMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return await self._grpc("server_metadata", "infer", request, grpc_context)
+
+    async def ModelMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return await self._grpc("model_metadata", "infer", request, grpc_context)
+
+    async def ModelStatistics(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return await self._grpc("model_statistics", "infer", request, grpc_context)
+
+    async def RepositoryIndex(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return await self._grpc("repository_index", "infer", request, grpc_context)
+
+    async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return await self._grpc("model_infer", "infer", request, grpc_context)
+
+    async def _grpc(self, method: str, role: str, request: Any, context: Any) -> Any:
+        from raymlops.serving import grpc_plane  # needs the extra [grpc]
+
+        return await grpc_plane.answer(self.plane, getattr(grpc_plane, method), role, request, context)
+
+
+def _log_to_stderr() -> None:
+    """Access lines and failures go where Ray collects a replica's output."""
+    for logger in (ACCESS, LOG):
+        if not logger.handlers:
+            handler = logging.StreamHandler(sys.stderr)
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
+
+
+def _make_lease(spec: ServingSpec) -> Any:
+    """Leases from one bank for all replicas, an actor that outlives them."""
+    actor: Any = ray.remote(num_cpus=0)(Bank)
+    bank = actor.options(
+        name=f"raymlops-rates-{spec.name}", get_if_exists=True, lifetime="detached", namespace="raymlops"
+    ).remote(spec.limits.rate, spec.limits.burst)
+    bank.set_rate.remote(spec.limits.rate, spec.limits.burst)
+
+    async def lease(key: str, wanted: float) -> float:
+        return float(await bank.lease.remote(key, wanted))
+
+    return lease
+
+
+def build_app(spec: ServingSpec) -> serve.Application:
+    """What Serve deploys. Aliases are pinned to versions here if deploying has not done so."""
+    pinned = sources.pin(spec, Settings.from_env())
+    return make_deployment(pinned).bind(pinned)
+
+
+def make_deployment(spec: ServingSpec, target: Any = Ingress) -> Any:
+    """The deployment with what the spec says of replicas, resources and queues."""
+    actor_options: dict[str, Any] = {"num_cpus": spec.cpus, "num_gpus": spec.gpus}
+    if spec.memory_gb:
+        actor_options["memory"] = int(spec.memory_gb * 2**30)
+    options: dict[str, Any] = {
+        # The plane bounds its own queue; Serve's limits must not act first, nor its default of 5.
+        "max_ongoing_requests": 4 * spec.limits.queue,
+        "max_queued_requests": -1,
+        "health_check_period_s": 5,
+        "health_check_timeout_s": 15,
+        "graceful_shutdown_timeout_s": spec.drain_s,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "ray_actor_options": actor_options,
+        # A line per request is a tenth of a replica's time; the plane samples its own.
+        "logging_config": LoggingConfig(enable_access_log=False, log_level="WARNING"),
+    }
+    if spec.autoscaling is None:
+        options["num_replicas"] = spec.replicas
+    else:
+        options["autoscaling_config"] = {
+            "min_replicas": spec.autoscaling.min,
+            "max_replicas": spec.autoscaling.max,
+            "target_ongoing_requests": spec.autoscaling.target,
+            "upscale_delay_s": spec.autoscaling.up_s,
+            "downscale_delay_s": spec.autoscaling.down_s,
+        }
+    return serve.deployment(name="Ingress", **options)(target)

@@ -1,0 +1,39 @@
+"""The one place that decides how Ray Serve runs fast: environment variables, each with its reason.
+
+They must be set before Ray starts, because Serve reads them once, in every process. Those that the user has
+set stay.
+"""
+
+import os as _os
+from collections.abc import Mapping
+
+FAST: Mapping[str, str] = {
+    # HAProxy carries connections straight to replicas; Serve's own proxy is a Python process on the way.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # Replicas run our code on the loop that reads the socket, and write logs and metrics in bulk.
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # Inference may be asked twice without harm, so a request whose replica died goes to another one.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response response-timeout",
+    "RAY_SERVE_HAPROXY_RETRIES": "3",
+    # Only a request that fits the buffer can be sent again; 16 KiB, the default, is a few rows of JSON.
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "131072",
+    # A replica that died is taken out within a second even when no request finds it first.
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+    # One failed connection is enough to look elsewhere; health checks bring a replica back in half a second.
+    "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+    # HAProxy learns of a change within 0.1 s; 30 s of waiting, the default, makes every update slow.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    # Our middleware stands first in every replica, see serving/lane.py.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raymlops.serving.lane:make_middlewares",
+}
+PLAIN: Mapping[str, str] = {}
+"""What `--plain` uses: Ray Serve as it comes."""
+
+
+def choose_environment(plain: bool = False, cores: int | None = None) -> dict[str, str]:
+    """The variables to set before Ray starts."""
+    if plain:
+        return dict(PLAIN)
+    # More HAProxy threads than half the cores take them from the replicas it feeds.
+    threads = max(1, min(4, (cores or _os.cpu_count() or 2) // 2))
+    return {**FAST, "RAY_SERVE_HAPROXY_NBTHREAD": str(threads)}

@@ -1,0 +1,65 @@
+"""A middleware that hands requests of this replica to its data plane before Serve wraps them in tasks and
+bookkeeping.
+
+Serve's own path costs a request two tasks, an access log entry and metrics that the plane keeps itself. It
+stays in use
+where Serve must count requests in flight, which is how it scales replicas. Knows no models.
+"""
+
+import dataclasses
+from typing import Any
+
+from starlette.middleware import Middleware
+
+from raymlops.serving.http import Receive, Send
+
+
+@dataclasses.dataclass
+class Lane:
+    """What this process serves; set by the replica when it is ready."""
+
+    app: Any = None
+    prefix: str = ""
+
+
+LANE = Lane()
+"""One per process, empty in proxies and in replicas that take Serve's path."""
+
+_NO_WATCH = (b"x-request-disconnect-disabled", b"?1")
+"""Serve starts no task to watch for a client that goes away; the data plane notices that by itself."""
+
+
+class FastLane:
+    """ASGI middleware in front of Serve's."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        app = LANE.app
+        if scope["type"] != "http" or app is None or scope["path"].startswith("/-/"):
+            await self._app(scope, receive, send)
+            return
+        if LANE.prefix:
+            if not scope["path"].startswith(LANE.prefix):
+                await self._app(scope, receive, send)
+                return
+            scope["root_path"] = scope.get("root_path", "") + LANE.prefix
+        await app(scope, receive, send)
+
+
+class QuietLane:
+    """ASGI middleware that keeps Serve's path but spares it the task that watches the client."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and LANE.app is None:
+            scope["headers"] = [*scope["headers"], _NO_WATCH]
+        await self._app(scope, receive, send)
+
+
+def make_middlewares() -> list[Middleware]:
+    """Serve calls this in every process that answers HTTP; the last one is the outermost."""
+    return [Middleware(QuietLane), Middleware(FastLane)]

@@ -1,0 +1,66 @@
+"""Serves a spec from this process until it is interrupted: starts Ray and Serve, waits, asks once, shuts
+down."""
+
+import json
+import signal
+import threading
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import serve
+
+from raymlops.serving import deploying, sources
+from raymlops.serving.protocol import example_request
+from raymlops.settings import Settings
+from raymlops.specs.serving import ServingSpec
+from raymlops.tensors import Signature
+
+
+def run(
+    spec: ServingSpec, settings: Settings, *, once: bool = False, report: Callable[[str], Any] = print
+) -> None:
+    """Serve until SIGINT or SIGTERM; with `once`, only until each model has answered its example."""
+    pinned = sources.pin(spec, settings)
+    started = not ray.is_initialized()
+    deploying.connect(settings, start=True)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        deploying.start_serve(pinned)
+        deploying.deploy(deploying.make_config(pinned, settings), report=report)
+        base = f"http://{'127.0.0.1' if spec.host == '0.0.0.0' else spec.host}:{spec.port}"  # noqa: S104
+        base += "" if spec.route == "/" else spec.route
+        for name, model in pinned.models.items():
+            report(f"{name} version {model.version}: POST {base}/v2/models/{name}/infer")
+        report(f"Documentation and examples: {base}/docs")
+        if once:
+            for name in pinned.models:
+                report(ask_example(base, name))
+        else:
+            _wait(stop)
+    finally:
+        serve.shutdown()
+        if started:
+            ray.shutdown()
+
+
+def _wait(stop: threading.Event) -> None:
+    try:
+        while not stop.wait(1.0):
+            pass
+    except KeyboardInterrupt:
+        return
+
+
+def ask_example(base: str, name: str) -> str:
+    """Ask a model its example over HTTP; gives the question and the answer as text."""
+    with urllib.request.urlopen(f"{base}/v2/models/{name}", timeout=30) as response:  # noqa: S310
+        signature = Signature.from_json(json.load(response))
+    question = json.dumps(example_request(signature, {})).encode()
+    request = urllib.request.Request(  # noqa: S310
+        f"{base}/v2/models/{name}/infer", question, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+        return f"{name} answered over HTTP: {response.read().decode()}"

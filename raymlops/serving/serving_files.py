@@ -1,0 +1,57 @@
+"""Serving files: our spec alone, or inside a file for `serve deploy`, so that both commands read the same
+file."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from raymlops.errors import SpecError
+from raymlops.specs.document import read_document, validate_document
+from raymlops.specs.serving import ServingSpec
+
+
+def read_spec(path: pathlib.Path, overrides: Sequence[str] = ()) -> ServingSpec:
+    """The spec of a file; of a Serve config file, the `args` of its only application with its name and route.
+
+    Raises NotFoundError, SpecError.
+    """
+    value = _peek(path)
+    if not isinstance(value, dict) or "applications" not in value:
+        return read_document(path, ServingSpec, overrides)
+    applications = value["applications"]
+    if not isinstance(applications, list) or len(applications) != 1 or not isinstance(applications[0], dict):
+        raise SpecError(f"{path} must hold one application; give each its own file")
+    app = applications[0]
+    arguments = dict(app.get("args") or {})
+    arguments.setdefault("name", app.get("name", "raymlops"))
+    arguments.setdefault("route", app.get("route_prefix", "/"))
+    http = value.get("http_options") or {}
+    for key in ("host", "port"):
+        if key in http:
+            arguments.setdefault(key, http[key])
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or "." in key:
+            raise SpecError(f"Override {override!r} is not of the form key=value")
+        arguments[key] = yaml.safe_load(text)
+    return validate_document(arguments, ServingSpec, f"{path} (args)")
+
+
+def _peek(path: pathlib.Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return None  # read_document says what is wrong
+
+
+def write_config(config: dict[str, Any]) -> str:
+    """One application as a file for `serve deploy`."""
+    args = config["args"]
+    document: dict[str, Any] = {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": args["host"], "port": args["port"]},
+        "applications": [config],
+    }
+    return yaml.safe_dump(document, sort_keys=False)
