@@ -28,7 +28,7 @@ class CategoryFeature(Document):
     """A string, integer or boolean column of which each value gets a learned embedding."""
 
     kind: Literal["category"]
-    min_count: int = Field(5, ge=1, description="Rarer values in training count as unknown")
+    min_count: int = Field(20, ge=1, description="Rarer values in training count as unknown")
     max_values: int = Field(10_000, ge=1, description="Only the most frequent values are told apart")
 
 

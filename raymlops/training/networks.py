@@ -23,10 +23,10 @@ class MLP(nn.Module):
         outputs: int,
         hidden: int = 128,
         layers: int = 2,
-        dropout: float = 0.1,
-        embedding: int = 16,
-        embedding_dropout: float = 0.0,
-        normalise: bool = True,
+        dropout: float = 0.25,
+        embedding: int = 8,
+        embedding_dropout: float = 0.2,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         if image:

@@ -1,0 +1,61 @@
+"""Compares two sets of answers to the same rows: the network's and the ONNX file's. Pure functions of arrays."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raymlops.errors import ParityError
+from raymlops.features import FittedTarget
+from raymlops.tensors import Batch
+
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """Over `rows` rows: the largest absolute difference of a score, and labels that differ."""
+
+    rows: int = 0
+    difference: float = 0.0
+    flipped: int = 0
+
+    def merge(self, other: "Parity") -> "Parity":
+        return Parity(
+            self.rows + other.rows, max(self.difference, other.difference), self.flipped + other.flipped
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def compare(expected: Array, answers: Batch, target: FittedTarget) -> Parity:
+    """`expected` are the network's scores: probabilities, or predictions in the target's unit over its spread."""
+    if target.task == "regression":
+        # Relative to the spread of the target, so that one limit serves metres and millimetres.
+        found = (answers["prediction"].astype(np.float64) - target.mean) / target.std
+        return Parity(len(found), _largest(found - expected), 0)
+    if target.task == "binary":
+        found = answers["probability"]
+        position = (expected >= np.float32(target.threshold)).astype(np.int64)
+    else:
+        found = answers["probabilities"]
+        position = expected.argmax(axis=1)
+    labels = np.array(target.classes, dtype=answers["label"].dtype)[position]
+    return Parity(len(found), _largest(found - expected), int((labels != answers["label"]).sum()))
+
+
+def _largest(difference: Array) -> float:
+    if not difference.size:
+        return 0.0
+    return float("inf") if np.isnan(difference).any() else float(np.abs(difference).max())
+
+
+def require(parity: Parity, *, limit: float, flipped: int) -> None:
+    """Raises ParityError unless the two agree within the limits."""
+    if parity.difference > limit or parity.flipped > flipped:
+        raise ParityError(
+            f"The ONNX file differs from the network by up to {parity.difference:.2e} (limit {limit:.0e}) and "
+            f"{parity.flipped} labels (limit {flipped}) on {parity.rows:,} rows; it is not registered"
+        )

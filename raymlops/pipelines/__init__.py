@@ -1,0 +1,1 @@
+"""Whole verbs, composed of the engines: prepare, search, register, predict."""

@@ -1,0 +1,248 @@
+"""The main job: prepare, search, export, prove, register. Each step is another module's; this is their order."""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlflow
+import torch
+
+from raymlops.features import FittedFeatures
+from raymlops.models import export, parity
+from raymlops.pipelines import lineage
+from raymlops.pipelines.cluster import join_cluster
+from raymlops.pipelines.prepare import Prepared, describe_source, prepare
+from raymlops.pipelines.proof import Proof, prove_model
+from raymlops.settings import Settings
+from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.tracking import registry, runs, store
+from raymlops.training import demand
+from raymlops.training.search import SearchResult, Trial, TrialObserver, run_search
+from raymlops.training.worker import load_state, network_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a person asks for beside the spec."""
+
+    why: str = ""
+    name: str | None = None
+    autoscaling: bool = False
+    register: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a search."""
+
+    search: SearchResult
+    run: str
+    proof: Proof
+    model: pathlib.Path
+    version: str | None
+    digest: str
+    alias: str | None
+    seconds: dict[str, float]
+
+
+def develop_model(
+    spec: ExperimentSpec,
+    settings: Settings,
+    request: Request = Request(),
+    *,
+    observers: Sequence[TrialObserver] = (),
+    tell: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Search, export the winner, prove it, register it. Raises before the first trial for what cannot work."""
+    clock = _Clock()
+    client = store.connect(settings)
+    join_cluster(settings)
+    concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
+    clock.lap("start")
+    prepared = prepare(spec, tell)
+    clock.lap("data")
+    name = request.name or f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    experiment = store.ensure_experiment(client, spec.name, settings)
+    run = _start(client, experiment.experiment_id, name, prepared, settings, request)
+    tell(f"Searching: {spec.search.trials} trials, {concurrent} at a time, by {spec.search.algorithm}")
+    trial_runs = runs.TrialRuns(
+        client,
+        experiment.experiment_id,
+        run,
+        spool=settings.home / "spool" / f"{name}.jsonl",
+        tell=tell,
+        tags={"raymlops.fingerprint": prepared.scan.fingerprint.digest, "mlflow.user": settings.user},
+    )
+    try:
+        found = run_search(
+            prepared.job,
+            name=name,
+            storage_path=settings.storage_path,
+            concurrent=concurrent,
+            observers=[trial_runs, *observers],
+        )
+        clock.lap("search")
+        trial_runs.close()
+        tell("Exporting the best trial to one ONNX file, and proving it on the test split")
+        outcome = _finish(client, found, prepared, settings, request, run, trial_runs, clock)
+    except BaseException as error:
+        trial_runs.close()
+        runs.finish_run(client, run, metrics={}, tags={"raymlops.error": str(error)}, failed=True)
+        raise
+    return outcome
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name], self._last = now - self._last, now
+
+
+def _start(
+    client: mlflow.MlflowClient, experiment: str, name: str, prepared: Prepared, settings: Settings, request: Request
+) -> str:
+    spec = prepared.spec
+    run = runs.start_run(
+        client,
+        experiment,
+        search=name,
+        tags={
+            "raymlops.fingerprint": prepared.scan.fingerprint.digest,
+            "raymlops.why": request.why,
+            "raymlops.commit": lineage.git_commit(),
+            "mlflow.user": settings.user,
+            "mlflow.source.git.commit": lineage.git_commit(),
+            "mlflow.note.content": spec.description,
+        },
+        parameters={
+            "algorithm": spec.search.algorithm,
+            "scheduler": spec.search.scheduler,
+            "trials": spec.search.trials,
+            "network": spec.network.name,
+            "workers": spec.training.workers,
+            "epochs": spec.training.epochs,
+            "rows_train": prepared.train.count,
+        },
+    )
+    runs.log_json(client, run, "spec.json", spec.model_dump(mode="json"))
+    runs.log_json(client, run, "data.json", {
+        "fingerprint": prepared.scan.fingerprint.to_json(),
+        "source": describe_source(spec),
+        "rows": prepared.scan.rows,
+        "failed": prepared.scan.failed,
+        "findings": [dataclasses.asdict(finding) for finding in prepared.scan.findings],
+    })  # fmt: skip
+    client.log_text(run, lineage.environment_lock(), "requirements.lock.txt")
+    return run
+
+
+def load_best(trial: Trial, prepared: Prepared) -> torch.nn.Module:
+    """The network of a trial with the weights of its best epoch."""
+    assert trial.checkpoint is not None
+    spec = with_parameters(prepared.spec, trial.parameters)
+    job = prepared.job
+    network = network_of(spec.network, job.packing, job.target)
+    network.load_state_dict(load_state(trial.checkpoint)["best_network"])
+    return network.eval()
+
+
+def _finish(
+    client: mlflow.MlflowClient,
+    found: SearchResult,
+    prepared: Prepared,
+    settings: Settings,
+    request: Request,
+    run: str,
+    trial_runs: runs.TrialRuns,
+    clock: _Clock,
+) -> Outcome:
+    spec, best = prepared.spec, found.best
+    network = load_best(best, prepared)
+    model = export.export_network(network, prepared.features, name=spec.name)
+    path, digest = export.save_model(model, settings.home / "models" / spec.name / digest_of(model)[:12])
+    proof = prove_model(path.read_bytes(), network, prepared)
+    parity.require(proof.parity, limit=spec.limits.parity, flipped=spec.limits.flipped)
+    clock.lap("export")
+    version = alias = None
+    if request.register:
+        version, alias = _register(client, path, proof, prepared, settings, request, run, found, trial_runs)
+    runs.finish_run(
+        client,
+        run,
+        metrics={
+            **{f"test_{key}": value for key, value in proof.metrics.items()},
+            **{f"seconds_{key}": value for key, value in clock.laps.items()},
+            "parity_difference": proof.parity.difference,
+            "parity_flipped": proof.parity.flipped,
+        },
+        tags={"raymlops.best_trial": best.name},
+    )
+    clock.lap("register")
+    return Outcome(found, run, proof, path, version, digest, alias, dict(clock.laps))
+
+
+def digest_of(model: Any) -> str:
+    import hashlib
+
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _register(
+    client: mlflow.MlflowClient,
+    path: pathlib.Path,
+    proof: Proof,
+    prepared: Prepared,
+    settings: Settings,
+    request: Request,
+    run: str,
+    found: SearchResult,
+    trial_runs: runs.TrialRuns,
+) -> tuple[str, str]:
+    spec, best = prepared.spec, found.best
+    version, _ = registry.register_version(
+        client,
+        name=spec.name,
+        run=run,
+        model=path.read_bytes(),
+        signature=export.signature_of(prepared.features),
+        example=proof.example,
+        tags={
+            "raymlops.search_run": run,
+            "raymlops.trial": best.name,
+            "raymlops.trial_run": trial_runs.run_of(best.name) or "",
+            "raymlops.fingerprint": prepared.scan.fingerprint.digest,
+            "raymlops.commit": lineage.git_commit(),
+            "raymlops.who": settings.user,
+            "raymlops.why": request.why or f"best of {len(found.trials)} trials",
+            "raymlops.when": lineage.now(),
+            "raymlops.parameters": json.dumps(best.parameters, default=str),
+            "raymlops.parity": json.dumps(proof.parity.to_json()),
+            "raymlops.test": json.dumps(proof.metrics),
+        },
+        files={
+            registry.PROFILE_FILE: {"columns": prepared.profile, "predictions": proof.predictions},
+            registry.FEATURES_FILE: prepared.features.to_json(),
+        },
+        description=spec.description,
+    )
+    alias = "challenger" if has_champion(client, spec.name) else "champion"
+    registry.set_alias(client, spec.name, alias, version)
+    return version, alias
+
+
+def has_champion(client: mlflow.MlflowClient, name: str) -> bool:
+    return "champion" in dict(client.get_registered_model(name).aliases)
+
+
+def features_of(version: registry.ModelVersion) -> FittedFeatures:
+    """The fitted features that a version was trained with."""
+    return FittedFeatures.from_json(json.loads((version.path / registry.FEATURES_FILE).read_text()))

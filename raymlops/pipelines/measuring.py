@@ -1,0 +1,151 @@
+"""Scores models on rows: tables in, sums of metrics out, several models in one pass. Judges nothing.
+
+A model is known by its file alone: its contract says which columns it takes and what it predicts.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+import ray.data
+
+from raymlops.data import rowhash
+from raymlops.data.fitting import encode_target
+from raymlops.data.scan import fold
+from raymlops.errors import ArtifactError, DataError, unknown_name
+from raymlops.evaluation import partials
+from raymlops.evaluation.partials import Layout, Partial
+from raymlops.features import FittedColumn, FittedFeatures, FittedTarget, table_to_batch
+from raymlops.models.session import Session, open_session
+from raymlops.tensors import Batch
+
+SCORE_OF_TASK = {"binary": "probability", "multiclass": "probabilities", "regression": "prediction"}
+_ROWS = 16_384  # rows of one session.run
+
+
+def features_of(contract: Mapping[str, Any]) -> FittedFeatures:
+    """Enough of the fitted features to turn tables into a model's inputs and labels.
+
+    Raises ArtifactError for a model of another origin, which says nothing of its columns.
+    """
+    if not contract.get("columns") or not contract.get("target"):
+        raise ArtifactError(
+            "The model has no contract, so its columns and target are not known; export it with raymlops"
+        )
+    columns = tuple(
+        FittedColumn(
+            name=column["name"],
+            kind=column.get("feature", "number"),
+            type=column["kind"],
+            nullable=column.get("nullable", True),
+            shape=tuple(column.get("shape", (-1,))[1:]),
+        )
+        for column in contract["columns"]
+    )
+    target = contract["target"]
+    return FittedFeatures(
+        columns,
+        FittedTarget(target["name"], target["task"], target.get("type", "string"), tuple(target["classes"])),
+    )
+
+
+def layout_of(target: FittedTarget, shift: float = 0.0) -> Layout:
+    """Shape of the sums for this target. More classes get wider cells, so that memory stays bounded."""
+    classes = max(2, len(target.classes))
+    return Layout(
+        target.task, classes, cells=1000 if target.task == "binary" else max(50, 2000 // classes), shift=shift
+    )
+
+
+def measure_models(
+    dataset: ray.data.Dataset, models: Mapping[str, bytes], slices: Sequence[str] = ()
+) -> dict[str, Partial]:
+    """One pass over the rows, every model on each; name -> sums. All must predict the same target.
+
+    Raises DataError for a column or class that the models do not know, ArtifactError for a broken model.
+    """
+    if not models:
+        return {}
+    fitted = {name: features_of(open_session(data).contract) for name, data in models.items()}
+    target = next(iter(fitted.values())).target
+    for name, features in fitted.items():
+        if (features.target.name, features.target.task) != (target.name, target.task):
+            raise DataError(
+                f"{name} predicts {features.target.name!r} ({features.target.task}), not {target.name!r}"
+            )
+    layout = layout_of(target, _find_shift(dataset, target))
+    held = {name: ray.put(data) for name, data in models.items()}
+    totals = {name: partials.start(layout) for name in models}
+    for parts in fold(dataset, _measure_block, models=held, layout=layout, slices=tuple(slices)):
+        for name, part in parts.items():
+            totals[name] = partials.merge(totals[name], Partial.from_bytes(part))
+    return totals
+
+
+def observe_table(
+    table: pa.Table, sessions: Mapping[str, Session], layout: Layout, slices: Sequence[str] = ()
+) -> dict[str, Partial]:
+    """Name of a model -> its sums over the rows of one table."""
+    for column in slices:
+        if column not in table.column_names:
+            raise DataError(f"evaluation.slices: {unknown_name('column', column, table.column_names)}")
+    groups = partials.spread(rowhash.hash_rows(table), layout.groups)
+    held = {name: _to_values(table[name]) for name in slices}
+    totals = {}
+    for name, session in sessions.items():
+        features = features_of(session.contract)
+        labels = read_labels(table, features.target)
+        scores = score_rows(session, table_to_batch(table, features), features.target)
+        totals[name] = partials.observe(layout, labels, scores, groups, held)
+    return totals
+
+
+def read_labels(table: pa.Table, target: FittedTarget) -> npt.NDArray[Any]:
+    """Class numbers, or values in the target's own unit. Raises DataError for unseen classes or no column."""
+    if target.name not in table.column_names:
+        raise DataError(f"target: {unknown_name('column', target.name, table.column_names)}")
+    return np.asarray(encode_target(table[target.name], dataclasses.replace(target, mean=0.0, std=1.0)))
+
+
+def score_rows(session: Session, batch: Batch, target: FittedTarget) -> npt.NDArray[np.float32]:
+    """Probabilities or predictions of all rows."""
+    output = SCORE_OF_TASK[target.task]
+    rows = len(next(iter(batch.values())))
+    pieces = [
+        session.infer({name: values[start : start + _ROWS] for name, values in batch.items()}, [output])[
+            output
+        ]
+        for start in range(0, max(rows, 1), _ROWS)
+    ]
+    return np.concatenate(pieces)
+
+
+def _measure_block(
+    table: pa.Table, models: Mapping[str, "ray.ObjectRef[bytes]"], layout: Layout, slices: tuple[str, ...]
+) -> dict[str, bytes]:
+    if table.num_rows == 0 or table.num_columns == 0:
+        return {}
+    sessions = {name: _open_once(ray.get(reference)) for name, reference in models.items()}
+    return {name: part.to_bytes() for name, part in observe_table(table, sessions, layout, slices).items()}
+
+
+@functools.lru_cache(maxsize=8)
+def _open_once(data: bytes) -> Session:
+    return open_session(data)
+
+
+def _find_shift(dataset: ray.data.Dataset, target: FittedTarget) -> float:
+    """Near the mean of a regression's target; its squares would lose digits far from it."""
+    if target.task != "regression":
+        return 0.0
+    rows = dataset.limit(1000).to_pandas()
+    return float(rows[target.name].mean()) if len(rows) else 0.0
+
+
+def _to_values(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    return np.asarray(column.to_pandas().to_numpy())

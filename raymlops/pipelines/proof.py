@@ -1,0 +1,72 @@
+"""Proves an exported model on the test split: parity with its network, metrics, and the profile of its predictions."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raymlops import metrics
+from raymlops.data import fitting, scan, statistics
+from raymlops.features import FittedFeatures, table_to_batch
+from raymlops.models import parity
+from raymlops.pipelines.prepare import Prepared, opened
+from raymlops.tensors import Batch
+from raymlops.training.heads import HEADS
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """Of one ONNX file on the test split."""
+
+    parity: parity.Parity
+    metrics: dict[str, float]
+    predictions: dict[str, Any]
+    """Profile of the answers, for later comparison with what production sees."""
+    example: Batch
+
+
+def prove_model(model: bytes, network: torch.nn.Module, prepared: Prepared) -> Proof:
+    """One streaming pass over the test rows through both the network and the ONNX file."""
+    network = network.eval().cpu()
+    found = parity.Parity()
+    labels, scores, example = [], [], None
+    blocks = scan.fold(
+        prepared.test, _prove_block, model=model, encoder=prepared.encoder, network=network, features=prepared.features
+    )
+    for block_parity, block_labels, block_scores, block_example in blocks:
+        found = found.merge(block_parity)
+        labels.append(block_labels)
+        scores.append(block_scores)
+        example = example or block_example
+    target = prepared.features.target
+    true, given = np.concatenate(labels), np.concatenate(scores)
+    if target.task == "regression":
+        true, given = true * target.std + target.mean, given * target.std + target.mean
+    assert example is not None
+    return Proof(found, metrics.measure(target.task, true, given), profile_of(given), example)
+
+
+def _prove_block(
+    table: pa.Table, model: bytes, encoder: bytes, network: torch.nn.Module, features: FittedFeatures
+) -> tuple[parity.Parity, Any, Any, Batch | None]:
+    target = features.target
+    if table.num_rows == 0:
+        width = (0, len(target.classes)) if target.task == "multiclass" else (0,)
+        return parity.Parity(), np.empty(0), np.empty(width), None
+    batch = table_to_batch(table, features)
+    packed = {name: torch.from_numpy(values) for name, values in opened(encoder).infer(batch).items()}
+    with torch.inference_mode():
+        scores = HEADS[target.task].scores(network(**packed)).numpy()
+    found = parity.compare(scores, opened(model).infer(batch), target)
+    example = {name: values[:3] for name, values in batch.items()}
+    return found, fitting.encode_target(table[target.name], target), scores, example
+
+
+def profile_of(scores: Any) -> dict[str, Any]:
+    """Of probabilities or predictions; of several classes, one a class."""
+    if scores.ndim == 1:
+        return statistics.measure_numbers(np.asarray(scores, dtype=np.float64)).to_json()
+    columns = [statistics.measure_numbers(np.asarray(column, dtype=np.float64)) for column in scores.T]
+    return {"kind": "probabilities", "classes": [column.to_json() for column in columns]}

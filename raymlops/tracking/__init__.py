@@ -1,0 +1,1 @@
+"""MLflow: runs of searches and trials, the model registry, and signatures. The only MLflow user."""

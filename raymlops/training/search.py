@@ -1,0 +1,276 @@
+"""The search: Ray Tune over trainings, each trial told to observers as it goes. Exports and registers nothing."""
+
+import dataclasses
+import logging
+import os
+import pathlib
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import optuna
+import ray
+from ray import train, tune
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
+from ray.tune.search.optuna import OptunaSearch
+
+from raymlops import metrics
+from raymlops.errors import RaymlopsError, SpecError, StorageError
+from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.specs.training import DEFAULT_METRIC
+from raymlops.training import space, worker
+from raymlops.training.worker import Job
+
+Parameters = dict[str, Any]
+
+
+class TrialObserver(Protocol):
+    """Told of every trial on the driver, in order; must not block."""
+
+    def trial_started(self, trial: str, parameters: Parameters) -> None: ...
+    def trial_reported(self, trial: str, learned: Mapping[str, float]) -> None: ...
+    def trial_ended(self, trial: str, error: str | None) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A finished trial; `checkpoint` is a directory with the state of its best epoch, None when it failed."""
+
+    name: str
+    parameters: Parameters
+    learned: dict[str, float]
+    seconds: float
+    checkpoint: pathlib.Path | None
+    error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """All trials, the best first, by `metric`."""
+
+    metric: str
+    trials: tuple[Trial, ...]
+    seconds: float
+
+    @property
+    def best(self) -> Trial:
+        return self.trials[0]
+
+
+def run_search(
+    job: Job, *, name: str, storage_path: str, concurrent: int, observers: Sequence[TrialObserver] = ()
+) -> SearchResult:
+    """Run the trials of a spec. Raises when none finished, with the cause of the last failure."""
+    spec = job.spec
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # files that nobody reads: three writes a report
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"ray\.tune")
+    metric = spec.training.metric or DEFAULT_METRIC[job.target.task]
+    mode = "min" if metric in metrics.FALLING else "max"
+    grid = spec.search.algorithm == "grid"
+    began = time.monotonic()
+    trainable = tune.with_resources(tune.with_parameters(_run_trial, job=job, name=name), _resources(spec))
+    _require_writable(storage_path)
+    tuner = tune.Tuner(
+        trainable,
+        param_space=space.to_tune_space(spec) if spec.search.algorithm != "optuna" else None,
+        tune_config=tune.TuneConfig(
+            metric=f"best_{metric}",
+            mode=mode,
+            search_alg=_algorithm(spec, metric, mode, concurrent),
+            scheduler=_scheduler(spec),
+            num_samples=spec.search.trials,
+            max_concurrent_trials=concurrent if grid or spec.search.algorithm == "random" else None,
+            time_budget_s=spec.search.max_minutes * 60 if spec.search.max_minutes else None,
+            reuse_actors=spec.training.workers == 1,
+            trial_name_creator=lambda trial: f"trial-{trial.trial_id.rsplit('_', 1)[-1]}",
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=storage_path,
+            verbose=0,
+            callbacks=[_Notify(observers)],
+            failure_config=tune.FailureConfig(max_failures=spec.search.retries),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    results = tuner.fit()
+    trials = [_to_trial(result, metric) for result in results]
+    finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
+    if not finished:
+        raise RaymlopsError(
+            f"None of {len(trials)} trials finished; the last error: {trials[-1].error if trials else 'none ran'}"
+        )
+    sign = 1 if mode == "max" else -1
+    finished.sort(key=lambda trial: -sign * trial.learned[f"best_{metric}"])
+    failed = [trial for trial in trials if trial not in finished]
+    return SearchResult(metric, (*finished, *failed), time.monotonic() - began)
+
+
+def _run_trial(config: Parameters, job: Job, name: str) -> None:
+    spec = with_parameters(job.spec, config)
+    if spec.training.workers == 1:
+        worker.run_alone(job, spec)
+        return
+    streamed = {
+        split: packed.dataset
+        for split, packed in (("train", job.train), ("validation", job.validation))
+        if packed.dataset is not None
+    }
+    context = tune.get_context()
+    trainer = train.torch.TorchTrainer(
+        worker.run_in_team,
+        train_loop_config={"job": [ray.put(job)], "spec": spec},
+        scaling_config=train.ScalingConfig(
+            num_workers=spec.training.workers,
+            use_gpu=spec.training.use_gpu,
+            resources_per_worker={
+                "CPU": spec.training.cpus_per_worker,
+                **({"GPU": 1} if spec.training.use_gpu else {}),
+            },
+        ),
+        run_config=train.RunConfig(
+            name=context.get_trial_id(),
+            storage_path=str(pathlib.Path(context.get_trial_dir()).parent),
+            callbacks=[TuneReportCallback()],
+            failure_config=train.FailureConfig(max_failures=spec.search.retries),
+            checkpoint_config=train.CheckpointConfig(num_to_keep=2),
+        ),
+        datasets=streamed or None,
+    )
+    trainer.fit()
+
+
+def _resources(spec: ExperimentSpec) -> Any:
+    if spec.training.workers == 1:
+        return {"CPU": spec.training.cpus_per_worker, "GPU": int(spec.training.use_gpu)}
+    # The trial only steers; its workers are placed by the trainer. Its share keeps trials from starting that could
+    # not get their workers.
+    return {"CPU": 0}
+
+
+def _algorithm(spec: ExperimentSpec, metric: str, mode: str, concurrent: int) -> Any:
+    if spec.search.algorithm == "optuna":
+        if not spec.search.space:
+            raise SpecError(
+                "search.algorithm optuna needs search.space; give one, or run `raymlops train` instead"
+            )
+        searcher = OptunaSearch(
+            space=_to_optuna(spec), metric=f"best_{metric}", mode=mode, seed=spec.search.seed
+        )
+        return ConcurrencyLimiter(searcher, max_concurrent=concurrent)
+    return BasicVariantGenerator(random_state=spec.search.seed, max_concurrent=concurrent)
+
+
+def _to_optuna(spec: ExperimentSpec) -> dict[str, Any]:
+    return OptunaSearch.convert_search_space(space.to_tune_space(spec))
+
+
+def _scheduler(spec: ExperimentSpec) -> Any:
+    if spec.search.scheduler == "asha":
+        return ASHAScheduler(
+            time_attr="epoch",
+            max_t=spec.training.epochs,
+            grace_period=min(spec.search.grace_epochs, spec.training.epochs),
+            reduction_factor=spec.search.reduction,
+        )
+    if spec.search.scheduler == "pbt":
+        mutations = space.to_mutations(spec)
+        if not mutations:
+            raise SpecError(
+                "search.scheduler pbt changes numbers of the training under way; search.space names none"
+            )
+        return PopulationBasedTraining(
+            time_attr="epoch",
+            perturbation_interval=spec.search.perturb_epochs,
+            hyperparam_mutations=mutations,
+            require_attrs=False,
+        )
+    return FIFOScheduler()
+
+
+class _Notify(tune.Callback):
+    """Passes what Tune tells on to observers."""
+
+    def __init__(self, observers: Sequence[TrialObserver]) -> None:
+        self._observers = observers
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_observers": ()}  # Tune pickles its callbacks with the search's state; observers hold connections
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for observer in self._observers:
+            observer.trial_started(trial.trial_id, dict(trial.config))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        learned = learned_of(result)
+        for observer in self._observers:
+            observer.trial_reported(trial.trial_id, learned)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for observer in self._observers:
+            observer.trial_ended(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = last_line(trial.get_error())
+        for observer in self._observers:
+            observer.trial_ended(trial.trial_id, error)
+
+
+_OURS = {"epoch", "train_loss", "rows_per_second"} | {
+    name for table in metrics.METRICS.values() for name in table
+}
+
+
+def learned_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """Our metrics among what Tune adds to a result."""
+    return {key: value for key, value in result.items() if key.removeprefix("best_") in _OURS}
+
+
+def last_line(error: BaseException | None) -> str:
+    """The sentence at the end of a Ray error, which holds a whole traceback."""
+    lines = [line for line in str(error or "unknown").strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "unknown"
+
+
+def _to_trial(result: Any, metric: str) -> Trial:
+    found = result.metrics or {}
+    learned = learned_of(found)
+    path = None
+    if "checkpoint_path" in found:  # a nested trainer saved it, and told Tune only where
+        path = pathlib.Path(found["checkpoint_path"])
+    elif result.checkpoint is not None:
+        path = pathlib.Path(result.checkpoint.path)
+    error = last_line(result.error) if result.error is not None else None
+    if f"best_{metric}" not in learned:
+        path = None
+    return Trial(
+        found.get("trial_id", "unknown"),
+        dict(result.config or {}),
+        learned,
+        float(found.get("time_total_s", 0)),
+        path,
+        error,
+    )
+
+
+def _require_writable(storage_path: str) -> None:
+    if "://" in storage_path:
+        return
+    try:
+        path = pathlib.Path(storage_path)
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".raymlops-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write to the storage path {storage_path!r}: {error.strerror}; set RAYMLOPS_STORAGE to a folder you own"
+        ) from None

@@ -1,0 +1,35 @@
+"""The search space of a spec in the words of Ray Tune. Draws nothing itself."""
+
+from typing import Any
+
+from ray import tune
+
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.training import Dimension
+
+
+def to_tune_space(spec: ExperimentSpec) -> dict[str, Any]:
+    """Parameter -> Tune domain, in the order of the spec."""
+    grid = spec.search.algorithm == "grid"
+    return {name: _to_domain(dimension, grid) for name, dimension in spec.search.space.items()}
+
+
+def _to_domain(dimension: Dimension, grid: bool) -> Any:
+    if dimension.choices is not None:
+        return tune.grid_search(list(dimension.choices)) if grid else tune.choice(list(dimension.choices))
+    low, high = dimension.low, dimension.high
+    assert low is not None
+    assert high is not None
+    if dimension.integer:  # Tune's upper bound is exclusive, a person's is not
+        return (tune.lograndint if dimension.log else tune.randint)(int(low), int(high) + 1)
+    return (tune.loguniform if dimension.log else tune.uniform)(low, high)
+
+
+def to_mutations(spec: ExperimentSpec) -> dict[str, Any]:
+    """What PBT may change under way: numbers of the training, not the shape of the network."""
+    return {
+        name: _to_domain(dimension, grid=False)
+        for name, dimension in spec.search.space.items()
+        if not name.startswith("network.")
+        and name not in ("batch_size", "training.batch_size", "epochs", "seed")
+    }
