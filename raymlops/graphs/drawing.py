@@ -1,0 +1,220 @@
+"""A plan as boxes and arrows, and those as Mermaid text. Draws what was decided and measured; decides
+nothing."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from raymlops.graphs.placement import Decision
+from raymlops.graphs.plan import Plan, Port, Step
+from raymlops.specs.graph_nodes import (
+    INPUTS,
+    CascadeNode,
+    EachNode,
+    ModelNode,
+    PythonNode,
+    ShadowNode,
+    SplitNode,
+    SwitchNode,
+    WeightedNode,
+)
+
+OUTPUTS = "outputs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    id: str
+    lines: tuple[str, ...]
+    look: str
+    """`edge`, `fused`, `separate`, `combine` or `route`."""
+    group: str = ""
+    """Path of the inner graph that it belongs to."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrow:
+    start: str
+    end: str
+    labels: tuple[str, ...] = ()
+    dashed: bool = False
+    """True for what does not bring the answer: a mirror, a fallback."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sketch:
+    title: str
+    boxes: tuple[Box, ...]
+    arrows: tuple[Arrow, ...]
+
+
+def sketch(
+    plan: Plan,
+    decisions: Mapping[str, Decision] | None = None,
+    milliseconds: Mapping[str, float] | None = None,
+    chains: Iterable[Sequence[str]] = (),
+) -> Sketch:
+    """Boxes and arrows of a graph and those inside it; times and chains are by node path."""
+    merged = {path: "+".join(chain) for chain in chains for path in chain}
+    artist = _Artist(decisions or {}, milliseconds or {}, merged)
+    artist.boxes.append(Box(INPUTS, (INPUTS, *(str(port) for port in plan.inputs)), "edge"))
+    answered = artist.draw(plan, "", {port.spec.name: INPUTS for port in plan.inputs})
+    lines = [f"{port}" for port in plan.output_ports]
+    artist.boxes.append(Box(OUTPUTS, (OUTPUTS, *lines), "edge"))
+    for name, reference in plan.outputs:
+        artist.connect(answered[name], OUTPUTS, _type_of(plan.port(reference)))
+    return Sketch(plan.spec.name, tuple(artist.boxes), tuple(artist.arrows.values()))
+
+
+class _Artist:
+    def __init__(
+        self, decisions: Mapping[str, Decision], milliseconds: Mapping[str, float], merged: Mapping[str, str]
+    ) -> None:
+        self._decisions = decisions
+        self._milliseconds = milliseconds
+        self._merged = merged
+        self.boxes: list[Box] = []
+        self.arrows: dict[tuple[str, str, bool], Arrow] = {}
+
+    def connect(self, start: str, end: str, label: str, dashed: bool = False) -> None:
+        known = self.arrows.get((start, end, dashed), Arrow(start, end, (), dashed))
+        if label not in known.labels:
+            known = dataclasses.replace(known, labels=(*known.labels, label))
+        self.arrows[start, end, dashed] = known
+
+    def draw(self, plan: Plan, prefix: str, sources: Mapping[str, str]) -> dict[str, str]:
+        """Draw the steps; `sources` tells which box gives each input. Returns which box gives each output."""
+        gives = {f"{INPUTS}.{name}": box for name, box in sources.items()}
+        for name, step in plan.steps.items():
+            path = prefix + name
+            own = self._own_needs(plan, step)
+            if step.inner is not None:
+                inside = {key: gives[reference] for key, reference in own}
+                answered = self.draw(step.inner, f"{path}/", inside)
+            else:
+                self.boxes.append(self._box(step, path, prefix.rstrip("/")))
+                for key, reference in own:
+                    self.connect(gives[reference], path, _type_of(_port(plan, key, reference)))
+                answered = {port.spec.name: path for port in step.outputs}
+            for called in step.branches:
+                answer = gives[f"{called}.{plan.steps[called].outputs[0].spec.name}"]
+                target = path if step.inner is None else next(iter(answered.values()))
+                self.connect(answer, target, *_call_of(step, called))
+            gives |= {f"{name}.{tensor}": box for tensor, box in answered.items()}
+        return {name: gives[str(reference)] for name, reference in plan.outputs}
+
+    def _own_needs(self, plan: Plan, step: Step) -> list[tuple[str, str]]:
+        """What the node reads itself, without the needs of those that it calls."""
+        if isinstance(step.node, ModelNode | PythonNode) or step.inner is not None:
+            own = [(key, str(reference)) for key, reference in step.needs]
+            if step.branches:
+                mark = f"{INPUTS}/"
+                own = [(key[len(mark) :], reference) for key, reference in own if key.startswith(mark)]
+            return own
+        return [(str(reference), str(reference)) for reference in step.reads]
+
+    def _box(self, step: Step, path: str, group: str) -> Box:
+        lines = [step.name, f"{step.node.kind} · {detail}" if (detail := _detail(step)) else step.node.kind]
+        look = "route" if step.branches else "combine"
+        decision = self._decisions.get(path)
+        if isinstance(step.node, ModelNode | PythonNode):
+            look = decision.place if decision else "fused"
+            if path in self._merged:
+                lines.append(f"merged: {self._merged[path]}")
+            elif decision:
+                lines.append(f"{decision.place}: {decision.reason}")
+        if path in self._milliseconds and not lines[-1].startswith("fused: a row takes"):
+            lines.append(f"{self._milliseconds[path]:.3g} ms")
+        return Box(path, tuple(lines), look, group)
+
+
+def _port(plan: Plan, key: str, reference: str) -> Port:
+    node, _, tensor = reference.partition(".")
+    ports = plan.inputs if node == INPUTS else plan.steps[node].outputs
+    return next(port for port in ports if port.spec.name == tensor)
+
+
+def _type_of(port: Port) -> str:
+    return str(port)
+
+
+def _detail(step: Step) -> str:
+    match step.node:
+        case ModelNode():
+            return step.node.model
+        case PythonNode():
+            return step.node.target
+        case WeightedNode():
+            return ", ".join(f"{weight:g}" for weight in step.node.of.values())
+        case CascadeNode():
+            return f"{step.node.measure} {step.node.confidence}"
+        case SplitNode():
+            return f"by {step.node.by or 'the request key'}"
+        case EachNode():
+            return f"over {step.node.over}"
+    return ""
+
+
+def _call_of(step: Step, called: str) -> tuple[str, bool]:
+    """What is written on the arrow from a branch, and whether it is dashed."""
+    node = step.node
+    if called == node.fallback:
+        return "fallback", True
+    match node:
+        case SwitchNode():
+            held = [case.when for case in node.cases if case.then == called]
+            return " or ".join([*held, *(["otherwise"] if called == node.otherwise else [])]), False
+        case CascadeNode():
+            index = node.steps.index(called)
+            if index == 0:
+                return "first", False
+            level = node.threshold[index - 1] if isinstance(node.threshold, list) else node.threshold
+            return f"below {level:g}", False
+        case SplitNode():
+            return f"{node.weights[called] / sum(node.weights.values()):.0%}", False
+        case ShadowNode():
+            return ("mirror", True) if called == node.mirror else ("answers", False)
+    return "each element", False
+
+
+CLASSES = {
+    "edge": ("#e8f5e9", "#2e7d32"),
+    "fused": ("#e3f2fd", "#1565c0"),
+    "separate": ("#fff3e0", "#e65100"),
+    "combine": ("#f5f5f5", "#616161"),
+    "route": ("#f3e5f5", "#6a1b9a"),
+}
+"""Look -> fill and stroke."""
+
+
+def to_mermaid(picture: Sketch) -> str:
+    """Mermaid flowchart text, as GitHub and MLflow's notes show it."""
+    names = {box.id: f"n{i}" for i, box in enumerate(picture.boxes)}
+    lines = ["---", f"title: {picture.title}", "---", "flowchart LR"]
+    for group in dict.fromkeys(box.group for box in picture.boxes):
+        indent = "    "
+        if group:
+            lines.append(f'    subgraph g_{_identify(group)}["{_escape(group)}"]')
+            indent = "        "
+        for box in picture.boxes:
+            if box.group == group:
+                text = "<br/>".join(_escape(line) for line in box.lines)
+                lines.append(f'{indent}{names[box.id]}["{text}"]:::{box.look}')
+        if group:
+            lines.append("    end")
+    for arrow in picture.arrows:
+        line = "-.->" if arrow.dashed else "-->"
+        label = "<br/>".join(_escape(text) for text in arrow.labels)
+        lines.append(f'    {names[arrow.start]} {line}|"{label}"| {names[arrow.end]}')
+    for look, (fill, stroke) in CLASSES.items():
+        lines.append(f"    classDef {look} fill:{fill},stroke:{stroke},color:#111")
+    return "\n".join(lines) + "\n"
+
+
+def _identify(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in text)
+
+
+def _escape(text: str) -> str:
+    for letter, name in (("&", "&amp;"), ('"', "&quot;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(letter, name)
+    return text
