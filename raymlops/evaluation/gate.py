@@ -9,14 +9,18 @@ import numpy as np
 
 from raymlops.errors import InputError, SpecError, unknown_name
 from raymlops.evaluation.compatibility import find_breaks
-from raymlops.evaluation.estimates import estimate, guess_without_a_model
-from raymlops.evaluation.intervals import check_same_rows, find_intervals, resample, to_interval
+from raymlops.evaluation.estimates import Values, estimate, guess_without_a_model
+from raymlops.evaluation.intervals import check_same_rows, resample, to_interval
 from raymlops.evaluation.partials import WHOLE, Partial
 from raymlops.evaluation.verdict import Check, Verdict
 from raymlops.metrics import FALLING, gain
 from raymlops.specs.evaluation import GateSpec, LimitSpec
 
 DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
+
+
+Drawn = dict[tuple[str, str], Values]
+"""Slice -> metric -> value and replicates. Equal draws for all models, so that differences are paired."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +55,21 @@ def judge(candidate: Evidence, champion: Evidence | None, spec: GateSpec | None 
     checks = [*_check_content(candidate), *_check_parity(candidate, spec)]
     if candidate.partial is not None:
         metric = _choose_metric(candidate.partial, spec)
+        new = _resample(candidate.partial, spec)
         checks += [
             *_check_answers(candidate.partial),
-            *_check_chance(candidate.partial, metric, spec),
-            *_check_limits(candidate.partial, spec),
-            *_check_slice_limits(candidate.partial, spec),
+            *_check_chance(candidate.partial, new, metric, spec),
+            *_check_limits(new, spec),
+            *_check_slice_limits(new, spec),
             *_check_leaks(candidate, spec),
         ]
         if champion is not None and champion.partial is not None:
-            checks += _check_against(candidate.partial, champion.partial, metric, spec)
+            try:
+                check_same_rows(candidate.partial, champion.partial)
+            except InputError as error:
+                checks.append(Check("same rows as the champion", False, str(error)))
+            else:
+                checks += _check_against(new, _resample(champion.partial, spec), metric, spec)
     if champion is not None:
         checks += _check_contract(candidate, champion)
     checks += _check_cost(candidate, spec)
@@ -70,6 +80,10 @@ def judge(candidate: Evidence, champion: Evidence | None, spec: GateSpec | None 
         champion_digest=champion.digest if champion else "",
         checks=tuple(checks),
     )
+
+
+def _resample(partial: Partial, spec: GateSpec) -> Drawn:
+    return {key: resample(partial.layout_of(key), sums, spec.bootstrap) for key, sums in partial.sums.items()}
 
 
 def _choose_metric(partial: Partial, spec: GateSpec) -> str:
@@ -102,10 +116,10 @@ def _check_answers(partial: Partial) -> Iterator[Check]:
     yield Check("finite answers", not broken, text, broken, limit=0)
 
 
-def _check_chance(partial: Partial, metric: str, spec: GateSpec) -> Iterator[Check]:
+def _check_chance(partial: Partial, new: Drawn, metric: str, spec: GateSpec) -> Iterator[Check]:
     floor = guess_without_a_model(partial.layout, partial.sums[WHOLE].sum(axis=0, keepdims=True))
     metric = metric if metric in floor else DEFAULT_METRIC[partial.layout.task]
-    found = find_intervals(partial.layout, partial.sums[WHOLE], spec.bootstrap, spec.confidence)[metric]
+    found = to_interval(new[WHOLE][metric], spec.confidence)
     limit = float(floor[metric][0])
     worst = found.high if metric in FALLING else found.low
     passed = bool(gain(metric, worst, limit) > 0)
@@ -113,25 +127,22 @@ def _check_chance(partial: Partial, metric: str, spec: GateSpec) -> Iterator[Che
     yield Check(f"{metric} against guessing", passed, text, found.value, found.low, found.high, limit)
 
 
-def _check_limits(partial: Partial, spec: GateSpec) -> Iterator[Check]:
-    found = find_intervals(partial.layout, partial.sums[WHOLE], spec.bootstrap, spec.confidence)
+def _check_limits(new: Drawn, spec: GateSpec) -> Iterator[Check]:
     for metric, bounds in spec.limits.items():
-        interval = found[metric]
+        interval = to_interval(new[WHOLE][metric], spec.confidence)
         for limit, inside, word in _bounds(interval.value, interval.value, bounds):
             text = f"within its {word}" if inside else f"beyond its {word}"
             yield Check(f"{metric} {word}", inside, text, interval.value, interval.low, interval.high, limit)
 
 
-def _check_slice_limits(partial: Partial, spec: GateSpec) -> Iterator[Check]:
+def _check_slice_limits(new: Drawn, spec: GateSpec) -> Iterator[Check]:
     for metric, bounds in spec.slice_limits.items():
         outside = []
-        for key, sums in partial.sums.items():
-            if key == WHOLE:
-                continue
-            found = find_intervals(partial.layout_of(key), sums, spec.bootstrap, spec.confidence)[metric]
+        for key in new.keys() - {WHOLE}:
+            found = to_interval(new[key][metric], spec.confidence)
             if any(not inside for _, inside, _ in _bounds(found.high, found.low, bounds)):
                 outside.append(f"{key[0]}={key[1]} has {found}")
-        text = "; ".join(outside) or "no slice is beyond doubt outside"
+        text = "; ".join(sorted(outside)) or "no slice is beyond doubt outside"
         yield Check(f"{metric} of every slice", not outside, text, len(outside), limit=0)
 
 
@@ -152,12 +163,8 @@ def _check_leaks(candidate: Evidence, spec: GateSpec) -> Iterator[Check]:
         yield Check("single column", passed, text, value, limit=spec.leak.column)
 
 
-def _check_against(new: Partial, old: Partial, metric: str, spec: GateSpec) -> list[Check]:
-    try:
-        check_same_rows(new, old)
-    except InputError as error:
-        return [Check("same rows as the champion", False, str(error))]
-    drawn = [resample(part.layout, part.sums[WHOLE], spec.bootstrap)[metric] for part in (new, old)]
+def _check_against(new: Drawn, old: Drawn, metric: str, spec: GateSpec) -> list[Check]:
+    drawn = [part[WHOLE][metric] for part in (new, old)]
     gains = drawn[1] - drawn[0] if metric in FALLING else drawn[0] - drawn[1]
     interval = to_interval(gains, spec.confidence)
     margin = -spec.margin * abs(float(drawn[1][0]))
@@ -193,13 +200,11 @@ def _cut_of_error(metric: str, new: float, old: float) -> float | None:
     return (before - after) / before if before > 1e-9 and metric != "r2" else None
 
 
-def _check_slices(new: Partial, old: Partial, metric: str, spec: GateSpec) -> Iterator[Check]:
+def _check_slices(new: Drawn, old: Drawn, metric: str, spec: GateSpec) -> Iterator[Check]:
     """The slice with the worst loss; Bonferroni over the slices, lest many of them make false alarms."""
-    keys = [key for key in new.sums if key != WHOLE and key in old.sums]
     found = []
-    for key in keys:
-        layout = new.layout_of(key)
-        drawn = [resample(layout, part.sums[key], spec.bootstrap)[metric] for part in (new, old)]
+    for key in (key for key in new if key != WHOLE and key in old):
+        drawn = [part[key][metric] for part in (new, old)]
         gains = drawn[1] - drawn[0] if metric in FALLING else drawn[0] - drawn[1]
         spread = float(np.nanstd(gains[1:])) if np.isfinite(gains[1:]).mean() > 0.9 else float("nan")
         margin = -spec.slice_margin * abs(float(drawn[1][0]))

@@ -154,14 +154,16 @@ def merge(first: Partial, second: Partial, max_slices: int = HELD_SLICES) -> Par
 
 
 def assign_groups(batch: Mapping[str, Array], groups: int = 256) -> npt.NDArray[np.int64]:
-    """A group for each row by a hash of its content, so that it is the same whatever the order of the blocks.
-
-    The second of two equal rows of a batch goes to another group than the first.
-    """
+    """A group for each row by a hash of its content, the same whatever the order of the blocks."""
     frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in batch.items()}, copy=False)
-    hashes = pd.util.hash_pandas_object(frame, index=False).astype("uint64")
-    again = hashes.groupby(hashes).cumcount().to_numpy().astype(np.uint64)
-    mixed = (hashes.to_numpy() + again * np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
+    return spread(pd.util.hash_pandas_object(frame, index=False).to_numpy().astype(np.uint64), groups)
+
+
+def spread(hashes: npt.NDArray[np.uint64], groups: int = 256) -> npt.NDArray[np.int64]:
+    """A group for each hash; the second of two equal rows of a batch goes to another than the first."""
+    series = pd.Series(hashes)
+    again = series.groupby(series).cumcount().to_numpy().astype(np.uint64)
+    mixed = (hashes + again * np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
     return ((mixed >> np.uint64(33)) % np.uint64(groups)).astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Turns chosen nodes of an ONNX graph to half precision, with casts at the border. Chooses none, runs nothing."""
+"""Turns chosen nodes of an ONNX graph to half precision, casts at the border. Chooses none, runs nothing."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError
 
-_LARGEST = float(np.finfo(np.float16).max)
+LARGEST = float(np.finfo(np.float16).max)
 
 
 def halve(model: onnx.ModelProto, chosen: Sequence[onnx.NodeProto]) -> tuple[onnx.ModelProto, int]:
@@ -95,5 +95,5 @@ def _find_floats(model: onnx.ModelProto) -> set[str]:
 
 def _to_half(tensor: onnx.TensorProto, name: str) -> tuple[onnx.TensorProto, int]:
     values = numpy_helper.to_array(tensor)
-    over = int(np.sum(np.abs(values) > _LARGEST))
-    return numpy_helper.from_array(np.clip(values, -_LARGEST, _LARGEST).astype(np.float16), name), over
+    over = int(np.sum(np.abs(values) > LARGEST))
+    return numpy_helper.from_array(np.clip(values, -LARGEST, LARGEST).astype(np.float16), name), over

@@ -8,14 +8,16 @@ import dataclasses
 import hashlib
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 from onnxruntime import quantization
 
 from raymlops.errors import ArtifactError, InputError, unknown_name
-from raymlops.models.half import halve
+from raymlops.models.half import LARGEST, halve
+from raymlops.models.session import SessionOptions, open_session
 from raymlops.tensors import Batch, count_rows
 
 _HEAVY = ("MatMul", "Gemm", "Conv")
@@ -96,9 +98,35 @@ def find_learned(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def to_fp16(
     model: onnx.ModelProto, learned: Sequence[onnx.NodeProto], rows: Batch | None
 ) -> tuple[onnx.ModelProto, str]:
-    """Half precision of the learned part; weights beyond 65504 are cut there, and the note says so."""
+    """Half precision of the learned part; weights beyond 65504 are cut there, and the note says so.
+
+    With rows, raises ArtifactError when a value inside passes 65504 on them. A CPU computes FP16 in
+    wider numbers, so that the overflow would first be seen on a GPU.
+    """
+    if rows is not None:
+        _check_range(model, learned, rows)
     smaller, cut = halve(model, learned)
     return smaller, f"{cut} weights beyond 65504 were cut" if cut else ""
+
+
+def _check_range(model: onnx.ModelProto, learned: Sequence[onnx.NodeProto], rows: Batch) -> None:
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    names = [name for node in learned for name in node.output]
+    del watched.graph.output[:]
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = SessionOptions(optimisation="none")
+    session = open_session(watched.SerializeToString(), options)
+    for batch in _cut(rows):
+        for name, values in session.infer(batch).items():
+            reach = (
+                float(np.abs(values, dtype=np.float64).max(initial=0)) if values.dtype == np.float32 else 0.0
+            )
+            if reach > LARGEST:
+                raise ArtifactError(
+                    f"Tensor {name!r} reaches {reach:.3g}, and FP16 ends at {LARGEST:.0f}; keep the original, "
+                    "or scale the layer before it"
+                )
 
 
 def to_int8(
@@ -147,14 +175,16 @@ def to_int8_static(
 KINDS: dict[str, Any] = {"fp16": to_fp16, "int8": to_int8, "int8_static": to_int8_static}
 
 
+def _cut(rows: Batch) -> Iterator[Batch]:
+    for start in range(0, count_rows(rows), _CALIBRATION_BATCH):
+        yield {name: values[start : start + _CALIBRATION_BATCH] for name, values in rows.items()}
+
+
 class _Rows(quantization.CalibrationDataReader):  # type: ignore[misc]
     """Batches of the calibration rows, as the quantiser asks for them."""
 
     def __init__(self, rows: Batch) -> None:
-        self._batches = (
-            {name: values[start : start + _CALIBRATION_BATCH] for name, values in rows.items()}
-            for start in range(0, count_rows(rows), _CALIBRATION_BATCH)
-        )
+        self._batches = _cut(rows)
 
     def get_next(self) -> Batch | None:
         return next(self._batches, None)

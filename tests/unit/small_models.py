@@ -8,10 +8,11 @@ import json
 
 import numpy as np
 import onnx
+import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
 CARRIERS = ("AA", "B6", "DL", "UA", "WN")
-HIDDEN = 24
+HIDDEN = 64
 
 
 def draw_flights(rows, seed=0, rate_shift=0.0):
@@ -112,6 +113,10 @@ def build_model(
     if impute:
         node("IsNaN", ["raw"], "missing")
         filled = node("Where", ["missing", constant("mean", weights.mean[None]), "raw"], "filled")
+    if deaf_to is not None:  # the numbers of one carrier are lost
+        node("Equal", ["carrier", constant("deaf", deaf_to, object)], "is_deaf")
+        node("Unsqueeze", ["is_deaf", "axis"], "is_deaf_column")
+        filled = node("Where", ["is_deaf_column", constant("usual", weights.mean[None]), filled], "heard")
     scaled = filled
     if standardise:
         node("Sub", [filled, constant("centre", weights.mean[None])], "centred")
@@ -126,8 +131,6 @@ def build_model(
         default_int64=len(CARRIERS),
     )
     table = np.eye(len(CARRIERS) + 1, len(CARRIERS))
-    if deaf_to is not None:
-        table[CARRIERS.index(deaf_to)] = 3.0  # nonsense for one carrier
     node("Gather", [constant("table", table), "code"], "onehot")
     node("Concat", [scaled, "onehot"], "rows", axis=1)
     node("MatMul", ["rows", constant("first", weights.first * scale)], "product")
@@ -166,13 +169,19 @@ def build_model(
 
 
 def describe(weights, classes=("on time", "late"), required=()):
-    columns = [{"name": n, "kind": "number", "nullable": n not in required} for n in weights.names]
-    columns.append({"name": "carrier", "kind": "category", "nullable": True})
+    columns = [{"name": n, "kind": "number", "feature": "number", "shape": [-1]} for n in weights.names]
+    columns.append({"name": "carrier", "kind": "string", "feature": "category", "shape": [-1]})
+    columns = [{**column, "nullable": column["name"] not in required} for column in columns]
     return {
         "columns": columns,
-        "target": {"name": "late", "task": "binary", "classes": list(classes)},
+        "target": {"name": "late", "task": "binary", "type": "string", "classes": list(classes)},
         "versions": {},
     }
+
+
+def to_table(columns, labels):
+    held = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
+    return pa.table({**held, "late": np.array(["on time", "late"])[labels]})
 
 
 def read_model(data):

@@ -29,7 +29,9 @@ def test_a_variant_answers_nearly_as_the_original_with_the_same_signature(kind, 
     assert second.contract == first.contract
     assert set(second.metadata) == set(first.metadata)
     before, after = first.infer(ROWS), second.infer(ROWS)
-    assert np.abs(before["probability"] - after["probability"]).max() < (0.002 if kind == "fp16" else 0.05)
+    difference = np.abs(before["probability"] - after["probability"])
+    assert difference.max() < (0.002 if kind == "fp16" else 0.15)
+    assert difference.mean() < 0.01
     losses = [metrics.log_loss(LABELS, answers["probability"]) for answers in (before, after)]
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
     assert set(after["label"]) <= {"on time", "late"}
@@ -85,6 +87,14 @@ def test_weights_that_do_not_fit_half_precision_are_told(tmp_path):
     path = tmp_path / "big.onnx"
     path.write_bytes(small_models.build_model(weights, scale=3e5))
     assert "65504" in variants.make_variant("fp16", path, tmp_path / "small.onnx").note
+
+
+def test_values_that_overflow_half_precision_are_found_on_a_cpu_too(tmp_path):
+    weights = small_models.fit(*small_models.draw_flights(500))
+    path = tmp_path / "big.onnx"
+    path.write_bytes(small_models.build_model(weights, scale=3e4))
+    with pytest.raises(ArtifactError, match="FP16 ends at 65504"):
+        variants.make_variant("fp16", path, tmp_path / "small.onnx", rows=ROWS)
 
 
 def test_static_quantisation_without_rows_says_what_to_give(original, tmp_path):
