@@ -1,0 +1,210 @@
+"""Keeps many models under a budget of bytes: loaded when first asked for, least recently used out. Knows no
+Ray."""
+
+import asyncio
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Generic, Literal, TypeVar
+
+from raymlops.errors import NotFoundError, OverloadedError, ResourceError, unknown_name
+
+T = TypeVar("T")
+State = Literal["READY", "LOADING", "UNAVAILABLE", "UNLOADED"]
+
+
+@dataclasses.dataclass(slots=True)
+class _Entry(Generic[T]):
+    model: T
+    size: int
+    users: int
+
+
+@dataclasses.dataclass(slots=True)
+class _Loading(Generic[T]):
+    task: "asyncio.Task[_Entry[T]]"
+    waiting: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class CacheCount:
+    hits: int = 0
+    loads: int = 0
+    load_seconds: float = 0.0
+    evictions: int = 0
+    failures: int = 0
+
+
+class ModelCache(Generic[T]):
+    """Models by name, on one event loop. Different models load in parallel, each once however many ask for
+    it.
+
+    `sizes` are bytes by name and also what names there are; `load` runs in a thread; `close` frees a model.
+    A model in use is never evicted: whoever needs its room waits, at most `patience_s`.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], T],
+        sizes: Mapping[str, int],
+        budget: int,
+        *,
+        close: Callable[[T], None] | None = None,
+        threads: int = 2,
+        patience_s: float = 10.0,
+    ) -> None:
+        self._load = load
+        self._close = close
+        self.sizes = dict(sizes)
+        self.budget = budget
+        self.held = 0
+        """Bytes of models that are loaded or loading."""
+        self.count = CacheCount()
+        self._patience_s = patience_s
+        self._threads = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="load")
+        self._entries: collections.OrderedDict[str, _Entry[T]] = collections.OrderedDict()
+        self._loading: dict[str, _Loading[T]] = {}
+        self._unloaded: set[str] = set()
+        self._room: collections.deque[asyncio.Future[None]] = collections.deque()
+
+    def state(self, name: str) -> State:
+        """UNAVAILABLE models are loaded by the next request; UNLOADED ones only by `load`."""
+        if name in self._entries:
+            return "READY"
+        if name in self._loading:
+            return "LOADING"
+        return "UNLOADED" if name in self._unloaded else "UNAVAILABLE"
+
+    @contextlib.asynccontextmanager
+    async def use(self, name: str) -> AsyncIterator[T]:
+        """The model, kept in memory until the block ends."""
+        model = await self.acquire(name)
+        try:
+            yield model
+        finally:
+            self.release(name)
+
+    async def acquire(self, name: str) -> T:
+        """As `use`, for callers that call `release` themselves.
+
+        Raises NotFoundError, ResourceError for a model above the whole budget, OverloadedError when all
+        that is
+        loaded stays in use, and whatever loading raises.
+        """
+        entry = self._entries.get(name)
+        if entry is not None:
+            self._entries.move_to_end(name)
+            entry.users += 1
+            self.count.hits += 1
+            return entry.model
+        if name in self._unloaded:
+            raise NotFoundError(f"Model {name!r} is not loaded; POST /v2/repository/models/{name}/load")
+        return await self._wait_for(name)
+
+    def release(self, name: str) -> None:
+        entry = self._entries[name]
+        entry.users -= 1
+        if not entry.users:
+            if name in self._unloaded:
+                self._evict(name)
+            self._call_room()
+
+    async def load(self, name: str) -> None:
+        """Have a model in memory now, and open it to requests again. Raises as `acquire`."""
+        self._unloaded.discard(name)
+        await self.acquire(name)
+        self.release(name)
+
+    def unload(self, name: str) -> None:
+        """Close a model to requests; it leaves memory when the last request that uses it ends."""
+        if name not in self.sizes:
+            raise NotFoundError(unknown_name("model", name, self.sizes))
+        self._unloaded.add(name)
+        entry = self._entries.get(name)
+        if entry is not None and not entry.users:
+            self._evict(name)
+            self._call_room()
+
+    async def _wait_for(self, name: str) -> T:
+        if name not in self.sizes:
+            raise NotFoundError(unknown_name("model", name, self.sizes))
+        loading = self._loading.get(name)
+        if loading is None:
+            loading = self._loading[name] = _Loading(asyncio.ensure_future(self._bring(name)))
+        loading.waiting += 1
+        try:
+            entry = await asyncio.shield(loading.task)
+        except asyncio.CancelledError:
+            if loading.task.done() and not loading.task.cancelled() and not loading.task.exception():
+                self.release(name)  # it was counted as a user when the load ended
+            else:
+                loading.waiting -= 1
+            raise
+        return entry.model
+
+    async def _bring(self, name: str) -> _Entry[T]:
+        """Load a model and count all who wait as its users, so that nothing can evict it before they run."""
+        size = self.sizes[name]
+        try:
+            await self._make_room(name, size)
+            self.held += size
+            started = time.perf_counter()
+            try:
+                model = await asyncio.get_running_loop().run_in_executor(self._threads, self._load, name)
+            except BaseException:
+                self.held -= size
+                self.count.failures += 1
+                self._call_room()
+                raise
+            self.count.loads += 1
+            self.count.load_seconds += time.perf_counter() - started
+        except BaseException:
+            del self._loading[name]
+            raise
+        entry = _Entry(model, size, self._loading.pop(name).waiting)
+        self._entries[name] = entry
+        if not entry.users:
+            self._call_room()
+        return entry
+
+    async def _make_room(self, name: str, size: int) -> None:
+        if size > self.budget:
+            raise ResourceError(
+                f"Model {name!r} takes {size} bytes, over the whole budget of {self.budget}; raise it"
+            )
+        deadline = asyncio.get_running_loop().time() + self._patience_s
+        while self.held + size > self.budget:
+            victim = next((other for other, entry in self._entries.items() if not entry.users), None)
+            if victim is not None:
+                self._evict(victim)
+                continue
+            called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room.append(called)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await called
+            except TimeoutError:
+                raise OverloadedError(
+                    f"No room for model {name!r}: {self.held} of {self.budget} bytes are in use",
+                    retry_after=1.0,
+                ) from None
+            finally:
+                if called in self._room:
+                    self._room.remove(called)
+
+    def _evict(self, name: str) -> None:
+        entry = self._entries.pop(name)
+        self.held -= entry.size
+        self.count.evictions += 1
+        if self._close is not None:
+            self._close(entry.model)
+
+    def _call_room(self) -> None:
+        """Wake all who wait for room; each looks for itself."""
+        while self._room:
+            called = self._room.popleft()
+            if not called.done():
+                called.set_result(None)
