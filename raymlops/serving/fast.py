@@ -23,6 +23,12 @@ FAST: Mapping[str, str] = {
     "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
     # HAProxy learns of a change within 0.1 s; 30 s of waiting, the default, makes every update slow.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    # HAProxy sends a line for each request to a Python process that counts them; the data plane counts by itself.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # The same for HAProxy's own log, which nobody reads on that port: one line in a thousand.
+    "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 sample 1:1000",
+    # Ray runs workers at niceness 15, so that a replica yields to every other process of its machine.
+    "RAY_worker_niceness": "0",
     # Our middleware stands first in every replica, see serving/lane.py.
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raymlops.serving.lane:make_middlewares",
 }
