@@ -6,6 +6,31 @@ import pathlib
 from collections.abc import Mapping
 
 
+PROCESS_DEFAULTS = {
+    # Files of results that nobody reads: three writes a report.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's own tables; ours replaces them.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Ray warns, once a process, of accelerators that are hidden on purpose.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    # No pickle is ever loaded from a model's folder.
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # MLflow would wait minutes for a server that is gone; our journal tries again by itself.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+"""Settings of the libraries below us, with the reason beside each; what the environment already says wins."""
+
+
+def apply_process_defaults() -> None:
+    """Set them for this process and those it starts; call once in a command's entry."""
+    for name, value in PROCESS_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Where things are kept, read from the environment once a command."""

@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from raymlops.errors import RaymlopsError, unknown_name
+from raymlops.settings import apply_process_defaults
 
 VERBS = {
     "check": ("raymlops.cli.training", "Check a spec, and start nothing"),
@@ -67,6 +68,7 @@ def raymlops(debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 2 the caller can mend it, 1 it is our fault, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    apply_process_defaults()
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:

@@ -1,23 +1,23 @@
-"""Joins the cluster that the settings name, or starts one on this machine; sets what every driver of ours relies on."""
+"""Joins the cluster that the settings name, or starts one on this machine; sets what every driver of
+ours relies on."""
 
 import logging
-import os
 import warnings
 
 import ray
 
 from raymlops.data import sources
 from raymlops.errors import ResourceError
-from raymlops.settings import Settings
+from raymlops.settings import Settings, apply_process_defaults
 
 
 def join_cluster(settings: Settings) -> None:
     """Connect, once a process. Raises ResourceError when the address does not answer."""
     if not ray.is_initialized():
-        # Uploading the working directory is the submitter's decision; workers here import the same installation.
+        # Uploading the working directory is the submitter's decision; workers here import the same
+        # installation.
         options = {"logging_level": logging.ERROR, "log_to_driver": False}
-        # Ray warns of accelerators that are hidden on purpose, once a process.
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        apply_process_defaults()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -28,7 +28,8 @@ def join_cluster(settings: Settings) -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = settings.ray_address or "this machine"
             raise ResourceError(
-                f"No Ray cluster at {where}: {' '.join(str(error).split())[:200]}; check RAY_ADDRESS, or unset it to "
+                f"No Ray cluster at {where}: {' '.join(str(error).split())[:200]}; check "
+                "RAY_ADDRESS, or unset it to "
                 "start one here"
             ) from None
     sources.configure()

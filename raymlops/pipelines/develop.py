@@ -1,4 +1,5 @@
-"""The main job: prepare, search, export, prove, register. Each step is another module's; this is their order."""
+"""The main job: prepare, search, export, prove, register. Each step is another module's; this is their
+order."""
 
 import dataclasses
 import json
@@ -56,7 +57,8 @@ def develop_model(
     observers: Sequence[TrialObserver] = (),
     tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Search, export the winner, prove it, register it. Raises before the first trial for what cannot work."""
+    """Search, export the winner, prove it, register it. Raises before the first trial for what cannot
+    work."""
     clock = _Clock()
     client = store.connect(settings)
     join_cluster(settings)
@@ -108,7 +110,12 @@ class _Clock:
 
 
 def _start(
-    client: mlflow.MlflowClient, experiment: str, name: str, prepared: Prepared, settings: Settings, request: Request
+    client: mlflow.MlflowClient,
+    experiment: str,
+    name: str,
+    prepared: Prepared,
+    settings: Settings,
+    request: Request,
 ) -> str:
     spec = prepared.spec
     run = runs.start_run(

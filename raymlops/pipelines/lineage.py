@@ -1,4 +1,5 @@
-"""Where a model comes from: who, when, which code, which environment. Reads git and the installed packages."""
+"""Where a model comes from: who, when, which code, which environment. Reads git and the installed
+packages."""
 
 import datetime
 import importlib.metadata
@@ -18,17 +19,28 @@ def git_commit(directory: pathlib.Path | None = None) -> str:
 
 
 def _git(*arguments: str, directory: pathlib.Path | None) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10, cwd=directory)
+    done = subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, check=True, timeout=10, cwd=directory
+    )
     return done.stdout.strip()
 
 
 def environment_lock() -> str:
     """Every installed package with its version, as pip's requirements; the interpreter in a comment."""
     versions = {
-        dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions() if dist.metadata["Name"]
+        dist.metadata["Name"]: dist.version
+        for dist in importlib.metadata.distributions()
+        if dist.metadata["Name"]
     }
-    lines = [f"{name}=={version}" for name, version in sorted(versions.items(), key=lambda item: item[0].lower())]
-    return "\n".join([f"# Python {platform.python_version()} on {platform.system()} {platform.machine()}", *lines]) + "\n"
+    lines = [
+        f"{name}=={version}" for name, version in sorted(versions.items(), key=lambda item: item[0].lower())
+    ]
+    return (
+        "\n".join(
+            [f"# Python {platform.python_version()} on {platform.system()} {platform.machine()}", *lines]
+        )
+        + "\n"
+    )
 
 
 def now() -> str:

@@ -51,14 +51,18 @@ def prepare(spec: ExperimentSpec, tell: Callable[[str], None] = lambda line: Non
         parts = {name: scan.select_split(dataset, scanned, spec.contract, name) for name in splits.SPLITS}
         measured = fitting.measure_columns(parts["train"], spec.features)
         features = fitting.fit_features(measured, spec.features, spec.contract)
-        network_of(spec.network, packing_of(features), features.target)  # a wrong option fails here, not in each trial
+        network_of(
+            spec.network, packing_of(features), features.target
+        )  # a wrong option fails here, not in each trial
         model = encoder.build_encoder(features).SerializeToString()
         packed = {
             name: pack_split(encode_rows(parts[name], features, model), spec.training.resident_bytes)
             for name in ("train", "validation")
         }
     profile = {name: value.to_json() for name, value in measured.items() if name != "types"}
-    return Prepared(spec, scanned, features, profile, model, packed["train"], packed["validation"], parts["test"])
+    return Prepared(
+        spec, scanned, features, profile, model, packed["train"], packed["validation"], parts["test"]
+    )
 
 
 def describe_source(spec: ExperimentSpec) -> str:
@@ -106,5 +110,3 @@ def encode_block(table: pa.Table, features: FittedFeatures, model: bytes) -> Bat
 def opened(model: bytes) -> Session:
     """A session of these bytes, kept for the next block of this process."""
     return open_session(model)
-
-

@@ -1,4 +1,5 @@
-"""Proves an exported model on the test split: parity with its network, metrics, and the profile of its predictions."""
+"""Proves an exported model on the test split: parity with its network, metrics, and the profile of its
+predictions."""
 
 import dataclasses
 from typing import Any
@@ -33,7 +34,12 @@ def prove_model(model: bytes, network: torch.nn.Module, prepared: Prepared) -> P
     found = parity.Parity()
     labels, scores, example = [], [], None
     blocks = scan.fold(
-        prepared.test, _prove_block, model=model, encoder=prepared.encoder, network=network, features=prepared.features
+        prepared.test,
+        _prove_block,
+        model=model,
+        encoder=prepared.encoder,
+        network=network,
+        features=prepared.features,
     )
     for block_parity, block_labels, block_scores, block_example in blocks:
         found = found.merge(block_parity)

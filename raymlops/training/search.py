@@ -1,4 +1,5 @@
-"""The search: Ray Tune over trainings, each trial told to observers as it goes. Exports and registers nothing."""
+"""The search: Ray Tune over trainings, each trial told to observers as it goes. Exports and registers
+nothing."""
 
 import dataclasses
 import logging
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 import optuna
 import ray
+import ray.train.torch
 from ray import train, tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
@@ -65,8 +67,6 @@ def run_search(
 ) -> SearchResult:
     """Run the trials of a spec. Raises when none finished, with the cause of the last failure."""
     spec = job.spec
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # files that nobody reads: three writes a report
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", module=r"ray\.tune")
@@ -104,7 +104,8 @@ def run_search(
     finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
     if not finished:
         raise RaymlopsError(
-            f"None of {len(trials)} trials finished; the last error: {trials[-1].error if trials else 'none ran'}"
+            f"None of {len(trials)} trials finished; the last error: "
+            f"{trials[-1].error if trials else 'none ran'}"
         )
     sign = 1 if mode == "max" else -1
     finished.sort(key=lambda trial: -sign * trial.learned[f"best_{metric}"])
@@ -149,8 +150,8 @@ def _run_trial(config: Parameters, job: Job, name: str) -> None:
 def _resources(spec: ExperimentSpec) -> Any:
     if spec.training.workers == 1:
         return {"CPU": spec.training.cpus_per_worker, "GPU": int(spec.training.use_gpu)}
-    # The trial only steers; its workers are placed by the trainer. Its share keeps trials from starting that could
-    # not get their workers.
+    # The trial only steers; its workers are placed by the trainer. Its share keeps trials from starting that
+    # could not get their workers.
     return {"CPU": 0}
 
 
@@ -201,7 +202,9 @@ class _Notify(tune.Callback):
         self._observers = observers
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_observers": ()}  # Tune pickles its callbacks with the search's state; observers hold connections
+        return {
+            "_observers": ()
+        }  # Tune pickles its callbacks with the search's state; observers hold connections
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         for observer in self._observers:
@@ -272,5 +275,6 @@ def _require_writable(storage_path: str) -> None:
         probe.unlink()
     except OSError as error:
         raise StorageError(
-            f"Cannot write to the storage path {storage_path!r}: {error.strerror}; set RAYMLOPS_STORAGE to a folder you own"
+            f"Cannot write to the storage path {storage_path!r}: {error.strerror}; set "
+            "RAYMLOPS_STORAGE to a folder you own"
         ) from None

@@ -1,0 +1,88 @@
+"""predict."""
+
+import pathlib
+
+import click
+
+from raymlops.settings import Settings
+
+_ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@click.option("--output", required=True, type=click.Path(), help="A new folder, for Parquet files.")
+@click.option("--reader", help="A ray.data reader; default by the file's ending, or the reader of --spec.")
+@click.option(
+    "--keep", multiple=True, metavar="COLUMN", help="Columns to keep beside the answers; default all."
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes that infer; default as many as the cluster holds."
+)
+@click.option(
+    "--batch-rows", type=click.IntRange(1), default=8192, show_default=True, help="Rows a session.run."
+)
+@click.option("--quiet", is_flag=True, help="Only the result and errors.")
+def predict(
+    model: str,
+    data: str,
+    output: str,
+    reader: str | None,
+    keep: tuple[str, ...],
+    workers: int | None,
+    batch_rows: int,
+    quiet: bool,
+) -> None:
+    """Score DATA with MODEL into Parquet files.
+
+    MODEL is models:/NAME@ALIAS, models:/NAME/3 or an ONNX file. DATA is a file, a folder or a URL, or a spec (.yaml),
+    whose dataset is then read with its joins and derived columns.
+
+    \b
+    raymlops predict models:/flights@champion jobs/specs/flights.yaml --output scores/
+    raymlops predict model.onnx new.parquet --output scores/ --keep id
+    """
+    from raymlops.pipelines.cluster import join_cluster
+    from raymlops.pipelines.predict import Scoring, predict_files
+    from raymlops.specs.dataset import DatasetSpec
+
+    settings = Settings.from_env()
+    content = read_model(model, settings)
+    table = DatasetSpec(reader=reader or _guess_reader(data), path=data)
+    if data.endswith((".yaml", ".yml")):
+        from raymlops.cli.training import read_spec
+
+        table = read_spec(data).dataset
+    join_cluster(settings)
+    scoring = Scoring(keep=keep or None, workers=workers or (1, 1024), batch_rows=batch_rows)
+    rows = predict_files(
+        table,
+        content,
+        output,
+        scoring,
+        tell=(lambda line: None) if quiet else lambda line: click.echo(line, err=True),
+    )
+    click.echo(f"Wrote {rows:,} rows to {output}" if rows >= 0 else f"Wrote {output}")
+
+
+def read_model(model: str, settings: Settings) -> bytes:
+    """The bytes of a version's or a file's ONNX graph."""
+    from raymlops.errors import NotFoundError
+
+    if model.startswith("models:/"):
+        from raymlops.tracking import registry
+
+        return registry.resolve(model, settings).file.read_bytes()
+    path = pathlib.Path(model)
+    file = path / "model.onnx" if path.is_dir() else path
+    if not file.is_file():
+        raise NotFoundError(
+            f"No model {model!r}; give an ONNX file, models:/NAME@ALIAS or models:/NAME/VERSION"
+        )
+    return file.read_bytes()
+
+
+def _guess_reader(data: str) -> str:
+    name = data.lower().removesuffix(".gz")
+    return next((reader for ending, reader in _ENDINGS.items() if name.endswith(ending)), "parquet")

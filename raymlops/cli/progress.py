@@ -1,0 +1,122 @@
+"""What a person sees of a search: stage lines, then one table and a bar; plain lines where there is no terminal."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from raymlops import metrics
+from raymlops.training.search import SearchResult
+
+_ROWS = 12  # trials shown at a time; a table longer than the screen flickers
+
+
+class SearchProgress:
+    """Observes trials and draws them. A context: the display ends with it."""
+
+    def __init__(self, trials: int, metric: str, *, quiet: bool = False) -> None:
+        self.console = Console(quiet=quiet, highlight=False)
+        self._metric = metric
+        self._shown: dict[str, dict[str, Any]] = {}
+        self._bar = Progress(
+            TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self.console
+        )
+        self._task = self._bar.add_task("trials", total=trials)
+        self._live: Live | None = None
+
+    def __enter__(self) -> "SearchProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def tell(self, line: str) -> None:
+        """One line about the stage that begins."""
+        stamp = time.strftime("%H:%M:%S")
+        self.console.print(f"[dim]{stamp}[/dim] {line}" if self.console.is_terminal else f"{stamp} {line}")
+
+    def trial_started(self, trial: str, parameters: Mapping[str, Any]) -> None:
+        self._shown.setdefault(trial, {"status": "running", "parameters": dict(parameters), "learned": {}})
+        self._draw()
+
+    def trial_reported(self, trial: str, learned: Mapping[str, float]) -> None:
+        self._shown[trial]["learned"] = dict(learned)
+        self._draw()
+
+    def trial_ended(self, trial: str, error: str | None) -> None:
+        shown = self._shown.setdefault(trial, {"status": "", "parameters": {}, "learned": {}})
+        shown["status"] = "failed" if error else "done"
+        self._bar.advance(self._task)
+        if not self.console.is_terminal:
+            count = sum(row["status"] in ("done", "failed") for row in self._shown.values())
+            score = shown["learned"].get(f"best_{self._metric}", float("nan"))
+            self.tell(
+                f"Trial {count} of {self._bar.tasks[0].total}: {trial} {shown['status']}, {self._metric} {score:.4f}"
+            )
+        if error:
+            self.tell(f"Trial {trial} failed: {error}")
+        self._draw()
+
+    def _draw(self) -> None:
+        if not self.console.is_terminal or self.console.quiet:
+            return
+        if self._live is None:
+            self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
+        self._live.update(Group(self._table(), self._bar))
+
+    def _table(self) -> Table:
+        rows = sorted(self._shown.items(), key=lambda item: item[1]["status"] != "running")[:_ROWS]
+        return to_table(
+            [(trial, row["status"], row["parameters"], row["learned"]) for trial, row in rows], self._metric
+        )
+
+
+def to_table(rows: list[tuple[str, str, Mapping[str, Any], Mapping[str, float]]], metric: str) -> Table:
+    """Trials with their parameters and what they reached."""
+    names = list(dict.fromkeys(name for row in rows for name in row[2]))
+    table = Table(box=None, pad_edge=False)
+    for heading in ("trial", "", "epoch", f"best {metric}", *(name.split(".")[-1] for name in names)):
+        table.add_column(heading, justify="left" if heading in ("trial", "") else "right")
+    for trial, status, parameters, learned in rows:
+        score = learned.get(f"best_{metric}")
+        table.add_row(
+            trial,
+            status,
+            str(int(learned["epoch"])) if "epoch" in learned else "",
+            "" if score is None else f"{score:.4f}",
+            *(_show(parameters.get(name)) for name in names),
+        )
+    return table
+
+
+def result_table(found: SearchResult) -> Table:
+    """The trials of a finished search, the best first."""
+    rows = [
+        (
+            trial.name,
+            "failed" if trial.error else ("best" if index == 0 else ""),
+            trial.parameters,
+            trial.learned,
+        )
+        for index, trial in enumerate(found.trials)
+    ]
+    return to_table(rows, found.metric)
+
+
+def metric_lines(values: Mapping[str, float]) -> list[str]:
+    """`roc_auc 0.7012 (higher is better)`, a line a metric."""
+    width = max(len(name) for name in values)
+    return [
+        f"  {name:<{width}}  {value:.4f}  ({'lower' if name in metrics.FALLING else 'higher'} is better)"
+        for name, value in values.items()
+    ]
+
+
+def _show(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)

@@ -1,0 +1,42 @@
+"""register and promote."""
+
+import pathlib
+
+import click
+
+from raymlops.settings import Settings
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option("--name", required=True, help="Name of the registered model.")
+@click.option("--why", required=True, help="Why it is registered; recorded with the version.")
+def register(file: str, name: str, why: str) -> None:
+    """Register an ONNX FILE of any origin as a model version.
+
+    \b
+    raymlops register model.onnx --name fraud --why "from the research team"
+    """
+    from raymlops.pipelines.register import register_file
+
+    version, digest = register_file(pathlib.Path(file), name, why, Settings.from_env())
+    click.echo(f"Registered models:/{name}/{version} (sha256 {digest[:12]})")
+    click.echo(f"Next: raymlops promote {name} {version} --why ...")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("version")
+@click.option("--alias", default="champion", show_default=True, help="The alias to move.")
+@click.option("--why", required=True, help="Why it is moved; recorded.")
+def promote(name: str, version: str, alias: str, why: str) -> None:
+    """Point an alias of model NAME at VERSION.
+
+    \b
+    raymlops promote flights 3 --why "gate passed, agreed with operations"
+    """
+    from raymlops.pipelines.register import promote_version
+
+    before = promote_version(name, version, alias, why, Settings.from_env())
+    moved = f"from version {before} " if before and before != version else ""
+    click.echo(f"models:/{name}@{alias} moved {moved}to version {version}")

@@ -1,0 +1,154 @@
+"""check, schema, train and search."""
+
+import json
+import pathlib
+from typing import Any
+
+import click
+
+from raymlops.settings import Settings
+from raymlops.specs.document import read_document
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.training import DEFAULT_METRIC
+
+_OVERRIDES = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a value of the spec: --set search.trials=20",
+)
+
+
+@click.command()
+@click.argument("spec", type=click.Path())
+@_OVERRIDES
+def check(spec: str, overrides: tuple[str, ...]) -> None:
+    """Check SPEC and start nothing: unknown keys, wrong types, impossible values, networks that cannot be had.
+
+    \b
+    raymlops check jobs/specs/flights.yaml
+    """
+    found = read_spec(spec, overrides)
+    inputs = len(found.features.by_column())
+    click.echo(
+        f"{spec} is right: model {found.name!r}, {inputs} features -> {found.features.target.column}, network "
+        f"{found.network.name}, {found.search.trials} trials by {found.search.algorithm}"
+    )
+
+
+def read_spec(path: str, overrides: tuple[str, ...] = ()) -> ExperimentSpec:
+    """The spec of a file, with what can be checked without data or a cluster."""
+    from raymlops.specs.experiment import space_key
+    from raymlops.training import networks
+
+    spec = read_document(path, ExperimentSpec, overrides)
+    options = {space_key(key)[1]: None for key in spec.search.space if space_key(key)[0] == "network.options"}
+    networks.check_options(spec.network.name, {**options, **spec.network.options})
+    return spec
+
+
+@click.command()
+@click.option("--output", type=click.Path(dir_okay=False), help="Write to this file instead of the screen.")
+def schema(output: str | None) -> None:
+    """Print the JSON schema of specs.
+
+    Editors use it to complete and check: put `# yaml-language-server: $schema=raymlops.schema.json` atop a spec.
+    """
+    text = json.dumps(ExperimentSpec.model_json_schema(), indent=1)
+    if output:
+        pathlib.Path(output).write_text(text + "\n", encoding="utf-8")
+        click.echo(f"Wrote {output}")
+    else:
+        click.echo(text)
+
+
+def _running(command: Any) -> Any:
+    """The options that train and search share."""
+    for option in (
+        click.argument("spec", type=click.Path()),
+        _OVERRIDES,
+        click.option("--why", default="", help="Why this is run; recorded with the model version."),
+        click.option("--name", help="Name of the run; default the model's name and the time."),
+        click.option("--quiet", is_flag=True, help="Only the result and errors: for jobs."),
+        click.option(
+            "--no-register", is_flag=True, help="Keep the model as a file, and register no version."
+        ),
+        click.option("--autoscaling", is_flag=True, help="Trust that the cluster grows to the demand."),
+    )[::-1]:
+        command = option(command)
+    return command
+
+
+@click.command()
+@_running
+def search(**options: Any) -> None:
+    """Search for the best model of SPEC, export it to one ONNX file, prove it, and register it.
+
+    Reads the dataset once, runs the trials on the Ray cluster (RAY_ADDRESS, or one started here), logs each to
+    MLflow, and registers the winner; the first version of a model becomes its champion, later ones challengers.
+
+    \b
+    raymlops search jobs/specs/flights.yaml
+    raymlops search jobs/specs/flights.yaml --set search.trials=40 --why "weekly retrain"
+    """
+    _develop(read_spec(options.pop("spec"), options.pop("overrides")), **options)
+
+
+@click.command()
+@_running
+def train(**options: Any) -> None:
+    """Train one model with the values of SPEC as they stand, without a search; export and register it.
+
+    \b
+    raymlops train jobs/specs/digits.yaml --set training.lr=0.002
+    """
+    spec = read_spec(options.pop("spec"), options.pop("overrides"))
+    single = spec.search.model_copy(
+        update={"algorithm": "random", "scheduler": "none", "trials": 1, "space": {}}
+    )
+    _develop(spec.model_copy(update={"search": single}), **options)
+
+
+def _develop(
+    spec: ExperimentSpec, *, why: str, name: str | None, quiet: bool, no_register: bool, autoscaling: bool
+) -> None:
+    from raymlops.cli.progress import SearchProgress
+    from raymlops.pipelines.develop import Request, develop_model
+
+    settings = Settings.from_env()
+    task = spec.features.target.task
+    metric = spec.training.metric or DEFAULT_METRIC.get(task, "roc_auc")
+    request = Request(why=why, name=name, autoscaling=autoscaling, register=not no_register)
+    with SearchProgress(spec.search.trials, metric, quiet=quiet) as progress:
+        outcome = develop_model(spec, settings, request, observers=[progress], tell=progress.tell)
+    _summarise(spec, settings, outcome)
+
+
+def _summarise(spec: ExperimentSpec, settings: Settings, outcome: Any) -> None:
+    from rich.console import Console
+
+    from raymlops.cli.progress import metric_lines, result_table
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print()
+    console.print(result_table(outcome.search))
+    rows = outcome.proof.parity.rows
+    console.print(f"\nTest split ({rows:,} rows):")
+    for line in metric_lines(outcome.proof.metrics):
+        console.print(line)
+    found = outcome.proof.parity
+    console.print(
+        f"  ONNX against the network: largest difference {found.difference:.1e}, {found.flipped} labels flipped"
+    )
+    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in outcome.seconds.items())
+    console.print(f"\nTime       {spent}")
+    console.print(f"Model      {outcome.model}  (sha256 {outcome.digest[:12]})")
+    if outcome.version:
+        console.print(f"Version    models:/{spec.name}/{outcome.version}  (@{outcome.alias})")
+    console.print(f"Run        {outcome.run} in experiment {spec.name!r}")
+    console.print(f"MLflow UI  mlflow ui --backend-store-uri {settings.tracking_uri}")
+    if outcome.version:
+        console.print(
+            f"Next       raymlops predict models:/{spec.name}/{outcome.version} DATA --output scores/"
+        )

@@ -1,0 +1,16 @@
+"""Real tables that come inside installed packages and have no file a reader could take."""
+
+import ray.data
+
+from raymlops.errors import NotFoundError
+
+
+def read_digits() -> ray.data.Dataset:
+    """scikit-learn's handwritten digits: `image` (8, 8) of 0 to 16, and `digit`."""
+    try:
+        from sklearn import datasets
+    except ImportError:
+        raise NotFoundError("The digits come with scikit-learn; install it: pip install 'raymlops[examples]'") from None
+    found = datasets.load_digits()
+    rows = zip(found.images.astype("float32"), found.target.tolist(), strict=True)
+    return ray.data.from_items([{"image": image, "digit": digit} for image, digit in rows], override_num_blocks=4)

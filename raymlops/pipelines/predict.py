@@ -1,0 +1,134 @@
+"""Scores a dataset with a model: Ray Data reads and writes, actors with a session infer. One pass, flat
+memory."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from raymlops.data import sources
+from raymlops.errors import DataError, StorageError
+from raymlops.features import FittedColumn, column_to_tensor
+from raymlops.models.session import Session, SessionOptions, open_session
+from raymlops.specs.dataset import DatasetSpec
+from raymlops.tensors import Batch, TensorSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How to score: columns to keep beside the answers, workers, and rows a `session.run`."""
+
+    keep: tuple[str, ...] | None = None
+    workers: int | tuple[int, int] = (1, 1024)
+    cpus_per_worker: float = 1
+    batch_rows: int = 8192
+
+
+class OnnxScorer:
+    """A worker: one session, called with arrow blocks."""
+
+    def __init__(self, model: bytes, keep: tuple[str, ...] | None, threads: int, batch_rows: int) -> None:
+        self._session = open_session(model, SessionOptions(threads=threads))
+        self._columns = columns_of(self._session)
+        self._keep = keep
+        self._batch_rows = batch_rows
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if table.num_columns == 0:
+            return table
+        parts = [
+            self._score(table.slice(start, self._batch_rows))
+            for start in range(0, table.num_rows, self._batch_rows)
+        ]
+        kept = table if self._keep is None else table.select(list(self._keep))
+        answers = pa.concat_tables(parts) if parts else pa.table({})
+        for name in answers.column_names:
+            if name in kept.column_names:
+                kept = kept.drop_columns([name])
+            kept = kept.append_column(name, answers[name])
+        return kept
+
+    def _score(self, table: pa.Table) -> pa.Table:
+        batch: Batch = {column.name: column_to_tensor(table, column) for column in self._columns}
+        return pa.table({name: _to_arrow(values) for name, values in self._session.infer(batch).items()})
+
+
+def columns_of(session: Session) -> tuple[FittedColumn, ...]:
+    """The raw columns that a model takes: from its contract, or, for a file of another origin, from its
+    inputs."""
+    contract = {column["name"]: column for column in session.contract.get("columns", [])}
+    return tuple(_column_of(spec, contract.get(spec.name, {})) for spec in session.signature.inputs)
+
+
+def _column_of(spec: TensorSpec, said: dict[str, Any]) -> FittedColumn:
+    guessed: Any = {"BYTES": "string", "BOOL": "boolean", "INT64": "integer", "FP64": "integer"}.get(
+        spec.datatype, "number"
+    )
+    kind: Any = said.get("kind", guessed if len(spec.shape) == 1 else "image")
+    nullable = spec.datatype not in ("INT64", "BOOL") or kind == "timestamp"
+    return FittedColumn(spec.name, "number", kind, nullable=nullable, shape=spec.shape[1:])
+
+
+def _to_arrow(values: np.ndarray[Any, Any]) -> pa.Array:
+    if values.ndim == 1:
+        return pa.array(values)
+    flat = pa.array(np.ascontiguousarray(values).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
+
+
+def predict_dataset(
+    dataset: ray.data.Dataset, model: bytes, scoring: Scoring = Scoring()
+) -> ray.data.Dataset:
+    """The dataset's rows with the model's answers as columns; lazy, in order."""
+    names = dataset.schema(fetch_if_missing=True)
+    session = open_session(model)
+    missing = [
+        column.name for column in columns_of(session) if names is not None and column.name not in names.names
+    ]
+    if missing:
+        raise DataError(
+            f"The data has no column {', '.join(repr(name) for name in missing)}, which the model takes; "
+            f"it has {', '.join(names.names[:30])}"
+        )
+    low, high = (scoring.workers, scoring.workers) if isinstance(scoring.workers, int) else scoring.workers
+    return dataset.map_batches(
+        OnnxScorer,
+        fn_constructor_args=(model, scoring.keep, max(1, int(scoring.cpus_per_worker)), scoring.batch_rows),
+        batch_format="pyarrow",
+        batch_size=None,
+        zero_copy_batch=True,
+        num_cpus=scoring.cpus_per_worker,
+        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
+    )
+
+
+def predict_files(
+    data: DatasetSpec,
+    model: bytes,
+    output: str,
+    scoring: Scoring = Scoring(),
+    tell: Callable[[str], None] = lambda line: None,
+) -> int:
+    """Score a table into Parquet files under `output`. Gives the number of rows.
+
+    Raises StorageError when the folder already holds Parquet files, so that nothing is mixed or lost.
+    """
+    folder = pathlib.Path(output)
+    if "://" not in output and folder.is_file():
+        raise StorageError(f"Cannot write into {output!r}: it is a file; give a folder that is new or empty")
+    if "://" not in output and any(folder.glob("*.parquet")):
+        raise StorageError(f"{output!r} already holds Parquet files; give another folder, or remove them")
+    with sources.reading(data):
+        scored = predict_dataset(sources.read_dataset(data), model, scoring)
+        tell(f"Scoring into {output}")
+        counter = scored.write_parquet(output)
+    del counter
+    if "://" in output:
+        return -1
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))

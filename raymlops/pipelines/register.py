@@ -1,0 +1,53 @@
+"""Registers ONNX files of any origin and moves aliases, with who, why and when."""
+
+import pathlib
+
+from raymlops.errors import NotFoundError
+from raymlops.models.session import open_session
+from raymlops.pipelines import lineage
+from raymlops.settings import Settings
+from raymlops.tracking import registry, runs, store
+
+
+def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -> tuple[str, str]:
+    """Register a file that ONNX Runtime can load. Gives the version and the sha256."""
+    if not file.is_file():
+        raise NotFoundError(f"No ONNX file {str(file)!r}")
+    content = file.read_bytes()
+    signature = open_session(content).signature
+    client = store.connect(settings)
+    experiment = store.ensure_experiment(client, name, settings)
+    stamp = lineage.now()
+    run = runs.start_run(
+        client,
+        experiment.experiment_id,
+        search=f"{name}-registered-{stamp}",
+        tags={"raymlops.why": why, "mlflow.user": settings.user},
+        parameters={"file": file.name},
+    )
+    version, digest = registry.register_version(
+        client,
+        name=name,
+        run=run,
+        model=content,
+        signature=signature,
+        example=None,
+        tags={
+            "raymlops.who": settings.user,
+            "raymlops.why": why,
+            "raymlops.when": stamp,
+            "raymlops.source": file.name,
+        },
+        files={},
+    )
+    runs.finish_run(client, run, metrics={}, tags={})
+    return version, digest
+
+
+def promote_version(name: str, version: str, alias: str, why: str, settings: Settings) -> str | None:
+    """Move an alias to a version that exists. Gives the version it named before."""
+    client = store.connect(settings)
+    found = registry.find_version(client, f"models:/{name}/{version}")
+    before = registry.set_alias(client, name, alias, str(found.version))
+    client.set_model_version_tag(name, str(found.version), f"raymlops.{alias}.why", why)
+    return before
