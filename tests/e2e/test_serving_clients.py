@@ -1,0 +1,205 @@
+"""Stock clients against `raymlops serve`: Triton's over HTTP and gRPC, MLflow's shapes, keys that change meanwhile."""
+
+import json
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
+
+from raymlops.serving.keys import make_key, write_keys
+from tests import toy_models
+from tests.serving_process import Served, serve_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+MODELS = ("adder", "echo", "flights", "doubler")
+TOKENS: dict[str, str] = {}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("serving")
+    keys = []
+    for name, role in (("app", "infer"), ("ops", "admin")):
+        TOKENS[name], key = make_key(name, role)
+        keys.append(key)
+    write_keys(folder / "keys.yaml", keys)
+    models = {
+        name: {"source": str(toy_models.save(getattr(toy_models, name)(), folder / f"{name}.onnx"))}
+        for name in MODELS
+    }
+    spec: dict[str, Any] = {"models": models, "grpc_port": 1, "cpus": 0.2, "keys": str(folder / "keys.yaml")}
+    yield from serve_for(folder, spec)
+
+
+@pytest.fixture(scope="module")
+def http(served: Served) -> Iterator[Any]:
+    client = tritonclient.http.InferenceServerClient(f"127.0.0.1:{served.port}")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def grpc(served: Served) -> Iterator[Any]:
+    client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{served.grpc_port}")
+    yield client
+    client.close()
+
+
+def auth(name: str = "app") -> dict[str, str]:
+    return {"Authorization": f"Bearer {TOKENS[name]}"}
+
+
+def adder_inputs(module: Any, **options: Any) -> tuple[list[Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    a, b = np.arange(32, dtype=np.int32).reshape(2, 16), np.full((2, 16), 3, np.int32)
+    inputs = []
+    for name, array in (("INPUT0", a), ("INPUT1", b)):
+        tensor = module.InferInput(name, [2, 16], "INT32")
+        tensor.set_data_from_numpy(array, **options)
+        inputs.append(tensor)
+    return inputs, a, b
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_tritons_http_client_adds_numbers(http: Any, binary_in: bool, binary_out: bool) -> None:
+    inputs, a, b = adder_inputs(tritonclient.http, binary_data=binary_in)
+    outputs = [
+        tritonclient.http.InferRequestedOutput(name, binary_data=binary_out)
+        for name in ("OUTPUT0", "OUTPUT1")
+    ]
+    result = http.infer("adder", inputs, outputs=outputs, request_id="77", headers=auth())
+    np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), a + b)
+    np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), a - b)
+    assert result.get_response()["id"] == "77"
+
+
+def test_tritons_http_client_compresses(http: Any) -> None:
+    inputs, a, b = adder_inputs(tritonclient.http)
+    for algorithm in ("gzip", "deflate"):
+        result = http.infer("adder", inputs, request_compression_algorithm=algorithm, headers=auth())
+        np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), a + b)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_tritons_http_client_sends_strings(http: Any, binary: bool) -> None:
+    words = np.array(["a", "Zürich", ""], dtype=object)
+    tensor = tritonclient.http.InferInput("text", [3], "BYTES")
+    tensor.set_data_from_numpy(words, binary_data=binary)
+    result = http.infer("echo", [tensor], headers=auth())
+    got = [v.decode() if isinstance(v, bytes) else v for v in result.as_numpy("same")]
+    assert got == list(words)
+
+
+def test_tritons_http_client_reads_metadata(http: Any) -> None:
+    assert http.is_server_live()
+    assert http.is_server_ready()
+    assert http.is_model_ready("adder", headers=auth())
+    assert http.get_server_metadata(headers=auth())["name"] == "raymlops"
+    assert http.get_model_metadata("adder", headers=auth())["inputs"][0]["datatype"] == "INT32"
+    assert {e["name"] for e in http.get_model_repository_index(headers=auth())} == set(MODELS)
+    assert http.get_inference_statistics("adder", headers=auth())["model_stats"][0]["name"] == "adder"
+
+
+def test_tritons_grpc_client_adds_numbers(grpc: Any) -> None:
+    inputs, a, b = adder_inputs(tritonclient.grpc)
+    outputs = [tritonclient.grpc.InferRequestedOutput("OUTPUT1")]
+    headers = {"authorization": f"Bearer {TOKENS['app']}"}
+    result = grpc.infer("adder", inputs, outputs=outputs, request_id="9", headers=headers)
+    np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), a - b)
+    assert result.as_numpy("OUTPUT0") is None
+    assert result.get_response().id == "9"
+
+
+def test_tritons_grpc_client_sends_strings_and_reads_metadata(grpc: Any) -> None:
+    headers = {"authorization": f"Bearer {TOKENS['app']}"}
+    words = np.array([b"a", "Zürich".encode(), b""], dtype=object)
+    tensor = tritonclient.grpc.InferInput("text", [3], "BYTES")
+    tensor.set_data_from_numpy(words)
+    assert list(grpc.infer("echo", [tensor], headers=headers).as_numpy("same")) == list(words)
+    assert grpc.is_server_live()
+    assert grpc.is_server_ready()
+    assert grpc.is_model_ready("adder", headers=headers)
+    assert grpc.get_model_metadata("adder", headers=headers).outputs[0].name == "OUTPUT0"
+    assert len(grpc.get_model_repository_index(headers=headers).models) == len(MODELS)
+    assert grpc.get_inference_statistics("echo", headers=headers).model_stats[0].inference_count >= 3
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "status"),
+    [
+        ("adder", None, "UNAUTHENTICATED"),
+        ("ader", "app", "NOT_FOUND"),
+        ("doubler", "app", "INVALID_ARGUMENT"),
+    ],
+)
+def test_grpc_failures_have_their_codes(grpc: Any, model: str, key: str | None, status: str) -> None:
+    inputs, _, _ = adder_inputs(tritonclient.grpc)
+    headers = {"authorization": f"Bearer {TOKENS[key]}"} if key else {}
+    with pytest.raises(InferenceServerException) as failure:
+        grpc.infer(model, inputs, headers=headers)
+    assert status in failure.value.status()
+    assert len(failure.value.message()) > 10
+
+
+ROW = {"distance": None, "carrier": "UA", "departure": "2013-07-01T12:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_records": [ROW]},
+        {"dataframe_split": {"columns": list(ROW), "data": [list(ROW.values())]}},
+        {"instances": [ROW]},
+        {"inputs": {name: [value] for name, value in ROW.items()}},
+        "distance,carrier,departure\n,UA,2013-07-01T12:00:00Z\n",
+    ],
+)
+def test_mlflows_shapes_are_answered(served: Served, body: Any) -> None:
+    content = body if isinstance(body, str) else json.dumps(body)
+    kind = "text/csv" if isinstance(body, str) else "application/json"
+    response = httpx.post(
+        f"{served.url}/invocations/flights", content=content, headers={"Content-Type": kind, **auth()}
+    )
+    assert response.json()["predictions"][0]["label"] == "late", response.text
+    assert response.headers["x-model-version"] == "flights/1"
+
+
+def test_keys_are_replaced_without_a_restart(served: Served) -> None:
+    path: pathlib.Path = served.folder / "keys.yaml"
+    before = path.read_bytes()
+    token, key = make_key("new", "infer")
+    write_keys(path, [key])
+
+    def status(value: str) -> int:
+        return httpx.get(f"{served.url}/v2", headers={"X-API-Key": value}).status_code
+
+    ends = time.monotonic() + 30
+    while status(token) != 200 and time.monotonic() < ends:
+        time.sleep(0.2)
+    assert status(token) == 200
+    assert status(TOKENS["app"]) == 401
+    path.write_bytes(before)
+    while status(TOKENS["app"]) != 200 and time.monotonic() < ends:
+        time.sleep(0.2)
+    assert status(TOKENS["app"]) == 200
+
+
+def test_a_replica_lives_through_nonsense(served: Served) -> None:
+    url = f"{served.url}/v2/models/doubler/infer"
+    for body in (b"", b"{" * 100_000, b"\xff" * 1000, b"[" * 500_000, b"null", b'{"inputs":[1]}'):
+        assert httpx.post(url, content=body, headers=auth()).status_code == 400
+    assert httpx.get(f"{served.url}/v2/health/ready").status_code == 200
+
+
+def test_prometheus_names_are_tritons(served: Served) -> None:
+    text = httpx.get(f"{served.url}/metrics", headers=auth("ops")).text
+    assert 'nv_inference_request_success{model="adder",version="1"}' in text
+    assert httpx.get(f"{served.url}/metrics", headers=auth()).status_code == 403

@@ -1,0 +1,86 @@
+"""Starts `raymlops serve` or `deploy` as a user does, in processes of their own, and stops them again."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+READY = "Documentation and examples"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Served:
+    """A running `raymlops serve`; `url` is its address. Its output gathers in `lines`."""
+
+    def __init__(
+        self, folder: pathlib.Path, spec: dict[str, Any], *options: str, seconds: float = 150
+    ) -> None:
+        self.port, self.grpc_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        path = folder / "serving.yaml"
+        ports = {"port": self.port} | ({"grpc_port": self.grpc_port} if spec.get("grpc_port") else {})
+        path.write_text(yaml.safe_dump({**spec, **ports}))
+        environment = {
+            **os.environ,
+            "RAYMLOPS_HOME": str(folder / "home"),
+            # Two clusters on one machine must not meet on HAProxy's own ports.
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+            "RAY_TMPDIR": "/tmp",
+        }
+        command = [sys.executable, "-m", "raymlops", "--debug", "serve", str(path), *options]
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self._wait(seconds)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    def _wait(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while not any(READY in line for line in self.lines):
+            if self.process.poll() is not None or time.monotonic() > ends:
+                raise RuntimeError("serving did not start:\n" + "".join(self.lines[-40:]))
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def serve_for(folder: pathlib.Path, spec: dict[str, Any], *options: str) -> Iterator[Served]:
+    """A fixture's body."""
+    served = Served(folder, spec, *options)
+    yield served
+    served.stop()
