@@ -124,8 +124,8 @@ def _check_range(model: onnx.ModelProto, learned: Sequence[onnx.NodeProto], rows
             )
             if reach > LARGEST:
                 raise ArtifactError(
-                    f"Tensor {name!r} reaches {reach:.3g}, and FP16 ends at {LARGEST:.0f}; keep the original, "
-                    "or scale the layer before it"
+                    f"Tensor {name!r} reaches {reach:.3g}, and FP16 ends at {LARGEST:.0f}; "
+                    "keep the original, or scale the layer before it"
                 )
 
 
