@@ -1,4 +1,5 @@
-"""Fitted features: what training learned about each input column and the target. Frozen values with a JSON form.
+"""Fitted features: what training learned about each input column and the target. Frozen values with a
+JSON form.
 
 The encoder graph, the model's contract and every reader of raw rows are made from these.
 """
@@ -19,7 +20,8 @@ MISSING_INSTANT = np.iinfo(np.int64).min
 
 @dataclasses.dataclass(frozen=True)
 class FittedColumn:
-    """One raw input column and how the encoder treats it; fields that a kind does not use keep their defaults."""
+    """One raw input column and how the encoder treats it; fields that a kind does not use keep their
+    defaults."""
 
     name: str
     kind: Literal["number", "category", "timestamp", "image"]
@@ -55,12 +57,16 @@ class FittedColumn:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "FittedColumn":
-        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+        fields: dict[str, Any] = {
+            key: tuple(item) if isinstance(item, list) else item for key, item in value.items()
+        }
+        return cls(**fields)
 
 
 @dataclasses.dataclass(frozen=True)
 class FittedTarget:
-    """What is predicted. `classes` are in the order of the network's outputs; of a binary task the second is positive."""
+    """What is predicted. `classes` are in the order of the network's outputs; of a binary task the
+    second is positive."""
 
     name: str
     task: Literal["binary", "multiclass", "regression"]
@@ -99,7 +105,7 @@ class FittedFeatures:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "FittedFeatures":
-        target = {
+        target: dict[str, Any] = {
             key: tuple(item) if isinstance(item, list) else item for key, item in value["target"].items()
         }
         return cls(
@@ -148,7 +154,8 @@ def column_to_tensor(table: pa.Table, column: FittedColumn) -> Any:
         return _CONVERT[column.type](values, column)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise DataError(
-            f"Column {column.name!r} is {values.type}; the model takes {column.spec}: {' '.join(str(error).split())[:200]}"
+            f"Column {column.name!r} is {values.type}; the model takes {column.spec}: "
+            f"{' '.join(str(error).split())[:200]}"
         ) from None
 
 

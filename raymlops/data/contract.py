@@ -1,4 +1,5 @@
-"""Checks blocks of rows against a contract: casts, masks and counts. Knows arrow tables, not where they come from."""
+"""Checks blocks of rows against a contract: casts, masks and counts. Knows arrow tables, not where they
+come from."""
 
 import dataclasses
 import datetime
@@ -127,7 +128,8 @@ def _to_mask(values: pa.ChunkedArray) -> Mask:
 
 
 def _nulls(column: pa.ChunkedArray) -> Mask:
-    """True where a value is missing; NaN counts as missing, and so does an infinity, which no statistic survives."""
+    """True where a value is missing; NaN counts as missing, and so does an infinity, which no statistic
+    survives."""
     missing = _to_mask(pc.is_null(column, nan_is_null=True))
     if pa.types.is_floating(column.type):
         missing |= _to_mask(pc.is_inf(column))

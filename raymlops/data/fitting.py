@@ -23,7 +23,8 @@ _MOST_CLASSES = 1000
 
 
 def measure_columns(dataset: ray.data.Dataset, spec: FeaturesSpec) -> dict[str, Any]:
-    """Column -> Statistics, in one pass; the target under `target:number` and `target:category`, and types under `types`."""
+    """Column -> Statistics, in one pass; the target under `target:number` and `target:category`, and
+    types under `types`."""
     kinds = {name: feature.kind for name, feature in spec.by_column().items()}
     total: dict[str, Any] = {}
     types: dict[str, str] = {}
@@ -91,7 +92,8 @@ def _require_kind(name: str, kind: str, found: str) -> None:
 
 
 def fit_features(measured: dict[str, Any], spec: FeaturesSpec, contract: ContractSpec) -> FittedFeatures:
-    """Decide each column's encoding. Raises DataError for a column that teaches nothing, or a target of one class."""
+    """Decide each column's encoding. Raises DataError for a column that teaches nothing, or a target of
+    one class."""
     columns = []
     for name, feature in spec.by_column().items():
         found = measured[name]
@@ -189,7 +191,8 @@ def fit_target(measured: dict[str, Any], spec: TargetSpec) -> FittedTarget:
     missing = (counts or numbers).missing  # type: ignore[union-attr]
     if missing:
         raise DataError(
-            f"Target {spec.column!r} is null in {missing:,} rows; filter them: dataset.where: {spec.column}.notna()"
+            f"Target {spec.column!r} is null in {missing:,} rows; filter them: dataset.where: "
+            f"{spec.column}.notna()"
         )
     task = spec.task if spec.task != "auto" else _guess_task(kind, counts)
     if task == "regression":
@@ -215,7 +218,8 @@ def _fit_classes(spec: TargetSpec, kind: Any, counts: statistics.Categories, tas
     classes: list[Any] = sorted(counts.counts)
     if len(classes) < 2:
         raise DataError(
-            f"Target {spec.column!r} has one class only ({classes}) in the training rows; expected two or more"
+            f"Target {spec.column!r} has one class only ({classes}) in the training rows; expected "
+            "two or more"
         )
     if len(classes) > _MOST_CLASSES or (task == "binary" and len(classes) != 2):
         limit = "two" if task == "binary" else f"at most {_MOST_CLASSES}"
@@ -246,6 +250,7 @@ def encode_target(column: pa.ChunkedArray, target: FittedTarget) -> Any:
     if position.null_count:
         unseen = column.filter(pa.compute.is_null(position)).unique().to_pylist()[:5]
         raise DataError(
-            f"Target {target.name!r} has classes {unseen} that no training row has; known: {list(target.classes)}"
+            f"Target {target.name!r} has classes {unseen} that no training row has; known: "
+            f"{list(target.classes)}"
         )
     return np.asarray(position.to_numpy(), dtype=np.int64)

@@ -62,11 +62,11 @@ def _look_up(left: pa.Table, right: "ray.ObjectRef[pa.Table]", on: tuple[str, ..
     table = ray.get(right)
     index = _key_index(table, on)
     left_index = _key_index(left, on)
-    if left_index.nlevels == 1 and left_index.dtype != index.dtype and len(index) and len(left_index):
-        if (left_index.dtype.kind in "iuf") != (index.dtype.kind in "iuf"):
-            raise DataError(
-                f"joins.keys: {on[0]!r} is {left_index.dtype} here and {index.dtype} in the joined table"
-            )
+    single = left_index.nlevels == 1 and len(index) and len(left_index)
+    if single and (left_index.dtype.kind in "iuf") != (index.dtype.kind in "iuf"):
+        raise DataError(
+            f"joins.keys: {on[0]!r} is {left_index.dtype} here and {index.dtype} in the joined table"
+        )
     position = index.get_indexer(left_index)
     found = position >= 0
     if inner:

@@ -33,9 +33,8 @@ def hash_column(column: pa.ChunkedArray) -> Hashes:
             encoded = encoded.unify_dictionaries().combine_chunks()
         words = pd.util.hash_array(np.asarray(encoded.dictionary.to_pandas(), dtype=object), categorize=False)
         words = np.append(words, np.uint64(0))  # the last stands for null
-        return words[
-            pc.fill_null(encoded.indices.cast(pa.int64()), len(words) - 1).to_numpy(zero_copy_only=False)
-        ]
+        positions = pc.fill_null(encoded.indices.cast(pa.int64()), len(words) - 1)
+        return np.asarray(words[positions.to_numpy(zero_copy_only=False)], dtype=np.uint64)
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.timestamp("ms", tz=kind.tz), safe=False).cast(pa.int64())
     if (

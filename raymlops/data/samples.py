@@ -10,7 +10,11 @@ def read_digits() -> ray.data.Dataset:
     try:
         from sklearn import datasets
     except ImportError:
-        raise NotFoundError("The digits come with scikit-learn; install it: pip install 'raymlops[examples]'") from None
+        raise NotFoundError(
+            "The digits come with scikit-learn; install it: pip install 'raymlops[examples]'"
+        ) from None
     found = datasets.load_digits()
     rows = zip(found.images.astype("float32"), found.target.tolist(), strict=True)
-    return ray.data.from_items([{"image": image, "digit": digit} for image, digit in rows], override_num_blocks=4)
+    return ray.data.from_items(
+        [{"image": image, "digit": digit} for image, digit in rows], override_num_blocks=4
+    )

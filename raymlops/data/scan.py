@@ -1,4 +1,5 @@
-"""Reads a dataset once: contract findings, fingerprint, and what the split must know. Gives back a checked Dataset."""
+"""Reads a dataset once: contract findings, fingerprint, and what the split must know. Gives back a
+checked Dataset."""
 
 import collections
 import dataclasses
@@ -21,7 +22,8 @@ Split = str
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """What identifies the data: the content digest is a sum over rows, so the order of blocks does not move it."""
+    """What identifies the data: the content digest is a sum over rows, so the order of blocks does not
+    move it."""
 
     source: str
     columns: tuple[str, ...]

@@ -1,4 +1,5 @@
-"""Reads a table by its spec: spec -> ray Dataset, with joins, filter and derived columns. Checks no contract."""
+"""Reads a table by its spec: spec -> ray Dataset, with joins, filter and derived columns. Checks no
+contract."""
 
 import ast
 import contextlib
@@ -42,11 +43,13 @@ def configure() -> None:
     )
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Below critical it prints tracebacks of errors that are raised anyway.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 def read_dataset(spec: DatasetSpec) -> ray.data.Dataset:
-    """The table with its joins, filter and derived columns; lazy, except that small joined tables are read."""
+    """The table with its joins, filter and derived columns; lazy, except that small joined tables are
+    read."""
     dataset = read_table(spec)
     if spec.limit is not None:
         dataset = dataset.limit(spec.limit)
@@ -64,7 +67,8 @@ def read_dataset(spec: DatasetSpec) -> ray.data.Dataset:
 
 
 def read_table(spec: TableSpec) -> ray.data.Dataset:
-    """One table through a reader of ray.data. Raises NotFoundError, DataError or SpecError before any task starts."""
+    """One table through a reader of ray.data. Raises NotFoundError, DataError or SpecError before any
+    task starts."""
     options = {key: _to_csv_option(spec.reader, key, value) for key, value in spec.options.items()}
     if ":" in spec.reader:
         return cast("ray.data.Dataset", load_attribute(spec.reader)(**options))
@@ -84,7 +88,8 @@ def read_table(spec: TableSpec) -> ray.data.Dataset:
 
 
 def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
-    """Paths as a reader takes them, and their fsspec filesystem (None: pyarrow finds it). Raises when one is not there."""
+    """Paths as a reader takes them, and their fsspec filesystem (None: pyarrow finds it). Raises when
+    one is not there."""
     given = [path] if isinstance(path, str) else list(path)
     located = [_expand_package(one) for one in given]
     if any("::" in one or "://" in one for one in located):

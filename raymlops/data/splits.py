@@ -1,4 +1,5 @@
-"""Says for each row whether it trains, validates or tests; decided row by row, so that no shuffle is needed."""
+"""Says for each row whether it trains, validates or tests; decided row by row, so that no shuffle is
+needed."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -38,17 +39,20 @@ class SplitRule:
 
 
 def to_instants(table: pa.Table, column: str) -> npt.NDArray[np.int64]:
-    """A timestamp or integer column as whole numbers that sort like it. Raises DataError for nulls and other types."""
+    """A timestamp or integer column as whole numbers that sort like it. Raises DataError for nulls and
+    other types."""
     values = _select(table, column)[column]
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
         values = values.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
     if not pa.types.is_integer(values.type):
         raise DataError(
-            f"split.column {column!r} is {values.type}; a split by time needs a timestamp or an integer column"
+            f"split.column {column!r} is {values.type}; a split by time needs a timestamp or an "
+            "integer column"
         )
     if values.null_count:
         raise DataError(
-            f"split.column {column!r} has {values.null_count} nulls; filter them: dataset.where: {column}.notna()"
+            f"split.column {column!r} has {values.null_count} nulls; filter them: dataset.where: "
+            f"{column}.notna()"
         )
     return np.asarray(values.to_numpy(), dtype=np.int64)
 

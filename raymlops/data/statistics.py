@@ -20,7 +20,8 @@ Floats = npt.NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """Of a column of numbers; `points` and `weights` are a quantile summary, each point standing for weight rows."""
+    """Of a column of numbers; `points` and `weights` are a quantile summary, each point standing for
+    weight rows."""
 
     rows: int
     missing: int
@@ -41,7 +42,8 @@ class Numbers:
         return math.sqrt(self.squares / self.present) if self.present else 0.0
 
     def merge(self, other: "Numbers") -> "Numbers":
-        """Chan, Golub, LeVeque 1979 for the moments; the summaries are joined and thinned to equal weights."""
+        """Chan, Golub, LeVeque 1979 for the moments; the summaries are joined and thinned to equal
+        weights."""
         if not other.present or not self.present:
             kept = self if self.present else other
             return dataclasses.replace(
@@ -86,7 +88,8 @@ class Numbers:
 
 @dataclasses.dataclass(frozen=True)
 class Categories:
-    """Of a column of values that are only equal or not; `other` counts values beyond the most frequent kept."""
+    """Of a column of values that are only equal or not; `other` counts values beyond the most frequent
+    kept."""
 
     rows: int
     missing: int

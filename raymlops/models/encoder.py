@@ -1,7 +1,7 @@
 """Fitted features as ONNX: raw columns in, packed tensors out (numeric, category, image).
 
-This graph is the only implementation of the preprocessing. Training packs its rows by running it, and export puts it
-in front of the network, so the two cannot differ.
+This graph is the only implementation of the preprocessing. Training packs its rows by running it, and
+export puts it in front of the network, so the two cannot differ.
 """
 
 import collections
@@ -133,7 +133,8 @@ def _encode_numbers(build: GraphBuilder, columns: tuple[FittedColumn, ...]) -> l
 
 
 def _encode_bins(build: GraphBuilder, columns: tuple[FittedColumn, ...], filled: str) -> list[str]:
-    """Piecewise-linear encoding (Gorishniy, Rubachev, Babenko 2022): each bin is how far the value is through it."""
+    """Piecewise-linear encoding (Gorishniy, Rubachev, Babenko 2022): each bin is how far the value is
+    through it."""
     positions = np.concatenate(
         [
             np.full(max(0, len(column.edges) - 1), position, dtype=np.int64)
@@ -222,7 +223,10 @@ def _encode_timestamp(build: GraphBuilder, column: FittedColumn) -> list[str]:
 
 def _time_part(build: GraphBuilder, instant: str, part: str) -> str:
     """A part of the UTC calendar as float, from milliseconds since 1970."""
-    whole = lambda number: build.constant(np.array([number], dtype=np.int64), "whole")  # noqa: E731
+
+    def whole(number: int) -> str:
+        return build.constant(np.array([number], dtype=np.int64), "whole")
+
     in_day = build.add("Mod", instant, whole(_DAY))  # the sign of the divisor: right before 1970 too
     if part == "hour":
         hours = build.cast(in_day, TensorProto.FLOAT)
@@ -230,8 +234,9 @@ def _time_part(build: GraphBuilder, instant: str, part: str) -> str:
     days = build.add("Div", build.add("Sub", instant, in_day), whole(_DAY))
     if part == "weekday":  # 1970-01-01 was a Thursday
         return build.cast(build.add("Mod", build.add("Add", days, whole(3)), whole(7)), TensorProto.FLOAT)
-    # The civil calendar by whole numbers: Howard Hinnant, "chrono-compatible low-level date algorithms" (2013),
-    # whose year begins in March. Five eras of 400 years are added so that nothing divided is negative.
+    # The civil calendar by whole numbers: Howard Hinnant, "chrono-compatible low-level date algorithms"
+    # (2013), whose year begins in March. Five eras of 400 years are added so that nothing divided is
+    # negative.
     shifted = build.add("Add", days, whole(719468 + 146097 * 5))
     of_era = build.add("Mod", shifted, whole(146097))
     less = build.add("Sub", of_era, build.add("Div", of_era, whole(1460)))

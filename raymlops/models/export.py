@@ -56,7 +56,11 @@ def contract_of(features: FittedFeatures) -> dict[str, Any]:
             "nullable": column.nullable,
             "datatype": column.spec.datatype,
             "shape": list(column.spec.shape),
-            **({"vocabulary": len(column.values), "examples": list(column.values[:3])} if column.values else {}),
+            **(
+                {"vocabulary": len(column.values), "examples": list(column.values[:3])}
+                if column.values
+                else {}
+            ),
             **({"typical": column.fill} if column.kind in ("number", "timestamp") else {}),
         }
         for column in features.columns
@@ -164,13 +168,19 @@ def _build_answer(target: FittedTarget) -> onnx.ModelProto:
         flat = build.add("Squeeze", "outputs", "axis_1")
         if target.task == "regression":
             scaled = build.add("Mul", flat, build.constant(np.array([target.std], np.float32), "std"))
-            build.add("Add", scaled, build.constant(np.array([target.mean], np.float32), "mean"), name="prediction")
+            build.add(
+                "Add", scaled, build.constant(np.array([target.mean], np.float32), "mean"), name="prediction"
+            )
             outputs.append(to_value_info(TensorSpec("prediction", "FP32", (-1,))))
             position = ""
         else:
             build.add("Sigmoid", flat, name="probability")
             outputs.append(to_value_info(TensorSpec("probability", "FP32", (-1,))))
-            over = build.add("GreaterOrEqual", "probability", build.constant(np.array([target.threshold], np.float32), "threshold"))
+            over = build.add(
+                "GreaterOrEqual",
+                "probability",
+                build.constant(np.array([target.threshold], np.float32), "threshold"),
+            )
             position = build.cast(over, TensorProto.INT64)
     if position:
         kind = {"string": np.object_, "boolean": np.bool_}.get(target.type, np.int64)

@@ -1,4 +1,5 @@
-"""Compares two sets of answers to the same rows: the network's and the ONNX file's. Pure functions of arrays."""
+"""Compares two sets of answers to the same rows: the network's and the ONNX file's. Pure functions of
+arrays."""
 
 import dataclasses
 from typing import Any
@@ -31,7 +32,8 @@ class Parity:
 
 
 def compare(expected: Array, answers: Batch, target: FittedTarget) -> Parity:
-    """`expected` are the network's scores: probabilities, or predictions in the target's unit over its spread."""
+    """`expected` are the network's scores: probabilities, or predictions in the target's unit over its
+    spread."""
     if target.task == "regression":
         # Relative to the spread of the target, so that one limit serves metres and millimetres.
         found = (answers["prediction"].astype(np.float64) - target.mean) / target.std
@@ -56,6 +58,7 @@ def require(parity: Parity, *, limit: float, flipped: int) -> None:
     """Raises ParityError unless the two agree within the limits."""
     if parity.difference > limit or parity.flipped > flipped:
         raise ParityError(
-            f"The ONNX file differs from the network by up to {parity.difference:.2e} (limit {limit:.0e}) and "
+            f"The ONNX file differs from the network by up to {parity.difference:.2e} (limit "
+            f"{limit:.0e}) and "
             f"{parity.flipped} labels (limit {flipped}) on {parity.rows:,} rows; it is not registered"
         )

@@ -7,9 +7,12 @@ from pydantic import Field, field_validator, model_validator
 from raymlops.errors import unknown_name
 from raymlops.specs.document import Document
 
-READERS = ("audio", "avro", "bigquery", "binary_files", "clickhouse", "csv", "databricks_tables", "delta",
-           "delta_sharing_tables", "hudi", "iceberg", "images", "json", "kafka", "lance", "mcap", "mongo", "numpy",
-           "parquet", "snowflake", "sql", "text", "tfrecords", "unity_catalog", "videos", "webdataset")  # fmt: skip
+READERS = (
+    "audio", "avro", "bigquery", "binary_files", "clickhouse", "csv", "databricks_tables", "delta",
+    "delta_sharing_tables", "hudi", "iceberg", "images", "json", "kafka", "lance", "mcap", "mongo",
+    "numpy", "parquet", "snowflake", "sql", "text", "tfrecords", "unity_catalog", "videos",
+    "webdataset",
+)  # fmt: skip
 """The readers of ray.data, without their `read_`."""
 
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
@@ -22,12 +25,13 @@ class TableSpec(Document):
                         "module.path:function that returns a ray.data.Dataset")  # fmt: skip
     path: str | tuple[str, ...] | None = Field(
         None,
-        description="Any path or URL of pyarrow or fsspec; package://NAME/FILE is a file inside an installed package; "
-        "zip://INNER::OUTER reads inside an archive",
+        description="Any path or URL of pyarrow or fsspec; package://NAME/FILE is a file inside an installed "
+        "package; zip://INNER::OUTER reads inside an archive",
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="Passed to the reader as they are; read_options, parse_options and convert_options of csv may be mappings",
+        description="Passed to the reader as they are; read_options, parse_options and convert_options of "
+        "csv may be mappings",
     )
 
     @field_validator("reader")
@@ -71,7 +75,8 @@ class DatasetSpec(TableSpec):
     limit: int | None = Field(None, ge=1, description="Use only the first rows: for a quick try")
     cache: bool = Field(
         True,
-        description="Keep the joined table in the object store (it spills to disk); false reads again each pass",
+        description="Keep the joined table in the object store (it spills to disk); "
+        "false reads again each pass",
     )
 
 

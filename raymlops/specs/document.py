@@ -1,4 +1,5 @@
-"""Reads a YAML file into a spec. Every mistake becomes a sentence with file, line, key, value and the nearest known key."""
+"""Reads a YAML file into a spec. Every mistake becomes a sentence with file, line, key, value and the
+nearest known key."""
 
 import pathlib
 import types
@@ -125,7 +126,8 @@ def _documents_in(annotation: Any) -> Iterator[type[Document]]:
 
 
 def _find_line(node: Any, key: Key) -> int | None:
-    """The line of a key in the file, counted from 1; of its nearest parent when the key itself is not there."""
+    """The line of a key in the file, counted from 1; of its nearest parent when the key itself is not
+    there."""
     line = None
     for part in key:
         if isinstance(node, yaml.MappingNode):

@@ -66,7 +66,8 @@ def space_key(key: str) -> tuple[str, str]:
 
 
 def with_parameters(spec: ExperimentSpec, parameters: dict[str, Any]) -> ExperimentSpec:
-    """The spec with a trial's parameters in their places. Raises SpecError when a value is not possible there."""
+    """The spec with a trial's parameters in their places. Raises SpecError when a value is not possible
+    there."""
     value = spec.model_dump()
     for key, parameter in parameters.items():
         part, name = space_key(key)

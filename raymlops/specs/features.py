@@ -10,7 +10,8 @@ TIME_PARTS = ("hour", "weekday", "day", "month", "dayofyear", "elapsed")
 
 
 class NumberFeature(Document):
-    """A number, integer or boolean column: missing values filled, standardised, with an indicator of missing."""
+    """A number, integer or boolean column: missing values filled, standardised, with an indicator of
+    missing."""
 
     kind: Literal["number"]
     clip: float = Field(

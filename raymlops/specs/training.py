@@ -104,5 +104,6 @@ class SearchSpec(Document):
     max_minutes: float | None = Field(None, gt=0, description="Stop starting trials after this time")
     space: dict[str, Dimension] = Field(
         default_factory=dict,
-        description="training.KEY or network.options.KEY -> dimension; the prefix may be left out for keys of training",
+        description="training.KEY or network.options.KEY -> dimension; "
+        "the prefix may be left out for keys of training",
     )

@@ -1,7 +1,8 @@
 """Sends what a search learns to MLflow from a thread of its own, so that training never waits for tracking.
 
-Operations are sent in order. While the store cannot be reached they wait, in memory and in a file beside the search,
-and are tried again with growing pauses; what could not be sent at the end stays in the file, and the person is told.
+Operations are sent in order. While the store cannot be reached they wait, in memory and in a file beside
+the search, and are tried again with growing pauses; what could not be sent at the end
+stays in the file, and the person is told.
 """
 
 import collections
@@ -20,7 +21,9 @@ _LONGEST_PAUSE = 30.0  # seconds between two tries
 class Journal:
     """A queue with one sender. `send` does one operation, and raises when it should be tried again."""
 
-    def __init__(self, send: Callable[[Operation], None], spool: pathlib.Path, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, send: Callable[[Operation], None], spool: pathlib.Path, tell: Callable[[str], None]
+    ) -> None:
         self._send = send
         self._spool = spool
         self._tell = tell
@@ -42,7 +45,8 @@ class Journal:
             self._changed.notify()
 
     def close(self, patience: float = 60.0) -> int:
-        """Wait until all is sent, `patience` seconds at most. Gives the number of operations left in the spool file."""
+        """Wait until all is sent, `patience` seconds at most. Gives the number of operations left in the
+        spool file."""
         with self._changed:
             self._closing = True
             self._changed.notify()

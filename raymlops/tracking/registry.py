@@ -1,4 +1,5 @@
-"""The model registry: versions of an ONNX file with signature, profile, digest and lineage; aliases; resolving both."""
+"""The model registry: versions of an ONNX file with signature, profile, digest and lineage; aliases;
+resolving both."""
 
 import dataclasses
 import hashlib
@@ -55,7 +56,8 @@ def register_version(
     files: Mapping[str, Any],
     description: str = "",
 ) -> tuple[str, str]:
-    """Store an ONNX file with a run, as MLflow's ONNX flavour, and register it. Gives the version and the sha256.
+    """Store an ONNX file with a run, as MLflow's ONNX flavour, and register it. Gives the version and
+    the sha256.
 
     `files` are kept beside the model as JSON: its training profile, its fitted features, its evidence.
     """
@@ -67,10 +69,17 @@ def register_version(
             str(path),
             signature=signatures.to_mlflow(signature),
             input_example=signatures.to_example(example) if example else None,
-            pip_requirements=[f"mlflow=={mlflow.__version__}", f"onnx=={onnx.__version__}", "onnxruntime", "pandas"],
+            pip_requirements=[
+                f"mlflow=={mlflow.__version__}",
+                f"onnx=={onnx.__version__}",
+                "onnxruntime",
+                "pandas",
+            ],
             save_as_external_data=False,
         )
-        (path / MODEL_FILE).write_bytes(model)  # to the byte what was judged; MLflow writes its own serialisation
+        (path / MODEL_FILE).write_bytes(
+            model
+        )  # to the byte what was judged; MLflow writes its own serialisation
         for file, value in files.items():
             (path / file).write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
         client.log_artifacts(run, str(path), "model")
@@ -95,14 +104,17 @@ def ensure_model(client: mlflow.MlflowClient, name: str) -> None:
 
 
 def resolve(uri: str, settings: Settings) -> ModelVersion:
-    """`models:/name@alias` or `models:/name/3` -> the exact version, downloaded and checked against its sha256.
+    """`models:/name@alias` or `models:/name/3` -> the exact version, downloaded and checked against its
+    sha256.
 
     Raises NotFoundError for what is not registered, ArtifactError when the file is not the registered one.
     """
     client = store.connect(settings)
     found = find_version(client, uri)
     path = pathlib.Path(
-        mlflow.artifacts.download_artifacts(artifact_uri=str(found.source), tracking_uri=settings.tracking_uri)
+        mlflow.artifacts.download_artifacts(
+            artifact_uri=str(found.source), tracking_uri=settings.tracking_uri
+        )
     )
     file = path / MODEL_FILE
     if not file.is_file():
@@ -112,7 +124,8 @@ def resolve(uri: str, settings: Settings) -> ModelVersion:
     recorded = tags.get(DIGEST_TAG)
     if recorded is not None and recorded != digest:
         raise ArtifactError(
-            f"The file of {found.name} version {found.version} has sha256 {digest[:12]}, but {recorded[:12]} was "
+            f"The file of {found.name} version {found.version} has sha256 {digest[:12]}, but "
+            f"{recorded[:12]} was "
             "registered; it was changed after registration and is not loaded"
         )
     pinned = f"models:/{found.name}/{found.version}"
@@ -120,7 +133,8 @@ def resolve(uri: str, settings: Settings) -> ModelVersion:
 
 
 def find_version(client: mlflow.MlflowClient, uri: str) -> Any:
-    """MLflow's entity of a version. Raises UserError for a malformed URI, NotFoundError with the near names."""
+    """MLflow's entity of a version. Raises UserError for a malformed URI, NotFoundError with the near
+    names."""
     parts = _URI.match(uri)
     if parts is None:
         raise UserError(f"{uri!r} names no model version; expected models:/NAME@ALIAS or models:/NAME/3")
@@ -136,9 +150,13 @@ def find_version(client: mlflow.MlflowClient, uri: str) -> Any:
         return client.get_model_version(name, parts["version"])
     except MlflowException:
         if parts["alias"]:
-            raise NotFoundError(f"Model {name!r}: " + unknown_name("alias", parts["alias"], registered.aliases)) from None
+            raise NotFoundError(
+                f"Model {name!r}: " + unknown_name("alias", parts["alias"], registered.aliases)
+            ) from None
         versions = [str(v.version) for v in client.search_model_versions(f"name='{name}'")]
-        raise NotFoundError(f"Model {name!r} has no version {parts['version']}; it has {', '.join(sorted(versions, key=int))}") from None
+        raise NotFoundError(
+            f"Model {name!r} has no version {parts['version']}; it has {', '.join(sorted(versions, key=int))}"
+        ) from None
 
 
 def set_alias(client: mlflow.MlflowClient, name: str, alias: str, version: str) -> str | None:
@@ -146,5 +164,3 @@ def set_alias(client: mlflow.MlflowClient, name: str, alias: str, version: str) 
     before = dict(client.get_registered_model(name).aliases).get(alias)
     client.set_registered_model_alias(name, alias, version)
     return str(before) if before is not None else None
-
-

@@ -1,4 +1,5 @@
-"""The MLflow runs of a search: one parent, one child a trial. A restarted search finds its runs again by their tags."""
+"""The MLflow runs of a search: one parent, one child a trial. A restarted search finds its runs again by
+their tags."""
 
 import json
 import pathlib
@@ -35,7 +36,9 @@ def start_run(
     if parent:
         all_tags[_PARENT_TAG] = parent
     run = client.create_run(experiment_id, tags=_cut(all_tags), run_name=search)
-    client.log_batch(run.info.run_id, params=[Param(key, str(value)[:_LONGEST_VALUE]) for key, value in parameters.items()])
+    client.log_batch(
+        run.info.run_id, params=[Param(key, str(value)[:_LONGEST_VALUE]) for key, value in parameters.items()]
+    )
     return str(run.info.run_id)
 
 
@@ -101,7 +104,9 @@ class TrialRuns:
         run = self._runs[trial]
         if operation["kind"] == "report" and operation["step"] > self._last_step[trial]:
             step, when = operation["step"], operation["time"]
-            self._client.log_batch(run, metrics=[Metric(key, value, when, step) for key, value in operation["values"].items()])
+            self._client.log_batch(
+                run, metrics=[Metric(key, value, when, step) for key, value in operation["values"].items()]
+            )
             self._last_step[trial] = step
         if operation["kind"] == "end":
             error = operation["error"]
@@ -129,7 +134,12 @@ class TrialRuns:
 
 
 def finish_run(
-    client: mlflow.MlflowClient, run: str, *, metrics: Mapping[str, float], tags: Mapping[str, str], failed: bool = False
+    client: mlflow.MlflowClient,
+    run: str,
+    *,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    failed: bool = False,
 ) -> None:
     """Log a run's last metrics and tags, and end it."""
     now = round(time.time() * 1000)

@@ -25,4 +25,7 @@ def _to_tensor(spec: TensorSpec) -> Any:
 
 def to_example(batch: Batch) -> dict[str, Any]:
     """A few rows by input name."""
-    return {name: values[:3].astype(str) if values.dtype == object else values[:3] for name, values in batch.items()}
+    return {
+        name: values[:3].astype(str) if values.dtype == object else values[:3]
+        for name, values in batch.items()
+    }

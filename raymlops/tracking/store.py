@@ -1,5 +1,7 @@
-"""Opens the tracking store and the registry that the settings name. Creates a local database when there is none."""
+"""Opens the tracking store and the registry that the settings name. Creates a local database when there
+is none."""
 
+import contextlib
 import logging
 import pathlib
 import sqlite3
@@ -36,19 +38,20 @@ def connect(settings: Settings) -> mlflow.MlflowClient:
 
 
 def ensure_experiment(client: mlflow.MlflowClient, name: str, settings: Settings) -> Experiment:
-    """The experiment of that name, made if it is not there; its files under the artifact root of a local store."""
+    """The experiment of that name, made if it is not there; its files under the artifact root of a local
+    store."""
     found = client.get_experiment_by_name(name)
     if found is None:
         location = None
         if settings.tracking_uri.startswith("sqlite:"):
             location = str(pathlib.Path(settings.artifact_root) / name)
-        try:
+        with contextlib.suppress(MlflowException):  # another job was first
             client.create_experiment(name, artifact_location=location)
-        except MlflowException:  # another job was first
-            pass
         found = client.get_experiment_by_name(name)
     if found is None or found.lifecycle_stage != "active":
-        raise StorageError(f"Experiment {name!r} was deleted; restore it: mlflow experiments restore, or use another name")
+        raise StorageError(
+            f"Experiment {name!r} was deleted; restore it: mlflow experiments restore, or use another name"
+        )
     return found
 
 

@@ -45,7 +45,8 @@ def check_demand(spec: ExperimentSpec, *, autoscaling: bool = False) -> int:
     if fits < 1 and not autoscaling:
         raise ResourceError(
             f"One trial asks for {demand}, and the cluster has {have.get('CPU', 0):g} CPUs and "
-            f"{have.get('GPU', 0):g} GPUs; lower training.workers or training.cpus_per_worker, set training.use_gpu: "
+            f"{have.get('GPU', 0):g} GPUs; lower training.workers or training.cpus_per_worker, set "
+            "training.use_gpu: "
             "false, or join a larger cluster (RAY_ADDRESS)"
         )
     return max(1, min(fits, spec.search.concurrent or fits))

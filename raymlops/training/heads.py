@@ -10,7 +10,8 @@ from torch.nn import functional
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """`loss(outputs, labels, label_smoothing)` and `scores(outputs)`: probabilities, or standardised predictions."""
+    """`loss(outputs, labels, label_smoothing)` and `scores(outputs)`: probabilities, or standardised
+    predictions."""
 
     loss: Callable[[Tensor, Tensor, float], Tensor]
     scores: Callable[[Tensor], Tensor]

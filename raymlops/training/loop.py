@@ -1,4 +1,5 @@
-"""The training loop: one network, packed rows, one process or several. Knows no Tune, no tracking, no files' places.
+"""The training loop: one network, packed rows, one process or several. Knows no Tune, no tracking, no
+files' places.
 
 It is the same loop in a trial's actor and in the workers of a TorchTrainer; what differs is handed in.
 """
@@ -48,7 +49,8 @@ def train_network(
     state: State | None = None,
     team: Team = Team(),
 ) -> None:
-    """Train until the epochs are done, `report` says stop, or `patience` runs out. `network` may be wrapped for DDP.
+    """Train until the epochs are done, `report` says stop, or `patience` runs out. `network` may be
+    wrapped for DDP.
 
     `state` is one that an earlier call reported; training goes on after its epoch.
     """
@@ -93,7 +95,8 @@ def train_network(
         seconds = time.perf_counter() - began
         epoch += 1
         found = validate(network, validation, target=target, device=device, team=team)
-        # A dict, as TorchTrainer and Tune want it; a metric that is not a number ends the trial as poor, not the search.
+        # A dict, as TorchTrainer and Tune want it; a metric that is not a number ends the trial as poor, not
+        # the search.
         train_loss = float(total) / max(1, steps)
         if not math.isfinite(train_loss):
             found[metric] = math.inf if metric in metrics.FALLING else -math.inf
@@ -102,15 +105,16 @@ def train_network(
             best, best_epoch = gained, epoch
             best_network = {name: value.detach().clone() for name, value in bare.state_dict().items()}
 
-        def snapshot(epoch: int = epoch) -> State:
+        def snapshot() -> State:
+            # Called before the next epoch begins, so that the loop's variables are still those of this one.
             return {
                 "network": bare.state_dict(),
                 "optimiser": optimiser.state_dict(),
                 "rng": torch.get_rng_state(),
-                "epoch": epoch,
-                "best": best,
-                "best_epoch": best_epoch,
-                "best_network": best_network or bare.state_dict(),
+                "epoch": epoch,  # noqa: B023
+                "best": best,  # noqa: B023
+                "best_epoch": best_epoch,  # noqa: B023
+                "best_network": best_network or bare.state_dict(),  # noqa: B023
             }
 
         learned = {
@@ -151,7 +155,8 @@ def score_rows(network: nn.Module, rows: Rows, *, task: str) -> tuple[Any, Any]:
 
 
 def schedule(kind: str, step: int, steps: int) -> float:
-    """Share of the peak learning rate at a step; a closed form, so that a resumed training needs no memory of it."""
+    """Share of the peak learning rate at a step; a closed form, so that a resumed training needs no
+    memory of it."""
     progress = step / max(1, steps - 1)
     if kind == "constant":
         return 1.0

@@ -1,4 +1,5 @@
-"""The torch networks that a spec may name. Each takes packed tensors by name and gives raw outputs (rows, outputs)."""
+"""The torch networks that a spec may name. Each takes packed tensors by name and gives raw outputs
+(rows, outputs)."""
 
 import importlib
 import inspect
@@ -61,7 +62,8 @@ class MLP(nn.Module):
 
 
 class CNN(nn.Module):
-    """Small images: convolutions in pairs, halving the size after each pair, then a linear layer on the mean."""
+    """Small images: convolutions in pairs, halving the size after each pair, then a linear layer on the
+    mean."""
 
     def __init__(
         self,
@@ -107,7 +109,8 @@ def build_network(
     image: tuple[int, ...],
     outputs: int,
 ) -> nn.Module:
-    """The network of a spec. An own class, `module.path:Class`, takes the same four keyword arguments and its options.
+    """The network of a spec. An own class, `module.path:Class`, takes the same four keyword arguments
+    and its options.
 
     Raises SpecError for an unknown name or option.
     """

@@ -1,4 +1,5 @@
-"""Packed splits: what the encoder made of the train and validation rows, in the object store or as a stream."""
+"""Packed splits: what the encoder made of the train and validation rows, in the object store or as a
+stream."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +15,8 @@ from raymlops.training.rows import ResidentRows, Rows, StreamedRows
 
 @dataclasses.dataclass(frozen=True)
 class PackedSplit:
-    """Rows of one split: `arrays` refers to a Batch in the object store, or `dataset` holds the same in blocks.
+    """Rows of one split: `arrays` refers to a Batch in the object store, or `dataset` holds the same in
+    blocks.
 
     Arrays are read without a copy by every trial on a node.
     """
@@ -32,7 +34,8 @@ class PackedSplit:
 
 
 def pack_split(dataset: ray.data.Dataset, resident_bytes: int) -> PackedSplit:
-    """Run the encoding once and keep its result: as arrays when they are small enough, else as blocks that may spill."""
+    """Run the encoding once and keep its result: as arrays when they are small enough, else as blocks
+    that may spill."""
     dataset = dataset.materialize()
     count = dataset.count()
     if dataset.size_bytes() > resident_bytes:

@@ -70,6 +70,7 @@ class StreamedRows:
 
 def _to_tensor(values: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     if not values.flags.writeable or not values.flags.c_contiguous:
-        # Arrays from the object store are read-only, which torch warns of; one copy of the share that is used.
+        # Arrays from the object store are read-only, which torch warns of; one copy of the share that is
+        # used.
         values = np.array(values, order="C")
     return torch.from_numpy(values).to(device)

@@ -169,7 +169,7 @@ def _algorithm(spec: ExperimentSpec, metric: str, mode: str, concurrent: int) ->
 
 
 def _to_optuna(spec: ExperimentSpec) -> dict[str, Any]:
-    return OptunaSearch.convert_search_space(space.to_tune_space(spec))
+    return dict(OptunaSearch.convert_search_space(space.to_tune_space(spec)))
 
 
 def _scheduler(spec: ExperimentSpec) -> Any:
@@ -195,7 +195,7 @@ def _scheduler(spec: ExperimentSpec) -> Any:
     return FIFOScheduler()
 
 
-class _Notify(tune.Callback):
+class _Notify(tune.Callback):  # type: ignore[misc]
     """Passes what Tune tells on to observers."""
 
     def __init__(self, observers: Sequence[TrialObserver]) -> None:

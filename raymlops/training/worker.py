@@ -1,4 +1,5 @@
-"""One worker's training: builds the network, resumes from a checkpoint directory, and saves one after each epoch."""
+"""One worker's training: builds the network, resumes from a checkpoint directory, and saves one after
+each epoch."""
 
 import contextlib
 import dataclasses
