@@ -8,6 +8,7 @@ import asyncio
 import logging
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -15,8 +16,9 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from raymlops.errors import RaymlopsError
-from raymlops.serving import hosting, sources
+from raymlops.serving import hosting, nodes, sources
 from raymlops.serving.codec import JsonLimits
+from raymlops.serving.graph import Prepared, host_graph, prepare_graph, set_weights
 from raymlops.serving.keys import Key, KeyRing, read_keys
 from raymlops.serving.lane import LANE
 from raymlops.serving.metrics import MetricsExport
@@ -34,7 +36,12 @@ POLL_S = 2.0
 class Ingress:
     """One replica: sessions, data plane, and the tasks that keep keys and metrics fresh."""
 
-    def __init__(self, spec: ServingSpec) -> None:
+    def __init__(
+        self,
+        spec: ServingSpec,
+        prepared: Mapping[str, Prepared] | None = None,
+        handles: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self._spec = spec
         settings = Settings.from_env()
         context = ray.get_runtime_context()
@@ -46,6 +53,11 @@ class Ingress:
             hosted[name] = hosting.host_model(
                 name, located.path, located.model, threads=threads, gpus=gpus, queue=spec.limits.queue
             )
+        for name, graph in (prepared or {}).items():
+            remote = nodes.call_nodes((handles or {}).get(name, {}))
+            threads = max(1, int(spec.cpus))
+            queue = spec.limits.queue
+            hosted[name] = host_graph(name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue)
         limits = spec.limits
         self._keys_stamp = 0
         self.plane = DataPlane(
@@ -69,7 +81,10 @@ class Ingress:
         return self.plane
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Options that change without a restart: `keys`, a list of name, role and sha256."""
+        """Options that change without a restart: `keys`, a list of name, role and sha256; `weights` of
+        splits, by graph, path of the split, and branch."""
+        for name, weights in user_config.get("weights", {}).items():
+            set_weights(self.plane.hosts.find(name), weights)
         if "keys" in user_config:
             self.plane.keys.required = True
             self.plane.keys.replace(Key(**entry) for entry in user_config["keys"])
@@ -155,7 +170,9 @@ def _make_lease(spec: ServingSpec) -> Any:
 def build_app(spec: ServingSpec) -> serve.Application:
     """What Serve deploys. Aliases are pinned to versions here if deploying has not done so."""
     pinned = sources.pin(spec, Settings.from_env())
-    return make_deployment(pinned).bind(pinned)
+    prepared = {name: prepare_graph(graph, Settings.from_env()) for name, graph in pinned.graphs.items()}
+    handles = {name: nodes.bind_nodes(name, graph) for name, graph in prepared.items()}
+    return make_deployment(pinned).bind(pinned, prepared, handles)
 
 
 def make_deployment(spec: ServingSpec, target: Any = Ingress) -> Any:

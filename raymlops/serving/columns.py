@@ -13,6 +13,8 @@ from raymlops.errors import InputError
 from raymlops.tensors import DATATYPES, Signature, TensorSpec
 
 Array = npt.NDArray[Any]
+ELEMENTS = "elements"
+"""Kind of a tensor whose first axis is the elements of all rows, which a second tensor counts."""
 NO_TIME = np.iinfo(np.int64).min
 """The missing timestamp; others are milliseconds since 1970-01-01 UTC."""
 
@@ -172,7 +174,7 @@ def check_rows(batch: Mapping[str, Array], columns: Mapping[str, Column]) -> int
     rows = {
         name: len(array)
         for name, array in batch.items()
-        if array.ndim and columns[name].spec.shape[:1] == (-1,)
+        if array.ndim and columns[name].spec.shape[:1] == (-1,) and columns[name].kind != ELEMENTS
     }
     counts: Sequence[int] = sorted(set(rows.values()))
     if len(counts) > 1:

@@ -85,7 +85,7 @@ def open_leaf(path: str, node: Any, locate: Locate, options: SessionOptions | No
     if isinstance(node, PythonNode):
         return Leaf(path, None, load_python(path, node), b"", None)
     file = locate(node.model)
-    data = read_model(file)
+    data = read_model(file, node.digest)
     started = open_session(data, options)
     cost = measure(started)
     size = file.stat().st_size

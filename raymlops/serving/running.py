@@ -34,9 +34,11 @@ def run(
         base += "" if spec.route == "/" else spec.route
         for name, model in pinned.models.items():
             report(f"{name} version {model.version}: POST {base}/v2/models/{name}/infer")
+        for name in pinned.graphs:
+            report(f"{name}, a graph: POST {base}/v2/models/{name}/infer")
         report(f"Documentation and examples: {base}/docs")
         if once:
-            for name in pinned.models:
+            for name in (*pinned.models, *pinned.graphs):
                 report(ask_example(base, name))
         else:
             _wait(stop)

@@ -6,6 +6,8 @@ import pathlib
 from raymlops.errors import SpecError
 from raymlops.serving.hosting import find_file
 from raymlops.settings import Settings
+from raymlops.specs.graph import AnyNode, GraphNode, GraphSpec, expand_files
+from raymlops.specs.graph_nodes import ModelNode
 from raymlops.specs.serving import HostedModel, ServingSpec
 
 
@@ -16,7 +18,8 @@ def pin(spec: ServingSpec, settings: Settings) -> ServingSpec:
     Raises NotFoundError for a model that is not there, SpecError for a wrong source.
     """
     models = {name: pin_model(model, settings) for name, model in spec.models.items()}
-    return spec.model_copy(update={"models": models})
+    graphs = {name: pin_graph(graph, settings) for name, graph in spec.graphs.items()}
+    return spec.model_copy(update={"models": models, "graphs": graphs})
 
 
 def pin_model(model: HostedModel, settings: Settings) -> HostedModel:
@@ -31,6 +34,24 @@ def pin_model(model: HostedModel, settings: Settings) -> HostedModel:
     path = pathlib.Path(model.source).expanduser().absolute()
     find_file(path)
     return model.model_copy(update={"source": str(path), "version": model.version or "1"})
+
+
+def pin_graph(spec: GraphSpec, settings: Settings) -> GraphSpec:
+    """The same composition with exact versions and digests, and with the files of its inner graphs read
+    in."""
+    return _pin_nodes(expand_files(spec, pathlib.Path()), settings)
+
+
+def _pin_nodes(spec: GraphSpec, settings: Settings) -> GraphSpec:
+    nodes: dict[str, AnyNode] = {}
+    for name, node in spec.nodes.items():
+        nodes[name] = node
+        if isinstance(node, ModelNode):
+            pinned = pin_model(HostedModel(source=node.model, digest=node.digest), settings)
+            nodes[name] = node.model_copy(update={"model": pinned.source, "digest": pinned.digest})
+        elif isinstance(node, GraphNode) and node.graph is not None:
+            nodes[name] = node.model_copy(update={"graph": _pin_nodes(node.graph, settings)})
+    return spec.model_copy(update={"nodes": nodes})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,16 +114,27 @@ def _explain_node(name: str, node: Any) -> Iterator[str]:
             yield unknown_name(f"key of {kind} node {name!r}:", key, known)
 
 
-def read_graph(path: str | pathlib.Path, _above: tuple[pathlib.Path, ...] = ()) -> GraphSpec:
+def read_graph(path: str | pathlib.Path) -> GraphSpec:
     """Read a graph file and the files of its inner graphs. Raises SpecError, NotFoundError."""
     path = pathlib.Path(path)
-    if path.resolve() in _above:
-        raise SpecError(f"{path} contains itself, by way of {' -> '.join(file.name for file in _above)}")
-    spec = read_document(path, GraphSpec)
+    return expand_files(read_document(path, GraphSpec), path.parent, (path.resolve(),))
+
+
+def expand_files(spec: GraphSpec, folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> GraphSpec:
+    """The same graph with its inner graph files read in, relative to `folder`; `above` are those being
+    read."""
     nodes: dict[str, AnyNode] = {}
     for name, node in spec.nodes.items():
         nodes[name] = node
-        if isinstance(node, GraphNode) and node.file is not None:
-            inner = read_graph(path.parent / node.file, (*_above, path.resolve()))
-            nodes[name] = node.model_copy(update={"graph": inner, "file": None})
+        if not isinstance(node, GraphNode):
+            continue
+        if node.graph is not None:
+            nodes[name] = node.model_copy(update={"graph": expand_files(node.graph, folder, above)})
+            continue
+        assert node.file is not None
+        path = folder / node.file
+        if path.resolve() in above:
+            raise SpecError(f"{path} contains itself, by way of {' -> '.join(file.name for file in above)}")
+        inner = expand_files(read_document(path, GraphSpec), path.parent, (*above, path.resolve()))
+        nodes[name] = node.model_copy(update={"graph": inner, "file": None})
     return spec.model_copy(update={"nodes": nodes})

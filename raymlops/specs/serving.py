@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from raymlops.specs.document import Document
+from raymlops.specs.graph import GraphSpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -88,14 +89,27 @@ class Limits(Document):
     )
 
 
+class ManyModels(Document):
+    """More models than fit in memory: loaded when asked for, the least recently used leave."""
+
+    folder: str = Field(description="each NAME.onnx, and each folder with an ONNX file, is a model")
+    memory_mb: float = Field(1024.0, gt=0, description="bytes of ONNX files that a replica keeps loaded")
+    loads: int = Field(2, ge=1, description="models that load at the same time")
+    patience_s: float = Field(
+        10.0, gt=0, description="longest wait for room when all that is loaded is in use"
+    )
+
+
 class ServingSpec(Document):
-    """An application of one or more models."""
+    """An application of one or more models and compositions of models."""
 
     name: str = Field(default="raymlops", description="the application's name in Ray Serve")
     route: str = Field(
         "/", pattern=r"^/([A-Za-z0-9._/-]*[A-Za-z0-9._-])?$", description="prefix of every path"
     )
-    models: dict[str, HostedModel] = Field(min_length=1, description="name in URLs -> model")
+    models: dict[str, HostedModel] = Field(default={}, description="name in URLs -> model")
+    graphs: dict[str, GraphSpec] = Field(default={}, description="name in URLs -> composition of models")
+    many: ManyModels | None = Field(default=None, description="a folder of models, loaded on demand")
     replicas: int = Field(
         default=1, ge=1, le=10_000, description="processes that answer; ignored with autoscaling"
     )
@@ -121,7 +135,11 @@ class ServingSpec(Document):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        for name in self.models:
+        if not self.models and not self.graphs and self.many is None:
+            raise ValueError("nothing is served; give models, graphs or many")
+        for name in self.models.keys() & self.graphs.keys():
+            raise ValueError(f"{name!r} is both a model and a graph; rename one")
+        for name in (*self.models, *self.graphs):
             if not NAME.fullmatch(name):
                 raise ValueError(f"model name {name!r} must be letters, digits, dots, dashes and underscores")
         if not NAME.fullmatch(self.name):

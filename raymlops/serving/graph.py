@@ -1,0 +1,211 @@
+"""Hosts a composition as one endpoint: decides where nodes run, opens what runs here. Knows no Ray."""
+
+import asyncio
+import dataclasses
+import hashlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raymlops.errors import InputError, SpecError
+from raymlops.graphs.compiling import Merged
+from raymlops.graphs.placement import Decision
+from raymlops.graphs.plan import Plan
+from raymlops.graphs.running import Graph, Implementation
+from raymlops.graphs.validation import validate
+from raymlops.models.session import Session, SessionOptions
+from raymlops.serving import sources
+from raymlops.serving.batching import BatchOptions
+from raymlops.serving.columns import ELEMENTS, read_columns
+from raymlops.serving.hosting import find_file
+from raymlops.serving.model import INLINE_S, ModelEndpoint, count_batch_rows, sample
+from raymlops.serving.opening import Leaf, Locate, merge_chains, open_graph, open_leaves, run_leaf
+from raymlops.serving.routes import Hosted
+from raymlops.serving.statistics import Statistics
+from raymlops.settings import Settings
+from raymlops.specs.graph import GraphSpec
+from raymlops.specs.graph_nodes import INPUTS
+from raymlops.specs.serving import HostedModel
+from raymlops.tensors import Batch, Signature
+
+LOG = logging.getLogger("raymlops.serving")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What was decided once, when the application was built, for all its replicas."""
+
+    spec: GraphSpec
+    signatures: Mapping[str, Signature]
+    decisions: Mapping[str, Decision]
+    kinds: Mapping[str, str]
+    """Kinds of the request's columns, from the contracts of the models that read them."""
+
+    @property
+    def version(self) -> str:
+        """Changes with the models and everything else that is declared."""
+        return hashlib.sha256(self.spec.model_dump_json().encode()).hexdigest()[:12]
+
+    @property
+    def separate(self) -> list[str]:
+        return [path for path, decision in self.decisions.items() if decision.place == "separate"]
+
+
+def make_locate(settings: Settings) -> Locate:
+    return lambda source: find_file(sources.locate(HostedModel(source=source), settings).path)
+
+
+def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
+    """Open and measure everything once. Raises SpecError, NotFoundError, ArtifactError before anything is
+    deployed."""
+    opened = open_graph(spec.model_copy(update={"merge": False}), make_locate(settings))
+    for path, decision in opened.decisions.items():
+        LOG.info("%s %s: %s, because %s", spec.name, path, decision.place, decision.reason)
+    return Prepared(
+        spec,
+        {path: leaf.signature for path, leaf in opened.leaves.items() if leaf.signature},
+        opened.decisions,
+        _find_kinds(opened.plan, opened.leaves),
+    )
+
+
+def _find_kinds(plan: Plan, leaves: Mapping[str, Leaf]) -> dict[str, str]:
+    kinds = {port.spec.name: ELEMENTS for port in plan.inputs if port.ragged}
+    for path, step in plan.leaves():
+        session = leaves[path].session
+        if session is None or "/" in path:
+            continue
+        contract = {column["name"]: column["kind"] for column in session.contract.get("columns", ())}
+        for key, reference in step.needs:
+            name = key.removeprefix(f"{INPUTS}/")
+            if reference.node == INPUTS and name in contract:
+                kinds.setdefault(reference.tensor, contract[name])
+    return kinds
+
+
+class GraphEndpoint:
+    """A graph that counts what it answers."""
+
+    def __init__(self, graph: Graph, statistics: "GraphStatistics") -> None:
+        self.graph = graph
+        self.signature = graph.signature
+        self.version = graph.version
+        self._statistics = statistics
+
+    async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
+        started = time.perf_counter_ns()
+        answer = await self.graph.infer(batch, key=key)
+        self._statistics.record_run(count_batch_rows(batch), time.perf_counter_ns() - started)
+        return answer
+
+
+@dataclasses.dataclass(slots=True)
+class GraphStatistics(Statistics):
+    """A model's counters, and those of the nodes."""
+
+    graph: Graph | None = None
+    decisions: Mapping[str, Decision] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        document = Statistics.to_json(self)
+        if self.graph is None:
+            return document
+        counted = self.graph.statistics()
+        nodes = {
+            path: {
+                "count": clock.count,
+                "ms": round(1000 * clock.seconds / max(1, clock.count), 4),
+                "fallbacks": clock.fallbacks,
+            }
+            for path, clock in counted.clocks.items()
+        }
+        shadows = {path: dataclasses.asdict(shadow) for path, shadow in counted.shadows.items()}
+        for path, shadow in shadows.items():  # JSON has no infinity
+            shadow["largest"] = min(counted.shadows[path].largest, 1e308)
+        return document | {
+            "nodes": nodes,
+            "shadows": shadows,
+            "weights": {path: dict(weights) for path, weights in counted.weights.items()},
+            "placements": {path: dataclasses.asdict(decision) for path, decision in self.decisions.items()},
+        }
+
+
+def host_graph(
+    name: str,
+    prepared: Prepared,
+    remote: Mapping[str, Implementation],
+    settings: Settings,
+    *,
+    threads: int = 1,
+    gpus: Sequence[str | int] = (),
+    queue: int = 128,
+) -> Hosted:
+    """An endpoint whose fused nodes run here; `remote` answers for the separate ones."""
+    options = SessionOptions.for_device("auto", gpus, threads)
+    fused = [path for path, decision in prepared.decisions.items() if decision.place == "fused"]
+    leaves = open_leaves(prepared.spec, make_locate(settings), options, only=fused)
+    plan = validate(prepared.spec, prepared.signatures)
+    chains, unmerged = merge_chains(plan, prepared.decisions, leaves, options)
+    for chain, reason in unmerged.items():
+        LOG.info("%s: %s stays unmerged: %s", name, chain, reason)
+    implementations = {
+        path: run_live(leaf.session, f"{name}/{path}", queue) if leaf.session else run_leaf(leaf)
+        for path, leaf in leaves.items()
+    }
+    merged = [
+        Merged(
+            chain.names,
+            run_live(chain.session, f"{name}/{chain.prefix}{'+'.join(chain.names)}", queue),
+            chain.needs,
+            chain.gives,
+            chain.prefix,
+        )
+        for chain in chains
+    ]
+    graph = Graph(plan, {**implementations, **remote}, merged=merged, version=prepared.version)
+    statistics = GraphStatistics(name, prepared.version, graph=graph, decisions=prepared.decisions)
+    contract = {"columns": [{"name": key, "kind": kind} for key, kind in prepared.kinds.items()]}
+    columns = read_columns(graph.signature, contract)
+    sessions = [leaf.session for leaf in leaves.values() if leaf.session]
+    endpoint = GraphEndpoint(graph, statistics)
+    return Hosted(
+        name, endpoint, statistics, columns, platform="raymlops_graph", check=lambda: _check(sessions)
+    )
+
+
+def set_weights(hosted: Hosted, weights: Mapping[str, Mapping[str, float]]) -> None:
+    """Change the shares of a graph's splits while it serves. Raises SpecError."""
+    if not isinstance(hosted.endpoint, GraphEndpoint):
+        raise SpecError(f"{hosted.name!r} is a model, not a graph; only the splits of graphs have weights")
+    hosted.endpoint.graph.set_weights(weights)
+
+
+def run_live(session: Session, name: str, queue: int = 128) -> Implementation:
+    """Short runs where they are called, long ones batched in a thread, as a model that is served alone."""
+    endpoint = ModelEndpoint(session, Statistics(name, "1"), BatchOptions(queue=queue))
+    infer, cost = session.infer, endpoint.cost
+
+    async def run(batch: Batch) -> Batch:
+        if cost.of(count_batch_rows(batch)) <= INLINE_S or not _on_loop():
+            return infer(batch)
+        return await endpoint.infer(batch)
+
+    return Implementation(run, suspends=cost.of(1) > INLINE_S)
+
+
+def _on_loop() -> bool:
+    """False in the threads of mirrors and timeouts, which may be blocked."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _check(sessions: Sequence[Session]) -> None:
+    for session in sessions:
+        try:
+            session.infer(sample(session.signature, 1))
+        except InputError:
+            continue

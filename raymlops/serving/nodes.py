@@ -1,0 +1,104 @@
+"""Separate nodes of compositions as Ray Serve deployments, and calls to them. Decides nothing: placement
+was judged."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray import serve
+from ray.serve.exceptions import BackPressureError
+from ray.serve.schema import LoggingConfig
+
+from raymlops.errors import OverloadedError, RaymlopsError
+from raymlops.graphs.running import Implementation
+from raymlops.models.session import SessionOptions
+from raymlops.serving.batching import BatchOptions
+from raymlops.serving.graph import Prepared, make_locate
+from raymlops.serving.model import ModelEndpoint
+from raymlops.serving.opening import open_leaf, run_python
+from raymlops.serving.statistics import Statistics
+from raymlops.settings import Settings
+from raymlops.specs.graph_nodes import ModelNode, PythonNode, Resources
+from raymlops.tensors import Batch
+
+
+class Node:
+    """A replica of one node."""
+
+    def __init__(self, path: str, node: ModelNode | PythonNode, resources: Resources) -> None:
+        gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+        options = SessionOptions.for_device("auto", gpus, max(1, int(resources.cpus)))
+        leaf = open_leaf(path, node, make_locate(Settings.from_env()), options)
+        if leaf.session is None:
+            self._run = run_python(leaf.instance).run
+            return
+        batching = BatchOptions(
+            max(1, resources.batch_rows), resources.batch_wait_ms / 1000, True, resources.max_queued
+        )
+        mode = "on" if resources.batch_rows else "off"
+        self._run = ModelEndpoint(leaf.session, Statistics(path, "1"), batching, mode).infer
+
+    async def infer(self, batch: Batch) -> Batch:
+        return await self._run(batch)
+
+
+def bind_nodes(name: str, prepared: Prepared) -> dict[str, serve.Application]:
+    """A deployment for each separate node of a graph, by path."""
+    from raymlops.graphs.validation import list_models
+
+    leaves = dict(list_models(prepared.spec))
+    return {path: _make_deployment(name, path, leaves[path]) for path in prepared.separate}
+
+
+def _make_deployment(graph: str, path: str, node: ModelNode | PythonNode) -> serve.Application:
+    resources = node.resources or Resources()
+    actor: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    if resources.memory_mb:
+        actor["memory"] = resources.memory_mb * 2**20
+    options: dict[str, Any] = {
+        "max_ongoing_requests": max(64, int(4 * resources.target_ongoing)),
+        "max_queued_requests": resources.max_queued,
+        "ray_actor_options": actor,
+        "logging_config": LoggingConfig(enable_access_log=False, log_level="WARNING"),
+        "graceful_shutdown_wait_loop_s": 0.5,
+    }
+    if resources.max_replicas is None:
+        options["num_replicas"] = resources.replicas
+    else:
+        options["autoscaling_config"] = {
+            "min_replicas": resources.replicas,
+            "max_replicas": resources.max_replicas,
+            "target_ongoing_requests": resources.target_ongoing,
+        }
+    deployment = serve.deployment(name=f"{graph}.{path.replace('/', '.')}", **options)(Node)
+    return deployment.bind(path, node, resources)
+
+
+def call_nodes(handles: Mapping[str, Any]) -> dict[str, Implementation]:
+    return {path: call_node(path, handle) for path, handle in handles.items()}
+
+
+def call_node(path: str, handle: Any) -> Implementation:
+    """Ask a separate node; a replica that dies is no failure, since asking another one does no harm."""
+    remote = handle.options(
+        method_name="infer", request_serialization="pickle", response_serialization="pickle"
+    ).remote
+
+    async def run(batch: Batch) -> Batch:
+        for again in (True, False):
+            try:
+                return await remote(batch)  # type: ignore[no-any-return]
+            except BackPressureError as error:
+                raise OverloadedError(f"its queue is full: {error.message}") from None
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause
+                raise (cause if isinstance(cause, RaymlopsError) else error) from None
+            except ray.exceptions.RayActorError:
+                if not again:
+                    raise
+                await asyncio.sleep(0.05)
+        raise AssertionError("unreachable")
+
+    return Implementation(run, suspends=True)
