@@ -1,0 +1,321 @@
+"""Serving against its peers on one machine: requests a second and latencies, alternating, medians, ratios
+within one run.
+
+    python -m benchmarks.serving --peers --seconds 4 --rounds 3
+
+Peers are installed into a venv of their own under --work, once. Every server is one process with one ONNX
+Runtime
+thread; ours has HAProxy in front, as it is deployed.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import wrk
+from benchmarks.wrk import Figures
+from raymlops.models.session import open_session
+from tests import toy_models
+from tests.serving_process import Served, free_port
+
+PEERS = pathlib.Path(__file__).parent / "peers"
+CONNECTIONS = (1, 16, 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    name: str
+    url: str
+    body: bytes
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def make_body(rows: int, columns: int) -> bytes:
+    values = np.random.default_rng(1).normal(size=rows * columns).round(4).tolist()
+    tensor = {"name": "x", "shape": [rows, columns], "datatype": "FP32", "data": values}
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+def make_binary(rows: int, columns: int) -> tuple[bytes, dict[str, str]]:
+    array = np.random.default_rng(1).normal(size=(rows, columns)).astype("<f4")
+    size = {"binary_data_size": array.nbytes}
+    tensor = {"name": "x", "shape": [rows, columns], "datatype": "FP32", "parameters": size}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    return text + array.tobytes(), {"Inference-Header-Content-Length": str(len(text))}
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], url: str, folder: pathlib.Path, **environment: str) -> Iterator[None]:
+    """A peer in a process of its own, ready to answer."""
+    name = url.rsplit(":", 1)[1].split("/")[0]
+    with (folder / f"{name}.log").open("wb") as log:
+        env = {**os.environ, **environment}
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=env, cwd=folder, start_new_session=True
+        )
+        try:
+            wait_for(url, process)
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 15)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 90) -> None:
+    base = "/".join(url.split("/")[:3])
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server of {url} ended with {process.returncode}")
+        try:
+            urllib.request.urlopen(base, timeout=1).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.3)
+    raise RuntimeError(f"no answer from {url} within {seconds:g} s")
+
+
+def install_peer(work: pathlib.Path, name: str) -> pathlib.Path:
+    """The folder of a peer's executables; each has its own venv, since together they do not resolve."""
+    venv = work / f"peer-{name}"
+    if not (venv / "installed").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        pins = PEERS.with_suffix(".txt").read_text().split()
+        wanted = [pin for pin in pins if pin.startswith((name, "onnxruntime", "numpy"))]
+        pip = [str(venv / "bin/pip"), "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([*pip, *wanted], check=True)
+        (venv / "installed").touch()
+    return venv / "bin"
+
+
+@contextlib.contextmanager
+def start_peers(work: pathlib.Path, model: pathlib.Path, body: bytes) -> Iterator[list[Target]]:
+    """MLServer, LitServe and BentoML on the same model."""
+    binaries = {name: install_peer(work, name) for name in ("mlserver", "litserve", "bentoml")}
+    ports = [free_port() for _ in range(5)]
+    settings = {"http_port": ports[0], "grpc_port": ports[3], "metrics_port": ports[4], "parallel_workers": 0}
+    folder = work / "mlserver"
+    folder.mkdir(exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps({**settings, "debug": False, "host": "127.0.0.1"}))
+    parameters = {"uri": str(model)}
+    entry = {"name": "mlp", "implementation": "mlserver_model.OnnxModel", "parameters": parameters}
+    (folder / "model-settings.json").write_text(json.dumps(entry))
+    targets = [
+        Target("MLServer", f"http://127.0.0.1:{ports[0]}/v2/models/mlp/infer", body),
+        Target("LitServe", f"http://127.0.0.1:{ports[1]}/predict", body),
+        Target("BentoML", f"http://127.0.0.1:{ports[2]}/predict", body),
+    ]
+    bentoml = [
+        str(binaries["bentoml"] / "bentoml"),
+        "serve",
+        "bentoml_service:Mlp",
+        "--working-dir",
+        str(PEERS),
+    ]
+    commands = [
+        [str(binaries["mlserver"] / "mlserver"), "start", str(folder)],
+        [str(binaries["litserve"] / "python"), str(PEERS / "litserve_app.py"), str(model), str(ports[1])],
+        [*bentoml, "--port", str(ports[2])],
+    ]
+    variables = {"PYTHONPATH": str(PEERS), "BENCH_MODEL": str(model), "BENTOML_DO_NOT_TRACK": "1"}
+    with contextlib.ExitStack() as stack:
+        for target, command in zip(targets, commands, strict=True):
+            path = f"{pathlib.Path(command[0]).parent}:{os.environ['PATH']}"
+            stack.enter_context(running(command, target.url, work, PATH=path, **variables))
+        yield targets
+
+
+@contextlib.contextmanager
+def start_bare(work: pathlib.Path, model: pathlib.Path) -> Iterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v2/models/mlp/infer"
+    with running([sys.executable, str(PEERS / "bare.py"), str(model), str(port)], url, work):
+        yield url
+
+
+def compare(
+    targets: Sequence[Target], connections: Sequence[int], seconds: float, rounds: int
+) -> dict[tuple[str, int], Figures]:
+    """Medians of rounds in which the targets take turns; each is warmed up first."""
+    for target in targets:
+        wrk.measure(target.url, target.body, connections=4, seconds=1, headers=target.headers)
+    runs: dict[tuple[str, int], list[Figures]] = {}
+    for _ in range(rounds):
+        for count in connections:
+            for target in targets:
+                figures = wrk.measure(
+                    target.url, target.body, connections=count, seconds=seconds, headers=target.headers
+                )
+                runs.setdefault((target.name, count), []).append(figures)
+    return {key: median(figures) for key, figures in runs.items()}
+
+
+def median(figures: Sequence[Figures]) -> Figures:
+    return Figures(
+        statistics.median(f.rate for f in figures),
+        statistics.median(f.p50 for f in figures),
+        statistics.median(f.p99 for f in figures),
+        sum(f.failed for f in figures),
+    )
+
+
+def show(title: str, results: dict[tuple[str, int], Figures], base: str = "raymlops") -> None:
+    """A table; the last column is how many times faster ours is."""
+    print(
+        f"\n{title}\n{'server':22} {'conn':>4} {'req/s':>8} {'p50 ms':>8} "
+        f"{'p99 ms':>8} {'failed':>6} {'ours/it':>8}"
+    )
+    for (name, count), figures in results.items():
+        ours = results.get((base, count))
+        ratio = f"{ours.rate / figures.rate:8.2f}" if ours else ""
+        print(
+            f"{name:22} {count:4} {figures.rate:8.0f} {figures.p50:8.2f} "
+            f"{figures.p99:8.2f} {figures.failed:6} {ratio}"
+        )
+
+
+def serve(folder: pathlib.Path, models: dict[str, Any], **options: Any) -> Served:
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = {"name": "bench", "cpus": 0.5, "models": models, "access_log": 0.0, **options}
+    return Served(folder, spec)
+
+
+def run_models(arguments: argparse.Namespace, work: pathlib.Path) -> None:
+    """Every comparison that needs our server, on one start of it."""
+    mlp = toy_models.save(toy_models.mlp(), work / "mlp.onnx")
+    wide = toy_models.save(toy_models.mlp(1024, 4, 1), work / "wide.onnx")
+    dear = toy_models.save(toy_models.mlp(20, 1400, 8), work / "dear.onnx")
+    flights = toy_models.save(toy_models.flights(), work / "flights.onnx")
+    models = {
+        "mlp": {"source": str(mlp)},
+        "wide": {"source": str(wide)},
+        "joined": {"source": str(dear)},
+        "alone": {"source": str(dear), "batching": {"mode": "off"}},
+        "flights": {"source": str(flights)},
+    }
+    served = serve(work / "ours", models)
+    try:
+        run_single(arguments, work, served, mlp)
+        run_large(arguments, work, served, wide)
+        run_batching(arguments, served)
+        run_flights(arguments, served, flights)
+    finally:
+        served.stop()
+
+
+def run_single(
+    arguments: argparse.Namespace, work: pathlib.Path, served: Served, model: pathlib.Path
+) -> None:
+    body = make_body(1, 20)
+    with contextlib.ExitStack() as stack:
+        bare = stack.enter_context(start_bare(work, model))
+        targets = [
+            Target("raymlops", f"{served.url}/v2/models/mlp/infer", body),
+            Target("bare uvicorn + ORT", bare, body),
+        ]
+        if arguments.peers:
+            targets += stack.enter_context(start_peers(work, model, body))
+        results = compare(targets, CONNECTIONS, arguments.seconds, arguments.rounds)
+    show("One row of 20 features as JSON", results)
+
+
+def run_large(arguments: argparse.Namespace, work: pathlib.Path, served: Served, model: pathlib.Path) -> None:
+    binary, headers = make_binary(256, 1024)
+    text = make_body(256, 1024)
+    with contextlib.ExitStack() as stack:
+        bare = stack.enter_context(start_bare(work, model))
+        url = f"{served.url}/v2/models/wide/infer"
+        targets = [
+            Target("raymlops", url, binary, headers),
+            Target("bare uvicorn + ORT", bare, binary, headers),
+            Target("raymlops, JSON", url, text),
+        ]
+        if arguments.peers:
+            targets += stack.enter_context(start_peers(work, model, text))[:1]
+        results = compare(targets, (1, 4), arguments.seconds, arguments.rounds)
+    show("1 MiB of floats: binary, against the same numbers as JSON", results)
+
+
+def run_batching(arguments: argparse.Namespace, served: Served) -> None:
+    body = make_body(1, 20)
+    targets = [
+        Target("raymlops", f"{served.url}/v2/models/joined/infer", body),
+        Target("batching off", f"{served.url}/v2/models/alone/infer", body),
+    ]
+    show("A model of about 5 ms a row", compare(targets, (1, 16), arguments.seconds, arguments.rounds))
+
+
+def run_flights(arguments: argparse.Namespace, served: Served, model: pathlib.Path) -> None:
+    """Rows a second of raw columns over HTTP, against the session alone."""
+    session = open_session(model)
+    print(f"\nFlights, raw columns\n{'':22} {'rows':>5} {'rows/s':>9} {'of session':>10}")
+    for rows in (1, 100):
+        columns = {
+            "distance": ("FP32", 500.5),
+            "carrier": ("BYTES", "UA"),
+            "departure": ("INT64", 1372680000000),
+        }
+        inputs = [
+            {"name": name, "shape": [rows], "datatype": datatype, "data": [value] * rows}
+            for name, (datatype, value) in columns.items()
+        ]
+        batch = {
+            "distance": np.full(rows, 500.5, np.float32),
+            "carrier": np.full(rows, "UA", dtype=object),
+            "departure": np.full(rows, 1372680000000, np.int64),
+        }
+        started, count = time.perf_counter(), 0
+        while time.perf_counter() - started < 1:
+            session.infer(batch)
+            count += 1
+        alone = rows * count / (time.perf_counter() - started)
+        target = Target("", f"{served.url}/v2/models/flights/infer", json.dumps({"inputs": inputs}).encode())
+        figures = compare([target], (16,), arguments.seconds, arguments.rounds)["", 16]
+        print(
+            f"{'raymlops, 16 conn.':22} {rows:5} {figures.rate * rows:9.0f} "
+            f"{figures.rate * rows / alone:10.3f}"
+        )
+        print(f"{'session alone':22} {rows:5} {alone:9.0f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peers", action="store_true", help="also MLServer, LitServe and BentoML")
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="medians are over these")
+    parser.add_argument(
+        "--work", type=pathlib.Path, help="folder for peers and models; default a temporary one"
+    )
+    arguments = parser.parse_args()
+    versions = {name: importlib.metadata.version(name) for name in ("raymlops", "ray", "uvicorn")}
+    print(f"{versions}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+    with tempfile.TemporaryDirectory() as folder:
+        work = arguments.work or pathlib.Path(folder)
+        work.mkdir(parents=True, exist_ok=True)
+        run_models(arguments, work)
+
+
+if __name__ == "__main__":
+    main()
