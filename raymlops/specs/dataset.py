@@ -141,5 +141,6 @@ def check_fractions(split: TimeSplit | RandomSplit | GroupSplit) -> None:
     """Raises ValueError unless the three shares are positive and make one."""
     if any(share <= 0 for share in split.fractions) or abs(sum(split.fractions) - 1) > 1e-6:
         raise ValueError(
-            f"fractions {list(split.fractions)} must be positive and sum to 1 (train, validation, test)"
+            f"split.fractions: {list(split.fractions)} must be positive and sum to 1 "
+            "(train, validation, test)"
         )

@@ -2,6 +2,7 @@
 nearest known key."""
 
 import pathlib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,8 @@ def parse_document(text: str, kind: type[D], source: str = "text", overrides: Se
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SpecError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+    if (doubled := _find_doubled(node)) is not None:
+        raise SpecError(f"{source}:{doubled[1]}: key {doubled[0]!r} is given twice; keep one")
     if not isinstance(value, dict):
         raise SpecError(f"{source} holds {_show(value)}; expected a mapping of keys to values")
     for override in overrides:
@@ -65,49 +68,72 @@ def validate_document(
     except pydantic.ValidationError as error:
         where = lines or (lambda key: None)
         mistakes = [
-            _explain(mistake["loc"], mistake, kind, source, where)
+            _explain(_without_tags(mistake["loc"], value), mistake, kind, source, where)
             for mistake in error.errors(include_url=False)
         ]
         raise SpecError("\n".join(dict.fromkeys(mistakes))) from None
 
 
 def _explain(
-    location: Key, mistake: Any, kind: type[Document], source: str, lines: typing.Callable[[Key], int | None]
+    tagged: tuple[Key, Key],
+    mistake: Any,
+    kind: type[Document],
+    source: str,
+    lines: typing.Callable[[Key], int | None],
 ) -> str:
+    location, tags = tagged
+    message = str(mistake["msg"]).removeprefix("Value error, ")
+    if not location and (named := re.match(r"[a-z_.]+(?=: )", message)):  # a check of several parts names one
+        location, message = tuple(named[0].split(".")), message[named.end() + 2 :]
     line = lines(location)
     place = f"{source}:{line}" if line else source
-    key = ".".join(str(part) for part in location if not _is_tag(part))
+    key = ".".join(str(part) for part in location)
     if mistake["type"] == "extra_forbidden":
-        known = sorted(_known_keys(kind, location[:-1]))
-        parent = ".".join(str(part) for part in location[:-1] if not _is_tag(part))
+        known = set(_known_keys(kind, location[:-1], tags))
+        parent = ".".join(str(part) for part in location[:-1])
         return f"{place}: {unknown_name('key', location[-1], known)}" + (
             f" (under {parent!r})" if parent else ""
         )
     if mistake["type"] == "missing":
         return f"{place}: key {key!r} is missing; add it"
-    message = str(mistake["msg"]).removeprefix("Value error, ")
-    got = (
-        ""
-        if mistake["type"] in ("value_error", "union_tag_invalid") and not key
-        else f", got {_show(mistake['input'])}"
-    )
+    if mistake["type"] == "union_tag_invalid":
+        kinds = re.findall(r"'([^']*)'", mistake["ctx"]["expected_tags"])
+        discriminator = mistake["ctx"]["discriminator"].strip("'")
+        return f"{place}: {key}: {unknown_name(discriminator, mistake['ctx']['tag'], kinds)}"
+    got = f", got {_show(mistake['input'])}" if mistake["loc"] else ""
     return f"{place}: {key or 'the document'}: {message}{got}"
 
 
-def _is_tag(part: int | str) -> bool:
-    """Pydantic puts type names of unions into locations; they are no keys of the user's."""
-    return isinstance(part, str) and (
-        part.startswith("function-") or "[" in part or part in ("str", "int", "float", "bool")
-    )
+def _without_tags(location: Key, value: Any) -> tuple[Key, Key]:
+    """The keys of a location, and the names of union members that pydantic put among them: no keys of the
+    user's."""
+    keys: list[int | str] = []
+    tags: list[int | str] = []
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(value, Mapping) and (part in value or last):
+            keys.append(part)
+            value = value.get(part)
+        elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int):
+            keys.append(part)
+            value = value[part] if part < len(value) else None
+        else:
+            tags.append(part)
+    return tuple(keys), tuple(tags)
 
 
-def _known_keys(kind: type[Document], location: Key) -> Iterator[str]:
+def _known_keys(kind: type[Document], location: Key, tags: Key) -> Iterator[str]:
     owners: list[Any] = [kind]
     for part in location:
         stepped = [inner for owner in owners for inner in _step(owner, part)]
         owners = stepped or owners
-    for owner in owners:
+    chosen = [owner for owner in owners if any(_answers_to(owner, tag) for tag in tags)]
+    for owner in chosen or owners:
         yield from (field.alias or name for name, field in owner.model_fields.items())
+
+
+def _answers_to(owner: type[Document], tag: int | str) -> bool:
+    return any(tag in typing.get_args(field.annotation) for field in owner.model_fields.values())
 
 
 def _step(owner: type[Document], part: int | str) -> Iterator[type[Document]]:
@@ -123,6 +149,22 @@ def _documents_in(annotation: Any) -> Iterator[type[Document]]:
         return
     for argument in typing.get_args(annotation):
         yield from _documents_in(argument)
+
+
+def _find_doubled(node: Any) -> tuple[str, int] | None:
+    """A key that stands twice in one mapping, and the line of its second place; YAML would take the last."""
+    if isinstance(node, yaml.SequenceNode):
+        return next((found for item in node.value if (found := _find_doubled(item))), None)
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    seen: set[str] = set()
+    for key, item in node.value:
+        if key.value in seen and key.value != "<<":
+            return str(key.value), key.start_mark.line + 1
+        seen.add(key.value)
+        if found := _find_doubled(item):
+            return found
+    return None
 
 
 def _find_line(node: Any, key: Key) -> int | None:

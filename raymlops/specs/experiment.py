@@ -55,7 +55,7 @@ class ExperimentSpec(Document):
     def _check_dimension(self, key: str) -> None:
         if space_key(key)[0] == "training" and (name := space_key(key)[1]) not in TrainingSpec.model_fields:
             known = [*TrainingSpec.model_fields, "network.options.NAME"]
-            raise ValueError("search.space: " + unknown_name("parameter", name, known))
+            raise ValueError(f"search.space.{key}: " + unknown_name("parameter", name, known))
 
 
 def space_key(key: str) -> tuple[str, str]:
