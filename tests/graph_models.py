@@ -84,6 +84,26 @@ def count_calls(run: Callable[[Batch], Batch]) -> tuple[Implementation, list[int
     return Implementation(counted, suspends=False), rows
 
 
+def make_mlp(seed: int, features: int = 20, width: int = 64, outputs: int = 20) -> onnx.ModelProto:
+    """x FP32[-1,features] -> y FP32[-1,outputs], through one hidden layer."""
+    noise = np.random.default_rng(seed)
+    weights = {"a": noise.normal(size=(features, width)), "b": noise.normal(size=(width, outputs))}
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [
+            make("MatMul", ["x", "a"], ["h"]),
+            make("Relu", ["h"], ["r"]),
+            make("MatMul", ["r", "b"], ["s"]),
+            make("Sigmoid", ["s"], ["y"]),
+        ],
+        "mlp",
+        [info("x", FLOAT, ["rows", features])],
+        [info("y", FLOAT, ["rows", outputs])],
+        [onnx.numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+
+
 INPUTS = [
     {"name": "x", "datatype": "FP32", "shape": [-1, WIDTH]},
     {"name": "size", "datatype": "INT64", "shape": [-1]},

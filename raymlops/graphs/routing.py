@@ -219,24 +219,25 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
     thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"shadow-{mirror.name}")
     rest_until = 0.0
 
-    def work(batch: Batch, request: Request) -> tuple[Batch, float]:
-        started = time.thread_time()
-        answer = finish(mirror.call(batch, request))
-        return answer, time.thread_time() - started
+    def work(batch: Batch, request: Request) -> Batch:
+        return finish(mirror.call(batch, request))
 
     async def reflect(batch: Batch, request: Request, answer: Batch) -> None:
         nonlocal rest_until
+        started = time.monotonic()
         try:
             if mirror.suspends:
                 other = await mirror.call(batch, request)
-            else:
-                loop = asyncio.get_running_loop()
-                other, spent = await loop.run_in_executor(thread, work, batch, request)
-                rest_until = time.monotonic() + spent * (1 / node.load - 1)
+            else:  # in a thread, since a mirror that hangs must not hang those who ask
+                other = await asyncio.get_running_loop().run_in_executor(thread, work, batch, request)
             different, gap = arrays.differ(answer, other, node.tolerance)
         except Exception:  # whatever a mirror does must not be felt by those who ask
             counted.failed += 1
             return
+        finally:
+            if not mirror.suspends:
+                ended = time.monotonic()
+                rest_until = ended + (ended - started) * (1 / node.load - 1)
         counted.compared += 1
         counted.different += different
         counted.largest = max(counted.largest, gap)

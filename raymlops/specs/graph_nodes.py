@@ -210,7 +210,12 @@ class ShadowNode(NodeDocument):
     mirror: str = Field(description="node that sees the same rows; its answers are compared and counted only")
     sample: float = Field(1.0, ge=0, le=1, description="share of the requests that are mirrored")
     max_pending: int = Field(8, ge=1, description="mirrored requests waiting; further ones are dropped")
-    load: float = Field(0.5, gt=0, le=1, description="share of one core that inline mirrors may take")
+    load: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="share of the time that a fused mirror may run; else it is dropped",
+    )
     tolerance: float = Field(1e-5, ge=0, description="difference of numbers that still counts as equal")
 
 

@@ -1,0 +1,137 @@
+"""Compositions against one model, and against handles of Ray Serve by hand; many models in little memory.
+
+    python -m benchmarks.graphs --seconds 4 --rounds 3
+
+Everything is measured through HTTP, in turns, within one run; medians and ratios.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.rounds import verdict
+from benchmarks.serving import Target, compare, make_body, running, show
+from tests import toy_models
+from tests.graph_models import make_mlp
+from tests.serving_process import Served, free_port
+
+CHAIN = ("embed", "refine", "judge")
+NAMES = ("single", *CHAIN)
+
+
+def make_chain(models: dict[str, pathlib.Path], **node: Any) -> dict[str, Any]:
+    """Three models, each reading the one before."""
+    sources = ["inputs.x", "embed.y", "refine.y"]
+    nodes = {
+        name: {"kind": "model", "model": str(models[name]), "inputs": {"x": source}, **node}
+        for name, source in zip(CHAIN, sources, strict=True)
+    }
+    return {"nodes": nodes, "outputs": {"y": "judge.y"}}
+
+
+def make_shadow(models: dict[str, pathlib.Path]) -> dict[str, Any]:
+    nodes = {
+        "champion": {"kind": "model", "model": str(models["single"])},
+        "challenger": {"kind": "model", "model": str(models["single"])},
+        "release": {"kind": "shadow", "primary": "champion", "mirror": "challenger"},
+    }
+    return {"nodes": nodes, "outputs": ["release"]}
+
+
+def save_models(work: pathlib.Path) -> dict[str, pathlib.Path]:
+    made = {name: make_mlp(i, outputs=20 if name in CHAIN[:2] else 1) for i, name in enumerate(NAMES)}
+    return {name: toy_models.save(model, work / f"{name}.onnx") for name, model in made.items()}
+
+
+@contextlib.contextmanager
+def start_handles(work: pathlib.Path, models: dict[str, pathlib.Path]) -> Iterator[str]:
+    """The same chain as anybody would write it with Ray Serve's handles, with the same fast settings."""
+    port = free_port()
+    script = pathlib.Path(__file__).parent / "peers" / "handles.py"
+    url = f"http://127.0.0.1:{port}/v2/models/chain/infer"
+    ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("STATS", "METRICS")}
+    command = [sys.executable, str(script), str(port), *(str(models[name]) for name in CHAIN)]
+    with running(command, url, work, **ports):
+        wait_for_answer(url, make_body(1, 20))
+        yield url
+
+
+def wait_for_answer(url: str, body: bytes, seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10):
+                return
+        except OSError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.3)
+
+
+def run_placements(arguments: argparse.Namespace, work: pathlib.Path) -> None:
+    models = save_models(work)
+    chain = make_chain(models)
+    light = {"cpus": 0.1}
+    spec = {
+        "name": "bench",
+        "cpus": 0.5,
+        "access_log": 0.0,
+        "models": {"single": {"source": str(models["single"])}},
+        "graphs": {
+            "fused": {**chain, "merge": False},
+            "merged": chain,
+            "separate": make_chain(models, placement="separate", resources=light),
+            "plain": {"nodes": {"a": {"kind": "model", "model": str(models["single"])}}, "outputs": ["a"]},
+            "shadowed": make_shadow(models),
+        },
+    }
+    (work / "ours").mkdir()
+    body = make_body(1, 20)
+    served = Served(work / "ours", spec)
+    try:
+        names = ["single", "fused", "merged", "plain", "shadowed"]
+        targets = [Target(name, f"{served.url}/v2/models/{name}/infer", body) for name in names]
+        results = compare(targets, (1, 16), arguments.seconds, arguments.rounds)
+        show("Three models of 20 features as one graph, in the ingress replica", results, "single")
+        rate = {name: results[name, 16].rate for name in names}
+        verdict("fused graph of three against one model", rate["fused"] / rate["single"], 0.8)
+        verdict("merged chain of three against one model", rate["merged"] / rate["single"], 0.9)
+        verdict("with a shadow against without", rate["shadowed"] / rate["plain"], 0.95)
+        print("shadow:", read_stats(served.url, "shadowed")["shadows"])
+        with start_handles(work, models) as url:
+            ours = f"{served.url}/v2/models/separate/infer"
+            pair = [Target("separate", ours, body), Target("handles", url, body)]
+            results = compare(pair, (1, 16), arguments.seconds, arguments.rounds)
+        show("The same three in replicas of their own", results, "separate")
+        ratio = results["separate", 16].rate / results["handles", 16].rate
+        verdict("separate nodes against handles by hand", ratio, 1.0)
+    finally:
+        served.stop()
+
+
+def read_stats(url: str, name: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/v2/models/{name}/stats", timeout=30) as response:
+        return json.load(response)["model_stats"][0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="medians are over these")
+    arguments = parser.parse_args()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+    with tempfile.TemporaryDirectory() as folder:
+        run_placements(arguments, pathlib.Path(folder))
+
+
+if __name__ == "__main__":
+    main()
