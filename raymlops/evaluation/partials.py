@@ -52,6 +52,7 @@ class Layout:
                 "brier": 1,
                 "hits": CALIBRATION_BINS,
                 "tops": CALIBRATION_BINS,
+                "binned": CALIBRATION_BINS,
                 "positive": self.classes * count,
                 "negative": self.classes * count,
             },
@@ -225,6 +226,7 @@ def _add_multiclass(adder: _Adder, layout: Layout, labels: Array, chances: Array
     adder.add("brier", ((chances - onehot) ** 2).sum(axis=1))
     adder.add("hits", (guess == labels).astype(np.float64), bins)
     adder.add("tops", top, bins)
+    adder.add("binned", None, bins)
     edges = score_edges(layout.cells)
     for place in range(layout.classes):
         cells = place * (len(edges) + 1) + np.searchsorted(edges, chances[:, place], side="right")

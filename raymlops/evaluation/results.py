@@ -146,12 +146,11 @@ def _draw_binary(layout: Layout, total: npt.NDArray[np.float64]) -> Curves:
 
 
 def _draw_multiclass(layout: Layout, total: npt.NDArray[np.float64]) -> Curves:
-    hits, tops = total[layout.segments["hits"]], total[layout.segments["tops"]]
+    hits, tops, binned = (total[layout.segments[name]] for name in ("hits", "tops", "binned"))
     cells = (layout.classes, -1)
     positive, negative = (total[layout.segments[name]].reshape(cells) for name in ("positive", "negative"))
-    middles = (np.arange(len(tops)) + 0.5) / len(tops)
-    rows = np.round(tops / middles)  # close enough to size the marks of the plot
-    curves = {"calibration": _plain({"x": middles, "y": np.minimum(divide(hits, rows), 1), "rows": rows})}
+    rates = {"x": divide(tops, binned), "y": divide(hits, binned), "rows": binned}
+    curves = {"calibration": _plain(rates)}
     for place in range(min(layout.classes, 10)):
         found = np.concatenate([[0], np.cumsum(positive[place, ::-1])])
         alarms = np.concatenate([[0], np.cumsum(negative[place, ::-1])])

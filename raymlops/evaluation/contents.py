@@ -1,0 +1,86 @@
+"""What a report shows, as frozen values, and how its names and numbers are written. Draws nothing."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raymlops.evaluation.intervals import Interval
+from raymlops.evaluation.results import Evaluation
+from raymlops.evaluation.verdict import Verdict
+
+_TITLES = {
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+    "macro_f1": "macro F1",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialLine:
+    """One trial of the search. `curves` are metric -> its value after each epoch."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    value: float
+    seconds: float = 0.0
+    error: str = ""
+    curves: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class VariantLine:
+    """One file of the model: the original, or a smaller one. Metrics are of the same test rows."""
+
+    kind: str
+    size: int
+    p50_ms: float
+    p99_ms: float
+    rows_per_second: float
+    metrics: Mapping[str, Interval]
+    difference: float = 0.0
+    passed: bool | None = None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All that a report shows; what is empty is left out."""
+
+    title: str
+    metric: str
+    evaluation: Evaluation
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    champion: Evaluation | None = None
+    champion_name: str = ""
+    verdict: Verdict | None = None
+    trials: tuple[TrialLine, ...] = ()
+    trial_metric: str = ""
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    findings: Sequence[Mapping[str, Any]] = ()
+    columns: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    parity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    variants: tuple[VariantLine, ...] = ()
+
+
+def name_metric(name: str) -> str:
+    """As people write it."""
+    return _TITLES.get(name, name.replace("_", " "))
+
+
+def show_number(value: Any) -> str:
+    """Four digits; nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or abs(value) >= 1e4:
+        return f"{value:,.0f}" if math.isfinite(value) else str(value)
+    return f"{value:.4g}"

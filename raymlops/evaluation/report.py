@@ -1,0 +1,164 @@
+"""The report of a version: all that was measured, as one HTML file that needs nothing else."""
+
+import html
+from collections.abc import Iterator, Mapping
+
+from raymlops.evaluation import charts
+from raymlops.evaluation.contents import Report, name_metric, show_number
+from raymlops.evaluation.page import (
+    write_badge,
+    write_card,
+    write_cards,
+    write_page,
+    write_table,
+    write_tiles,
+)
+from raymlops.evaluation.report_quality import say_quality, show_quality, show_slices
+from raymlops.evaluation.report_search import say_search, show_search
+from raymlops.metrics import FALLING
+
+
+def write_report(report: Report) -> str:
+    """The HTML document."""
+    found = report.evaluation
+    verdict = ""
+    if report.verdict is not None:
+        count = len(report.verdict.failures)
+        text = "passed the gate" if report.verdict.passed else f"blocked by {count} check{'s' * (count > 1)}"
+        verdict = f" {write_badge(report.verdict.passed, text)}"
+    rows = f"{found.task} task, measured on {found.rows:,} rows"
+    head = f"<h1>{html.escape(report.title)}{verdict}</h1><p>{rows}</p>{write_tiles(_list_tiles(report))}"
+    return write_page(
+        report.title,
+        head,
+        (
+            ("quality", "Quality", say_quality(report), show_quality(report)),
+            (
+                "slices",
+                "Slices",
+                "The rows of each value alone; the dashed line is all rows.",
+                show_slices(report),
+            ),
+            ("gate", "Gate", "What was asked before it may become champion.", _show_gate(report)),
+            ("search", "Search", say_search(report), show_search(report)),
+            (
+                "variants",
+                "Files",
+                "The original and smaller files of the same model; one thread.",
+                _show_variants(report),
+            ),
+            (
+                "parity",
+                "Parity",
+                "Whether the ONNX file answers as the network that was trained.",
+                _show_parity(report),
+            ),
+            ("data", "Data", "Where the rows came from, and what broke the contract.", _show_data(report)),
+            (
+                "lineage",
+                "Lineage",
+                "Who made this version, from what, and why.",
+                write_card("", "", _show_facts(report.facts)),
+            ),
+        ),
+    )
+
+
+def _list_tiles(report: Report) -> Iterator[tuple[str, str, str]]:
+    order = sorted(report.evaluation.metrics, key=lambda name: name != report.metric)
+    for name in order:
+        interval = report.evaluation.metrics[name]
+        small = f"{show_number(interval.low)} to {show_number(interval.high)}"
+        if report.champion is not None and name in report.champion.metrics:
+            small += f" · champion {show_number(report.champion.metrics[name].value)}"
+        yield f"{name_metric(name)} {'↓' if name in FALLING else '↑'}", show_number(interval.value), small
+    if report.evaluation.nonfinite:
+        yield "answers not finite", f"{report.evaluation.nonfinite:,}", "rows with nan or infinity"
+
+
+def _show_gate(report: Report) -> str:
+    if report.verdict is None:
+        return ""
+    rows = []
+    for check in report.verdict.checks:
+        interval = "" if check.low is None else f"{show_number(check.low)} to {show_number(check.high)}"
+        rows.append(
+            (
+                write_badge(check.passed, "pass" if check.passed else "fail"),
+                check.name,
+                show_number(check.value),
+                interval,
+                show_number(check.limit),
+                check.text,
+            )
+        )
+    table = write_table(("", "check", "value", "interval", "limit", "in words"), rows, frozenset({2, 3, 4}))
+    against = report.verdict.champion or "no champion yet"
+    return write_card("", f"Compared with: {against}", table)
+
+
+def _show_variants(report: Report) -> str:
+    metric, rows = report.metric, []
+    for one in report.variants:
+        found = one.metrics.get(metric)
+        state = "" if one.passed is None else write_badge(one.passed, "passes" if one.passed else "blocked")
+        rows.append(
+            (
+                one.kind,
+                f"{one.size / 1e3:,.1f} kB",
+                f"{one.p50_ms:.3f}",
+                f"{one.p99_ms:.3f}",
+                f"{one.rows_per_second:,.0f}",
+                str(found) if found else "",
+                f"{one.difference:.2e}" if one.difference else "",
+                state,
+                one.note,
+            )
+        )
+    head = (
+        "file",
+        "size",
+        "p50 ms",
+        "p99 ms",
+        "rows/s",
+        name_metric(metric),
+        "largest difference",
+        "gate",
+        "",
+    )
+    return write_card("", "", write_table(head, rows, frozenset(range(1, 7))))
+
+
+def _show_parity(report: Report) -> str:
+    rows = [(str(name).replace("_", " "), show_number(value)) for name, value in report.parity.items()]
+    return write_card("", "", write_table(("measure", "value"), rows, frozenset({1}))) if rows else ""
+
+
+def _show_data(report: Report) -> str:
+    findings = [
+        (
+            str(f.get("column", "")),
+            str(f.get("rule", "")),
+            f"{f.get('rows', 0):,}",
+            ", ".join(map(str, f.get("samples", ()))),
+        )
+        for f in report.findings
+    ]
+    kept = "No row broke it." if report.data and not findings else ""
+    contract = write_table(("column", "rule", "rows", "such as"), findings, frozenset({2}))
+    strongest = sorted(report.columns.items(), key=lambda item: -item[1])[:10]
+    alone = charts.draw_bars([n for n, _ in strongest], [v for _, v in strongest]) if strongest else ""
+    measure = {"binary": "ROC AUC", "regression": "R²"}.get(report.evaluation.task, "share of errors removed")
+    return write_cards(
+        write_card("Source", "", _show_facts(report.data)),
+        write_card("Contract", "Rows that broke a rule and were left out.", contract or kept),
+        write_card("Single columns", f"{measure} of each column alone; near 1 is a leak.", alone),
+    )
+
+
+def _show_facts(facts: Mapping[str, str]) -> str:
+    return (
+        write_table(("what", ""), [(name, str(value)) for name, value in facts.items() if value])
+        if facts
+        else ""
+    )

@@ -1,0 +1,152 @@
+"""The parts of a report about quality: curves, calibration, confusion, threshold, slices."""
+
+import math
+
+from raymlops.evaluation import charts
+from raymlops.evaluation.charts import Axis, Series
+from raymlops.evaluation.contents import Report, name_metric, show_number
+from raymlops.evaluation.page import write_card, write_cards, write_table
+from raymlops.evaluation.results import Evaluation
+
+_UNIT = (0.0, 1.0)
+_SLICES = 15
+_LABELS = {"roc": ("false positive rate", "true positive rate"), "pr": ("recall", "precision")}
+
+
+def say_quality(report: Report) -> str:
+    """The line under the heading."""
+    text = (
+        "Intervals are 95% bootstrap intervals unless the spec says otherwise. ↑ larger is better, ↓ smaller."
+    )
+    return f"{text} Dashed lines are the champion." if report.champion else text
+
+
+def show_quality(report: Report) -> str:
+    """Cards of the task's own charts."""
+    found, task = report.evaluation, report.evaluation.task
+    if task == "binary":
+        return write_cards(
+            write_card("ROC", "Positives found against false alarms.", _pair(report, "roc")),
+            write_card(
+                "Precision and recall",
+                "How clean the found ones are, for each share found.",
+                _pair(report, "pr"),
+            ),
+            write_card(
+                "Calibration", "Of rows given a probability, how many came true.", _show_calibration(found)
+            ),
+            write_card("Scores", "Probabilities given to each class.", _show_scores(report)),
+            write_card("Threshold", "The cut of the probability that costs least.", _show_threshold(report)),
+            write_card("Metrics", "", _show_metrics(report)),
+        )
+    if task == "multiclass":
+        names = _class_names(report)
+        rocs = [
+            Series(names[int(key.split()[1])], curve["x"], curve["y"], 1 + place % 6)
+            for place, (key, curve) in enumerate(found.curves.items())
+            if key.startswith("roc")
+        ]
+        axes = Axis("false positive rate", _UNIT), Axis("true positive rate", _UNIT)
+        return write_cards(
+            write_card(
+                "Confusion", "Rows by label and prediction.", charts.draw_counts(found.confusion, names)
+            ),
+            write_card(
+                "ROC of each class", "Each class against the rest.", charts.draw_lines(rocs, *axes, True)
+            ),
+            write_card("Calibration", "Of the class that was chosen.", _show_calibration(found)),
+            write_card("Metrics", "", _show_metrics(report)),
+        )
+    rows = [(name_metric(n), i.value, i.low, i.high) for n, i in found.metrics.items() if n != "r2"]
+    return write_cards(
+        write_card("Errors", "In the target's unit.", charts.draw_intervals(rows, "error", None))
+    )
+
+
+def _class_names(report: Report) -> tuple[str, ...]:
+    count = max(len(report.evaluation.confusion), 2)
+    return report.classes if len(report.classes) == count else tuple(str(n) for n in range(count))
+
+
+def _show_metrics(report: Report) -> str:
+    champion = report.champion.metrics if report.champion else {}
+    rows = [
+        (
+            name_metric(name),
+            show_number(found.value),
+            f"{show_number(found.low)} to {show_number(found.high)}",
+            show_number(champion[name].value) if name in champion else "",
+        )
+        for name, found in report.evaluation.metrics.items()
+    ]
+    head = ("metric", "value", "interval", "champion" if champion else "")
+    return write_table(head, rows, frozenset({1, 2, 3}))
+
+
+def _pair(report: Report, curve: str) -> str:
+    """The curve of this version and of the champion."""
+    x, y = _LABELS[curve]
+    series = []
+    if report.champion is not None and curve in report.champion.curves:
+        held = report.champion.curves[curve]
+        series.append(Series(report.champion_name or "champion", held["x"], held["y"], 6, dashed=True))
+    if curve not in report.evaluation.curves:
+        return ""
+    held = report.evaluation.curves[curve]
+    series.append(Series("this version", held["x"], held["y"], 1))
+    return charts.draw_lines(series, Axis(x, _UNIT), Axis(y, _UNIT), curve == "roc")
+
+
+def _show_calibration(found: Evaluation) -> str:
+    curve = found.curves.get("calibration")
+    if curve is None:
+        return ""
+    rows = [value or 0.0 for value in curve["rows"]]
+    top = max([*rows, 1.0])
+    sizes = [3 + 7 * math.sqrt(value / top) for value in rows]
+    titles = [f"{value:,.0f} rows" for value in rows]
+    dots = Series("rate", curve["x"], curve["y"], 1, dots=True, sizes=sizes, titles=titles)
+    line = Series("", curve["x"], curve["y"], 1, faint=True)
+    return charts.draw_lines(
+        [line, dots], Axis("mean probability given", _UNIT), Axis("rate that came true", _UNIT), True, False
+    )
+
+
+def _show_scores(report: Report) -> str:
+    curve = report.evaluation.curves.get("scores")
+    if curve is None:
+        return ""
+    names = _class_names(report)
+    mark = report.evaluation.threshold.value if report.evaluation.threshold else None
+    groups = [(names[0], curve["negative"]), (names[1], curve["positive"])]
+    return charts.draw_histograms(curve["x"], groups, Axis(f"probability of {names[1]}", _UNIT), mark)
+
+
+def _show_threshold(report: Report) -> str:
+    chosen = report.evaluation.threshold
+    if chosen is None:
+        return ""
+    rows = [
+        ("cost a row", f"{chosen.cost}"),
+        ("cost at 0.5", f"{chosen.cost_at_half:.4g}"),
+        ("cost of never · of always", f"{chosen.cost_of_never:.4g} · {chosen.cost_of_always:.4g}"),
+        ("precision · recall", f"{chosen.precision:.1%} · {chosen.recall:.1%}"),
+        ("rows above it", f"{chosen.chosen_share:.1%}"),
+    ]
+    table = write_table(("threshold", f"{chosen.value:.3g}"), rows, frozenset({1}))
+    return charts.draw_counts(chosen.confusion, _class_names(report)) + table
+
+
+def show_slices(report: Report) -> str:
+    """A card for each column."""
+    cards = []
+    whole = report.evaluation.metrics.get(report.metric)
+    for column in dict.fromkeys(part.column for part in report.evaluation.slices):
+        parts = [part for part in report.evaluation.slices if part.column == column][:_SLICES]
+        rows = []
+        for part in parts:
+            found = part.metrics[report.metric]
+            rows.append((f"{part.value or '(empty)'} ({part.rows:,})", found.value, found.low, found.high))
+        drawn = charts.draw_intervals(rows, name_metric(report.metric), whole.value if whole else None)
+        cards.append(write_card(column, f"The {len(rows)} most frequent values, with their rows.", drawn))
+    return write_cards(*cards)

@@ -1,0 +1,88 @@
+"""The part of a report about the search: history, learning curves, importance, best trials."""
+
+import math
+from collections.abc import Sequence
+
+from raymlops.evaluation import charts
+from raymlops.evaluation.charts import Axis, Series
+from raymlops.evaluation.contents import Report, TrialLine, name_metric, show_number
+from raymlops.evaluation.importance import rank_parameters
+from raymlops.evaluation.page import write_card, write_cards, write_table
+from raymlops.metrics import FALLING
+
+
+def say_search(report: Report) -> str:
+    """The line under the heading."""
+    failed = sum(bool(trial.error) for trial in report.trials)
+    seconds = sum(trial.seconds for trial in report.trials)
+    return (
+        f"{len(report.trials)} trials, {failed} failed, {seconds:,.0f} s of training; the best is drawn bold."
+    )
+
+
+def show_search(report: Report) -> str:
+    """Cards; nothing when there was no search."""
+    done = [trial for trial in report.trials if math.isfinite(trial.value)]
+    if not done:
+        return ""
+    metric = report.trial_metric or report.metric
+    sign = -1 if metric in FALLING else 1
+    best = max(done, key=lambda trial: sign * trial.value)
+    reached, top = [], -math.inf
+    for trial in done:
+        top = max(top, sign * trial.value)
+        reached.append(sign * top)
+    numbers = [float(place) for place in range(1, len(done) + 1)]
+    titles = [f"{trial.name}: {trial.value:.4g}" for trial in done]
+    history = charts.draw_lines(
+        [
+            Series("best so far", numbers, reached, 6, dashed=True),
+            Series("trial", numbers, [trial.value for trial in done], 1, dots=True, titles=titles),
+        ],
+        Axis("trial", whole=True),
+        Axis(name_metric(metric)),
+    )
+    shares = rank_parameters([trial.parameters for trial in done], [trial.value for trial in done])
+    importance = charts.draw_bars(list(shares)[:10], list(shares.values())[:10]) if len(done) >= 5 else ""
+    return write_cards(
+        write_card("History", f"Best validation {name_metric(metric)} of each trial.", history),
+        write_card(
+            "Learning curves",
+            f"Validation {name_metric(metric)} after each epoch.",
+            _show_curves(done, best, metric),
+        ),
+        write_card(
+            "Importance",
+            "Share of the trials' order that a parameter explains alone.",
+            importance if shares else "",
+        ),
+    ) + write_card("Best trials", "", _list_trials(done, sign, metric))
+
+
+def _show_curves(trials: Sequence[TrialLine], best: TrialLine, metric: str) -> str:
+    series = []
+    for trial in sorted(trials, key=lambda trial: trial is best):
+        curve = trial.curves.get(metric, ())
+        epochs = [float(place) for place in range(1, len(curve) + 1)]
+        if len(curve) > 1:
+            series.append(
+                Series(trial.name, epochs, list(curve), 1 if trial is best else 6, faint=trial is not best)
+            )
+    axes = Axis("epoch", whole=True), Axis(name_metric(metric))
+    return charts.draw_lines(series, *axes, legend=False) if series else ""
+
+
+def _list_trials(trials: Sequence[TrialLine], sign: int, metric: str) -> str:
+    ordered = sorted(trials, key=lambda trial: -sign * trial.value)[:8]
+    names = sorted({name for trial in ordered for name in trial.parameters})
+    rows = [
+        (
+            trial.name,
+            show_number(trial.value),
+            *(show_number(trial.parameters.get(name)) for name in names),
+            show_number(trial.seconds),
+        )
+        for trial in ordered
+    ]
+    last = len(names) + 2
+    return write_table(("trial", name_metric(metric), *names, "seconds"), rows, frozenset(range(1, last + 1)))

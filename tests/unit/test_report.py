@@ -1,0 +1,145 @@
+"""The report is one file that needs nothing else, shows what was measured, and escapes what it shows."""
+
+import html.parser
+import re
+
+import numpy as np
+import pytest
+
+from raymlops.evaluation import charts, gate, partials, results
+from raymlops.evaluation.charts import Axis, Series
+from raymlops.evaluation.contents import Report, TrialLine, VariantLine
+from raymlops.evaluation.importance import rank_parameters
+from raymlops.evaluation.partials import Layout
+from raymlops.evaluation.report import write_report
+
+VOID = {"meta", "br"}
+
+
+class _Reader(html.parser.HTMLParser):
+    """Checks that tags close in order, and collects text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.tags = [], [], set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def _read(document):
+    reader = _Reader()
+    reader.feed(document)
+    assert reader.open == []
+    return reader
+
+
+def _evaluate(task, rows=800):
+    random = np.random.default_rng(0)
+    if task == "binary":
+        labels = random.integers(0, 2, rows)
+        scores = 1 / (1 + np.exp(-random.normal(size=rows) - labels))
+    elif task == "multiclass":
+        labels = random.integers(0, 3, rows)
+        scores = random.dirichlet([1, 1, 1], rows)
+    else:
+        labels = random.normal(size=rows)
+        scores = labels + random.normal(size=rows)
+    towns = np.array(["<b>Rome</b>", ""], dtype=object)[np.arange(rows) % 2]
+    groups = partials.assign_groups({"row": np.arange(rows)})
+    part = partials.observe(Layout(task, classes=3), labels, scores, groups, {"town": towns})
+    return part, results.finish(part)
+
+
+def _trials(metric):
+    curves = {metric: [0.1, 0.2]}
+    done = [TrialLine(f"t{n}", {"lr": n / 100, "kind": "<a>"}, n / 100, 1.0, curves=curves) for n in range(8)]
+    return (*done, TrialLine("bad", {"lr": 1.0}, float("nan"), error="loss is nan"))
+
+
+def _report(task, **more):
+    part, evaluation = _evaluate(task)
+    metric = gate.DEFAULT_METRIC[task]
+    evidence = gate.Evidence("models:/m/1", partial=part, columns={"<script>": 0.6}, latency_ms=1.0)
+    return Report(
+        title="flights & more, version 1",
+        metric=metric,
+        evaluation=evaluation,
+        champion=evaluation,
+        verdict=gate.judge(evidence, evidence),
+        facts={"why": "<script>alert(1)</script>"},
+        findings=[{"column": "<img src=x>", "rule": "min", "rows": 3, "samples": ["<"]}],
+        trials=_trials(metric),
+        variants=(VariantLine("original", 1000, 0.1, 0.2, 1e5, evaluation.metrics, passed=True),),
+        parity={"difference": 1e-7},
+        data={"source": "here"},
+        **more,
+    )
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_full_report_is_well_formed_and_needs_nothing_from_outside(task):
+    document = write_report(_report(task))
+    reader = _read(document)
+    assert not {"script", "link", "img", "iframe"} & reader.tags
+    assert not re.search(r"(?:src|href)=[\"'](?!#)", document)
+    assert "url(" not in document
+    assert "default-src 'none'" in document
+
+
+def test_every_section_is_there_when_its_matter_is():
+    text = " ".join(_read(write_report(_report("binary"))).text)
+    for heading in ("Quality", "Slices", "Gate", "Search", "Files", "Parity", "Data", "Lineage"):
+        assert heading in text
+    for part in ("ROC", "Calibration", "Threshold", "Learning curves", "Importance", "9 trials, 1 failed"):
+        assert part in text
+
+
+def test_text_from_data_is_escaped():
+    document = write_report(_report("binary", classes=("<i>no</i>", "yes")))
+    for evil in ("<script>", "<b>Rome", "<img src", "<i>no", "<a>"):
+        assert evil not in document
+    assert "&lt;b&gt;Rome" in document
+
+
+def test_a_report_of_nothing_but_an_evaluation_leaves_the_rest_out():
+    evaluation = _evaluate("binary")[1]
+    text = " ".join(_read(write_report(Report("m, version 1", "roc_auc", evaluation))).text)
+    assert "Quality" in text
+    assert "Search" not in text
+    assert "Gate" not in text
+
+
+def test_a_model_that_answers_only_nan_still_gets_a_report():
+    part = partials.observe(
+        Layout("binary"), np.zeros(20), np.full(20, np.nan), partials.assign_groups({"r": np.arange(20)})
+    )
+    text = " ".join(_read(write_report(Report("m", "roc_auc", results.finish(part)))).text)
+    assert "rows with nan or infinity" in text
+
+
+def test_charts_take_constants_and_gaps():
+    line = Series("a", [1.0, None, 3.0], [2.0, 2.0, float("nan")])
+    assert "polyline" in charts.draw_lines([line], Axis("x", whole=True), Axis("y"))
+    assert "<svg" in charts.draw_intervals([("a", 1.0, float("nan"), float("nan"))], "x", 1.0)
+    assert "<svg" in charts.draw_bars(["a"], [0.0])
+
+
+def test_importance_finds_the_parameter_that_matters_and_drops_the_one_that_never_moves():
+    random = np.random.default_rng(0)
+    trials = [{"lr": random.random(), "width": int(random.integers(3)), "seed": 1} for _ in range(60)]
+    found = rank_parameters(trials, [trial["lr"] ** 2 + random.normal() * 0.05 for trial in trials])
+    assert list(found) == ["lr", "width"]
+    assert found["lr"] > 0.8
+    assert found["width"] < 0.15
