@@ -24,7 +24,7 @@ class FittedColumn:
     defaults."""
 
     name: str
-    kind: Literal["number", "category", "timestamp", "image"]
+    kind: Literal["number", "category", "timestamp", "image", "input"]  # input: read by expressions only
     type: Literal["number", "integer", "boolean", "string", "timestamp", "image"]
     nullable: bool = True
     indicator: bool = False  # whether training saw it missing, so that an indicator tells something
@@ -37,6 +37,8 @@ class FittedColumn:
         str | int, ...
     ] = ()  # known categories; the id of values[i] is i + 1, and 0 is unknown or missing
     parts: tuple[str, ...] = ()
+    zone: str = "UTC"
+    expression: str = ""  # computed in the graph from other columns; then no input of its own
     shape: tuple[int, ...] = ()  # of one image: (height, width) or (height, width, channels)
     scale: float = 1.0
 
@@ -92,7 +94,12 @@ class FittedFeatures:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        return tuple(column.spec for column in self.columns)
+        return tuple(column.spec for column in self.raw)
+
+    @property
+    def raw(self) -> tuple[FittedColumn, ...]:
+        """The columns that a row must bring."""
+        return tuple(column for column in self.columns if not column.expression)
 
     def of_kind(self, kind: str) -> tuple[FittedColumn, ...]:
         return tuple(column for column in self.columns if column.kind == kind)
@@ -142,7 +149,7 @@ def table_to_batch(table: pa.Table, features: FittedFeatures) -> Batch:
 
     Raises DataError for a column that is not there or does not convert.
     """
-    return {column.name: column_to_tensor(table, column) for column in features.columns}
+    return {column.name: column_to_tensor(table, column) for column in features.raw}
 
 
 def column_to_tensor(table: pa.Table, column: FittedColumn) -> Any:
@@ -180,16 +187,20 @@ def _to_instants(values: pa.ChunkedArray, column: FittedColumn) -> Any:
 
 
 def _to_images(values: pa.ChunkedArray, column: FittedColumn) -> Any:
-    array = values.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks)
-    if hasattr(array, "to_numpy_ndarray"):  # a tensor extension type
-        images = array.to_numpy_ndarray()
-    else:
-        images = np.stack([np.asarray(image) for image in array.to_numpy(zero_copy_only=False)])
+    images = stack_images(values)
     if images.shape[1:] != column.shape:
         raise ValueError(f"its images are {images.shape[1:]}, and those of training {column.shape}")
     return np.ascontiguousarray(images, dtype=np.float32)
+
+
+def stack_images(values: pa.ChunkedArray) -> Any:
+    """A column of tensors as one array (rows, *shape). Raises ValueError when the shapes differ."""
+    array = values.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    if hasattr(array, "to_numpy_ndarray"):  # a tensor extension type of Ray or arrow
+        return array.to_numpy_ndarray()
+    return np.stack([np.asarray(image) for image in array.to_pylist()])
 
 
 _CONVERT = {

@@ -19,7 +19,7 @@ class SearchProgress:
     """Observes trials and draws them. A context: the display ends with it."""
 
     def __init__(self, trials: int, metric: str, *, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet, highlight=False)
+        self.console = Console(quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._metric = metric
         self._shown: dict[str, dict[str, Any]] = {}
         self._bar = Progress(
@@ -37,8 +37,7 @@ class SearchProgress:
 
     def tell(self, line: str) -> None:
         """One line about the stage that begins."""
-        stamp = time.strftime("%H:%M:%S")
-        self.console.print(f"[dim]{stamp}[/dim] {line}" if self.console.is_terminal else f"{stamp} {line}")
+        self.console.print(f"{time.strftime('%H:%M:%S')} {line}")
 
     def trial_started(self, trial: str, parameters: Mapping[str, Any]) -> None:
         self._shown.setdefault(trial, {"status": "running", "parameters": dict(parameters), "learned": {}})

@@ -130,7 +130,7 @@ def _summarise(spec: ExperimentSpec, settings: Settings, outcome: Any) -> None:
 
     from raymlops.cli.progress import metric_lines, result_table
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print()
     console.print(result_table(outcome.search))
     rows = outcome.proof.parity.rows

@@ -1,11 +1,14 @@
 """Fits features to the training rows: one pass of statistics, then a decision for each column."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray.data
 
+from raymlops import expressions
 from raymlops.data import scan, statistics
 from raymlops.errors import DataError, unknown_name
 from raymlops.features import FittedColumn, FittedFeatures, FittedTarget
@@ -18,34 +21,74 @@ from raymlops.specs.features import (
     TargetSpec,
     TimestampFeature,
 )
+from raymlops.tensors import Batch
 
 _MOST_CLASSES = 1000
 
 
-def measure_columns(dataset: ray.data.Dataset, spec: FeaturesSpec) -> dict[str, Any]:
+Formulas = Callable[[pa.Table], Batch]
+"""Evaluates the expressions of features on a block: feature -> FP32 values, NaN where missing."""
+
+
+def find_inputs(schema: pa.Schema, spec: FeaturesSpec, contract: ContractSpec) -> tuple[FittedColumn, ...]:
+    """The raw columns that expressions read. Raises DataError for one that is not there, or of a wrong type."""
+    found: dict[str, FittedColumn] = {}
+    for feature, expression in spec.expressions().items():
+        instants = expressions.instants_in(expression)
+        for name in expressions.columns_in(expression):
+            if name not in schema.names:
+                raise DataError(f"features.{feature}: {unknown_name('column', name, schema.names)}")
+            rule = contract.columns.get(name)
+            kind: Any = (rule and rule.type) or type_of(schema.field(name).type, name)
+            if (kind == "timestamp") != (name in instants) or kind in ("string", "image"):
+                takes = "a timestamp" if name in instants else "numbers or booleans"
+                raise DataError(
+                    f"features.{feature}: {expression!r} takes {takes} as {name!r}, which is {kind}"
+                )
+            found[name] = FittedColumn(name, "input", kind, nullable=rule.nulls if rule else True)
+    return tuple(found.values())
+
+
+def measure_columns(
+    dataset: ray.data.Dataset, spec: FeaturesSpec, formulas: Formulas | None = None
+) -> dict[str, Any]:
     """Column -> Statistics, in one pass; the target under `target:number` and `target:category`, and
     types under `types`."""
     kinds = {name: feature.kind for name, feature in spec.by_column().items()}
+    computed = tuple(spec.expressions())
     total: dict[str, Any] = {}
     types: dict[str, str] = {}
-    for part in scan.fold(dataset, _measure_block, kinds=kinds, target=spec.target.column):
+    for part in scan.fold(
+        dataset, _measure_block, kinds=kinds, target=spec.target.column, computed=computed, formulas=formulas
+    ):
         types.update(part.pop("types", {}))
         total = statistics.merge_all(total, part)
     return {**total, "types": types}
 
 
-def _measure_block(table: pa.Table, kinds: dict[str, str], target: str) -> dict[str, Any]:
+def _measure_block(
+    table: pa.Table, kinds: dict[str, str], target: str, computed: tuple[str, ...], formulas: Formulas | None
+) -> dict[str, Any]:
     if table.num_rows == 0:
         return {}
-    for name in (target, *kinds):
+    raw = {name: kind for name, kind in kinds.items() if name not in computed}
+    for name in (target, *raw):
         if name not in table.column_names:
             role = "features.target.column" if name == target else "features"
             raise DataError(f"{role}: {unknown_name('column', name, table.column_names)}")
-    types = {name: type_of(table.schema.field(name).type, name) for name in (target, *kinds)}
+    types = {name: type_of(table.schema.field(name).type, name) for name in (target, *raw)}
     measured: dict[str, Any] = {"types": types}
-    for name, kind in kinds.items():
+    for name, kind in raw.items():
         _require_kind(name, kind, types[name])
         measured[name] = statistics.measure_column(table[name], kind)
+    for name, values in (formulas(table) if formulas else {}).items():
+        number = kinds[name] == "number"
+        types[name] = "number" if number else "integer"
+        measured[name] = (
+            statistics.measure_numbers(values.astype(np.float64))
+            if number
+            else statistics.measure_whole(values)
+        )
     if types[target] != "string":
         measured["target:number"] = statistics.measure_column(table[target], "number")
     if types[target] != "number":
@@ -91,7 +134,12 @@ def _require_kind(name: str, kind: str, found: str) -> None:
         )
 
 
-def fit_features(measured: dict[str, Any], spec: FeaturesSpec, contract: ContractSpec) -> FittedFeatures:
+def fit_features(
+    measured: dict[str, Any],
+    spec: FeaturesSpec,
+    contract: ContractSpec,
+    inputs: tuple[FittedColumn, ...] = (),
+) -> FittedFeatures:
     """Decide each column's encoding. Raises DataError for a column that teaches nothing, or a target of
     one class."""
     columns = []
@@ -102,7 +150,17 @@ def fit_features(measured: dict[str, Any], spec: FeaturesSpec, contract: Contrac
                 f"Column {name!r} is null in all {found.rows:,} training rows; leave it out of features"
             )
         nullable = contract.columns[name].nulls if name in contract.columns else True
-        columns.append(_FIT[feature.kind](name, feature, found, measured["types"][name], nullable))
+        column = _FIT[feature.kind](name, feature, found, measured["types"][name], nullable)
+        columns.append(dataclasses.replace(column, expression=getattr(feature, "expression", "")))
+    named = {column.name for column in columns if not column.expression}
+    clash = sorted(
+        {column.name for column in columns if column.expression} & {column.name for column in inputs}
+    )
+    if clash:
+        raise DataError(
+            f"features.columns: {clash[0]!r} names both an expression and a raw column; rename the expression"
+        )
+    columns += [column for column in inputs if column.name not in named]
     return FittedFeatures(tuple(columns), fit_target(measured, spec.target))
 
 
@@ -148,6 +206,7 @@ def _fit_timestamp(
         mean=found.mean,
         std=found.std or 1.0,
         parts=tuple(feature.parts),
+        zone=feature.zone,
     )
 
 

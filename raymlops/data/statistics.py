@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raymlops.features import stack_images
+
 _POINTS = 2048
 _MOST_VALUES = 100_000
 Floats = npt.NDArray[np.float64]
@@ -183,8 +185,12 @@ def measure_numbers(values: Floats) -> Numbers:
 def measure_column(column: pa.ChunkedArray, kind: str) -> Statistics:
     """Of an arrow column, as the kind of feature that it will be: number, category, timestamp or image."""
     if kind == "image":
-        images = np.stack([np.asarray(image, dtype=np.float64) for image in column.to_numpy()])
-        return Images(len(images), images.shape[1:], measure_numbers(images[:64].ravel()))
+        try:
+            images = stack_images(column)
+        except ValueError:
+            return Images(len(column), (), measure_numbers(np.empty(0)))
+        pixels = measure_numbers(images[:64].astype(np.float64).ravel())
+        return Images(len(images), images.shape[1:], pixels)
     if kind == "category":
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.int64())
@@ -203,6 +209,15 @@ def measure_column(column: pa.ChunkedArray, kind: str) -> Statistics:
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     return measure_numbers(np.asarray(column.to_numpy(), dtype=np.float64))
+
+
+def measure_whole(values: npt.NDArray[Any]) -> Categories:
+    """Of whole numbers held as floats, NaN where missing."""
+    present = values[np.isfinite(values)]
+    numbers, counts = np.unique(np.floor(present).astype(np.int64), return_counts=True)
+    return Categories(
+        len(values), len(values) - len(present), dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    )
 
 
 def merge_all(total: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from onnx import TensorProto, compose, numpy_helper
 from raymlops.errors import ArtifactError
 from raymlops.features import FittedFeatures, FittedTarget, Packing, packing_of
 from raymlops.models import encoder
-from raymlops.models.encoder import IR_VERSION, ML_OPSET, OPSET, GraphBuilder, to_value_info
+from raymlops.models.nodes import IR_VERSION, ML_OPSET, OPSET, GraphBuilder, to_value_info
 from raymlops.models.session import CONTRACT_KEY
 from raymlops.tensors import Signature, TensorSpec
 
@@ -63,7 +63,7 @@ def contract_of(features: FittedFeatures) -> dict[str, Any]:
             ),
             **({"typical": column.fill} if column.kind in ("number", "timestamp") else {}),
         }
-        for column in features.columns
+        for column in features.raw
     ]
     target = features.target
     return {
@@ -164,8 +164,8 @@ def _build_answer(target: FittedTarget) -> onnx.ModelProto:
         outputs.append(to_value_info(TensorSpec("probabilities", "FP32", (-1, len(target.classes)))))
         position = build.add("ArgMax", "probabilities", axis=1, keepdims=0)
     else:
-        build.constants.append(numpy_helper.from_array(np.array([1], dtype=np.int64), "axis_1"))
-        flat = build.add("Squeeze", "outputs", "axis_1")
+        build.constants.append(numpy_helper.from_array(np.array([1], dtype=np.int64), "second_axis"))
+        flat = build.add("Squeeze", "outputs", "second_axis")
         if target.task == "regression":
             scaled = build.add("Mul", flat, build.constant(np.array([target.std], np.float32), "std"))
             build.add(

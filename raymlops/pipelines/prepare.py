@@ -9,8 +9,8 @@ import pyarrow as pa
 import ray.data
 
 from raymlops.data import fitting, scan, sources, splits
-from raymlops.errors import SpecError
-from raymlops.features import FittedFeatures, packing_of, table_to_batch
+from raymlops.errors import DataError, SpecError
+from raymlops.features import FittedColumn, FittedFeatures, column_to_tensor, packing_of, table_to_batch
 from raymlops.models import encoder
 from raymlops.models.session import Session, open_session
 from raymlops.specs.experiment import ExperimentSpec
@@ -49,8 +49,9 @@ def prepare(spec: ExperimentSpec, tell: Callable[[str], None] = lambda line: Non
         scanned = scan.scan_dataset(dataset, spec.contract, splits.SplitRule(spec.split), source)
         tell(describe_scan(scanned))
         parts = {name: scan.select_split(dataset, scanned, spec.contract, name) for name in splits.SPLITS}
-        measured = fitting.measure_columns(parts["train"], spec.features)
-        features = fitting.fit_features(measured, spec.features, spec.contract)
+        inputs, formulas = find_formulas(dataset, spec)
+        measured = fitting.measure_columns(parts["train"], spec.features, formulas)
+        features = fitting.fit_features(measured, spec.features, spec.contract, inputs)
         network_of(
             spec.network, packing_of(features), features.target
         )  # a wrong option fails here, not in each trial
@@ -63,6 +64,26 @@ def prepare(spec: ExperimentSpec, tell: Callable[[str], None] = lambda line: Non
     return Prepared(
         spec, scanned, features, profile, model, packed["train"], packed["validation"], parts["test"]
     )
+
+
+def find_formulas(
+    dataset: ray.data.Dataset, spec: ExperimentSpec
+) -> tuple[tuple[FittedColumn, ...], fitting.Formulas | None]:
+    """The raw columns that the expressions of features read, and what evaluates them on a block."""
+    computed = spec.features.expressions()
+    if not computed:
+        return (), None
+    schema = dataset.schema(fetch_if_missing=True)
+    if schema is None:
+        raise DataError(f"{describe_source(spec)} has no rows")
+    inputs = fitting.find_inputs(schema.base_schema, spec.features, spec.contract)
+    model = encoder.build_formulas(inputs, computed).SerializeToString()
+    return inputs, functools.partial(evaluate_formulas, inputs=inputs, model=model)
+
+
+def evaluate_formulas(table: pa.Table, inputs: tuple[FittedColumn, ...], model: bytes) -> Batch:
+    """The expressions' values on a block, from the same nodes that the exported model will hold."""
+    return opened(model).infer({column.name: column_to_tensor(table, column) for column in inputs})
 
 
 def describe_source(spec: ExperimentSpec) -> str:

@@ -1,21 +1,38 @@
 """Which columns a model takes, and what it predicts from them."""
 
+import zoneinfo
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from raymlops import expressions
 from raymlops.specs.document import Document
 
-TIME_PARTS = ("hour", "weekday", "day", "month", "dayofyear", "elapsed")
+
+def _check_expression(value: str) -> str:
+    if value:
+        expressions.parse(value)
+    return value
+
+
+Expression = Annotated[
+    str,
+    AfterValidator(_check_expression),
+    Field(
+        description="Computed inside the model from raw columns: arithmetic, comparisons, "
+        f"{', '.join([*expressions.FUNCTIONS, *expressions.CALENDAR])}"
+    ),
+]
 
 
 class NumberFeature(Document):
-    """A number, integer or boolean column: missing values filled, standardised, with an indicator of
-    missing."""
+    """A number, integer or boolean column, or an expression: missing values filled, standardised, an indicator
+    added."""
 
     kind: Literal["number"]
+    expression: Expression = ""
     clip: float = Field(
-        8.0, gt=0, description="Standardised values are limited to this many standard deviations"
+        4.0, gt=0, description="Standardised values are limited to this many standard deviations"
     )
     bins: int = Field(
         0,
@@ -26,22 +43,31 @@ class NumberFeature(Document):
 
 
 class CategoryFeature(Document):
-    """A string, integer or boolean column of which each value gets a learned embedding."""
+    """A string, integer or boolean column, or an expression with whole values: each gets a learned embedding."""
 
     kind: Literal["category"]
+    expression: Expression = ""
     min_count: int = Field(20, ge=1, description="Rarer values in training count as unknown")
     max_values: int = Field(10_000, ge=1, description="Only the most frequent values are told apart")
 
 
 class TimestampFeature(Document):
-    """A timestamp column, split into parts in UTC."""
+    """A timestamp column, split into parts of the calendar."""
 
     kind: Literal["timestamp"]
+    zone: str = Field("UTC", description="Time zone of the parts, such as America/New_York")
     parts: tuple[Literal["hour", "weekday", "day", "month", "dayofyear", "elapsed"], ...] = Field(
         ("hour", "weekday"),
         min_length=1,
         description="Cyclic parts become sine and cosine; elapsed is a standardised number",
     )
+
+    @field_validator("zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in zoneinfo.available_timezones():
+            raise ValueError("no such time zone; expected one such as America/New_York")
+        return value
 
 
 class ImageFeature(Document):
@@ -98,6 +124,20 @@ class FeaturesSpec(Document):
                 "no column is named; list some under numbers, categories, timestamps, images or columns"
             )
         return self
+
+    @model_validator(mode="after")
+    def _target_stays_out(self) -> "FeaturesSpec":
+        for name, expression in self.expressions().items():
+            if self.target.column in expressions.columns_in(expression):
+                raise ValueError(
+                    f"the expression of {name!r} reads the target; a model cannot be given its answer"
+                )
+        return self
+
+    def expressions(self) -> dict[str, str]:
+        """Feature -> expression, of those that are computed."""
+        found = {name: getattr(feature, "expression", "") for name, feature in self.columns.items()}
+        return {name: expression for name, expression in found.items() if expression}
 
     def by_column(self) -> dict[str, NumberFeature | CategoryFeature | TimestampFeature | ImageFeature]:
         """Column -> its settings, in the order of the model's inputs."""
