@@ -1,5 +1,6 @@
 """Starts `raymlops serve` or `deploy` as a user does, in processes of their own, and stops them again."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import yaml
 
 READY = "Documentation and examples"
@@ -34,7 +36,7 @@ class Served:
         path = folder / "serving.yaml"
         ports = {"port": self.port} | ({"grpc_port": self.grpc_port} if spec.get("grpc_port") else {})
         path.write_text(yaml.safe_dump({**spec, **ports}))
-        environment = {
+        self.environment = {
             **os.environ,
             "RAYMLOPS_HOME": str(folder / "home"),
             # Two clusters on one machine must not meet on HAProxy's own ports.
@@ -44,7 +46,7 @@ class Served:
         }
         command = [sys.executable, "-m", "raymlops", "--debug", "serve", str(path), *options]
         self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -66,6 +68,29 @@ class Served:
             if self.process.poll() is not None or time.monotonic() > ends:
                 raise RuntimeError("serving did not start:\n" + "".join(self.lines[-40:]))
             time.sleep(0.2)
+
+    def run(self, *arguments: str) -> str:
+        """Another `raymlops` command against this cluster; gives its output. Raises CalledProcessError."""
+        line = next(line for line in self.lines if "RAY_ADDRESS=" in line)
+        address = line.split("RAY_ADDRESS=")[1].split()[0]
+        command = [sys.executable, "-m", "raymlops", "--debug", *arguments]
+        return subprocess.run(
+            command,
+            env={**self.environment, "RAY_ADDRESS": address},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=True,
+        ).stdout
+
+    def replicas(self) -> list[psutil.Process]:
+        """The processes of this cluster that answer requests."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::ServeReplica"):
+                    found.append(process)
+        return found
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)

@@ -55,20 +55,22 @@ def deploy(
     settings = Settings.from_env()
     spec = serving_files.read_spec(file, overrides)
     export(fast.choose_environment(plain))
-    from raymlops.serving import deploying, sources
+    from raymlops.serving import history, sources
 
-    history = deploying.History(settings, spec.name)
-    config = history.previous() if rollback else deploying.make_config(sources.pin(spec, settings), settings)
+    past = history.History(settings, spec.name)
+    config = past.previous() if rollback else history.make_config(sources.pin(spec, settings), settings)
     if only_print:
         click.echo(serving_files.write_config(config))
         return
+    from raymlops.serving import deploying
+
     deploying.connect(settings)
     deploying.start_serve(spec)
     deploying.deploy(config, timeout, click.echo)
     if rollback:
-        history.drop_newest()
+        past.drop_newest()
     else:
-        history.add(config)
+        past.add(config)
     for name, model in config["args"]["models"].items():
         click.echo(f"{name}: {model['source']}, version {model['version']}, is serving")
 

@@ -17,13 +17,9 @@ FAST: Mapping[str, str] = {
     "RAY_SERVE_HAPROXY_RETRIES": "3",
     # Only a request that fits the buffer can be sent again; 16 KiB, the default, is a few rows of JSON.
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "131072",
-    # A replica that died is taken out within a second even when no request finds it first.
-    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
-    # One failed connection is enough to look elsewhere; health checks bring a replica back in half a second.
-    "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
     # HAProxy learns of a change within 0.1 s; 30 s of waiting, the default, makes every update slow.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-    # HAProxy sends a line for each request to a Python process that counts them; the data plane counts by itself.
+    # HAProxy sends a line for each request to a Python process that counts them; the data plane counts itself.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     # The same for HAProxy's own log, which nobody reads on that port: one line in a thousand.
     "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 sample 1:1000",

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray import serve
 
-from raymlops.serving import deploying, sources
+from raymlops.serving import deploying, history, sources
 from raymlops.serving.protocol import example_request
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
@@ -29,13 +29,15 @@ def run(
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
         deploying.start_serve(pinned)
-        deploying.deploy(deploying.make_config(pinned, settings), report=report)
+        deploying.deploy(history.make_config(pinned, settings), report=report)
         base = f"http://{'127.0.0.1' if spec.host == '0.0.0.0' else spec.host}:{spec.port}"  # noqa: S104
         base += "" if spec.route == "/" else spec.route
         for name, model in pinned.models.items():
             report(f"{name} version {model.version}: POST {base}/v2/models/{name}/infer")
         for name in pinned.graphs:
             report(f"{name}, a graph: POST {base}/v2/models/{name}/infer")
+        address = ray.get_runtime_context().gcs_address
+        report(f"Change it while it serves: RAY_ADDRESS={address} raymlops deploy FILE")
         report(f"Documentation and examples: {base}/docs")
         if once:
             for name in (*pinned.models, *pinned.graphs):

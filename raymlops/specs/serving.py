@@ -4,7 +4,7 @@
 import re
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raymlops.specs.document import Document
 from raymlops.specs.graph import GraphSpec
@@ -25,6 +25,12 @@ class Batching(Document):
         le=10_000,
         description="longest wait for company, only while others are being answered",
     )
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _read_yaml_words(cls, value: object) -> object:
+        """YAML takes a bare `on` or `off` for true or false."""
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 class HostedModel(Document):

@@ -1,0 +1,180 @@
+"""What an endpoint lives through: killed replicas, changed versions, ten times its capacity. Counts decide."""
+
+import asyncio
+import collections
+import contextlib
+import json
+import pathlib
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from tests import toy_models
+from tests.serving_process import Served, serve_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+QUESTION = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("survival")
+    toy_models.save(toy_models.doubler(), folder / "one.onnx")
+    dear = toy_models.save(toy_models.mlp(20, 1400, 8), folder / "dear.onnx")
+    models = {
+        "toy": {"source": str(folder / "one.onnx"), "version": "1"},
+        "dear": {"source": str(dear), "batching": {"mode": "off"}},
+    }
+    spec = {"models": models, "replicas": 2, "cpus": 0.2, "limits": {"queue": 16}}
+    yield from serve_for(folder, spec)
+
+
+class Load:
+    """Clients that ask without pause; what they were told is counted by status and version."""
+
+    def __init__(self, url: str, question: Any = None, clients: int = 8) -> None:
+        self.url, self.clients = url, clients
+        self.body = json.dumps(question or QUESTION).encode()
+        self.told: collections.Counter[str] = collections.Counter()
+        self.seconds: dict[int, list[float]] = collections.defaultdict(list)
+
+    async def run(self, work: Any) -> None:
+        """Ask until `work` is done."""
+        stop = asyncio.Event()
+        limits = httpx.Limits(max_connections=self.clients)
+        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+            tasks = [asyncio.create_task(self._ask(client, stop)) for _ in range(self.clients)]
+            try:
+                await work
+            finally:
+                stop.set()
+                await asyncio.gather(*tasks)
+
+    async def _ask(self, client: httpx.AsyncClient, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            started = time.perf_counter()
+            try:
+                response = await client.post(self.url, content=self.body)
+                self.told[
+                    f"{response.status_code} {response.headers.get('x-model-version', '')}".strip()
+                ] += 1
+                self.seconds[response.status_code].append(time.perf_counter() - started)
+            except httpx.HTTPError as error:
+                self.told[type(error).__name__] += 1
+            await asyncio.sleep(0)
+
+
+def failures(load: Load) -> dict[str, int]:
+    return {told: count for told, count in load.told.items() if not told.startswith("200")}
+
+
+def test_no_request_fails_while_replicas_are_killed(served: Served) -> None:
+    load = Load(f"{served.url}/v2/models/toy/infer")
+    killed = []
+
+    async def kill_every_five_seconds() -> None:
+        for turn in range(12):
+            await asyncio.sleep(5)
+            replicas = served.replicas()
+            if len(replicas) == 2:  # never the last one
+                replicas[turn % 2].kill()
+                killed.append(replicas[turn % 2].pid)
+
+    asyncio.run(load.run(kill_every_five_seconds()))
+    print(f"killed {len(killed)}, told {dict(load.told)}")
+    assert len(killed) >= 4
+    assert not failures(load)
+    assert load.told["200 toy/1"] > 500
+
+
+def deploy(served: Served, path: pathlib.Path, *options: str) -> Any:
+    return asyncio.to_thread(served.run, "deploy", str(path), *options)
+
+
+def test_no_request_fails_while_versions_change_and_change_back(served: Served) -> None:
+    spec = yaml.safe_load((served.folder / "serving.yaml").read_text())
+    model = toy_models.doubler()
+    model.graph.initializer[0].raw_data = np.array(3, "<f4").tobytes()
+    toy_models.save(model, served.folder / "two.onnx")
+    paths = []
+    for version, file in (("1", "one"), ("2", "two")):
+        toy = {"source": str(served.folder / f"{file}.onnx"), "version": version}
+        path = served.folder / f"v{version}.yaml"
+        path.write_text(yaml.safe_dump({**spec, "models": {**spec["models"], "toy": toy}}))
+        paths.append(path)
+    load = Load(f"{served.url}/v2/models/toy/infer")
+    seen = []
+
+    async def change() -> None:
+        for path, options in ((paths[0], ()), (paths[1], ()), (paths[1], ("--rollback",))):
+            await deploy(served, path, *options)
+            answer = await asyncio.to_thread(httpx.post, load.url, content=load.body)
+            seen.append(answer.json()["outputs"][0]["data"][0])
+
+    asyncio.run(load.run(change()))
+    print(f"told {dict(load.told)}, answers {seen}")
+    assert not failures(load)
+    assert seen == [2, 3, 2]
+    assert load.told["200 toy/1"]
+    assert load.told["200 toy/2"]
+
+
+def test_a_version_that_cannot_start_leaves_the_old_one_serving(served: Served) -> None:
+    spec = yaml.safe_load((served.folder / "serving.yaml").read_text())
+    broken = served.folder / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    spec["models"]["toy"] = {"source": str(broken), "version": "9"}
+    path = served.folder / "broken.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    load = Load(f"{served.url}/v2/models/toy/infer", clients=2)
+    said = []
+
+    async def change() -> None:
+        try:
+            await deploy(served, path, "--timeout", "60")
+        except subprocess.CalledProcessError as error:
+            said.append(error.stdout)
+        await deploy(served, served.folder / "v1.yaml")
+
+    asyncio.run(load.run(change()))
+    print(f"told {dict(load.told)}")
+    assert "is not an ONNX file" in said[0]
+    assert not failures(load)
+    assert set(load.told) == {"200 toy/1"}
+
+
+def test_ten_times_the_capacity_is_shed_and_memory_stays_flat(served: Served) -> None:
+    question = {"inputs": [{"name": "x", "shape": [1, 20], "datatype": "FP32", "data": [0.5] * 20}]}
+    load = Load(f"{served.url}/v2/models/dear/infer", question, clients=320)
+
+    def memory() -> int:
+        total = 0
+        for process in served.replicas():
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+        return total
+
+    sizes = []
+
+    async def watch() -> None:
+        for _ in range(10):
+            await asyncio.sleep(1.5)
+            sizes.append(memory())
+
+    asyncio.run(load.run(watch()))
+    accepted = sorted(load.seconds[200])
+    print(
+        f"told {dict(load.told)}, accepted p50 {accepted[len(accepted) // 2]:.3f} s, "
+        f"p99 {accepted[int(len(accepted) * 0.99)]:.3f} s, memory {[size >> 20 for size in sizes]} MiB"
+    )
+    assert set(load.told) == {"200 dear/1", "503"}
+    assert load.told["503"] > load.told["200 dear/1"]
+    assert sizes[-1] < sizes[2] * 1.2

@@ -1,0 +1,47 @@
+"""Requests generated from the OpenAPI document: whatever is sent, the answer is documented and never a
+fault of ours."""
+
+import pathlib
+
+import hypothesis
+import schemathesis
+
+from raymlops.serving.codec import JsonLimits
+from raymlops.serving.hosting import host_model
+from raymlops.serving.plane import DataPlane
+from raymlops.serving.routes import Hosts
+from raymlops.specs.serving import HostedModel
+from tests import toy_models
+
+MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
+SETTINGS = hypothesis.settings(
+    max_examples=25, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
+
+
+def test_generated_requests_get_documented_answers(tmp_path: pathlib.Path) -> None:
+    hosted = {}
+    for name in ("doubler", "echo", "flights"):
+        path = toy_models.save(getattr(toy_models, name)(), tmp_path / f"{name}.onnx")
+        hosted[name] = host_model(name, path, HostedModel(source=str(path)))
+    plane = DataPlane(Hosts("test", hosted, JsonLimits()))
+    schema = schemathesis.openapi.from_asgi("/openapi.json", plane)
+    asked = []
+
+    def check(case: schemathesis.Case) -> None:
+        response = case.call()
+        assert response.status_code in (200, 400, 404, 405, 413), (case.path, response.text)
+        if response.status_code != 200:
+            assert set(response.json()) == {"error", "status", "request_id"}
+        asked.append(response.status_code)
+
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        for mode in MODES:
+            strategy = operation.as_strategy(generation_mode=mode)
+            try:
+                SETTINGS(hypothesis.given(case=strategy)(check))()
+            except hypothesis.errors.Unsatisfiable:
+                continue  # nothing about this operation can be wrong
+    assert len(asked) > 300
+    assert {200, 400} <= set(asked)

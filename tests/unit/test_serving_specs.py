@@ -1,0 +1,101 @@
+"""Serving specs are read from our files and from Serve's, and say what is wrong with them."""
+
+import json
+import pathlib
+
+import pytest
+import yaml
+
+from raymlops.errors import NotFoundError, SpecError
+from raymlops.serving import fast, serving_files, sources
+from raymlops.serving.history import History, make_config
+from raymlops.serving.hosting import find_file
+from raymlops.settings import Settings
+from raymlops.specs.serving import ServingSpec
+from tests import toy_models
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def settings(folder: pathlib.Path) -> Settings:
+    return Settings.from_env({"RAYMLOPS_HOME": str(folder)})
+
+
+def test_the_files_that_are_shipped_are_read() -> None:
+    flights = serving_files.read_spec(ROOT / "serve_configs/flights.yaml", ["port=9000"])
+    assert flights.models["flights"].source == "models:/flights@champion"
+    assert (flights.name, flights.port) == ("flights", 9000)
+    files = serving_files.read_spec(ROOT / "serve_configs/files.yaml")
+    assert files.models["dear"].batching.mode == "on"
+    assert files.autoscaling
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("models: {}", "models"),
+        ("models: {a b: {source: x}}", "model name 'a b'"),
+        ("models: {a: {source: x, batchin: {}}}", "did you mean 'batching'"),
+        ("models: {a: {source: x}}\nautoscaling: {min: 3, max: 2}", "min is 3"),
+        ("applications: [{}, {}]", "one application"),
+    ],
+)
+def test_a_wrong_spec_is_explained(tmp_path: pathlib.Path, text: str, words: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=words):
+        serving_files.read_spec(path)
+
+
+def test_a_pinned_config_is_what_serve_deploy_takes(tmp_path: pathlib.Path) -> None:
+    path = toy_models.save(toy_models.doubler(), tmp_path / "toy.onnx")
+    spec = ServingSpec.model_validate({"models": {"toy": {"source": str(path)}}})
+    config = make_config(sources.pin(spec, settings(tmp_path)), settings(tmp_path))
+    written = yaml.safe_load(serving_files.write_config(config))
+    assert written["applications"][0]["import_path"] == "raymlops.serving.app:build_app"
+    again = ServingSpec.model_validate(written["applications"][0]["args"])
+    assert again.models["toy"].version == "1"
+    with pytest.raises(NotFoundError):
+        sources.pin(
+            ServingSpec.model_validate({"models": {"toy": {"source": "absent.onnx"}}}), settings(tmp_path)
+        )
+
+
+def test_folders_of_every_layout_are_found(tmp_path: pathlib.Path) -> None:
+    plain = toy_models.save(toy_models.doubler(), tmp_path / "plain/any.onnx")
+    mlflow = toy_models.save(toy_models.doubler(), tmp_path / "mlflow/model.onnx")
+    toy_models.save(toy_models.doubler(), tmp_path / "triton/2/model.onnx")
+    newest = toy_models.save(toy_models.doubler(), tmp_path / "triton/10/model.onnx")
+    assert find_file(tmp_path / "plain") == plain
+    assert find_file(tmp_path / "mlflow") == mlflow
+    assert find_file(tmp_path / "triton") == newest
+    with pytest.raises(NotFoundError):
+        find_file(tmp_path)
+
+
+def test_the_history_goes_back_one_deployment(tmp_path: pathlib.Path) -> None:
+    history = History(settings(tmp_path), "flights")
+    with pytest.raises(NotFoundError, match="no earlier deployment"):
+        history.previous()
+    for version in (1, 2, 2):
+        history.add({"version": version})
+    assert [entry["version"] for entry in history.read()] == [1, 2]
+    assert history.previous() == {"version": 1}
+    history.drop_newest()
+    assert [entry["version"] for entry in history.read()] == [1]
+
+
+def test_plain_sets_nothing_and_fast_says_which_middleware() -> None:
+    assert fast.choose_environment(plain=True) == {}
+    chosen = fast.choose_environment(cores=8)
+    assert chosen["RAY_SERVE_HAPROXY_NBTHREAD"] == "4"
+    assert chosen["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "raymlops.serving.lane:make_middlewares"
+
+
+def test_the_dashboard_asks_for_metrics_that_exist() -> None:
+    from raymlops.serving.statistics import METRICS
+
+    board = json.loads((ROOT / "dashboards/serving.json").read_text())
+    asked = " ".join(target["expr"] for panel in board["panels"] for target in panel["targets"])
+    for metric in METRICS:
+        assert f"ray_{metric}_total" in asked, metric
