@@ -1,0 +1,130 @@
+import pathlib
+
+import pytest
+
+from raymlops.errors import NotFoundError, SpecError
+from raymlops.specs.document import parse_document, read_document
+from raymlops.specs.experiment import ExperimentSpec
+
+SPEC = """\
+name: toy
+dataset:
+  reader: csv
+  path: rows.csv
+features:
+  target: {column: y}
+  numbers: [a]
+"""
+
+
+def mistake_in(text: str, *overrides: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        parse_document(text, ExperimentSpec, source="spec.yaml", overrides=overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (SPEC + "trainig:\n  lr: 1\n", "spec.yaml:8: Unknown key 'trainig'; did you mean 'training'?"),
+        (
+            SPEC + "training:\n  lr: 0.1\n  epoch: 3\n",
+            "spec.yaml:10: Unknown key 'epoch'; did you mean 'epochs'?",
+        ),
+        (
+            SPEC + "contract:\n  columns:\n    a: {typ: integer}\n",
+            "spec.yaml:10: Unknown key 'typ'; did you mean 'type'?",
+        ),
+        (
+            SPEC + "search:\n  space:\n    lr: {lo: 3, high: 2}\n",
+            "spec.yaml:10: Unknown key 'lo'; did you mean 'low'?",
+        ),
+        (
+            SPEC + "search:\n  space:\n    lrr: {low: 1, high: 2}\n",
+            "spec.yaml:10: search.space.lrr: Unknown parameter 'lrr'; did you mean 'lr'?",
+        ),
+        (
+            SPEC.replace("path: rows.csv", "path: rows.csv\n  joins:\n    - {table: {path: x}, key: [a]}"),
+            "Unknown key 'key'; did you mean 'keys'?",
+        ),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_file_line_and_the_nearest_known_key(text: str, expected: str) -> None:
+    assert expected in mistake_in(text)
+
+
+def test_keys_of_one_kind_of_feature_are_offered_only_for_that_kind() -> None:
+    own = SPEC.replace("numbers: [a]", "columns:\n    b:\n      kind: number\n      cliip: 3")
+    message = mistake_in(own)
+    assert "spec.yaml:10: Unknown key 'cliip'; did you mean 'clip'?" in message
+    assert "max_values" not in message
+    assert "(under 'features.columns.b')" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("training: {epochs: many}", "spec.yaml:8: training.epochs: Input should be a valid integer"),
+        ("training: {epochs: 0}", "greater than or equal to 1, got 0"),
+        ("training: {metric: roc_au}", "Unknown metric 'roc_au'; did you mean 'roc_auc'?"),
+        ("split: {by: tiem}", "Unknown by 'tiem'; did you mean 'time'?"),
+        ("split: {by: time}", "spec.yaml:8: key 'split.column' is missing; add it"),
+        ("split: {by: random, fractions: [1, 1, 1]}", "spec.yaml:8: split.fractions: [1.0, 1.0, 1.0] must"),
+        ("contract: {columns: {a: {min: 3, max: 1}}}", "contract.columns.a: min 3.0 is above max 1.0"),
+        ("search: {space: {lr: {low: 3, high: 2}}}", "low 3.0 is not below high 2.0"),
+        ("search: {space: {lr: {low: 0, high: 2, log: true}}}", "log needs low above 0"),
+        ("search: {space: {lr: {choices: []}}}", "choices is empty"),
+        ("search: {algorithm: grid, space: {lr: {low: 1, high: 2}}}", "grid needs choices"),
+        ("name: again", "spec.yaml:8: key 'name' is given twice; keep one"),
+    ],
+)
+def test_an_impossible_value_is_named_with_its_key_and_itself(text: str, expected: str) -> None:
+    assert expected in mistake_in(SPEC + text + "\n")
+
+
+def test_a_metric_of_another_task_is_refused() -> None:
+    text = SPEC.replace("{column: y}", "{column: y, task: regression}") + "training: {metric: roc_auc}\n"
+    assert "spec.yaml:8: training.metric: Unknown metric of a regression task 'roc_auc'" in mistake_in(text)
+
+
+def test_a_column_has_one_place_and_is_not_its_own_answer() -> None:
+    assert "column 'a' is named twice" in mistake_in(SPEC.replace("[a]", "[a, a]"))
+    assert "'y' is also a feature" in mistake_in(SPEC.replace("[a]", "[y]"))
+    assert "no column is named" in mistake_in(SPEC.replace("[a]", "[]"))
+
+
+def test_every_mistake_gets_its_own_line() -> None:
+    lines = mistake_in(SPEC + "training: {epochs: 0, lr: -1}\n").splitlines()
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just words", "a: [1\n"])
+def test_what_is_no_mapping_is_refused(text: str) -> None:
+    assert mistake_in(text).startswith("spec.yaml")
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(NotFoundError, match="No file"):
+        read_document(tmp_path / "none.yaml", ExperimentSpec)
+    with pytest.raises(SpecError, match="Cannot read"):
+        read_document(tmp_path, ExperimentSpec)
+
+
+def test_overrides_change_values_and_make_the_parts_they_need() -> None:
+    overrides = ["training.lr=0.5", "search.trials=3", "dataset.path=[a.csv, b.csv]"]
+    spec = parse_document(SPEC, ExperimentSpec, overrides=overrides)
+    assert (spec.training.lr, spec.search.trials, spec.dataset.path) == (0.5, 3, ("a.csv", "b.csv"))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.epochs", "not of the form key.path=value"),
+        ("training.epohcs=3", "did you mean 'epochs'?"),
+        ("training.epochs=x", "training.epochs"),
+        ("name.x=1", "'name' is 'toy', not a mapping"),
+        ("search.trials=[1", "is not a YAML value"),
+    ],
+)
+def test_a_wrong_override_is_explained(override: str, expected: str) -> None:
+    assert expected in mistake_in(SPEC, override)

@@ -1,0 +1,66 @@
+import itertools
+import pathlib
+
+import pydantic
+import pytest
+
+from raymlops.errors import SpecError
+from raymlops.specs.document import parse_document, read_document
+from raymlops.specs.experiment import ExperimentSpec, space_key, with_parameters
+from raymlops.specs.features import FeaturesSpec
+from raymlops.training import networks
+
+JOBS = pathlib.Path(__file__).parents[2] / "jobs" / "specs"
+SPEC = """\
+name: toy
+dataset: {path: rows.parquet}
+features:
+  target: {column: y}
+  numbers: [a, b]
+  categories: [c]
+  columns:
+    d: {kind: number, bins: 8}
+"""
+
+
+def toy() -> ExperimentSpec:
+    return parse_document(SPEC, ExperimentSpec)
+
+
+@pytest.mark.parametrize("file", sorted(JOBS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_specs_of_the_jobs_are_right(file: pathlib.Path) -> None:
+    if "dataset:" not in file.read_text() or "target:" not in file.read_text():
+        pytest.skip("not the spec of an experiment")
+    spec = read_document(file, ExperimentSpec)
+    networks.check_options(spec.network.name, dict(spec.network.options))
+
+
+def test_a_spec_is_frozen() -> None:
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        toy().training.lr = 3.0  # type: ignore[misc]
+
+
+def test_inputs_come_in_the_order_of_the_spec() -> None:
+    assert list(toy().features.by_column()) == ["a", "b", "c", "d"]
+
+
+def test_parameters_of_a_trial_land_in_training_or_in_the_network() -> None:
+    spec = with_parameters(toy(), {"lr": 0.5, "training.epochs": 3, "network.options.hidden": 64})
+    assert (spec.training.lr, spec.training.epochs, spec.network.options) == (0.5, 3, {"hidden": 64})
+
+
+def test_a_parameter_that_is_impossible_there_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"training\.lr.*greater than 0"):
+        with_parameters(toy(), {"lr": -1.0})
+
+
+def test_a_key_of_the_space_may_leave_out_training() -> None:
+    assert space_key("lr") == space_key("training.lr") == ("training", "lr")
+    assert space_key("network.options.hidden") == ("network.options", "hidden")
+
+
+def test_a_column_in_two_groups_is_refused_wherever_they_are() -> None:
+    groups = ("numbers", "categories", "timestamps", "images")
+    for first, second in itertools.combinations(groups, 2):
+        with pytest.raises(pydantic.ValidationError, match="named twice"):
+            FeaturesSpec.model_validate({"target": {"column": "y"}, first: ["a"], second: ["a"]})
