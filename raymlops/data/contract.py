@@ -80,7 +80,7 @@ def _cast(column: pa.ChunkedArray, rule: ColumnRule) -> tuple[pa.ChunkedArray, l
 
 def _coerce(values: pd.Series, kind: str) -> pd.Series:
     if kind == "timestamp":
-        return pd.to_datetime(values, errors="coerce", utc=True).astype("datetime64[ms, UTC]")
+        return pd.to_datetime(values, errors="coerce", utc=True).dt.tz_convert(None).astype("datetime64[ms]")
     if kind == "boolean":
         words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
         return values.astype(str).str.strip().str.lower().map(words)

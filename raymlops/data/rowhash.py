@@ -21,8 +21,16 @@ def hash_rows(table: pa.Table, seed: int = 0) -> Hashes:
 
 
 def hash_column(column: pa.ChunkedArray) -> Hashes:
-    """One hash a value; numbers hash by value whatever their width."""
+    """One hash a value; numbers hash by value whatever their width. What is missing, NaN too, hashes to 0 in
+    every type, since a reader that infers types may give a block of nulls another one."""
+    hashes = _hash_present(column)
+    return np.where(np.asarray(pc.is_null(column, nan_is_null=True)), np.uint64(0), hashes)
+
+
+def _hash_present(column: pa.ChunkedArray) -> Hashes:
     kind = column.type
+    if pa.types.is_null(kind):
+        return np.zeros(len(column), dtype=np.uint64)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
         encoded = (
             column.combine_chunks()
@@ -32,7 +40,7 @@ def hash_column(column: pa.ChunkedArray) -> Hashes:
         if isinstance(encoded, pa.ChunkedArray):
             encoded = encoded.unify_dictionaries().combine_chunks()
         words = pd.util.hash_array(np.asarray(encoded.dictionary.to_pandas(), dtype=object), categorize=False)
-        words = np.append(words, np.uint64(0))  # the last stands for null
+        words = np.append(words, np.uint64(0))  # of a null, and there may be nothing else
         positions = pc.fill_null(encoded.indices.cast(pa.int64()), len(words) - 1)
         return np.asarray(words[positions.to_numpy(zero_copy_only=False)], dtype=np.uint64)
     if pa.types.is_timestamp(kind):
@@ -45,7 +53,6 @@ def hash_column(column: pa.ChunkedArray) -> Hashes:
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.int8())
         values = np.asarray(column.to_numpy(), dtype=np.float64) + 0.0  # -0.0 becomes 0.0
-        values = np.where(np.isnan(values), np.nan, values)  # one bit pattern for every NaN
         return _mix(values.view(np.uint64) + _GOLDEN)
     return np.array([_hash_bytes(value) for value in column.to_numpy()], dtype=np.uint64)
 
