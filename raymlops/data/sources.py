@@ -43,6 +43,7 @@ def configure() -> None:
     )
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # else ours arrives as text inside one of Ray's
     # Below critical it prints tracebacks of errors that are raised anyway.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 

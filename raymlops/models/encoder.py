@@ -13,8 +13,9 @@ from onnx import TensorProto
 
 from raymlops.features import MISSING_INSTANT, FittedColumn, FittedFeatures, packing_of
 from raymlops.models.formulas import add_calendar, add_formula
-from raymlops.models.nodes import GraphBuilder, to_value_info
-from raymlops.tensors import TensorSpec
+from raymlops.models.nodes import INNER, GraphBuilder, to_value_info
+from raymlops.models.session import Session
+from raymlops.tensors import Batch, TensorSpec
 
 _CYCLES = {"hour": 24.0, "weekday": 7.0, "day": 31.0, "month": 12.0, "dayofyear": 365.2425}
 
@@ -29,19 +30,26 @@ def build_encoder(features: FittedFeatures) -> onnx.ModelProto:
         parts = _encode_numbers(build, features.of_kind("number"), values)
         for column in features.of_kind("timestamp"):
             parts += _encode_timestamp(build, column)
-        build.concat(parts, name="numeric")
-        outputs.append(TensorSpec("numeric", "FP32", (-1, packing.numeric)))
+        build.concat(parts, name=f"{INNER}numeric")
+        outputs.append(TensorSpec(f"{INNER}numeric", "FP32", (-1, packing.numeric)))
     if packing.categories:
         build.concat(
             [_encode_category(build, column, values) for column in features.of_kind("category")],
-            name="category",
+            name=f"{INNER}category",
         )
-        outputs.append(TensorSpec("category", "INT64", (-1, len(packing.categories))))
+        outputs.append(TensorSpec(f"{INNER}category", "INT64", (-1, len(packing.categories))))
     if packing.image:
-        build.concat([_encode_image(build, column) for column in features.of_kind("image")], name="image")
-        outputs.append(TensorSpec("image", "FP32", (-1, *packing.image)))
+        build.concat(
+            [_encode_image(build, column) for column in features.of_kind("image")], name=f"{INNER}image"
+        )
+        outputs.append(TensorSpec(f"{INNER}image", "FP32", (-1, *packing.image)))
     inputs = [to_value_info(spec) for spec in features.inputs]
     return build.to_model("encoder", inputs, [to_value_info(spec) for spec in outputs])
+
+
+def run_encoder(session: Session, batch: Batch) -> Batch:
+    """Packed tensors by the names that networks take them under."""
+    return {name.removeprefix(INNER): values for name, values in session.infer(batch).items()}
 
 
 def build_formulas(inputs: tuple[FittedColumn, ...], formulas: dict[str, str]) -> onnx.ModelProto:

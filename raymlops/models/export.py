@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, compose, numpy_helper
+from onnx import TensorProto, compose
 
 from raymlops.errors import ArtifactError
 from raymlops.features import FittedFeatures, FittedTarget, Packing, packing_of
 from raymlops.models import encoder
-from raymlops.models.nodes import IR_VERSION, ML_OPSET, OPSET, GraphBuilder, to_value_info
+from raymlops.models.nodes import INNER, IR_VERSION, ML_OPSET, OPSET, GraphBuilder, to_value_info
 from raymlops.models.session import CONTRACT_KEY
 from raymlops.tensors import Signature, TensorSpec
 
@@ -33,7 +33,7 @@ def export_network(network: torch.nn.Module, features: FittedFeatures, *, name: 
     front = encoder.build_encoder(features)
     core = compose.add_prefix(_export_core(network, packing_of(features)), "network/")
     given = {output.name for output in front.graph.output}
-    joined = [(value.name.removeprefix("network/"), value.name) for value in core.graph.input]
+    joined = [(INNER + value.name.removeprefix("network/"), value.name) for value in core.graph.input]
     model = compose.merge_models(front, core, io_map=[pair for pair in joined if pair[0] in given])
     raw = model.graph.output[0].name
     model = compose.merge_models(model, _build_answer(features.target), io_map=[(raw, "outputs")])
@@ -164,8 +164,7 @@ def _build_answer(target: FittedTarget) -> onnx.ModelProto:
         outputs.append(to_value_info(TensorSpec("probabilities", "FP32", (-1, len(target.classes)))))
         position = build.add("ArgMax", "probabilities", axis=1, keepdims=0)
     else:
-        build.constants.append(numpy_helper.from_array(np.array([1], dtype=np.int64), "second_axis"))
-        flat = build.add("Squeeze", "outputs", "second_axis")
+        flat = build.add("Squeeze", "outputs", build.constant(np.array([1], dtype=np.int64), "axis"))
         if target.task == "regression":
             scaled = build.add("Mul", flat, build.constant(np.array([target.std], np.float32), "std"))
             build.add(

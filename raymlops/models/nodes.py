@@ -13,6 +13,9 @@ OPSET = 20
 ML_OPSET = 2
 IR_VERSION = 10  # ONNX Runtime takes at most 13, and models that are to be merged need equal ones
 
+INNER = "raymlops/"
+"""Before the names of inner tensors, so that none meets the name of a column."""
+
 
 class GraphBuilder:
     """Collects nodes and constants, and names what they give."""
@@ -38,16 +41,18 @@ class GraphBuilder:
 
     def _fresh(self, stem: str) -> str:
         self._names[stem] += 1
-        return f"{stem}_{self._names[stem]}"
+        return f"{INNER}{stem}_{self._names[stem]}"
 
     def column(self, tensor: str) -> str:
         """(rows,) -> (rows, 1)"""
         return self.add("Unsqueeze", tensor, self._axis())
 
     def _axis(self) -> str:
-        if not any(constant.name == "second_axis" for constant in self.constants):
-            self.constants.append(numpy_helper.from_array(np.array([1], dtype=np.int64), "second_axis"))
-        return "second_axis"
+        if not any(constant.name == f"{INNER}second_axis" for constant in self.constants):
+            self.constants.append(
+                numpy_helper.from_array(np.array([1], dtype=np.int64), f"{INNER}second_axis")
+            )
+        return f"{INNER}second_axis"
 
     def cast(self, tensor: str, kind: int) -> str:
         return self.add("Cast", tensor, to=kind)

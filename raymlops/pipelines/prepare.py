@@ -119,7 +119,7 @@ def encode_rows(dataset: ray.data.Dataset, features: FittedFeatures, model: byte
 
 def encode_block(table: pa.Table, features: FittedFeatures, model: bytes) -> Batch:
     """One block's packed tensors, with the target under `label`."""
-    packed = opened(model).infer(table_to_batch(table, features))
+    packed = encoder.run_encoder(opened(model), table_to_batch(table, features))
     target = features.target
     if target.name not in table.column_names:
         raise SpecError(f"The rows have no column {target.name!r}, which is to be predicted")

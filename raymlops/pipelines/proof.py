@@ -12,6 +12,7 @@ from raymlops import metrics
 from raymlops.data import fitting, scan, statistics
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.models import parity
+from raymlops.models.encoder import run_encoder
 from raymlops.pipelines.prepare import Prepared, opened
 from raymlops.tensors import Batch
 from raymlops.training.heads import HEADS
@@ -62,7 +63,7 @@ def _prove_block(
         width = (0, len(target.classes)) if target.task == "multiclass" else (0,)
         return parity.Parity(), np.empty(0), np.empty(width), None
     batch = table_to_batch(table, features)
-    packed = {name: torch.from_numpy(values) for name, values in opened(encoder).infer(batch).items()}
+    packed = {name: torch.from_numpy(values) for name, values in run_encoder(opened(encoder), batch).items()}
     with torch.inference_mode():
         scores = HEADS[target.task].scores(network(**packed)).numpy()
     found = parity.compare(scores, opened(model).infer(batch), target)
