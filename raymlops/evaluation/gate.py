@@ -21,6 +21,7 @@ DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "
 
 Drawn = dict[tuple[str, str], Values]
 """Slice -> metric -> value and replicates. Equal draws for all models, so that differences are paired."""
+DEFAULT_PARITY = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +105,10 @@ def _check_content(candidate: Evidence) -> Iterator[Check]:
 def _check_parity(candidate: Evidence, spec: GateSpec) -> Iterator[Check]:
     if candidate.parity is not None:
         # not `>`: nan is a failure
-        passed = bool(candidate.parity <= spec.parity)
+        limit = spec.parity or DEFAULT_PARITY
+        passed = bool(candidate.parity <= limit)
         text = "answers as its network does" if passed else "does not answer as its network does"
-        yield Check("parity", passed, text, candidate.parity, limit=spec.parity)
+        yield Check("parity", passed, text, candidate.parity, limit=limit)
 
 
 def _check_answers(partial: Partial) -> Iterator[Check]:

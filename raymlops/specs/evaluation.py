@@ -1,10 +1,13 @@
 """What a user may write of evaluation and the gate: slices, costs, and the limits a version must meet."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import pydantic
 from pydantic import Field
 
+from raymlops.errors import unknown_name
+from raymlops.metrics import METRICS
 from raymlops.specs.document import Document
 
 
@@ -56,6 +59,13 @@ class LeakSpec(Document):
     )
 
 
+def _check_names(names: Iterable[str]) -> None:
+    known = {name for table in METRICS.values() for name in table}
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown_name("metric", name, known))
+
+
 class GateSpec(Document):
     """What a version must show before it may become champion."""
 
@@ -86,7 +96,7 @@ class GateSpec(Document):
         description="largest difference of a probability (or relative, of a prediction) from the network",
     )
     variant_parity: float = Field(
-        0.2, gt=0, description="the same for a smaller variant, whose arithmetic is coarser on purpose"
+        0.2, gt=0, description="largest difference of a smaller variant from the original"
     )
     latency_ms: float | None = Field(None, gt=0, description="p99 of one row on ONNX Runtime, one thread")
     throughput: float | None = Field(None, gt=0, description="rows a second in batches of 256, one thread")
@@ -99,3 +109,8 @@ class GateSpec(Document):
     smallest: bool = Field(
         False, description="register the smallest variant that passes, instead of the original"
     )
+
+    @pydantic.model_validator(mode="after")
+    def _known_metrics(self) -> "GateSpec":
+        _check_names([*([self.metric] if self.metric else []), *self.limits, *self.slice_limits])
+        return self

@@ -8,6 +8,7 @@ from raymlops import metrics
 from raymlops.errors import unknown_name
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, RandomSplit, SplitSpec, check_fractions
 from raymlops.specs.document import Document, validate_document
+from raymlops.specs.evaluation import EvaluationSpec, GateSpec
 from raymlops.specs.features import FeaturesSpec
 from raymlops.specs.training import NetworkSpec, SearchSpec, TrainingSpec
 
@@ -36,6 +37,8 @@ class ExperimentSpec(Document):
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec = SearchSpec()
     limits: LimitsSpec = LimitsSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    gate: GateSpec = GateSpec()
 
     @model_validator(mode="after")
     def _consistent(self) -> "ExperimentSpec":

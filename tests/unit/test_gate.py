@@ -14,6 +14,7 @@ from raymlops.evaluation.verdict import Verdict
 from raymlops.models import variants
 from raymlops.models.session import open_session
 from raymlops.pipelines import judging, measuring
+from raymlops.specs.document import parse_document
 from raymlops.specs.evaluation import GateSpec, LeakSpec, LimitSpec
 
 TEST = small_models.draw_flights(6000, seed=1)
@@ -223,7 +224,9 @@ def test_a_comparison_on_other_rows_is_stopped(champion, weights, tmp_path):
 
 def test_an_unknown_metric_gets_the_near_one(champion):
     with pytest.raises(SpecError, match="did you mean 'roc_auc'"):
-        gate.judge(champion, None, GateSpec(metric="rocauc"))
+        parse_document("metric: rocauc", GateSpec)
+    with pytest.raises(SpecError, match="Unknown metric of a binary task 'rmse'"):
+        gate.judge(champion, None, GateSpec(metric="rmse"))
 
 
 def test_a_verdict_survives_json_and_reads_well(champion):
