@@ -1,0 +1,197 @@
+"""evaluate, gate, history, rollback, lineage, diff and reproduce."""
+
+import json
+from typing import Any
+
+import click
+
+from raymlops.settings import Settings
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+_SPEC = click.option(
+    "--spec", "spec_file", type=click.Path(), help="Spec to use instead of the version's own."
+)
+_DATA = click.option("--data", help="Other rows: a path that is read as the spec's dataset is.")
+
+
+@click.command()
+@click.argument("version")
+@_DATA
+@_SPEC
+@_JSON
+def evaluate(version: str, data: str | None, spec_file: str | None, as_json: bool) -> None:
+    """Measure VERSION on the test split of its spec, or on other data, and write its report.
+
+    \b
+    raymlops evaluate models:/flights/3
+    raymlops evaluate models:/flights@champion --data december.parquet
+    """
+    trusted = _trust(version, data, spec_file, as_json, store=data is None)
+    if as_json:
+        click.echo(json.dumps(trusted.evaluation.to_json()))
+        return
+    _show_evaluation(trusted.evaluation)
+    click.echo(f"Report  {trusted.report}")
+
+
+@click.command()
+@click.argument("version")
+@_DATA
+@_SPEC
+@_JSON
+def gate(version: str, data: str | None, spec_file: str | None, as_json: bool) -> None:
+    """Judge whether VERSION may become champion: exit 1 when a check blocks it. Moves no alias.
+
+    \b
+    raymlops gate models:/flights@challenger && raymlops promote flights 4 --why "gate passed"
+    """
+    trusted = _trust(version, data, spec_file, as_json, store=data is None)
+    if as_json:
+        click.echo(json.dumps(trusted.verdict.to_json()))
+    else:
+        click.echo(str(trusted.verdict))
+        click.echo(f"Report  {trusted.report}")
+    if not trusted.verdict.passed:
+        raise SystemExit(1)  # click would turn its own Exit into 0 here
+
+
+def _trust(version: str, data: str | None, spec_file: str | None, quiet: bool, *, store: bool) -> Any:
+    from raymlops.pipelines import recall, trusting
+    from raymlops.pipelines.cluster import join_cluster
+    from raymlops.pipelines.rows import read_rows
+    from raymlops.specs.document import read_document
+    from raymlops.specs.experiment import ExperimentSpec
+    from raymlops.tracking import registry
+    from raymlops.tracking.store import connect
+
+    settings = Settings.from_env()
+    client = connect(settings)
+    found = registry.resolve(version, settings)
+    spec = read_document(spec_file, ExperimentSpec) if spec_file else recall.read_spec(client, found)
+    join_cluster(settings)
+    rows = read_rows(spec, data)
+    tell = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+    return trusting.trust_version(client, found, spec, rows, settings, store=store, tell=tell)
+
+
+def _show_evaluation(evaluation: Any) -> None:
+    from raymlops.evaluation.contents import name_metric
+
+    click.echo(f"{evaluation.rows:,} rows, {evaluation.nonfinite:,} without a finite answer")
+    for name, interval in evaluation.metrics.items():
+        click.echo(f"  {name_metric(name):<20} {interval}")
+    if evaluation.threshold is not None:
+        chosen = evaluation.threshold
+        click.echo(f"  {'threshold':<20} {chosen.value:.3g}, cost a row {chosen.cost}")
+    for part in evaluation.slices:
+        first = next(iter(part.metrics))
+        click.echo(
+            f"  {part.column}={part.value}: {name_metric(first)} {part.metrics[first]} on {part.rows:,} rows"
+        )
+
+
+@click.command()
+@click.argument("model")
+@_JSON
+def history(model: str, as_json: bool) -> None:
+    """List who moved which alias of MODEL when and why; exit 1 when the record was tampered with."""
+    import dataclasses
+
+    from raymlops.pipelines.accounts import read_record
+
+    record = read_record(model, Settings.from_env())
+    if as_json:
+        entries = [{**dataclasses.asdict(entry), "sha256": entry.digest} for entry in record.entries]
+        click.echo(json.dumps({"entries": entries, "problems": record.problems}))
+    else:
+        for entry in record.entries:
+            click.echo(str(entry))
+        click.echo("\n".join(f"PROBLEM  {problem}" for problem in record.problems) or "The record holds.")
+    if record.problems:
+        raise SystemExit(1)  # click would turn its own Exit into 0 here
+
+
+@click.command()
+@click.argument("model")
+@click.option("--alias", default="champion", show_default=True, help="The alias to roll back.")
+@click.option("--why", required=True, help="Why; recorded.")
+def rollback(model: str, alias: str, why: str) -> None:
+    """Point an alias of MODEL at the version that it named before."""
+    from raymlops.pipelines.accounts import roll_back
+
+    entry = roll_back(model, why, Settings.from_env(), alias)
+    click.echo(f"models:/{model}@{alias} moved back from version {entry.before} to version {entry.version}")
+
+
+@click.command()
+@click.argument("version", required=False)
+@click.option("--data", default="", help="Instead: versions made from the data of this fingerprint.")
+@click.option("--commit", default="", help="Instead: versions made by the code of this commit.")
+@_JSON
+def lineage(version: str | None, data: str, commit: str, as_json: bool) -> None:
+    """Say what VERSION came from, or which versions came from some data or code.
+
+    \b
+    raymlops lineage models:/flights/3
+    raymlops lineage --data 9f0a1b2c
+    """
+    from raymlops.pipelines import accounts
+
+    settings = Settings.from_env()
+    if (version is None) == (not data and not commit):
+        raise click.UsageError("Give a version, or --data or --commit.")
+    if version is not None:
+        facts = accounts.trace_version(version, settings)
+        lines = [f"{name:<18} {value}" for name, value in facts.items() if value]
+        click.echo(json.dumps(facts) if as_json else "\n".join(lines))
+        return
+    found = accounts.find_versions(settings, data=data, commit=commit)
+    if as_json:
+        click.echo(json.dumps(dict(found)))
+        return
+    for uri, tags in found:
+        click.echo(f"{uri}  {tags.get('raymlops.when', '')}  {tags.get('raymlops.why', '')}")
+    if not found:
+        click.echo("No version came from it.")
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@_JSON
+def diff(first: str, second: str, as_json: bool) -> None:
+    """Say what differs between two versions: spec, parameters, data, code, metrics."""
+    import dataclasses
+
+    from raymlops.pipelines.accounts import compare_versions
+
+    changes = compare_versions(first, second, Settings.from_env())
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(change) for change in changes]))
+        return
+    for change in changes:
+        click.echo(f"{change.part}: {change.name}: {change.first or '(none)'} -> {change.second or '(none)'}")
+    if not changes:
+        click.echo("Nothing differs.")
+
+
+@click.command()
+@click.argument("version")
+def reproduce(version: str) -> None:
+    """Train VERSION again from its record, and say whether metrics and ONNX bytes agree; exit 1 if not."""
+    from raymlops.pipelines.reproduction import reproduce_version
+
+    found = reproduce_version(version, Settings.from_env(), click.echo)
+    for line in found.packages[:20]:
+        click.echo(f"  {line}")
+    if found.commit[0] != found.commit[1]:
+        click.echo(f"Code: recorded {found.commit[0][:12]}, here {found.commit[1][:12]}")
+    for name, (then, now) in found.metrics.items():
+        click.echo(f"  {name:<20} {then:.10g} then, {now:.10g} now")
+    click.echo(f"ONNX bytes: {'equal' if found.same_bytes else 'not equal'}")
+    click.echo(f"Largest difference of a metric: {found.largest:.2e}")
+    if not found.exact:
+        click.echo("Equal bytes were not to be expected: several workers, a GPU, or other packages.")
+    click.echo(f"{found.uri} is {'' if found.agrees else 'NOT '}reproduced")
+    if not found.agrees:
+        raise SystemExit(1)  # click would turn its own Exit into 0 here

@@ -1,0 +1,154 @@
+"""Answers for versions: aliases moved and rolled back on the record, lineage both ways, differences."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from raymlops.errors import UserError
+from raymlops.pipelines import recall
+from raymlops.pipelines.trusting import GATE_TAG, VERDICT_TAG
+from raymlops.settings import Settings
+from raymlops.tracking import history, registry, store
+from raymlops.tracking.history import Entry, Record
+
+CHAMPION = "champion"
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One thing in which two versions differ; empty where one of them lacks it."""
+
+    part: str
+    name: str
+    first: str
+    second: str
+
+
+def move_alias(
+    name: str,
+    version: str,
+    alias: str,
+    why: str,
+    settings: Settings,
+    *,
+    force: bool = False,
+    action: str = "promote",
+) -> Entry:
+    """Move an alias, on the record. A version that the gate blocked becomes champion only by `force`.
+
+    Raises UserError when the gate blocked it, NotFoundError when it is not there.
+    """
+    client = store.connect(settings)
+    found = registry.find_version(client, f"models:/{name}/{version}")
+    outcome = str(found.tags.get(GATE_TAG, ""))
+    blocked = alias == CHAMPION and outcome.startswith("blocked")
+    if blocked and not force:
+        raise UserError(
+            f"models:/{name}/{version} was {outcome}; see `raymlops gate models:/{name}/{version}`, or "
+            "promote it all the same with --force, which the record will say"
+        )
+    return history.move_alias(
+        client,
+        name,
+        alias,
+        str(found.version),
+        who=settings.user,
+        why=why,
+        action=action,
+        forced=force and blocked,
+        verdict=str(found.tags.get(VERDICT_TAG, "")),
+    )
+
+
+def roll_back(name: str, why: str, settings: Settings, alias: str = CHAMPION) -> Entry:
+    """Point the alias at the version before, on the record. Raises NotFoundError when there was none."""
+    client = store.connect(settings)
+    version = history.find_previous(history.read_history(client, name), alias)
+    return move_alias(name, version, alias, why, settings, force=True, action="rollback")
+
+
+def read_record(name: str, settings: Settings) -> Record:
+    """The history of a model, verified."""
+    return history.read_history(store.connect(settings), name)
+
+
+def trace_version(uri: str, settings: Settings) -> dict[str, str]:
+    """Everything that a version came from."""
+    client = store.connect(settings)
+    version = registry.resolve(uri, settings)
+    moves = [
+        str(entry).strip()
+        for entry in history.read_history(client, version.name).entries
+        if entry.version == version.version
+    ]
+    data = json.loads(recall.read_text(client, version, "data.json") or "{}")
+    lock = recall.read_text(client, version, "requirements.lock.txt") or ""
+    return {
+        "version": version.uri,
+        **recall.list_facts(version),
+        "data source": str(data.get("source", "")),
+        "data rows": str(data.get("rows", "")),
+        "environment": f"{len(lock.splitlines()) - 1} packages, {lock.splitlines()[0].lstrip('# ')}"
+        if lock
+        else "",
+        **{f"alias move {place}": move for place, move in enumerate(moves, start=1)},
+    }
+
+
+def find_versions(
+    settings: Settings, *, data: str = "", commit: str = ""
+) -> list[tuple[str, dict[str, str]]]:
+    """Versions of any model that came from this data fingerprint or commit; a beginning is enough."""
+    client = store.connect(settings)
+    wanted = {"raymlops.fingerprint": data, "raymlops.commit": commit}
+    found = []
+    for model in client.search_registered_models(max_results=1000):
+        for one in client.search_model_versions(f"name='{model.name}'", max_results=10_000):
+            tags = dict(one.tags)
+            if all(tags.get(tag, "").startswith(start) for tag, start in wanted.items()):
+                found.append((f"models:/{one.name}/{one.version}", tags))
+    return sorted(found, key=lambda item: item[1].get("raymlops.when", ""))
+
+
+def compare_versions(first: str, second: str, settings: Settings) -> list[Change]:
+    """What differs between two versions: spec, parameters, data, code, metrics."""
+    client = store.connect(settings)
+    versions = [registry.resolve(uri, settings) for uri in (first, second)]
+    parts: list[dict[str, dict[str, Any]]] = []
+    for version in versions:
+        tags = version.tags
+        parts.append(
+            {
+                "spec": dict(_flatten(json.loads(recall.read_text(client, version, "spec.json") or "{}"))),
+                "parameters": json.loads(tags.get("raymlops.parameters", "{}")),
+                "data": {"fingerprint": tags.get("raymlops.fingerprint", "")},
+                "code": {"commit": tags.get("raymlops.commit", "")},
+                "file": {"sha256": version.digest},
+                "test metrics": json.loads(tags.get("raymlops.test", "{}")),
+                "gate": {"outcome": tags.get(GATE_TAG, "")},
+            }
+        )
+    return [
+        Change(part, name, _show(parts[0][part].get(name)), _show(parts[1][part].get(name)))
+        for part in parts[0]
+        for name in sorted({**parts[0][part], **parts[1][part]})
+        if parts[0][part].get(name) != parts[1][part].get(name)
+    ]
+
+
+def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
+        for place, inner in enumerate(value):
+            yield from _flatten(inner, f"{path}[{place}]")
+    else:
+        yield path, value
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,118 @@
+"""Makes a version anew from its record, and says how far the two agree. Registers nothing."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+from raymlops.errors import DataError, NotFoundError
+from raymlops.pipelines import lineage, recall
+from raymlops.pipelines.cluster import join_cluster
+from raymlops.pipelines.develop import Request, develop_model
+from raymlops.pipelines.rows import read_rows
+from raymlops.settings import Settings
+from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.tracking import registry, store
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """How a second making compares with the first."""
+
+    uri: str
+    same_bytes: bool
+    exact: bool
+    """Whether equal bytes were to be expected: one worker, on a CPU, of the same packages."""
+    metrics: dict[str, tuple[float, float]]
+    """Metric -> then and now."""
+    packages: tuple[str, ...]
+    """Packages whose versions differ from those of the record."""
+    commit: tuple[str, str]
+
+    @property
+    def largest(self) -> float:
+        """Largest absolute difference of a metric."""
+        return max((abs(then - now) for then, now in self.metrics.values()), default=0.0)
+
+    @property
+    def agrees(self) -> bool:
+        """Equal bytes and metrics where that was to be expected; elsewhere metrics within 0.01."""
+        return (self.same_bytes and self.largest < 1e-9) if self.exact else self.largest <= 0.01
+
+
+def reproduce_version(uri: str, settings: Settings, tell: Callable[[str], None]) -> Reproduction:
+    """Check environment and data against the record, train the version's trial again, and compare.
+
+    Raises NotFoundError for a version without a record, DataError when the data are no longer the same.
+    """
+    client = store.connect(settings)
+    version = registry.resolve(uri, settings)
+    spec = recall.read_spec(client, version)
+    if "raymlops.parameters" not in version.tags:
+        raise NotFoundError(f"{version.uri} does not say with which parameters it was trained")
+    packages = compare_locks(
+        recall.read_text(client, version, "requirements.lock.txt") or "", lineage.environment_lock()
+    )
+    tell(
+        f"Environment: {len(packages)} packages differ"
+        if packages
+        else "Environment: every package as recorded"
+    )
+    join_cluster(settings)
+    found = read_rows(spec).fingerprint
+    recorded = version.tags.get("raymlops.fingerprint", "")
+    if recorded and found != recorded:
+        raise DataError(
+            f"The data of {version.uri} had fingerprint {recorded}, and are now {found}; "
+            "give the same data to reproduce it"
+        )
+    tell(f"Data: fingerprint {found} as recorded")
+    single = single_trial(spec, json.loads(version.tags["raymlops.parameters"]))
+    outcome = develop_model(
+        single, settings, Request(why=f"reproduces {version.uri}", register=False), tell=tell
+    )
+    then = json.loads(version.tags.get("raymlops.test", "{}"))
+    now = outcome.proof.metrics
+    training = single.training
+    return Reproduction(
+        uri=version.uri,
+        same_bytes=outcome.digest == version.digest,
+        exact=training.workers == 1
+        and not training.use_gpu
+        and not packages
+        and spec.search.scheduler != "pbt",
+        metrics={name: (float(then[name]), float(now[name])) for name in then if name in now},
+        packages=packages,
+        commit=(version.tags.get("raymlops.commit", "unknown"), lineage.git_commit()),
+    )
+
+
+def single_trial(spec: ExperimentSpec, parameters: dict[str, object]) -> ExperimentSpec:
+    """The spec with a trial's parameters fixed and no search."""
+    fixed = with_parameters(spec, parameters)
+    search = fixed.search.model_copy(
+        update={"algorithm": "random", "scheduler": "none", "trials": 1, "space": {}}
+    )
+    return fixed.model_copy(update={"search": search})
+
+
+def compare_locks(then: str, now: str) -> tuple[str, ...]:
+    """`name: version then -> version now` for each package that differs, and for the interpreter."""
+    if not then:
+        return ("no lock was recorded",)
+    held, present = (_read_lock(text) for text in (then, now))
+    return tuple(
+        f"{name}: {held.get(name, 'absent')} -> {present.get(name, 'absent')}"
+        for name in sorted({*held, *present})
+        if held.get(name) != present.get(name)
+    )
+
+
+def _read_lock(text: str) -> dict[str, str]:
+    versions = {}
+    for line in text.splitlines():
+        name, equals, version = line.partition("==")
+        if equals:
+            versions[name.strip().lower()] = version.strip()
+        elif line.startswith("# Python"):
+            versions["python"] = line.removeprefix("# Python").strip()
+    return versions

@@ -1,0 +1,212 @@
+"""Evaluates a registered version, asks the gate, and stores what was found with it. Moves no alias."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import mlflow
+
+from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
+from raymlops.evaluation import gate, results
+from raymlops.evaluation.contents import Report, VariantLine
+from raymlops.evaluation.gate import Evidence
+from raymlops.evaluation.partials import Partial
+from raymlops.evaluation.report import write_report
+from raymlops.evaluation.results import Evaluation
+from raymlops.evaluation.verdict import Verdict
+from raymlops.features import FittedFeatures
+from raymlops.models import variants
+from raymlops.models.session import open_session
+from raymlops.models.speed import measure_speed
+from raymlops.pipelines import judging, recall
+from raymlops.pipelines.judging import Sample
+from raymlops.pipelines.measuring import features_of, measure_models, score_rows
+from raymlops.pipelines.rows import Rows, take_sample
+from raymlops.settings import Settings
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.tracking import registry
+from raymlops.tracking.registry import ModelVersion
+
+GATE_TAG = "raymlops.gate"
+VERDICT_TAG = "raymlops.verdict"
+_CALIBRATION_ROWS = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Trusted:
+    """What was found of a version. `report` is a copy on this machine of what lies with its run."""
+
+    version: ModelVersion
+    champion: ModelVersion | None
+    verdict: Verdict
+    evaluation: Evaluation
+    report: pathlib.Path
+    variants: tuple[VariantLine, ...] = ()
+
+
+def find_champion(client: mlflow.MlflowClient, name: str, settings: Settings) -> ModelVersion | None:
+    """The version that the alias `champion` names; None when there is none."""
+    try:
+        registry.find_version(client, f"models:/{name}@champion")
+    except NotFoundError:
+        return None
+    return registry.resolve(f"models:/{name}@champion", settings)
+
+
+def trust_version(
+    client: mlflow.MlflowClient,
+    version: ModelVersion,
+    spec: ExperimentSpec,
+    rows: Rows,
+    settings: Settings,
+    *,
+    store: bool = True,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Trusted:
+    """Measure a version and the champion on the same rows, judge it, and store report, verdict and numbers.
+
+    Raises ArtifactError for a version that says nothing of its columns.
+    """
+    champion = find_champion(client, version.name, settings)
+    if champion is not None and champion.version == version.version:
+        champion = None  # nothing to gain on itself
+    features = features_of(open_session(version.file).contract)
+    models = {version.uri: version.file.read_bytes()}
+    if champion is not None:
+        models[champion.uri] = champion.file.read_bytes()
+    tell(f"Measuring {' and '.join(models)} on {rows.source}")
+    measured = _measure(models, version.uri, rows, spec, tell)
+    if champion is not None and champion.uri not in measured:
+        champion = None
+    sample = take_sample(rows.dataset, features)
+    limits = _limits_of(spec)
+    evidence = _gather(version, measured[version.uri], sample)
+    against = champion and _gather(champion, measured[champion.uri], None)
+    verdict = gate.judge(evidence, against or None, limits)
+    evaluation = results.finish(measured[version.uri], spec.evaluation)
+    lines = _try_variants(version, spec, rows, sample, features, evidence, evaluation, settings, tell)
+    report = recall.fill_report(
+        client,
+        version,
+        Report(
+            title=f"{version.name}, version {version.version}",
+            metric=spec.gate.metric or gate.DEFAULT_METRIC[features.target.task],
+            evaluation=evaluation,
+            classes=tuple(str(name) for name in features.target.classes),
+            champion=results.finish(measured[champion.uri], spec.evaluation) if champion else None,
+            champion_name=f"version {champion.version}" if champion else "",
+            verdict=verdict,
+            columns=evidence.columns,
+            variants=lines,
+        ),
+        rows,
+    )
+    path = settings.home / "reports" / f"{version.name}-{version.version}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(write_report(report), encoding="utf-8")
+    trusted = Trusted(version, champion, verdict, evaluation, path, lines)
+    if store:
+        store_findings(client, trusted)
+    return trusted
+
+
+def store_findings(client: mlflow.MlflowClient, trusted: Trusted) -> None:
+    """Keep report, verdict and evaluation with the run of the version, and the outcome in its tags."""
+    version, verdict = trusted.version, trusted.verdict
+    run = registry.find_version(client, version.uri).run_id
+    folder = f"trust/version-{version.version}"
+    if run:
+        client.log_text(run, trusted.report.read_text(encoding="utf-8"), f"{folder}/report.html")
+        client.log_text(run, json.dumps(verdict.to_json(), indent=1), f"{folder}/verdict.json")
+        client.log_text(run, json.dumps(trusted.evaluation.to_json()), f"{folder}/evaluation.json")
+    failures = ", ".join(check.name for check in verdict.failures)
+    tags = {
+        GATE_TAG: "passed" if verdict.passed else f"blocked: {failures}"[:4000],
+        VERDICT_TAG: verdict.sha256,
+        "raymlops.gate.against": verdict.champion or "no champion",
+    }
+    for name, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, name, value)
+
+
+def _limits_of(spec: ExperimentSpec) -> Any:
+    return spec.gate.model_copy(update={"parity": spec.gate.parity or spec.limits.parity})
+
+
+def _measure(
+    models: dict[str, bytes], first: str, rows: Rows, spec: ExperimentSpec, tell: Callable[[str], None]
+) -> dict[str, Partial]:
+    """Of all models in one pass; of the first alone when the rows no longer suit the champion."""
+    try:
+        return measure_models(rows.dataset, models, spec.evaluation.slices)
+    except RaymlopsError as error:
+        if len(models) == 1:
+            raise
+        tell(f"The champion cannot be measured on these rows, so there is no comparison: {error}")
+        return measure_models(rows.dataset, {first: models[first]}, spec.evaluation.slices)
+
+
+def _gather(version: ModelVersion, partial: Partial, sample: Sample | None) -> Evidence:
+    recorded = json.loads(version.tags.get("raymlops.parity", "{}")).get("difference")
+    parity = float(recorded) if recorded is not None else None
+    evidence = judging.gather_evidence(version.uri, version.file, partial, sample, parity=parity)
+    if version.digest and evidence.digest != version.digest:
+        raise ArtifactError(f"The file of {version.uri} changed while it was measured; run again")
+    return evidence
+
+
+def _try_variants(
+    version: ModelVersion,
+    spec: ExperimentSpec,
+    rows: Rows,
+    sample: Sample,
+    features: FittedFeatures,
+    original: Evidence,
+    evaluation: Evaluation,
+    settings: Settings,
+    tell: Callable[[str], None],
+) -> tuple[VariantLine, ...]:
+    """The original's line, and one for each smaller file that the spec asks for, judged against it."""
+    session = open_session(version.file)
+    line = _to_line("original", original, evaluation, measure_speed(session, sample.columns).p50_ms)
+    if not spec.gate.variants:
+        return (line,)
+    expected = score_rows(session, sample.columns, features.target)
+    calibration = take_sample(rows.train or rows.dataset, features, _CALIBRATION_ROWS).columns
+    limits = spec.gate.model_copy(update={"parity": spec.gate.variant_parity})
+    made: dict[str, pathlib.Path] = {}
+    lines = [line]
+    for kind in spec.gate.variants:
+        target = settings.home / "variants" / f"{version.name}-{version.version}-{kind}.onnx"
+        try:
+            made[kind] = variants.make_variant(kind, version.file, target, calibration).path
+        except ArtifactError as error:
+            lines.append(dataclasses.replace(line, kind=kind, size=0, passed=False, note=str(error)))
+    tell(f"Measuring the variants {', '.join(made)}")
+    models = {kind: path.read_bytes() for kind, path in made.items()}
+    for name, partial in measure_models(rows.dataset, models, spec.evaluation.slices).items():
+        evidence = judging.gather_evidence(name, made[name], partial, sample, expected)
+        verdict = gate.judge(evidence, original, limits)
+        found = results.finish(partial, spec.evaluation)
+        speed = measure_speed(open_session(made[name]), sample.columns)
+        note = "; ".join(f"{check.name}: {check.text}" for check in verdict.failures)
+        lines.append(
+            dataclasses.replace(
+                _to_line(name, evidence, found, speed.p50_ms), passed=verdict.passed, note=note
+            )
+        )
+    return tuple(lines)
+
+
+def _to_line(kind: str, evidence: Evidence, found: Evaluation, p50: float) -> VariantLine:
+    return VariantLine(
+        kind=kind,
+        size=evidence.size or 0,
+        p50_ms=p50,
+        p99_ms=evidence.latency_ms or float("nan"),
+        rows_per_second=evidence.throughput or float("nan"),
+        metrics=found.metrics,
+        difference=(evidence.parity or 0.0) if kind != "original" else 0.0,
+    )
