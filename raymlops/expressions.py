@@ -34,14 +34,20 @@ def parse(expression: str) -> ast.expr:
     zones = set()
     for node in ast.walk(tree):
         if not isinstance(node, (*_STRUCTURE, *_OPERATIONS, *_ARITHMETIC, *_LOGIC)):
-            raise ValueError(f"{expression!r} uses {type(node).__name__}, which feature expressions do not have")
+            raise ValueError(
+                f"{expression!r} uses {type(node).__name__}, which feature expressions do not have"
+            )
         if isinstance(node, ast.Compare) and len(node.ops) > 1:
             raise ValueError(f"{expression!r} chains comparisons; join them by `and`")
         if isinstance(node, ast.Call):
             _check_call(node, expression)
             zones |= {id(argument) for argument in node.args[1:] if _name_of(node) in CALENDAR}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and id(node) not in zones and not isinstance(node.value, (int, float)):
+        if (
+            isinstance(node, ast.Constant)
+            and id(node) not in zones
+            and not isinstance(node.value, (int, float))
+        ):
             raise ValueError(f"{expression!r} holds {node.value!r}; an expression computes with numbers only")
     if not _columns_of(tree):
         raise ValueError(f"{expression!r} reads no column")

@@ -1,7 +1,7 @@
 """What a person sees of a search: stage lines, then one table and a bar; plain lines where there is no terminal."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -76,7 +76,7 @@ class SearchProgress:
         )
 
 
-def to_table(rows: list[tuple[str, str, Mapping[str, Any], Mapping[str, float]]], metric: str) -> Table:
+def to_table(rows: Sequence[tuple[str, str, Mapping[str, Any], Mapping[str, float]]], metric: str) -> Table:
     """Trials with their parameters and what they reached."""
     names = list(dict.fromkeys(name for row in rows for name in row[2]))
     table = Table(box=None, pad_edge=False)
