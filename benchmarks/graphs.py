@@ -12,12 +12,16 @@ import os
 import pathlib
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from benchmarks.rounds import verdict
-from benchmarks.serving import Target, compare, make_body, running, show
+from benchmarks.serving import Target, compare, make_body, median, running, show
+from benchmarks.wrk import Figures, measure_mix
 from tests import toy_models
 from tests.graph_models import make_mlp
 from tests.serving_process import Served, free_port
@@ -63,11 +67,13 @@ def start_handles(work: pathlib.Path, models: dict[str, pathlib.Path]) -> Iterat
         yield url
 
 
-def wait_for_answer(url: str, body: bytes, seconds: float = 60) -> None:
+def wait_for_answer(
+    url: str, body: bytes, headers: dict[str, str] | None = None, seconds: float = 60
+) -> None:
     ends = time.monotonic() + seconds
     while True:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10):
+            with urllib.request.urlopen(urllib.request.Request(url, body, headers or {}), timeout=10):
                 return
         except OSError:
             if time.monotonic() > ends:
@@ -116,6 +122,51 @@ def run_placements(arguments: argparse.Namespace, work: pathlib.Path) -> None:
         served.stop()
 
 
+def run_many(arguments: argparse.Namespace, work: pathlib.Path, count: int = 200, fit: int = 50) -> None:
+    """Models of 1 MB, of which a quarter fits, asked for by Zipf's law, in two replicas."""
+    folder = work / "zoo"
+    folder.mkdir()
+    for i in range(count):
+        toy_models.save(make_mlp(i, width=6200, outputs=20), folder / f"m{i:03}.onnx")
+    size = (folder / "m000.onnx").stat().st_size
+    print(f"\n{count} models of {size / 1e6:.2f} MB, memory for {fit} in each of 2 replicas")
+    spec = {"name": "zoo", "cpus": 0.5, "replicas": 2, "access_log": 0.0}
+    spec["many"] = {"folder": str(folder), "memory_mb": fit * size / 1e6}
+    ranks = np.arange(1, count + 1)
+    names = np.random.default_rng(0).choice(count, size=20000, p=(1 / ranks) / (1 / ranks).sum())
+    body = make_body(1, 20)
+    mixes = {
+        "raymlops": [(f"/v2/models/m{i:03}/infer", f"m{i:03}") for i in names],
+        "multiplexed": [("/", f"m{i:03}") for i in names],
+    }
+    (work / "many").mkdir()
+    served = Served(work / "many", spec)
+    port = free_port()
+    script = pathlib.Path(__file__).parent / "peers" / "multiplexed.py"
+    ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("STATS", "METRICS")}
+    command = [sys.executable, str(script), str(port), str(folder), str(fit)]
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        with running(command, url, work, **ports):
+            wait_for_answer(url, body, {"serve_multiplexed_model_id": "m000"})
+            urls = {"raymlops": served.url, "multiplexed": url}
+            runs: dict[tuple[str, int], list[Figures]] = {}
+            for turn in range(arguments.rounds + 1):
+                for name, mix in mixes.items():
+                    figures = measure_mix(urls[name], body, mix, connections=16, seconds=arguments.seconds)
+                    if turn:  # the first one fills the caches
+                        runs.setdefault((name, 16), []).append(figures)
+            results = {key: median(figures) for key, figures in runs.items()}
+    finally:
+        served.stop()
+    show("Many models, Zipf traffic", results)
+    verdict(
+        "many models against @serve.multiplexed",
+        results["raymlops", 16].rate / results["multiplexed", 16].rate,
+        3.0,
+    )
+
+
 def read_stats(url: str, name: str) -> dict[str, Any]:
     with urllib.request.urlopen(f"{url}/v2/models/{name}/stats", timeout=30) as response:
         return json.load(response)["model_stats"][0]
@@ -127,10 +178,14 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over these")
+    parser.add_argument("--part", choices=("all", "placements", "many"), default="all")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
     with tempfile.TemporaryDirectory() as folder:
-        run_placements(arguments, pathlib.Path(folder))
+        parts = {"placements": run_placements, "many": run_many}
+        for name, part in parts.items():
+            if arguments.part in (name, "all"):
+                part(arguments, pathlib.Path(folder))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,29 @@ end
 """
 
 
+_MIX = """
+local file = io.open({body}, "rb")
+wrk.body = file:read("*a")
+file:close()
+wrk.headers["Content-Type"] = "application/json"
+local paths, names, turn = {{}}, {{}}, 0
+for line in io.lines({mix}) do
+  local path, name = line:match("(%S+) (%S+)")
+  paths[#paths + 1], names[#names + 1] = path, name
+end
+request = function()
+  turn = turn % #paths + 1
+  wrk.headers["serve_multiplexed_model_id"] = names[turn]
+  return wrk.format("POST", paths[turn])
+end
+done = function(summary, latency, requests)
+  io.write(string.format("FIGURES %d %d %.1f %.1f %d %d\\n", summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99), summary.errors.status,
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout))
+end
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Figures:
     """Requests a second, and latencies in milliseconds."""
@@ -53,6 +76,28 @@ def measure(
         output = subprocess.run(
             [*command, "-s", str(path / "post.lua"), url], capture_output=True, text=True, check=True
         ).stdout
+    return _read(output)
+
+
+def measure_mix(
+    url: str, body: bytes, mix: list[tuple[str, str]], *, connections: int, seconds: float
+) -> Figures:
+    """As `measure`, over a list of paths and model names in turn; Ray Serve finds the name in its own
+    header."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        (path / "body").write_bytes(body)
+        (path / "mix").write_text("".join(f"{where} {name}\n" for where, name in mix))
+        files = {"body": json.dumps(str(path / "body")), "mix": json.dumps(str(path / "mix"))}
+        (path / "mix.lua").write_text(_MIX.format(**files))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "--timeout", "30s"]
+        output = subprocess.run(
+            [*command, "-s", str(path / "mix.lua"), url], capture_output=True, text=True, check=True
+        ).stdout
+    return _read(output)
+
+
+def _read(output: str) -> Figures:
     found = re.search(r"FIGURES (\d+) (\d+) ([\d.]+) ([\d.]+) (\d+) (\d+)", output)
     if found is None:
         raise RuntimeError(f"wrk said: {output}")

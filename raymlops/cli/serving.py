@@ -25,7 +25,9 @@ def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: boo
 
     settings = Settings.from_env()
     spec = serving_files.read_spec(file, overrides)
-    export(fast.choose_environment(plain))  # before Ray is imported, which reads it once
+    export(
+        fast.choose_environment(plain, affine=spec.many is not None)
+    )  # before Ray is imported, which reads it once
     from raymlops.serving import running
 
     running.run(spec, settings, once=once, report=click.echo)
@@ -54,7 +56,7 @@ def deploy(
 
     settings = Settings.from_env()
     spec = serving_files.read_spec(file, overrides)
-    export(fast.choose_environment(plain))
+    export(fast.choose_environment(plain, affine=spec.many is not None))
     from raymlops.serving import history, sources
 
     past = history.History(settings, spec.name)

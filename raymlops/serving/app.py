@@ -21,6 +21,7 @@ from raymlops.serving.codec import JsonLimits
 from raymlops.serving.graph import Prepared, host_graph, prepare_graph, set_weights
 from raymlops.serving.keys import Key, KeyRing, read_keys
 from raymlops.serving.lane import LANE
+from raymlops.serving.many import ManyHost
 from raymlops.serving.metrics import MetricsExport
 from raymlops.serving.plane import ACCESS, LOG, DataPlane
 from raymlops.serving.rates import Bank, RateLimit
@@ -58,10 +59,16 @@ class Ingress:
             threads = max(1, int(spec.cpus))
             queue = spec.limits.queue
             hosted[name] = host_graph(name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue)
+        self._many = ManyHost(spec.many, spec.limits.queue) if spec.many else None
+        self._closed = nodes.share_closed(spec.name) if spec.many else None
+        repository = None
+        if self._many is not None:
+            hosted |= self._many.hosted
+            repository = nodes.SharedRepository(self._many, self._closed)
         limits = spec.limits
         self._keys_stamp = 0
         self.plane = DataPlane(
-            Hosts(spec.name, hosted, JsonLimits(limits.json_depth, limits.json_elements)),
+            Hosts(spec.name, hosted, JsonLimits(limits.json_depth, limits.json_elements), repository),
             KeyRing(required=bool(spec.keys)),
             RateLimit(limits.rate, _make_lease(spec)) if limits.rate else None,
             body_limit=int(limits.body_mb * 2**20),
@@ -99,7 +106,17 @@ class Ingress:
         while True:
             await asyncio.sleep(POLL_S)
             self._read_key_file()
+            await self._follow_others()
             self._export.push(hosted.statistics for hosted in self.plane.hosts.models.values())
+
+    async def _follow_others(self) -> None:
+        """What another replica was told to load or unload."""
+        if self._many is None or self._closed is None:
+            return
+        try:
+            self._many.follow(await self._closed.read.remote())
+        except ray.exceptions.RayError as error:
+            LOG.error("what other replicas unloaded is not known: %s", error)
 
     def _read_key_file(self) -> None:
         if not self._spec.keys:

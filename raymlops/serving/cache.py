@@ -13,6 +13,11 @@ from typing import Generic, Literal, TypeVar
 from raymlops.errors import NotFoundError, OverloadedError, ResourceError, unknown_name
 
 T = TypeVar("T")
+KEPT_SHARE = 0.8
+"""Of the budget, what models that were asked for again may fill; the rest is for newcomers.
+
+Segmented least recently used, after Karedla, Love and Wherry: a sweep over rare models leaves the popular ones.
+"""
 State = Literal["READY", "LOADING", "UNAVAILABLE", "UNLOADED"]
 
 
@@ -21,6 +26,8 @@ class _Entry(Generic[T]):
     model: T
     size: int
     users: int
+    kept: bool = False
+    """True once it was asked for again after loading."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -63,6 +70,7 @@ class ModelCache(Generic[T]):
         self.held = 0
         """Bytes of models that are loaded or loading."""
         self.count = CacheCount()
+        self._kept = 0
         self._patience_s = patience_s
         self._threads = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="load")
         self._entries: collections.OrderedDict[str, _Entry[T]] = collections.OrderedDict()
@@ -98,6 +106,8 @@ class ModelCache(Generic[T]):
         if entry is not None:
             self._entries.move_to_end(name)
             entry.users += 1
+            if not entry.kept:
+                self._keep(entry)
             self.count.hits += 1
             return entry.model
         if name in self._unloaded:
@@ -117,6 +127,10 @@ class ModelCache(Generic[T]):
         self._unloaded.discard(name)
         await self.acquire(name)
         self.release(name)
+
+    def reopen(self, name: str) -> None:
+        """Let the next request load a model that was unloaded."""
+        self._unloaded.discard(name)
 
     def unload(self, name: str) -> None:
         """Close a model to requests; it leaves memory when the last request that uses it ends."""
@@ -177,7 +191,7 @@ class ModelCache(Generic[T]):
             )
         deadline = asyncio.get_running_loop().time() + self._patience_s
         while self.held + size > self.budget:
-            victim = next((other for other, entry in self._entries.items() if not entry.users), None)
+            victim = self._choose()
             if victim is not None:
                 self._evict(victim)
                 continue
@@ -195,9 +209,31 @@ class ModelCache(Generic[T]):
                 if called in self._room:
                     self._room.remove(called)
 
+    def _keep(self, entry: _Entry[T]) -> None:
+        """Protect a model that is asked for again; the least recently used of the protected ones make way."""
+        entry.kept = True
+        self._kept += entry.size
+        for other in self._entries.values():
+            if self._kept <= KEPT_SHARE * self.budget:
+                break
+            if other.kept and other is not entry:
+                other.kept = False
+                self._kept -= other.size
+
+    def _choose(self) -> str | None:
+        """The least recently used model that nobody uses: of those asked for once, or else of all."""
+        idle = None
+        for name, entry in self._entries.items():
+            if not entry.users:
+                if not entry.kept:
+                    return name
+                idle = idle or name
+        return idle
+
     def _evict(self, name: str) -> None:
         entry = self._entries.pop(name)
         self.held -= entry.size
+        self._kept -= entry.size if entry.kept else 0
         self.count.evictions += 1
         if self._close is not None:
             self._close(entry.model)

@@ -16,6 +16,7 @@ from raymlops.graphs.running import Implementation
 from raymlops.models.session import SessionOptions
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.graph import Prepared, make_locate
+from raymlops.serving.many import Closed, ManyHost
 from raymlops.serving.model import ModelEndpoint
 from raymlops.serving.opening import open_leaf, run_python
 from raymlops.serving.statistics import Statistics
@@ -74,6 +75,30 @@ def _make_deployment(graph: str, path: str, node: ModelNode | PythonNode) -> ser
         }
     deployment = serve.deployment(name=f"{graph}.{path.replace('/', '.')}", **options)(Node)
     return deployment.bind(path, node, resources)
+
+
+class SharedRepository:
+    """Loads and unloads models of this replica, and tells the other replicas by way of the actor `closed`."""
+
+    def __init__(self, many: ManyHost, closed: Any) -> None:
+        self._many = many
+        self._closed = closed
+
+    async def load(self, name: str) -> None:
+        await self._many.load(name)
+        await self._closed.change.remote(name, False)
+
+    async def unload(self, name: str) -> None:
+        await self._many.unload(name)
+        await self._closed.change.remote(name, True)
+
+
+def share_closed(application: str) -> Any:
+    """One actor for all replicas of an application, which outlives them."""
+    actor: Any = ray.remote(num_cpus=0)(Closed)
+    return actor.options(
+        name=f"raymlops-closed-{application}", get_if_exists=True, lifetime="detached", namespace="raymlops"
+    ).remote()
 
 
 def call_nodes(handles: Mapping[str, Any]) -> dict[str, Implementation]:

@@ -37,6 +37,8 @@ class Hosted:
     platform: str = "onnxruntime_onnx"
     ready: bool = True
     check: Callable[[], None] | None = None
+    loaded: Callable[[], bool] | None = None
+    """Whether a model that is loaded on demand is in memory now; only the index asks."""
     headers: Headers = ()
     binary_headers: Headers = ()
 
@@ -179,7 +181,10 @@ async def stats(hosts: Hosts, request: Request) -> Response:
 
 async def index(hosts: Hosts, request: Request) -> Response:
     wants_ready = b'"ready"' in request.body and b"true" in request.body
-    states = {name: (hosted.endpoint.version, hosted.ready) for name, hosted in hosts.models.items()}
+    states = {
+        name: (hosted.endpoint.version, hosted.ready and (hosted.loaded is None or hosted.loaded()))
+        for name, hosted in hosts.models.items()
+    }
     if wants_ready:
         states = {name: state for name, state in states.items() if state[1]}
     return _answer(protocol.describe_index(states))

@@ -19,7 +19,11 @@ def pin(spec: ServingSpec, settings: Settings) -> ServingSpec:
     """
     models = {name: pin_model(model, settings) for name, model in spec.models.items()}
     graphs = {name: pin_graph(graph, settings) for name, graph in spec.graphs.items()}
-    return spec.model_copy(update={"models": models, "graphs": graphs})
+    many = spec.many
+    if many is not None:
+        folder = str(pathlib.Path(many.folder).expanduser().absolute())
+        many = many.model_copy(update={"folder": folder})
+    return spec.model_copy(update={"models": models, "graphs": graphs, "many": many})
 
 
 def pin_model(model: HostedModel, settings: Settings) -> HostedModel:

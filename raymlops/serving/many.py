@@ -1,0 +1,181 @@
+"""A folder of models behind one application: each is known from the start, and loaded when it is asked for.
+No Ray."""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import hashlib
+import logging
+import pathlib
+import time
+from collections.abc import Iterable, Iterator
+
+from raymlops.errors import ArtifactError, NotFoundError, unknown_name
+from raymlops.models.header import Header, read_header
+from raymlops.models.safety import read_model
+from raymlops.models.session import Session, SessionOptions, open_session
+from raymlops.serving.cache import ModelCache
+from raymlops.serving.columns import read_columns
+from raymlops.serving.hosting import find_file
+from raymlops.serving.model import INLINE_S, count_batch_rows
+from raymlops.serving.routes import Hosted
+from raymlops.serving.statistics import Statistics
+from raymlops.specs.serving import ManyModels
+from raymlops.tensors import Batch
+
+LOG = logging.getLogger("raymlops.serving")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A checked model file; `digest` is what it must still be when it is loaded."""
+
+    name: str
+    path: pathlib.Path
+    size: int
+    digest: str
+    stamp: tuple[int, int, int]
+    """Modified, size and inode: while they are the same, so are the bytes."""
+    header: Header
+
+
+def find_models(folder: pathlib.Path) -> Iterator[Found]:
+    """Every NAME.onnx and every folder with an ONNX file; those that are broken are logged and left out."""
+    if not folder.is_dir():
+        raise NotFoundError(f"No folder {str(folder)!r} with models")
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not (path.is_dir() or path.suffix == ".onnx"):
+            continue
+        try:
+            file = find_file(path)
+            data = read_model(file)
+            if not isinstance(data, bytes):
+                raise ArtifactError(f"{file.name!r} keeps weights in other files; export it as one file")
+            digest = hashlib.sha256(data).hexdigest()
+            yield Found(path.stem, file, len(data), digest, _stamp(file), read_header(data))
+        except (ArtifactError, NotFoundError) as error:
+            LOG.error("a model is left out: %s", error)
+
+
+def _stamp(file: pathlib.Path) -> tuple[int, int, int]:
+    stat = file.stat()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+class ManyHost:
+    """The hosted models of a folder, and the repository that the protocol loads and unloads."""
+
+    def __init__(self, spec: ManyModels, queue: int = 128) -> None:
+        self._found = {found.name: found for found in find_models(pathlib.Path(spec.folder).expanduser())}
+        self._threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="many")
+        self.cache: ModelCache[Session] = ModelCache(
+            self._open,
+            {name: found.size for name, found in self._found.items()},
+            int(spec.memory_mb * 1e6),
+            threads=spec.loads,
+            patience_s=spec.patience_s,
+        )
+        self.hosted = {name: self._host(found) for name, found in self._found.items()}
+        self.closed: set[str] = set()
+        """Names that were unloaded by hand; the same in all replicas, within the time between two looks."""
+
+    async def load(self, name: str) -> None:
+        self._check(name)
+        self.closed.discard(name)
+        self.hosted[name].ready = True
+        await self.cache.load(name)
+
+    async def unload(self, name: str) -> None:
+        self._check(name)
+        self.closed.add(name)
+        self.hosted[name].ready = False
+        self.cache.unload(name)
+
+    def follow(self, closed: Iterable[str]) -> None:
+        """Take over what another replica was told to unload, and to open again."""
+        wanted = set(closed) & self._found.keys()
+        for name in wanted - self.closed:
+            self.hosted[name].ready = False
+            self.cache.unload(name)
+        for name in self.closed - wanted:
+            self.hosted[name].ready = True
+            self.cache.reopen(name)
+        self.closed = wanted
+
+    def _check(self, name: str) -> None:
+        if name not in self._found:
+            raise NotFoundError(unknown_name("model", name, self._found))
+
+    def _open(self, name: str) -> Session:
+        """Only the bytes that were checked at the start are opened. Runs in a thread."""
+        found = self._found[name]
+        data = found.path.read_bytes()
+        if _stamp(found.path) != found.stamp and hashlib.sha256(data).hexdigest() != found.digest:
+            raise ArtifactError(f"{found.path.name!r} has changed since this replica started; deploy again")
+        return open_session(data, SessionOptions(threads=1, lean=True))
+
+    def _host(self, found: Found) -> Hosted:
+        statistics = Statistics(found.name, "1")
+        endpoint = ManyEndpoint(found, self.cache, self._threads, statistics)
+        columns = read_columns(found.header.signature, found.header.contract)
+        return Hosted(
+            found.name,
+            endpoint,
+            statistics,
+            columns,
+            loaded=lambda: self.cache.state(found.name) == "READY",
+        )
+
+
+class ManyEndpoint:
+    """One model of many; holds its session only while it answers."""
+
+    version = "1"
+
+    def __init__(
+        self,
+        found: Found,
+        cache: ModelCache[Session],
+        threads: concurrent.futures.Executor,
+        statistics: Statistics,
+    ) -> None:
+        self.signature = found.header.signature
+        self._name = found.name
+        self._cache = cache
+        self._threads = threads
+        self._statistics = statistics
+        self._row_s: float | None = None
+
+    async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
+        rows = count_batch_rows(batch)
+        session = await self._cache.acquire(self._name)
+        try:
+            started = time.perf_counter_ns()
+            if self._row_s is not None and self._row_s * rows <= INLINE_S:
+                answer = session.infer(batch)
+            else:
+                loop = asyncio.get_running_loop()
+                answer, self._row_s = await loop.run_in_executor(self._threads, _time, session, batch, rows)
+            self._statistics.record_run(rows, time.perf_counter_ns() - started)
+            return answer
+        finally:
+            self._cache.release(self._name)
+
+
+def _time(session: Session, batch: Batch, rows: int) -> tuple[Batch, float]:
+    started = time.perf_counter()
+    answer = session.infer(batch)
+    return answer, (time.perf_counter() - started) / max(1, rows)
+
+
+class Closed:
+    """What was unloaded by hand, for all replicas: an actor that outlives them."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def change(self, name: str, closed: bool) -> None:
+        (self._names.add if closed else self._names.discard)(name)
+
+    def read(self) -> list[str]:
+        return sorted(self._names)
