@@ -76,7 +76,11 @@ def develop_model(
         run,
         spool=settings.home / "spool" / f"{name}.jsonl",
         tell=tell,
-        tags={"raymlops.fingerprint": prepared.scan.fingerprint.digest, "mlflow.user": settings.user},
+        tags={
+            "raymlops.fingerprint": prepared.scan.fingerprint.digest,
+            "raymlops.commit": lineage.git_commit(),
+            "mlflow.user": settings.user,
+        },
     )
     try:
         found = run_search(
@@ -87,6 +91,9 @@ def develop_model(
             observers=[trial_runs, *observers],
         )
         clock.lap("search")
+        for trial in found.trials:
+            seconds = {"raymlops.seconds": f"{trial.seconds:.1f}"}
+            trial_runs.describe(trial.name, {**seconds, "raymlops.checkpoint": str(trial.checkpoint or "none")})
         trial_runs.close()
         tell("Exporting the best trial to one ONNX file, and proving it on the test split")
         outcome = _finish(client, found, prepared, settings, request, run, trial_runs, clock)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray.data
 
 from raymlops.data import sources
-from raymlops.errors import DataError, StorageError
+from raymlops.errors import StorageError
 from raymlops.features import FittedColumn, column_to_tensor
 from raymlops.models.session import Session, SessionOptions, open_session
 from raymlops.specs.dataset import DatasetSpec
@@ -84,16 +85,6 @@ def predict_dataset(
     dataset: ray.data.Dataset, model: bytes, scoring: Scoring = Scoring()
 ) -> ray.data.Dataset:
     """The dataset's rows with the model's answers as columns; lazy, in order."""
-    names = dataset.schema(fetch_if_missing=True)
-    session = open_session(model)
-    missing = [
-        column.name for column in columns_of(session) if names is not None and column.name not in names.names
-    ]
-    if missing:
-        raise DataError(
-            f"The data has no column {', '.join(repr(name) for name in missing)}, which the model takes; "
-            f"it has {', '.join(names.names[:30])}"
-        )
     low, high = (scoring.workers, scoring.workers) if isinstance(scoring.workers, int) else scoring.workers
     return dataset.map_batches(
         OnnxScorer,
@@ -125,10 +116,7 @@ def predict_files(
     with sources.reading(data):
         scored = predict_dataset(sources.read_dataset(data), model, scoring)
         tell(f"Scoring into {output}")
-        counter = scored.write_parquet(output)
-    del counter
+        scored.write_parquet(output)
     if "://" in output:
         return -1
-    import pyarrow.parquet as pq
-
     return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))

@@ -76,6 +76,7 @@ def register_version(
                 "pandas",
             ],
             save_as_external_data=False,
+            onnx_execution_providers=["CPUExecutionProvider"],  # else pyfunc complains where there is no GPU
         )
         (path / MODEL_FILE).write_bytes(
             model

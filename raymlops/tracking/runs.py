@@ -89,6 +89,10 @@ class TrialRuns:
         """The id of a trial's run, once it has been sent."""
         return self._runs.get(trial)
 
+    def describe(self, trial: str, tags: Mapping[str, str]) -> None:
+        """Tags that are known only at the end, such as where the checkpoint lies."""
+        self._add("tags", trial, tags=_cut(tags))
+
     def fill_gaps(self, trial: str, history: list[dict[str, float]]) -> None:
         """Send the epochs of a trial's own record that the store never got, as after a killed driver."""
         for learned in history:
@@ -108,6 +112,8 @@ class TrialRuns:
                 run, metrics=[Metric(key, value, when, step) for key, value in operation["values"].items()]
             )
             self._last_step[trial] = step
+        if operation["kind"] == "tags":
+            self._client.log_batch(run, tags=[RunTag(key, value) for key, value in operation["tags"].items()])
         if operation["kind"] == "end":
             error = operation["error"]
             if error:
