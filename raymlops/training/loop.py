@@ -95,10 +95,9 @@ def train_network(
         seconds = time.perf_counter() - began
         epoch += 1
         found = validate(network, validation, target=target, device=device, team=team)
-        # A dict, as TorchTrainer and Tune want it; a metric that is not a number ends the trial as poor, not
-        # the search.
         train_loss = float(total) / max(1, steps)
-        if not math.isfinite(train_loss):
+        astray = not math.isfinite(train_loss) or math.isnan(found[metric])
+        if astray:  # ends the trial as the poorest, not the search
             found[metric] = math.inf if metric in metrics.FALLING else -math.inf
         gained = -found[metric] if metric in metrics.FALLING else found[metric]
         if gained > best:
@@ -124,7 +123,7 @@ def train_network(
             f"best_{metric}": abs(best) if metric in metrics.FALLING else best,
             "rows_per_second": rows.count * team.world / seconds,
         }
-        if not report(learned, snapshot) or not math.isfinite(train_loss):
+        if not report(learned, snapshot) or astray:
             return
 
 
@@ -137,6 +136,8 @@ def validate(
         gathered: list[Any] = [None] * team.world
         torch.distributed.all_gather_object(gathered, (labels, scores))
         labels, scores = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
+    if not np.isfinite(scores).all():
+        return dict.fromkeys(metrics.METRICS[target.task], math.nan)
     if target.task == "regression":  # metrics in the target's own unit
         labels, scores = labels * target.std + target.mean, scores * target.std + target.mean
     return metrics.measure(target.task, labels, scores)

@@ -1,0 +1,79 @@
+import json
+import pathlib
+import threading
+
+import pytest
+
+from raymlops.tracking import journal
+from raymlops.tracking.journal import Journal, Operation
+
+
+class Store:
+    """A tracking store that can be out of reach."""
+
+    def __init__(self) -> None:
+        self.reachable = True
+        self.got: list[Operation] = []
+        self.tried = threading.Event()
+
+    def send(self, operation: Operation) -> None:
+        self.tried.set()
+        if not self.reachable:
+            raise ConnectionError("no route to host")
+        self.got.append(operation)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal.time, "sleep", lambda seconds: threading.Event().wait(0.001))
+
+
+def numbered(count: int) -> list[Operation]:
+    return [{"kind": "report", "trial": "t", "step": step} for step in range(count)]
+
+
+def test_operations_are_sent_in_order_and_each_once(tmp_path: pathlib.Path) -> None:
+    store, said = Store(), list[str]()
+    writer = Journal(store.send, tmp_path / "spool.jsonl", said.append)
+    for operation in numbered(200):
+        writer.add(operation)
+    assert writer.close() == 0
+    assert store.got == numbered(200)
+    assert (writer.sent, said, list(tmp_path.iterdir())) == (200, [], [])
+
+
+def test_a_store_that_comes_back_gets_all_that_waited(tmp_path: pathlib.Path) -> None:
+    store, said = Store(), list[str]()
+    store.reachable = False
+    writer = Journal(store.send, tmp_path / "deep" / "spool.jsonl", said.append)
+    for operation in numbered(5):
+        writer.add(operation)
+    assert store.tried.wait(10)
+    for operation in numbered(10)[5:]:
+        writer.add(operation)
+    store.reachable = True
+    assert writer.close() == 0
+    assert store.got == numbered(10)
+    assert not (tmp_path / "deep" / "spool.jsonl").exists()
+    assert "does not answer (no route to host)" in said[0]
+    assert "answers again" in said[-1]
+
+
+def test_what_could_not_be_sent_stays_in_the_file(tmp_path: pathlib.Path) -> None:
+    store, said = Store(), list[str]()
+    store.reachable = False
+    spool = tmp_path / "spool.jsonl"
+    writer = Journal(store.send, spool, said.append)
+    writer.add(numbered(1)[0])
+    assert store.tried.wait(10)
+    while not said:  # until the trouble has been noticed, which the other thread does
+        store.tried.wait(0.01)
+    for operation in numbered(6)[1:]:
+        writer.add(operation)
+    assert writer.close(patience=0.2) == 6
+    assert [json.loads(line) for line in spool.read_text().splitlines()] == numbered(6)
+    assert f"6 tracking operations were not sent; they are kept in {spool}" in said[-1]
+
+
+def test_an_empty_journal_closes_at_once(tmp_path: pathlib.Path) -> None:
+    assert Journal(Store().send, tmp_path / "spool.jsonl", print).close() == 0
