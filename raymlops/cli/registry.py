@@ -29,14 +29,15 @@ def register(file: str, name: str, why: str) -> None:
 @click.argument("version")
 @click.option("--alias", default="champion", show_default=True, help="The alias to move.")
 @click.option("--why", required=True, help="Why it is moved; recorded.")
-def promote(name: str, version: str, alias: str, why: str) -> None:
-    """Point an alias of model NAME at VERSION.
+@click.option("--force", is_flag=True, help="Even if the gate blocked it; the record will say so.")
+def promote(name: str, version: str, alias: str, why: str, force: bool) -> None:
+    """Point an alias of model NAME at VERSION. A version that the gate blocked becomes champion only by --force.
 
     \b
     raymlops promote flights 3 --why "gate passed, agreed with operations"
     """
     from raymlops.pipelines.register import promote_version
 
-    before = promote_version(name, version, alias, why, Settings.from_env())
+    before = promote_version(name, version, alias, why, Settings.from_env(), force=force)
     moved = f"from version {before} " if before and before != version else ""
     click.echo(f"models:/{name}@{alias} moved {moved}to version {version}")

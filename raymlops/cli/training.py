@@ -144,6 +144,12 @@ def _summarise(spec: ExperimentSpec, settings: Settings, outcome: Any) -> None:
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in outcome.seconds.items())
     console.print(f"\nTime       {spent}")
     console.print(f"Model      {outcome.model}  (sha256 {outcome.digest[:12]})")
+    if outcome.trusted:
+        verdict = outcome.trusted.verdict
+        console.print(f"Gate       {'passed' if verdict.passed else 'blocked'}: {len(verdict.checks)} checks")
+        for failure in verdict.failures:
+            console.print(f"           {failure}")
+        console.print(f"Report     {outcome.trusted.report}")
     if outcome.version:
         console.print(f"Version    models:/{spec.name}/{outcome.version}  (@{outcome.alias})")
     console.print(f"Run        {outcome.run} in experiment {spec.name!r}")

@@ -53,6 +53,7 @@ def make_variant(kind: str, source: pathlib.Path, target: pathlib.Path, rows: Ba
         raise ArtifactError(
             f"{source.name!r} has no {', '.join(_HEAVY)} to make smaller; keep the original for this model"
         )
+    _join_opsets(model)
     metadata = [(entry.key, entry.value) for entry in model.metadata_props]
     try:
         smaller, note = KINDS[kind](model, learned, rows)
@@ -67,6 +68,15 @@ def make_variant(kind: str, source: pathlib.Path, target: pathlib.Path, rows: Ba
     target.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(smaller, str(target))
     return _describe(kind, target, note)
+
+
+def _join_opsets(model: onnx.ModelProto) -> None:
+    """One import a domain; merging graphs repeats them, and the quantisers refuse that."""
+    versions: dict[str, int] = {}
+    for entry in model.opset_import:
+        versions[entry.domain] = max(versions.get(entry.domain, 0), entry.version)
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(*item) for item in versions.items())
 
 
 def find_learned(model: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -2,17 +2,20 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from raymlops.errors import UserError
-from raymlops.pipelines import recall
-from raymlops.pipelines.trusting import GATE_TAG, VERDICT_TAG
+from raymlops.errors import RaymlopsError, UserError
+from raymlops.models.session import open_session
+from raymlops.pipelines import recall, trusting
+from raymlops.pipelines.rows import Rows
+from raymlops.pipelines.trusting import GATE_TAG, VERDICT_TAG, Trusted
 from raymlops.settings import Settings
+from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import history, registry, store
 from raymlops.tracking.history import Entry, Record
 
-CHAMPION = "champion"
+CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,71 @@ def move_alias(
         forced=force and blocked,
         verdict=str(found.tags.get(VERDICT_TAG, "")),
     )
+
+
+def admit_version(
+    name: str,
+    version: str,
+    spec: ExperimentSpec,
+    rows: Rows,
+    settings: Settings,
+    why: str,
+    tell: Callable[[str], None],
+) -> tuple[str, Trusted | None]:
+    """Make a new version challenger, ask the gate, and make it champion when it passes. Gives its alias.
+
+    A version that cannot be measured stays challenger, and people are told: the model is not lost by it.
+    """
+    client = store.connect(settings)
+    move_alias(name, version, CHALLENGER, why, settings, action="search")
+    found = registry.resolve(f"models:/{name}/{version}", settings)
+    try:
+        trusted = trusting.trust_version(client, found, spec, rows, settings, tell=tell)
+    except RaymlopsError as error:
+        tell(f"{found.uri} stays {CHALLENGER}, since it could not be judged: {error}")
+        return CHALLENGER, None
+    if not trusted.verdict.passed:
+        return CHALLENGER, trusted
+    smallest = _find_smallest(trusted) if spec.gate.smallest else ""
+    if smallest:
+        version = _register_variant(client, trusted, smallest, settings)
+        tell(f"The smallest file that passes is {smallest}: registered as models:/{name}/{version}")
+    move_alias(name, version, CHAMPION, f"the gate passed; {why}", settings, action="search")
+    return CHAMPION, trusted
+
+
+def _find_smallest(trusted: Trusted) -> str:
+    """The kind of the smallest variant that passes and is smaller than the original; empty when none is."""
+    original = trusted.version.file.stat().st_size
+    lines = [line for line in trusted.variants if line.passed and 0 < line.size < original]
+    return min(lines, key=lambda line: line.size).kind if lines else ""
+
+
+def _register_variant(client: Any, trusted: Trusted, kind: str, settings: Settings) -> str:
+    version = trusted.version
+    data = trusting.variant_path(version, kind, settings).read_bytes()
+    beside = {registry.PROFILE_FILE, registry.FEATURES_FILE}
+    made, _ = registry.register_version(
+        client,
+        name=version.name,
+        run=registry.find_version(client, version.uri).run_id,
+        model=data,
+        signature=open_session(data).signature,
+        example=None,
+        tags={
+            **{tag: value for tag, value in version.tags.items() if tag in recall.KEPT},
+            "raymlops.variant": f"{kind} of version {version.version}",
+            GATE_TAG: "passed",
+            VERDICT_TAG: trusted.verdict.sha256,
+        },
+        files={
+            file: json.loads((version.path / file).read_text())
+            for file in beside
+            if (version.path / file).is_file()
+        },
+        folder=f"model-{kind}",
+    )
+    return made
 
 
 def roll_back(name: str, why: str, settings: Settings, alias: str = CHAMPION) -> Entry:

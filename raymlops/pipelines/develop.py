@@ -14,9 +14,12 @@ import torch
 from raymlops.features import FittedFeatures
 from raymlops.models import export, parity
 from raymlops.pipelines import lineage
+from raymlops.pipelines.accounts import admit_version
 from raymlops.pipelines.cluster import join_cluster
 from raymlops.pipelines.prepare import Prepared, describe_source, prepare
 from raymlops.pipelines.proof import Proof, prove_model
+from raymlops.pipelines.rows import Rows
+from raymlops.pipelines.trusting import Trusted
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.tracking import registry, runs, store
@@ -47,6 +50,8 @@ class Outcome:
     digest: str
     alias: str | None
     seconds: dict[str, float]
+    trusted: Trusted | None = None
+    """What the gate found; None when nothing was registered."""
 
 
 def develop_model(
@@ -93,10 +98,12 @@ def develop_model(
         clock.lap("search")
         for trial in found.trials:
             seconds = {"raymlops.seconds": f"{trial.seconds:.1f}"}
-            trial_runs.describe(trial.name, {**seconds, "raymlops.checkpoint": str(trial.checkpoint or "none")})
+            trial_runs.describe(
+                trial.name, {**seconds, "raymlops.checkpoint": str(trial.checkpoint or "none")}
+            )
         trial_runs.close()
         tell("Exporting the best trial to one ONNX file, and proving it on the test split")
-        outcome = _finish(client, found, prepared, settings, request, run, trial_runs, clock)
+        outcome = _finish(client, found, prepared, settings, request, run, trial_runs, clock, tell)
     except BaseException as error:
         trial_runs.close()
         runs.finish_run(client, run, metrics={}, tags={"raymlops.error": str(error)}, failed=True)
@@ -178,6 +185,7 @@ def _finish(
     run: str,
     trial_runs: runs.TrialRuns,
     clock: _Clock,
+    tell: Callable[[str], None],
 ) -> Outcome:
     spec, best = prepared.spec, found.best
     network = load_best(best, prepared)
@@ -186,9 +194,9 @@ def _finish(
     proof = prove_model(path.read_bytes(), network, prepared)
     parity.require(proof.parity, limit=spec.limits.parity, flipped=spec.limits.flipped)
     clock.lap("export")
-    version = alias = None
+    version = alias = trusted = None
     if request.register:
-        version, alias = _register(client, path, proof, prepared, settings, request, run, found, trial_runs)
+        version = _register(client, path, proof, prepared, settings, request, run, found, trial_runs)
     runs.finish_run(
         client,
         run,
@@ -201,7 +209,14 @@ def _finish(
         tags={"raymlops.best_trial": best.name},
     )
     clock.lap("register")
-    return Outcome(found, run, proof, path, version, digest, alias, dict(clock.laps))
+    if version is not None:
+        tell("Asking the gate")
+        scanned = prepared.scan
+        rows = Rows(prepared.test, describe_source(spec), scanned.fingerprint.digest, scanned.findings)
+        why = request.why or f"best of {len(found.trials)} trials"
+        alias, trusted = admit_version(spec.name, version, spec, rows, settings, why, tell)
+        clock.lap("gate")
+    return Outcome(found, run, proof, path, version, digest, alias, dict(clock.laps), trusted)
 
 
 def digest_of(model: Any) -> str:
@@ -220,7 +235,7 @@ def _register(
     run: str,
     found: SearchResult,
     trial_runs: runs.TrialRuns,
-) -> tuple[str, str]:
+) -> str:
     spec, best = prepared.spec, found.best
     version, _ = registry.register_version(
         client,
@@ -248,13 +263,7 @@ def _register(
         },
         description=spec.description,
     )
-    alias = "challenger" if has_champion(client, spec.name) else "champion"
-    registry.set_alias(client, spec.name, alias, version)
-    return version, alias
-
-
-def has_champion(client: mlflow.MlflowClient, name: str) -> bool:
-    return "champion" in dict(client.get_registered_model(name).aliases)
+    return version
 
 
 def features_of(version: registry.ModelVersion) -> FittedFeatures:

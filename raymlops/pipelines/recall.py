@@ -38,6 +38,9 @@ _FACTS = {
     "raymlops.verdict": "verdict sha256",
 }
 
+KEPT = frozenset({*_FACTS, "raymlops.test"}) - {"raymlops.sha256", "raymlops.gate", "raymlops.verdict"}
+"""Tags that a version made of another one inherits."""
+
 
 def read_spec(client: mlflow.MlflowClient, version: ModelVersion) -> ExperimentSpec:
     """The spec a version was made with. Raises NotFoundError for one that was registered from a file."""

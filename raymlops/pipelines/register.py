@@ -5,6 +5,7 @@ import pathlib
 from raymlops.errors import NotFoundError
 from raymlops.models.session import open_session
 from raymlops.pipelines import lineage
+from raymlops.pipelines.accounts import move_alias
 from raymlops.settings import Settings
 from raymlops.tracking import registry, runs, store
 
@@ -44,10 +45,11 @@ def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -
     return version, digest
 
 
-def promote_version(name: str, version: str, alias: str, why: str, settings: Settings) -> str | None:
-    """Move an alias to a version that exists. Gives the version it named before."""
-    client = store.connect(settings)
-    found = registry.find_version(client, f"models:/{name}/{version}")
-    before = registry.set_alias(client, name, alias, str(found.version))
-    client.set_model_version_tag(name, str(found.version), f"raymlops.{alias}.why", why)
-    return before
+def promote_version(
+    name: str, version: str, alias: str, why: str, settings: Settings, *, force: bool = False
+) -> str | None:
+    """Move an alias to a version that exists, on the record. Gives the version it named before.
+
+    Raises UserError for a champion that the gate blocked, unless `force`.
+    """
+    return move_alias(name, version, alias, why, settings, force=force).before or None

@@ -131,6 +131,11 @@ def store_findings(client: mlflow.MlflowClient, trusted: Trusted) -> None:
         client.set_model_version_tag(version.name, version.version, name, value)
 
 
+def variant_path(version: ModelVersion, kind: str, settings: Settings) -> pathlib.Path:
+    """Where a variant of a version is made."""
+    return settings.home / "variants" / f"{version.name}-{version.version}-{kind}.onnx"
+
+
 def _limits_of(spec: ExperimentSpec) -> Any:
     return spec.gate.model_copy(update={"parity": spec.gate.parity or spec.limits.parity})
 
@@ -179,7 +184,7 @@ def _try_variants(
     made: dict[str, pathlib.Path] = {}
     lines = [line]
     for kind in spec.gate.variants:
-        target = settings.home / "variants" / f"{version.name}-{version.version}-{kind}.onnx"
+        target = variant_path(version, kind, settings)
         try:
             made[kind] = variants.make_variant(kind, version.file, target, calibration).path
         except ArtifactError as error:

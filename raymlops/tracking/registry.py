@@ -55,6 +55,7 @@ def register_version(
     tags: Mapping[str, str],
     files: Mapping[str, Any],
     description: str = "",
+    folder: str = "model",
 ) -> tuple[str, str]:
     """Store an ONNX file with a run, as MLflow's ONNX flavour, and register it. Gives the version and
     the sha256.
@@ -83,11 +84,11 @@ def register_version(
         )  # to the byte what was judged; MLflow writes its own serialisation
         for file, value in files.items():
             (path / file).write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
-        client.log_artifacts(run, str(path), "model")
+        client.log_artifacts(run, str(path), folder)
     ensure_model(client, name)
     created = client.create_model_version(
         name,
-        source=f"{client.get_run(run).info.artifact_uri}/model",
+        source=f"{client.get_run(run).info.artifact_uri}/{folder}",
         run_id=run,
         tags={**{key: str(value)[:5000] for key, value in tags.items()}, DIGEST_TAG: digest},
         description=description,

@@ -8,6 +8,7 @@ import sqlite3
 
 import mlflow
 from mlflow.entities import Experiment
+from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 
 from raymlops.errors import StorageError
@@ -56,7 +57,8 @@ def ensure_experiment(client: mlflow.MlflowClient, name: str, settings: Settings
 
 
 def quieten() -> None:
-    """MLflow and alembic announce each migration and each version on stderr."""
+    """MLflow and alembic announce each migration, version and downloaded file on stderr."""
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
