@@ -5,7 +5,6 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-
 PROCESS_DEFAULTS = {
     # Files of results that nobody reads: three writes a report.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -71,3 +70,9 @@ def export(values: Mapping[str, str]) -> None:
     """Set variables for the processes that this one starts; what the user has set stays."""
     for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+def choose_authentication() -> dict[str, str]:
+    """Token authentication if this user has a token: Ray starts clusters with it, but joins them without."""
+    path = pathlib.Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    return {"RAY_AUTH_MODE": "token"} if os.environ.get("RAY_AUTH_TOKEN") or path.is_file() else {}

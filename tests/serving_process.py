@@ -24,6 +24,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+class CommandError(Exception):
+    """A `raymlops` command failed; the text is what it said."""
+
+
 class Served:
     """A running `raymlops serve`; `url` is its address. Its output gathers in `lines`."""
 
@@ -70,18 +74,17 @@ class Served:
             time.sleep(0.2)
 
     def run(self, *arguments: str) -> str:
-        """Another `raymlops` command against this cluster; gives its output. Raises CalledProcessError."""
+        """Another `raymlops` command against this cluster; gives its output. Raises CommandError."""
         line = next(line for line in self.lines if "RAY_ADDRESS=" in line)
         address = line.split("RAY_ADDRESS=")[1].split()[0]
         command = [sys.executable, "-m", "raymlops", "--debug", *arguments]
-        return subprocess.run(
-            command,
-            env={**self.environment, "RAY_ADDRESS": address},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=True,
-        ).stdout
+        environment = {**self.environment, "RAY_ADDRESS": address}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CommandError(
+                f"raymlops {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-6000:]}"
+            )
+        return done.stdout
 
     def replicas(self) -> list[psutil.Process]:
         """The processes of this cluster that answer requests."""

@@ -146,6 +146,15 @@ def mlp(features: int = 20, width: int = 64, layers: int = 2, seed: int = 0) -> 
     )
 
 
+def slow(width: int = 512, repeats: int = 400) -> onnx.ModelProto:
+    """x FP32[-1,width] -> y: tens of milliseconds a row with one small weight, used over and over."""
+    weight = numpy_helper.from_array(np.eye(width, dtype=np.float32), "w")
+    names = ["x", *(f"h{index}" for index in range(repeats - 1)), "y"]
+    nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
+    tensors = [value(name, TensorProto.FLOAT, "n", width) for name in ("x", "y")]
+    return make(nodes, tensors[:1], tensors[1:], [weight])
+
+
 def save(model: onnx.ModelProto, path: pathlib.Path) -> pathlib.Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString())

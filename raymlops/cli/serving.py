@@ -52,11 +52,11 @@ def deploy(
 ) -> None:
     """Deploy FILE on the cluster of RAY_ADDRESS with aliases pinned to versions, replica after replica."""
     from raymlops.serving import fast, serving_files
-    from raymlops.settings import Settings, export
+    from raymlops.settings import Settings, choose_authentication, export
 
     settings = Settings.from_env()
     spec = serving_files.read_spec(file, overrides)
-    export(fast.choose_environment(plain, affine=spec.many is not None))
+    export(fast.choose_environment(plain, affine=spec.many is not None) | choose_authentication())
     from raymlops.serving import history, sources
 
     past = history.History(settings, spec.name)

@@ -86,5 +86,6 @@ def connect(settings: Settings, start: bool = False) -> None:
         ray.init(address=address, namespace="raymlops", log_to_driver=start, include_dashboard=None)
     except ConnectionError as error:
         raise ResourceError(
-            f"No Ray cluster at {address!r}; start one with: ray start --head ({error})"
+            f"No Ray cluster answers at {address!r}; start one with: ray start --head. If it runs, its token must be "
+            f"in RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token ({error})"
         ) from None

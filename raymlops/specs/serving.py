@@ -50,7 +50,9 @@ class HostedModel(Document):
         default="", description="expected sha256 of the ONNX file in hex; deploying fills it in"
     )
     version: str = Field(
-        default="", description="the version to name; empty takes the registry's, or 1 for a file"
+        default="",
+        coerce_numbers_to_str=True,
+        description="the version to name; empty takes the registry's, or 1 for a file",
     )
     batching: Batching = Batching()
     deadline_s: float = Field(
