@@ -30,10 +30,14 @@ VERBS = {
     "diff": ("raymlops.cli.trust", "Say what differs between two versions"),
     "reproduce": ("raymlops.cli.trust", "Train a version again from its record, and compare"),
     "graph": ("raymlops.cli.graph", "Check a composition of models, and draw it"),
+    "weights": ("raymlops.cli.graph", "Change the shares of a canary while it serves"),
     "serve": ("raymlops.cli.serving", "Serve models on this machine"),
     "deploy": ("raymlops.cli.serving", "Deploy models on a cluster, or go back with --rollback"),
     "keys": ("raymlops.cli.serving", "Make, list and revoke API keys of an endpoint"),
     "predict": ("raymlops.cli.prediction", "Score files with a model or a graph, into Parquet"),
+    "submit": ("raymlops.cli.submission", "Run a verb as a job of a cluster, and follow it"),
+    "cluster": ("raymlops.cli.clusters", "Make, check, start and describe clusters"),
+    "doctor": ("raymlops.cli.doctor", "Say what is wrong with a set-up, and how to mend it"),
 }
 """Verb -> module that holds a click command of that name (dashes as underscores), and its line in the help."""
 

@@ -1,8 +1,12 @@
-"""`raymlops graph`: checks a composition of models and draws it."""
+"""`raymlops graph` checks a composition of models and draws it; `raymlops weights` changes its shares."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from raymlops.serving.opening import Opened
 
 
 @click.command()
@@ -15,16 +19,25 @@ def graph(file: pathlib.Path, svg: pathlib.Path | None, check: bool) -> None:
     FILE is a graph, or a serving spec that has one under `graph`. Boxes tell where each node would run and
     why; why chains stay unmerged goes to standard error.
     """
+    from raymlops.serving.graph import make_locate, read_graphs
+    from raymlops.serving.opening import open_graph
+    from raymlops.settings import Settings
+
+    graphs = read_graphs(file)
+    if len(graphs) > 1 and svg is not None:
+        raise click.UsageError(f"{file} has several graphs; a picture shows one")
+    for spec in graphs:
+        _draw(open_graph(spec, make_locate(Settings.from_env())), svg, check)
+
+
+def _draw(opened: "Opened", svg: pathlib.Path | None, check: bool) -> None:
     from raymlops.graphs.drawing import sketch, to_mermaid
     from raymlops.graphs.svg import to_svg
-    from raymlops.serving.opening import open_graph
-    from raymlops.specs.graph import read_graph
 
-    opened = open_graph(read_graph(file))
     for chain, reason in opened.unmerged.items():
         click.echo(f"{chain} stays unmerged: {reason}", err=True)
     if check:
-        click.echo(f"{file}: a valid graph of {len(opened.plan.steps)} nodes")
+        click.echo(f"{opened.plan.spec.name}: a valid graph of {len(opened.plan.steps)} nodes")
         return
     times = {path: leaf.measured.milliseconds for path, leaf in opened.leaves.items() if leaf.measured}
     chains = [[chain.prefix + name for name in chain.names] for chain in opened.chains]
@@ -33,3 +46,26 @@ def graph(file: pathlib.Path, svg: pathlib.Path | None, check: bool) -> None:
     if svg is not None:
         svg.write_text(to_svg(picture), encoding="utf-8")
         click.echo(f"Wrote {svg}", err=True)
+
+
+@click.command()
+@click.argument("application")
+@click.argument("graph")
+@click.argument("split")
+@click.argument("shares", nargs=-1, required=True, metavar="BRANCH=SHARE...")
+def weights(application: str, graph: str, split: str, shares: tuple[str, ...]) -> None:
+    """Change the shares of a SPLIT of GRAPH in APPLICATION on the cluster of RAY_ADDRESS, without a restart."""
+    from raymlops.errors import SpecError
+    from raymlops.serving import deploying, releasing
+    from raymlops.settings import Settings
+
+    wanted: dict[str, float] = {}
+    for text in shares:
+        branch, _, share = text.partition("=")
+        try:
+            wanted[branch] = float(share)
+        except ValueError:
+            raise SpecError(f"{text!r} is not of the form branch=share, such as challenger=0.1") from None
+    deploying.connect(Settings.from_env())
+    releasing.change_weights(application, graph, split, wanted)
+    click.echo(f"{graph} {split}: {', '.join(shares)}")

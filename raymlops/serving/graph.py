@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 import hashlib
 import logging
+import pathlib
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,9 +24,10 @@ from raymlops.serving.hosting import find_file
 from raymlops.serving.model import INLINE_S, ModelEndpoint, count_batch_rows, sample
 from raymlops.serving.opening import Leaf, Locate, merge_chains, open_graph, open_leaves, run_leaf
 from raymlops.serving.routes import Hosted
+from raymlops.serving.serving_files import read_spec
 from raymlops.serving.statistics import Statistics
 from raymlops.settings import Settings
-from raymlops.specs.graph import GraphSpec
+from raymlops.specs.graph import GraphSpec, expand_files, read_graph
 from raymlops.specs.graph_nodes import INPUTS
 from raymlops.specs.serving import HostedModel
 from raymlops.tensors import Batch, Signature
@@ -50,6 +53,18 @@ class Prepared:
     @property
     def separate(self) -> list[str]:
         return [path for path, decision in self.decisions.items() if decision.place == "separate"]
+
+
+def read_graphs(path: pathlib.Path) -> list[GraphSpec]:
+    """The graph of a file, or all those of a serving file. Raises SpecError, NotFoundError."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not re.search(r"^\s*(graphs|applications):", text, re.MULTILINE):
+        return [read_graph(path)]
+    spec = read_spec(path)
+    if not spec.graphs:
+        raise SpecError(f"{path} serves no graph")
+    named = [graph.model_copy(update={"name": name}) for name, graph in spec.graphs.items()]
+    return [expand_files(graph, path.parent) for graph in named]
 
 
 def make_locate(settings: Settings) -> Locate:

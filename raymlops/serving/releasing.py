@@ -1,0 +1,70 @@
+"""Changes the weights of a graph's split while it serves: an update of the application's config, no restart."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from raymlops.errors import NotFoundError, SpecError, unknown_name
+from raymlops.serving import deploying
+
+INGRESS = "Ingress"
+
+
+def change_weights(
+    application: str, graph: str, split: str, weights: Mapping[str, float], timeout_s: float = 60.0
+) -> None:
+    """New shares for the branches of a split, in all replicas; branches that are not named keep none.
+
+    Raises NotFoundError for an unknown application or graph, SpecError for a wrong split or branch.
+    """
+    from ray.serve.context import _get_global_client
+
+    configs = deploying._running_configs(_get_global_client())
+    config = next((found for found in configs if found["name"] == application), None)
+    if config is None:
+        raise NotFoundError(unknown_name("application", application, [found["name"] for found in configs]))
+    graphs = config["args"].get("graphs", {})
+    if graph not in graphs:
+        raise NotFoundError(unknown_name(f"graph of {application!r}:", graph, graphs))
+    check_weights(graphs[graph], split, weights)
+    deploying.deploy(set_in_config(config, graph, split, weights), timeout_s, report=lambda line: None)
+
+
+def check_weights(graph: Mapping[str, Any], split: str, weights: Mapping[str, float]) -> None:
+    """Raises SpecError before anything is changed."""
+    splits = dict(_find_splits(graph))
+    if split not in splits:
+        raise SpecError(unknown_name("split:", split, splits))
+    for branch, share in weights.items():
+        if branch not in splits[split]:
+            raise SpecError(unknown_name(f"branch of split {split!r}:", branch, splits[split]))
+        if not share >= 0:
+            raise SpecError(f"Weight {share} of branch {branch!r} is not 0 or more")
+    if not sum(weights.values()) > 0:
+        raise SpecError(f"Weights of split {split!r} sum to nothing; at least one must be above 0")
+
+
+def _find_splits(graph: Mapping[str, Any], prefix: str = "") -> list[tuple[str, list[str]]]:
+    found = []
+    for name, node in graph["nodes"].items():
+        if node["kind"] == "split":
+            found.append((prefix + name, list(node["weights"])))
+        elif node["kind"] == "graph" and node.get("graph"):
+            found += _find_splits(node["graph"], f"{prefix}{name}/")
+    return found
+
+
+def set_in_config(
+    config: Mapping[str, Any], graph: str, split: str, weights: Mapping[str, float]
+) -> dict[str, Any]:
+    """The same application with other weights among its options that change without a restart."""
+    changed = copy.deepcopy(dict(config))
+    deployments = changed.setdefault("deployments", [])
+    ingress = next((found for found in deployments if found["name"] == INGRESS), None)
+    if ingress is None:
+        ingress = {"name": INGRESS}
+        deployments.append(ingress)
+    options = ingress.get("user_config") or {}
+    options.setdefault("weights", {}).setdefault(graph, {})[split] = dict(weights)
+    ingress["user_config"] = options
+    return changed
