@@ -68,7 +68,7 @@ def deploy(
 
     deploying.connect(settings)
     deploying.start_serve(spec)
-    deploying.deploy(config, timeout, click.echo)
+    deploying.replace(config, past.newest(), timeout, click.echo)
     if rollback:
         past.drop_newest()
     else:

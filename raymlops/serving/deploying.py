@@ -59,6 +59,27 @@ def deploy(config: dict[str, Any], timeout_s: float = 300.0, report: Callable[[s
         time.sleep(0.2)
 
 
+def replace(
+    config: dict[str, Any],
+    before: dict[str, Any] | None,
+    timeout_s: float = 300.0,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Deploy `config`; if it does not become healthy, put back what was deployed `before`.
+
+    Serve stops a failed update, but a single replica has then been given up for the new one, and nothing returns it.
+    Raises ResourceError in either case.
+    """
+    try:
+        deploy(config, timeout_s, report)
+    except ResourceError as error:
+        if before is None or before == config:
+            raise
+        report("The new version did not become healthy; going back to the one before")
+        deploy(before, timeout_s, report)
+        raise ResourceError(f"{error}. What was deployed before is serving again") from None
+
+
 def _running_configs(client: Any) -> list[dict[str, Any]]:
     details = client.get_serve_details()
     applications = details.get("applications", {}).values()

@@ -48,6 +48,10 @@ class History:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / f"{number:06d}.json").write_text(json.dumps(config, indent=1))
 
+    def newest(self) -> dict[str, Any] | None:
+        configs = self.read()
+        return configs[-1] if configs else None
+
     def previous(self) -> dict[str, Any]:
         """The config before the newest. Raises NotFoundError."""
         configs = self.read()

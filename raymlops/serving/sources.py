@@ -1,9 +1,11 @@
 """Where a model's file is: a registry version, or a path. Pins an alias to the version it names now."""
 
 import dataclasses
+import hashlib
 import pathlib
 
 from raymlops.errors import SpecError
+from raymlops.models.safety import read_model
 from raymlops.serving.hosting import find_file
 from raymlops.settings import Settings
 from raymlops.specs.graph import AnyNode, GraphNode, GraphSpec, expand_files
@@ -36,8 +38,10 @@ def pin_model(model: HostedModel, settings: Settings) -> HostedModel:
     if "://" in model.source or model.source.startswith("models:"):
         raise SpecError(f"Model source {model.source!r} must be models:/name@alias, models:/name/3 or a path")
     path = pathlib.Path(model.source).expanduser().absolute()
-    find_file(path)
-    return model.model_copy(update={"source": str(path), "version": model.version or "1"})
+    file = find_file(path)
+    read_model(file, model.digest)  # what is broken or hostile is refused before anything is changed
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return model.model_copy(update={"source": str(path), "version": model.version or "1", "digest": digest})
 
 
 def pin_graph(spec: GraphSpec, settings: Settings) -> GraphSpec:
