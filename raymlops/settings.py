@@ -49,6 +49,10 @@ class Settings:
     """RAY_ADDRESS: the cluster; none starts one on this machine."""
     user: str
     """RAYMLOPS_USER, else USER: who is recorded with a version."""
+    job_address: str = "http://127.0.0.1:8265"
+    """RAY_API_SERVER_ADDRESS: the cluster's job server, that `raymlops submit` sends to."""
+    parent_run: str | None = None
+    """MLFLOW_RUN_ID: the run that ours become children of, as under `mlflow run`."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -63,6 +67,8 @@ class Settings:
             storage_path=env.get("RAYMLOPS_STORAGE") or str(home / "storage"),
             ray_address=env.get("RAY_ADDRESS") or None,
             user=env.get("RAYMLOPS_USER") or env.get("USER") or "unknown",
+            job_address=env.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265",
+            parent_run=env.get("MLFLOW_RUN_ID") or None,
         )
 
 
@@ -76,3 +82,8 @@ def choose_authentication() -> dict[str, str]:
     """Token authentication if this user has a token: Ray starts clusters with it, but joins them without."""
     path = pathlib.Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
     return {"RAY_AUTH_MODE": "token"} if os.environ.get("RAY_AUTH_TOKEN") or path.is_file() else {}
+
+
+def read_environment() -> dict[str, str]:
+    """All variables of this process, for a diagnosis of them."""
+    return dict(os.environ)

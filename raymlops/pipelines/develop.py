@@ -136,6 +136,7 @@ def _start(
         client,
         experiment,
         search=name,
+        parent=settings.parent_run,
         tags={
             "raymlops.fingerprint": prepared.scan.fingerprint.digest,
             "raymlops.why": request.why,
@@ -214,7 +215,7 @@ def _finish(
         scanned = prepared.scan
         rows = Rows(prepared.test, describe_source(spec), scanned.fingerprint.digest, scanned.findings)
         why = request.why or f"best of {len(found.trials)} trials"
-        alias, trusted = admit_version(spec.name, version, spec, rows, settings, why, tell)
+        version, alias, trusted = admit_version(spec.name, version, spec, rows, settings, why, tell)
         clock.lap("gate")
     return Outcome(found, run, proof, path, version, digest, alias, dict(clock.laps), trusted)
 

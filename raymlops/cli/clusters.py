@@ -1,0 +1,195 @@
+"""`raymlops cluster`: the token, settings, files and start of a cluster. `submit` and `doctor` have their own files."""
+
+import os
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from raymlops.settings import Settings, export, read_environment
+
+_FILE = click.option(
+    "--file",
+    "file",
+    default="cluster.yaml",
+    show_default=True,
+    type=click.Path(),
+    help="The cluster's configuration.",
+)
+_OVERLAYS = click.argument("overlays", nargs=-1, type=click.Path())
+
+
+@click.group()
+def cluster() -> None:
+    """A cluster's token, settings, files and start."""
+
+
+@cluster.command()
+def token() -> None:
+    """Make the token that every process of a cluster shows, mode 0600, unless there is one."""
+    from raymlops.clusters import surroundings, tokens
+
+    path = surroundings.token_path(read_environment())
+    made = tokens.make_token(path)
+    click.echo(f"{'Made' if made else 'Kept'} {path}; set RAY_AUTH_MODE=token where a cluster is used")
+
+
+@cluster.command()
+@click.option("--plain", is_flag=True, help="Leave Ray Serve as it comes.")
+def environment(plain: bool) -> None:
+    """Print what to export before Ray starts: eval "$(raymlops cluster environment)"."""
+    for name, value in cluster_environment(plain).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+def cluster_environment(plain: bool = False, cores: int | None = None) -> dict[str, str]:
+    """The variables of every process of a cluster."""
+    from raymlops.serving import fast
+
+    # With the mode set, Ray refuses to start where the token is missing.
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_enable_autoscaler_v2": "1",
+        **fast.choose_environment(plain, cores),
+    }
+
+
+@cluster.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address that other machines join at.")
+@click.option("--port", default=6379, show_default=True)
+@click.option(
+    "--dashboard-port", default=8265, show_default=True, help="Jobs are submitted here, on loopback."
+)
+@click.option("--cpus", type=int, help="CPUs to offer; default all.")
+def start(host: str, port: int, dashboard_port: int, cpus: int | None) -> None:
+    """Start a cluster on this machine, with token authentication, until interrupted.
+
+    \b
+    raymlops cluster start
+    raymlops submit search jobs/specs/digits.yaml        (in another terminal)
+    """
+    from raymlops.clusters import surroundings, tokens
+
+    path = surroundings.token_path(read_environment())
+    tokens.require_token(path, host)
+    tokens.make_token(path)
+    export(cluster_environment())
+    click.echo(f"Jobs      http://127.0.0.1:{dashboard_port}\nWorkers   ray start --address={host}:{port}")
+    sys.stdout.flush()
+    ray = str(pathlib.Path(sys.executable).parent / "ray")
+    command = [ray, "start", "--head", "--block", "--disable-usage-stats", f"--node-ip-address={host}",
+               f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"]  # fmt: skip
+    os.execv(ray, [*command, *([f"--num-cpus={cpus}"] if cpus is not None else [])])  # noqa: S606
+
+
+def _read(file: str, overlays: tuple[str, ...]) -> dict[str, Any]:
+    from raymlops.clusters import configuration
+
+    return configuration.read_cluster(file, overlays)
+
+
+@cluster.command()
+@_OVERLAYS
+@_FILE
+def check(overlays: tuple[str, ...], file: str) -> None:
+    """Check the configuration, with OVERLAYS laid over it, and rent nothing."""
+    _require_sound(_read(file, overlays), file)
+    click.echo(f"{' + '.join([file, *overlays])} is right")
+
+
+def _require_sound(config: dict[str, Any], file: str) -> None:
+    import ray
+
+    from raymlops.clusters import checks, nodes
+    from raymlops.errors import SpecError
+
+    found = checks.check_cluster(config, ray_version=ray.__version__, base=pathlib.Path(file).parent)
+    if found:
+        click.echo(nodes.to_lines(found), err=True)
+    if any(finding.level == "error" for finding in found):
+        raise SpecError(f"{file} cannot be started as it is; mend the errors above")
+
+
+@cluster.command()
+@_OVERLAYS
+@_FILE
+def render(overlays: tuple[str, ...], file: str) -> None:
+    """Print the configuration with OVERLAYS laid over it, for `ray up`.
+
+    \b
+    raymlops cluster render clusters/gcp.yaml > gcp.yaml
+    """
+    from raymlops.clusters import configuration
+
+    click.echo(configuration.write_cluster(_read(file, overlays)), nl=False)
+
+
+@cluster.command()
+@_OVERLAYS
+@_FILE
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def up(overlays: tuple[str, ...], file: str, yes: bool) -> None:
+    """Make the token, check the configuration with OVERLAYS laid over it, and hand it to `ray up`.
+
+    \b
+    raymlops cluster up clusters/gcp.yaml
+    """
+    from raymlops.clusters import configuration, surroundings, tokens
+
+    tokens.make_token(surroundings.token_path(read_environment()))
+    config = _read(file, overlays)
+    _require_sound(config, file)
+    rendered = Settings.from_env().home / "clusters" / f"{config['cluster_name']}.yaml"
+    rendered.parent.mkdir(parents=True, exist_ok=True)
+    rendered.write_text(configuration.write_cluster(config), encoding="utf-8")
+    export({"RAY_AUTH_MODE": "token"})
+    click.echo(f"Jobs   ray dashboard {rendered}, then raymlops submit VERB\nStop   ray down {rendered}")
+    sys.stdout.flush()
+    ray = str(pathlib.Path(sys.executable).parent / "ray")
+    os.execv(ray, [ray, "up", str(rendered), *(["--yes"] if yes else [])])  # noqa: S606
+
+
+@cluster.command()
+@click.argument("kind", type=click.Choice(["cluster", "job", "service"]))
+@click.argument("rest", nargs=-1, metavar="[VERB ARGUMENTS... | SERVE_CONFIG]")
+@_FILE
+@click.option(
+    "--over", "overlays", multiple=True, type=click.Path(), help="Lay this file over the configuration."
+)
+def manifest(kind: str, rest: tuple[str, ...], file: str, overlays: tuple[str, ...]) -> None:
+    """Print KubeRay's RayCluster, RayJob or RayService, made from the configuration.
+
+    \b
+    raymlops cluster manifest cluster | kubectl apply -f -
+    raymlops cluster manifest job search jobs/specs/digits.yaml -- --autoscaling
+    raymlops deploy serve_configs/flights.yaml --print > serve.yaml
+    raymlops cluster manifest service serve.yaml
+    """
+    import ray
+    import yaml
+
+    from raymlops.clusters import configuration, manifests
+    from raymlops.clusters.submission import Job
+    from raymlops.errors import SpecError
+
+    config = _read(file, overlays)
+    configuration.metadata_of(config)
+    # KubeRay sets the mode of authentication together with the token.
+    variables = {key: value for key, value in cluster_environment(cores=8).items() if key != "RAY_AUTH_MODE"}
+    if kind == "cluster":
+        made = manifests.to_ray_cluster(config, ray.__version__, variables)
+    elif not rest:
+        raise SpecError(
+            f"cluster manifest {kind} needs {'a verb' if kind == 'job' else 'a Serve config'} after it"
+        )
+    elif kind == "job":
+        made = manifests.to_ray_job(config, ray.__version__, variables, Job(rest[0], rest[1:]).entrypoint)
+    else:
+        text = pathlib.Path(rest[0]).read_text(encoding="utf-8")
+        applications = yaml.safe_load(text)
+        if "applications" not in applications:
+            applications = {"applications": [applications]}
+        made = manifests.to_ray_service(config, ray.__version__, variables, applications)
+    click.echo(manifests.write_manifest(made), nl=False)

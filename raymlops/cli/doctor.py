@@ -1,0 +1,154 @@
+"""`raymlops doctor`: everything that can be known to be wrong, before it costs hours."""
+
+import pathlib
+import platform
+import sys
+from typing import Any
+
+import click
+
+from raymlops.settings import Settings, export, read_environment
+
+
+@click.command()
+@click.argument("spec", required=False, type=click.Path())
+@click.option(
+    "--cluster", "address", help="Address of a running cluster; its nodes are asked. Default RAY_ADDRESS."
+)
+@click.option(
+    "--file",
+    "file",
+    default="cluster.yaml",
+    show_default=True,
+    type=click.Path(),
+    help="Checked when it is there.",
+)
+@click.option("--over", "overlays", multiple=True, type=click.Path(), help="Lay this file over --file.")
+def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str, ...]) -> None:
+    """Say what is wrong with this machine, cluster.yaml, a running cluster and SPEC, and the command that mends it.
+
+    \b
+    raymlops doctor
+    raymlops doctor --cluster 10.0.0.4:6379 jobs/specs/flights.yaml
+    """
+    from raymlops.clusters import nodes, surroundings
+
+    environment = read_environment()
+    address = address or Settings.from_env().ray_address
+    packages = surroundings.installed_packages()
+    found = [
+        *surroundings.check_packages(packages),
+        *surroundings.check_token(environment, address),
+        *surroundings.check_settings(environment, address),
+        *_check_tracking(Settings.from_env()),
+    ]
+    kinds = None
+    checked = ["this machine"]
+    if pathlib.Path(file).is_file():
+        found += _check_file(file, overlays)
+        checked.append(file)
+    if address:
+        export({"RAY_AUTH_MODE": "token"})
+        reports, more = _ask_cluster(address, {**packages, "python": platform.python_version()})
+        found += more
+        checked.append(f"{len(reports)} nodes at {address}")
+        kinds = _to_kinds(reports)
+    if spec:
+        found += _check_spec(spec, kinds, file, overlays)
+        checked.append(spec)
+    if found:
+        click.echo(nodes.to_lines(found))
+    errors = sum(finding.level == "error" for finding in found)
+    click.echo(f"Looked at {', '.join(checked)}: {errors} errors, {len(found) - errors} warnings")
+    sys.exit(2 if errors else 0)
+
+
+def _check_tracking(settings: Settings) -> list[Any]:
+    from raymlops.clusters.findings import Finding
+    from raymlops.errors import StorageError
+    from raymlops.tracking import store
+
+    try:
+        store.connect(settings)
+    except StorageError as error:
+        return [
+            Finding(
+                "tracking",
+                str(error),
+                "no run is recorded",
+                f"curl {store.hide_password(settings.tracking_uri)}/version",
+            )
+        ]
+    return []
+
+
+def _check_file(file: str, overlays: tuple[str, ...]) -> list[Any]:
+    import ray
+
+    from raymlops.clusters import checks, configuration
+    from raymlops.clusters.findings import Finding
+    from raymlops.errors import UserError
+
+    try:
+        config = configuration.read_cluster(file, overlays)
+    except UserError as error:
+        return [Finding("cluster.yaml", str(error), "`ray up` cannot read it", f"mend {file}")]
+    return checks.check_cluster(config, ray_version=ray.__version__, base=pathlib.Path(file).parent)
+
+
+def _ask_cluster(address: str, here: dict[str, str]) -> tuple[dict[str, Any], list[Any]]:
+    import dataclasses
+
+    from raymlops.clusters import nodes
+    from raymlops.clusters.findings import Finding
+    from raymlops.errors import ResourceError
+    from raymlops.pipelines.cluster import join_cluster
+
+    settings = dataclasses.replace(Settings.from_env(), ray_address=address)
+    try:
+        join_cluster(settings)
+    except ResourceError as error:
+        return {}, [
+            Finding(
+                "nodes", str(error), "no job can run", "ray status; check the address and RAY_AUTH_TOKEN_PATH"
+            )
+        ]
+    reports, found = nodes.ask_nodes(settings.storage_path, settings.tracking_uri)
+    return reports, [*found, *nodes.compare_reports(reports, here, settings.tracking_uri)]
+
+
+def _to_kinds(reports: dict[str, Any]) -> list[Any]:
+    from raymlops.clusters.capacity import NodeKind
+
+    return [NodeKind(node[:8], report["resources"], 1, report["labels"]) for node, report in reports.items()]
+
+
+def _check_spec(spec: str, kinds: Any, file: str, overlays: tuple[str, ...]) -> list[Any]:
+    from raymlops.cli.training import read_spec
+    from raymlops.clusters import capacity, configuration
+    from raymlops.clusters.findings import Finding
+    from raymlops.errors import UserError
+
+    try:
+        training = read_spec(spec).training
+    except UserError as error:
+        return [Finding("spec", str(error), "no job takes it", f"raymlops check {spec}")]
+    resources = {"CPU": training.cpus_per_worker, **({"GPU": 1.0} if training.use_gpu else {})}
+    demand = capacity.WorkerDemand(training.workers, resources)
+    where = "on the running cluster"
+    if kinds is None or capacity.explain_shortage(demand, kinds) is not None:
+        if not pathlib.Path(file).is_file():
+            if kinds is None:
+                return []
+        else:
+            kinds, where = (
+                capacity.kinds_of(configuration.read_cluster(file, overlays)),
+                f"with the node types of {file}",
+            )
+    shortage = capacity.explain_shortage(demand, kinds)
+    if shortage is None:
+        return []
+    mend = "lower training.workers or training.cpus_per_worker, or add a node type that has them"
+    return [
+        Finding("demand", f"{spec} can never be met {where}: {shortage}", "its trials wait for ever", mend)
+    ]

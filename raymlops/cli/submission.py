@@ -1,0 +1,144 @@
+"""`raymlops submit`: checks a job here, sends it to a cluster, follows its log, and exits as it did."""
+
+import pathlib
+import sys
+from typing import Any
+
+import click
+
+from raymlops.settings import Settings, export
+
+_WITH_SPEC = ("check", "train", "search")
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("verb", required=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--address", help="The cluster's job server; default RAY_API_SERVER_ADDRESS or http://127.0.0.1:8265."
+)
+@click.option("--no-wait", is_flag=True, help="Leave once the job is taken, and print its id.")
+@click.option("--follow", metavar="ID", help="Follow a job that was sent before, and exit as it does.")
+@click.option("--working-dir", default=".", type=click.Path(), help="Folder to send, with jobs/ in it.")
+@click.option(
+    "--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of the job; never a secret."
+)
+@click.option(
+    "--install", is_flag=True, help="Install the pinned packages for this job, where the cluster lacks them."
+)
+@click.option("--config", default="cluster.yaml", help="Node types that --autoscaling may count on.")
+def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None:
+    """Run VERB with its ARGUMENTS as a job of a cluster.
+
+    What is wrong with the spec, the size of what is sent, or the demand is told before anything is sent.
+
+    \b
+    raymlops submit search jobs/specs/digits.yaml --set search.trials=40
+    raymlops submit --no-wait search jobs/specs/flights.yaml --autoscaling
+    """
+    export({"RAY_AUTH_MODE": "token"})  # before Ray is imported, which reads it once
+    from raymlops.clusters import packaging, submission
+
+    address = options["address"] or Settings.from_env().job_address
+    if options["follow"]:
+        sys.exit(_follow(submission.connect(address), options["follow"]))
+    if not verb:
+        raise click.UsageError("Missing VERB, such as search; or give --follow ID")
+    root = pathlib.Path(options["working_dir"]).resolve()
+    submission.require_verb(root, verb)
+    job = submission.Job(
+        verb,
+        arguments,
+        _to_variables(options["variables"]),
+        submission.read_requirements(root) if options["install"] else (),
+    )
+    submission.require_no_secrets(job)
+    package = packaging.list_files(root)
+    packaging.require_size(package)
+    demand = _check_spec(job, package) if verb in _WITH_SPEC else None
+    client = submission.connect(address)
+    if demand is not None and verb != "check":
+        _check_demand(demand, "--autoscaling" in arguments, address, root / options["config"])
+    identity, spent = submission.send(client, package, job)
+    click.echo(
+        f"Job {identity}: {len(package.files)} files, {packaging.to_mib(package.size)}, packed in "
+        f"{spent['pack']:.1f} s, "
+        f"sent in {spent['send']:.1f} s",
+        err=True,
+    )
+    if package.held_back:
+        click.echo(f"Held back, since they look like secrets: {', '.join(package.held_back)}", err=True)
+    if options["no_wait"]:
+        click.echo(identity)
+        return
+    sys.exit(_follow(client, identity))
+
+
+def _to_variables(texts: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"--env {text!r} is not of the form NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def _check_spec(job: Any, package: Any) -> Any:
+    """Parse the verb's arguments and its spec as the job will; gives the demand of one trial."""
+    from raymlops.cli.training import check as check_verb
+    from raymlops.cli.training import read_spec, search, train
+    from raymlops.clusters.capacity import WorkerDemand
+    from raymlops.errors import NotFoundError
+
+    command = {"check": check_verb, "train": train, "search": search}[job.verb]
+    found = command.make_context(job.verb, list(job.arguments)).params
+    path = package.root / found["spec"]
+    spec = read_spec(str(path), found["overrides"])
+    if pathlib.Path(found["spec"]).as_posix() not in package.files:
+        raise NotFoundError(
+            f"The spec {found['spec']} is not among the files that are sent; give its path inside {package.root}, and "
+            "see that git does not ignore it"
+        )
+    training = spec.training
+    resources = {"CPU": training.cpus_per_worker, **({"GPU": 1.0} if training.use_gpu else {})}
+    return WorkerDemand(training.workers, resources)
+
+
+def _check_demand(demand: Any, autoscaling: bool, address: str, config: pathlib.Path) -> None:
+    from raymlops.clusters import capacity, configuration, submission
+    from raymlops.errors import ResourceError
+
+    shortage = capacity.explain_shortage(demand, submission.read_kinds(address))
+    if shortage is None:
+        return
+    grown = None
+    if config.is_file():
+        grown = capacity.explain_shortage(demand, capacity.kinds_of(configuration.read_cluster(config)))
+    if not autoscaling:
+        hint = "" if grown or not config.is_file() else f"; {config.name} may grow to it: add --autoscaling"
+        raise ResourceError(
+            f"On the cluster as it is, {shortage}{hint or '; lower training.workers, or join a larger one'}"
+        )
+    if grown:
+        raise ResourceError(
+            f"Even grown as far as {config.name} allows, {grown}; lower the demand, or add a node type"
+        )
+
+
+def _follow(client: Any, identity: str) -> int:
+    from raymlops.clusters import submission
+
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    try:
+        code = submission.follow(client, identity, write)
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nThe job goes on. raymlops submit --follow {identity}, or ray job stop {identity}", err=True
+        )
+        return 130
+    click.echo(f"Job {identity} {'succeeded' if code == 0 else f'ended with exit code {code}'}", err=True)
+    return code

@@ -1,0 +1,72 @@
+"""Whether a demand can ever be met by kinds of nodes, before anything is started or uploaded."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from raymlops.clusters import configuration
+from raymlops.clusters.configuration import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeKind:
+    """Nodes alike: what one of them has, and how many there may be."""
+
+    name: str
+    resources: Mapping[str, float]
+    most: int
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerDemand:
+    """`workers` equal bundles that must stand at the same time, each on one node."""
+
+    workers: int
+    resources: Mapping[str, float]
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def kinds_of(config: Config) -> list[NodeKind]:
+    """The worker types of cluster.yaml; the total `max_workers` bounds each."""
+    total = int(config.get("max_workers", 2))
+    return [
+        NodeKind(
+            name,
+            kind.get("resources", {}),
+            min(total, kind.get("max_workers", total)),
+            kind.get("labels", {}),
+        )
+        for name, kind in configuration.worker_types(config).items()
+    ]
+
+
+def explain_shortage(demand: WorkerDemand, kinds: Sequence[NodeKind]) -> str | None:
+    """Why the demand can never be met, in one sentence; None when it can."""
+    asked = _show(demand.resources)
+    fitting = [kind for kind in kinds if fits_in(demand, kind)]
+    if not fitting:
+        wanted = f" with labels {dict(demand.labels)}" if demand.labels else ""
+        known = "; ".join(f"{kind.name}: {_show(kind.resources)}" for kind in kinds) or "none"
+        return f"one worker asks for {asked}{wanted}, and no node has that at once ({known})"
+    room = sum(fits_in(demand, kind) * kind.most for kind in fitting)
+    if room < demand.workers:
+        return (
+            f"{demand.workers} workers of {asked} are asked for, and at most {room} fit on all nodes there may be ("
+            + "; ".join(f"{kind.name}: {kind.most} nodes" for kind in fitting)
+            + ")"
+        )
+    return None
+
+
+def fits_in(demand: WorkerDemand, kind: NodeKind) -> int:
+    """Workers that one node of this kind holds."""
+    if any(kind.labels.get(key) != value for key, value in demand.labels.items()):
+        return 0
+    wanted = {key: value for key, value in demand.resources.items() if value > 0}
+    return min(
+        (int(kind.resources.get(key, 0) / value + 1e-9) for key, value in wanted.items()), default=10**6
+    )
+
+
+def _show(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:g} {key}" for key, value in resources.items() if value) or "nothing"

