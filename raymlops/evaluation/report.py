@@ -105,10 +105,10 @@ def _show_variants(report: Report) -> str:
         rows.append(
             (
                 one.kind,
-                f"{one.size / 1e3:,.1f} kB",
-                f"{one.p50_ms:.3f}",
-                f"{one.p99_ms:.3f}",
-                f"{one.rows_per_second:,.0f}",
+                f"{one.size / 1e3:,.1f} kB" if one.size else "not made",
+                f"{one.p50_ms:.3f}" if one.size else "",
+                f"{one.p99_ms:.3f}" if one.size else "",
+                f"{one.rows_per_second:,.0f}" if one.size else "",
                 str(found) if found else "",
                 f"{one.difference:.2e}" if one.difference else "",
                 state,

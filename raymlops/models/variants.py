@@ -149,7 +149,6 @@ def to_int8(
             source,
             target,
             op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_quantize=[node.name for node in learned],
             per_channel=True,
             weight_type=quantization.QuantType.QInt8,
         ),
@@ -164,7 +163,6 @@ def to_int8_static(
         raise InputError(
             "int8_static needs rows to calibrate with; give some hundred rows of the training split"
         )
-    heavy = [node.name for node in learned if node.op_type in _HEAVY]
     return _quantise(
         model,
         lambda source, target: quantization.quantize_static(
@@ -173,7 +171,6 @@ def to_int8_static(
             _Rows(rows),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(_HEAVY),
-            nodes_to_quantize=heavy,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -202,6 +199,8 @@ class _Rows(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 def _quantise(model: onnx.ModelProto, run: Any) -> tuple[onnx.ModelProto, str]:
     # The mark stops a warning that asks for a pre-processing step, which needs shapes that raw columns lack.
+    # The quantisers turn weights about and trip over the old shapes of the tensors between.
+    del model.graph.value_info[:]
     onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
         source, target = pathlib.Path(folder, "source.onnx"), pathlib.Path(folder, "target.onnx")

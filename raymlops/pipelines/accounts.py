@@ -72,10 +72,11 @@ def admit_version(
     settings: Settings,
     why: str,
     tell: Callable[[str], None],
-) -> tuple[str, Trusted | None]:
-    """Make a new version challenger, ask the gate, and make it champion when it passes. Gives its alias.
+) -> tuple[str, str, Trusted | None]:
+    """Make a new version challenger, ask the gate, and make it champion when it passes.
 
-    A version that cannot be measured stays challenger, and people are told: the model is not lost by it.
+    Gives the version that is to be used, which is another where a smaller file was chosen, and its alias. A
+    version that cannot be measured stays challenger, and people are told: the model is not lost by it.
     """
     client = store.connect(settings)
     move_alias(name, version, CHALLENGER, why, settings, action="search")
@@ -84,15 +85,15 @@ def admit_version(
         trusted = trusting.trust_version(client, found, spec, rows, settings, tell=tell)
     except RaymlopsError as error:
         tell(f"{found.uri} stays {CHALLENGER}, since it could not be judged: {error}")
-        return CHALLENGER, None
+        return version, CHALLENGER, None
     if not trusted.verdict.passed:
-        return CHALLENGER, trusted
+        return version, CHALLENGER, trusted
     smallest = _find_smallest(trusted) if spec.gate.smallest else ""
     if smallest:
         version = _register_variant(client, trusted, smallest, settings)
         tell(f"The smallest file that passes is {smallest}: registered as models:/{name}/{version}")
     move_alias(name, version, CHAMPION, f"the gate passed; {why}", settings, action="search")
-    return CHAMPION, trusted
+    return version, CHAMPION, trusted
 
 
 def _find_smallest(trusted: Trusted) -> str:

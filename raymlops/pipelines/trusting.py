@@ -188,7 +188,8 @@ def _try_variants(
         try:
             made[kind] = variants.make_variant(kind, version.file, target, calibration).path
         except ArtifactError as error:
-            lines.append(dataclasses.replace(line, kind=kind, size=0, passed=False, note=str(error)))
+            nothing = float("nan")
+            lines.append(VariantLine(kind, 0, nothing, nothing, nothing, {}, passed=False, note=str(error)))
     tell(f"Measuring the variants {', '.join(made)}")
     models = {kind: path.read_bytes() for kind, path in made.items()}
     for name, partial in measure_models(rows.dataset, models, spec.evaluation.slices).items():

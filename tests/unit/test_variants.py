@@ -51,6 +51,29 @@ def test_the_nodes_that_read_raw_columns_stay_as_they_were(kind, original, tmp_p
     assert any(kind != onnx.TensorProto.FLOAT for name, kind in constants.items() if "first" in name)
 
 
+@pytest.mark.parametrize("kind", list(variants.KINDS))
+def test_a_graph_as_torch_writes_it_shrinks_too(kind, original, tmp_path):
+    """Gemm with turned weights, shapes of inner tensors, and domains that were imported twice by merging."""
+    model = onnx.load(str(original))
+    nodes = {node.output[0]: node for node in model.graph.node}
+    first = next(tensor for tensor in model.graph.initializer if tensor.name == "first")
+    turned = onnx.numpy_helper.to_array(first).T.copy()
+    first.CopyFrom(onnx.numpy_helper.from_array(turned, "first"))
+    model.graph.node.remove(nodes["product"])
+    gemm = onnx.helper.make_node("Gemm", ["rows", "first", "bias"], ["biased"], name="linear", transB=1)
+    nodes["biased"].CopyFrom(gemm)
+    shape = ["batch", turned.shape[0]]
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("biased", onnx.TensorProto.FLOAT, shape))
+    model.opset_import.extend(list(model.opset_import))
+    path = tmp_path / "gemm.onnx"
+    onnx.save(model, str(path))
+    made = variants.make_variant(kind, path, tmp_path / "small.onnx", rows=ROWS)
+    answers = [open_session(file).infer(ROWS)["probability"] for file in (path, made.path)]
+    assert 0 < np.abs(answers[0] - answers[1]).max() < 0.15
+    kinds = {tensor.data_type for tensor in onnx.load(str(made.path)).graph.initializer}
+    assert (onnx.TensorProto.FLOAT16 if kind == "fp16" else onnx.TensorProto.INT8) in kinds
+
+
 def test_unseen_and_missing_values_still_pass(original, tmp_path):
     made = variants.make_variant("int8", original, tmp_path / "small.onnx")
     rows = {
