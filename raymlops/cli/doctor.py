@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from raymlops.settings import Settings, export, read_environment
+from raymlops.settings import Settings, choose_authentication, export, read_environment
 
 
 @click.command()
@@ -48,7 +48,7 @@ def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str
         found += _check_file(file, overlays)
         checked.append(file)
     if address:
-        export({"RAY_AUTH_MODE": "token"})
+        export(choose_authentication())
         reports, more = _ask_cluster(address, {**packages, "python": platform.python_version()})
         found += more
         checked.append(f"{len(reports)} nodes at {address}")

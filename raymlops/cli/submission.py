@@ -36,7 +36,7 @@ def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None
     raymlops submit search jobs/specs/digits.yaml --set search.trials=40
     raymlops submit --no-wait search jobs/specs/flights.yaml --autoscaling
     """
-    export({"RAY_AUTH_MODE": "token"})  # before Ray is imported, which reads it once
+    export(choose_authentication())  # before Ray is imported, which reads it once
     from raymlops.clusters import packaging, submission
 
     address = options["address"] or Settings.from_env().job_address

@@ -15,7 +15,7 @@ from raymlops.clusters import packaging
 from raymlops.clusters.capacity import NodeKind
 from raymlops.errors import ForbiddenError, NotFoundError, ResourceError, unknown_name
 
-_SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|credential|private)")
+_SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|api[-_]?key|access[-_]?key|credential|private)")
 _PASSWORD_IN_URI = re.compile(r"\w+://[^/\s:@]+:[^/\s@]+@")
 STOPPED = 130
 

@@ -1,0 +1,143 @@
+import hashlib
+import pathlib
+import subprocess
+import zipfile
+
+import pytest
+
+from raymlops.clusters import packaging, submission
+from raymlops.errors import ForbiddenError, NotFoundError, TooLargeError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def make(root: pathlib.Path, files: dict[str, int]) -> pathlib.Path:
+    for name, size in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+    return root
+
+
+def test_caches_environments_and_git_are_not_sent(tmp_path: pathlib.Path) -> None:
+    make(
+        tmp_path,
+        {
+            "jobs/search.py": 5,
+            ".venv/lib/big.so": 9,
+            "a/__pycache__/m.pyc": 9,
+            "mlruns/0/meta": 9,
+            ".git/HEAD": 9,
+        },
+    )
+    assert packaging.list_files(tmp_path).files == {"jobs/search.py": 5}
+
+
+def test_what_git_ignores_is_not_sent_and_what_is_not_yet_added_is(tmp_path: pathlib.Path) -> None:
+    make(tmp_path, {"jobs/search.py": 5, "new.py": 3, "data/big.parquet": 9})
+    (tmp_path / ".gitignore").write_text("data/\n")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "jobs"], cwd=tmp_path, check=True)
+    assert set(packaging.list_files(tmp_path).files) == {".gitignore", "jobs/search.py", "new.py"}
+    (tmp_path / "jobs/search.py").unlink()  # deleted, and git still lists it
+    assert set(packaging.list_files(tmp_path).files) == {".gitignore", "new.py"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env",
+        ".env.local",
+        "tls/server.key",
+        "id_rsa",
+        "auth_token",
+        ".mlflow/credentials",
+        "gcp-service-account-1.json",
+    ],
+)
+def test_files_that_hold_secrets_are_held_back_and_named(name: str, tmp_path: pathlib.Path) -> None:
+    package = packaging.list_files(make(tmp_path, {name: 5, "keys.py": 1}))
+    assert (set(package.files), package.held_back) == ({"keys.py"}, (name,))
+
+
+def test_links_are_not_followed(tmp_path: pathlib.Path) -> None:
+    make(tmp_path, {"a.py": 1})
+    (tmp_path / "passwd").symlink_to("/etc/passwd")
+    assert set(packaging.list_files(tmp_path).files) == {"a.py"}
+
+
+def test_too_much_is_refused_with_the_largest_offenders_named(tmp_path: pathlib.Path) -> None:
+    package = packaging.list_files(
+        make(tmp_path, {"data/raw/a.bin": 600, "data/raw/b.bin": 600, "model.pt": 900, "x.py": 1})
+    )
+    packaging.require_size(package, limit=3000)
+    with pytest.raises(TooLargeError) as raised:
+        packaging.require_size(package, limit=1000)
+    lines = str(raised.value).splitlines()
+    assert [line.split()[-1] for line in lines[1:4]] == ["data/raw/", "model.pt", "x.py"]
+    assert ".gitignore" in lines[-1]
+
+
+def test_a_folder_that_is_missing_is_told(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(NotFoundError, match="--working-dir"):
+        packaging.list_files(tmp_path / "none")
+
+
+def test_equal_files_give_an_equal_package_that_is_not_sent_twice(tmp_path: pathlib.Path) -> None:
+    digests = []
+    for name in ("one", "two"):
+        root = make(tmp_path / name, {"jobs/a.py": 5, "b.txt": 2})
+        (root / "jobs/a.py").chmod(0o755)
+        file = packaging.pack(packaging.list_files(root), tmp_path / f"{name}.zip")
+        digests.append(hashlib.sha256(file.read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
+        assert archive.namelist() == ["b.txt", "jobs/a.py"]
+        assert archive.getinfo("jobs/a.py").external_attr >> 16 == 0o755
+
+
+def test_this_repository_is_small_enough_to_send() -> None:
+    package = packaging.list_files(ROOT)
+    packaging.require_size(package, limit=20 * 2**20)
+    assert "jobs/search.py" in package.files
+    assert "raymlops/cli/__init__.py" in package.files
+
+
+def test_an_entry_point_is_quoted_for_the_shell() -> None:
+    job = submission.Job("search", ("specs/my spec.yaml", "--why", "it's; rm -rf /"))
+    assert job.entrypoint == """python jobs/search.py 'specs/my spec.yaml' --why 'it'"'"'s; rm -rf /'"""
+
+
+@pytest.mark.parametrize("verb", ["serach", "../search", "specs"])
+def test_a_verb_without_a_job_is_told_with_the_near_ones(verb: str) -> None:
+    with pytest.raises(NotFoundError, match="Known: .*search"):
+        submission.require_verb(ROOT, verb)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        ((), {"MLFLOW_TRACKING_PASSWORD": "x"}),
+        ((), {"AWS_SECRET_ACCESS_KEY": "x"}),
+        ((), {"RAY_AUTH_TOKEN": "x"}),
+        ((), {"MLFLOW_TRACKING_URI": "http://ann:pw@mlflow"}),
+        (("--set", "dataset.url=postgres://ann:pw@db/x"), {}),
+        (("--api-key=abc",), {}),
+    ],
+)
+def test_secrets_never_enter_a_jobs_metadata(arguments: tuple[str, ...], variables: dict[str, str]) -> None:
+    with pytest.raises(ForbiddenError, match="metadata"):
+        submission.require_no_secrets(submission.Job("search", arguments, variables))
+
+
+def test_what_is_no_secret_may_go_along() -> None:
+    variables = {"MLFLOW_TRACKING_URI": "http://mlflow:5000", "RAYMLOPS_STORAGE": "s3://bucket/x"}
+    submission.require_no_secrets(submission.Job("search", ("a.yaml", "--set", "search.trials=3"), variables))
+
+
+def test_requirements_are_pinned_and_leave_ray_to_the_cluster() -> None:
+    lines = submission.read_requirements(ROOT)
+    names = {line.partition("==")[0] for line in lines}
+    assert {"torch", "mlflow", "onnxruntime-gpu"} <= names
+    assert not {"ray", "onnxruntime"} & names
+    assert all("==" in line for line in lines)
