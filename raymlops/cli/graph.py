@@ -56,8 +56,7 @@ def _draw(opened: "Opened", svg: pathlib.Path | None, check: bool) -> None:
 def weights(application: str, graph: str, split: str, shares: tuple[str, ...]) -> None:
     """Change the shares of a SPLIT of GRAPH in APPLICATION on the cluster of RAY_ADDRESS, without a restart."""
     from raymlops.errors import SpecError
-    from raymlops.serving import deploying, releasing
-    from raymlops.settings import Settings
+    from raymlops.settings import Settings, choose_authentication, export
 
     wanted: dict[str, float] = {}
     for text in shares:
@@ -66,6 +65,9 @@ def weights(application: str, graph: str, split: str, shares: tuple[str, ...]) -
             wanted[branch] = float(share)
         except ValueError:
             raise SpecError(f"{text!r} is not of the form branch=share, such as challenger=0.1") from None
+    export(choose_authentication())
+    from raymlops.serving import deploying, releasing
+
     deploying.connect(Settings.from_env())
     releasing.change_weights(application, graph, split, wanted)
     click.echo(f"{graph} {split}: {', '.join(shares)}")

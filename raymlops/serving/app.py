@@ -114,7 +114,7 @@ class Ingress:
         if self._many is None or self._closed is None:
             return
         try:
-            self._many.follow(await self._closed.read.remote())
+            self._many.follow(*await self._closed.read.remote())
         except ray.exceptions.RayError as error:
             LOG.error("what other replicas unloaded is not known: %s", error)
 

@@ -76,23 +76,28 @@ class ManyHost:
             patience_s=spec.patience_s,
         )
         self.hosted = {name: self._host(found) for name, found in self._found.items()}
+        self.version = 0
+        """Of what is closed; an older word of it, which was on its way when this replica changed it, is ignored."""
         self.closed: set[str] = set()
         """Names that were unloaded by hand; the same in all replicas, within the time between two looks."""
 
     async def load(self, name: str) -> None:
-        self._check(name)
+        self.check(name)
         self.closed.discard(name)
         self.hosted[name].ready = True
         await self.cache.load(name)
 
     async def unload(self, name: str) -> None:
-        self._check(name)
+        self.check(name)
         self.closed.add(name)
         self.hosted[name].ready = False
         self.cache.unload(name)
 
-    def follow(self, closed: Iterable[str]) -> None:
-        """Take over what another replica was told to unload, and to open again."""
+    def follow(self, version: int, closed: Iterable[str]) -> None:
+        """Take over what another replica was told to unload, and to open again, unless this one knows better."""
+        if version < self.version:
+            return
+        self.version = version
         wanted = set(closed) & self._found.keys()
         for name in wanted - self.closed:
             self.hosted[name].ready = False
@@ -102,9 +107,11 @@ class ManyHost:
             self.cache.reopen(name)
         self.closed = wanted
 
-    def _check(self, name: str) -> None:
+    def check(self, name: str) -> str:
+        """The same name. Raises NotFoundError unless there is such a model."""
         if name not in self._found:
             raise NotFoundError(unknown_name("model", name, self._found))
+        return name
 
     def _open(self, name: str) -> Session:
         """Only the bytes that were checked at the start are opened. Runs in a thread."""
@@ -173,9 +180,13 @@ class Closed:
 
     def __init__(self) -> None:
         self._names: set[str] = set()
+        self._version = 0
 
-    def change(self, name: str, closed: bool) -> None:
+    def change(self, name: str, closed: bool) -> int:
+        """The version from which on everyone knows."""
         (self._names.add if closed else self._names.discard)(name)
+        self._version += 1
+        return self._version
 
-    def read(self) -> list[str]:
-        return sorted(self._names)
+    def read(self) -> tuple[int, list[str]]:
+        return self._version, sorted(self._names)

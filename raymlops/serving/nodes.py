@@ -85,12 +85,12 @@ class SharedRepository:
         self._closed = closed
 
     async def load(self, name: str) -> None:
+        self._many.version = await self._closed.change.remote(self._many.check(name), False)
         await self._many.load(name)
-        await self._closed.change.remote(name, False)
 
     async def unload(self, name: str) -> None:
+        self._many.version = await self._closed.change.remote(self._many.check(name), True)
         await self._many.unload(name)
-        await self._closed.change.remote(name, True)
 
 
 def share_closed(application: str) -> Any:
