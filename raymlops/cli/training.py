@@ -74,6 +74,7 @@ def _running(command: Any) -> Any:
         click.option(
             "--no-register", is_flag=True, help="Keep the model as a file, and register no version."
         ),
+        click.option("--resume", is_flag=True, help="Go on with a search of this spec that was cut off."),
         click.option("--autoscaling", is_flag=True, help="Trust that the cluster grows to the demand."),
     )[::-1]:
         command = option(command)
@@ -111,7 +112,14 @@ def train(**options: Any) -> None:
 
 
 def _develop(
-    spec: ExperimentSpec, *, why: str, name: str | None, quiet: bool, no_register: bool, autoscaling: bool
+    spec: ExperimentSpec,
+    *,
+    why: str,
+    name: str | None,
+    quiet: bool,
+    no_register: bool,
+    autoscaling: bool,
+    resume: bool,
 ) -> None:
     from raymlops.cli.progress import SearchProgress
     from raymlops.pipelines.develop import Request, develop_model
@@ -119,7 +127,7 @@ def _develop(
     settings = Settings.from_env()
     task = spec.features.target.task
     metric = spec.training.metric or DEFAULT_METRIC.get(task, "roc_auc")
-    request = Request(why=why, name=name, autoscaling=autoscaling, register=not no_register)
+    request = Request(why=why, name=name, autoscaling=autoscaling, register=not no_register, resume=resume)
     with SearchProgress(spec.search.trials, metric, quiet=quiet) as progress:
         outcome = develop_model(spec, settings, request, observers=[progress], tell=progress.tell)
     _summarise(spec, settings, outcome)

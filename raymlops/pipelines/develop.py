@@ -2,18 +2,18 @@
 order."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import mlflow
 import torch
 
 from raymlops.features import FittedFeatures
 from raymlops.models import export, parity
-from raymlops.pipelines import lineage
+from raymlops.pipelines import lineage, resuming
 from raymlops.pipelines.accounts import admit_version
 from raymlops.pipelines.cluster import join_cluster
 from raymlops.pipelines.prepare import Prepared, describe_source, prepare
@@ -36,6 +36,7 @@ class Request:
     name: str | None = None
     autoscaling: bool = False
     register: bool = True
+    resume: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,15 +66,19 @@ def develop_model(
     """Search, export the winner, prove it, register it. Raises before the first trial for what cannot
     work."""
     clock = _Clock()
+    name = request.name or f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if request.resume:
+        name = resuming.find_unfinished(settings.storage_path, spec, request.name)
+        tell(f"Resuming {name}")
     client = store.connect(settings)
     join_cluster(settings)
     concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
     clock.lap("start")
     prepared = prepare(spec, tell)
     clock.lap("data")
-    name = request.name or f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     experiment = store.ensure_experiment(client, spec.name, settings)
     run = _start(client, experiment.experiment_id, name, prepared, settings, request)
+    resuming.write_mark(settings.storage_path, name, spec, done=False)
     tell(f"Searching: {spec.search.trials} trials, {concurrent} at a time, by {spec.search.algorithm}")
     trial_runs = runs.TrialRuns(
         client,
@@ -94,21 +99,31 @@ def develop_model(
             storage_path=settings.storage_path,
             concurrent=concurrent,
             observers=[trial_runs, *observers],
+            resume=request.resume,
         )
         clock.lap("search")
-        for trial in found.trials:
-            seconds = {"raymlops.seconds": f"{trial.seconds:.1f}"}
-            trial_runs.describe(
-                trial.name, {**seconds, "raymlops.checkpoint": str(trial.checkpoint or "none")}
-            )
-        trial_runs.close()
+        _complete(trial_runs, found)
         tell("Exporting the best trial to one ONNX file, and proving it on the test split")
         outcome = _finish(client, found, prepared, settings, request, run, trial_runs, clock, tell)
     except BaseException as error:
         trial_runs.close()
         runs.finish_run(client, run, metrics={}, tags={"raymlops.error": str(error)}, failed=True)
         raise
+    resuming.write_mark(settings.storage_path, name, spec, done=True)
     return outcome
+
+
+def _complete(trial_runs: runs.TrialRuns, found: SearchResult) -> None:
+    """Bring the trials' runs to what the trials know of themselves: epochs that a killed driver never sent."""
+    for trial in found.trials:
+        if trial.checkpoint is not None:
+            trial_runs.fill_gaps(trial.name, load_state(trial.checkpoint)["history"])
+        checkpoint = str(trial.checkpoint or "none")
+        trial_runs.describe(
+            trial.name, {"raymlops.seconds": f"{trial.seconds:.1f}", "raymlops.checkpoint": checkpoint}
+        )
+        trial_runs.trial_ended(trial.name, trial.error)
+    trial_runs.close()
 
 
 class _Clock:
@@ -124,7 +139,7 @@ class _Clock:
 
 
 def _start(
-    client: mlflow.MlflowClient,
+    client: store.Client,
     experiment: str,
     name: str,
     prepared: Prepared,
@@ -178,7 +193,7 @@ def load_best(trial: Trial, prepared: Prepared) -> torch.nn.Module:
 
 
 def _finish(
-    client: mlflow.MlflowClient,
+    client: store.Client,
     found: SearchResult,
     prepared: Prepared,
     settings: Settings,
@@ -191,7 +206,7 @@ def _finish(
     spec, best = prepared.spec, found.best
     network = load_best(best, prepared)
     model = export.export_network(network, prepared.features, name=spec.name)
-    path, digest = export.save_model(model, settings.home / "models" / spec.name / digest_of(model)[:12])
+    path, digest = export.save_model(model, settings.home / "models" / spec.name / _digest_of(model)[:12])
     proof = prove_model(path.read_bytes(), network, prepared)
     parity.require(proof.parity, limit=spec.limits.parity, flipped=spec.limits.flipped)
     clock.lap("export")
@@ -220,14 +235,12 @@ def _finish(
     return Outcome(found, run, proof, path, version, digest, alias, dict(clock.laps), trusted)
 
 
-def digest_of(model: Any) -> str:
-    import hashlib
-
+def _digest_of(model: Any) -> str:
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _register(
-    client: mlflow.MlflowClient,
+    client: store.Client,
     path: pathlib.Path,
     proof: Proof,
     prepared: Prepared,

@@ -69,7 +69,8 @@ class TrialRuns:
         self._parent = parent
         self._tags = dict(tags or {})
         self._runs: dict[str, str] = {}
-        self._last_step: dict[str, int] = {}
+        self._steps: dict[str, set[int]] = {}
+        self._ended: set[str] = set()
         self.journal = Journal(self._send, spool, tell)
 
     def trial_started(self, trial: str, parameters: Mapping[str, Any]) -> None:
@@ -106,24 +107,25 @@ class TrialRuns:
         if trial not in self._runs:
             self._open(trial, operation)
         run = self._runs[trial]
-        if operation["kind"] == "report" and operation["step"] > self._last_step[trial]:
+        if operation["kind"] == "report" and operation["step"] not in self._steps[trial]:
             step, when = operation["step"], operation["time"]
             self._client.log_batch(
                 run, metrics=[Metric(key, value, when, step) for key, value in operation["values"].items()]
             )
-            self._last_step[trial] = step
+            self._steps[trial].add(step)
         if operation["kind"] == "tags":
             self._client.log_batch(run, tags=[RunTag(key, value) for key, value in operation["tags"].items()])
-        if operation["kind"] == "end":
+        if operation["kind"] == "end" and trial not in self._ended:
             error = operation["error"]
             if error:
                 self._client.set_tag(run, "raymlops.error", error[:_LONGEST_VALUE])
             status = RunStatus.to_string(RunStatus.FAILED if error else RunStatus.FINISHED)
             self._client.set_terminated(run, status=status, end_time=operation["time"])
+            self._ended.add(trial)
 
     def _open(self, trial: str, operation: Operation) -> None:
         run = _find(self._client, self._experiment_id, TRIAL_TAG, f"{self._parent}/{trial}")
-        self._last_step[trial] = 0
+        self._steps[trial] = set()
         if run is None:
             tags = {**self._tags, TRIAL_TAG: f"{self._parent}/{trial}", _PARENT_TAG: self._parent}
             created = self._client.create_run(
@@ -134,8 +136,11 @@ class TrialRuns:
             self._client.log_batch(run, params=[Param(key, value) for key, value in parameters.items()])
         else:
             history = self._client.get_metric_history(run, "train_loss")
-            self._last_step[trial] = max((metric.step for metric in history), default=0)
-            self._client.update_run(run, status="RUNNING")
+            self._steps[trial] = {metric.step for metric in history}
+            if operation["kind"] == "start":
+                self._client.update_run(run, status="RUNNING")
+            elif self._client.get_run(run).info.status in ("FINISHED", "FAILED"):
+                self._ended.add(trial)  # by an earlier process; it keeps its end
         self._runs[trial] = run
 
 

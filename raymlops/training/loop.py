@@ -55,76 +55,98 @@ def train_network(
     `state` is one that an earlier call reported; training goes on after its epoch.
     """
     metric = spec.metric or DEFAULT_METRIC[target.task]
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay, fused=False
-    )
-    batch_size = max(1, spec.batch_size // team.world)
-    steps = math.ceil(rows.count / batch_size)
-    head = HEADS[target.task]
-    half = _autocast(spec.precision, device)
+    falling = metric in metrics.FALLING
+    optimiser = torch.optim.AdamW(network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
     bare = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
-    epoch, best, best_epoch, best_network = 0, -math.inf, 0, {}
+    progress = _Progress()
     if state is not None:
         bare.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
-        epoch, best, best_epoch, best_network = (
-            state["epoch"],
-            state["best"],
-            state["best_epoch"],
-            state["best_network"],
-        )
-    while epoch < spec.epochs and epoch - best_epoch < spec.patience:
+        progress = _Progress(**{field.name: state[field.name] for field in dataclasses.fields(_Progress)})
+    while progress.epoch < spec.epochs and progress.epoch - progress.best_epoch < spec.patience:
         began = time.perf_counter()
-        network.train()
-        total = torch.zeros((), device=device)
-        for step, batch in enumerate(rows.batches(batch_size, shuffle=spec.seed * 100_003 + epoch)):
-            labels = batch.pop(LABEL)
-            if len(labels) == 1 and batch_size > 1:
-                continue  # batch normalisation cannot learn from one row
-            rate = spec.lr * schedule(spec.schedule, epoch * steps + step, spec.epochs * steps)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            with half:
-                loss = head.loss(network(**batch), labels, spec.label_smoothing)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), spec.clip_norm)
-            optimiser.step()
-            total += loss.detach()
+        train_loss = _train_epoch(network, rows, optimiser, spec, target, device, progress.epoch, team)
         seconds = time.perf_counter() - began
-        epoch += 1
         found = validate(network, validation, target=target, device=device, team=team)
-        train_loss = float(total) / max(1, steps)
         astray = not math.isfinite(train_loss) or math.isnan(found[metric])
         if astray:  # ends the trial as the poorest, not the search
-            found[metric] = math.inf if metric in metrics.FALLING else -math.inf
-        gained = -found[metric] if metric in metrics.FALLING else found[metric]
-        if gained > best:
-            best, best_epoch = gained, epoch
-            best_network = {name: value.detach().clone() for name, value in bare.state_dict().items()}
-
-        def snapshot() -> State:
-            # Called before the next epoch begins, so that the loop's variables are still those of this one.
-            return {
-                "network": bare.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "rng": torch.get_rng_state(),
-                "epoch": epoch,  # noqa: B023
-                "best": best,  # noqa: B023
-                "best_epoch": best_epoch,  # noqa: B023
-                "best_network": best_network or bare.state_dict(),  # noqa: B023
+            found[metric] = math.inf if falling else -math.inf
+        progress.epoch += 1
+        gained = -found[metric] if falling else found[metric]
+        if gained > progress.best:
+            progress.best, progress.best_epoch = gained, progress.epoch
+            progress.best_network = {
+                name: value.detach().clone() for name, value in bare.state_dict().items()
             }
-
         learned = {
-            "epoch": epoch,
+            "epoch": progress.epoch,
             "train_loss": train_loss,
             **found,
-            f"best_{metric}": abs(best) if metric in metrics.FALLING else best,
+            f"best_{metric}": -progress.best if falling else progress.best,
             "rows_per_second": rows.count * team.world / seconds,
         }
+        progress.history.append(learned)
+
+        def snapshot() -> State:
+            kept = {field.name: getattr(progress, field.name) for field in dataclasses.fields(_Progress)}
+            weights = bare.state_dict()
+            return {
+                **kept,
+                "network": weights,
+                "optimiser": optimiser.state_dict(),
+                "rng": torch.get_rng_state(),
+                "best_network": progress.best_network or weights,
+            }
+
         if not report(learned, snapshot) or astray:
             return
+
+
+@dataclasses.dataclass
+class _Progress:
+    """How far a training is; part of its state under the same names."""
+
+    epoch: int = 0
+    best: float = -math.inf
+    best_epoch: int = 0
+    best_network: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    """What each epoch learned: from it a tracking store that missed some is made whole."""
+
+
+def _train_epoch(
+    network: nn.Module,
+    rows: Rows,
+    optimiser: torch.optim.Optimizer,
+    spec: TrainingSpec,
+    target: FittedTarget,
+    device: torch.device,
+    epoch: int,
+    team: Team,
+) -> float:
+    """One pass over the rows. Gives the mean loss of its steps."""
+    batch_size = max(1, spec.batch_size // team.world)
+    steps = math.ceil(rows.count / batch_size)
+    loss_of = HEADS[target.task].loss
+    half = _autocast(spec.precision, device)
+    network.train()
+    total = torch.zeros((), device=device)
+    for step, batch in enumerate(rows.batches(batch_size, shuffle=spec.seed * 100_003 + epoch)):
+        labels = batch.pop(LABEL)
+        if len(labels) == 1 and batch_size > 1:
+            continue  # batch normalisation cannot learn from one row
+        rate = spec.lr * schedule(spec.schedule, epoch * steps + step, spec.epochs * steps)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        with half:
+            loss = loss_of(network(**batch), labels, spec.label_smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), spec.clip_norm)
+        optimiser.step()
+        total += loss.detach()
+    return float(total) / max(1, steps)
 
 
 def validate(

@@ -8,7 +8,7 @@ import pathlib
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import optuna
 import ray
@@ -63,20 +63,58 @@ class SearchResult:
 
 
 def run_search(
-    job: Job, *, name: str, storage_path: str, concurrent: int, observers: Sequence[TrialObserver] = ()
+    job: Job,
+    *,
+    name: str,
+    storage_path: str,
+    concurrent: int,
+    observers: Sequence[TrialObserver] = (),
+    resume: bool = False,
 ) -> SearchResult:
-    """Run the trials of a spec. Raises when none finished, with the cause of the last failure."""
+    """Run the trials of a spec. Raises when none finished, with the cause of the last failure.
+
+    `resume` goes on with the search of that name: finished trials stay, others start from their checkpoints.
+    """
     spec = job.spec
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", module=r"ray\.tune")
     metric = spec.training.metric or DEFAULT_METRIC[job.target.task]
     mode = "min" if metric in metrics.FALLING else "max"
-    grid = spec.search.algorithm == "grid"
     began = time.monotonic()
     trainable = tune.with_resources(tune.with_parameters(_run_trial, job=job, name=name), _resources(spec))
     _require_writable(storage_path)
-    tuner = tune.Tuner(
+    tuner = (
+        _restore_tuner(trainable, f"{storage_path}/{name}", observers)
+        if resume
+        else _make_tuner(trainable, spec, metric, name, storage_path, concurrent, observers)
+    )
+    results = tuner.fit()
+    trials = [_to_trial(result, metric) for result in results]
+    finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
+    if not finished:
+        raise RaymlopsError(
+            f"None of {len(trials)} trials finished; the last error: "
+            f"{trials[-1].error if trials else 'none ran'}"
+        )
+    sign = 1 if mode == "max" else -1
+    finished.sort(key=lambda trial: -sign * trial.learned[f"best_{metric}"])
+    failed = [trial for trial in trials if trial not in finished]
+    return SearchResult(metric, (*finished, *failed), time.monotonic() - began)
+
+
+def _make_tuner(
+    trainable: Any,
+    spec: ExperimentSpec,
+    metric: str,
+    name: str,
+    storage_path: str,
+    concurrent: int,
+    observers: Sequence[TrialObserver],
+) -> tune.Tuner:
+    mode = "min" if metric in metrics.FALLING else "max"
+    grid = spec.search.algorithm == "grid"
+    return tune.Tuner(
         trainable,
         param_space=space.to_tune_space(spec) if spec.search.algorithm != "optuna" else None,
         tune_config=tune.TuneConfig(
@@ -99,18 +137,14 @@ def run_search(
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
         ),
     )
-    results = tuner.fit()
-    trials = [_to_trial(result, metric) for result in results]
-    finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
-    if not finished:
-        raise RaymlopsError(
-            f"None of {len(trials)} trials finished; the last error: "
-            f"{trials[-1].error if trials else 'none ran'}"
-        )
-    sign = 1 if mode == "max" else -1
-    finished.sort(key=lambda trial: -sign * trial.learned[f"best_{metric}"])
-    failed = [trial for trial in trials if trial not in finished]
-    return SearchResult(metric, (*finished, *failed), time.monotonic() - began)
+
+
+def _restore_tuner(trainable: Any, path: str, observers: Sequence[TrialObserver]) -> tune.Tuner:
+    if not tune.Tuner.can_restore(path):
+        raise SpecError(f"Nothing to resume at {path!r}: no search of that name was begun there")
+    # Tune restores its callbacks from a pickle, in which observers cannot be; it has no way to give new ones.
+    _Notify.restored = tuple(observers)
+    return tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
 
 
 def _run_trial(config: Parameters, job: Job, name: str) -> None:
@@ -198,13 +232,18 @@ def _scheduler(spec: ExperimentSpec) -> Any:
 class _Notify(tune.Callback):  # type: ignore[misc]
     """Passes what Tune tells on to observers."""
 
+    _observers: Sequence[TrialObserver]
+
     def __init__(self, observers: Sequence[TrialObserver]) -> None:
         self._observers = observers
 
+    restored: ClassVar[tuple[TrialObserver, ...]] = ()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "_observers": ()
-        }  # Tune pickles its callbacks with the search's state; observers hold connections
+        return {"state": None}  # Tune pickles its callbacks; observers hold connections, which cannot be
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._observers = self.restored
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         for observer in self._observers:
