@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,16 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def port_range() -> dict[str, str]:
+    """Ports of replicas that other clusters of this machine do not take, unless by a rare chance."""
+    first = random.randrange(20_000, 29_000, 100)
+    return {
+        f"RAY_SERVE_DIRECT_INGRESS_{end}_{kind}_PORT": str(first + shift + (0 if end == "MIN" else 49))
+        for kind, shift in (("HTTP", 0), ("GRPC", 50))
+        for end in ("MIN", "MAX")
+    }
 
 
 class CommandError(Exception):
@@ -46,7 +57,8 @@ class Served:
             # Two clusters on one machine must not meet on HAProxy's own ports.
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-            "RAY_TMPDIR": "/tmp",
+            # Nor may one's HAProxy find another's replica on a port that was given up.
+            **port_range(),
         }
         command = [sys.executable, "-m", "raymlops", "--debug", "serve", str(path), *options]
         self.process = subprocess.Popen(

@@ -1,6 +1,7 @@
 """Serves a spec from this process until it is interrupted: starts Ray and Serve, waits, asks once, shuts
 down."""
 
+import contextlib
 import json
 import signal
 import threading
@@ -8,6 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import ray
 from ray import serve
 
@@ -45,9 +47,19 @@ def run(
         else:
             _wait(stop)
     finally:
+        children = psutil.Process().children(recursive=True) if started else []
         serve.shutdown()
         if started:
             ray.shutdown()
+            _end(children)
+
+
+def _end(children: list[psutil.Process]) -> None:
+    """End what outlives its cluster: an HAProxy that was still draining connections, and would keep its port."""
+    for process in children:
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "haproxy":
+                process.terminate()
 
 
 def _wait(stop: threading.Event) -> None:
