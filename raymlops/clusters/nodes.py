@@ -50,6 +50,7 @@ def describe_self(storage: str, tracking: str) -> Report:
     }
     report["packages"] = names
     report["importable"] = importlib.util.find_spec("raymlops") is not None
+    # Of the node that runs this, whatever this process was told.
     report["token"] = bool(os.environ.get("RAY_AUTH_TOKEN")) or os.environ.get("RAY_AUTH_MODE") == "token"
     report["storage"] = None
     if storage and "://" not in storage:

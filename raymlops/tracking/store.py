@@ -5,6 +5,7 @@ import contextlib
 import logging
 import pathlib
 import sqlite3
+from typing import TypeAlias
 
 import mlflow
 from mlflow.entities import Experiment
@@ -14,8 +15,11 @@ from mlflow.exceptions import MlflowException
 from raymlops.errors import StorageError
 from raymlops.settings import Settings
 
+Client: TypeAlias = mlflow.MlflowClient
+"""For those who only pass it on: MLflow is imported in this folder alone."""
 
-def connect(settings: Settings) -> mlflow.MlflowClient:
+
+def connect(settings: Settings) -> Client:
     """A client of the store. Raises StorageError when it cannot be written or reached."""
     quieten()
     uri = settings.tracking_uri

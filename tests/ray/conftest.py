@@ -1,0 +1,35 @@
+"""One small Ray cluster for all tests below this folder."""
+
+import logging
+import pathlib
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A private cluster of four logical CPUs; gives their number. It meets no other cluster of this machine."""
+    import ray
+
+    from raymlops.data import sources
+    from raymlops.settings import apply_process_defaults
+
+    apply_process_defaults()
+    # Unix sockets lie under this folder, and their paths may have 107 characters at most.
+    folder = pathlib.Path(tmp_path_factory.getbasetemp()).parent / "ray"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray's own start
+        ray.init(
+            address="local",
+            num_cpus=4,
+            object_store_memory=256 * 2**20,
+            include_dashboard=False,
+            _temp_dir=str(folder) if len(str(folder)) < 40 else None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    sources.configure()
+    yield 4
+    ray.shutdown()

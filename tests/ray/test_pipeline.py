@@ -1,0 +1,249 @@
+"""The main job on small tables: what it leaves in the tracking store and the registry, and what its model answers."""
+
+import collections
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import mlflow
+import numpy as np
+import onnx
+import pytest
+
+from raymlops.features import table_to_batch
+from raymlops.models.session import open_session
+from raymlops.pipelines.develop import Outcome, Request, develop_model, features_of
+from raymlops.settings import Settings
+from raymlops.tracking import registry, store
+from tests import experiments
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A finished main job."""
+
+    name: str
+    outcome: Outcome
+    told: experiments.Told
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("tables")
+    for ending in ("parquet", "csv", "json"):
+        experiments.write_table(experiments.signal_table(), folder / f"rows.{ending}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def binary(folder: pathlib.Path, settings: Settings) -> Done:
+    told, said = experiments.Told(), list[str]()
+    spec = experiments.spec_of(
+        "binary",
+        {"path": str(folder / "rows.parquet")},
+        description="learns late",
+        contract={"columns": {"z": {"max": 2.5}}},
+    )
+    outcome = develop_model(spec, settings, Request(why="a test"), observers=[told], tell=said.append)
+    return Done("binary", outcome, told, said)
+
+
+def client_of(settings: Settings) -> mlflow.MlflowClient:
+    return store.connect(settings)
+
+
+def runs_of(settings: Settings, experiment: str) -> list[Any]:
+    client = client_of(settings)
+    return list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id]))
+
+
+def test_it_learns_proves_and_registers(binary: Done) -> None:
+    outcome = binary.outcome
+    assert outcome.proof.metrics["roc_auc"] > 0.7
+    assert outcome.proof.parity.rows > 50
+    assert outcome.proof.parity.difference < 1e-4
+    assert outcome.proof.parity.flipped == 0
+    assert (outcome.version, outcome.alias) == ("1", "champion")
+    assert outcome.model.is_file()
+    assert any("break the contract and are left out" in line for line in binary.said)
+
+
+def test_the_best_trial_is_the_first(binary: Done) -> None:
+    scores = [trial.learned["best_roc_auc"] for trial in binary.outcome.search.trials]
+    assert len(scores) == 2
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_observers_hear_of_every_trial_and_every_epoch_once(binary: Done) -> None:
+    assert len(binary.told.started) == len(set(binary.told.started)) == 2
+    assert binary.told.reported == {trial: [1, 2] for trial in binary.told.started}
+    assert binary.told.ended == dict.fromkeys(binary.told.started)
+
+
+def test_there_is_one_parent_run_and_one_child_a_trial_and_none_still_runs(
+    binary: Done, settings: Settings
+) -> None:
+    runs = runs_of(settings, "binary")
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run not in parents]
+    assert [run.info.run_id for run in parents] == [binary.outcome.run]
+    assert len(children) == 2
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {binary.outcome.run}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_each_epoch_of_a_trial_is_one_step_of_its_run(binary: Done, settings: Settings) -> None:
+    client = client_of(settings)
+    for run in runs_of(settings, "binary"):
+        if run.info.run_id == binary.outcome.run:
+            continue
+        for metric in ("train_loss", "roc_auc", "best_roc_auc"):
+            steps = [point.step for point in client.get_metric_history(run.info.run_id, metric)]
+            assert steps == [1, 2], metric
+        assert 0.005 <= float(run.data.params["lr"]) <= 0.05
+
+
+def test_the_parent_run_tells_data_code_environment_and_result(binary: Done, settings: Settings) -> None:
+    client = client_of(settings)
+    run = client.get_run(binary.outcome.run)
+    assert run.data.tags["raymlops.why"] == "a test"
+    assert run.data.tags["mlflow.user"] == "tester"
+    assert len(run.data.tags["raymlops.fingerprint"]) == 16
+    assert run.data.tags["raymlops.commit"]
+    assert run.data.metrics["test_roc_auc"] == pytest.approx(binary.outcome.proof.metrics["roc_auc"])
+    assert run.data.metrics["parity_flipped"] == 0
+    root = pathlib.Path(run.info.artifact_uri.removeprefix("file://"))
+    data = json.loads((root / "data.json").read_text())
+    assert data["failed"] == data["findings"][0]["rows"] > 0
+    assert json.loads((root / "spec.json").read_text())["name"] == "binary"
+    assert f"ray=={__import__('ray').__version__}" in (root / "requirements.lock.txt").read_text()
+
+
+def test_the_version_tells_where_it_comes_from(binary: Done, settings: Settings) -> None:
+    version = registry.resolve("models:/binary@champion", settings)
+    assert (version.version, version.uri) == ("1", "models:/binary/1")
+    assert version.digest == binary.outcome.digest
+    assert version.file.read_bytes() == binary.outcome.model.read_bytes()
+    best = binary.outcome.search.best
+    assert version.tags["raymlops.trial"] == best.name
+    child = client_of(settings).get_run(version.tags["raymlops.trial_run"])
+    assert child.data.tags["mlflow.parentRunId"] == binary.outcome.run == version.tags["raymlops.search_run"]
+    assert json.loads(version.tags["raymlops.parameters"]) == pytest.approx(best.parameters)
+    assert version.tags["raymlops.who"] == "tester"
+    profile = json.loads((version.path / registry.PROFILE_FILE).read_text())
+    assert {"x", "z", "count", "word", "flag", "when"} <= set(profile["columns"])
+    assert profile["predictions"]["rows"] == binary.outcome.proof.parity.rows
+    assert profile["columns"]["word"]["missing"] > 0
+
+
+def test_the_registered_file_keeps_its_opset_its_ir_and_has_no_data_beside_it(
+    binary: Done, settings: Settings
+) -> None:
+    version = registry.resolve("models:/binary/1", settings)
+    model = onnx.load(version.file, load_external_data=False)
+    assert model.ir_version == 10
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 20, "ai.onnx.ml": 2}
+    assert not [file for file in version.path.rglob("*") if file.suffix in (".data", ".pkl")]
+    assert [column["name"] for column in open_session(version.file).contract["columns"]]
+
+
+def test_mlflow_loads_the_version_and_answers_the_same(binary: Done, settings: Settings) -> None:
+    version = registry.resolve("models:/binary/1", settings)
+    table = experiments.signal_table(20, seed=9)
+    batch = table_to_batch(table, features_of(version))
+    expected = open_session(version.file).infer(batch)
+    # MLflow's signatures know strings as numpy's, not as objects.
+    given = mlflow.pyfunc.load_model(str(version.path)).predict(
+        {name: values.astype(str) if values.dtype == object else values for name, values in batch.items()}
+    )
+    np.testing.assert_allclose(given["probability"], expected["probability"], rtol=1e-6)
+    assert list(given["label"]) == list(expected["label"])
+
+
+def test_mlflow_answers_data_frames_with_strings_and_missing_values(binary: Done, settings: Settings) -> None:
+    import pandas as pd
+
+    version = registry.resolve("models:/binary/1", settings)
+    table = experiments.signal_table(20, seed=9)
+    batch = table_to_batch(table, features_of(version))
+    frame = pd.DataFrame({name: list(values) for name, values in batch.items()}).astype(
+        {name: values.dtype for name, values in batch.items()}
+    )
+    given = mlflow.pyfunc.load_model(str(version.path)).predict(frame)
+    expected = open_session(version.file).infer(batch)
+    np.testing.assert_allclose(np.ravel(given["probability"]), expected["probability"], rtol=1e-6)
+
+
+TASKS = [
+    ("multiclass", "parquet", "kind", "log_loss", 1.05),
+    ("regression", "csv", "price", "rmse", 120.0),
+    ("booleans", "json", "sure", "log_loss", 0.69),
+]
+
+
+@pytest.mark.parametrize(("name", "ending", "target", "metric", "limit"), TASKS, ids=[t[0] for t in TASKS])
+def test_every_task_and_reader_ends_in_a_version_that_answers_its_own_labels(
+    name: str, ending: str, target: str, metric: str, limit: float, folder: pathlib.Path, settings: Settings
+) -> None:
+    columns = {"when": {"type": "timestamp"}, "flag": {"type": "boolean"}}
+    spec = experiments.spec_of(
+        name,
+        {"reader": ending, "path": str(folder / f"rows.{ending}")},
+        target,
+        contract={"columns": columns},
+        search={"algorithm": "random", "scheduler": "none", "trials": 1},
+    )
+    outcome = develop_model(spec, settings)
+    assert outcome.proof.metrics[metric] < limit
+    assert outcome.proof.parity.flipped == 0
+    version = registry.resolve(f"models:/{name}/{outcome.version}", settings)
+    table = experiments.signal_table(30, seed=4)
+    answers = open_session(version.file).infer(table_to_batch(table, features_of(version)))
+    if name == "regression":
+        assert 500 < answers["prediction"].mean() < 1500
+    else:
+        assert set(answers["label"].tolist()) <= set(table[target].to_pylist())
+
+
+def test_a_second_version_challenges_and_shares_the_experiment(
+    binary: Done, folder: pathlib.Path, settings: Settings
+) -> None:
+    spec = experiments.spec_of(
+        "binary",
+        {"path": str(folder / "rows.parquet")},
+        search={"algorithm": "random", "scheduler": "none", "trials": 1},
+        training={"epochs": 1, "batch_size": 64},
+    )
+    outcome = develop_model(spec, settings, Request(name="again"))
+    assert (outcome.version, outcome.alias) == ("2", "challenger")
+    assert registry.resolve("models:/binary@champion", settings).version == "1"
+    counts = collections.Counter("mlflow.parentRunId" in run.data.tags for run in runs_of(settings, "binary"))
+    assert counts == {False: 2, True: 3}
+
+
+def test_images_are_learned_from_a_folder_of_files(tmp_path: pathlib.Path, settings: Settings) -> None:
+    image = pytest.importorskip("PIL.Image")
+    draw = np.random.default_rng(0)
+    for number in range(120):
+        label = number % 3
+        pixels = draw.integers(0, 60, (8, 8), dtype=np.uint8)
+        pixels[:, label * 3 : label * 3 + 2] += 150
+        place = tmp_path / "images" / f"digit={label}"
+        place.mkdir(parents=True, exist_ok=True)
+        image.fromarray(pixels, mode=None).save(place / f"{number}.png")
+    spec = experiments.spec_of(
+        "pictures",
+        {"reader": "images", "path": str(tmp_path / "images"),
+         "options": {"size": [8, 8], "mode": "L", "partitioning": "hive"}},
+        features={"target": {"column": "digit"}, "images": ["image"]},
+        network={"name": "cnn", "options": {"channels": 8}},
+        training={"epochs": 8, "batch_size": 16, "lr": 0.01},
+        search={"algorithm": "random", "scheduler": "none", "trials": 1},
+    )  # fmt: skip
+    outcome = develop_model(spec, settings)
+    assert outcome.proof.metrics["accuracy"] > 0.5
+    assert outcome.proof.parity.difference < 1e-4

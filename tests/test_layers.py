@@ -1,0 +1,120 @@
+"""Holds the layout by reading the source: floors, one address a framework, sizes and names of modules."""
+
+import ast
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "raymlops"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+ENGINES = {"data", "training", "models", "tracking", "evaluation", "drift", "graphs", "clusters"}
+FLOOR = {
+    **dict.fromkeys(("__init__", "errors", "settings", "tensors", "metrics", "features", "expressions"), 0),
+    "specs": 1,
+    **dict.fromkeys(ENGINES, 2),
+    **dict.fromkeys(("serving", "pipelines"), 3),
+    **dict.fromkeys(("cli", "__main__"), 4),
+}
+"""Top-level name below the package -> floor. A new name is placed here on purpose."""
+
+ADDRESSES = {
+    "mlflow": ("tracking/",),
+    "onnxruntime": (
+        "models/session.py",
+        "models/variants.py",
+        "clusters/nodes.py",
+    ),  # the last asks a node what it has
+    "ray.serve": ("serving/",),
+    "optuna": ("training/",),
+}
+"""Framework -> where it may be imported."""
+
+_LONGEST = 320
+_EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "manager", "factory", "core"}
+
+
+def name_of(module: pathlib.Path) -> str:
+    return str(module.relative_to(PACKAGE))
+
+
+def part_of(module: pathlib.Path) -> str:
+    """The first name below the package: a floor's folder or module."""
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(module: pathlib.Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that a module imports, inside its functions too."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(module)}:{node.lineno} imports relative to itself"
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_nothing_imports_upward_and_engines_do_not_import_each_other(module: pathlib.Path) -> None:
+    part = part_of(module)
+    assert part in FLOOR, f"place {part!r} on a floor"
+    for line, name in imports_of(module):
+        names = name.split(".")
+        if names[0] != "raymlops" or names[1:2] in ([], [part], ["__version__"]):
+            continue
+        where = f"{name_of(module)}:{line} imports {name}"
+        assert names[1] in FLOOR, where
+        assert FLOOR[names[1]] <= FLOOR[part], where
+        assert not (part in ENGINES and names[1] in ENGINES), f"{where}: engines do not import each other"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_each_framework_has_one_address(module: pathlib.Path) -> None:
+    for line, name in imports_of(module):
+        for framework, addresses in ADDRESSES.items():
+            if name == framework or name.startswith(f"{framework}."):
+                assert name_of(module).startswith(addresses), f"{name_of(module)}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_the_environment_is_read_in_one_place_or_where_a_line_says_why(module: pathlib.Path) -> None:
+    if name_of(module) == "settings.py":
+        return
+    lines = module.read_text(encoding="utf-8").splitlines()
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if not (
+            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+        ):
+            continue
+        if node.attr in ("environ", "getenv", "putenv"):
+            near = lines[max(0, node.lineno - 4) : node.lineno]
+            assert any("#" in line for line in near), f"{name_of(module)}:{node.lineno} says no why"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_modules_are_short_and_named_after_what_they_hold(module: pathlib.Path) -> None:
+    assert len(module.read_text(encoding="utf-8").splitlines()) <= _LONGEST
+    assert module.stem not in _EMPTY_NAMES
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_modules_say_what_they_do(module: pathlib.Path) -> None:
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    assert name_of(module) == "__main__.py" or ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_functions_are_under_seventy_lines(module: pathlib.Path) -> None:
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno is not None
+            length = node.end_lineno - node.lineno + 1
+            assert length < 70, f"{name_of(module)}:{node.lineno} {node.name} has {length} lines"
+
+
+def test_scripts_of_jobs_are_short_and_stand_on_the_command_line() -> None:
+    for script in sorted((ROOT / "jobs").glob("*.py")):
+        assert len(script.read_text(encoding="utf-8").splitlines()) <= 60, script.name
