@@ -3,23 +3,16 @@
 import dataclasses
 import json
 import math
-import pathlib
-import tempfile
-from typing import Any
-
-import mlflow
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
 from raymlops.errors import NotFoundError
 from raymlops.evaluation.contents import Report, TrialLine
 from raymlops.pipelines.rows import Rows
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.tracking import registry
+from raymlops.tracking import recall
+from raymlops.tracking.recall import Client
 from raymlops.tracking.registry import ModelVersion
 
-_TRIALS = 500
 _CURVES = 40  # learning curves that are fetched, one call each
 _FACTS = {
     "raymlops.who": "who",
@@ -42,7 +35,7 @@ KEPT = frozenset({*_FACTS, "raymlops.test"}) - {"raymlops.sha256", "raymlops.gat
 """Tags that a version made of another one inherits."""
 
 
-def read_spec(client: mlflow.MlflowClient, version: ModelVersion) -> ExperimentSpec:
+def read_spec(client: Client, version: ModelVersion) -> ExperimentSpec:
     """The spec a version was made with. Raises NotFoundError for one that was registered from a file."""
     text = read_text(client, version, "spec.json")
     if text is None:
@@ -52,16 +45,9 @@ def read_spec(client: mlflow.MlflowClient, version: ModelVersion) -> ExperimentS
     return validate_document(json.loads(text), ExperimentSpec, source=f"the spec of {version.uri}")
 
 
-def read_text(client: mlflow.MlflowClient, version: ModelVersion, file: str) -> str | None:
+def read_text(client: Client, version: ModelVersion, file: str) -> str | None:
     """An artifact of the version's run; None when it has none of that name."""
-    run = registry.find_version(client, version.uri).run_id
-    if not run:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            return pathlib.Path(client.download_artifacts(run, file, folder)).read_text(encoding="utf-8")
-        except (OSError, MlflowException):
-            return None
+    return recall.read_text(client, version.uri, file)
 
 
 def list_facts(version: ModelVersion) -> dict[str, str]:
@@ -69,7 +55,7 @@ def list_facts(version: ModelVersion) -> dict[str, str]:
     return {name: version.tags[tag] for tag, name in _FACTS.items() if version.tags.get(tag)}
 
 
-def fill_report(client: mlflow.MlflowClient, version: ModelVersion, report: Report, rows: Rows) -> Report:
+def fill_report(client: Client, version: ModelVersion, report: Report, rows: Rows) -> Report:
     """The report with what the store knows: search, data, parity, lineage."""
     held = json.loads(read_text(client, version, "data.json") or "{}")
     metric, trials = read_trials(client, version, report.metric)
@@ -93,30 +79,27 @@ def fill_report(client: mlflow.MlflowClient, version: ModelVersion, report: Repo
     )
 
 
-def read_trials(
-    client: mlflow.MlflowClient, version: ModelVersion, metric: str
-) -> tuple[str, tuple[TrialLine, ...]]:
+def read_trials(client: Client, version: ModelVersion, metric: str) -> tuple[str, tuple[TrialLine, ...]]:
     """The metric that the search went by, and its trials in the order they began."""
-    run = version.tags.get("raymlops.search_run")
-    if not run:
-        return metric, ()
-    try:
-        experiment = client.get_run(run).info.experiment_id
-        found = client.search_runs(
-            [experiment],
-            filter_string=f"tags.`mlflow.parentRunId` = '{run}'",
-            order_by=["attributes.start_time ASC"],
-            max_results=_TRIALS,
-        )
-    except MlflowException:
-        return metric, ()
-    known = [name for one in found for name in one.data.metrics]
+    found = recall.read_trials(client, version.tags.get("raymlops.search_run", ""))
+    known = [name for one in found for name in one.metrics]
     metric = metric if f"best_{metric}" in known or metric in known else _guess_metric(known, metric)
-    lines = [_to_line(one, metric) for one in found]
+    lines = [
+        TrialLine(
+            name=one.name,
+            parameters=one.parameters,
+            value=float(one.metrics.get(f"best_{metric}", one.metrics.get(metric, float("nan")))),
+            seconds=one.seconds,
+            error=one.error,
+        )
+        for one in found
+    ]
     ordered = sorted((line for line in lines if math.isfinite(line.value)), key=lambda line: line.value)
     drawn = {line.name for line in (*ordered[: _CURVES // 2], *ordered[-_CURVES // 2 :])}
     return metric, tuple(
-        _with_curve(client, one, line, metric) if line.name in drawn else line
+        dataclasses.replace(line, curves={metric: recall.read_curve(client, one.run, metric)})
+        if line.name in drawn
+        else line
         for one, line in zip(found, lines, strict=True)
     )
 
@@ -124,27 +107,3 @@ def read_trials(
 def _guess_metric(known: list[str], metric: str) -> str:
     best = [name.removeprefix("best_") for name in known if name.startswith("best_")]
     return best[0] if best else metric
-
-
-def _to_line(run: Run, metric: str) -> TrialLine:
-    values = run.data.metrics
-    ended = run.info.end_time or run.info.start_time
-    return TrialLine(
-        name=str(run.info.run_name or run.info.run_id[:8]).removeprefix("trial-"),
-        parameters={name: _to_value(text) for name, text in run.data.params.items()},
-        value=float(values.get(f"best_{metric}", values.get(metric, float("nan")))),
-        seconds=(ended - run.info.start_time) / 1000,
-        error=run.data.tags.get("raymlops.error", ""),
-    )
-
-
-def _with_curve(client: mlflow.MlflowClient, run: Run, line: TrialLine, metric: str) -> TrialLine:
-    history = sorted(client.get_metric_history(run.info.run_id, metric), key=lambda point: point.step)
-    return dataclasses.replace(line, curves={metric: [point.value for point in history]})
-
-
-def _to_value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -6,8 +6,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import mlflow
-
 from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
 from raymlops.evaluation import gate, results
 from raymlops.evaluation.contents import Report, VariantLine
@@ -27,6 +25,7 @@ from raymlops.pipelines.rows import Rows, take_sample
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import registry
+from raymlops.tracking.recall import Client, write_text
 from raymlops.tracking.registry import ModelVersion
 
 GATE_TAG = "raymlops.gate"
@@ -46,7 +45,7 @@ class Trusted:
     variants: tuple[VariantLine, ...] = ()
 
 
-def find_champion(client: mlflow.MlflowClient, name: str, settings: Settings) -> ModelVersion | None:
+def find_champion(client: Client, name: str, settings: Settings) -> ModelVersion | None:
     """The version that the alias `champion` names; None when there is none."""
     try:
         registry.find_version(client, f"models:/{name}@champion")
@@ -56,7 +55,7 @@ def find_champion(client: mlflow.MlflowClient, name: str, settings: Settings) ->
 
 
 def trust_version(
-    client: mlflow.MlflowClient,
+    client: Client,
     version: ModelVersion,
     spec: ExperimentSpec,
     rows: Rows,
@@ -112,15 +111,16 @@ def trust_version(
     return trusted
 
 
-def store_findings(client: mlflow.MlflowClient, trusted: Trusted) -> None:
+def store_findings(client: Client, trusted: Trusted) -> None:
     """Keep report, verdict and evaluation with the run of the version, and the outcome in its tags."""
     version, verdict = trusted.version, trusted.verdict
-    run = registry.find_version(client, version.uri).run_id
+    files = {
+        "report.html": trusted.report.read_text(encoding="utf-8"),
+        "verdict.json": json.dumps(verdict.to_json(), indent=1),
+        "evaluation.json": json.dumps(trusted.evaluation.to_json()),
+    }
     folder = f"trust/version-{version.version}"
-    if run:
-        client.log_text(run, trusted.report.read_text(encoding="utf-8"), f"{folder}/report.html")
-        client.log_text(run, json.dumps(verdict.to_json(), indent=1), f"{folder}/verdict.json")
-        client.log_text(run, json.dumps(trusted.evaluation.to_json()), f"{folder}/evaluation.json")
+    write_text(client, version.uri, {f"{folder}/{name}": text for name, text in files.items()})
     failures = ", ".join(check.name for check in verdict.failures)
     tags = {
         GATE_TAG: "passed" if verdict.passed else f"blocked: {failures}"[:4000],

@@ -1,0 +1,87 @@
+"""Reads back what runs hold: files, and the trials of a search with their learning curves. Writes nothing."""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from raymlops.tracking import registry
+
+Client: TypeAlias = mlflow.MlflowClient
+_TRIALS = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialRun:
+    """A trial as its run tells it."""
+
+    run: str
+    name: str
+    parameters: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    seconds: float
+    error: str
+
+
+def read_text(client: Client, uri: str, file: str) -> str | None:
+    """A file of the run of a version; None when it has none of that name."""
+    run = registry.find_version(client, uri).run_id
+    if not run:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return pathlib.Path(client.download_artifacts(run, file, folder)).read_text(encoding="utf-8")
+        except (OSError, MlflowException):
+            return None
+
+
+def write_text(client: Client, uri: str, files: Mapping[str, str]) -> None:
+    """Keep files with the run of a version; nothing when it has no run."""
+    run = registry.find_version(client, uri).run_id
+    for file, text in files.items() if run else ():
+        client.log_text(run, text, file)
+
+
+def read_trials(client: Client, search: str) -> list[TrialRun]:
+    """The trials below a search's run, in the order they began; none when the run is gone."""
+    try:
+        found = client.search_runs(
+            [client.get_run(search).info.experiment_id],
+            filter_string=f"tags.`mlflow.parentRunId` = '{search}'",
+            order_by=["attributes.start_time ASC"],
+            max_results=_TRIALS,
+        )
+    except MlflowException:
+        return []
+    return [_to_trial(run) for run in found]
+
+
+def read_curve(client: Client, run: str, metric: str) -> list[float]:
+    """A metric's values in the order of their steps."""
+    history = sorted(client.get_metric_history(run, metric), key=lambda point: point.step)
+    return [float(point.value) for point in history]
+
+
+def _to_trial(run: Run) -> TrialRun:
+    ended = run.info.end_time or run.info.start_time
+    return TrialRun(
+        run=str(run.info.run_id),
+        name=str(run.info.run_name or run.info.run_id[:8]).removeprefix("trial-"),
+        parameters={name: _to_value(text) for name, text in run.data.params.items()},
+        metrics=dict(run.data.metrics),
+        seconds=(ended - run.info.start_time) / 1000,
+        error=run.data.tags.get("raymlops.error", ""),
+    )
+
+
+def _to_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,183 @@
+"""A registered version is measured in a streaming pass, judged, and moved on the record."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray.data
+import small_models
+
+from raymlops.errors import DataError, UserError
+from raymlops.evaluation import results
+from raymlops.models.session import open_session
+from raymlops.pipelines import accounts, measuring, trusting
+from raymlops.pipelines.rows import Rows, read_rows
+from raymlops.settings import Settings
+from raymlops.specs.document import validate_document
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.tracking import history, recall, registry, store
+
+TABLE = small_models.to_table(*small_models.draw_flights(6000, seed=1))
+TRAIN = small_models.draw_flights(8000, seed=0)
+
+
+def _spec(path, **gate):
+    kinds = {"hour": "number", "distance": "number", "wind": "number", "carrier": "category"}
+    return validate_document(
+        {
+            "name": "flights",
+            "dataset": {"reader": "parquet", "path": str(path)},
+            "features": {
+                "target": {"column": "late", "task": "binary"},
+                "columns": {name: {"kind": kind} for name, kind in kinds.items()},
+            },
+            "evaluation": {"slices": ["carrier"], "bootstrap": 200},
+            "gate": {"bootstrap": 200, **gate},
+        },
+        ExperimentSpec,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, ray_cluster):
+    folder = tmp_path_factory.mktemp("trust")
+    pq.write_table(TABLE, folder / "rows.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models():
+    weights = small_models.fit(*TRAIN)
+    return {
+        "good": small_models.build_model(weights),
+        "swapped": small_models.build_model(weights, swapped=True),
+    }
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return Settings.from_env({"RAYMLOPS_HOME": str(tmp_path_factory.mktemp("home")), "USER": "ann"})
+
+
+def _register(settings, data, spec):
+    client = store.connect(settings)
+    experiment = store.ensure_experiment(client, "flights", settings)
+    run = client.create_run(experiment.experiment_id).info.run_id
+    client.log_text(run, json.dumps(spec.model_dump(mode="json")), "spec.json")
+    version, _ = registry.register_version(
+        client,
+        name="flights",
+        run=run,
+        model=data,
+        signature=open_session(data).signature,
+        example=None,
+        tags={"raymlops.fingerprint": "abc123", "raymlops.who": "ann"},
+        files={},
+    )
+    return version
+
+
+def test_a_pass_over_blocks_gives_the_sums_of_the_rows(ray_cluster, models):
+    dataset = ray.data.from_arrow([TABLE.slice(start, 700) for start in range(0, 6000, 700)])
+    streamed = measuring.measure_models(dataset, models, ["carrier"])
+    sessions = {name: open_session(data) for name, data in models.items()}
+    layout = streamed["good"].layout
+    for name, part in measuring.observe_table(TABLE, sessions, layout, ["carrier"]).items():
+        assert set(part.sums) == set(streamed[name].sums)
+        assert all(np.allclose(part.sums[key], streamed[name].sums[key]) for key in part.sums)
+    found = results.finish(streamed["good"])
+    assert found.rows == 6000
+    assert found.metrics["roc_auc"].low > 0.7
+
+
+def test_an_unknown_slice_gets_the_near_one(ray_cluster, models):
+    with pytest.raises(DataError, match="did you mean 'carrier'"):
+        measuring.measure_models(ray.data.from_arrow(TABLE), {"m": models["good"]}, ["carier"])
+
+
+def test_other_data_are_read_as_the_spec_says_and_wholly(place, ray_cluster):
+    spec = _spec(place / "rows.parquet")
+    assert read_rows(spec, str(place / "rows.parquet")).dataset.count() == 6000
+    rows = read_rows(spec)
+    assert 0 < rows.dataset.count() < 2000
+    assert rows.fingerprint
+    assert rows.train is not None
+
+
+def test_versions_go_through_the_gate_and_aliases_are_moved_on_the_record(place, models, settings):
+    spec = _spec(place / "rows.parquet", variants=["fp16", "int8"], limits={"roc_auc": {"min": 0.6}})
+    rows = Rows(ray.data.from_arrow(TABLE), "rows", "abc123")
+    said = []
+
+    first = _register(settings, models["good"], spec)
+    version, alias, trusted = accounts.admit_version(
+        "flights", first, spec, rows, settings, "first", said.append
+    )
+    assert (version, alias) == (first, "champion")
+    assert trusted.verdict.passed, str(trusted.verdict)
+    assert {line.kind for line in trusted.variants} == {"original", "fp16", "int8"}
+    assert "<svg" in trusted.report.read_text()
+
+    second = _register(settings, models["swapped"], spec)
+    version, alias, trusted = accounts.admit_version(
+        "flights", second, spec, rows, settings, "bad", said.append
+    )
+    assert (version, alias) == (second, "challenger")
+    assert trusted.champion.version == first
+
+    client = store.connect(settings)
+    uri = f"models:/flights/{second}"
+    stored = json.loads(recall.read_text(client, uri, f"trust/version-{second}/verdict.json"))
+    assert stored == trusted.verdict.to_json()
+    tags = registry.find_version(client, uri).tags
+    assert tags[trusting.GATE_TAG].startswith("blocked: ")
+    assert tags[trusting.VERDICT_TAG] == trusted.verdict.sha256
+
+    with pytest.raises(UserError, match="--force"):
+        accounts.move_alias("flights", second, "champion", "please", settings)
+    forced = accounts.move_alias("flights", second, "champion", "an emergency", settings, force=True)
+    assert forced.forced
+    assert forced.verdict == trusted.verdict.sha256
+    assert accounts.roll_back("flights", "it was wrong", settings).version == first
+    record = accounts.read_record("flights", settings)
+    assert record.problems == ()
+    assert [entry.action for entry in record.entries] == ["search", "search", "search", "promote", "rollback"]
+
+
+def test_lineage_is_found_both_ways_and_differences_are_named(place, models, settings):
+    spec = _spec(place / "rows.parquet")
+    first = _register(settings, models["good"], spec)
+    second = _register(settings, models["swapped"], _spec(place / "rows.parquet", margin=0.1))
+    uris = [f"models:/flights/{version}" for version in (first, second)]
+    facts = accounts.trace_version(uris[0], settings)
+    assert facts["who"] == "ann"
+    assert set(uris) <= {uri for uri, _ in accounts.find_versions(settings, data="abc")}
+    assert accounts.find_versions(settings, data="nothing") == []
+    changes = {(change.part, change.name) for change in accounts.compare_versions(*uris, settings)}
+    assert {("spec", "gate.margin"), ("file", "sha256")} <= changes
+    assert accounts.compare_versions(uris[0], uris[0], settings) == []
+
+
+def test_the_smallest_file_that_passes_becomes_the_version(place, models, settings):
+    spec = _spec(place / "rows.parquet", variants=["fp16"], smallest=True, leak={"error_cut": 1.0})
+    rows = Rows(ray.data.from_arrow(TABLE), "rows")
+    first = _register(settings, models["good"], spec)
+    version, alias, trusted = accounts.admit_version("flights", first, spec, rows, settings, "small", print)
+    assert alias == "champion"
+    small = registry.resolve(f"models:/flights/{version}", settings)
+    if small.file.stat().st_size < trusted.version.file.stat().st_size:
+        assert small.tags["raymlops.variant"] == f"fp16 of version {first}"
+    else:
+        assert version == first
+    assert history.read_history(store.connect(settings), "flights").problems == ()
+
+
+def test_a_version_that_cannot_be_measured_stays_challenger_and_people_are_told(place, models, settings):
+    spec = _spec(place / "rows.parquet")
+    rows = Rows(ray.data.from_arrow(TABLE.drop_columns(["wind"])), "rows")
+    said = []
+    first = _register(settings, models["good"], spec)
+    version, alias, trusted = accounts.admit_version("flights", first, spec, rows, settings, "x", said.append)
+    assert (version, alias, trusted) == (first, "challenger", None)
+    assert any("could not be judged" in line for line in said)
