@@ -10,8 +10,10 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ import numpy as np
 from benchmarks.rounds import verdict
 from benchmarks.serving import Target, compare, make_body, median, running, show
 from benchmarks.wrk import Figures, measure_mix
+from raymlops.settings import choose_authentication, export
 from tests import toy_models
 from tests.graph_models import make_mlp
 from tests.serving_process import Served, free_port
@@ -122,6 +125,51 @@ def run_placements(arguments: argparse.Namespace, work: pathlib.Path) -> None:
         served.stop()
 
 
+def run_weights(arguments: argparse.Namespace, work: pathlib.Path) -> None:
+    """How long until every answer of two replicas comes from the other branch."""
+    models = save_models(work)
+    nodes: dict[str, Any] = {
+        name: {"kind": "model", "model": str(models[source])}
+        for name, source in (("old", "single"), ("new", "judge"))
+    }
+    nodes["canary"] = {"kind": "split", "weights": {"old": 1, "new": 0}}
+    graph = {"nodes": nodes, "outputs": ["canary"]}
+    (work / "weights").mkdir()
+    served = Served(work / "weights", {"graphs": {"canary": graph}, "cpus": 0.2, "replicas": 2})
+    try:
+        address = re.search(r"RAY_ADDRESS=(\S+)", "".join(served.lines))
+        assert address is not None
+        export(choose_authentication())
+        import ray
+
+        from raymlops.serving.releasing import change_weights
+
+        ray.init(address[1], log_to_driver=False)
+        body = make_body(1, 20)
+        url = f"{served.url}/v2/models/canary/infer"
+        for turn in range(arguments.rounds):
+            branch = "new" if turn % 2 == 0 else "old"
+            before = ask(url, body)
+            began = time.perf_counter()
+            thread = threading.Thread(
+                target=change_weights, args=("raymlops", "canary", "canary", {branch: 1.0})
+            )
+            thread.start()
+            changed = 0
+            while changed < 50:  # by then both replicas have answered
+                changed = changed + 1 if ask(url, body) != before else 0
+            verdict("seconds until weights have changed", time.perf_counter() - began, 2.0, at_most=True)
+            thread.join()
+        ray.shutdown()
+    finally:
+        served.stop()
+
+
+def ask(url: str, body: bytes) -> Any:
+    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=30) as response:
+        return json.load(response)["outputs"][0]["data"]
+
+
 def run_many(arguments: argparse.Namespace, work: pathlib.Path, count: int = 200, fit: int = 50) -> None:
     """Models of 1 MB, of which a quarter fits, asked for by Zipf's law, in two replicas."""
     folder = work / "zoo"
@@ -178,11 +226,11 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over these")
-    parser.add_argument("--part", choices=("all", "placements", "many"), default="all")
+    parser.add_argument("--part", choices=("all", "placements", "many", "weights"), default="all")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
     with tempfile.TemporaryDirectory() as folder:
-        parts = {"placements": run_placements, "many": run_many}
+        parts = {"placements": run_placements, "many": run_many, "weights": run_weights}
         for name, part in parts.items():
             if arguments.part in (name, "all"):
                 part(arguments, pathlib.Path(folder))

@@ -13,22 +13,20 @@ from typing import Any
 from raymlops.errors import InputError, SpecError
 from raymlops.graphs.compiling import Merged
 from raymlops.graphs.placement import Decision
-from raymlops.graphs.plan import Plan
 from raymlops.graphs.running import Graph, Implementation
 from raymlops.graphs.validation import validate
 from raymlops.models.session import Session, SessionOptions
 from raymlops.serving import sources
 from raymlops.serving.batching import BatchOptions
-from raymlops.serving.columns import ELEMENTS, read_columns
+from raymlops.serving.columns import read_columns
 from raymlops.serving.hosting import find_file
 from raymlops.serving.model import INLINE_S, ModelEndpoint, count_batch_rows, sample
-from raymlops.serving.opening import Leaf, Locate, merge_chains, open_graph, open_leaves, run_leaf
+from raymlops.serving.opening import Locate, find_kinds, merge_chains, open_graph, open_leaves, run_leaf
 from raymlops.serving.routes import Hosted
 from raymlops.serving.serving_files import read_spec
 from raymlops.serving.statistics import Statistics
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec, expand_files, read_graph
-from raymlops.specs.graph_nodes import INPUTS
 from raymlops.specs.serving import HostedModel
 from raymlops.tensors import Batch, Signature
 
@@ -81,22 +79,8 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
         spec,
         {path: leaf.signature for path, leaf in opened.leaves.items() if leaf.signature},
         opened.decisions,
-        _find_kinds(opened.plan, opened.leaves),
+        find_kinds(opened.plan, opened.leaves),
     )
-
-
-def _find_kinds(plan: Plan, leaves: Mapping[str, Leaf]) -> dict[str, str]:
-    kinds = {port.spec.name: ELEMENTS for port in plan.inputs if port.ragged}
-    for path, step in plan.leaves():
-        session = leaves[path].session
-        if session is None or "/" in path:
-            continue
-        contract = {column["name"]: column["kind"] for column in session.contract.get("columns", ())}
-        for key, reference in step.needs:
-            name = key.removeprefix(f"{INPUTS}/")
-            if reference.node == INPUTS and name in contract:
-                kinds.setdefault(reference.tensor, contract[name])
-    return kinds
 
 
 class GraphEndpoint:

@@ -22,10 +22,11 @@ from raymlops.graphs.validation import list_models, validate
 from raymlops.models.merge import load_part, merge_models
 from raymlops.models.safety import read_model
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
+from raymlops.serving.columns import ELEMENTS
 from raymlops.serving.hosting import find_file
 from raymlops.serving.model import measure, sample
 from raymlops.specs.graph import GraphSpec
-from raymlops.specs.graph_nodes import PythonNode
+from raymlops.specs.graph_nodes import INPUTS, PythonNode
 from raymlops.tensors import Batch, Signature
 
 Locate = Callable[[str], pathlib.Path]
@@ -250,6 +251,21 @@ def run_python(instance: Any) -> Implementation:
     return Implementation(run, suspends=False)
 
 
+def find_kinds(plan: Plan, leaves: Mapping[str, Leaf]) -> dict[str, str]:
+    """Kinds of the graph's inputs, as the contracts of the models that read them tell."""
+    kinds = {port.spec.name: ELEMENTS for port in plan.inputs if port.ragged}
+    for path, step in plan.leaves():
+        session = leaves[path].session
+        if session is None or "/" in path:
+            continue
+        contract = {column["name"]: column["kind"] for column in session.contract.get("columns", ())}
+        for key, reference in step.needs:
+            name = key.removeprefix(f"{INPUTS}/")
+            if reference.node == INPUTS and name in contract:
+                kinds.setdefault(reference.tensor, contract[name])
+    return kinds
+
+
 class OfflineGraph:
     """A graph over batches of a file: every node in this process, no shadows. Made once in each worker."""
 
@@ -258,6 +274,13 @@ class OfflineGraph:
         implementations, merged = implement_now(opened)
         self._graph = Graph(opened.plan, implementations, merged=merged)
         self.signature = self._graph.signature
+        kinds = find_kinds(opened.plan, opened.leaves)
+        self.contract = {"columns": [{"name": name, "kind": kind} for name, kind in kinds.items()]}
+        """As a model's: the kinds of the columns that it takes."""
+
+    def infer(self, batch: Batch) -> Batch:
+        """As a session's: tensors that are already as the signature says."""
+        return self._graph.infer_now(batch)
 
     def __call__(self, batch: Batch) -> Batch:
         """Columns by name -> the graph's answers. Raises InputError when a column is missing."""

@@ -1,5 +1,6 @@
 import asyncio
 import collections
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from raymlops.graphs import arrays
 from raymlops.graphs.plan import Port
 from raymlops.graphs.running import Graph, Implementation
 from raymlops.graphs.validation import list_models, validate
-from raymlops.serving.opening import load_python, run_python, run_session
+from raymlops.serving.opening import OfflineGraph, load_python, run_python, run_session
 from raymlops.specs.document import parse_document
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch, TensorSpec
+from tests import toy_models
 from tests.graph_models import count_calls, open_model
 
 
@@ -357,3 +359,22 @@ outputs: [p]
 def test_a_missing_input_is_told_with_what_the_graph_takes() -> None:
     with pytest.raises(InputError, match=r"Input 'x' is missing; graph 'graph' takes x: FP32\[-1,3\]"):
         make_graph(TWO).infer_now({})
+
+
+def test_a_graph_runs_offline_over_columns_as_a_model_does(tmp_path: pathlib.Path) -> None:
+    """The contract of its models becomes that of the graph, so that files are read with the same kinds."""
+    model = toy_models.save(toy_models.flights(), tmp_path / "flights.onnx")
+    text = """
+nodes:
+  one: {kind: model, model: MODEL}
+  two: {kind: model, model: MODEL}
+  both: {kind: mean, of: [one.probability, two.probability]}
+outputs: {probability: both.probability}
+""".replace("MODEL", str(model))
+    offline = OfflineGraph(parse_document(text, GraphSpec))
+    assert {"name": "departure", "kind": "timestamp"} in offline.contract["columns"]
+    columns = {"distance": [100.0, np.nan], "carrier": ["UA", None], "departure": [0, 1], "more": [1, 2]}
+    answer = offline({name: np.array(values) for name, values in columns.items()})
+    np.testing.assert_allclose(answer["probability"], [0.75, 0.9], rtol=1e-6)
+    with pytest.raises(InputError, match="Unknown column 'distance'"):
+        offline({"carrier": np.array(["UA"], dtype=object)})
