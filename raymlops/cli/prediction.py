@@ -1,10 +1,14 @@
 """predict."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
 import click
 
 from raymlops.settings import Settings
+
+if TYPE_CHECKING:
+    from raymlops.specs.graph import GraphSpec
 
 _ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 
@@ -36,8 +40,8 @@ def predict(
 ) -> None:
     """Score DATA with MODEL into Parquet files.
 
-    MODEL is models:/NAME@ALIAS, models:/NAME/3 or an ONNX file. DATA is a file, a folder or a URL, or a spec (.yaml),
-    whose dataset is then read with its joins and derived columns.
+    MODEL is models:/NAME@ALIAS, models:/NAME/3, an ONNX file, or a graph (.yaml). DATA is a file, a folder or a URL,
+    or a spec (.yaml), whose dataset is then read with its joins and derived columns.
 
     \b
     raymlops predict models:/flights@champion jobs/specs/flights.yaml --output scores/
@@ -48,7 +52,9 @@ def predict(
     from raymlops.specs.dataset import DatasetSpec
 
     settings = Settings.from_env()
-    content = read_model(model, settings)
+    content = (
+        read_one_graph(model, settings) if model.endswith((".yaml", ".yml")) else read_model(model, settings)
+    )
     table = DatasetSpec(reader=reader or _guess_reader(data), path=data)
     if data.endswith((".yaml", ".yml")):
         from raymlops.cli.training import read_spec
@@ -81,6 +87,18 @@ def read_model(model: str, settings: Settings) -> bytes:
             f"No model {model!r}; give an ONNX file, models:/NAME@ALIAS or models:/NAME/VERSION"
         )
     return file.read_bytes()
+
+
+def read_one_graph(file: str, settings: Settings) -> "GraphSpec":
+    """The only graph of a file, its aliases pinned to versions."""
+    from raymlops.errors import SpecError
+    from raymlops.serving.graph import read_graphs
+    from raymlops.serving.sources import pin_graph
+
+    graphs = read_graphs(pathlib.Path(file))
+    if len(graphs) > 1:
+        raise SpecError(f"{file} has {len(graphs)} graphs; give a file with one")
+    return pin_graph(graphs[0], settings)
 
 
 def _guess_reader(data: str) -> str:

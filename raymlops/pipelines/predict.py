@@ -1,4 +1,4 @@
-"""Scores a dataset with a model: Ray Data reads and writes, actors with a session infer. One pass, flat
+"""Scores a dataset with a model or a graph: Ray Data reads and writes, actors with sessions infer. One pass, flat
 memory."""
 
 import dataclasses
@@ -15,7 +15,11 @@ from raymlops.data import sources
 from raymlops.errors import StorageError
 from raymlops.features import FittedColumn, column_to_tensor
 from raymlops.models.session import Session, SessionOptions, open_session
+from raymlops.serving.graph import make_locate
+from raymlops.serving.opening import OfflineGraph
+from raymlops.settings import Settings
 from raymlops.specs.dataset import DatasetSpec
+from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch, TensorSpec
 
 
@@ -32,8 +36,14 @@ class Scoring:
 class OnnxScorer:
     """A worker: one session, called with arrow blocks."""
 
-    def __init__(self, model: bytes, keep: tuple[str, ...] | None, threads: int, batch_rows: int) -> None:
-        self._session = open_session(model, SessionOptions(threads=threads))
+    def __init__(
+        self, model: bytes | GraphSpec, keep: tuple[str, ...] | None, threads: int, batch_rows: int
+    ) -> None:
+        self._session: Session | OfflineGraph
+        if isinstance(model, GraphSpec):
+            self._session = OfflineGraph(model, make_locate(Settings.from_env()), threads)
+        else:
+            self._session = open_session(model, SessionOptions(threads=threads))
         self._columns = columns_of(self._session)
         self._keep = keep
         self._batch_rows = batch_rows
@@ -58,7 +68,7 @@ class OnnxScorer:
         return pa.table({name: _to_arrow(values) for name, values in self._session.infer(batch).items()})
 
 
-def columns_of(session: Session) -> tuple[FittedColumn, ...]:
+def columns_of(session: Session | OfflineGraph) -> tuple[FittedColumn, ...]:
     """The raw columns that a model takes: from its contract, or, for a file of another origin, from its
     inputs."""
     contract = {column["name"]: column for column in session.contract.get("columns", [])}
@@ -82,7 +92,7 @@ def _to_arrow(values: np.ndarray[Any, Any]) -> pa.Array:
 
 
 def predict_dataset(
-    dataset: ray.data.Dataset, model: bytes, scoring: Scoring = Scoring()
+    dataset: ray.data.Dataset, model: bytes | GraphSpec, scoring: Scoring = Scoring()
 ) -> ray.data.Dataset:
     """The dataset's rows with the model's answers as columns; lazy, in order."""
     low, high = (scoring.workers, scoring.workers) if isinstance(scoring.workers, int) else scoring.workers
@@ -99,7 +109,7 @@ def predict_dataset(
 
 def predict_files(
     data: DatasetSpec,
-    model: bytes,
+    model: bytes | GraphSpec,
     output: str,
     scoring: Scoring = Scoring(),
     tell: Callable[[str], None] = lambda line: None,
