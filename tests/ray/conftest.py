@@ -19,6 +19,23 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     apply_process_defaults()
     # Unix sockets lie under this folder, and their paths may have 107 characters at most.
     folder = pathlib.Path(tmp_path_factory.getbasetemp()).parent / "ray"
+    options = {"_temp_dir": str(folder)} if len(str(folder)) < 40 else {}
+    for attempt in range(4):
+        try:
+            _start(options)
+            break
+        except Exception:  # Ray gives a node 30 seconds to start, which a busy machine may exceed
+            ray.shutdown()
+            if attempt == 3:
+                raise
+    sources.configure()
+    yield 4
+    ray.shutdown()
+
+
+def _start(options: dict[str, str]) -> None:
+    import ray
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray's own start
         ray.init(
@@ -26,10 +43,7 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             num_cpus=4,
             object_store_memory=256 * 2**20,
             include_dashboard=False,
-            _temp_dir=str(folder) if len(str(folder)) < 40 else None,
             logging_level=logging.ERROR,
             log_to_driver=False,
+            **options,
         )
-    sources.configure()
-    yield 4
-    ray.shutdown()

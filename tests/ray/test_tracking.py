@@ -1,0 +1,143 @@
+import pathlib
+
+import mlflow
+import pytest
+
+from raymlops.errors import StorageError
+from raymlops.settings import Settings
+from raymlops.tracking import journal, runs, store
+from tests.conftest import settings_in
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings) -> mlflow.MlflowClient:
+    return store.connect(settings)
+
+
+class Search:
+    """One search's runs in an experiment of its own."""
+
+    def __init__(
+        self, client: mlflow.MlflowClient, settings: Settings, name: str, folder: pathlib.Path
+    ) -> None:
+        self.client = client
+        self.experiment = store.ensure_experiment(client, name, settings).experiment_id
+        self.name = name
+        self.said: list[str] = []
+        self._spool = folder / "spool.jsonl"
+        self.parent = self.start()
+
+    def start(self) -> str:
+        return runs.start_run(
+            self.client, self.experiment, search=self.name, tags={"why": "x" * 9000}, parameters={"trials": 2}
+        )
+
+    def trials(self) -> runs.TrialRuns:
+        return runs.TrialRuns(
+            self.client, self.experiment, self.parent, spool=self._spool, tell=self.said.append
+        )
+
+    def found(self) -> list[mlflow.entities.Run]:
+        return list(self.client.search_runs([self.experiment], order_by=["attributes.start_time"]))
+
+    def steps(self, run: str) -> list[int]:
+        return [point.step for point in self.client.get_metric_history(run, "train_loss")]
+
+
+def report(trials: runs.TrialRuns, trial: str, *epochs: int) -> None:
+    for epoch in epochs:
+        trials.trial_reported(trial, {"epoch": epoch, "train_loss": 1 / epoch})
+
+
+def test_a_search_is_one_parent_and_one_child_a_trial(
+    client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    search = Search(client, settings, "plain", tmp_path)
+    trials = search.trials()
+    trials.trial_started("a", {"lr": 0.1})
+    trials.trial_started("b", {"lr": 0.2})
+    report(trials, "a", 1, 2)
+    trials.trial_ended("a", None)
+    trials.trial_ended("b", "ValueError: it broke")
+    assert trials.close() == 0
+    runs.finish_run(client, search.parent, metrics={"test": 0.5}, tags={})
+    statuses = {run.info.run_name: run.info.status for run in search.found()}
+    assert statuses == {"plain": "FINISHED", "trial-a": "FINISHED", "trial-b": "FAILED"}
+    failed = next(run for run in search.found() if run.info.run_name == "trial-b")
+    assert failed.data.tags["raymlops.error"] == "ValueError: it broke"
+    assert trials.run_of("a") is not None
+    assert search.steps(str(trials.run_of("a"))) == [1, 2]
+
+
+def test_a_resumed_search_finds_its_runs_and_repeats_no_step(
+    client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    search = Search(client, settings, "resumed", tmp_path)
+    first = search.trials()
+    first.trial_started("a", {"lr": 0.1})
+    report(first, "a", 1, 2)
+    first.close()  # the driver was killed here: nothing was ended
+    assert search.start() == search.parent
+    second = search.trials()
+    second.trial_started("a", {"lr": 0.1})
+    report(second, "a", 2, 3)  # from its checkpoint it repeats an epoch
+    second.trial_ended("a", None)
+    second.close()
+    assert len(search.found()) == 2
+    assert second.run_of("a") == first.run_of("a")
+    assert search.steps(str(second.run_of("a"))) == [1, 2, 3]
+
+
+def test_nothing_is_lost_while_the_store_is_away(
+    client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_LONGEST_PAUSE", 0.05)
+    search = Search(client, settings, "away", tmp_path)
+    trials = search.trials()
+    real = client.log_batch
+    refused = []
+
+    def unreachable(*arguments: object, **options: object) -> None:
+        refused.append(arguments)
+        if len(refused) > 3:
+            monkeypatch.setattr(client, "log_batch", real)
+        raise ConnectionError("the store is away")
+
+    trials.trial_started("a", {"lr": 0.1})
+    report(trials, "a", 1)
+    while trials.run_of("a") is None or search.steps(str(trials.run_of("a"))) != [1]:
+        pass
+    monkeypatch.setattr(client, "log_batch", unreachable)
+    report(trials, "a", 2, 3, 4)
+    trials.trial_ended("a", None)
+    assert trials.close() == 0
+    assert search.steps(str(trials.run_of("a"))) == [1, 2, 3, 4]
+    assert "does not answer" in search.said[0]
+    assert {run.info.status for run in search.found() if run.info.run_name == "trial-a"} == {"FINISHED"}
+
+
+def test_a_metric_that_is_no_number_does_not_stop_the_others(
+    client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    search = Search(client, settings, "numbers", tmp_path)
+    trials = search.trials()
+    trials.trial_started("a", {})
+    for epoch, value in enumerate((float("nan"), float("inf"), float("-inf"), 1.0), start=1):
+        trials.trial_reported("a", {"epoch": epoch, "train_loss": value})
+    trials.trial_ended("a", None)
+    assert trials.close() == 0
+    assert search.steps(str(trials.run_of("a"))) == [1, 2, 3, 4]
+
+
+def test_a_deleted_experiment_is_explained(client: mlflow.MlflowClient, settings: Settings) -> None:
+    client.delete_experiment(store.ensure_experiment(client, "deleted", settings).experiment_id)
+    with pytest.raises(StorageError, match="was deleted; restore it"):
+        store.ensure_experiment(client, "deleted", settings)
+
+
+def test_a_store_that_cannot_be_used_is_told_without_its_password(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="Cannot use the tracking store"):
+        store.connect(settings_in(tmp_path / "file"))
+    assert store.hide_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert store.hide_password("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"
