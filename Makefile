@@ -3,23 +3,30 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PYTHON ?= python3
 SPEC ?= jobs/specs/flights.yaml
+SERVING ?= serve_configs/flights.yaml
 
-.PHONY: help run test check unit bench clean tools
+.PHONY: help run serve test lint check bench clean tools
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
-run: $(VENV)/installed  ## search for a model on the flights, register it
+run: $(VENV)/installed  ## search on the flights, register the best, serve it and ask it one question
 	$(PY) -m raymlops search $(SPEC)
+	$(PY) -m raymlops serve $(SERVING) --check
+
+serve: $(VENV)/installed  ## serve the champion until interrupted
+	$(PY) -m raymlops serve $(SERVING)
 
 test: $(VENV)/installed  ## every test
 	$(PY) -m pytest
 
-check: $(VENV)/installed  ## lint, types, layers, unit tests: under a minute
+lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+check: lint  ## lint, types, layers, unit tests
 	$(PY) -m pytest -q tests/unit tests/test_layers.py
 
 bench: $(VENV)/installed  ## every benchmark, as ratios
