@@ -11,6 +11,8 @@ PROCESS_DEFAULTS = {
     # Tune's own tables; ours replaces them.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Ray runs workers at niceness 15: trials would yield to every other process of their machine.
+    "RAY_worker_niceness": "0",
     # Ray warns, once a process, of accelerators that are hidden on purpose.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
