@@ -102,7 +102,11 @@ def trust_version(
         ),
         rows,
     )
-    path = settings.home / "reports" / f"{version.name}-{version.version}.html"
+    path = (
+        settings.home
+        / "reports"
+        / f"{version.name}-{version.version}{'' if rows.fingerprint else '-other-data'}.html"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(write_report(report), encoding="utf-8")
     trusted = Trusted(version, champion, verdict, evaluation, path, lines)
