@@ -79,20 +79,32 @@ def _measure_block(
     types = {name: type_of(table.schema.field(name).type, name) for name in (target, *raw)}
     measured: dict[str, Any] = {"types": types}
     for name, kind in raw.items():
-        _require_kind(name, kind, types[name])
+        if pa.types.is_null(table.schema.field(name).type):
+            del types[name]  # a block of nulls, from a reader that infers types: other blocks tell
+        else:
+            _require_kind(name, kind, types[name])
         measured[name] = statistics.measure_column(table[name], kind)
     for name, values in (formulas(table) if formulas else {}).items():
         number = kinds[name] == "number"
         types[name] = "number" if number else "integer"
-        measured[name] = (
-            statistics.measure_numbers(values.astype(np.float64))
-            if number
-            else statistics.measure_whole(values)
-        )
-    if types[target] != "string":
-        measured["target:number"] = statistics.measure_column(table[target], "number")
-    if types[target] != "number":
-        measured["target:category"] = statistics.measure_column(table[target], "category")
+        measure: Any = statistics.measure_numbers if number else statistics.measure_whole
+        measured[name] = measure(values.astype(np.float64))
+    measured.update(_measure_target(table[target], types[target]))
+    return measured
+
+
+def _measure_target(column: pa.ChunkedArray, kind: str) -> dict[str, Any]:
+    """As numbers, as categories, or as both where either task is possible."""
+    measured: dict[str, Any] = {}
+    if kind in ("number", "integer", "boolean"):
+        numbers: Any = statistics.measure_column(column, "number")
+        measured["target:number"] = numbers
+        # Whole numbers of which a reader, seeing nulls, made floats.
+        if kind == "number" and numbers.whole and numbers.max - numbers.min < _MOST_CLASSES:
+            values = np.asarray(column.to_numpy(), dtype=np.float64)
+            measured["target:category"] = statistics.measure_whole(values)
+    if kind in ("string", "integer", "boolean"):
+        measured["target:category"] = statistics.measure_column(column, "category")
     return measured
 
 
@@ -235,23 +247,16 @@ def fit_target(measured: dict[str, Any], spec: TargetSpec) -> FittedTarget:
     counts: statistics.Categories | None = measured.get("target:category")
     if kind in ("timestamp", "image"):
         raise DataError(f"Target {spec.column!r} is {kind}; expected numbers, strings or booleans")
-    if (
-        kind == "number"
-        and numbers is not None
-        and numbers.whole
-        and numbers.max - numbers.min < _MOST_CLASSES
-    ):
-        values = numbers.points.astype(int)  # classes that a reader, seeing nulls, made floats of
-        if spec.task in ("binary", "multiclass"):
-            counts = statistics.Categories(
-                numbers.rows, numbers.missing, {int(v): 1 for v in np.unique(values)}
-            )
+    if kind == "number" and numbers is not None:
+        whole = numbers.whole and numbers.max - numbers.min < _MOST_CLASSES
+        if whole and spec.task in ("binary", "multiclass"):
             kind = "integer"
+        else:
+            counts = None
     missing = (counts or numbers).missing  # type: ignore[union-attr]
     if missing:
         raise DataError(
-            f"Target {spec.column!r} is null in {missing:,} rows; filter them: dataset.where: "
-            f"{spec.column}.notna()"
+            f"Target {spec.column!r} is null in {missing:,} rows; set dataset.where: {spec.column}.notna()"
         )
     task = spec.task if spec.task != "auto" else _guess_task(kind, counts)
     if task == "regression":

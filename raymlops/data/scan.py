@@ -61,7 +61,8 @@ class _Partial:
     findings: dict[tuple[str, str], contracts.Finding] = dataclasses.field(default_factory=dict)
     instants: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     sides: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
-    keys: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    keys: collections.Counter[tuple[int, int]] = dataclasses.field(default_factory=collections.Counter)
+    """Rows of a key at an instant or on a side."""
     columns: tuple[str, ...] = ()
 
     def add(self, other: "_Partial") -> None:
@@ -83,11 +84,17 @@ def scan_dataset(
     total = _Partial()
     for partial in fold(dataset, _scan_block, contract=contract, split=split):
         total.add(partial)
-    doubled = frozenset(key for key, count in total.keys.items() if count > 1)
+    of_key: collections.Counter[int] = collections.Counter()
+    for (key, _), count in total.keys.items():
+        of_key[key] += count
+    doubled = frozenset(key for key, count in of_key.items() if count > 1)
     findings = list(total.findings.values())
     failed = total.failed
     if doubled:
-        rows = sum(total.keys[key] for key in doubled)
+        rows = sum(of_key[key] for key in doubled)
+        for (key, place), count in total.keys.items():
+            if key in doubled:
+                (total.instants if isinstance(split.spec, TimeSplit) else total.sides)[place] -= count
         findings.append(
             contracts.Finding("+".join(contract.unique), "unique", rows, (f"{len(doubled):,} keys",))
         )
@@ -102,7 +109,7 @@ def scan_dataset(
     rule = split
     sides = total.sides
     if isinstance(split.spec, TimeSplit):
-        rule = dataclasses.replace(split, cuts=splits.find_cuts(total.instants, split.spec.fractions))
+        rule = dataclasses.replace(split, cuts=splits.find_cuts(+total.instants, split.spec.fractions))
         sides = collections.Counter()
         for instant, count in total.instants.items():
             sides[int(np.searchsorted(np.array(rule.cuts), instant, side="right"))] += count
@@ -158,15 +165,16 @@ def _scan_block(table: pa.Table, contract: ContractSpec, split: splits.SplitRule
         findings={(finding.column, finding.rule): finding for finding in findings},
         columns=tuple(f"{field.name}: {field.type}" for field in checked.schema),
     )
+    places: Any
     if isinstance(split.spec, TimeSplit):
-        instants, counts = np.unique(splits.to_instants(kept, split.spec.column), return_counts=True)
-        partial.instants.update(dict(zip(instants.tolist(), counts.tolist(), strict=True)))
+        places, counted = splits.to_instants(kept, split.spec.column), partial.instants
     else:
-        sides, counts = np.unique(split.assign(kept), return_counts=True)
-        partial.sides.update(dict(zip(sides.tolist(), counts.tolist(), strict=True)))
+        places, counted = split.assign(kept), partial.sides
+    found, counts = np.unique(places, return_counts=True)
+    counted.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
     if contract.unique:
-        keys, counts = np.unique(rowhash.hash_rows(kept.select(list(contract.unique))), return_counts=True)
-        partial.keys.update(dict(zip(keys.tolist(), counts.tolist(), strict=True)))
+        keys = rowhash.hash_rows(kept.select(list(contract.unique)))
+        partial.keys.update(zip(keys.tolist(), places.tolist(), strict=True))
     return partial
 
 

@@ -212,6 +212,8 @@ def reading(spec: TableSpec) -> Iterator[None]:
         cause = find_cause(error)
         if isinstance(cause, (DataError, SpecError, NotFoundError)):
             raise cause from None
+        if isinstance(cause, TypeError) and "unexpected keyword" in str(cause):
+            raise SpecError(f"Reader {spec.reader!r} does not take these options: {cause}") from None
         if isinstance(cause, (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)):
             text = " ".join(str(cause).split())
             raise DataError(
