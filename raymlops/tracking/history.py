@@ -181,7 +181,7 @@ def find_previous(record: Record, alias: str) -> str:
             stack.append(entry.version)
     if len(stack) < 2:
         raise NotFoundError(
-            f"Alias {alias!r} has no version before this one; name one: raymlops promote --version"
+            f"Alias {alias!r} has no version before this one; name one: raymlops promote NAME VERSION"
         )
     return stack[-2]
 
