@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 
@@ -38,6 +39,8 @@ def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpe
     table = pa.concat_tables(blocks, promote_options="permissive").rename_columns(
         [*spec.keys, *renamed.values()]
     )
+    for key in spec.keys:  # what is missing has no partner, and may be so in several rows
+        table = table.filter(pc.invert(pc.is_null(table[key], nan_is_null=True)))
     keys = _key_index(table, spec.keys)
     if not keys.is_unique:
         twice = keys[keys.duplicated()][0]
@@ -60,13 +63,12 @@ def _look_up(left: pa.Table, right: "ray.ObjectRef[pa.Table]", on: tuple[str, ..
         if key not in left.column_names:
             raise DataError(f"joins.keys: {unknown_name('column', key, left.column_names)}")
     table = ray.get(right)
+    for key in on:
+        here, there = left[key].type, table[key].type
+        if len({_family(here), _family(there)} - {""}) > 1:
+            raise DataError(f"joins.keys: {key!r} is {here} here and {there} in the joined table")
     index = _key_index(table, on)
     left_index = _key_index(left, on)
-    single = left_index.nlevels == 1 and len(index) and len(left_index)
-    if single and (left_index.dtype.kind in "iuf") != (index.dtype.kind in "iuf"):
-        raise DataError(
-            f"joins.keys: {on[0]!r} is {left_index.dtype} here and {index.dtype} in the joined table"
-        )
     position = index.get_indexer(left_index)
     found = position >= 0
     if inner:
@@ -81,6 +83,18 @@ def _look_up(left: pa.Table, right: "ray.ObjectRef[pa.Table]", on: tuple[str, ..
             )
         left = left.append_column(name, table[name].take(take))
     return left
+
+
+def _family(kind: pa.DataType) -> str:
+    """Types of one family can be equal; nothing but nulls is of any."""
+    if pa.types.is_null(kind):
+        return ""
+    if pa.types.is_timestamp(kind):
+        return "instant" if kind.tz else "local time"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+        return "string"
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return "number" if number else str(kind)
 
 
 def _key_index(table: pa.Table, on: tuple[str, ...]) -> pd.Index:
