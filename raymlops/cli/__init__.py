@@ -37,6 +37,7 @@ VERBS = {
     "predict": ("raymlops.cli.prediction", "Score files with a model or a graph, into Parquet"),
     "submit": ("raymlops.cli.submission", "Run a verb as a job of a cluster, and follow it"),
     "cluster": ("raymlops.cli.clusters", "Make, check, start and describe clusters"),
+    "tracking-server": ("raymlops.cli.tracking_server", "Run a tracking server for a team"),
     "doctor": ("raymlops.cli.doctor", "Say what is wrong with a set-up, and how to mend it"),
 }
 """Verb -> module that holds a click command of that name (dashes as underscores), and its line in the help."""

@@ -75,13 +75,18 @@ def start(host: str, port: int, dashboard_port: int, cpus: int | None) -> None:
     path = surroundings.token_path(read_environment())
     tokens.require_token(path, host)
     tokens.make_token(path)
-    export(cluster_environment())
+    ray = pathlib.Path(sys.executable).parent / "ray"
+    environment = {**cluster_environment(), **read_environment()}
+    # Jobs are started as `python`: the one that this is, whatever the shell had first.
+    environment["PATH"] = f"{ray.parent}{os.pathsep}{environment.get('PATH', '')}"
     click.echo(f"Jobs      http://127.0.0.1:{dashboard_port}\nWorkers   ray start --address={host}:{port}")
     sys.stdout.flush()
-    ray = str(pathlib.Path(sys.executable).parent / "ray")
-    command = [ray, "start", "--head", "--block", "--disable-usage-stats", f"--node-ip-address={host}",
-               f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"]  # fmt: skip
-    os.execv(ray, [*command, *([f"--num-cpus={cpus}"] if cpus is not None else [])])  # noqa: S606
+    # Ray listens on every interface whatever the host; the token is what keeps others out. Ports of workers and of the
+    # agent are whatever is free, so that two clusters on a machine do not meet.
+    command = [str(ray), "start", "--head", "--block", "--disable-usage-stats", f"--node-ip-address={host}",
+               f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}",
+               "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]  # fmt: skip
+    os.execve(ray, [*command, *([f"--num-cpus={cpus}"] if cpus is not None else [])], environment)  # noqa: S606
 
 
 def _read(file: str, overlays: tuple[str, ...]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from raymlops.settings import Settings, export
+from raymlops.settings import Settings, choose_authentication, export
 
 _WITH_SPEC = ("check", "train", "search")
 

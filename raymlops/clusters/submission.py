@@ -74,7 +74,7 @@ def connect(address: str) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.ERROR)
+    logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
@@ -100,15 +100,24 @@ def send(client: Any, package: packaging.Package, job: Job) -> tuple[str, dict[s
             environment["env_vars"] = dict(job.variables)
         if job.requirements:
             environment["pip"] = {"packages": list(job.requirements), "pip_check": False}
+        identity = _submit(
+            client, entrypoint=job.entrypoint, runtime_env=environment, metadata={"raymlops.verb": job.verb}
+        )
+    return identity, {"pack": packed - began, "send": time.monotonic() - packed}
+
+
+def _submit(client: Any, patience: float = 120, **job: Any) -> str:
+    """Waits for a cluster that is only starting: its job server answers before it can run anything."""
+    ends = time.monotonic() + patience
+    while True:
         try:
-            identity = client.submit_job(
-                entrypoint=job.entrypoint, runtime_env=environment, metadata={"raymlops.verb": job.verb}
-            )
+            return str(client.submit_job(**job))
         except RuntimeError as error:
-            raise ResourceError(
-                f"The cluster did not take the job: {' '.join(str(error).split())[:300]}"
-            ) from None
-    return str(identity), {"pack": packed - began, "send": time.monotonic() - packed}
+            if "No available agent" in str(error) and time.monotonic() < ends:
+                time.sleep(1)
+                continue
+            cause = " ".join(str(error).split())[:300]
+            raise ResourceError(f"The cluster did not take the job: {cause}") from None
 
 
 def follow(client: Any, identity: str, write: Callable[[str], None]) -> int:

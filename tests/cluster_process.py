@@ -1,0 +1,137 @@
+"""Starts clusters as a user does, in processes of their own with their own home and token, and stops them again."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from collections.abc import Iterator, Mapping
+
+import httpx
+
+from raymlops.cli.clusters import cluster_environment
+from raymlops.clusters import tokens
+from tests.serving_process import free_port
+
+ROOT = pathlib.Path(__file__).parents[1]
+ENTRY = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"
+
+
+_PORTS = (
+    "ray-client-server", "dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent",
+    "node-manager", "object-manager",
+)  # fmt: skip
+
+
+class Head:
+    """A head node with a dashboard on loopback; `environment` is for those who talk to it."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        python: pathlib.Path,
+        *options: str,
+        variables: Mapping[str, str] | None = None,
+        seconds: float = 240,
+    ) -> None:
+        self.port, self.dashboard_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.dashboard_port}"
+        self.address = f"127.0.0.1:{self.port}"
+        self.token_path = folder / "home" / ".ray" / "auth_token"
+        tokens.make_token(self.token_path)
+        temporary = folder / "ray"
+        temporary.mkdir(parents=True, exist_ok=True)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))},
+            **cluster_environment(cores=2),
+            "HOME": str(folder / "home"),
+            "RAYMLOPS_HOME": str(folder / "raymlops"),
+            "RAY_API_SERVER_ADDRESS": self.url,
+            "RAY_raylet_start_wait_time_s": str(seconds),
+            "RAY_agent_register_timeout_ms": str(round(seconds * 1000)),
+            "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+            **(variables or {}),
+        }
+        command = [
+            str(python), "-c", ENTRY, "start", "--head", "--block", "--disable-usage-stats", f"--port={self.port}",
+            "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}",
+            "--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={temporary}",
+            # A port that Ray has to find is waited for by the raylet, which gives up on a busy machine.
+            *(f"--{name}-port={free_port()}" for name in _PORTS), *options,
+        ]  # fmt: skip
+        self.log = folder / "head.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=folder,
+            )
+        try:
+            self._wait(seconds)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self, seconds: float) -> None:
+        """Until a job could be taken: the agent of the node registers last."""
+        ends = time.monotonic() + seconds
+        while True:
+            if self.process.poll() is not None or time.monotonic() > ends:
+                raise RuntimeError(f"the head did not start:\n{self.log.read_text()[-3000:]}")
+            try:
+                if self.get("/api/jobs/").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.5)
+
+    def get(self, path: str, token: str | None = None) -> httpx.Response:
+        token = self.token_path.read_text() if token is None else token
+        return httpx.get(
+            self.url + path, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=20
+        )
+
+    def run(
+        self, *arguments: str, cwd: pathlib.Path = ROOT, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """`raymlops ARGUMENTS` of this installation, as a user of this cluster."""
+        command = [sys.executable, "-m", "raymlops", *arguments]
+        environment = {**self.environment, **variables}
+        return subprocess.run(
+            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=280, check=False
+        )
+
+    def stop(self) -> None:
+        """End every process of this cluster, and no other: they share the session that the head began."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def make_bare_python(folder: pathlib.Path) -> pathlib.Path:
+    """An interpreter with every installed package but ours, which is an editable one."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    (version,) = (folder / "lib").iterdir()
+    (version / "site-packages" / "stack.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    python = folder / "bin" / "python"
+    found = subprocess.run(
+        [python, "-c", "import ray; import raymlops"], capture_output=True, text=True, check=False, cwd=folder
+    )
+    assert "No module named 'raymlops'" in found.stderr, found.stderr
+    return python
+
+
+def head_for(folder: pathlib.Path, python: pathlib.Path, *options: str) -> Iterator[Head]:
+    """A fixture's body."""
+    head = Head(folder, python, *options)
+    yield head
+    head.stop()

@@ -1,0 +1,118 @@
+"""`raymlops submit` and `doctor` against a real cluster with token authentication that does not have the package."""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import mlflow
+import pytest
+
+from tests.cluster_process import ROOT, Head, head_for, make_bare_python
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    folder = tmp_path_factory.mktemp("head")
+    yield from head_for(folder, make_bare_python(folder / "bare"), "--num-cpus=2")
+
+
+@pytest.mark.parametrize("token", ["", "wrong" * 10])
+def test_nobody_gets_in_without_the_token(head: Head, token: str) -> None:
+    for path in ("/api/jobs/", "/api/v0/nodes", "/nodes?view=summary"):
+        assert head.get(path, token).status_code in (401, 403)
+
+
+def test_a_wrong_token_is_told_with_the_remedy(head: Head, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "other").write_text("x" * 64)
+    done = head.run("submit", "check", "jobs/specs/digits.yaml", RAY_AUTH_TOKEN_PATH=str(tmp_path / "other"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "RAY_AUTH_TOKEN_PATH" in done.stderr
+
+
+def test_a_job_runs_on_a_cluster_without_the_package_and_its_log_comes_back(head: Head) -> None:
+    done = head.run("submit", "check", "jobs/specs/digits.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "jobs/specs/digits.yaml is right: model 'digits'" in done.stdout
+    assert "succeeded" in done.stderr
+
+
+def test_a_job_that_fails_gives_its_own_exit_code(head: Head) -> None:
+    done = head.run(
+        "submit", "predict", "no-such-model.onnx", "no-such-data.parquet", "--output", "/tmp/never"
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Error: " in done.stdout
+    assert "ended with exit code 2" in done.stderr
+
+
+def test_a_job_may_be_left_and_followed_later_and_its_metadata_hold_no_secret(head: Head) -> None:
+    left = head.run("submit", "--no-wait", "check", "jobs/specs/digits.yaml")
+    identity = left.stdout.strip()
+    assert left.returncode == 0, left.stderr
+    followed = head.run("submit", "--follow", identity)
+    assert followed.returncode == 0
+    assert "is right" in followed.stdout
+    shown = json.dumps(head.get("/api/jobs/").json())
+    assert identity in shown
+    assert head.token_path.read_text() not in shown
+
+
+def test_a_job_nobody_knows_is_told(head: Head) -> None:
+    done = head.run("submit", "--follow", "raysubmit_none")
+    assert done.returncode == 2
+    assert "knows no job" in done.stderr
+
+
+def test_what_cannot_work_is_told_before_anything_is_sent(head: Head, tmp_path: pathlib.Path) -> None:
+    before = len(head.get("/api/jobs/").json())
+    shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
+    (tmp_path / "big.bin").write_bytes(b"\0" * (101 * 2**20))
+    autoscaling = ("submit", "search", "jobs/specs/digits.yaml", "--autoscaling")
+    for arguments, told in {
+        ("submit", "search", "jobs/specs/digits.yaml", "--set", "training.epohcs=3"): "did you mean 'epochs'",
+        ("submit", "search", "jobs/specs/digits.yaml", "--set", "training.workers=9"): "at most 2 fit",
+        ("submit", "search", "jobs/specs/digits.yaml", "--set", "training.use_gpu=true"): "add --autoscaling",
+        (*autoscaling, "--set", "training.cpus_per_worker=99"): "Even grown",
+        ("submit", "serach", "jobs/specs/digits.yaml"): "did you mean 'search'",
+        ("submit", "search", "jobs/specs/digits.yaml", "--speed=9"): "No such option",
+        (
+            "submit",
+            "--env",
+            "MLFLOW_TRACKING_PASSWORD=x",
+            "search",
+            "jobs/specs/digits.yaml",
+        ): "looks like a secret",
+        ("submit", "--working-dir", str(tmp_path), "check", "jobs/specs/digits.yaml"): "101.0 MiB  big.bin",
+    }.items():
+        done = head.run(*arguments)
+        assert done.returncode == 2, arguments
+        assert told in done.stderr, (arguments, done.stderr)
+    assert len(head.get("/api/jobs/").json()) == before
+
+
+def test_a_search_runs_as_a_job_and_leaves_its_run(head: Head) -> None:
+    done = head.run(
+        "submit", "search", "jobs/specs/digits.yaml", "--set", "training.epochs=1", "--set", "search.trials=2", "--name",
+        "sent",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "Trial 2 of 2" in done.stdout
+    client = mlflow.MlflowClient(f"sqlite:///{head.environment['RAYMLOPS_HOME']}/mlflow.db")
+    experiment = client.get_experiment_by_name("digits")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 3
+
+
+def test_the_doctor_asks_the_nodes(head: Head) -> None:
+    done = head.run("doctor", "--cluster", head.address, "jobs/specs/digits.yaml", "--file", "none.yaml")
+    assert "1 nodes at" in done.stdout, done.stdout + done.stderr
+    assert "raymlops differs" in done.stdout  # the cluster does not have the package
+    assert "ray differs" not in done.stdout
+    demanding = head.run("doctor", "--cluster", head.address, "jobs/specs/flights.yaml", "--file", "none.yaml",
+                         RAYMLOPS_STORAGE="/proc/nowhere", MLFLOW_TRACKING_URI="http://127.0.0.1:9")  # fmt: skip
+    assert demanding.returncode == 2
+    assert "cannot write to the storage" in demanding.stdout
+    assert "does not reach http://127.0.0.1:9" in demanding.stdout
