@@ -1,5 +1,7 @@
 """Adds the columns of another table: small tables travel to the rows, large ones meet in a shuffle."""
 
+import importlib.util
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -9,6 +11,8 @@ import ray.data
 
 from raymlops.errors import DataError, unknown_name
 from raymlops.specs.dataset import JoinSpec
+
+_PARTITION_BYTES = 128 * 2**20
 
 
 def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpec) -> ray.data.Dataset:
@@ -29,11 +33,18 @@ def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpe
             raise DataError(f"joins.columns: {unknown_name('column of the joined table', column, names)}")
     renamed = {column: f"{spec.prefix}{column}" for column in columns}
     if other.size_bytes() > spec.broadcast_bytes:
-        other = other.select_columns([*spec.keys, *columns]).rename_columns(
-            {old: new for old, new in renamed.items() if old != new}
-        )
+        if importlib.util.find_spec("polars") is None:
+            raise DataError(
+                f"joins: the joined table has {other.size_bytes():,} bytes, over broadcast_bytes "
+                f"{spec.broadcast_bytes:,}, and Ray Data shuffles joins with polars; pip install polars, "
+                "or raise broadcast_bytes"
+            )
+        partitions = _partitions_for(other)
+        other = other.select_columns([*spec.keys, *columns])
+        if spec.prefix and columns:
+            other = other.rename_columns(renamed)
         how = "left_outer" if spec.how == "left" else "inner"
-        return dataset.join(other, join_type=how, num_partitions=max(2, dataset.num_blocks()), on=spec.keys)
+        return dataset.join(other, join_type=how, num_partitions=partitions, on=spec.keys)
     wanted = [*spec.keys, *columns]
     blocks = [block.select(wanted) for block in ray.get(other.to_arrow_refs()) if block.num_columns]
     table = pa.concat_tables(blocks, promote_options="permissive").rename_columns(
@@ -54,6 +65,11 @@ def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpe
         zero_copy_batch=True,
         fn_kwargs={"right": ray.put(table), "on": spec.keys, "inner": spec.how == "inner"},
     )
+
+
+def _partitions_for(other: ray.data.Dataset) -> int:
+    """A partition each CPU at least, and small ones."""
+    return int(max(2, ray.cluster_resources().get("CPU", 2), other.size_bytes() // _PARTITION_BYTES))
 
 
 def _look_up(left: pa.Table, right: "ray.ObjectRef[pa.Table]", on: tuple[str, ...], inner: bool) -> pa.Table:

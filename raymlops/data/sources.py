@@ -215,11 +215,29 @@ def reading(spec: TableSpec) -> Iterator[None]:
         if isinstance(cause, TypeError) and "unexpected keyword" in str(cause):
             raise SpecError(f"Reader {spec.reader!r} does not take these options: {cause}") from None
         if isinstance(cause, (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)):
-            text = " ".join(str(cause).split())
+            text = " ".join(_find_csv_mistake(spec, str(cause)).split())
             raise DataError(
                 f"Cannot read {spec.path or spec.reader!r} as {spec.reader}: {text[:400]}"
             ) from error
         raise
+
+
+def _find_csv_mistake(spec: TableSpec, text: str) -> str:
+    """What is wrong in a local CSV file: Ray Data names the file, and loses the reason on the way."""
+    named = re.search(r"Failed to read CSV file: (.+?)\. Please", text)
+    if named is None:
+        return text
+    given = {key: value for key, value in spec.options.items() if key in _CSV_OPTIONS}
+    try:
+        options = {key: _to_csv_option("csv", key, value) for key, value in given.items()}
+        with pyarrow.csv.open_csv(named[1], **options) as reader:
+            for _ in reader:
+                pass
+    except pa.ArrowInvalid as error:
+        return str(error)
+    except (OSError, SpecError):  # a file elsewhere, or one read with another table's options
+        return text
+    return text
 
 
 def find_cause(error: BaseException) -> BaseException:
