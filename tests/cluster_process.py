@@ -34,10 +34,11 @@ class Head:
         folder: pathlib.Path,
         python: pathlib.Path,
         *options: str,
+        port: int | None = None,
         variables: Mapping[str, str] | None = None,
         seconds: float = 240,
     ) -> None:
-        self.port, self.dashboard_port = free_port(), free_port()
+        self.port, self.dashboard_port = port or free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.dashboard_port}"
         self.address = f"127.0.0.1:{self.port}"
         self.token_path = folder / "home" / ".ray" / "auth_token"

@@ -173,6 +173,11 @@ def _judge(name: str, report: Report, tracking: str) -> Iterator[Finding]:
             "token", f"{name} runs without token authentication", "whoever reaches it runs code on it",
             "raymlops cluster token, and start Ray with RAY_AUTH_MODE=token",
         )  # fmt: skip
+    if not report["importable"]:
+        yield Finding(
+            "packages", f"{name} does not have raymlops", "jobs bring it along, and `raymlops deploy` does not",
+            "pip install -c constraints.txt -e . there", "warning",
+        )  # fmt: skip
     if report["storage"]:
         yield Finding(
             "storage", f"{name} cannot write to the storage: {report['storage']}", "its trials lose their checkpoints",

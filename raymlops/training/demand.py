@@ -49,4 +49,6 @@ def check_demand(spec: ExperimentSpec, *, autoscaling: bool = False) -> int:
             "training.use_gpu: "
             "false, or join a larger cluster (RAY_ADDRESS)"
         )
+    if autoscaling:  # as many as the search has at once: the cluster grows by what waits
+        return spec.search.concurrent or max(fits, spec.search.trials)
     return max(1, min(fits, spec.search.concurrent or fits))

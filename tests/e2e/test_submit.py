@@ -95,7 +95,8 @@ def test_what_cannot_work_is_told_before_anything_is_sent(head: Head, tmp_path: 
 
 def test_a_search_runs_as_a_job_and_leaves_its_run(head: Head) -> None:
     done = head.run(
-        "submit", "search", "jobs/specs/digits.yaml", "--set", "training.epochs=1", "--set", "search.trials=2", "--name",
+        "submit", "search", "jobs/specs/digits.yaml", "--set", "training.epochs=1", "--set", "search.trials=2",
+        "--name",
         "sent",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
@@ -106,13 +107,16 @@ def test_a_search_runs_as_a_job_and_leaves_its_run(head: Head) -> None:
     assert sorted(run.info.status for run in runs) == ["FINISHED"] * 3
 
 
-def test_the_doctor_asks_the_nodes(head: Head) -> None:
-    done = head.run("doctor", "--cluster", head.address, "jobs/specs/digits.yaml", "--file", "none.yaml")
-    assert "1 nodes at" in done.stdout, done.stdout + done.stderr
-    assert "raymlops differs" in done.stdout  # the cluster does not have the package
-    assert "ray differs" not in done.stdout
-    demanding = head.run("doctor", "--cluster", head.address, "jobs/specs/flights.yaml", "--file", "none.yaml",
-                         RAYMLOPS_STORAGE="/proc/nowhere", MLFLOW_TRACKING_URI="http://127.0.0.1:9")  # fmt: skip
-    assert demanding.returncode == 2
-    assert "cannot write to the storage" in demanding.stdout
-    assert "does not reach http://127.0.0.1:9" in demanding.stdout
+def test_the_doctor_asks_the_nodes(head: Head, tmp_path: pathlib.Path) -> None:
+    specs = ROOT / "jobs" / "specs"
+    sound = head.run("doctor", "--cluster", head.address, str(specs / "digits.yaml"), cwd=tmp_path)
+    assert "1 nodes at" in sound.stdout, sound.stdout + sound.stderr
+    assert "does not have raymlops" in sound.stdout
+    assert "0 errors" in sound.stdout
+    variables = {"RAYMLOPS_STORAGE": "/proc/nowhere", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    broken = head.run(
+        "doctor", "--cluster", head.address, str(specs / "flights.yaml"), cwd=tmp_path, **variables
+    )
+    assert broken.returncode == 2
+    assert "cannot write to the storage" in broken.stdout
+    assert "does not reach http://127.0.0.1:9" in broken.stdout

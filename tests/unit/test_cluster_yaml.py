@@ -121,6 +121,7 @@ def options(*kept: str) -> Callable[[Config], None]:
     return change(docker__run_options=["--volume /mnt/raymlops:/mnt/raymlops", *kept])
 
 
+TOKEN = "RAY_AUTH_MODE=token"
 GOOD = ("--env RAYMLOPS_STORAGE=/mnt/raymlops/s", "--env MLFLOW_TRACKING_URI=http://mlflow:5000")
 BROKEN: dict[str, tuple[Callable[[Config], None], str]] = {
     "a key Ray does not know": (change(max_wokers=3), "max_wokers"),
@@ -138,7 +139,7 @@ BROKEN: dict[str, tuple[Callable[[Config], None], str]] = {
     "no token shipped": (change(file_mounts={"/home/ray/raymlops": "."}), "ships no token"),
     "a start without authentication": (change(worker_start_ray_commands=["ray start --address=$RAY_HEAD_IP:6379"]),
                                        "RAY_AUTH_MODE=token"),
-    "a dashboard for everyone": (change(head_start_ray_commands=["RAY_AUTH_MODE=token ray start --head --dashboard-host=0.0.0.0"]),
+    "a dashboard for everyone": (change(head_start_ray_commands=[f"{TOKEN} ray start --head --dashboard-host=0.0.0.0"]),
                                  "the dashboard listens on 0.0.0.0"),
     "a firewall that is open": (change(provider__security_group={"GroupName": "x", "IpPermissions": [
         {"FromPort": 0, "ToPort": 65535, "IpProtocol": "tcp", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]}), "0-65535"),
@@ -146,7 +147,8 @@ BROKEN: dict[str, tuple[Callable[[Config], None], str]] = {
         {"FromPort": 22, "ToPort": 22, "IpProtocol": "tcp", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]}), "22-22"),
     "workers kept for nobody": (change(available_node_types__cpu__min_workers=4), "4 workers are kept"),
     "no workers at all": (change(available_node_types__cpu__max_workers=0, available_node_types__gpu__max_workers=0,
-                                 **{"available_node_types__gpu-spot__max_workers": 0}), "no node type may have workers"),
+                                 **{"available_node_types__gpu-spot__max_workers": 0}),
+                          "no node type may have workers"),
     "spot without a fallback": (change(available_node_types__gpu=None, metadata__raymlops__kubernetes__memory={}),
                                 "no on-demand type"),
     "dear nodes first": (change(available_node_types__gpu__priority=20), "not preferred"),
@@ -156,10 +158,12 @@ BROKEN: dict[str, tuple[Callable[[Config], None], str]] = {
     "a database on the head": (options(GOOD[0], "--env MLFLOW_TRACKING_URI=sqlite:////mnt/x.db"), "the head alone"),
     "a server on loopback": (options(GOOD[0], "--env MLFLOW_TRACKING_URI=http://127.0.0.1:5000"), "loopback"),
     "a password in the options": (options(*GOOD, "--env MLFLOW_TRACKING_PASSWORD=x"), "holds a secret"),
-    "a password in a URI": (options(GOOD[0], "--env MLFLOW_TRACKING_URI=http://ann:secret@mlflow"), "holds a secret"),
+    "a password in a URI": (options(GOOD[0],
+                                    "--env MLFLOW_TRACKING_URI=http://ann:secret@mlflow"), "holds a secret"),
     "another Ray in the image": (change(docker__image="rayproject/ray:2.40.0-py311-cpu"), "2.40.0"),
     "another Python in the image": (change(docker__image=f"rayproject/ray:{ray.__version__}-py39-cpu"), "py39"),
-    "a mount that is not here": (change(file_mounts={"/x/.ray": "~/.ray", "/data": "./no-such-folder"}), "no-such-folder"),
+    "a mount that is not here": (change(file_mounts={"/x/.ray": "~/.ray", "/data": "./no-such-folder"}),
+                                 "no-such-folder"),
 }  # fmt: skip
 
 

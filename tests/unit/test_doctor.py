@@ -149,7 +149,9 @@ def report(**changed: Any) -> nodes.Report:
     """A node with nothing to mend."""
     return {
         "host": "h", "python": "3.11.9", "packages": dict(SOUND), "token": True, "storage": None, "tracking": None,
-        "mlflow_server": "3.17.2", "skew": 0.0, "gpus": None, "providers": [], "listening": [6379], "resources": {"CPU": 4},
+        "mlflow_server": "3.17.2", "skew": 0.0, "gpus": None, "providers": [], "listening": [6379],
+        "resources": {"CPU": 4},
+        "importable": True,
         **changed,
     }  # fmt: skip
 
@@ -163,6 +165,7 @@ def report(**changed: Any) -> nodes.Report:
         ({"packages": {**SOUND, "torch": "2.12.0"}}, "torch differs"),
         ({"packages": {name: version for name, version in SOUND.items() if name != "onnx"}}, "none"),
         ({"token": False}, "without token"),
+        ({"importable": False}, "does not have raymlops"),
         ({"storage": "Read-only file system"}, "Read-only file system"),
         ({"storage": "No space left on device"}, "No space left"),
         ({"tracking": "Connection refused"}, "does not reach http://mlflow"),

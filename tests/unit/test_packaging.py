@@ -110,7 +110,7 @@ def test_an_entry_point_is_quoted_for_the_shell() -> None:
 
 @pytest.mark.parametrize("verb", ["serach", "../search", "specs"])
 def test_a_verb_without_a_job_is_told_with_the_near_ones(verb: str) -> None:
-    with pytest.raises(NotFoundError, match="Known: .*search"):
+    with pytest.raises(NotFoundError, match=r"Known: .*search"):
         submission.require_verb(ROOT, verb)
 
 
