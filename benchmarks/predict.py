@@ -51,8 +51,8 @@ def main() -> None:
 
 
 def write_files(folder: pathlib.Path, prepared: object, rows: int) -> None:
-    """The flights' raw columns again and again, a file each time; no file holds the same rows as another's read-ahead."""
-    table = pa.concat_tables(ray.get(prepared.test.to_arrow_refs()))  # type: ignore[attr-defined]
+    """The flights' raw columns again and again, a file each time."""
+    table = pa.concat_tables(ray.get(prepared.rows["test"].to_arrow_refs()))  # type: ignore[attr-defined]
     names = [spec.name for spec in prepared.features.inputs]  # type: ignore[attr-defined]
     table = pa.concat_tables([table.select(names)] * 7).slice(0, 327_346)
     (folder / "all").mkdir()

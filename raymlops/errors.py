@@ -122,7 +122,7 @@ class DeadlineError(RaymlopsError):
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """One sentence for a wrong name, with the near ones: `Unknown network 'mpl'; did you mean 'mlp'? Known: cnn, mlp`."""
+    """A sentence with the near names: `Unknown network 'mpl'; did you mean 'mlp'? Known: cnn, mlp`."""
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]!r}?" if near else ""

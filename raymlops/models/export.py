@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, compose
+from onnx import TensorProto, compose, helper
 
 from raymlops.errors import ArtifactError
 from raymlops.features import FittedFeatures, FittedTarget, Packing, packing_of
@@ -34,14 +34,18 @@ def export_network(network: torch.nn.Module, features: FittedFeatures, *, name: 
     core = compose.add_prefix(_export_core(network, packing_of(features)), "network/")
     given = {output.name for output in front.graph.output}
     joined = [(INNER + value.name.removeprefix("network/"), value.name) for value in core.graph.input]
-    model = compose.merge_models(front, core, io_map=[pair for pair in joined if pair[0] in given])
-    raw = model.graph.output[0].name
+    raw = core.graph.output[0].name
+    model = compose.merge_models(
+        front, core, io_map=[pair for pair in joined if pair[0] in given], outputs=[raw]
+    )
     model = compose.merge_models(model, _build_answer(features.target), io_map=[(raw, "outputs")])
+    del model.opset_import[:]  # merging repeats them, and the quantiser refuses that
+    model.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)])
     del model.metadata_props[:]
     model.graph.name = name
     model.producer_name = "raymlops"
     model.producer_version = importlib.metadata.version("raymlops")
-    onnx.helper.set_model_props(model, {CONTRACT_KEY: json.dumps(contract_of(features), sort_keys=True)})
+    helper.set_model_props(model, {CONTRACT_KEY: json.dumps(contract_of(features), sort_keys=True)})
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -148,10 +152,8 @@ def _export_core(network: torch.nn.Module, packing: Packing) -> onnx.ModelProto:
     for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]:
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
-    while model.opset_import:
-        model.opset_import.pop()
-    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
-    model.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", ML_OPSET))
+    del model.opset_import[:]
+    model.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)])
     return model
 
 

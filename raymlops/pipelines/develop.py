@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from raymlops.features import FittedFeatures
 from raymlops.models import export, parity
 from raymlops.pipelines import lineage, resuming
 from raymlops.pipelines.accounts import admit_version
@@ -228,7 +227,14 @@ def _finish(
     if version is not None:
         tell("Asking the gate")
         scanned = prepared.scan
-        rows = Rows(prepared.test, describe_source(spec), scanned.fingerprint.digest, scanned.findings)
+        digest_of_data = scanned.fingerprint.digest
+        rows = Rows(
+            prepared.rows["test"],
+            describe_source(spec),
+            digest_of_data,
+            scanned.findings,
+            prepared.rows["train"],
+        )
         why = request.why or f"best of {len(found.trials)} trials"
         version, alias, trusted = admit_version(spec.name, version, spec, rows, settings, why, tell)
         clock.lap("gate")
@@ -278,8 +284,3 @@ def _register(
         description=spec.description,
     )
     return version
-
-
-def features_of(version: registry.ModelVersion) -> FittedFeatures:
-    """The fitted features that a version was trained with."""
-    return FittedFeatures.from_json(json.loads((version.path / registry.FEATURES_FILE).read_text()))

@@ -95,6 +95,8 @@ def predict_dataset(
     dataset: ray.data.Dataset, model: bytes | GraphSpec, scoring: Scoring = Scoring()
 ) -> ray.data.Dataset:
     """The dataset's rows with the model's answers as columns; lazy, in order."""
+    if isinstance(model, bytes):
+        open_session(model)  # what cannot be loaded is told here, and not by a worker that dies of it
     low, high = (scoring.workers, scoring.workers) if isinstance(scoring.workers, int) else scoring.workers
     return dataset.map_batches(
         OnnxScorer,

@@ -31,7 +31,8 @@ class Prepared:
     encoder: bytes
     train: PackedSplit
     validation: PackedSplit
-    test: ray.data.Dataset
+    rows: dict[str, ray.data.Dataset]
+    """The raw rows of each split that keep the contract; lazy."""
 
     @property
     def job(self) -> Job:
@@ -61,9 +62,7 @@ def prepare(spec: ExperimentSpec, tell: Callable[[str], None] = lambda line: Non
             for name in ("train", "validation")
         }
     profile = {name: value.to_json() for name, value in measured.items() if name != "types"}
-    return Prepared(
-        spec, scanned, features, profile, model, packed["train"], packed["validation"], parts["test"]
-    )
+    return Prepared(spec, scanned, features, profile, model, packed["train"], packed["validation"], parts)
 
 
 def find_formulas(

@@ -35,7 +35,7 @@ def prove_model(model: bytes, network: torch.nn.Module, prepared: Prepared) -> P
     found = parity.Parity()
     labels, scores, example = [], [], None
     blocks = scan.fold(
-        prepared.test,
+        prepared.rows["test"],
         _prove_block,
         model=model,
         encoder=prepared.encoder,

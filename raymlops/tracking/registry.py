@@ -159,10 +159,3 @@ def find_version(client: mlflow.MlflowClient, uri: str) -> Any:
         raise NotFoundError(
             f"Model {name!r} has no version {parts['version']}; it has {', '.join(sorted(versions, key=int))}"
         ) from None
-
-
-def set_alias(client: mlflow.MlflowClient, name: str, alias: str, version: str) -> str | None:
-    """Move an alias. Gives the version that it named before."""
-    before = dict(client.get_registered_model(name).aliases).get(alias)
-    client.set_registered_model_alias(name, alias, version)
-    return str(before) if before is not None else None
