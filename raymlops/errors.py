@@ -1,22 +1,22 @@
 """Every exception that raymlops raises on purpose, with its HTTP status and exit code. Nothing else raises.
 
-    RaymlopsError            500, exit 1: ours
-    ├── UserError            400, exit 2: the caller can mend it
-    │   ├── SpecError        a spec or configuration file
-    │   ├── DataError        a dataset: unreadable, or against its contract
-    │   ├── InputError       a request's tensors or body
-    │   ├── AuthenticationError 401
-    │   ├── ForbiddenError   403
-    │   ├── NotFoundError    404: a model, version, route or file
-    │   ├── TooLargeError    413
-    │   ├── TooManyRequestsError 429
-    │   ├── ResourceError    the cluster cannot meet the demand
-    │   └── StorageError     a path or store that cannot be written or reached
-    ├── ArtifactError        422, exit 2: a model file that is broken, unsafe, or not the one that was registered
-    ├── ParityError          exit 1: the exported model does not answer as the network did
-    ├── NodeError            500: a node of a graph failed
-    ├── OverloadedError      503: queue full; try again later
-    └── DeadlineError        504: not answered in time
+RaymlopsError            500, exit 1: ours
+├── UserError            400, exit 2: the caller can mend it
+│   ├── SpecError        a spec or configuration file
+│   ├── DataError        a dataset: unreadable, or against its contract
+│   ├── InputError       a request's tensors or body
+│   ├── AuthenticationError 401
+│   ├── ForbiddenError   403
+│   ├── NotFoundError    404: a model, version, route or file
+│   ├── TooLargeError    413
+│   ├── TooManyRequestsError 429
+│   ├── ResourceError    the cluster cannot meet the demand
+│   └── StorageError     a path or store that cannot be written or reached
+├── ArtifactError        422, exit 2: a model file that is broken, unsafe, or not the one that was registered
+├── ParityError          exit 1: the exported model does not answer as the network did
+├── NodeError            500: a node of a graph failed
+├── OverloadedError      503: queue full; try again later
+└── DeadlineError        504: not answered in time
 """
 
 import difflib
