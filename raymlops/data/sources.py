@@ -82,6 +82,12 @@ def read_table(spec: TableSpec) -> ray.data.Dataset:
             options.setdefault("convert_options", pyarrow.csv.ConvertOptions(strings_can_be_null=True))
         if filesystem is not None:
             options["filesystem"] = filesystem
+        style = options.get("partitioning")
+        if isinstance(
+            style, (str, dict)
+        ):  # as a document can say it: hive, or {style: dir, field_names: [label]}
+            given = {"style": style} if isinstance(style, str) else style
+            options["partitioning"] = ray.data.datasource.Partitioning(**given)
         with reading(spec):
             return read(paths, **options)
     except TypeError as error:
@@ -206,20 +212,24 @@ def reading(spec: TableSpec) -> Iterator[None]:
     """Turn what Ray Data raises from a task into one sentence with the source and the root cause."""
     try:
         yield
-    except (SpecError, DataError, NotFoundError):
-        raise
     except Exception as error:
         cause = find_cause(error)
+        # Ray's wrapper of one of these is one of these as well, but tells the worker's whole traceback.
         if isinstance(cause, (DataError, SpecError, NotFoundError)):
-            raise cause from None
+            raise type(cause)(_without_advice(str(cause))) from None
         if isinstance(cause, TypeError) and "unexpected keyword" in str(cause):
             raise SpecError(f"Reader {spec.reader!r} does not take these options: {cause}") from None
         if isinstance(cause, (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)):
-            text = " ".join(_find_csv_mistake(spec, str(cause)).split())
+            text = " ".join(_find_csv_mistake(spec, _without_advice(str(cause))).split())
             raise DataError(
                 f"Cannot read {spec.path or spec.reader!r} as {spec.reader}: {text[:400]}"
             ) from error
         raise
+
+
+def _without_advice(text: str) -> str:
+    """Without what Ray Data adds to every error of a task: how it may be told to try again."""
+    return re.sub(r"\s*Failed to [\w ]+ after \d+/\d+ attempts? \(total backoff.*", "", text, flags=re.DOTALL)
 
 
 def _find_csv_mistake(spec: TableSpec, text: str) -> str:

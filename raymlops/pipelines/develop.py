@@ -76,8 +76,8 @@ def develop_model(
     prepared = prepare(spec, tell)
     clock.lap("data")
     experiment = store.ensure_experiment(client, spec.name, settings)
-    run = _start(client, experiment.experiment_id, name, prepared, settings, request)
     resuming.write_mark(settings.storage_path, name, spec, done=False)
+    run = _start(client, experiment.experiment_id, name, prepared, settings, request)
     tell(f"Searching: {spec.search.trials} trials, {concurrent} at a time, by {spec.search.algorithm}")
     trial_runs = runs.TrialRuns(
         client,

@@ -6,7 +6,7 @@ import json
 
 import fsspec
 
-from raymlops.errors import SpecError
+from raymlops.errors import SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec
 
 MARK_FILE = "raymlops.json"
@@ -30,12 +30,18 @@ def digest_of(spec: ExperimentSpec) -> str:
 
 
 def write_mark(storage_path: str, name: str, spec: ExperimentSpec, *, done: bool) -> None:
-    """Note that a search was begun, or is done."""
+    """Note that a search was begun, or is done. Raises StorageError where nothing can be written."""
     mark = Mark(name, digest_of(spec), done)
     filesystem, folder = fsspec.core.url_to_fs(f"{storage_path}/{name}")
-    filesystem.makedirs(folder, exist_ok=True)
-    with filesystem.open(f"{folder}/{MARK_FILE}", "w") as file:
-        file.write(json.dumps(dataclasses.asdict(mark)))
+    try:
+        filesystem.makedirs(folder, exist_ok=True)
+        with filesystem.open(f"{folder}/{MARK_FILE}", "w") as file:
+            file.write(json.dumps(dataclasses.asdict(mark)))
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write to the storage path {storage_path!r}: {error.strerror or error}; set "
+            "RAYMLOPS_STORAGE to a folder you own"
+        ) from None
 
 
 def find_unfinished(storage_path: str, spec: ExperimentSpec, name: str | None = None) -> str:

@@ -198,7 +198,7 @@ def test_predict_names_what_it_cannot_use(tmp_path: pathlib.Path, capsys: pytest
         (str(tmp_path / "none.onnx"), "No model"),
         (str(tmp_path / "broken.onnx"), "cannot load"),
     ):
-        assert_one_sentence(*run(capsys, "predict", model, path, "--output", output), part)
+        assert_one_sentence(*run(capsys, "predict", model, path, "--output", output, "--quiet"), part)
     assert not os.path.exists(output) or not os.listdir(output)
 
 

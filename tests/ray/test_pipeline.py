@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
-from raymlops.features import table_to_batch
+from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.models.session import open_session
-from raymlops.pipelines.develop import Outcome, Request, develop_model, features_of
+from raymlops.pipelines.develop import Outcome, Request, develop_model
 from raymlops.settings import Settings
 from raymlops.tracking import registry, store
 from tests import experiments
@@ -54,6 +54,10 @@ def binary(folder: pathlib.Path, settings: Settings) -> Done:
 
 def client_of(settings: Settings) -> mlflow.MlflowClient:
     return store.connect(settings)
+
+
+def features_of(version: registry.ModelVersion) -> FittedFeatures:
+    return FittedFeatures.from_json(json.loads((version.path / registry.FEATURES_FILE).read_text()))
 
 
 def runs_of(settings: Settings, experiment: str) -> list[Any]:
