@@ -38,6 +38,7 @@ class Head:
         variables: Mapping[str, str] | None = None,
         seconds: float = 240,
     ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.port, self.dashboard_port = port or free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.dashboard_port}"
         self.address = f"127.0.0.1:{self.port}"

@@ -27,7 +27,7 @@ print("trained on", ray.get(where.remote()))
 """
 
 
-def to_fake(port: int) -> configuration.Config:
+def to_fake(port: int, folder: pathlib.Path) -> configuration.Config:
     """cluster.yaml for Ray's fake provider: the same types, labels and priorities; two CPUs a node."""
     config = configuration.read_cluster(ROOT / "cluster.yaml")
     types = {}
@@ -42,8 +42,18 @@ def to_fake(port: int) -> configuration.Config:
         }
     return {
         **{key: config[key] for key in ("cluster_name", "max_workers", "upscaling_speed")},
-        "provider": {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}", "head_node_id": FAKE_HEAD_NODE_ID,
-                     "launch_multiple": True},
+        # Named by its module: the provider's own name wants a file of defaults that Ray's wheel does not have.
+        "provider": {
+            "type": "external",
+            "module": "tests.fake_nodes.SeparateNodes",
+            "folder": str(folder),
+            "use_node_id_as_ip": True,  # the nodes share one
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+            "launch_multiple": True,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "gcs_address": f"127.0.0.1:{port}",
+        },
         "available_node_types": types,
         "head_node_type": "ray.head.default",
         "idle_timeout_minutes": 0.2,
@@ -59,12 +69,12 @@ class Session:
     def __init__(self, folder: pathlib.Path) -> None:
         port = free_port()
         file = folder / "autoscaling.yaml"
-        file.write_text(yaml.safe_dump(to_fake(port)))
+        file.write_text(yaml.safe_dump(to_fake(port, folder)))
         self.began = time.monotonic()
         self.head = Head(
             folder, pathlib.Path(sys.executable), "--num-cpus=0", "--num-gpus=0", f"--autoscaling-config={file}",
             port=port, variables={
-                "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1",
+                "PYTHONPATH": str(ROOT), "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1",
                 "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
                 "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
             },
