@@ -26,8 +26,8 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-check: lint  ## lint, types, layers, unit tests
-	$(PY) -m pytest -q tests/unit tests/test_layers.py
+check: lint  ## lint, types, layers, the quick unit tests
+	$(PY) -m pytest -q tests/unit tests/test_layers.py -m "not slow"
 
 bench: $(VENV)/installed  ## every benchmark, as ratios
 	$(PY) -m benchmarks

@@ -55,6 +55,7 @@ def _failed(verdict):
     return {check.name for check in verdict.failures}
 
 
+@pytest.mark.slow
 def test_a_clean_first_model_passes_without_a_champion(champion):
     verdict = gate.judge(champion, None, GateSpec(limits={"roc_auc": LimitSpec(min=0.6)}))
     assert verdict.passed, str(verdict)

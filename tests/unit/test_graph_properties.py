@@ -46,6 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.slow
 @FULL
 @given(graphs(), batches())
 def test_a_graph_answers_the_same_fused_separate_merged_and_offline(

@@ -70,6 +70,7 @@ def test_a_rare_class_keeps_its_ranking():
         assert found.metrics[name].value == pytest.approx(metrics.BINARY[name](labels, scores), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_the_order_and_the_size_of_blocks_change_nothing():
     labels, scores = _draw("binary")
     layout = Layout("binary")

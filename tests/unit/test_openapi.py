@@ -13,6 +13,7 @@ from raymlops.serving.routes import Hosts
 from raymlops.specs.serving import HostedModel
 from tests import toy_models
 
+@pytest.mark.slow
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
 SETTINGS = hypothesis.settings(
     max_examples=25, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
