@@ -1,6 +1,7 @@
 """Requests generated from the OpenAPI document: whatever is sent, the answer is documented and never a
 fault of ours."""
 
+import pytest
 import pathlib
 
 import hypothesis
