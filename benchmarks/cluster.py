@@ -103,7 +103,7 @@ def measure_tracking(folder: pathlib.Path) -> None:
     client = store.connect(settings)
     experiment = store.ensure_experiment(client, "bench", settings).experiment_id
     print(
-        f"tracking, {EPOCHS} epochs a trial into SQLite: trials at once, ms a report for the search, reports/s in the store"
+        f"tracking, {EPOCHS} epochs a trial: trials at once, ms a report in the search, reports/s in the store"
     )
     for count in (1, 8, 32):
         parent = runs.start_run(client, experiment, search=f"bench-{count}", tags={}, parameters={})

@@ -51,14 +51,15 @@ class Killer:
         print("ended", trial, error, flush=True)
 
     def kill(self):
-        busy = ray.util.state.list_actors(filters=[("state", "=", "ALIVE")], detail=True)
-        working = [actor.node_id for actor in busy if sys.argv[3] in actor.class_name]
+        living = [actor for actor in ray._private.state.actors().values() if actor["State"] == "ALIVE"]
+        working = [actor["Address"]["NodeID"] for actor in living if sys.argv[3] in actor["ActorClassName"]]
+        print("working", sorted(actor["ActorClassName"] for actor in living), flush=True)
         node = next(node for node in nodes if node.node_id in working)
         cluster.remove_node(node, allow_graceful=False)
         print("killed", node.node_id[:8], flush=True)
 
 
-import ray.util.state
+import ray._private.state
 outcome = develop_model(spec, settings, Request(name="survives", register=False), observers=[Killer()],
                         tell=lambda line: print(line, flush=True))
 print("finished", outcome.run, outcome.search.best.learned["epoch"], flush=True)
@@ -96,7 +97,7 @@ def histories(folder: pathlib.Path) -> tuple[list[str], list[list[int]]]:
 def test_a_worker_node_killed_in_a_distributed_training_leaves_no_hole_and_no_double_step(
     tmp_path: pathlib.Path,
 ) -> None:
-    epochs = 6
+    epochs = 20
     log = run(
         tmp_path, "RayTrainWorker", "training.workers=2", f"training.epochs={epochs}", "training.patience=99",
         "search.trials=1",
@@ -108,7 +109,7 @@ def test_a_worker_node_killed_in_a_distributed_training_leaves_no_hole_and_no_do
 
 
 def test_a_node_killed_in_a_search_restarts_what_it_had_from_checkpoints(tmp_path: pathlib.Path) -> None:
-    epochs = 6
+    epochs = 20
     log = run(
         tmp_path, "ImplicitFunc", f"training.epochs={epochs}", "training.patience=99", "search.trials=3",
         "search.scheduler=none",
