@@ -55,13 +55,13 @@ def _failed(verdict):
     return {check.name for check in verdict.failures}
 
 
-@pytest.mark.slow
 def test_a_clean_first_model_passes_without_a_champion(champion):
     verdict = gate.judge(champion, None, GateSpec(limits={"roc_auc": LimitSpec(min=0.6)}))
     assert verdict.passed, str(verdict)
     assert "no champion" in str(verdict)
 
 
+@pytest.mark.slow
 def test_twenty_clean_retrains_are_not_blocked(champion, tmp_path):
     blocked = []
     for seed in range(1, 21):

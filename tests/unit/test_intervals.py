@@ -70,7 +70,6 @@ def test_a_rare_class_keeps_its_ranking():
         assert found.metrics[name].value == pytest.approx(metrics.BINARY[name](labels, scores), rel=1e-2)
 
 
-@pytest.mark.slow
 def test_the_order_and_the_size_of_blocks_change_nothing():
     labels, scores = _draw("binary")
     layout = Layout("binary")
@@ -84,6 +83,7 @@ def test_the_order_and_the_size_of_blocks_change_nothing():
     assert second.rows == first.rows == ROWS
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     labels, scores = _draw("binary", 400_000, seed=99)
     truth = metrics.roc_auc(labels, scores)

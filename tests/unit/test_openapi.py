@@ -1,10 +1,10 @@
 """Requests generated from the OpenAPI document: whatever is sent, the answer is documented and never a
 fault of ours."""
 
-import pytest
 import pathlib
 
 import hypothesis
+import pytest
 import schemathesis
 
 from raymlops.serving.codec import JsonLimits
@@ -14,13 +14,13 @@ from raymlops.serving.routes import Hosts
 from raymlops.specs.serving import HostedModel
 from tests import toy_models
 
-@pytest.mark.slow
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
 SETTINGS = hypothesis.settings(
     max_examples=25, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
 )
 
 
+@pytest.mark.slow
 def test_generated_requests_get_documented_answers(tmp_path: pathlib.Path) -> None:
     hosted = {}
     for name in ("doubler", "echo", "flights"):

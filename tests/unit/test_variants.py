@@ -74,7 +74,6 @@ def test_a_graph_as_torch_writes_it_shrinks_too(kind, original, tmp_path):
     assert (onnx.TensorProto.FLOAT16 if kind == "fp16" else onnx.TensorProto.INT8) in kinds
 
 
-@pytest.mark.slow
 def test_unseen_and_missing_values_still_pass(original, tmp_path):
     made = variants.make_variant("int8", original, tmp_path / "small.onnx")
     rows = {
@@ -86,6 +85,7 @@ def test_unseen_and_missing_values_still_pass(original, tmp_path):
     assert np.isfinite(open_session(made.path).infer(rows)["probability"]).all()
 
 
+@pytest.mark.slow
 def test_a_wide_model_shrinks(tmp_path):
     weights = small_models.fit(*small_models.draw_flights(500))
     model = small_models.read_model(small_models.build_model(weights))
