@@ -184,9 +184,9 @@ def _run_trial(config: Parameters, job: Job, name: str) -> None:
 def _resources(spec: ExperimentSpec) -> Any:
     if spec.training.workers == 1:
         return {"CPU": spec.training.cpus_per_worker, "GPU": int(spec.training.use_gpu)}
-    # The trial only steers; its workers are placed by the trainer. Its share keeps trials from starting that
-    # could not get their workers.
-    return {"CPU": 0}
+    # The trial only steers, and its workers are placed by the trainer. Tune takes no empty demand, and a CPU
+    # held here could be the one that a worker waits for.
+    return {"CPU": 0, "memory": 2**20}
 
 
 def _algorithm(spec: ExperimentSpec, metric: str, mode: str, concurrent: int) -> Any:
