@@ -107,12 +107,12 @@ def check(overlays: tuple[str, ...], file: str) -> None:
 def _require_sound(config: dict[str, Any], file: str) -> None:
     import ray
 
-    from raymlops.clusters import checks, nodes
+    from raymlops.clusters import checks, findings
     from raymlops.errors import SpecError
 
     found = checks.check_cluster(config, ray_version=ray.__version__, base=pathlib.Path(file).parent)
     if found:
-        click.echo(nodes.to_lines(found), err=True)
+        click.echo(findings.to_lines(found), err=True)
     if any(finding.level == "error" for finding in found):
         raise SpecError(f"{file} cannot be started as it is; mend the errors above")
 

@@ -31,7 +31,7 @@ def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str
     raymlops doctor
     raymlops doctor --cluster 10.0.0.4:6379 jobs/specs/flights.yaml
     """
-    from raymlops.clusters import nodes, surroundings
+    from raymlops.clusters import findings, surroundings
 
     environment = read_environment()
     address = address or Settings.from_env().ray_address
@@ -57,7 +57,7 @@ def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str
         found += _check_spec(spec, kinds, file, overlays)
         checked.append(spec)
     if found:
-        click.echo(nodes.to_lines(found))
+        click.echo(findings.to_lines(found))
     errors = sum(finding.level == "error" for finding in found)
     click.echo(f"Looked at {', '.join(checked)}: {errors} errors, {len(found) - errors} warnings")
     sys.exit(2 if errors else 0)

@@ -1,6 +1,7 @@
 """What is wrong with a set-up, why it matters, and the command that mends it."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 
@@ -16,3 +17,9 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.level.upper()} {self.check}: {self.what}\n    why:  {self.why}\n    mend: {self.mend}"
+
+
+def to_lines(findings: Sequence[Finding]) -> str:
+    """The report of a doctor: what, why and the command, errors first."""
+    ordered = sorted(findings, key=lambda finding: finding.level != "error")
+    return "\n".join(str(finding) for finding in ordered)

@@ -1,7 +1,7 @@
 """What each node of a running cluster says of itself, and what does not go together. Changes nothing on them."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raymlops.clusters.findings import Finding
@@ -189,7 +189,7 @@ def _judge(name: str, report: Report, tracking: str) -> Iterator[Finding]:
             f"curl {tracking}/version on that node; open its firewall",
         )  # fmt: skip
     server = report["mlflow_server"]
-    if server and re_version(server) and to_numbers(server) < OLDEST_MLFLOW:
+    if server and is_version(server) and to_numbers(server) < OLDEST_MLFLOW:
         yield Finding(
             "tracking", f"the MLflow server is {server}", "releases before 3.17.2 have open advisories",
             "upgrade it: pip install 'mlflow>=3.17.2', mlflow db upgrade",
@@ -225,11 +225,5 @@ def _judge_gpus(name: str, report: Report) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def re_version(text: str) -> bool:
+def is_version(text: str) -> bool:
     return text[:1].isdigit()
-
-
-def to_lines(findings: Sequence[Finding]) -> str:
-    """The report of a doctor: what, why and the command, errors first."""
-    ordered = sorted(findings, key=lambda finding: finding.level != "error")
-    return "\n".join(str(finding) for finding in ordered)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from raymlops.clusters import nodes, surroundings, tokens
+from raymlops.clusters import findings, nodes, surroundings, tokens
 from raymlops.clusters.findings import Finding
 from raymlops.errors import AuthenticationError
 
@@ -186,7 +186,7 @@ def test_what_does_not_go_together_on_a_node_is_told(changed: dict[str, Any], to
 
 
 def test_errors_come_first_and_each_says_what_why_and_how() -> None:
-    text = nodes.to_lines(
+    text = findings.to_lines(
         [Finding("a", "slow", "dear", "mend-a", "warning"), Finding("b", "broken", "down", "mend-b")]
     )
     assert text.splitlines() == ["ERROR b: broken", "    why:  down", "    mend: mend-b",
