@@ -1,7 +1,5 @@
 """Adds the columns of another table: small tables travel to the rows, large ones meet in a shuffle."""
 
-import importlib.util
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -33,12 +31,6 @@ def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpe
             raise DataError(f"joins.columns: {unknown_name('column of the joined table', column, names)}")
     renamed = {column: f"{spec.prefix}{column}" for column in columns}
     if other.size_bytes() > spec.broadcast_bytes:
-        if importlib.util.find_spec("polars") is None:
-            raise DataError(
-                f"joins: the joined table has {other.size_bytes():,} bytes, over broadcast_bytes "
-                f"{spec.broadcast_bytes:,}, and Ray Data shuffles joins with polars; pip install polars, "
-                "or raise broadcast_bytes"
-            )
         partitions = _partitions_for(other)
         other = other.select_columns([*spec.keys, *columns])
         if spec.prefix and columns:

@@ -1,4 +1,3 @@
-import importlib.util
 import pathlib
 from typing import Any
 
@@ -28,12 +27,11 @@ def join(
 
 
 RIGHT = pa.table({"key": ["a", "b", "z"], "size": [10, 20, 30]})
-SHUFFLES = importlib.util.find_spec("polars") is not None
 EVERY_WAY = pytest.mark.parametrize(
     "broadcast_bytes",
     [
         2**20,
-        pytest.param(0, marks=pytest.mark.skipif(not SHUFFLES, reason="Ray Data shuffles joins with polars")),
+        0,
     ],
     ids=["copied", "shuffled"],
 )
@@ -102,9 +100,3 @@ def test_a_join_that_cannot_be_is_explained(
 ) -> None:
     with pytest.raises(DataError, match=message):
         join(right, tmp_path, **options)
-
-
-@pytest.mark.skipif(SHUFFLES, reason="polars is installed")
-def test_a_join_that_must_be_shuffled_says_what_it_needs(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(DataError, match=r"over broadcast_bytes 0, .* pip install polars"):
-        join(RIGHT, tmp_path, broadcast_bytes=0)
