@@ -13,7 +13,7 @@ class SeparateNodes(FakeMultiNodeProvider):
     """Nodes that share a folder unpack a job's files over each other, and take away what it stands on."""
 
     def _create_node_with_resources_and_labels(self, *arguments: Any) -> None:
-        folder = tempfile.mkdtemp(prefix="node-", dir=self.provider_config["folder"])
+        folder = tempfile.mkdtemp(prefix="n", dir=self.provider_config["folder"])
         own = functools.partial(ray._private.parameter.RayParams, temp_dir=folder)
         with mock.patch.object(ray._private.parameter, "RayParams", own):
             super()._create_node_with_resources_and_labels(*arguments)

@@ -6,6 +6,7 @@ Their GPUs are numbers only, so what is asked of them is a task, and the search 
 
 import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -68,8 +69,10 @@ class Session:
 
     def __init__(self, folder: pathlib.Path) -> None:
         port = free_port()
+        # Sockets lie in it, and their paths may not be long.
+        self.nodes = tempfile.TemporaryDirectory(prefix="fake-", ignore_cleanup_errors=True)
         file = folder / "autoscaling.yaml"
-        file.write_text(yaml.safe_dump(to_fake(port, folder)))
+        file.write_text(yaml.safe_dump(to_fake(port, pathlib.Path(self.nodes.name))))
         self.began = time.monotonic()
         self.head = Head(
             folder, pathlib.Path(sys.executable), "--num-cpus=0", "--num-gpus=0", f"--autoscaling-config={file}",
@@ -125,6 +128,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     started = Session(tmp_path_factory.mktemp("fake"))
     yield started
     started.head.stop()
+    started.nodes.cleanup()
     print("\n" + "\n".join(started.lines))
 
 
