@@ -1,5 +1,6 @@
 """Starts clusters as a user does, in processes of their own with their own home and token, and stops them again."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import venv
 from collections.abc import Iterator, Mapping
 
 import httpx
+import psutil
 
 from raymlops.cli.clusters import cluster_environment
 from raymlops.clusters import tokens
@@ -110,13 +112,20 @@ class Head:
         )
 
     def stop(self) -> None:
-        """End every process of this cluster, and no other: they share the session that the head began."""
+        """End every process of this cluster, and no other: those that descend from its head."""
+        family: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.kill()
             self.process.wait()
+        _, alive = psutil.wait_procs(family, timeout=5)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def make_bare_python(folder: pathlib.Path) -> pathlib.Path:
