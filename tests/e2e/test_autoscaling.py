@@ -89,10 +89,10 @@ class Session:
         self.lines.append(f"{time.monotonic() - self.began:6.1f} s  {text}")
 
     def workers(self) -> list[str]:
-        """Node types of the live workers."""
+        """Pool and market of the live workers, from their labels."""
         rows = self.head.get("/api/v0/nodes?detail=true&limit=100").json()["data"]["result"]["result"]
         return sorted(
-            row["labels"].get("ray.io/node-group") or row["labels"]["raymlops/pool"]
+            f"{row['labels']['raymlops/pool']} {row['labels']['raymlops/market']}"
             for row in rows
             if row["state"] == "ALIVE" and not row["is_head_node"]
         )
@@ -144,7 +144,7 @@ def test_a_search_brings_up_cpu_nodes_from_none_and_leaves_none(session: Session
     seen = session.follow(identity)
     log = session.head.get(f"/api/jobs/{identity}/logs").json()["logs"]
     assert "Trial 2 of 2" in log, log[-3000:]
-    assert seen == {"cpu"}
+    assert seen == {"cpu on-demand"}
     session.wait_for_none()
 
 
@@ -158,5 +158,5 @@ def test_a_demand_for_gpus_is_met_by_spot_nodes_first(session: Session, tmp_path
     seen = session.follow(identity)
     log = session.head.get(f"/api/jobs/{identity}/logs").json()["logs"]
     assert "trained on spot" in log, log[-3000:]
-    assert seen == {"gpu-spot"}
+    assert seen == {"gpu spot"}
     session.wait_for_none()
