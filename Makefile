@@ -5,7 +5,7 @@ PYTHON ?= python3
 SPEC ?= jobs/specs/flights.yaml
 SERVING ?= serve_configs/flights.yaml
 
-.PHONY: help run serve test lint check bench clean tools
+.PHONY: help run serve test survive lint check bench clean tools
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -18,8 +18,11 @@ run: $(VENV)/installed  ## search on the flights, register the best, serve it an
 serve: $(VENV)/installed  ## serve the champion until interrupted
 	$(PY) -m raymlops serve $(SERVING)
 
-test: $(VENV)/installed  ## every test
+test: $(VENV)/installed  ## every test but those that kill things for many minutes: see survive
 	$(PY) -m pytest
+
+survive: $(VENV)/installed  ## kill drivers, nodes and replicas under load, fake clusters that grow and shrink: half an hour
+	$(PY) -m pytest tests/survival
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

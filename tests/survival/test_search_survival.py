@@ -1,6 +1,6 @@
 """A search whose driver is killed at random moments, and resumed: nothing doubled, nothing stuck, nothing lost.
 
-python -m tests.e2e.test_search_survival 10        # more kills than the test's, counts printed
+python -m tests.survival.test_search_survival 10        # more kills than the test's, counts printed
 """
 
 import pathlib
