@@ -67,33 +67,33 @@ class Head:
             *(f"--{name}-port={free_port()}" for name in _PORTS), *options,
         ]  # fmt: skip
         self.log = folder / "head.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                cwd=folder,
-            )
-        try:
-            self._wait(seconds)
-        except BaseException:
+        for _ in range(3):  # a raylet gives up where the machine is busy for half a minute
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(
+                    command,
+                    env=self.environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    cwd=folder,
+                )
+            if self._wait(seconds):
+                return
             self.stop()
-            raise
+        raise RuntimeError(f"the head did not start:\n{self.log.read_text()[-3000:]}")
 
-    def _wait(self, seconds: float) -> None:
-        """Until a job could be taken: the agent of the node registers last."""
+    def _wait(self, seconds: float) -> bool:
+        """Until the node has joined and the job server answers; false when it ends before."""
         ends = time.monotonic() + seconds
-        while True:
-            if self.process.poll() is not None or time.monotonic() > ends:
-                raise RuntimeError(f"the head did not start:\n{self.log.read_text()[-3000:]}")
-            try:
-                if self.get("/api/jobs/").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
+        while self.process.poll() is None and time.monotonic() < ends:
+            with contextlib.suppress(httpx.TransportError):
+                if (
+                    "Ray runtime started" in self.log.read_text()
+                    and self.get("/api/jobs/").status_code == 200
+                ):
+                    return True
             time.sleep(0.5)
+        return False
 
     def get(self, path: str, token: str | None = None) -> httpx.Response:
         token = self.token_path.read_text() if token is None else token

@@ -52,7 +52,7 @@ def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str
         reports, more = _ask_cluster(address, {**packages, "python": platform.python_version()})
         found += more
         checked.append(f"{len(reports)} nodes at {address}")
-        kinds = _to_kinds(reports)
+        kinds = _to_kinds(reports) if reports else None  # nodes that did not answer say nothing of demand
     if spec:
         found += _check_spec(spec, kinds, file, overlays)
         checked.append(spec)
