@@ -134,7 +134,8 @@ def _make_tuner(
             verbose=0,
             callbacks=[_Notify(observers)],
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+            # Under PBT a trial may copy one that has gone on since: its checkpoint must still be there.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=None if spec.search.scheduler == "pbt" else 2),
         ),
     )
 
