@@ -135,7 +135,9 @@ def _make_tuner(
             callbacks=[_Notify(observers)],
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             # Under PBT a trial may copy one that has gone on since: its checkpoint must still be there.
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=None if spec.search.scheduler == "pbt" else 2),
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=None if spec.search.scheduler == "pbt" else 2
+            ),
         ),
     )
 
