@@ -93,7 +93,8 @@ def search(**options: Any) -> None:
     raymlops search jobs/specs/flights.yaml
     raymlops search jobs/specs/flights.yaml --set search.trials=40 --why "weekly retrain"
     """
-    _develop(read_spec(options.pop("spec"), options.pop("overrides")), **options)
+    path = options.pop("spec")
+    _develop(read_spec(path, options.pop("overrides")), path, **options)
 
 
 @click.command()
@@ -104,15 +105,17 @@ def train(**options: Any) -> None:
     \b
     raymlops train jobs/specs/digits.yaml --set training.lr=0.002
     """
-    spec = read_spec(options.pop("spec"), options.pop("overrides"))
+    path = options.pop("spec")
+    spec = read_spec(path, options.pop("overrides"))
     single = spec.search.model_copy(
         update={"algorithm": "random", "scheduler": "none", "trials": 1, "space": {}}
     )
-    _develop(spec.model_copy(update={"search": single}), **options)
+    _develop(spec.model_copy(update={"search": single}), path, **options)
 
 
 def _develop(
     spec: ExperimentSpec,
+    path: str,
     *,
     why: str,
     name: str | None,
@@ -130,10 +133,10 @@ def _develop(
     request = Request(why=why, name=name, autoscaling=autoscaling, register=not no_register, resume=resume)
     with SearchProgress(spec.search.trials, metric, quiet=quiet) as progress:
         outcome = develop_model(spec, settings, request, observers=[progress], tell=progress.tell)
-    _summarise(spec, settings, outcome)
+    _summarise(spec, path, settings, outcome)
 
 
-def _summarise(spec: ExperimentSpec, settings: Settings, outcome: Any) -> None:
+def _summarise(spec: ExperimentSpec, path: str, settings: Settings, outcome: Any) -> None:
     from rich.console import Console
 
     from raymlops.cli.progress import metric_lines, result_table
@@ -164,5 +167,5 @@ def _summarise(spec: ExperimentSpec, settings: Settings, outcome: Any) -> None:
     console.print(f"MLflow UI  mlflow ui --backend-store-uri {settings.tracking_uri}")
     if outcome.version:
         console.print(
-            f"Next       raymlops predict models:/{spec.name}/{outcome.version} DATA --output scores/"
+            f"Next       raymlops predict models:/{spec.name}/{outcome.version} {path} --output scores/"
         )
