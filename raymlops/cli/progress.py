@@ -19,7 +19,7 @@ class SearchProgress:
     """Observes trials and draws them. A context: the display ends with it."""
 
     def __init__(self, trials: int, metric: str, *, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.console = Console(quiet=quiet, highlight=False, markup=False, emoji=False)
         self._metric = metric
         self._shown: dict[str, dict[str, Any]] = {}
         self._bar = Progress(
@@ -37,7 +37,7 @@ class SearchProgress:
 
     def tell(self, line: str) -> None:
         """One line about the stage that begins."""
-        self.console.print(f"{time.strftime('%H:%M:%S')} {line}")
+        self.console.print(f"{time.strftime('%H:%M:%S')} {line}", soft_wrap=True)
 
     def trial_started(self, trial: str, parameters: Mapping[str, Any]) -> None:
         self._shown.setdefault(trial, {"status": "running", "parameters": dict(parameters), "learned": {}})
