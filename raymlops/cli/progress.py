@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from raymlops import metrics
-from raymlops.training.search import SearchResult
+from raymlops.training.trials import SearchResult
 
 _ROWS = 12  # trials shown at a time; a table longer than the screen flickers
 

@@ -23,7 +23,8 @@ from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.tracking import registry, runs, store
 from raymlops.training import demand
-from raymlops.training.search import SearchResult, Trial, TrialObserver, run_search
+from raymlops.training.search import run_search
+from raymlops.training.trials import SearchResult, Trial, TrialObserver
 from raymlops.training.worker import load_state, network_of
 
 

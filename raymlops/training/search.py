@@ -1,14 +1,13 @@
 """The search: Ray Tune over trainings, each trial told to observers as it goes. Exports and registers
 nothing."""
 
-import dataclasses
 import logging
 import os
 import pathlib
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import optuna
 import ray
@@ -24,42 +23,8 @@ from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import DEFAULT_METRIC
 from raymlops.training import space, worker
+from raymlops.training.trials import Notify, Parameters, SearchResult, TrialObserver, to_trial
 from raymlops.training.worker import Job
-
-Parameters = dict[str, Any]
-
-
-class TrialObserver(Protocol):
-    """Told of every trial on the driver, in order; must not block."""
-
-    def trial_started(self, trial: str, parameters: Parameters) -> None: ...
-    def trial_reported(self, trial: str, learned: Mapping[str, float]) -> None: ...
-    def trial_ended(self, trial: str, error: str | None) -> None: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """A finished trial; `checkpoint` is a directory with the state of its best epoch, None when it failed."""
-
-    name: str
-    parameters: Parameters
-    learned: dict[str, float]
-    seconds: float
-    checkpoint: pathlib.Path | None
-    error: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchResult:
-    """All trials, the best first, by `metric`."""
-
-    metric: str
-    trials: tuple[Trial, ...]
-    seconds: float
-
-    @property
-    def best(self) -> Trial:
-        return self.trials[0]
 
 
 def run_search(
@@ -90,7 +55,7 @@ def run_search(
         else _make_tuner(trainable, spec, metric, name, storage_path, concurrent, observers)
     )
     results = tuner.fit()
-    trials = [_to_trial(result, metric) for result in results]
+    trials = [to_trial(result, metric) for result in results]
     finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
     if not finished:
         raise RaymlopsError(
@@ -132,7 +97,7 @@ def _make_tuner(
             name=name,
             storage_path=storage_path,
             verbose=0,
-            callbacks=[_Notify(observers)],
+            callbacks=[Notify(observers)],
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             # Under PBT a trial may copy one that has gone on since: its checkpoint must still be there.
             checkpoint_config=tune.CheckpointConfig(
@@ -146,7 +111,7 @@ def _restore_tuner(trainable: Any, path: str, observers: Sequence[TrialObserver]
     if not tune.Tuner.can_restore(path):
         raise SpecError(f"Nothing to resume at {path!r}: no search of that name was begun there")
     # Tune restores its callbacks from a pickle, in which observers cannot be; it has no way to give new ones.
-    _Notify.restored = tuple(observers)
+    Notify.restored = tuple(observers)
     return tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
 
 
@@ -230,80 +195,6 @@ def _scheduler(spec: ExperimentSpec) -> Any:
             require_attrs=False,
         )
     return FIFOScheduler()
-
-
-class _Notify(tune.Callback):  # type: ignore[misc]
-    """Passes what Tune tells on to observers."""
-
-    _observers: Sequence[TrialObserver]
-
-    def __init__(self, observers: Sequence[TrialObserver]) -> None:
-        self._observers = observers
-
-    restored: ClassVar[tuple[TrialObserver, ...]] = ()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"state": None}  # Tune pickles its callbacks; observers hold connections, which cannot be
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._observers = self.restored
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        for observer in self._observers:
-            observer.trial_started(trial.trial_id, dict(trial.config))
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
-    ) -> None:
-        learned = learned_of(result)
-        for observer in self._observers:
-            observer.trial_reported(trial.trial_id, learned)
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        for observer in self._observers:
-            observer.trial_ended(trial.trial_id, None)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = last_line(trial.get_error())
-        for observer in self._observers:
-            observer.trial_ended(trial.trial_id, error)
-
-
-_OURS = {"epoch", "train_loss", "rows_per_second"} | {
-    name for table in metrics.METRICS.values() for name in table
-}
-
-
-def learned_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """Our metrics among what Tune adds to a result."""
-    return {key: value for key, value in result.items() if key.removeprefix("best_") in _OURS}
-
-
-def last_line(error: BaseException | None) -> str:
-    """The sentence at the end of a Ray error, which holds a whole traceback."""
-    lines = [line for line in str(error or "unknown").strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "unknown"
-
-
-def _to_trial(result: Any, metric: str) -> Trial:
-    found = result.metrics or {}
-    learned = learned_of(found)
-    path = None
-    if "checkpoint_path" in found:  # a nested trainer saved it, and told Tune only where
-        path = pathlib.Path(found["checkpoint_path"])
-    elif result.checkpoint is not None:
-        path = pathlib.Path(result.checkpoint.path)
-    error = last_line(result.error) if result.error is not None else None
-    if f"best_{metric}" not in learned:
-        path = None
-    return Trial(
-        found.get("trial_id", "unknown"),
-        dict(result.config or {}),
-        learned,
-        float(found.get("time_total_s", 0)),
-        path,
-        error,
-    )
 
 
 def _require_writable(storage_path: str) -> None:

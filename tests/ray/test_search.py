@@ -13,7 +13,8 @@ from raymlops.pipelines.prepare import Prepared, prepare
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import demand, worker
-from raymlops.training.search import SearchResult, run_search
+from raymlops.training.search import run_search
+from raymlops.training.trials import SearchResult
 from tests import experiments
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

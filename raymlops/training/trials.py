@@ -1,0 +1,119 @@
+"""Trials as they go and as they end: who is told of them, and what is known of each. Runs none."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from ray import tune
+
+from raymlops import metrics
+
+Parameters = dict[str, Any]
+
+
+class TrialObserver(Protocol):
+    """Told of every trial on the driver, in order; must not block."""
+
+    def trial_started(self, trial: str, parameters: Parameters) -> None: ...
+    def trial_reported(self, trial: str, learned: Mapping[str, float]) -> None: ...
+    def trial_ended(self, trial: str, error: str | None) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A finished trial; `checkpoint` is a directory with the state of its best epoch, None when it failed."""
+
+    name: str
+    parameters: Parameters
+    learned: dict[str, float]
+    seconds: float
+    checkpoint: pathlib.Path | None
+    error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """All trials, the best first, by `metric`."""
+
+    metric: str
+    trials: tuple[Trial, ...]
+    seconds: float
+
+    @property
+    def best(self) -> Trial:
+        return self.trials[0]
+
+
+class Notify(tune.Callback):  # type: ignore[misc]
+    """Passes what Tune tells on to observers."""
+
+    _observers: Sequence[TrialObserver]
+
+    def __init__(self, observers: Sequence[TrialObserver]) -> None:
+        self._observers = observers
+
+    restored: ClassVar[tuple[TrialObserver, ...]] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"state": None}  # Tune pickles its callbacks; observers hold connections, which cannot be
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._observers = self.restored
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for observer in self._observers:
+            observer.trial_started(trial.trial_id, dict(trial.config))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        learned = learned_of(result)
+        for observer in self._observers:
+            observer.trial_reported(trial.trial_id, learned)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for observer in self._observers:
+            observer.trial_ended(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = last_line(trial.get_error())
+        for observer in self._observers:
+            observer.trial_ended(trial.trial_id, error)
+
+
+_OURS = {"epoch", "train_loss", "rows_per_second"} | {
+    name for table in metrics.METRICS.values() for name in table
+}
+
+
+def learned_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """Our metrics among what Tune adds to a result."""
+    return {key: value for key, value in result.items() if key.removeprefix("best_") in _OURS}
+
+
+def last_line(error: BaseException | None) -> str:
+    """The sentence at the end of a Ray error, which holds a whole traceback."""
+    lines = [line for line in str(error or "unknown").strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "unknown"
+
+
+def to_trial(result: Any, metric: str) -> Trial:
+    found = result.metrics or {}
+    learned = learned_of(found)
+    path = None
+    if "checkpoint_path" in found:  # a nested trainer saved it, and told Tune only where
+        path = pathlib.Path(found["checkpoint_path"])
+    elif result.checkpoint is not None:
+        path = pathlib.Path(result.checkpoint.path)
+    error = last_line(result.error) if result.error is not None else None
+    if f"best_{metric}" not in learned:
+        path = None
+    return Trial(
+        found.get("trial_id", "unknown"),
+        dict(result.config or {}),
+        learned,
+        float(found.get("time_total_s", 0)),
+        path,
+        error,
+    )
