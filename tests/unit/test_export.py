@@ -18,6 +18,8 @@ from raymlops.training.heads import HEADS
 from raymlops.training.worker import network_of
 from tests import feature_tables
 
+pytestmark = pytest.mark.slow  # files are exported, quantised and timed
+
 TARGETS = {
     "binary-strings": FittedTarget("y", "binary", "string", ("no", "yes"), threshold=0.4),
     "binary-booleans": FittedTarget("y", "binary", "boolean", (False, True)),

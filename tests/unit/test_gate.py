@@ -17,6 +17,8 @@ from raymlops.pipelines import judging, measuring
 from raymlops.specs.document import parse_document
 from raymlops.specs.evaluation import GateSpec, LeakSpec, LimitSpec
 
+pytestmark = pytest.mark.slow  # files are exported, quantised and timed
+
 TEST = small_models.draw_flights(6000, seed=1)
 TABLE = small_models.to_table(*TEST)
 SAMPLE = judging.Sample({name: values[:2000] for name, values in TEST[0].items()}, TEST[1][:2000])
@@ -61,7 +63,6 @@ def test_a_clean_first_model_passes_without_a_champion(champion):
     assert "no champion" in str(verdict)
 
 
-@pytest.mark.slow
 def test_twenty_clean_retrains_are_not_blocked(champion, tmp_path):
     blocked = []
     for seed in range(1, 21):

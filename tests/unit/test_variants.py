@@ -10,6 +10,8 @@ from raymlops.errors import ArtifactError, InputError
 from raymlops.models import speed, variants
 from raymlops.models.session import open_session
 
+pytestmark = pytest.mark.slow  # files are exported, quantised and timed
+
 ROWS, LABELS = small_models.draw_flights(4000, seed=1)
 
 
@@ -85,7 +87,6 @@ def test_unseen_and_missing_values_still_pass(original, tmp_path):
     assert np.isfinite(open_session(made.path).infer(rows)["probability"]).all()
 
 
-@pytest.mark.slow
 def test_a_wide_model_shrinks(tmp_path):
     weights = small_models.fit(*small_models.draw_flights(500))
     model = small_models.read_model(small_models.build_model(weights))
