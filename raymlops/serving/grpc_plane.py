@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf import json_format
 from tritonclient.grpc import service_pb2 as pb
 
 from raymlops import __version__
@@ -121,17 +122,9 @@ async def model_statistics(plane: DataPlane, request: Any, key: str) -> Any:
     wanted = [hosts.find(request.name, request.version)] if request.name else list(hosts.models.values())
     response = pb.ModelStatisticsResponse()
     for hosted in wanted:
-        document = hosted.statistics.to_json()
-        entry = response.model_stats.add(
-            name=document["name"],
-            version=document["version"],
-            last_inference=document["last_inference"],
-            inference_count=document["inference_count"],
-            execution_count=document["execution_count"],
+        json_format.ParseDict(
+            hosted.statistics.to_json(), response.model_stats.add(), ignore_unknown_fields=True
         )
-        for kind, pair in document["inference_stats"].items():
-            getattr(entry.inference_stats, kind).count = pair["count"]
-            getattr(entry.inference_stats, kind).ns = pair["ns"]
     return response
 
 

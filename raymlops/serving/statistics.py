@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+BATCH_SIZES = 512
+"""Sizes of batches that are counted apart; the sizes are the callers', and so must be bounded."""
+
 
 @dataclasses.dataclass(slots=True)
 class Statistics:
@@ -22,17 +25,26 @@ class Statistics:
     runs: int = 0
     queue_ns: int = 0
     compute_ns: int = 0
-    last_ms: int = 0
+    last_ns: int = 0
+    batches: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+    """Rows of a run -> number of such runs and their time, for at most `BATCH_SIZES` sizes."""
 
     def record_run(self, rows: int, compute_ns: int) -> None:
         """One run of the model over `rows` rows."""
         self.runs += 1
         self.rows += rows
         self.compute_ns += compute_ns
+        batch = self.batches.get(rows)
+        if batch is not None:
+            batch[0] += 1
+            batch[1] += compute_ns
+        elif len(self.batches) < BATCH_SIZES:
+            self.batches[rows] = [1, compute_ns]
 
     def record_success(self, total_ns: int) -> None:
         self.success += 1
         self.success_ns += total_ns
+        self.last_ns = time.time_ns()
 
     def record_failure(self, total_ns: int) -> None:
         self.failure += 1
@@ -48,7 +60,7 @@ class Statistics:
         return {
             "name": self.name,
             "version": self.version,
-            "last_inference": int(time.time() * 1000) if self.last_ms == 0 and self.success else self.last_ms,
+            "last_inference": self.last_ns // 1_000_000,
             "inference_count": self.rows,
             "execution_count": self.runs,
             "inference_stats": {
@@ -59,7 +71,15 @@ class Statistics:
                 "compute_infer": pair(self.success, self.compute_ns),
                 "compute_output": pair(self.success, 0),
             },
-            "batch_stats": [],
+            "batch_stats": [
+                {
+                    "batch_size": rows,
+                    "compute_input": pair(runs, 0),
+                    "compute_infer": pair(runs, ns),
+                    "compute_output": pair(runs, 0),
+                }
+                for rows, (runs, ns) in sorted(self.batches.items())
+            ],
         }
 
 

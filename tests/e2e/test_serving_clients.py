@@ -129,7 +129,13 @@ def test_tritons_grpc_client_sends_strings_and_reads_metadata(grpc: Any) -> None
     assert grpc.is_model_ready("adder", headers=headers)
     assert grpc.get_model_metadata("adder", headers=headers).outputs[0].name == "OUTPUT0"
     assert len(grpc.get_model_repository_index(headers=headers).models) == len(MODELS)
-    assert grpc.get_inference_statistics("echo", headers=headers).model_stats[0].inference_count >= 3
+    counted = grpc.get_inference_statistics("echo", headers=headers).model_stats[0]
+    assert counted.inference_count >= 3
+    assert (
+        sum(part.batch_size * part.compute_infer.count for part in counted.batch_stats)
+        == counted.inference_count
+    )
+    assert counted.inference_stats.success.count
 
 
 @pytest.mark.parametrize(

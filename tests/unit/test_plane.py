@@ -5,6 +5,7 @@ import gzip
 import json
 import pathlib
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -273,9 +274,18 @@ def test_metadata_index_and_statistics_follow_the_protocol(ask: Ask) -> None:
         "POST", "/v2/repository/index", json={"ready": True}
     ).json()
     before = ask("GET", "/v2/models/doubler/stats").json()["model_stats"][0]["inference_count"]
+    asked = time.time() * 1000
     ask("POST", "/v2/models/doubler/infer", json=infer_body([0] * 6, [2, 3]))
-    after = ask("GET", "/v2/models/doubler/versions/3/stats").json()["model_stats"][0]["inference_count"]
+    counted = ask("GET", "/v2/models/doubler/versions/3/stats").json()["model_stats"][0]
+    after = counted["inference_count"]
     assert after == before + 2
+    assert asked - 1 <= counted["last_inference"] <= time.time() * 1000
+    pairs = next(batch for batch in counted["batch_stats"] if batch["batch_size"] == 2)
+    assert pairs["compute_infer"]["count"] >= 1
+    assert (
+        sum(batch["batch_size"] * batch["compute_infer"]["count"] for batch in counted["batch_stats"])
+        == after
+    )
     assert f'nv_inference_count{{model="doubler",version="3"}} {after}' in ask("GET", "/metrics").text
 
 
