@@ -68,11 +68,16 @@ class Ingress:
         limits = spec.limits
         self._keys_stamp = 0
         self.plane = DataPlane(
-            Hosts(spec.name, hosted, JsonLimits(limits.json_depth, limits.json_elements), repository),
+            Hosts(
+                spec.name,
+                hosted,
+                JsonLimits(limits.json_depth, limits.json_elements),
+                repository,
+                limits.queue,
+            ),
             KeyRing(required=bool(spec.keys)),
             RateLimit(limits.rate, _make_lease(spec)) if limits.rate else None,
             body_limit=int(limits.body_mb * 2**20),
-            queue=limits.queue,
             log_share=spec.access_log,
         )
         self._read_key_file()

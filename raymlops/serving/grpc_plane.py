@@ -55,7 +55,13 @@ async def answer(
         key = _admit(plane.keys, role, dict(context.invocation_metadata() or ()))
         if plane.rate is not None and role == "infer":
             await plane.rate.admit(key)
-        return await method(plane, request, key)
+        if role != "infer":
+            return await method(plane, request, key)
+        plane.hosts.enter([getattr(request, "model_name", "")])
+        try:
+            return await method(plane, request, key)
+        finally:
+            plane.hosts.pending -= 1
     except Exception as error:
         status = error.status if isinstance(error, RaymlopsError) else 500
         if status == 500:

@@ -43,14 +43,12 @@ class DataPlane:
         rate: RateLimit | None = None,
         *,
         body_limit: int = 64 * 2**20,
-        queue: int = 128,
         log_share: float = 0.01,
     ) -> None:
         self.hosts = hosts
         self.keys = keys or KeyRing()
         self.rate = rate
         self._body_limit = body_limit
-        self._queue = queue
         self._log_share = log_share
         self._known: dict[tuple[str, str], tuple[str, routes.Handler, tuple[str, ...]]] = {}
 
@@ -97,19 +95,22 @@ class DataPlane:
                 )
                 if self.rate is not None and role == "infer":
                     await self.rate.admit(request.key)
-            if self.hosts.pending >= self._queue and role == "infer":
-                raise OverloadedError(f"{self._queue} requests are already here; try again later")
-            self.hosts.pending += 1
+            if role != "infer":  # probes and the like are answered however full it is
+                return await self._handle(handler, request, receive)
+            self.hosts.enter(request.parts)
             try:
-                if request.method == "POST":
-                    request.body = await http.read_body(receive, request.headers, self._body_limit)
-                return await handler(self.hosts, request)
+                return await self._handle(handler, request, receive)
             finally:
                 self.hosts.pending -= 1
         except http.DisconnectedError:
             raise
         except Exception as error:
             return self._answer_failure(error, request)
+
+    async def _handle(self, handler: routes.Handler, request: Request, receive: http.Receive) -> Response:
+        if request.method == "POST":
+            request.body = await http.read_body(receive, request.headers, self._body_limit)
+        return await handler(self.hosts, request)
 
     def _find(self, method: str, path: str) -> tuple[str, routes.Handler, tuple[str, ...]]:
         known = self._known.get((method, path))

@@ -6,11 +6,11 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from raymlops import __version__
-from raymlops.errors import DeadlineError, InputError, NotFoundError, unknown_name
+from raymlops.errors import DeadlineError, InputError, NotFoundError, OverloadedError, unknown_name
 from raymlops.serving import codec, invocations, openapi, protocol, statistics
 from raymlops.serving.columns import Column
 from raymlops.serving.http import JSON, Headers, Request, Response
@@ -56,6 +56,8 @@ class Hosts:
     models: dict[str, Hosted]
     limits: codec.JsonLimits = dataclasses.field(default_factory=codec.JsonLimits)
     repository: Repository | None = None
+    queue: int = 128
+    """Requests that may be here at once; more are told to come back."""
     pending: int = 0
 
     def find(self, name: str, version: str = "") -> Hosted:
@@ -65,6 +67,15 @@ class Hosts:
         if version and version != hosted.endpoint.version:
             raise NotFoundError(unknown_name(f"version of {name!r}:", version, [hosted.endpoint.version]))
         return hosted
+
+    def enter(self, parts: Sequence[str]) -> None:
+        """Count a request in, for the model named first if one is. Raises OverloadedError where it is full."""
+        if self.pending >= self.queue:
+            hosted = self.models.get(parts[0]) if parts else None
+            if hosted is not None:
+                hosted.statistics.refused += 1
+            raise OverloadedError(f"{self.queue} requests are already here; try again later")
+        self.pending += 1
 
 
 async def infer(hosts: Hosts, request: Request) -> Response:

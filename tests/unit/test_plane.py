@@ -380,12 +380,15 @@ def test_a_key_over_its_rate_is_told_when_to_come_back(tmp_path: pathlib.Path) -
 
 
 def test_a_full_replica_sheds_load_with_a_time_to_come_back(tmp_path: pathlib.Path) -> None:
-    plane = make_plane(tmp_path, {"doubler": toy_models.doubler()}, queue=4)
-    plane.hosts.pending = 4
+    plane = make_plane(tmp_path, {"doubler": toy_models.doubler()})
+    plane.hosts.queue = plane.hosts.pending = 4
     response = make_ask(plane)("POST", "/v2/models/doubler/infer", json=infer_body([1, 2, 3], [1, 3]))
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) >= 1
     assert make_ask(plane)("GET", "/v2/health/live").status_code == 200
+    assert (
+        'raymlops_requests_refused{model="doubler",version="3"} 1' in make_ask(plane)("GET", "/metrics").text
+    )
 
 
 def test_a_request_id_is_kept_from_end_to_end(ask: Ask) -> None:
