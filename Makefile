@@ -5,7 +5,7 @@ PYTHON ?= python3
 SPEC ?= jobs/specs/flights.yaml
 SERVING ?= serve_configs/flights.yaml
 
-.PHONY: help run serve test survive lint check bench clean tools
+.PHONY: help run serve test survive lint check bench packages clean tools
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -34,6 +34,10 @@ check: lint  ## lint, types, layers, the quick unit tests
 
 bench: $(VENV)/installed  ## every benchmark, as ratios
 	$(PY) -m benchmarks
+
+packages:  ## Debian packages that some tests and benchmarks use, as root; without them those tests are skipped
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$(sed 's/#.*//' debian-packages.txt)
 
 clean:  ## remove the venv and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
