@@ -9,14 +9,14 @@ import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import httpx
 import psutil
 
 from raymlops.cli.clusters import cluster_environment
 from raymlops.clusters import tokens
-from tests.serving_process import free_port
+from tests.serving_process import free_port, separate_ports
 
 ROOT = pathlib.Path(__file__).parents[1]
 ENTRY = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"
@@ -29,7 +29,10 @@ _PORTS = (
 
 
 class Head:
-    """A head node with a dashboard on loopback; `environment` is for those who talk to it."""
+    """A head node with a dashboard on loopback; `environment` is for those who talk to it.
+
+    It is started by `ray start` of an interpreter, or with `start` by another command that takes the same options.
+    """
 
     def __init__(
         self,
@@ -39,8 +42,10 @@ class Head:
         port: int | None = None,
         variables: Mapping[str, str] | None = None,
         seconds: float = 240,
+        start: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.seconds = folder, seconds
         self.port, self.dashboard_port = port or free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.dashboard_port}"
         self.address = f"127.0.0.1:{self.port}"
@@ -51,6 +56,7 @@ class Head:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))},
             **cluster_environment(cores=2),
+            **separate_ports(),
             "HOME": str(folder / "home"),
             "RAYMLOPS_HOME": str(folder / "raymlops"),
             "RAY_API_SERVER_ADDRESS": self.url,
@@ -59,28 +65,48 @@ class Head:
             "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
             **(variables or {}),
         }
-        command = [
-            str(python), "-c", ENTRY, "start", "--head", "--block", "--disable-usage-stats", f"--port={self.port}",
-            "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}",
-            "--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={temporary}",
+        plain = (
+            str(python), "-c", ENTRY, "start", "--head", "--block", "--disable-usage-stats",
+            "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0",
+        )  # fmt: skip
+        self.command = [
+            *(start or plain), f"--port={self.port}", f"--dashboard-port={self.dashboard_port}",
+            f"--temp-dir={temporary}",
             # A port that Ray has to find is waited for by the raylet, which gives up on a busy machine.
             *(f"--{name}-port={free_port()}" for name in _PORTS), *options,
         ]  # fmt: skip
         self.log = folder / "head.log"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again after `kill`, by the same command."""
         for _ in range(3):  # a raylet gives up where the machine is busy for half a minute
             with self.log.open("wb") as log:
                 self.process = subprocess.Popen(
-                    command,
+                    self.command,
                     env=self.environment,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    cwd=folder,
+                    cwd=self.folder,
                 )
-            if self._wait(seconds):
+            if self._wait(self.seconds):
                 return
             self.stop()
         raise RuntimeError(f"the head did not start:\n{self.log.read_text()[-3000:]}")
+
+    def kill(self) -> int:
+        """End all of its processes at once, as a machine that is lost; gives how many there were."""
+        family = [
+            psutil.Process(self.process.pid),
+            *psutil.Process(self.process.pid).children(recursive=True),
+        ]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+        psutil.wait_procs(family, timeout=30)
+        return len(family)
 
     def _wait(self, seconds: float) -> bool:
         """Until the node has joined and the job server answers; false when it ends before."""

@@ -35,6 +35,13 @@ def port_range() -> dict[str, str]:
     }
 
 
+def separate_ports() -> dict[str, str]:
+    """Two clusters on one machine must not meet on HAProxy's own ports, nor may one's HAProxy find another's replica
+    on a port that was given up."""
+    own = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
+    return {**{name: str(free_port()) for name in own}, **port_range()}
+
+
 class CommandError(Exception):
     """A `raymlops` command failed; the text is what it said."""
 
@@ -54,11 +61,7 @@ class Served:
         self.environment = {
             **os.environ,
             "RAYMLOPS_HOME": str(folder / "home"),
-            # Two clusters on one machine must not meet on HAProxy's own ports.
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-            # Nor may one's HAProxy find another's replica on a port that was given up.
-            **port_range(),
+            **separate_ports(),
         }
         command = [sys.executable, "-m", "raymlops", "--debug", "serve", str(path), *options]
         self.process = subprocess.Popen(

@@ -1,14 +1,16 @@
 """`raymlops cluster`: the token, settings, files and start of a cluster. `submit` and `doctor` have their own files."""
 
+import dataclasses
 import os
 import pathlib
 import shlex
+import subprocess
 import sys
 from typing import Any
 
 import click
 
-from raymlops.settings import Settings, export, read_environment
+from raymlops.settings import Settings, choose_authentication, export, read_environment
 
 _FILE = click.option(
     "--file",
@@ -18,6 +20,8 @@ _FILE = click.option(
     type=click.Path(),
     help="The cluster's configuration.",
 )
+_START_S = 300
+"""Seconds that a head may take until it answers."""
 _OVERLAYS = click.argument("overlays", nargs=-1, type=click.Path())
 
 
@@ -56,21 +60,25 @@ def cluster_environment(plain: bool = False, cores: int | None = None) -> dict[s
     }
 
 
-@cluster.command()
+@cluster.command(context_settings={"ignore_unknown_options": True})
+@click.argument("ray_options", nargs=-1, type=click.UNPROCESSED)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address that other machines join at.")
 @click.option("--port", default=6379, show_default=True)
 @click.option(
     "--dashboard-port", default=8265, show_default=True, help="Jobs are submitted here, on loopback."
 )
 @click.option("--cpus", type=int, help="CPUs to offer; default all.")
-def start(host: str, port: int, dashboard_port: int, cpus: int | None) -> None:
+def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: int, cpus: int | None) -> None:
     """Start a cluster on this machine, with token authentication, until interrupted.
+
+    What `raymlops deploy` put on it before, if it was killed, is served again. More options are those of `ray start`.
 
     \b
     raymlops cluster start
     raymlops submit search jobs/specs/digits.yaml        (in another terminal)
     """
     from raymlops.clusters import surroundings, tokens
+    from raymlops.serving import history
 
     path = surroundings.token_path(read_environment())
     tokens.require_token(path, host)
@@ -80,13 +88,39 @@ def start(host: str, port: int, dashboard_port: int, cpus: int | None) -> None:
     # Jobs are started as `python`: the one that this is, whatever the shell had first.
     environment["PATH"] = f"{ray.parent}{os.pathsep}{environment.get('PATH', '')}"
     click.echo(f"Jobs      http://127.0.0.1:{dashboard_port}\nWorkers   ray start --address={host}:{port}")
+    if history.read_deployed(Settings.from_env()):
+        restoring = [sys.executable, "-m", "raymlops", "cluster", "restore", f"--address={host}:{port}"]
+        subprocess.Popen([*restoring, f"--patience={_START_S}"], env=environment)
     sys.stdout.flush()
     # Ray listens on every interface whatever the host; the token is what keeps others out. Ports of workers and of the
     # agent are whatever is free, so that two clusters on a machine do not meet.
     command = [str(ray), "start", "--head", "--block", "--disable-usage-stats", f"--node-ip-address={host}",
                f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}",
-               "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]  # fmt: skip
-    os.execve(ray, [*command, *([f"--num-cpus={cpus}"] if cpus is not None else [])], environment)  # noqa: S606
+               "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
+               *([f"--num-cpus={cpus}"] if cpus is not None else []), *ray_options]  # fmt: skip
+    os.execve(ray, command, environment)  # noqa: S606
+
+
+@cluster.command()
+@click.option("--address", help="The cluster; default RAY_ADDRESS, or the one on this machine.")
+@click.option("--patience", default=60.0, show_default=True, help="Seconds until the cluster must answer.")
+@click.option(
+    "--timeout", default=0.0, help="Seconds until each must be healthy; default not to wait for it."
+)
+def restore(address: str | None, patience: float, timeout: float) -> None:
+    """Serve again what `raymlops deploy` put on a cluster before its head was lost, at the versions of then.
+
+    The storage path remembers it. The head's start commands of cluster.yaml and `raymlops cluster start` call this.
+    """
+    settings = Settings.from_env()
+    settings = dataclasses.replace(settings, ray_address=address or settings.ray_address)
+    export(
+        {**cluster_environment(), **choose_authentication()}
+    )  # before Ray is imported, which reads it once
+    from raymlops.serving import restoring
+
+    names = restoring.restore(settings, patience_s=patience, timeout_s=timeout, report=click.echo)
+    click.echo(f"Serving again: {', '.join(names)}" if names else "Nothing was deployed before")
 
 
 def _read(file: str, overlays: tuple[str, ...]) -> dict[str, Any]:
@@ -144,6 +178,9 @@ def up(overlays: tuple[str, ...], file: str, yes: bool) -> None:
     from raymlops.clusters import configuration, surroundings, tokens
 
     tokens.make_token(surroundings.token_path(read_environment()))
+    pathlib.Path("~/.mlflow").expanduser().mkdir(
+        mode=0o700, exist_ok=True
+    )  # mounted, even where it holds nothing
     config = _read(file, overlays)
     _require_sound(config, file)
     rendered = Settings.from_env().home / "clusters" / f"{config['cluster_name']}.yaml"

@@ -66,8 +66,12 @@ def weights(application: str, graph: str, split: str, shares: tuple[str, ...]) -
         except ValueError:
             raise SpecError(f"{text!r} is not of the form branch=share, such as challenger=0.1") from None
     export(choose_authentication())
-    from raymlops.serving import deploying, releasing
+    from raymlops.serving import deploying, history, releasing
 
-    deploying.connect(Settings.from_env())
+    settings = Settings.from_env()
+    deploying.connect(settings)
     releasing.change_weights(application, graph, split, wanted)
+    past = history.History(settings, application)
+    if (newest := past.newest()) is not None:  # a head that starts again has these shares, not the file's
+        past.amend(releasing.set_in_config(newest, graph, split, wanted))
     click.echo(f"{graph} {split}: {', '.join(shares)}")

@@ -37,6 +37,9 @@ def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: boo
 @click.argument("file", type=click.Path(path_type=pathlib.Path))
 @OVERRIDES
 @click.option("--rollback", is_flag=True, help="Go back to what was deployed before the newest.")
+@click.option(
+    "--remove", is_flag=True, help="Take the application away; a head that starts again leaves it so."
+)
 @click.option("--plain", is_flag=True, help="Use Ray Serve as it comes if this starts it.")
 @click.option(
     "--print", "only_print", is_flag=True, help="Print the config with pinned versions; deploy nothing."
@@ -46,6 +49,7 @@ def deploy(
     file: pathlib.Path,
     overrides: tuple[str, ...],
     rollback: bool,
+    remove: bool,
     plain: bool,
     only_print: bool,
     timeout: float,
@@ -57,6 +61,12 @@ def deploy(
     settings = Settings.from_env()
     spec = serving_files.read_spec(file, overrides)
     export(fast.choose_environment(plain, affine=spec.many is not None) | choose_authentication())
+    if remove:
+        from raymlops.serving import restoring
+
+        restoring.remove(settings, spec.name)
+        click.echo(f"{spec.name} is no longer served")
+        return
     from raymlops.serving import history, sources
 
     past = history.History(settings, spec.name)

@@ -13,6 +13,7 @@ from raymlops.clusters.findings import Finding
 from raymlops.errors import SpecError
 
 _CHECK = "cluster.yaml"
+_MADE_BY = {".ray": "raymlops cluster token", ".mlflow": "mkdir -m 700 ~/.mlflow"}
 _PASSWORD_IN_URI = re.compile(r"\w+://[^/\s:@]+:[^/\s@]+@")
 
 
@@ -235,11 +236,7 @@ def _mounts(config: Config, base: pathlib.Path) -> Iterator[Finding]:
     for target, source in config.get("file_mounts", {}).items():
         path = pathlib.Path(source).expanduser()
         if not (path if path.is_absolute() else base / path).exists():
-            mend = (
-                "raymlops cluster token"
-                if source.rstrip("/").endswith(".ray")
-                else f"make {source}, or take the mount out"
-            )
+            mend = _MADE_BY.get(path.name, f"make {source}, or take the mount out")
             yield Finding(
                 _CHECK, f"{source}, mounted at {target}, is not here", "`ray up` stops half-way", mend
             )

@@ -55,6 +55,7 @@ def _cluster_spec(config: Config, ray_version: str, environment: Mapping[str, st
     types = config["available_node_types"]
     head = config["head_node_type"]
     return {
+        **_fault_tolerance(kubernetes),
         "rayVersion": ray_version,
         # KubeRay makes a Secret with a random token, and sets RAY_AUTH_MODE and RAY_AUTH_TOKEN from it.
         "authOptions": {"mode": "token"},
@@ -74,6 +75,17 @@ def _cluster_spec(config: Config, ray_version: str, environment: Mapping[str, st
             for name, kind in configuration.worker_types(config).items()
         ],
     }
+
+
+def _fault_tolerance(kubernetes: KubernetesSpec) -> Manifest:
+    """A Redis to which the head's state goes, so that pods outlive their head."""
+    if kubernetes.redis is None:
+        return {}
+    options: Manifest = {"redisAddress": kubernetes.redis}
+    if kubernetes.redis_secret:
+        secret = {"name": kubernetes.redis_secret, "key": "password"}
+        options["redisPassword"] = {"valueFrom": {"secretKeyRef": secret}}
+    return {"gcsFaultToleranceOptions": options}
 
 
 def _worker_group(

@@ -2,7 +2,7 @@
 controller."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -34,13 +34,23 @@ def deploy(config: dict[str, Any], timeout_s: float = 300.0, report: Callable[[s
     Raises ResourceError when it does not become healthy; the replicas of the version before then keep
     answering.
     """
+    apply([config])
+    wait_healthy(config["name"], timeout_s, report)
+
+
+def apply(configs: Sequence[dict[str, Any]]) -> None:
+    """Tell Serve's controller to run these applications beside those that run; it starts them by itself."""
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
     client = _get_global_client()
-    name = config["name"]
-    others = [other for other in _running_configs(client) if other["name"] != name]
-    client.deploy_apps(ServeDeploySchema(applications=[*others, config]))
+    names = {config["name"] for config in configs}
+    others = [other for other in _running_configs(client) if other["name"] not in names]
+    client.deploy_apps(ServeDeploySchema(applications=[*others, *configs]))
+
+
+def wait_healthy(name: str, timeout_s: float, report: Callable[[str], None]) -> None:
+    """Until an application runs. Raises ResourceError when it failed, or does not run in time."""
     ends = time.monotonic() + timeout_s
     said = ""
     time.sleep(0.5)  # the controller takes the new config up in its next round
@@ -105,7 +115,7 @@ def connect(settings: Settings, start: bool = False) -> None:
     address = settings.ray_address or ("local" if start else "auto")
     try:
         ray.init(address=address, namespace="raymlops", log_to_driver=start, include_dashboard=None)
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError) as error:
         raise ResourceError(
             f"No Ray cluster answers at {address!r}; start one with: ray start --head. If it runs, its token must be "
             f"in RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token ({error})"

@@ -5,6 +5,8 @@ import json
 import pathlib
 from typing import Any
 
+import fsspec
+
 from raymlops.errors import NotFoundError
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
@@ -34,35 +36,65 @@ class History:
     reaches."""
 
     def __init__(self, settings: Settings, application: str) -> None:
-        self._folder = pathlib.Path(settings.storage_path) / "deployments" / application
+        self._files, self._folder = _open_folder(settings, application)
 
-    def read(self) -> list[dict[str, Any]]:
-        return [json.loads(path.read_text()) for path in self._paths()]
+    def read(self) -> list[dict[str, Any] | None]:
+        """Every config; None stands where the application was taken away."""
+        return [self._read(path) for path in self._paths()]
 
-    def add(self, config: dict[str, Any]) -> None:
-        """Remember a config that has become healthy, unless it is the newest already."""
+    def add(self, config: dict[str, Any] | None) -> None:
+        """Remember a config that has become healthy, or with None that there is none, unless it is the newest
+        already."""
         paths = self._paths()
-        if paths and json.loads(paths[-1].read_text()) == config:
+        if paths and self._read(paths[-1]) == config:
             return
-        number = int(paths[-1].stem) + 1 if paths else 1
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / f"{number:06d}.json").write_text(json.dumps(config, indent=1))
+        self._write(int(pathlib.PurePosixPath(paths[-1]).stem) + 1 if paths else 1, config)
+
+    def amend(self, config: dict[str, Any]) -> None:
+        """Remember what was changed in the newest config while it serves: a rollback still goes to the one before."""
+        paths = self._paths()
+        if paths:
+            self._write(int(pathlib.PurePosixPath(paths[-1]).stem), config)
 
     def newest(self) -> dict[str, Any] | None:
-        configs = self.read()
-        return configs[-1] if configs else None
+        paths = self._paths()
+        return self._read(paths[-1]) if paths else None
 
     def previous(self) -> dict[str, Any]:
         """The config before the newest. Raises NotFoundError."""
         configs = self.read()
-        if len(configs) < 2:
+        before = configs[-2] if len(configs) > 1 else None
+        if before is None:
             raise NotFoundError(
                 "There is no earlier deployment to go back to; deploy one with: raymlops deploy FILE"
             )
-        return configs[-2]
+        return before
 
     def drop_newest(self) -> None:
-        self._paths()[-1].unlink()
+        self._files.rm(self._paths()[-1])
 
-    def _paths(self) -> list[pathlib.Path]:
-        return sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []
+    def _paths(self) -> list[str]:
+        return sorted(self._files.glob(f"{self._folder}/*.json"))
+
+    def _read(self, path: str) -> dict[str, Any] | None:
+        config: dict[str, Any] | None = json.loads(self._files.cat_file(path))
+        return config
+
+    def _write(self, number: int, config: dict[str, Any] | None) -> None:
+        """Whole or not at all: a machine that dies here leaves no file that a later one cannot read."""
+        self._files.makedirs(self._folder, exist_ok=True)
+        path = f"{self._folder}/{number:06d}.json"
+        self._files.pipe_file(f"{path}.part", json.dumps(config, indent=1).encode())
+        self._files.mv(f"{path}.part", path)
+
+
+def read_deployed(settings: Settings) -> list[dict[str, Any]]:
+    """The newest config of each application that was not taken away, by name."""
+    files, folder = _open_folder(settings)
+    names = sorted({pathlib.PurePosixPath(path).parent.name for path in files.glob(f"{folder}/*/*.json")})
+    newest = [History(settings, name).newest() for name in names]
+    return [config for config in newest if config is not None]
+
+
+def _open_folder(settings: Settings, *parts: str) -> tuple[Any, str]:
+    return fsspec.core.url_to_fs("/".join([settings.storage_path.rstrip("/"), "deployments", *parts]))  # type: ignore[no-any-return]

@@ -17,6 +17,14 @@ class KubernetesSpec(Document):
     mlflow_secret: str | None = Field(
         None, description="Secret whose keys become environment variables of every container; may be absent"
     )
+    redis: str | None = Field(
+        None,
+        description="host:port of a Redis that keeps the head's state, so that work and serving go on while a new head "
+        "starts; none where it is enough that they start again",
+    )
+    redis_secret: str | None = Field(
+        None, description="Secret with the Redis password, under the key `password`"
+    )
     memory: dict[str, str] = Field(
         default_factory=dict, description="Node type -> memory of its pods, such as 64Gi"
     )

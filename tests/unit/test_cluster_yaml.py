@@ -21,8 +21,9 @@ Config = dict[str, Any]
 
 @pytest.fixture
 def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A home with a token, as `raymlops cluster token` leaves it."""
+    """A home with a token and MLflow's folder, as `raymlops cluster up` leaves it."""
     (tmp_path / ".ray").mkdir()
+    (tmp_path / ".mlflow").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
@@ -82,8 +83,9 @@ def test_the_head_takes_no_work_and_gpus_come_from_zero_spot_first() -> None:
 
 
 def test_every_start_command_takes_the_token_and_the_fast_settings() -> None:
-    for command in configuration.start_commands(read()):
-        assert "ray stop" in command or 'eval "$environment"' in command
+    starts = [command for command in configuration.start_commands(read()) if "ray start" in command]
+    assert len(starts) == 2
+    assert all('eval "$environment"' in command for command in starts)
     environment = cluster_environment(cores=8)
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
@@ -182,7 +184,8 @@ def test_a_home_without_a_token_is_told_with_the_command(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert [finding.mend for finding in find(read())] == ["raymlops cluster token"]
+    mends = [finding.mend for finding in find(read())]
+    assert mends == ["raymlops cluster token", "mkdir -m 700 ~/.mlflow"]
 
 
 def test_a_file_that_is_missing_or_no_mapping_is_told(tmp_path: pathlib.Path) -> None:

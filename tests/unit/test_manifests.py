@@ -67,6 +67,15 @@ def test_every_manifest_passes_kuberays_own_schema(kind: str) -> None:
     assert judge(kind, MADE[kind]) == []
 
 
+def test_a_redis_keeps_the_heads_state_and_its_password_stays_in_a_secret() -> None:
+    kubernetes = {"redis": "redis:6379", "redis_secret": "raymlops-redis"}
+    config = configuration.merge(CLUSTER, {"metadata": {"raymlops": {"kubernetes": kubernetes}}})
+    made = manifests.to_ray_cluster(config, ray.__version__, VARIABLES)
+    assert made["spec"]["gcsFaultToleranceOptions"]["redisAddress"] == "redis:6379"
+    assert "gcsFaultToleranceOptions" not in MADE["raycluster"]["spec"]
+    assert judge("raycluster", made) == []
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

@@ -1,0 +1,71 @@
+"""Brings back what was deployed on a cluster whose head was lost, with the versions that were pinned then. Serve's
+controller kept that in the head's memory; the storage path has it too."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import serve
+
+from raymlops.errors import NotFoundError, ResourceError, unknown_name
+from raymlops.serving import deploying, history
+from raymlops.settings import Settings
+from raymlops.specs.serving import ServingSpec
+
+
+def restore(
+    settings: Settings,
+    *,
+    patience_s: float = 0.0,
+    timeout_s: float = 0.0,
+    report: Callable[[str], None] = print,
+) -> list[str]:
+    """Apply the newest config of each application; gives their names.
+
+    Waits `patience_s` for the cluster to answer, and `timeout_s` for each application to be healthy; with 0 the
+    controller is left to start them as nodes come. Applications that run as they were deployed are not touched.
+    Raises ResourceError.
+    """
+    configs = history.read_deployed(settings)
+    if not configs:
+        return []
+    _connect(settings, patience_s)
+    specs = [ServingSpec.model_validate(config["args"]) for config in configs]
+    # A cluster has one HTTP port and one gRPC port, whichever application came first.
+    deploying.start_serve(next((spec for spec in specs if spec.grpc_port), specs[0]))
+    deploying.apply(configs)
+    for config in configs:
+        report(f"{config['name']}: {', '.join(_describe(config['args'])) or 'as deployed'}")
+        if timeout_s:
+            deploying.wait_healthy(config["name"], timeout_s, report)
+    return [config["name"] for config in configs]
+
+
+def remove(settings: Settings, application: str) -> None:
+    """Stop an application, and remember that it shall not come back. Raises NotFoundError."""
+    deploying.connect(settings)
+    known = serve.status().applications
+    if application not in known:
+        raise NotFoundError(unknown_name("application", application, known))
+    serve.delete(application)
+    history.History(settings, application).add(None)
+
+
+def _connect(settings: Settings, patience_s: float) -> None:
+    """Join a cluster that may be starting: its nodes join some seconds after its port answers."""
+    ends = time.monotonic() + patience_s
+    while True:
+        try:
+            return deploying.connect(settings)
+        except ResourceError:
+            if time.monotonic() > ends:
+                raise
+        ray.shutdown()
+        time.sleep(1)
+
+
+def _describe(args: dict[str, Any]) -> list[str]:
+    return [f"{name} version {model['version']}" for name, model in args["models"].items()] + list(
+        args["graphs"]
+    )
