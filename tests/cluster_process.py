@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import venv
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,8 +52,8 @@ class Head:
         self.address = f"127.0.0.1:{self.port}"
         self.token_path = folder / "home" / ".ray" / "auth_token"
         tokens.make_token(self.token_path)
-        temporary = folder / "ray"
-        temporary.mkdir(parents=True, exist_ok=True)
+        # Sockets lie in it, and their paths may not be long.
+        self.temporary = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))},
             **cluster_environment(cores=2),
@@ -71,7 +72,7 @@ class Head:
         )  # fmt: skip
         self.command = [
             *(start or plain), f"--port={self.port}", f"--dashboard-port={self.dashboard_port}",
-            f"--temp-dir={temporary}",
+            f"--temp-dir={self.temporary.name}",
             # A port that Ray has to find is waited for by the raylet, which gives up on a busy machine.
             *(f"--{name}-port={free_port()}" for name in _PORTS), *options,
         ]  # fmt: skip
@@ -92,7 +93,7 @@ class Head:
                 )
             if self._wait(self.seconds):
                 return
-            self.stop()
+            self._end()
         raise RuntimeError(f"the head did not start:\n{self.log.read_text()[-3000:]}")
 
     def kill(self) -> int:
@@ -112,11 +113,11 @@ class Head:
         """Until the node has joined and the job server answers; false when it ends before."""
         ends = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < ends:
+            log = self.log.read_text()
+            if "Failed to start the dashboard" in log:
+                return False
             with contextlib.suppress(httpx.TransportError):
-                if (
-                    "Ray runtime started" in self.log.read_text()
-                    and self.get("/api/jobs/").status_code == 200
-                ):
+                if "Ray runtime started" in log and self.get("/api/jobs/").status_code == 200:
                     return True
             time.sleep(0.5)
         return False
@@ -138,6 +139,10 @@ class Head:
         )
 
     def stop(self) -> None:
+        self._end()
+        self.temporary.cleanup()
+
+    def _end(self) -> None:
         """End every process of this cluster, and no other: those that descend from its head."""
         family: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -57,8 +57,8 @@ def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None
     packaging.require_size(package)
     demand = _check_spec(job, package) if verb in _WITH_SPEC else None
     client = submission.connect(address)
-    if demand is not None and verb != "check":
-        _check_demand(demand, "--autoscaling" in arguments, address, root / options["config"])
+    if verb != "check":
+        _check_cluster(job, demand, address, root / options["config"])
     identity, spent = submission.send(client, package, job)
     click.echo(
         f"Job {identity}: {len(package.files)} files, {packaging.to_mib(package.size)}, packed in "
@@ -105,24 +105,40 @@ def _check_spec(job: Any, package: Any) -> Any:
     return WorkerDemand(training.workers, resources)
 
 
-def _check_demand(demand: Any, autoscaling: bool, address: str, config: pathlib.Path) -> None:
-    from raymlops.clusters import capacity, configuration, submission
+def _check_cluster(job: Any, demand: Any, address: str, file: pathlib.Path) -> None:
+    """Whether what the job keeps would be found again, and whether its demand can be met."""
+    from raymlops.clusters import checks, configuration, storage, submission
+    from raymlops.errors import StorageError
+
+    nodes = submission.read_kinds(address)
+    config = configuration.read_cluster(file) if file.is_file() else None
+    autoscaling = "--autoscaling" in job.arguments
+    if kept := job.variables.get("RAYMLOPS_STORAGE"):
+        home = str(pathlib.Path.home())
+        storage.require_storage(kept, [node.address for node in nodes], home=home)
+    elif autoscaling and config is not None:
+        for finding in checks.check_storage(config):
+            raise StorageError(f"{file.name}: {finding.what}, so that {finding.why}; {finding.mend}")
+    if demand is not None:
+        _require_room(demand, autoscaling, nodes, config, file)
+
+
+def _require_room(demand: Any, autoscaling: bool, nodes: Any, config: Any, file: pathlib.Path) -> None:
+    from raymlops.clusters import capacity
     from raymlops.errors import ResourceError
 
-    shortage = capacity.explain_shortage(demand, submission.read_kinds(address))
+    shortage = capacity.explain_shortage(demand, nodes)
     if shortage is None:
         return
-    grown = None
-    if config.is_file():
-        grown = capacity.explain_shortage(demand, capacity.kinds_of(configuration.read_cluster(config)))
+    grown = None if config is None else capacity.explain_shortage(demand, capacity.kinds_of(config))
     if not autoscaling:
-        hint = "" if grown or not config.is_file() else f"; {config.name} may grow to it: add --autoscaling"
+        hint = "" if grown or config is None else f"; {file.name} may grow to it: add --autoscaling"
         raise ResourceError(
             f"On the cluster as it is, {shortage}{hint or '; lower training.workers, or join a larger one'}"
         )
     if grown:
         raise ResourceError(
-            f"Even grown as far as {config.name} allows, {grown}; lower the demand, or add a node type"
+            f"Even grown as far as {file.name} allows, {grown}; lower the demand, or add a node type"
         )
 
 

@@ -15,6 +15,8 @@ class NodeKind:
     resources: Mapping[str, float]
     most: int
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    address: str = ""
+    """Of a node that lives."""
 
 
 @dataclasses.dataclass(frozen=True)

