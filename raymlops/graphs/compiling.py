@@ -4,15 +4,16 @@ need not."""
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from raymlops.errors import DeadlineError, InputError, NodeError, OverloadedError, RaymlopsError
-from raymlops.graphs import arrays, routing
+from raymlops.graphs import arrays, routing, shadowing
 from raymlops.graphs.plan import Plan, Port, Step
-from raymlops.graphs.routing import Branch, Request, Run, ShadowCount
+from raymlops.graphs.routing import Branch, Request, Run
+from raymlops.graphs.shadowing import ShadowCount
 from raymlops.specs.graph_nodes import (
     INPUTS,
     CascadeNode,
@@ -35,7 +36,7 @@ class Implementation:
     """What answers for a leaf. `suspends` is False when `run` never waits, as for a short model in this
     process."""
 
-    run: Callable[[Batch], Awaitable[Batch]]
+    run: Callable[[Batch], Coroutine[Any, Any, Batch]]
     suspends: bool = True
 
 
@@ -168,7 +169,7 @@ class Compiler:
                 )
             case ShadowNode():
                 self.shadows[path] = ShadowCount()
-                return routing.build_shadow(
+                return shadowing.build_shadow(
                     node, branches[node.primary], branches[node.mirror], self.shadows[path]
                 )
             case EachNode():
@@ -226,8 +227,8 @@ def _sort(calls: list[Call]) -> list[Call]:
 def _call_leaf(implementation: Implementation, ragged: Mapping[str, str]) -> Run:
     call = implementation.run
 
-    async def run(batch: Batch, request: Request) -> Batch:
-        return await call(batch)
+    def run(batch: Batch, request: Request) -> Coroutine[Any, Any, Batch]:
+        return call(batch)
 
     async def run_ragged(batch: Batch, request: Request) -> Batch:
         answer = dict(await call(batch))

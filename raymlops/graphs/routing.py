@@ -2,10 +2,8 @@
 in order."""
 
 import asyncio
-import concurrent.futures
 import dataclasses
 import random
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +15,6 @@ from raymlops.graphs.plan import Port
 from raymlops.specs.graph_nodes import (
     CascadeNode,
     EachNode,
-    ShadowNode,
     SplitNode,
     SwitchNode,
     parse_condition,
@@ -52,16 +49,6 @@ class Branch:
         if rows is None:
             return self.run({key: batch[source] for key, source in self.needs}, request)
         return self.run({key: batch[source][rows] for key, source in self.needs}, request)
-
-
-@dataclasses.dataclass
-class ShadowCount:
-    compared: int = 0
-    different: int = 0
-    failed: int = 0
-    dropped: int = 0
-    largest: float = 0.0
-    """Largest difference of numbers seen."""
 
 
 def finish(coroutine: Coroutine[Any, Any, Batch]) -> Batch:
@@ -210,47 +197,3 @@ def build_each(
 def _empty(rows: int, port: Port) -> arrays.Array:
     flat = np.empty((0, *(max(size, 0) for size in port.spec.shape[1:])), port.spec.dtype)
     return arrays.group_elements(flat, np.zeros(rows, dtype=np.int64))
-
-
-def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: ShadowCount) -> Run:
-    """The mirror starts when the answer is there, and is dropped rather than waited for."""
-    running: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
-    choose = random.Random()  # noqa: S311
-    thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"shadow-{mirror.name}")
-    rest_until = 0.0
-
-    def work(batch: Batch, request: Request) -> Batch:
-        return finish(mirror.call(batch, request))
-
-    async def reflect(batch: Batch, request: Request, answer: Batch) -> None:
-        nonlocal rest_until
-        started = time.monotonic()
-        try:
-            if mirror.suspends:
-                other = await mirror.call(batch, request)
-            else:  # in a thread, since a mirror that hangs must not hang those who ask
-                other = await asyncio.get_running_loop().run_in_executor(thread, work, batch, request)
-            different, gap = arrays.differ(answer, other, node.tolerance)
-        except Exception:  # whatever a mirror does must not be felt by those who ask
-            counted.failed += 1
-            return
-        finally:
-            if not mirror.suspends:
-                ended = time.monotonic()
-                rest_until = ended + (ended - started) * (1 / node.load - 1)
-        counted.compared += 1
-        counted.different += different
-        counted.largest = max(counted.largest, gap)
-
-    async def run(batch: Batch, request: Request) -> Batch:
-        answer = await primary.call(batch, request)
-        if request.live and (node.sample >= 1 or choose.random() < node.sample):
-            if len(running) >= node.max_pending or time.monotonic() < rest_until:
-                counted.dropped += 1
-            else:
-                task = asyncio.get_running_loop().create_task(reflect(batch, request, dict(answer)))
-                running.add(task)
-                task.add_done_callback(running.discard)
-        return answer
-
-    return run

@@ -15,7 +15,8 @@ from raymlops.errors import InputError, SpecError, unknown_name
 from raymlops.graphs import arrays
 from raymlops.graphs.compiling import Call, Clock, Compiler, Implementation, Merged
 from raymlops.graphs.plan import LENGTHS, Plan, Port
-from raymlops.graphs.routing import Request, ShadowCount, finish
+from raymlops.graphs.routing import Request, finish
+from raymlops.graphs.shadowing import ShadowCount
 from raymlops.specs.graph_nodes import INPUTS
 from raymlops.tensors import Batch, Signature
 

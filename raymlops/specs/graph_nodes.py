@@ -211,10 +211,10 @@ class ShadowNode(NodeDocument):
     sample: float = Field(1.0, ge=0, le=1, description="share of the requests that are mirrored")
     max_pending: int = Field(8, ge=1, description="mirrored requests waiting; further ones are dropped")
     load: float = Field(
-        0.05,
+        0.01,
         gt=0,
         le=1,
-        description="share of the time that a fused mirror may run; else it is dropped",
+        description="share of the time for mirrors while requests leave no pauses for them; the rest is dropped",
     )
     tolerance: float = Field(1e-5, ge=0, description="difference of numbers that still counts as equal")
 

@@ -1,0 +1,111 @@
+"""The node that mirrors requests: who asks never waits for a mirror, and under load the mirror goes first.
+
+Nothing is queued for a mirror. A request is mirrored when the node had paused for as long as the mirror takes;
+while requests follow closely, only a small share of the time goes to mirrors.
+"""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import random
+import time
+
+from raymlops.graphs import arrays
+from raymlops.graphs.routing import Branch, Request, Run, finish
+from raymlops.specs.graph_nodes import ShadowNode
+from raymlops.tensors import Batch
+
+PAUSE_S = 0.002
+"""Requests that follow within this time are load, however short a mirror's run is."""
+
+
+@dataclasses.dataclass
+class ShadowCount:
+    compared: int = 0
+    different: int = 0
+    failed: int = 0
+    dropped: int = 0
+    largest: float = 0.0
+    """Largest difference of numbers seen."""
+
+
+@dataclasses.dataclass(slots=True)
+class Pauses:
+    """Tells which requests may be mirrored; all times are in seconds of one clock."""
+
+    share: float
+    """Of the time, what mirrors may take while requests follow closely."""
+    inside: int = 0
+    """Requests that wait for their answer."""
+    mirrored: int = 0
+    """Mirrors that run."""
+    left: float = -1e9
+    """When the last request was answered."""
+    took: float = 0.0
+    """Length of the mirror's last run."""
+    rests_until: float = -1e9
+
+    def enter(self, now: float) -> bool:
+        """A request comes; True if it may be mirrored."""
+        paused = not self.inside and now - self.left >= max(PAUSE_S, self.took)
+        self.inside += 1
+        return paused or (not self.mirrored and now >= self.rests_until)
+
+    def leave(self, now: float) -> None:
+        self.inside -= 1
+        self.left = now
+
+    def spend(self, began: float, ended: float) -> None:
+        """A mirror has run."""
+        self.mirrored -= 1
+        self.took = ended - began
+        self.rests_until = ended + self.took * (1 / self.share - 1)
+
+
+def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: ShadowCount) -> Run:
+    """The mirror starts when the answer is there, and is dropped rather than waited for."""
+    running: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
+    choose = random.Random()  # noqa: S311
+    thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"shadow-{mirror.name}")
+    pauses = Pauses(node.load)
+    clock = time.monotonic
+
+    def work(batch: Batch, request: Request) -> Batch:
+        return finish(mirror.call(batch, request))
+
+    async def reflect(batch: Batch, request: Request, answer: Batch) -> None:
+        began = clock()
+        try:
+            if mirror.suspends:
+                other = await mirror.call(batch, request)
+            else:  # in a thread, since a mirror that hangs must not hang those who ask
+                other = await asyncio.get_running_loop().run_in_executor(thread, work, batch, request)
+            different, gap = arrays.differ(answer, other, node.tolerance)
+        except Exception:  # whatever a mirror does must not be felt by those who ask
+            counted.failed += 1
+            return
+        finally:
+            pauses.spend(began, clock())
+        counted.compared += 1
+        counted.different += different
+        counted.largest = max(counted.largest, gap)
+
+    async def run(batch: Batch, request: Request) -> Batch:
+        if not request.live:
+            return await primary.call(batch, request)
+        may = pauses.enter(clock())
+        try:
+            answer = await primary.call(batch, request)
+        finally:
+            pauses.leave(clock())
+        if node.sample >= 1 or choose.random() < node.sample:
+            if may and pauses.mirrored < node.max_pending:
+                pauses.mirrored += 1
+                task = asyncio.get_running_loop().create_task(reflect(batch, request, dict(answer)))
+                running.add(task)
+                task.add_done_callback(running.discard)
+            else:
+                counted.dropped += 1
+        return answer
+
+    return run
