@@ -28,15 +28,21 @@ local file = io.open({body}, "rb")
 wrk.body = file:read("*a")
 file:close()
 wrk.headers["Content-Type"] = "application/json"
-local paths, names, turn = {{}}, {{}}, 0
-for line in io.lines({mix}) do
-  local path, name = line:match("(%S+) (%S+)")
-  paths[#paths + 1], names[#names + 1] = path, name
+local ready, order, turn = {{}}, {{}}, 0
+init = function(arguments)
+  wrk.init(arguments)
+  for line in io.lines({mix}) do
+    local path, name = line:match("(%S+) (%S+)")
+    if not ready[line] then
+      wrk.headers["serve_multiplexed_model_id"] = name
+      ready[line] = wrk.format("POST", path)
+    end
+    order[#order + 1] = ready[line]
+  end
 end
 request = function()
-  turn = turn % #paths + 1
-  wrk.headers["serve_multiplexed_model_id"] = names[turn]
-  return wrk.format("POST", paths[turn])
+  turn = turn % #order + 1
+  return order[turn]
 end
 done = function(summary, latency, requests)
   io.write(string.format("FIGURES %d %d %.1f %.1f %d %d\\n", summary.requests, summary.duration,
