@@ -51,5 +51,6 @@ tools:
 $(VENV)/installed: pyproject.toml constraints.txt | tools
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing pinned versions into $(VENV); about three minutes and 2.5 GB"
-	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# In the default mode a folder ~/raymlops in the working directory would be imported in the package's place.
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
 	@touch $@
