@@ -112,7 +112,7 @@ class Ingress:
             await asyncio.sleep(POLL_S)
             self._read_key_file()
             await self._follow_others()
-            self._export.push(hosted.statistics for hosted in self.plane.hosts.models.values())
+            self._export.push(self.plane.hosts.samples())
 
     async def _follow_others(self) -> None:
         """What another replica was told to load or unload."""

@@ -7,7 +7,7 @@ import logging
 import pathlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raymlops.errors import InputError, SpecError
@@ -24,7 +24,7 @@ from raymlops.serving.model import INLINE_S, ModelEndpoint, count_batch_rows, sa
 from raymlops.serving.opening import Locate, find_kinds, merge_chains, open_graph, open_leaves, run_leaf
 from raymlops.serving.routes import Hosted
 from raymlops.serving.serving_files import read_spec
-from raymlops.serving.statistics import Statistics
+from raymlops.serving.statistics import Sample, Statistics
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec, expand_files, read_graph
 from raymlops.specs.serving import HostedModel
@@ -105,6 +105,23 @@ class GraphStatistics(Statistics):
 
     graph: Graph | None = None
     decisions: Mapping[str, Decision] = dataclasses.field(default_factory=dict)
+
+    def samples(self) -> Iterator[Sample]:
+        yield from Statistics.samples(self)
+        if self.graph is None:
+            return
+        counted = self.graph.statistics()
+        for path, clock in counted.clocks.items():
+            node = (self.name, self.version, path)
+            yield "raymlops_node_count", node, clock.count
+            yield "raymlops_node_duration_us", node, int(1e6 * clock.seconds)
+            yield "raymlops_node_fallback_count", node, clock.fallbacks
+        for path, shadow in counted.shadows.items():
+            node = (self.name, self.version, path)
+            yield "raymlops_shadow_count", (*node, "same"), shadow.compared - shadow.different
+            yield "raymlops_shadow_count", (*node, "different"), shadow.different
+            yield "raymlops_shadow_count", (*node, "failed"), shadow.failed
+            yield "raymlops_shadow_count", (*node, "dropped"), shadow.dropped
 
     def to_json(self) -> dict[str, Any]:
         document = Statistics.to_json(self)

@@ -19,7 +19,7 @@ from raymlops.serving.columns import read_columns
 from raymlops.serving.hosting import find_file
 from raymlops.serving.model import INLINE_S, count_batch_rows
 from raymlops.serving.routes import Hosted
-from raymlops.serving.statistics import Statistics
+from raymlops.serving.statistics import Sample, Statistics
 from raymlops.specs.serving import ManyModels
 from raymlops.tensors import Batch
 
@@ -106,6 +106,16 @@ class ManyHost:
             self.hosted[name].ready = True
             self.cache.reopen(name)
         self.closed = wanted
+
+    def samples(self) -> Iterator[Sample]:
+        """What the cache counts, as metrics."""
+        count = self.cache.count
+        yield "raymlops_many_hits", (), count.hits
+        yield "raymlops_many_loads", (), count.loads
+        yield "raymlops_many_load_duration_us", (), int(1e6 * count.load_seconds)
+        yield "raymlops_many_evictions", (), count.evictions
+        yield "raymlops_many_failures", (), count.failures
+        yield "raymlops_many_bytes", (), self.cache.held
 
     def check(self, name: str) -> str:
         """The same name. Raises NotFoundError unless there is such a model."""

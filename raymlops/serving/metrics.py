@@ -1,11 +1,10 @@
-"""Counters of a replica's models as Ray metrics, which Ray's own exporter then shows for the whole
-cluster."""
+"""Counters of a replica as Ray metrics, which Ray's own exporter then shows for the whole cluster."""
 
 from collections.abc import Iterable
 
 from ray.util.metrics import Counter
 
-from raymlops.serving.statistics import METRICS, Statistics
+from raymlops.serving.statistics import FAMILIES, Sample
 
 
 class MetricsExport:
@@ -13,17 +12,19 @@ class MetricsExport:
 
     def __init__(self, application: str) -> None:
         self._application = application
-        tags = ("application", "model", "version")
-        self._counters = {name: Counter(name, words, tag_keys=tags) for name, (words, _) in METRICS.items()}
-        self._reported: dict[tuple[str, str, str], int] = {}
+        self._counters = {
+            name: Counter(name, family.words, tag_keys=("application", *family.labels))
+            for name, family in FAMILIES.items()
+            if family.kind == "counter"
+        }
+        self._reported: dict[tuple[str, tuple[str, ...]], int] = {}
 
-    def push(self, models: Iterable[Statistics]) -> None:
-        for statistics in models:
-            tags = {"application": self._application, "model": statistics.name, "version": statistics.version}
-            for name, (_, read) in METRICS.items():
-                place = (name, statistics.name, statistics.version)
-                value = read(statistics)
-                grown = value - self._reported.get(place, 0)
-                if grown > 0:
-                    self._counters[name].inc(grown, tags)
-                    self._reported[place] = value
+    def push(self, samples: Iterable[Sample]) -> None:
+        for metric, values, number in samples:
+            if metric not in self._counters:
+                continue
+            grown = number - self._reported.get((metric, values), 0)
+            if grown > 0:
+                tags = dict(zip(FAMILIES[metric].labels, values, strict=True))
+                self._counters[metric].inc(grown, {"application": self._application, **tags})
+                self._reported[metric, values] = number

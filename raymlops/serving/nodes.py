@@ -2,7 +2,7 @@
 was judged."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
@@ -19,7 +19,7 @@ from raymlops.serving.graph import Prepared, make_locate
 from raymlops.serving.many import Closed, ManyHost
 from raymlops.serving.model import ModelEndpoint
 from raymlops.serving.opening import open_leaf, run_python
-from raymlops.serving.statistics import Statistics
+from raymlops.serving.statistics import Sample, Statistics
 from raymlops.settings import Settings
 from raymlops.specs.graph_nodes import ModelNode, PythonNode, Resources
 from raymlops.tensors import Batch
@@ -91,6 +91,9 @@ class SharedRepository:
     async def unload(self, name: str) -> None:
         self._many.version = await self._closed.change.remote(self._many.check(name), True)
         await self._many.unload(name)
+
+    def samples(self) -> Iterator[Sample]:
+        return self._many.samples()
 
 
 def share_closed(application: str) -> Any:

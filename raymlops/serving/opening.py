@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 import inspect
 import pathlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -242,7 +242,7 @@ def run_session(session: Session) -> Implementation:
 
 def run_python(instance: Any) -> Implementation:
     if inspect.iscoroutinefunction(instance.run):
-        call: Callable[[Batch], Awaitable[Batch]] = instance.run
+        call: Callable[[Batch], Coroutine[Any, Any, Batch]] = instance.run
         return Implementation(call, suspends=True)
 
     async def run(batch: Batch) -> Batch:

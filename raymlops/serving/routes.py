@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from raymlops import __version__
@@ -14,7 +14,7 @@ from raymlops.errors import DeadlineError, InputError, NotFoundError, Overloaded
 from raymlops.serving import codec, invocations, openapi, protocol, statistics
 from raymlops.serving.columns import Column
 from raymlops.serving.http import JSON, Headers, Request, Response
-from raymlops.serving.statistics import Statistics
+from raymlops.serving.statistics import Sample, Statistics
 from raymlops.tensors import Batch
 
 
@@ -24,6 +24,8 @@ class Repository(Protocol):
     async def load(self, name: str) -> None: ...
 
     async def unload(self, name: str) -> None: ...
+
+    def samples(self) -> Iterable[Sample]: ...
 
 
 @dataclasses.dataclass(slots=True)
@@ -59,6 +61,14 @@ class Hosts:
     queue: int = 128
     """Requests that may be here at once; more are told to come back."""
     pending: int = 0
+
+    def samples(self) -> Iterator[Sample]:
+        """All that this replica counts."""
+        for hosted in self.models.values():
+            yield from hosted.statistics.samples()
+        if self.repository is not None:
+            yield from self.repository.samples()
+        yield "nv_inference_pending_request_count", (), self.pending
 
     def find(self, name: str, version: str = "") -> Hosted:
         hosted = self.models.get(name)
@@ -222,7 +232,7 @@ def _repository(hosts: Hosts) -> Repository:
 
 
 async def metrics(hosts: Hosts, request: Request) -> Response:
-    text = statistics.to_prometheus((hosted.statistics for hosted in hosts.models.values()), hosts.pending)
+    text = statistics.to_prometheus(hosts.samples())
     return Response(200, text, ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),))
 
 

@@ -3,9 +3,11 @@ Triton's names."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
 
+Sample = tuple[str, tuple[str, ...], int]
+"""Metric, values of its labels in the order of its family, number."""
 BATCH_SIZES = 512
 """Sizes of batches that are counted apart; the sizes are the callers', and so must be bounded."""
 
@@ -50,6 +52,11 @@ class Statistics:
         self.failure += 1
         self.failure_ns += total_ns
 
+    def samples(self) -> Iterator[Sample]:
+        """Everything counted, as metrics."""
+        for metric, (_, read) in METRICS.items():
+            yield metric, (self.name, self.version), read(self)
+
     def to_json(self) -> dict[str, Any]:
         """As Triton answers `GET /v2/models/{m}/stats`."""
 
@@ -93,19 +100,49 @@ METRICS: dict[str, tuple[str, Callable[[Statistics], int]]] = {
     "nv_inference_compute_infer_duration_us": ("time inside the model", lambda s: s.compute_ns // 1000),
     "raymlops_requests_refused": ("requests shed with 503", lambda s: s.refused),
 }
-"""Metric -> help and how to read it; all are counters labelled by model and version."""
+"""Metric of every model -> help and how to read it; all are counters."""
 
 
-def to_prometheus(models: Iterable[Statistics], pending: int) -> bytes:
-    """Prometheus text of every model's counters; `pending` is a gauge of this replica."""
-    models = list(models)
-    lines = []
-    for metric, (words, read) in METRICS.items():
-        lines += [f"# HELP {metric} {words}", f"# TYPE {metric} counter"]
-        lines += [f'{metric}{{model="{s.name}",version="{s.version}"}} {read(s)}' for s in models]
-    lines += [
-        "# HELP nv_inference_pending_request_count requests waiting or running",
-        "# TYPE nv_inference_pending_request_count gauge",
-        f"nv_inference_pending_request_count {pending}",
-    ]
-    return ("\n".join(lines) + "\n").encode()
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What one metric tells, and by which labels."""
+
+    words: str
+    labels: tuple[str, ...] = ("model", "version")
+    kind: Literal["counter", "gauge"] = "counter"
+
+
+_NODE = ("model", "version", "node")
+FAMILIES: dict[str, Family] = {
+    **{name: Family(words) for name, (words, _) in METRICS.items()},
+    "raymlops_node_count": Family("runs of a node of a graph", _NODE),
+    "raymlops_node_duration_us": Family("time to the answers of a node", _NODE),
+    "raymlops_node_fallback_count": Family("runs that the node's fallback answered", _NODE),
+    "raymlops_shadow_count": Family(
+        "requests of a shadow: same, different, failed or dropped", (*_NODE, "outcome")
+    ),
+    "raymlops_many_hits": Family("requests whose model was in memory", ()),
+    "raymlops_many_loads": Family("models loaded on demand", ()),
+    "raymlops_many_load_duration_us": Family("time of these loads", ()),
+    "raymlops_many_evictions": Family("models that left memory for others", ()),
+    "raymlops_many_failures": Family("loads that failed", ()),
+    "raymlops_many_bytes": Family("bytes of models in memory", (), "gauge"),
+    "nv_inference_pending_request_count": Family("requests waiting or running", (), "gauge"),
+}
+"""Every metric there is; counters grow from the start of a replica, gauges are of now."""
+
+
+def to_prometheus(samples: Iterable[Sample]) -> bytes:
+    """Prometheus text, each metric with its help."""
+    lines: dict[str, list[str]] = {}
+    for metric, values, number in samples:
+        pairs = zip(FAMILIES[metric].labels, values, strict=True)
+        labels = ",".join(f'{label}="{value}"' for label, value in pairs)
+        lines.setdefault(metric, []).append(
+            f"{metric}{{{labels}}} {number}" if labels else f"{metric} {number}"
+        )
+    text = ""
+    for metric, rows in lines.items():
+        family = FAMILIES[metric]
+        text += f"# HELP {metric} {family.words}\n# TYPE {metric} {family.kind}\n" + "\n".join(rows) + "\n"
+    return text.encode()
