@@ -29,8 +29,7 @@ wrk.body = file:read("*a")
 file:close()
 wrk.headers["Content-Type"] = "application/json"
 local ready, order, turn = {{}}, {{}}, 0
-init = function(arguments)
-  wrk.init(arguments)
+init = function()
   for line in io.lines({mix}) do
     local path, name = line:match("(%S+) (%S+)")
     if not ready[line] then
