@@ -74,10 +74,15 @@ def deploy(
     if only_print:
         click.echo(serving_files.write_config(config))
         return
-    from raymlops.serving import deploying
+    from raymlops.serving import deploying, releasing
 
     deploying.connect(settings)
     deploying.start_serve(spec)
+    if not rollback:
+        running = [found for found in deploying.running_configs() if found["name"] == spec.name]
+        config, told = releasing.keep_weights(config, running[0] if running else None)
+        for line in told:
+            click.echo(line)
     deploying.replace(config, past.newest(), timeout, click.echo)
     if rollback:
         past.drop_newest()

@@ -45,7 +45,7 @@ def apply(configs: Sequence[dict[str, Any]]) -> None:
 
     client = _get_global_client()
     names = {config["name"] for config in configs}
-    others = [other for other in _running_configs(client) if other["name"] not in names]
+    others = [other for other in running_configs() if other["name"] not in names]
     client.deploy_apps(ServeDeploySchema(applications=[*others, *configs]))
 
 
@@ -90,8 +90,11 @@ def replace(
         raise ResourceError(f"{error}. What was deployed before is serving again") from None
 
 
-def _running_configs(client: Any) -> list[dict[str, Any]]:
-    details = client.get_serve_details()
+def running_configs() -> list[dict[str, Any]]:
+    """The config of every application that runs, as Serve's controller was last told it."""
+    from ray.serve.context import _get_global_client
+
+    details = _get_global_client().get_serve_details()
     applications = details.get("applications", {}).values()
     return [app["deployed_app_config"] for app in applications if app.get("deployed_app_config")]
 

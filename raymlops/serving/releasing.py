@@ -1,4 +1,7 @@
-"""Changes the weights of a graph's split while it serves: an update of the application's config, no restart."""
+"""Changes the weights of a graph's split while it serves: an update of the application's config, no restart.
+
+Such weights stay when the application is deployed again, unless its file has changed them since.
+"""
 
 import copy
 from collections.abc import Mapping
@@ -17,9 +20,7 @@ def change_weights(
 
     Raises NotFoundError for an unknown application or graph, SpecError for a wrong split or branch.
     """
-    from ray.serve.context import _get_global_client
-
-    configs = deploying._running_configs(_get_global_client())
+    configs = deploying.running_configs()
     config = next((found for found in configs if found["name"] == application), None)
     if config is None:
         raise NotFoundError(unknown_name("application", application, [found["name"] for found in configs]))
@@ -44,11 +45,12 @@ def check_weights(graph: Mapping[str, Any], split: str, weights: Mapping[str, fl
         raise SpecError(f"Weights of split {split!r} sum to nothing; at least one must be above 0")
 
 
-def _find_splits(graph: Mapping[str, Any], prefix: str = "") -> list[tuple[str, list[str]]]:
+def _find_splits(graph: Mapping[str, Any], prefix: str = "") -> list[tuple[str, dict[str, float]]]:
+    """Path and written weights of every split of a graph and those inside it."""
     found = []
     for name, node in graph["nodes"].items():
         if node["kind"] == "split":
-            found.append((prefix + name, list(node["weights"])))
+            found.append((prefix + name, dict(node["weights"])))
         elif node["kind"] == "graph" and node.get("graph"):
             found += _find_splits(node["graph"], f"{prefix}{name}/")
     return found
@@ -68,3 +70,30 @@ def set_in_config(
     options.setdefault("weights", {}).setdefault(graph, {})[split] = dict(weights)
     ingress["user_config"] = options
     return changed
+
+
+def keep_weights(
+    config: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], list[str]]:
+    """The config with the weights that were set while `before` served, and a line for each split that had some.
+
+    A split whose weights are written otherwise than before has those of its file.
+    """
+    kept, told = copy.deepcopy(dict(config)), []
+    for graph, splits in _set_weights(before or {}).items():
+        written = dict(_find_splits(config["args"]["graphs"].get(graph, {"nodes": {}})))
+        written_before = dict(_find_splits((before or {})["args"]["graphs"].get(graph, {"nodes": {}})))
+        for split, weights in splits.items():
+            shares = ", ".join(f"{branch}={share:g}" for branch, share in weights.items())
+            if written.get(split) != written_before.get(split):
+                told.append(f"{graph} {split}: {shares}, set while it served, give way to those of the file")
+                continue
+            kept = set_in_config(kept, graph, split, weights)
+            told.append(f"{graph} {split}: {shares} stay, as set while it served")
+    return kept, told
+
+
+def _set_weights(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """What was set while it served: graph -> split -> branch -> share."""
+    ingress = [found for found in config.get("deployments") or [] if found["name"] == INGRESS]
+    return (ingress[0].get("user_config") or {}).get("weights", {}) if ingress else {}
