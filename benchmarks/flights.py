@@ -1,10 +1,16 @@
-"""The flights as the benchmarks take them: the spec, its packed rows, and a model trained for a moment."""
+"""The flights as the benchmarks take them: the spec, its packed rows, raw rows, and its model."""
 
 import pathlib
 
+import pyarrow as pa
+import ray
+import torch
+
+from raymlops.models import export
 from raymlops.pipelines.prepare import Prepared, prepare
 from raymlops.specs.document import read_document
 from raymlops.specs.experiment import ExperimentSpec
+from raymlops.training.worker import network_of
 
 SPEC = pathlib.Path(__file__).parent.parent / "jobs" / "specs" / "flights.yaml"
 
@@ -16,3 +22,16 @@ def read_spec(*overrides: str) -> ExperimentSpec:
 def prepare_flights(*overrides: str) -> Prepared:
     """Needs a running cluster."""
     return prepare(read_spec(*overrides))
+
+
+def export_model(prepared: Prepared) -> bytes:
+    """The spec's model with weights as they are drawn: what an answer costs does not depend on them."""
+    torch.manual_seed(0)
+    network = network_of(prepared.spec.network, prepared.job.packing, prepared.features.target)
+    return export.export_network(network, prepared.features, name="flights").SerializeToString()
+
+
+def take_rows(prepared: Prepared) -> pa.Table:
+    """The raw columns that the model takes, of the whole test split."""
+    table = pa.concat_tables(ray.get(prepared.rows["test"].to_arrow_refs()))
+    return table.select([spec.name for spec in prepared.features.inputs])

@@ -17,18 +17,15 @@ import time
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
-import torch
 
 from benchmarks import flights, rounds
 from raymlops.features import table_to_batch
-from raymlops.models import export
 from raymlops.models.session import SessionOptions, open_session
 from raymlops.pipelines.cluster import join_cluster
 from raymlops.pipelines.predict import Scoring, predict_files
+from raymlops.pipelines.prepare import Prepared
 from raymlops.settings import Settings
 from raymlops.specs.dataset import DatasetSpec
-from raymlops.training.worker import network_of
 
 
 def main() -> None:
@@ -40,9 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     join_cluster(Settings.from_env())
     prepared = flights.prepare_flights()
-    torch.manual_seed(0)
-    network = network_of(prepared.spec.network, prepared.job.packing, prepared.features.target)
-    model = export.export_network(network, prepared.features, name="flights").SerializeToString()
+    model = flights.export_model(prepared)
     with tempfile.TemporaryDirectory() as directory:
         folder = pathlib.Path(directory)
         write_files(folder, prepared, options.rows)
@@ -50,22 +45,20 @@ def main() -> None:
         compare_memory(folder, model)
 
 
-def write_files(folder: pathlib.Path, prepared: object, rows: int) -> None:
+def write_files(folder: pathlib.Path, prepared: Prepared, rows: int) -> None:
     """The flights' raw columns again and again, a file each time."""
-    table = pa.concat_tables(ray.get(prepared.rows["test"].to_arrow_refs()))  # type: ignore[attr-defined]
-    names = [spec.name for spec in prepared.features.inputs]  # type: ignore[attr-defined]
-    table = pa.concat_tables([table.select(names)] * 7).slice(0, 327_346)
+    table = pa.concat_tables([flights.take_rows(prepared)] * 7).slice(0, 327_346)
     (folder / "all").mkdir()
     for number in range(max(2, round(rows / table.num_rows))):
         pq.write_table(table, folder / "all" / f"{number:04}.parquet", row_group_size=65_536)
-    print(f"{len(list((folder / 'all').iterdir())) * table.num_rows:,} rows of {len(names)} columns")
+    print(f"{len(list((folder / 'all').iterdir())) * table.num_rows:,} rows of {table.num_columns} columns")
 
 
 def some_files(folder: pathlib.Path, count: int) -> list[str]:
     return [str(path) for path in sorted((folder / "all").iterdir())[:count]]
 
 
-def compare_rates(folder: pathlib.Path, model: bytes, prepared: object, turns: int) -> None:
+def compare_rates(folder: pathlib.Path, model: bytes, prepared: Prepared, turns: int) -> None:
     cores = os.cpu_count() or 1
     total = len(list((folder / "all").iterdir()))
     small = max(1, total // 10)
@@ -86,7 +79,7 @@ def compare_rates(folder: pathlib.Path, model: bytes, prepared: object, turns: i
                     folder / "bare.parquet", pa.schema([("label", pa.bool_()), ("probability", pa.float32())])
                 ) as out:
                     for part in pq.ParquetFile(file).iter_batches(8192):
-                        batch = table_to_batch(pa.table(part), prepared.features)  # type: ignore[attr-defined]
+                        batch = table_to_batch(pa.table(part), prepared.features)
                         answers = session.infer(batch)
                         out.write_table(
                             pa.table({name: pa.array(values) for name, values in answers.items()})

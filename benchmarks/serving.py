@@ -21,14 +21,20 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import ray
+from tritonclient.http import InferenceServerClient, InferInput
 
-from benchmarks import wrk
+from benchmarks import flights, wrk
 from benchmarks.wrk import Figures
+from raymlops.features import table_to_batch
 from raymlops.models.session import open_session
+from raymlops.pipelines.cluster import join_cluster
+from raymlops.settings import Settings
+from raymlops.tensors import Batch, Signature
 from tests import toy_models
 from tests.serving_process import Served, free_port
 
@@ -205,20 +211,20 @@ def run_models(arguments: argparse.Namespace, work: pathlib.Path) -> None:
     mlp = toy_models.save(toy_models.mlp(), work / "mlp.onnx")
     wide = toy_models.save(toy_models.mlp(1024, 4, 1), work / "wide.onnx")
     dear = toy_models.save(toy_models.mlp(20, 1400, 8), work / "dear.onnx")
-    flights = toy_models.save(toy_models.flights(), work / "flights.onnx")
+    flights_model, rows = make_flights(work)
     models = {
         "mlp": {"source": str(mlp)},
         "wide": {"source": str(wide)},
         "joined": {"source": str(dear)},
         "alone": {"source": str(dear), "batching": {"mode": "off"}},
-        "flights": {"source": str(flights)},
+        "flights": {"source": str(flights_model)},
     }
     served = serve(work / "ours", models)
     try:
         run_single(arguments, work, served, mlp)
         run_large(arguments, work, served, wide)
         run_batching(arguments, served)
-        run_flights(arguments, served, flights)
+        run_flights(arguments, served, flights_model, rows)
     finally:
         served.stop()
 
@@ -265,37 +271,52 @@ def run_batching(arguments: argparse.Namespace, served: Served) -> None:
     show("A model of about 5 ms a row", compare(targets, (1, 16), arguments.seconds, arguments.rounds))
 
 
-def run_flights(arguments: argparse.Namespace, served: Served, model: pathlib.Path) -> None:
-    """Rows a second of raw columns over HTTP, against the session alone."""
+def make_flights(folder: pathlib.Path) -> tuple[pathlib.Path, Batch]:
+    """The model of jobs/specs/flights.yaml, and raw rows of its test split that miss nothing."""
+    join_cluster(Settings.from_env())
+    prepared = flights.prepare_flights()
+    path = folder / "flights.onnx"
+    path.write_bytes(flights.export_model(prepared))
+    rows = flights.take_rows(prepared).drop_null().slice(0, 100)
+    ray.shutdown()
+    return path, table_to_batch(rows, prepared.features)
+
+
+def run_flights(arguments: argparse.Namespace, served: Served, model: pathlib.Path, rows: Batch) -> None:
+    """Rows a second of raw columns over HTTP, against the session alone; JSON and binary."""
     session = open_session(model)
-    print(f"\nFlights, raw columns\n{'':22} {'rows':>5} {'rows/s':>9} {'of session':>10}")
-    for rows in (1, 100):
-        columns = {
-            "distance": ("FP32", 500.5),
-            "carrier": ("BYTES", "UA"),
-            "departure": ("INT64", 1372680000000),
-        }
-        inputs = [
-            {"name": name, "shape": [rows], "datatype": datatype, "data": [value] * rows}
-            for name, (datatype, value) in columns.items()
-        ]
-        batch = {
-            "distance": np.full(rows, 500.5, np.float32),
-            "carrier": np.full(rows, "UA", dtype=object),
-            "departure": np.full(rows, 1372680000000, np.int64),
-        }
-        started, count = time.perf_counter(), 0
-        while time.perf_counter() - started < 1:
-            session.infer(batch)
-            count += 1
-        alone = rows * count / (time.perf_counter() - started)
-        target = Target("", f"{served.url}/v2/models/flights/infer", json.dumps({"inputs": inputs}).encode())
-        figures = compare([target], (16,), arguments.seconds, arguments.rounds)["", 16]
-        print(
-            f"{'raymlops, 16 conn.':22} {rows:5} {figures.rate * rows:9.0f} "
-            f"{figures.rate * rows / alone:10.3f}"
-        )
-        print(f"{'session alone':22} {rows:5} {alone:9.0f}")
+    print(f"\nFlights, {len(rows)} raw columns\n{'':22} {'rows':>5} {'rows/s':>9} {'of session':>10}")
+    for count in (1, 100):
+        batch = {name: values[:count] for name, values in rows.items()}
+        alone = count * rate_of(lambda batch=batch: session.infer(batch))  # type: ignore[misc]
+        print(f"{'session alone':22} {count:5} {alone:9.0f}")
+        for kind, binary in (("JSON", False), ("binary", True)):
+            body, headers = encode(session.signature, batch, binary=binary)
+            target = Target("", f"{served.url}/v2/models/flights/infer", body, headers)
+            figures = compare([target], (16,), arguments.seconds, arguments.rounds)["", 16]
+            rate = figures.rate * count
+            print(f"{f'raymlops, {kind}, 16 conn.':22} {count:5} {rate:9.0f} {rate / alone:10.3f}")
+
+
+def rate_of(call: Callable[[], object], seconds: float = 1.0) -> float:
+    """Calls a second."""
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        call()
+        count += 1
+    return count / (time.perf_counter() - started)
+
+
+def encode(signature: Signature, batch: Batch, *, binary: bool) -> tuple[bytes, dict[str, str]]:
+    """A request as the stock client writes it: body and headers."""
+    inputs = []
+    for spec in signature.inputs:
+        values = batch[spec.name]
+        tensor = InferInput(spec.name, list(values.shape), spec.datatype)
+        tensor.set_data_from_numpy(values, binary_data=binary)
+        inputs.append(tensor)
+    body, length = InferenceServerClient.generate_request_body(inputs)
+    return body, {} if length is None else {"Inference-Header-Content-Length": str(length)}
 
 
 def main() -> None:
