@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("training", "search", "predict", "serving", "graphs", "cluster")
+NAMES = ("training", "search", "tracking", "predict", "serving", "graphs", "cluster")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ RaymlopsError            500, exit 1: ours
 │   ├── TooManyRequestsError 429
 │   ├── ResourceError    the cluster cannot meet the demand
 │   └── StorageError     a path or store that cannot be written or reached
+│       └── UnreachableError  a store that does not answer; it may later
 ├── ArtifactError        422, exit 2: a model file that is broken, unsafe, or not the one that was registered
 ├── ParityError          exit 1: the exported model does not answer as the network did
 ├── NodeError            500: a node of a graph failed
@@ -81,6 +82,10 @@ class ResourceError(UserError):
 
 
 class StorageError(UserError):
+    pass
+
+
+class UnreachableError(StorageError):
     pass
 
 

@@ -21,7 +21,9 @@ def register(file: str, name: str, why: str) -> None:
 
     version, digest = register_file(pathlib.Path(file), name, why, Settings.from_env())
     click.echo(f"Registered models:/{name}/{version} (sha256 {digest[:12]})")
-    click.echo(f"Next: raymlops promote {name} {version} --why ...")
+    click.echo(
+        f"Next: raymlops gate models:/{name}/{version} --spec SPEC, or raymlops promote {name} {version} --force"
+    )
 
 
 @click.command()
@@ -29,9 +31,9 @@ def register(file: str, name: str, why: str) -> None:
 @click.argument("version")
 @click.option("--alias", default="champion", show_default=True, help="The alias to move.")
 @click.option("--why", required=True, help="Why it is moved; recorded.")
-@click.option("--force", is_flag=True, help="Even if the gate blocked it; the record will say so.")
+@click.option("--force", is_flag=True, help="Even if it did not pass the gate; the record will say so.")
 def promote(name: str, version: str, alias: str, why: str, force: bool) -> None:
-    """Point an alias of model NAME at VERSION. A version that the gate blocked becomes champion only by --force.
+    """Point an alias of model NAME at VERSION. Only a version that passed the gate becomes champion, unless by --force.
 
     \b
     raymlops promote flights 3 --why "gate passed, agreed with operations"

@@ -74,7 +74,6 @@ def _running(command: Any) -> Any:
         click.option(
             "--no-register", is_flag=True, help="Keep the model as a file, and register no version."
         ),
-        click.option("--resume", is_flag=True, help="Go on with a search of this spec that was cut off."),
         click.option("--autoscaling", is_flag=True, help="Trust that the cluster grows to the demand."),
     )[::-1]:
         command = option(command)
@@ -83,7 +82,8 @@ def _running(command: Any) -> Any:
 
 @click.command()
 @_running
-def search(**options: Any) -> None:
+@click.option("--resume", is_flag=True, help="Go on with a search of this spec that was cut off.")
+def search(resume: bool, **options: Any) -> None:
     """Search for the best model of SPEC, export it to one ONNX file, prove it, and register it.
 
     Reads the dataset once, runs the trials on the Ray cluster (RAY_ADDRESS, or one started here), logs each to
@@ -93,36 +93,65 @@ def search(**options: Any) -> None:
     raymlops search jobs/specs/flights.yaml
     raymlops search jobs/specs/flights.yaml --set search.trials=40 --why "weekly retrain"
     """
-    path = options.pop("spec")
-    _develop(read_spec(path, options.pop("overrides")), path, **options)
+    from raymlops.errors import SpecError
+    from raymlops.pipelines import resuming
+
+    path, name = options.pop("spec"), options["name"]
+    spec = read_spec(path, options.pop("overrides"))
+    storage = Settings.from_env().storage_path
+    lost = resuming.find_lost(storage, spec, name, _warn if resume else None)
+    if resume and lost is None:
+        raise SpecError(
+            f"Nothing to resume: {resuming.explain_none(storage, spec, name)}; run it without --resume"
+        )
+    if lost is not None and not resume:
+        _warn(f"{lost.name} was cut off; this begins anew, and `--resume` goes on with that one")
+        lost = None
+    _develop(spec, path, lost, or_anew=False, **options)
 
 
 @click.command()
 @_running
-def train(**options: Any) -> None:
+@click.option("--fresh", is_flag=True, help="Begin anew, even if a training of this spec was cut off.")
+def train(fresh: bool, **options: Any) -> None:
     """Train one model with the values of SPEC as they stand, without a search; export and register it.
+
+    The same command goes on where it was cut off: from the last checkpoint, as long as spec and data are the same.
 
     \b
     raymlops train jobs/specs/digits.yaml --set training.lr=0.002
     """
+    from raymlops.pipelines import resuming
+
     path = options.pop("spec")
     spec = read_spec(path, options.pop("overrides"))
     single = spec.search.model_copy(
         update={"algorithm": "random", "scheduler": "none", "trials": 1, "space": {}}
     )
-    _develop(spec.model_copy(update={"search": single}), path, **options)
+    spec = spec.model_copy(update={"search": single})
+    lost = (
+        None if fresh else resuming.find_lost(Settings.from_env().storage_path, spec, options["name"], _warn)
+    )
+    if lost is not None:
+        _warn(f"Going on with {lost.name}, which was cut off, from its last checkpoint; --fresh begins anew")
+    _develop(spec, path, lost, or_anew=True, **options)
+
+
+def _warn(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _develop(
     spec: ExperimentSpec,
     path: str,
+    lost: Any,
     *,
+    or_anew: bool,
     why: str,
     name: str | None,
     quiet: bool,
     no_register: bool,
     autoscaling: bool,
-    resume: bool,
 ) -> None:
     from raymlops.cli.progress import SearchProgress
     from raymlops.pipelines.develop import Request, develop_model
@@ -130,7 +159,14 @@ def _develop(
     settings = Settings.from_env()
     task = spec.features.target.task
     metric = spec.training.metric or DEFAULT_METRIC.get(task, "roc_auc")
-    request = Request(why=why, name=name, autoscaling=autoscaling, register=not no_register, resume=resume)
+    request = Request(
+        why=why,
+        name=lost.name if lost else name,
+        autoscaling=autoscaling,
+        register=not no_register,
+        resume=lost is not None,
+        or_anew=or_anew,
+    )
     with SearchProgress(spec.search.trials, metric, quiet=quiet) as progress:
         outcome = develop_model(spec, settings, request, observers=[progress], tell=progress.tell)
     _summarise(spec, path, settings, outcome)

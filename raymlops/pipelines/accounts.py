@@ -5,17 +5,18 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from raymlops.errors import RaymlopsError, UserError
+from raymlops.errors import RaymlopsError, UnreachableError, UserError
 from raymlops.models.session import open_session
 from raymlops.pipelines import recall, trusting
 from raymlops.pipelines.rows import Rows
-from raymlops.pipelines.trusting import GATE_TAG, VERDICT_TAG, Trusted
+from raymlops.pipelines.trusting import GATE_TAG, PASSED, VERDICT_TAG, Trusted
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import history, registry, store
 from raymlops.tracking.history import Entry, Record
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+ROLLBACK = "rollback"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,18 +39,20 @@ def move_alias(
     force: bool = False,
     action: str = "promote",
 ) -> Entry:
-    """Move an alias, on the record. A version that the gate blocked becomes champion only by `force`.
+    """Move an alias, on the record. Only a version that passed the gate becomes champion, unless by `force`.
 
-    Raises UserError when the gate blocked it, NotFoundError when it is not there.
+    A rollback asks no gate: what it goes back to was champion. Raises UserError when the gate did not pass the
+    version, NotFoundError when it is not there.
     """
     client = store.connect(settings)
-    found = registry.find_version(client, f"models:/{name}/{version}")
+    uri = f"models:/{name}/{version}"
+    found = registry.find_version(client, uri)
     outcome = str(found.tags.get(GATE_TAG, ""))
-    blocked = alias == CHAMPION and outcome.startswith("blocked")
-    if blocked and not force:
+    unproven = alias == CHAMPION and action != ROLLBACK and outcome != PASSED
+    if unproven and not force:
+        was = f"was {outcome}; see" if outcome else "was never judged; run"
         raise UserError(
-            f"models:/{name}/{version} was {outcome}; see `raymlops gate models:/{name}/{version}`, or "
-            "promote it all the same with --force, which the record will say"
+            f"{uri} {was} `raymlops gate {uri}`, or promote it all the same with --force, which the record will say"
         )
     return history.move_alias(
         client,
@@ -59,7 +62,7 @@ def move_alias(
         who=settings.user,
         why=why,
         action=action,
-        forced=force and blocked,
+        forced=force and unproven,
         verdict=str(found.tags.get(VERDICT_TAG, "")),
     )
 
@@ -79,10 +82,12 @@ def admit_version(
     version that cannot be measured stays challenger, and people are told: the model is not lost by it.
     """
     client = store.connect(settings)
-    move_alias(name, version, CHALLENGER, why, settings, action="search")
+    _move_once(client, name, version, CHALLENGER, why, settings)
     found = registry.resolve(f"models:/{name}/{version}", settings)
     try:
         trusted = trusting.trust_version(client, found, spec, rows, settings, tell=tell)
+    except UnreachableError:
+        raise  # the caller waits for the store
     except RaymlopsError as error:
         tell(f"{found.uri} stays {CHALLENGER}, since it could not be judged: {error}")
         return version, CHALLENGER, None
@@ -92,8 +97,14 @@ def admit_version(
     if smallest:
         version = _register_variant(client, trusted, smallest, settings)
         tell(f"The smallest file that passes is {smallest}: registered as models:/{name}/{version}")
-    move_alias(name, version, CHAMPION, f"the gate passed; {why}", settings, action="search")
+    _move_once(client, name, version, CHAMPION, f"the gate passed; {why}", settings)
     return version, CHAMPION, trusted
+
+
+def _move_once(client: Any, name: str, version: str, alias: str, why: str, settings: Settings) -> None:
+    """As a search does, which may have been cut off after it had moved it."""
+    if dict(history.find_model(client, name).aliases).get(alias) != version:
+        move_alias(name, version, alias, why, settings, action="search")
 
 
 def _find_smallest(trusted: Trusted) -> str:
@@ -117,7 +128,7 @@ def _register_variant(client: Any, trusted: Trusted, kind: str, settings: Settin
         tags={
             **{tag: value for tag, value in version.tags.items() if tag in recall.KEPT},
             "raymlops.variant": f"{kind} of version {version.version}",
-            GATE_TAG: "passed",
+            GATE_TAG: PASSED,
             VERDICT_TAG: trusted.verdict.sha256,
         },
         files={
@@ -134,7 +145,7 @@ def roll_back(name: str, why: str, settings: Settings, alias: str = CHAMPION) ->
     """Point the alias at the version before, on the record. Raises NotFoundError when there was none."""
     client = store.connect(settings)
     version = history.find_previous(history.read_history(client, name), alias)
-    return move_alias(name, version, alias, why, settings, force=True, action="rollback")
+    return move_alias(name, version, alias, why, settings, action=ROLLBACK)
 
 
 def read_record(name: str, settings: Settings) -> Record:

@@ -1,9 +1,9 @@
 """The main job: prepare, search, export, prove, register. Each step is another module's; this is their
 order."""
 
+import contextlib
 import dataclasses
 import hashlib
-import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -11,17 +11,26 @@ from typing import Any
 
 import torch
 
+from raymlops.errors import DataError, SpecError
 from raymlops.models import export, parity
-from raymlops.pipelines import lineage, resuming
+from raymlops.pipelines import resuming
 from raymlops.pipelines.accounts import admit_version
 from raymlops.pipelines.cluster import join_cluster
 from raymlops.pipelines.prepare import Prepared, describe_source, prepare
 from raymlops.pipelines.proof import Proof, prove_model
+from raymlops.pipelines.recording import (
+    Record,
+    complete_trials,
+    fail_record,
+    finish_record,
+    open_record,
+    register_best,
+)
 from raymlops.pipelines.rows import Rows
 from raymlops.pipelines.trusting import Trusted
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
-from raymlops.tracking import registry, runs, store
+from raymlops.tracking import store
 from raymlops.training import demand
 from raymlops.training.search import run_search
 from raymlops.training.trials import SearchResult, Trial, TrialObserver
@@ -37,6 +46,9 @@ class Request:
     autoscaling: bool = False
     register: bool = True
     resume: bool = False
+    """Go on with the search of that name, which was cut off."""
+    or_anew: bool = False
+    """Begin anew where the data have changed since; else that is an error."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,64 +78,60 @@ def develop_model(
     """Search, export the winner, prove it, register it. Raises before the first trial for what cannot
     work."""
     clock = _Clock()
-    name = request.name or f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if request.resume:
-        name = resuming.find_unfinished(settings.storage_path, spec, request.name)
-        tell(f"Resuming {name}")
     client = store.connect(settings)
     join_cluster(settings)
     concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
     clock.lap("start")
     prepared = prepare(spec, tell)
     clock.lap("data")
-    experiment = store.ensure_experiment(client, spec.name, settings)
-    resuming.write_mark(settings.storage_path, name, spec, done=False)
-    run = _start(client, experiment.experiment_id, name, prepared, settings, request)
-    tell(f"Searching: {spec.search.trials} trials, {concurrent} at a time, by {spec.search.algorithm}")
-    trial_runs = runs.TrialRuns(
-        client,
-        experiment.experiment_id,
-        run,
-        spool=settings.home / "spool" / f"{name}.jsonl",
-        tell=tell,
-        tags={
-            "raymlops.fingerprint": prepared.scan.fingerprint.digest,
-            "raymlops.commit": lineage.git_commit(),
-            "mlflow.user": settings.user,
-        },
-    )
-    try:
-        found = run_search(
-            prepared.job,
-            name=name,
-            storage_path=settings.storage_path,
-            concurrent=concurrent,
-            observers=[trial_runs, *observers],
-            resume=request.resume,
-        )
-        clock.lap("search")
-        _complete(trial_runs, found)
-        tell("Exporting the best trial to one ONNX file, and proving it on the test split")
-        outcome = _finish(client, found, prepared, settings, request, run, trial_runs, clock, tell)
-    except BaseException as error:
-        trial_runs.close()
-        runs.finish_run(client, run, metrics={}, tags={"raymlops.error": str(error)}, failed=True)
-        raise
-    resuming.write_mark(settings.storage_path, name, spec, done=True)
-    return outcome
+    fingerprint = prepared.scan.fingerprint.digest
+    request = _settle_name(spec, settings, request, fingerprint, tell)
+    assert request.name is not None
+    with resuming.marked(settings.storage_path, request.name, spec, fingerprint):
+        record = open_record(client, prepared, settings, request.name, request.why, tell)
+        tell(f"Searching: {spec.search.trials} trials, {concurrent} at a time, by {spec.search.algorithm}")
+        try:
+            found = run_search(
+                prepared.job,
+                name=request.name,
+                storage_path=settings.storage_path,
+                concurrent=concurrent,
+                observers=[record.trials, *observers],
+                resume=request.resume,
+            )
+            clock.lap("search")
+            complete_trials(record, found)
+            return _finish(record, found, clock, register=request.register)
+        except BaseException as error:
+            with contextlib.suppress(
+                Exception
+            ):  # of a store that is away; what happened first is what counts
+                fail_record(record, error)
+            raise
 
 
-def _complete(trial_runs: runs.TrialRuns, found: SearchResult) -> None:
-    """Bring the trials' runs to what the trials know of themselves: epochs that a killed driver never sent."""
-    for trial in found.trials:
-        if trial.checkpoint is not None:
-            trial_runs.fill_gaps(trial.name, load_state(trial.checkpoint)["history"])
-        checkpoint = str(trial.checkpoint or "none")
-        trial_runs.describe(
-            trial.name, {"raymlops.seconds": f"{trial.seconds:.1f}", "raymlops.checkpoint": checkpoint}
-        )
-        trial_runs.trial_ended(trial.name, trial.error)
-    trial_runs.close()
+def _settle_name(
+    spec: ExperimentSpec,
+    settings: Settings,
+    request: Request,
+    fingerprint: str,
+    tell: Callable[[str], None],
+) -> Request:
+    """The request with a name that is free, or of a search that can go on with these data."""
+    mark = resuming.read_mark(settings.storage_path, request.name) if request.name else None
+    if mark is not None and not request.resume:
+        raise SpecError(f"A run named {request.name!r} was begun before; give another --name, or none")
+    if mark is None or mark.data == fingerprint:
+        return request if request.name else dataclasses.replace(request, name=_stamp(spec), resume=False)
+    changed = f"The data of {mark.name} had fingerprint {mark.data}, and are now {fingerprint}"
+    if not request.or_anew:
+        raise DataError(f"{changed}; give the same data to go on with it, or begin anew without --resume")
+    tell(f"{changed}: beginning anew")
+    return dataclasses.replace(request, name=_stamp(spec), resume=False)
+
+
+def _stamp(spec: ExperimentSpec) -> str:
+    return f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 class _Clock:
@@ -138,50 +146,6 @@ class _Clock:
         self.laps[name], self._last = now - self._last, now
 
 
-def _start(
-    client: store.Client,
-    experiment: str,
-    name: str,
-    prepared: Prepared,
-    settings: Settings,
-    request: Request,
-) -> str:
-    spec = prepared.spec
-    run = runs.start_run(
-        client,
-        experiment,
-        search=name,
-        parent=settings.parent_run,
-        tags={
-            "raymlops.fingerprint": prepared.scan.fingerprint.digest,
-            "raymlops.why": request.why,
-            "raymlops.commit": lineage.git_commit(),
-            "mlflow.user": settings.user,
-            "mlflow.source.git.commit": lineage.git_commit(),
-            "mlflow.note.content": spec.description,
-        },
-        parameters={
-            "algorithm": spec.search.algorithm,
-            "scheduler": spec.search.scheduler,
-            "trials": spec.search.trials,
-            "network": spec.network.name,
-            "workers": spec.training.workers,
-            "epochs": spec.training.epochs,
-            "rows_train": prepared.train.count,
-        },
-    )
-    runs.log_json(client, run, "spec.json", spec.model_dump(mode="json"))
-    runs.log_json(client, run, "data.json", {
-        "fingerprint": prepared.scan.fingerprint.to_json(),
-        "source": describe_source(spec),
-        "rows": prepared.scan.rows,
-        "failed": prepared.scan.failed,
-        "findings": [dataclasses.asdict(finding) for finding in prepared.scan.findings],
-    })  # fmt: skip
-    client.log_text(run, lineage.environment_lock(), "requirements.lock.txt")
-    return run
-
-
 def load_best(trial: Trial, prepared: Prepared) -> torch.nn.Module:
     """The network of a trial with the weights of its best epoch."""
     assert trial.checkpoint is not None
@@ -192,96 +156,50 @@ def load_best(trial: Trial, prepared: Prepared) -> torch.nn.Module:
     return network.eval()
 
 
-def _finish(
-    client: store.Client,
-    found: SearchResult,
-    prepared: Prepared,
-    settings: Settings,
-    request: Request,
-    run: str,
-    trial_runs: runs.TrialRuns,
-    clock: _Clock,
-    tell: Callable[[str], None],
-) -> Outcome:
+def _finish(record: Record, found: SearchResult, clock: _Clock, *, register: bool) -> Outcome:
+    prepared, settings, tell = record.prepared, record.settings, record.tell
     spec, best = prepared.spec, found.best
+    tell("Exporting the best trial to one ONNX file, and proving it on the test split")
     network = load_best(best, prepared)
     model = export.export_network(network, prepared.features, name=spec.name)
     path, digest = export.save_model(model, settings.home / "models" / spec.name / _digest_of(model)[:12])
     proof = prove_model(path.read_bytes(), network, prepared)
     parity.require(proof.parity, limit=spec.limits.parity, flipped=spec.limits.flipped)
     clock.lap("export")
-    version = alias = trusted = None
-    if request.register:
-        version = _register(client, path, proof, prepared, settings, request, run, found, trial_runs)
-    runs.finish_run(
-        client,
-        run,
-        metrics={
+    version = register_best(record, found, proof, path) if register else None
+    clock.lap("register")
+    finish_record(
+        record,
+        {
             **{f"test_{key}": value for key, value in proof.metrics.items()},
             **{f"seconds_{key}": value for key, value in clock.laps.items()},
             "parity_difference": proof.parity.difference,
             "parity_flipped": proof.parity.flipped,
         },
-        tags={"raymlops.best_trial": best.name},
+        {"raymlops.best_trial": best.name},
     )
-    clock.lap("register")
+    alias = trusted = None
     if version is not None:
         tell("Asking the gate")
-        scanned = prepared.scan
-        digest_of_data = scanned.fingerprint.digest
-        rows = Rows(
-            prepared.rows["test"],
-            describe_source(spec),
-            digest_of_data,
-            scanned.findings,
-            prepared.rows["train"],
+        why = record.why or f"best of {len(found.trials)} trials"
+        named, rows = version, _test_rows(prepared)
+        version, alias, trusted = store.patiently(
+            lambda: admit_version(spec.name, named, spec, rows, settings, why, tell), tell
         )
-        why = request.why or f"best of {len(found.trials)} trials"
-        version, alias, trusted = admit_version(spec.name, version, spec, rows, settings, why, tell)
         clock.lap("gate")
-    return Outcome(found, run, proof, path, version, digest, alias, dict(clock.laps), trusted)
+    return Outcome(found, record.run, proof, path, version, digest, alias, dict(clock.laps), trusted)
+
+
+def _test_rows(prepared: Prepared) -> Rows:
+    scanned = prepared.scan
+    return Rows(
+        prepared.rows["test"],
+        describe_source(prepared.spec),
+        scanned.fingerprint.digest,
+        scanned.findings,
+        prepared.rows["train"],
+    )
 
 
 def _digest_of(model: Any) -> str:
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _register(
-    client: store.Client,
-    path: pathlib.Path,
-    proof: Proof,
-    prepared: Prepared,
-    settings: Settings,
-    request: Request,
-    run: str,
-    found: SearchResult,
-    trial_runs: runs.TrialRuns,
-) -> str:
-    spec, best = prepared.spec, found.best
-    version, _ = registry.register_version(
-        client,
-        name=spec.name,
-        run=run,
-        model=path.read_bytes(),
-        signature=export.signature_of(prepared.features),
-        example=proof.example,
-        tags={
-            "raymlops.search_run": run,
-            "raymlops.trial": best.name,
-            "raymlops.trial_run": trial_runs.run_of(best.name) or "",
-            "raymlops.fingerprint": prepared.scan.fingerprint.digest,
-            "raymlops.commit": lineage.git_commit(),
-            "raymlops.who": settings.user,
-            "raymlops.why": request.why or f"best of {len(found.trials)} trials",
-            "raymlops.when": lineage.now(),
-            "raymlops.parameters": json.dumps(best.parameters, default=str),
-            "raymlops.parity": json.dumps(proof.parity.to_json()),
-            "raymlops.test": json.dumps(proof.metrics),
-        },
-        files={
-            registry.PROFILE_FILE: {"columns": prepared.profile, "predictions": proof.predictions},
-            registry.FEATURES_FILE: prepared.features.to_json(),
-        },
-        description=spec.description,
-    )
-    return version

@@ -50,6 +50,6 @@ def promote_version(
 ) -> str | None:
     """Move an alias to a version that exists, on the record. Gives the version it named before.
 
-    Raises UserError for a champion that the gate blocked, unless `force`.
+    Raises UserError for a champion that did not pass the gate, unless `force`.
     """
     return move_alias(name, version, alias, why, settings, force=force).before or None

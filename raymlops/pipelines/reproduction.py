@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable
 
 from raymlops.errors import DataError, NotFoundError
@@ -67,9 +68,9 @@ def reproduce_version(uri: str, settings: Settings, tell: Callable[[str], None])
         )
     tell(f"Data: fingerprint {found} as recorded")
     single = single_trial(spec, json.loads(version.tags["raymlops.parameters"]))
-    outcome = develop_model(
-        single, settings, Request(why=f"reproduces {version.uri}", register=False), tell=tell
-    )
+    name = f"reproduction-of-{version.name}-{version.version}-{time.strftime('%Y%m%d-%H%M%S')}"
+    request = Request(why=f"reproduces {version.uri}", name=name, register=False)
+    outcome = develop_model(single, settings, request, tell=tell)
     then = json.loads(version.tags.get("raymlops.test", "{}"))
     now = outcome.proof.metrics
     training = single.training

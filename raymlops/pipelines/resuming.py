@@ -1,24 +1,42 @@
-"""Remembers which searches were begun, by a small file beside each, so that one that was cut off can go on."""
+"""Remembers which searches were begun, by a small file beside each, so that one that was cut off can go on.
 
+While its driver lives the file is written anew every half minute: a search that ended without saying so is told
+from one that still runs, on this machine by its process, elsewhere by a file that nobody writes any more.
+"""
+
+import contextlib
 import dataclasses
 import hashlib
 import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 import fsspec
+import psutil
 
-from raymlops.errors import SpecError, StorageError
+from raymlops.errors import StorageError
 from raymlops.specs.experiment import ExperimentSpec
 
-MARK_FILE = "raymlops.json"
+MARK_FILE = "raymlops.mark"  # not .json: Tune carries files of that ending to and fro
+_BEAT = 30.0  # seconds between two writings
+_SILENCE = 3.5 * _BEAT  # without one for so long, a driver elsewhere is taken for dead
 
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """A search that was begun: of which spec, and whether it came to its end."""
+    """A search that was begun: of which spec and data, by which process, and whether it came to its end."""
 
     name: str
     spec: str
-    done: bool
+    data: str = ""
+    done: bool = False
+    host: str = ""
+    process: tuple[int, float] | None = None
+    """Number and start of the driver's; None once it has ended in a way it could tell."""
+    beat: float = 0.0
 
 
 def digest_of(spec: ExperimentSpec) -> str:
@@ -29,14 +47,44 @@ def digest_of(spec: ExperimentSpec) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def write_mark(storage_path: str, name: str, spec: ExperimentSpec, *, done: bool) -> None:
-    """Note that a search was begun, or is done. Raises StorageError where nothing can be written."""
-    mark = Mark(name, digest_of(spec), done)
-    filesystem, folder = fsspec.core.url_to_fs(f"{storage_path}/{name}")
+@contextlib.contextmanager
+def marked(storage_path: str, name: str, spec: ExperimentSpec, data: str) -> Iterator[None]:
+    """Note that a search runs, as long as the context lasts, and at its end whether it came to its own.
+
+    Raises StorageError where nothing can be written.
+    """
+    process = (os.getpid(), psutil.Process().create_time())
+    mark = Mark(name, digest_of(spec), data, host=socket.gethostname(), process=process)
+    _write(storage_path, mark)
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(_BEAT):
+            with contextlib.suppress(
+                StorageError
+            ):  # the search itself will say what is wrong with the storage
+                _write(storage_path, mark)
+
+    thread = threading.Thread(target=beat, name="mark", daemon=True)
+    thread.start()
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        over.set()
+        thread.join()
+        with contextlib.suppress(*(() if done else (StorageError,))):
+            _write(storage_path, dataclasses.replace(mark, done=done, process=None))
+
+
+def _write(storage_path: str, mark: Mark) -> None:
+    filesystem, folder = fsspec.core.url_to_fs(f"{storage_path}/{mark.name}")
+    text = json.dumps(dataclasses.asdict(dataclasses.replace(mark, beat=time.time())))
     try:
         filesystem.makedirs(folder, exist_ok=True)
-        with filesystem.open(f"{folder}/{MARK_FILE}", "w") as file:
-            file.write(json.dumps(dataclasses.asdict(mark)))
+        filesystem.pipe_file(f"{folder}/{MARK_FILE}.new", text.encode())
+        filesystem.mv(f"{folder}/{MARK_FILE}.new", f"{folder}/{MARK_FILE}")
     except OSError as error:
         raise StorageError(
             f"Cannot write to the storage path {storage_path!r}: {error.strerror or error}; set "
@@ -44,15 +92,59 @@ def write_mark(storage_path: str, name: str, spec: ExperimentSpec, *, done: bool
         ) from None
 
 
-def find_unfinished(storage_path: str, spec: ExperimentSpec, name: str | None = None) -> str:
-    """The newest search of this spec that did not end, or the one named. Raises SpecError when there is none."""
+def read_mark(storage_path: str, name: str) -> Mark | None:
+    """The mark of a search; None when there is none."""
+    filesystem, folder = fsspec.core.url_to_fs(f"{storage_path}/{name}")
+    try:
+        held = json.loads(filesystem.cat_file(f"{folder}/{MARK_FILE}"))
+    except FileNotFoundError:
+        return None
+    return Mark(**{**held, "process": held["process"] and tuple(held["process"])})
+
+
+def list_unfinished(storage_path: str, spec: ExperimentSpec, name: str | None = None) -> list[Mark]:
+    """Searches of this model's name, or the one named, that did not come to their end; the oldest first."""
     filesystem, folder = fsspec.core.url_to_fs(storage_path)
     paths = filesystem.glob(f"{folder}/{name or spec.name + '-*'}/{MARK_FILE}")
-    marks = [Mark(**json.loads(filesystem.cat_file(path))) for path in paths]
+    marks = [read_mark(storage_path, str(path).split("/")[-2]) for path in paths]
+    return sorted((mark for mark in marks if mark and not mark.done), key=lambda mark: mark.name)
+
+
+def is_lost(storage_path: str, mark: Mark, tell: Callable[[str], None] | None = None) -> bool:
+    """Whether the driver of an unfinished search is gone. Without `tell` nothing is waited for: in doubt it lives."""
+    if mark.process is None:
+        return True
+    if mark.host == socket.gethostname():
+        number, began = mark.process
+        with contextlib.suppress(psutil.Error):
+            return bool(abs(psutil.Process(number).create_time() - began) > 1)
+        return True
+    if time.time() - mark.beat > 10 * _SILENCE:
+        return True
+    if tell is None:
+        return False
+    tell(f"Waiting {_SILENCE:.0f} s to learn whether {mark.name}, begun on {mark.host}, still runs")
+    time.sleep(_SILENCE)
+    now = read_mark(storage_path, mark.name)
+    return now is not None and not now.done and (now.process is None or now.beat == mark.beat)
+
+
+def find_lost(
+    storage_path: str, spec: ExperimentSpec, name: str | None, tell: Callable[[str], None] | None
+) -> Mark | None:
+    """The newest search of this very spec, or the one named, that was cut off and does not run; None when none was."""
     wanted = digest_of(spec)
-    found = sorted(mark.name for mark in marks if not mark.done and mark.spec == wanted)
-    if found:
-        return found[-1]
-    changed = sorted(mark.name for mark in marks if not mark.done)
-    hint = f"; {changed[-1]!r} was cut off, but its spec differs from this one" if changed else ""
-    raise SpecError(f"Nothing to resume under {storage_path!r} for this spec{hint}; run it without --resume")
+    for mark in reversed(list_unfinished(storage_path, spec, name)):
+        if mark.spec == wanted and is_lost(storage_path, mark, tell):
+            return mark
+    return None
+
+
+def explain_none(storage_path: str, spec: ExperimentSpec, name: str | None) -> str:
+    """Why there is nothing to go on with."""
+    others = list_unfinished(storage_path, spec, name)
+    if not others:
+        return f"nothing under {storage_path!r} was cut off"
+    newest = others[-1]
+    runs = newest.spec == digest_of(spec)
+    return f"{newest.name!r} " + ("still runs" if runs else "was cut off, but its spec differs from this one")

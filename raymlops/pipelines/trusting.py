@@ -30,6 +30,7 @@ from raymlops.tracking.registry import ModelVersion
 
 GATE_TAG = "raymlops.gate"
 VERDICT_TAG = "raymlops.verdict"
+PASSED = "passed"
 _CALIBRATION_ROWS = 512
 
 
@@ -127,7 +128,7 @@ def store_findings(client: Client, trusted: Trusted) -> None:
     write_text(client, version.uri, {f"{folder}/{name}": text for name, text in files.items()})
     failures = ", ".join(check.name for check in verdict.failures)
     tags = {
-        GATE_TAG: "passed" if verdict.passed else f"blocked: {failures}"[:4000],
+        GATE_TAG: PASSED if verdict.passed else f"blocked: {failures}"[:4000],
         VERDICT_TAG: verdict.sha256,
         "raymlops.gate.against": verdict.champion or "no champion",
     }

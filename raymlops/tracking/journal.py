@@ -44,6 +44,11 @@ class Journal:
                     file.write(json.dumps(operation) + "\n")
             self._changed.notify()
 
+    @property
+    def waiting(self) -> int:
+        """Operations that were not sent yet."""
+        return len(self._waiting)
+
     def close(self, patience: float = 60.0) -> int:
         """Wait until all is sent, `patience` seconds at most. Gives the number of operations left in the
         spool file."""

@@ -58,11 +58,13 @@ def register_version(
     folder: str = "model",
 ) -> tuple[str, str]:
     """Store an ONNX file with a run, as MLflow's ONNX flavour, and register it. Gives the version and
-    the sha256.
+    the sha256. The same file of the same run is one version, however often it is registered.
 
     `files` are kept beside the model as JSON: its training profile, its fitted features, its evidence.
     """
     digest = hashlib.sha256(model).hexdigest()
+    if held := _find_registered(client, name, run, digest):
+        return held, digest
     with tempfile.TemporaryDirectory(prefix="raymlops-") as directory:
         path = pathlib.Path(directory) / "model"
         mlflow.onnx.save_model(
@@ -94,6 +96,13 @@ def register_version(
         description=description,
     )
     return str(created.version), digest
+
+
+def _find_registered(client: mlflow.MlflowClient, name: str, run: str, digest: str) -> str | None:
+    """The version that this run registered before it was cut off; None when it did not."""
+    found = client.search_model_versions(f"name='{name}' and run_id='{run}'")
+    versions = [int(one.version) for one in found if one.tags.get(DIGEST_TAG) == digest]
+    return str(min(versions)) if versions else None
 
 
 def ensure_model(client: mlflow.MlflowClient, name: str) -> None:

@@ -1,5 +1,5 @@
 """The MLflow runs of a search: one parent, one child a trial. A restarted search finds its runs again by
-their tags."""
+their tags, so whatever is killed leaves no second run, no step twice, and none that still says RUNNING."""
 
 import json
 import pathlib
@@ -8,14 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlflow
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 
+from raymlops.tracking import store
 from raymlops.tracking.journal import Journal, Operation
 
 SEARCH_TAG = "raymlops.search"
 TRIAL_TAG = "raymlops.trial"
+ERROR_TAG = "raymlops.error"
 _PARENT_TAG = "mlflow.parentRunId"
 _LONGEST_VALUE = 5000  # MLflow cuts tags at 5,000 and refuses params over 6,000 characters
+_MOST_WAITING = 100_000  # reports that wait for a store that is away; trials keep their own for later
+_RUNS = 5000
 
 
 def start_run(
@@ -28,27 +32,58 @@ def start_run(
     parent: str | None = None,
 ) -> str:
     """The parent run of a search, made, or found again when the search is resumed. Gives its id."""
-    found = _find(client, experiment_id, SEARCH_TAG, search)
-    if found is not None:
-        client.update_run(found, status="RUNNING")
-        return found
-    all_tags = {SEARCH_TAG: search, "mlflow.runName": search, **tags}
-    if parent:
-        all_tags[_PARENT_TAG] = parent
-    run = client.create_run(experiment_id, tags=_cut(all_tags), run_name=search)
-    client.log_batch(
-        run.info.run_id, params=[Param(key, str(value)[:_LONGEST_VALUE]) for key, value in parameters.items()]
-    )
+    run = _find(client, experiment_id, SEARCH_TAG, search)
+    if run is None:
+        all_tags = {SEARCH_TAG: search, "mlflow.runName": search, **tags}
+        if parent:
+            all_tags[_PARENT_TAG] = parent
+        run = client.create_run(experiment_id, tags=_cut(all_tags), run_name=search)
+    elif run.info.status != "RUNNING":
+        client.update_run(run.info.run_id, status="RUNNING")
+    _log_parameters(client, run, _cut(parameters))
     return str(run.info.run_id)
 
 
-def _find(client: mlflow.MlflowClient, experiment_id: str, tag: str, value: str) -> str | None:
-    runs = client.search_runs([experiment_id], filter_string=f"tags.`{tag}` = '{value}'", max_results=1)
-    return str(runs[0].info.run_id) if runs else None
+def end_lost(client: mlflow.MlflowClient, experiment_id: str, is_lost: Callable[[str], bool]) -> list[str]:
+    """End as KILLED the runs of searches whose driver is gone. Gives the names of these searches."""
+    running = _search(client, experiment_id, "attributes.status = 'RUNNING'")
+    lost = {
+        str(run.info.run_id): str(run.data.tags[SEARCH_TAG])
+        for run in running
+        if SEARCH_TAG in run.data.tags and is_lost(run.data.tags[SEARCH_TAG])
+    }
+    for run in running:
+        if run.info.run_id in lost or run.data.tags.get(_PARENT_TAG) in lost:
+            client.set_terminated(run.info.run_id, status="KILLED")
+    return sorted(lost.values())
 
 
-def _cut(tags: Mapping[str, str]) -> dict[str, str]:
-    return {key: str(value)[:_LONGEST_VALUE] for key, value in tags.items()}
+def _find(client: mlflow.MlflowClient, experiment_id: str, tag: str, value: str) -> Run | None:
+    """The oldest run with that tag: a request that was sent again may have made a second one."""
+    runs = _search(client, experiment_id, f"tags.`{tag}` = '{value}'")
+    return runs[0] if runs else None
+
+
+def _search(client: mlflow.MlflowClient, experiment_id: str, wanted: str) -> list[Run]:
+    return list(
+        client.search_runs(
+            [experiment_id],
+            filter_string=wanted,
+            order_by=["attributes.start_time ASC"],
+            max_results=_RUNS,
+        )
+    )
+
+
+def _log_parameters(client: mlflow.MlflowClient, run: Run, parameters: Mapping[str, str]) -> None:
+    """Those that the run lacks: a process that was killed may have made it and no more."""
+    missing = [Param(key, value) for key, value in parameters.items() if key not in run.data.params]
+    if missing:
+        client.log_batch(run.info.run_id, params=missing)
+
+
+def _cut(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value)[:_LONGEST_VALUE] for key, value in values.items()}
 
 
 class TrialRuns:
@@ -65,23 +100,35 @@ class TrialRuns:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self._client = client
+        self._tell = tell
         self._experiment_id = experiment_id
         self._parent = parent
         self._tags = dict(tags or {})
         self._runs: dict[str, str] = {}
         self._steps: dict[str, set[int]] = {}
+        self._begun: set[str] = set()
         self._ended: set[str] = set()
+        self._refused: set[str] = set()
         self.journal = Journal(self._send, spool, tell)
 
     def trial_started(self, trial: str, parameters: Mapping[str, Any]) -> None:
-        self._add("start", trial, parameters={key: str(value) for key, value in parameters.items()})
+        self._begun.add(trial)
+        self._add("start", trial, parameters=_cut(parameters))
 
     def trial_reported(self, trial: str, learned: Mapping[str, float]) -> None:
+        if self.journal.waiting >= _MOST_WAITING:
+            return
         values = {key: float(value) for key, value in learned.items() if key != "epoch"}
         self._add("report", trial, step=int(learned.get("epoch", 0)), values=values)
 
     def trial_ended(self, trial: str, error: str | None) -> None:
+        self._begun.discard(trial)
         self._add("end", trial, error=error)
+
+    def abandon(self) -> None:
+        """End as KILLED the trials that were told of as begun, and never as ended."""
+        for trial in sorted(self._begun):
+            self._add("end", trial, error=None, status="KILLED")
 
     def _add(self, kind: str, trial: str, **values: Any) -> None:
         self.journal.add({"kind": kind, "trial": trial, "time": round(time.time() * 1000), **values})
@@ -99,10 +146,31 @@ class TrialRuns:
         for learned in history:
             self.trial_reported(trial, learned)
 
-    def close(self) -> int:
-        return self.journal.close()
+    def close(self, patience: float = 60.0) -> int:
+        """Wait until all is sent. Gives the number of operations that were not."""
+        return self.journal.close(patience)
+
+    def settle(self) -> None:
+        """Delete second runs of a trial: a request whose answer was lost may have made one."""
+        seen = set(self._runs.values())
+        for run in _search(self._client, self._experiment_id, f"tags.`{_PARENT_TAG}` = '{self._parent}'"):
+            trial = run.data.tags.get(TRIAL_TAG, "").partition("/")[2]
+            if trial in self._runs and run.info.run_id not in seen:
+                self._client.delete_run(run.info.run_id)
 
     def _send(self, operation: Operation) -> None:
+        try:
+            self._write(operation)
+        except Exception as error:
+            if not store.is_refusal(error):
+                raise
+            trial = operation["trial"]
+            if trial not in self._refused:
+                self._refused.add(trial)
+                cause = " ".join(str(error).split())[:160]
+                self._tell(f"The tracking store refuses a {operation['kind']} of trial {trial}: {cause}")
+
+    def _write(self, operation: Operation) -> None:
         trial = operation["trial"]
         if trial not in self._runs:
             self._open(trial, operation)
@@ -118,8 +186,8 @@ class TrialRuns:
         if operation["kind"] == "end" and trial not in self._ended:
             error = operation["error"]
             if error:
-                self._client.set_tag(run, "raymlops.error", error[:_LONGEST_VALUE])
-            status = RunStatus.to_string(RunStatus.FAILED if error else RunStatus.FINISHED)
+                self._client.set_tag(run, ERROR_TAG, error[:_LONGEST_VALUE])
+            status = operation.get("status") or ("FAILED" if error else "FINISHED")
             self._client.set_terminated(run, status=status, end_time=operation["time"])
             self._ended.add(trial)
 
@@ -128,20 +196,19 @@ class TrialRuns:
         self._steps[trial] = set()
         if run is None:
             tags = {**self._tags, TRIAL_TAG: f"{self._parent}/{trial}", _PARENT_TAG: self._parent}
-            created = self._client.create_run(
+            run = self._client.create_run(
                 self._experiment_id, start_time=operation["time"], tags=_cut(tags), run_name=f"trial-{trial}"
             )
-            run = str(created.info.run_id)
-            parameters = operation.get("parameters", {})
-            self._client.log_batch(run, params=[Param(key, value) for key, value in parameters.items()])
         else:
-            history = self._client.get_metric_history(run, "train_loss")
+            history = self._client.get_metric_history(run.info.run_id, "train_loss")
             self._steps[trial] = {metric.step for metric in history}
             if operation["kind"] == "start":
-                self._client.update_run(run, status="RUNNING")
-            elif self._client.get_run(run).info.status in ("FINISHED", "FAILED"):
+                self._client.update_run(run.info.run_id, status="RUNNING")
+                _clear_error(self._client, run)
+            elif run.info.status in ("FINISHED", "FAILED"):
                 self._ended.add(trial)  # by an earlier process; it keeps its end
-        self._runs[trial] = run
+        _log_parameters(self._client, run, operation.get("parameters", {}))
+        self._runs[trial] = str(run.info.run_id)
 
 
 def finish_run(
@@ -152,14 +219,26 @@ def finish_run(
     tags: Mapping[str, str],
     failed: bool = False,
 ) -> None:
-    """Log a run's last metrics and tags, and end it."""
+    """Log a run's last metrics and tags, and end it. What it holds already, of a try that was cut off, stays."""
     now = round(time.time() * 1000)
+    held = client.get_run(run)
+    if not failed:
+        _clear_error(client, held)
     client.log_batch(
         run,
-        metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()],
+        metrics=[
+            Metric(key, float(value), now, 0)
+            for key, value in metrics.items()
+            if key not in held.data.metrics
+        ],
         tags=[RunTag(key, value) for key, value in _cut(tags).items()],
     )
     client.set_terminated(run, status="FAILED" if failed else "FINISHED")
+
+
+def _clear_error(client: mlflow.MlflowClient, run: Run) -> None:
+    if ERROR_TAG in run.data.tags:
+        client.delete_tag(run.info.run_id, ERROR_TAG)
 
 
 def log_json(client: mlflow.MlflowClient, run: str, file: str, value: Any) -> None:

@@ -38,7 +38,8 @@ def run_search(
 ) -> SearchResult:
     """Run the trials of a spec. Raises when none finished, with the cause of the last failure.
 
-    `resume` goes on with the search of that name: finished trials stay, others start from their checkpoints.
+    `resume` goes on with the search of that name: finished trials stay, others start from their checkpoints;
+    one that was cut off before Tune wrote anything of it begins.
     """
     spec = job.spec
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -51,10 +52,12 @@ def run_search(
     _require_writable(storage_path)
     tuner = (
         _restore_tuner(trainable, f"{storage_path}/{name}", observers)
-        if resume
+        if resume and tune.Tuner.can_restore(f"{storage_path}/{name}")
         else _make_tuner(trainable, spec, metric, name, storage_path, concurrent, observers)
     )
     results = tuner.fit()
+    if any(trial.status not in ("TERMINATED", "ERROR") for trial in results._experiment_analysis.trials):
+        raise KeyboardInterrupt  # Tune keeps an interrupt to itself, and gives what there is
     trials = [to_trial(result, metric) for result in results]
     finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
     if not finished:
@@ -108,8 +111,6 @@ def _make_tuner(
 
 
 def _restore_tuner(trainable: Any, path: str, observers: Sequence[TrialObserver]) -> tune.Tuner:
-    if not tune.Tuner.can_restore(path):
-        raise SpecError(f"Nothing to resume at {path!r}: no search of that name was begun there")
     # Tune restores its callbacks from a pickle, in which observers cannot be; it has no way to give new ones.
     Notify.restored = tuple(observers)
     return tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)

@@ -31,7 +31,7 @@ def test_a_promoted_version_is_served_under_its_number(tmp_path: pathlib.Path) -
     file = toy_models.save(toy_models.flights(), tmp_path / "flights.onnx")
     for _ in range(2):
         raymlops("register", str(file), "--name", "flights", "--why", "a test")
-    raymlops("promote", "flights", "2", "--why", "a test")
+    raymlops("promote", "flights", "2", "--force", "--why", "a test")
     application = {
         "name": "flights",
         "import_path": "raymlops.serving.app:build_app",

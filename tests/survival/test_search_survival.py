@@ -1,113 +1,102 @@
-"""A search whose driver is killed at random moments, and resumed: nothing doubled, nothing stuck, nothing lost.
+"""Searches whose workers, driver and tracking server are killed at random moments: nothing doubled, stuck or lost.
 
 python -m tests.survival.test_search_survival 10        # more kills than the test's, counts printed
 """
 
+import collections
+import dataclasses
 import pathlib
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 
-import psutil
 import pytest
-import yaml
-from mlflow import MlflowClient
 
 from raymlops.settings import Settings
 from tests.conftest import settings_in
 from tests.experiments import signal_table, spec_of, write_table
+from tests.killing import Counts, Driver, TrackingServer, count, write_spec
 
-EPOCHS = 12
-TRIALS = 6
+EPOCHS, TRIALS = 12, 6
+KINDS = ("worker", "driver", "server")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_search_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path: pathlib.Path) -> None:
-    counts = survive(tmp_path, kills=2, draw=random.Random(0))
-    assert counts == {"trials": TRIALS, "doubled": 0, "stuck": 0, "lost": 0, "versions": 1}
+@pytest.mark.timeout(1200)
+def test_searches_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path: pathlib.Path) -> None:
+    killed, counts = survive(tmp_path, kills=3, draw=random.Random(0))
+    assert killed == {"worker": 1, "driver": 1, "server": 1}
+    assert counts.faults == {}
 
 
-def survive(folder: pathlib.Path, *, kills: int, draw: random.Random) -> dict[str, int]:
-    """Kill the search so many times, let it end, and count what MLflow holds."""
-    table = write_table(signal_table(30_000), folder / "rows.parquet")
-    spec = spec_of(
-        "survivor",
-        {"path": str(table)},
-        training={"epochs": EPOCHS, "batch_size": 64, "patience": EPOCHS},
-        search={
-            "algorithm": "random",
-            "scheduler": "none",
-            "trials": TRIALS,
-            "space": {"lr": {"low": 0.005, "high": 0.05, "log": True}},
-        },
-    )
-    file = folder / "spec.yaml"
-    file.write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True, exclude_defaults=True)))
-    settings = settings_in(folder / "home")
-    for kill in range(kills):
-        search = begin(file, settings, folder / f"log-{kill}", resume=kill > 0)
-        wait_for(folder / f"log-{kill}", "Searching", search)
-        time.sleep(draw.uniform(2, 12))
-        end_all(search)
-    search = begin(file, settings, folder / "log-last", resume=kills > 0)
-    assert search.wait(600) == 0, (folder / "log-last").read_text()
-    return count_runs(settings)
+class Survivor:
+    """A search that is begun again whenever it ended, until all kills are done."""
+
+    def __init__(self, folder: pathlib.Path, settings: Settings) -> None:
+        self.folder, self.settings = folder, settings
+        self.begun = self.searches = 0
+        table = write_table(signal_table(30_000), folder / "rows.parquet")
+        space = {"lr": {"low": 0.005, "high": 0.05, "log": True}}
+        search = {"algorithm": "random", "scheduler": "none", "trials": TRIALS, "retries": 20, "space": space}
+        training = {"epochs": EPOCHS, "batch_size": 64, "patience": EPOCHS}
+        spec = spec_of("survivor", {"path": str(table)}, training=training, search=search)
+        self.spec = write_spec(spec, folder / "spec.yaml")
+        self.driver = self.begin()
+
+    def begin(self, *options: str) -> Driver:
+        """A new search, or with --resume the one that was cut off."""
+        self.begun += 1
+        self.searches += not options
+        return Driver(self.settings, self.folder / f"log-{self.begun}", "search", str(self.spec), *options)
+
+    def wait(self, seconds: float) -> None:
+        """Let it search for so long; what ended is followed by a new search."""
+        if self.driver.process.poll() is not None:
+            self.driver.finish()
+            self.driver = self.begin()
+        self.driver.wait_for(lambda: "Searching" in self.driver.said)
+        time.sleep(seconds)
 
 
-def begin(
-    file: pathlib.Path, settings: Settings, log: pathlib.Path, *, resume: bool
-) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "raymlops", "search", str(file), *(["--resume"] if resume else [])]
-    with log.open("wb") as out:
-        return subprocess.Popen(
-            command,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={"RAYMLOPS_HOME": str(settings.home), "HOME": str(settings.home), "PATH": "/usr/bin:/bin"},
+def survive(
+    folder: pathlib.Path, *, kills: int, draw: random.Random
+) -> tuple[collections.Counter[str], Counts]:
+    """Kill so many times, let the last search end, and count what MLflow holds."""
+    server = TrackingServer(folder)
+    killed: collections.Counter[str] = collections.Counter()
+    try:
+        settings = settings_in(folder / "home", MLFLOW_TRACKING_URI=server.url)
+        survivor = Survivor(folder, settings)
+        plan = [KINDS[turn % len(KINDS)] for turn in range(kills)]
+        draw.shuffle(plan)
+        for kind in plan:
+            survivor.wait(draw.uniform(1, 12))
+            if kind == "server":
+                server.kill()
+                time.sleep(draw.uniform(0, 20))
+                server.start()
+            elif kind == "driver":
+                survivor.driver.kill()
+                survivor.driver = survivor.begin("--resume")
+            else:
+                while not survivor.driver.kill_worker(draw):  # between two searches there is none
+                    survivor.wait(1)
+            killed[kind] += 1
+            print(f"{time.strftime('%H:%M:%S')} killed {sum(killed.values())}/{kills}: {kind}", flush=True)
+        survivor.driver.finish()
+        found = count(
+            settings, "survivor", searches=survivor.searches, trials=TRIALS, epochs=EPOCHS, metric="roc_auc"
         )
-
-
-def wait_for(log: pathlib.Path, text: str, search: "subprocess.Popen[bytes]") -> None:
-    ends = time.monotonic() + 240
-    while text not in log.read_text():
-        assert search.poll() is None, log.read_text()
-        assert time.monotonic() < ends, log.read_text()
-        time.sleep(0.2)
-
-
-def end_all(search: "subprocess.Popen[bytes]") -> None:
-    """Kill the driver and the cluster that it started, as a lost machine would."""
-    process = psutil.Process(search.pid)
-    for victim in [process, *process.children(recursive=True)]:
-        try:
-            victim.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
-    search.wait(30)
-
-
-def count_runs(settings: Settings) -> dict[str, int]:
-    client = MlflowClient(settings.tracking_uri)
-    experiment = client.get_experiment_by_name("survivor")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
-    doubled = len(parents) - 1 + len(children) - len({run.info.run_name for run in children})
-    lost = 0
-    for run in children:
-        steps = [point.step for point in client.get_metric_history(run.info.run_id, "train_loss")]
-        doubled += len(steps) - len(set(steps))
-        lost += EPOCHS - len(set(steps))
-    stuck = sum(run.info.status == "RUNNING" for run in runs)
-    versions = len(client.search_model_versions("name='survivor'"))
-    return {"trials": len(children), "doubled": doubled, "stuck": stuck, "lost": lost, "versions": versions}
+        return killed, found
+    finally:
+        server.kill()
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as directory:
-        print(survive(pathlib.Path(directory), kills=int(sys.argv[1]), draw=random.Random(1)))
+        seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+        killed, found = survive(pathlib.Path(directory), kills=int(sys.argv[1]), draw=random.Random(seed))
+        print("killed", dict(killed))
+        print("found", dataclasses.asdict(found))
+        sys.exit(bool(found.faults))
