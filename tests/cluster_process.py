@@ -132,7 +132,7 @@ class Head:
         self, *arguments: str, cwd: pathlib.Path = ROOT, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """`raymlops ARGUMENTS` of this installation, as a user of this cluster."""
-        command = [sys.executable, "-m", "raymlops", *arguments]
+        command = [sys.executable, "-P", "-m", "raymlops", *arguments]
         environment = {**self.environment, **variables}
         return subprocess.run(
             command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=280, check=False

@@ -89,7 +89,7 @@ def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: in
     environment["PATH"] = f"{ray.parent}{os.pathsep}{environment.get('PATH', '')}"
     click.echo(f"Jobs      http://127.0.0.1:{dashboard_port}\nWorkers   ray start --address={host}:{port}")
     if history.read_deployed(Settings.from_env()):
-        restoring = [sys.executable, "-m", "raymlops", "cluster", "restore", f"--address={host}:{port}"]
+        restoring = [sys.executable, "-P", "-m", "raymlops", "cluster", "restore", f"--address={host}:{port}"]
         subprocess.Popen([*restoring, f"--patience={_START_S}"], env=environment)
     sys.stdout.flush()
     # Ray listens on every interface whatever the host; the token is what keeps others out. Ports of workers and of the

@@ -60,7 +60,10 @@ def require_no_secrets(job: Job) -> None:
 
 
 def read_requirements(root: pathlib.Path) -> tuple[str, ...]:
-    """What a cluster with Ray alone lacks, as lines for pip: the dependencies in `root`, at its pinned versions."""
+    """What a cluster with Ray alone lacks, as lines for pip: the dependencies in `root`, at its pinned versions.
+
+    Ray is among them, for its extras; a cluster of another version of Ray says that it cannot be changed.
+    """
     try:
         project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
         pins = [
@@ -72,9 +75,8 @@ def read_requirements(root: pathlib.Path) -> tuple[str, ...]:
     lines = []
     for text in (*project["dependencies"], *project["optional-dependencies"]["examples"]):
         wanted = Requirement(text)
-        if wanted.name != "ray":  # a job cannot change the Ray that runs it
-            wanted.specifier = pinned.get(canonicalize_name(wanted.name), wanted.specifier)
-            lines.append(str(wanted))
+        wanted.specifier = pinned.get(canonicalize_name(wanted.name), wanted.specifier)
+        lines.append(str(wanted))
     return (*lines, "-c ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/constraints.txt")
 
 

