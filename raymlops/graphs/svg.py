@@ -11,6 +11,8 @@ from raymlops.graphs.drawing import CLASSES, Arrow, Box, Sketch
 LETTER, LINE = 6.7, 16
 """Width of a letter and height of a line at 12 pixels, roughly those of any sans-serif."""
 ROW_GAP, PADDING, MARGIN, LABEL = 34, 10, 24, 5.6
+BEND = 64.0
+"""Width in which a line may turn between two columns, beside its label."""
 WRAP = 34
 """Letters in a line of a box."""
 
@@ -141,24 +143,32 @@ def _position(columns: list[list[_Placed]], picture: Sketch) -> tuple[float, flo
                 item.width = widest
             item.x, item.y = x + (widest - item.width) / 2, y
             y += item.height + ROW_GAP
-        labels = [len(text) for arrow in picture.arrows if rank[arrow.end] == i + 1 for text in arrow.labels]
-        x += widest + max(60.0, max(labels, default=0) * LABEL + 36)
+        labels = [_label_width(arrow) for arrow in picture.arrows if rank[arrow.end] == i + 1]
+        x += widest + BEND + max(labels, default=0.0)
     return max(item.x + item.width for item in columns[-1]) + MARGIN, tallest + 3 * MARGIN + 10
 
 
+def _label_width(arrow: Arrow) -> float:
+    return max((len(text) for text in arrow.labels), default=0) * LABEL + 24 * bool(arrow.labels)
+
+
 def _draw_line(arrow: Arrow, layout: _Layout) -> str:
+    """Curves from column to column; the end is straight for as long as its label, which stands above it."""
     drawn = ""
-    for i in range(len(layout.ways[arrow]) - 1):
+    last = len(layout.ways[arrow]) - 2
+    for i in range(last + 1):
         x1, y1, x2, y2 = layout.ends(arrow, i)
-        bend = max(30.0, (x2 - x1) / 2)
+        turned = x2 - _label_width(arrow) if i == last else x2
+        bend = max(30.0, (turned - x1) / 2)
         drawn += f"{'L' if drawn else 'M'}{x1:.1f} {y1:.1f} "
-        drawn += f"C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f} "
+        drawn += f"C{x1 + bend:.1f} {y1:.1f} {turned - bend:.1f} {y2:.1f} {turned:.1f} {y2:.1f} "
+        drawn += f"L{x2:.1f} {y2:.1f} " if turned < x2 else ""
     dash = ' stroke-dasharray="5 4"' if arrow.dashed else ""
     return f'<path d="{drawn.strip()}" fill="none" stroke="#555"{dash} marker-end="url(#tip)"/>'
 
 
 def _draw_label(arrow: Arrow, layout: _Layout) -> str:
-    """Beside the end of the line, where lines into one box lie apart; white below, so that it can be read."""
+    """Above the end of the line, where lines into one box lie apart; white below, so that it can be read."""
     _, _, x, y = layout.ends(arrow, len(layout.ways[arrow]) - 2)
     lines = [
         f'<text x="{x - 12:.1f}" y="{y - 4 - 11 * i:.1f}" font-size="10" text-anchor="end" fill="#333" '
