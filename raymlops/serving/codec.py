@@ -6,7 +6,6 @@ Knows no HTTP and no model; a mistake of the caller is an InputError with a sent
 
 import dataclasses
 import json
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,8 +31,7 @@ class JsonLimits:
 def parse_json(body: bytes | memoryview, limits: JsonLimits) -> Any:
     """Parse within limits. Raises InputError, TooLargeError."""
     text = bytes(body)
-    opened = text.count(b"[") + text.count(b"{")
-    if opened > limits.depth and _depth(text) > limits.depth:
+    if _is_deeper(text, limits.depth):
         raise InputError(f"The JSON is nested deeper than {limits.depth} levels")
     if len(text) > limits.elements and text.count(b",") > limits.elements:
         raise TooLargeError(f"The JSON has over {limits.elements} elements; send binary tensors")
@@ -47,16 +45,24 @@ def parse_json(body: bytes | memoryview, limits: JsonLimits) -> Any:
         raise InputError(f"The body is not JSON: {error}") from None
 
 
-def _depth(text: bytes) -> int:
-    """Deepest nesting; brackets inside strings are not counted."""
-    if b'"' in text:
-        parts = text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
-        text = b"".join(parts[::2])
-    codes = np.frombuffer(text, np.uint8)
-    steps = np.zeros(len(codes), np.int32)
-    steps[(codes == 0x5B) | (codes == 0x7B)] = 1
-    steps[(codes == 0x5D) | (codes == 0x7D)] = -1
-    return int(steps.cumsum().max(initial=0))
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
+
+
+def _is_deeper(text: bytes, limit: int) -> bool:
+    """Whether the lists and objects of a JSON text lie deeper in each other than `limit`."""
+    if text.count(b"[") + text.count(b"{") <= limit:
+        return False
+    marks = text.translate(_BRACKETS, _NO_MARKS).replace(b'""', b"")
+    if b'"' in marks or b"\\" in text:  # brackets inside strings do not count
+        plain = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+        marks = b"".join(plain.split(b'"')[::2]).translate(_BRACKETS, _NO_MARKS)
+    for _ in range(limit):
+        inner = marks.replace(b"[]", b"")  # the innermost level goes
+        if len(inner) == len(marks):
+            return False  # nothing is left, or what is left is no JSON
+        marks = inner
+    return bool(marks)
 
 
 def decode_infer(
@@ -80,13 +86,13 @@ def decode_infer(
         raise InputError('The body must be a JSON object with a list "inputs"')
     batch: Batch = {}
     offset = 0
-    for entry in document["inputs"]:
-        column = _find_column(entry, known)
-        name = column.spec.name
-        if name in batch:
-            raise InputError(f"Input {name!r} is given twice")
-        array, offset = _decode_tensor(entry, column, blob, offset)
-        batch[name] = array
+    with np.errstate(over="ignore"):
+        for entry in document["inputs"]:
+            column = _find_column(entry, known)
+            name = column.spec.name
+            if name in batch:
+                raise InputError(f"Input {name!r} is given twice")
+            batch[name], offset = _decode_tensor(entry, column, blob, offset)
     if offset != len(blob):
         raise InputError(f"The binary tensors use {offset} bytes, but {len(blob)} follow the JSON")
     if len(batch) != len(known):
@@ -116,12 +122,13 @@ def _find_column(entry: Any, known: Mapping[str, Column]) -> Column:
 
 def _decode_tensor(entry: dict[str, Any], column: Column, blob: memoryview, offset: int) -> tuple[Array, int]:
     name = column.spec.name
-    datatype, shape = entry.get("datatype"), entry.get("shape")
-    if not isinstance(datatype, str) or datatype not in DATATYPES:
+    datatype = entry.get("datatype")
+    if datatype != column.spec.datatype and (not isinstance(datatype, str) or datatype not in DATATYPES):
         raise InputError(unknown_name(f"datatype of input {name!r}:", datatype, DATATYPES))
-    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
+    shape = entry.get("shape")
+    count = _count(shape)
+    if count < 0:
         raise InputError(f"Input {name!r}: shape must be a list of whole numbers, got {str(shape)[:60]}")
-    count = math.prod(shape)
     parameters = entry.get("parameters")
     size = _object(parameters, f"parameters of {name!r}").get("binary_data_size") if parameters else None
     if size is not None:
@@ -140,15 +147,24 @@ def _decode_tensor(entry: dict[str, Any], column: Column, blob: memoryview, offs
         )
     if datatype == "FP16":
         raise InputError(f"Input {name!r}: FP16 travels only as a binary tensor")
-    source = column
-    if datatype != column.spec.datatype:
-        columns.convert(
-            np.empty(0, DATATYPES[datatype].numpy), datatype, column
-        )  # raises when it cannot join
-    array = columns.to_array(data, source)
+    if datatype != column.spec.datatype:  # raises when it cannot join
+        columns.convert(np.empty(0, DATATYPES[datatype].numpy), datatype, column)
+    array = columns.to_array(data, column)
     if array.size != count:
         raise InputError(f"Input {name!r} has shape {shape}, {count} elements, but its data has {array.size}")
     return columns.check_shape(array.reshape(shape), column), offset
+
+
+def _count(shape: Any) -> int:
+    """Elements of a tensor of this shape; -1 when it is no shape."""
+    if type(shape) is not list:
+        return -1
+    count = 1
+    for size in shape:
+        if type(size) is not int or not 0 <= size < 2**40:
+            return -1
+        count *= size
+    return count
 
 
 def decode_binary(blob: memoryview, datatype: str, count: int, name: str) -> Array:

@@ -3,7 +3,7 @@ at a time."""
 
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,64 +41,73 @@ def read_columns(signature: Signature, contract: Mapping[str, Any]) -> dict[str,
     return {spec.name: Column(spec, kinds.get(spec.name, "")) for spec in signature.inputs}
 
 
-def to_array(data: Any, column: Column) -> Array:
+def to_array(data: list[Any], column: Column) -> Array:
     """A flat or nested JSON list as an array of the column's datatype, in whatever shape it came.
 
-    Raises InputError: values of another type are refused, never rounded, wrapped or parsed from text.
+    Raises InputError: values of another type are refused, never rounded, wrapped or parsed from text. What
+    overflows a float becomes infinite, which is for the caller to allow: np.errstate costs more than the rest.
     """
+    kinds = set(map(type, data))
+    if list in kinds:
+        return _nested(data, column)
     spec = column.spec
     if column.kind == "timestamp":
-        return _to_times(data, spec)
+        return _to_times(data, kinds, spec)
     if spec.datatype == "BYTES":
-        return _to_strings(data, column)
-    try:
-        array = np.array(data)
-    except ValueError:
-        raise InputError(f"Input {spec.name!r}: the lists of its data have unequal lengths") from None
+        return _to_strings(data, kinds, column)
     want = spec.dtype
-    if array.dtype == object and column.takes_missing:
-        array = _fill_missing(data, column)
-    if array.size == 0:
-        return array.astype(want)
-    if array.dtype.kind not in _KINDS[want.kind]:
-        raise InputError(f"Input {spec.name!r}: its data must be {_WORDS[want.kind]}, got {_show(data)}")
-    if want.kind in "iu" and array.dtype != want:
-        limits = np.iinfo(want)
-        if array.min() < limits.min or array.max() > limits.max:
-            raise InputError(f"Input {spec.name!r}: a value is outside {spec.datatype}, got {_show(data)}")
-    with np.errstate(over="ignore"):
-        return array if array.dtype == want else array.astype(want)
+    allowed = _TYPES[want.kind]
+    if not kinds <= allowed and not (column.takes_missing and kinds <= allowed | {NoneType}):
+        words = _WORDS["i" if column.kind == "integer" else want.kind]
+        or_null = " or null" if column.takes_missing else ""
+        raise InputError(f"Input {spec.name!r}: its data must be {words}{or_null}, got {_show(data)}")
+    try:
+        array = np.array(data, want)
+    except OverflowError:
+        raise InputError(
+            f"Input {spec.name!r}: a value is outside {spec.datatype}, got {_show(data)}"
+        ) from None
+    return check_whole(array, column) if column.kind == "integer" else array
 
 
-_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
+NoneType = type(None)
+_TYPES: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
 _WORDS = {"f": "numbers", "i": "whole numbers", "u": "whole numbers, none negative", "b": "true or false"}
 
 
-def _fill_missing(data: Any, column: Column) -> Array:
-    """Numbers with null in between as floats with NaN."""
-    flat = np.array(data, dtype=object)
-    values = flat.ravel()
-    if not all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values):
-        raise InputError(f"Input {column.spec.name!r}: its data must be numbers or null, got {_show(data)}")
+def _nested(data: list[Any], column: Column) -> Array:
     try:
-        filled = [np.nan if v is None else float(v) for v in values]
-    except OverflowError:
-        raise InputError(f"Input {column.spec.name!r}: a number is too large, got {_show(data)}") from None
-    return np.array(filled).reshape(flat.shape)
+        values = np.array(data)  # of numbers alone this is quick, and of the right shape
+    except ValueError:
+        raise InputError(f"Input {column.spec.name!r}: the lists of its data have unequal lengths") from None
+    if values.dtype.kind == "f" and column.spec.dtype.kind == "f" and column.kind != "timestamp":
+        return check_whole(values.astype(column.spec.dtype), column)
+    values = np.array(data, dtype=object)
+    flat = values.ravel().tolist()
+    if list in set(map(type, flat)):
+        raise InputError(f"Input {column.spec.name!r}: the lists of its data have unequal lengths")
+    return to_array(flat, column).reshape(values.shape)
 
 
-def _to_strings(data: Any, column: Column) -> Array:
-    array = np.array(data, dtype=object)
-    flat = array.ravel()
-    for index, value in enumerate(flat):
-        if isinstance(value, str):
-            if "\ud800" <= max(value, default="") <= "\udfff" and not _encodes(value):
-                raise InputError(f"Input {column.spec.name!r}: a string is not valid Unicode")
-        elif value is None and column.takes_missing:
-            flat[index] = ""
-        else:
+def check_whole(array: Array, column: Column) -> Array:
+    """Integers that may be missing travel as floats; a fraction among them would be cut off unseen."""
+    if column.kind == "integer" and array.dtype.kind == "f":
+        fractions = array[np.isfinite(array) & (array != np.floor(array))]
+        if fractions.size:
+            raise InputError(
+                f"Input {column.spec.name!r}: its data must be whole numbers or null, got {fractions[0]}"
+            )
+    return array
+
+
+def _to_strings(data: list[Any], kinds: set[type], column: Column) -> Array:
+    if not kinds <= {str}:
+        if not (column.takes_missing and kinds <= {str, NoneType}):
             raise InputError(f"Input {column.spec.name!r}: its data must be strings, got {_show(data)}")
-    return flat.reshape(array.shape)
+        data = ["" if value is None else value for value in data]
+    if not _encodes("".join(data)):
+        raise InputError(f"Input {column.spec.name!r}: a string is not valid Unicode")
+    return np.array(data, dtype=object)
 
 
 def _encodes(text: str) -> bool:
@@ -109,9 +118,13 @@ def _encodes(text: str) -> bool:
     return True
 
 
-def _to_times(data: Any, spec: TensorSpec) -> Array:
-    array = np.array(data, dtype=object)
-    return np.array([_to_milliseconds(value, spec) for value in array.ravel()], np.int64).reshape(array.shape)
+def _to_times(data: list[Any], kinds: set[type], spec: TensorSpec) -> Array:
+    if kinds == {int}:
+        try:
+            return np.array(data, np.int64)
+        except OverflowError:
+            pass  # told below, with the value
+    return np.array([_to_milliseconds(value, spec) for value in data], np.int64)
 
 
 def _to_milliseconds(value: Any, spec: TensorSpec) -> int:
@@ -149,15 +162,15 @@ def convert(array: Array, datatype: str, column: Column) -> Array:
     """An array that came as `datatype`, in the column's own; only what loses nothing is converted."""
     spec = column.spec
     if datatype == spec.datatype:
-        return decode_strings(array, spec.name) if datatype == "BYTES" else array
+        return decode_strings(array, spec.name) if datatype == "BYTES" else check_whole(array, column)
     if column.kind == "timestamp" and datatype == "BYTES":
-        return _to_times(decode_strings(array, spec.name), spec)
+        return _to_times(decode_strings(array, spec.name).ravel().tolist(), {str}, spec).reshape(array.shape)
     if (
         datatype != "BYTES"
         and spec.datatype != "BYTES"
         and np.can_cast(DATATYPES[datatype].numpy, spec.dtype)
     ):
-        return array.astype(spec.dtype)
+        return check_whole(array.astype(spec.dtype), column)
     raise InputError(f"Input {spec.name!r} is {datatype}{list(array.shape)}, but the model takes {spec}")
 
 
@@ -171,15 +184,15 @@ def check_shape(array: Array, column: Column) -> Array:
 
 def check_rows(batch: Mapping[str, Array], columns: Mapping[str, Column]) -> int:
     """Rows of a batch whose inputs all start with a free dimension. Raises InputError when they differ."""
-    rows = {
-        name: len(array)
-        for name, array in batch.items()
-        if array.ndim and columns[name].spec.shape[:1] == (-1,) and columns[name].kind != ELEMENTS
-    }
-    counts: Sequence[int] = sorted(set(rows.values()))
+    counts = {len(array) for name, array in batch.items() if _has_rows(array, columns[name])}
     if len(counts) > 1:
+        rows = {name: len(array) for name, array in batch.items() if _has_rows(array, columns[name])}
         raise InputError(f"The inputs have different numbers of rows: {rows}; send one value a row in each")
-    return counts[0] if counts else 1
+    return counts.pop() if counts else 1
+
+
+def _has_rows(array: Array, column: Column) -> bool:
+    return array.ndim > 0 and column.spec.shape[:1] == (-1,) and column.kind != ELEMENTS
 
 
 def _show(value: Any) -> str:

@@ -123,7 +123,8 @@ def _from_named(value: Mapping[str, Any], known: Mapping[str, Column]) -> Batch:
         if name not in value:
             raise InputError(f"Input missing: {column.spec}")
         data = value[name] if isinstance(value[name], list) else [value[name]]
-        array = columns.to_array(data, column)
+        with np.errstate(over="ignore"):
+            array = columns.to_array(data, column)
         if array.ndim == 1 and len(column.spec.shape) == 2 and column.spec.shape[1] == 1:
             array = array.reshape(-1, 1)
         batch[name] = columns.check_shape(array, column)
