@@ -5,9 +5,7 @@ Serve finds it as `raymlops.serving.app:build_app` and checks the YAML's `args` 
 """
 
 import asyncio
-import logging
 import pathlib
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +21,7 @@ from raymlops.serving.keys import Key, KeyRing, read_keys
 from raymlops.serving.lane import LANE
 from raymlops.serving.many import ManyHost
 from raymlops.serving.metrics import MetricsExport
-from raymlops.serving.plane import ACCESS, LOG, DataPlane
+from raymlops.serving.plane import LOG, DataPlane, log_to_stderr
 from raymlops.serving.rates import Bank, RateLimit
 from raymlops.serving.routes import Hosts
 from raymlops.settings import Settings
@@ -83,7 +81,7 @@ class Ingress:
         self._read_key_file()
         self._export = MetricsExport(spec.name)
         self._tasks: list[asyncio.Task[None]] = []
-        _log_to_stderr()
+        log_to_stderr()
 
     async def __serve_build_asgi_app__(self) -> Any:
         self._tasks = [asyncio.create_task(self._keep_fresh())]
@@ -163,16 +161,6 @@ class Ingress:
         from raymlops.serving import grpc_plane  # needs the extra [grpc]
 
         return await grpc_plane.answer(self.plane, getattr(grpc_plane, method), role, request, context)
-
-
-def _log_to_stderr() -> None:
-    """Access lines and failures go where Ray collects a replica's output."""
-    for logger in (ACCESS, LOG):
-        if not logger.handlers:
-            handler = logging.StreamHandler(sys.stderr)
-            logger.addHandler(handler)
-            logger.setLevel(logging.INFO)
-            logger.propagate = False
 
 
 def _make_lease(spec: ServingSpec) -> Any:

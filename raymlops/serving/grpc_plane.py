@@ -16,11 +16,12 @@ from tritonclient.grpc import service_pb2 as pb
 
 from raymlops import __version__
 from raymlops.errors import InputError, RaymlopsError, unknown_name
-from raymlops.serving import codec, columns, protocol, routes
+from raymlops.serving import codec, columns, protocol, routes, tracing
 from raymlops.serving.columns import Array
 from raymlops.serving.keys import KeyRing
 from raymlops.serving.plane import LOG, DataPlane
 from raymlops.serving.routes import Hosted
+from raymlops.serving.tracing import Trace
 from raymlops.tensors import DATATYPES, Batch, Signature
 
 SERVICER = "tritonclient.grpc.service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
@@ -43,6 +44,9 @@ _CONTENTS = {
 }  # fmt: skip
 
 
+_TRACE = ("x-request-id", "traceparent", "tracestate")
+
+
 async def answer(
     plane: DataPlane,
     method: Callable[[DataPlane, Any, str], Awaitable[Any]],
@@ -52,7 +56,9 @@ async def answer(
 ) -> Any:
     """Run a method for whoever the metadata says, and turn failures into gRPC's codes."""
     try:
-        key = _admit(plane.keys, role, dict(context.invocation_metadata() or ()))
+        sent = dict(context.invocation_metadata() or ())
+        tracing.follow(lambda: Trace(*(sent.get(name, "") for name in _TRACE)))
+        key = _admit(plane.keys, role, sent)
         if plane.rate is not None and role == "infer":
             await plane.rate.admit(key)
         if role != "infer":

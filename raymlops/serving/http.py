@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from raymlops.errors import InputError, TooLargeError
+from raymlops.serving.tracing import Trace
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -29,9 +30,13 @@ class Request:
     parts: tuple[str, ...] = ()
     model: str = ""
     rows: int = 0
+    logged: bool = False
 
     def header(self, name: str) -> str:
         return self.headers.get(name.encode(), b"").decode("latin-1")
+
+    def trace(self) -> Trace:
+        return Trace(self.id, self.header("traceparent"), self.header("tracestate"), self.logged)
 
     @property
     def content_type(self) -> str:

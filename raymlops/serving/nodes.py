@@ -2,6 +2,8 @@
 was judged."""
 
 import asyncio
+import json
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,21 +16,26 @@ from ray.serve.schema import LoggingConfig
 from raymlops.errors import OverloadedError, RaymlopsError
 from raymlops.graphs.running import Implementation
 from raymlops.models.session import SessionOptions
+from raymlops.serving import tracing
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.graph import Prepared, make_locate
 from raymlops.serving.many import Closed, ManyHost
-from raymlops.serving.model import ModelEndpoint
+from raymlops.serving.model import ModelEndpoint, count_batch_rows
 from raymlops.serving.opening import open_leaf, run_python
+from raymlops.serving.plane import ACCESS, log_to_stderr
 from raymlops.serving.statistics import Sample, Statistics
+from raymlops.serving.tracing import Trace
 from raymlops.settings import Settings
 from raymlops.specs.graph_nodes import ModelNode, PythonNode, Resources
 from raymlops.tensors import Batch
 
 
 class Node:
-    """A replica of one node."""
+    """A replica of one node; `name` is that of the graph and the node's path in it."""
 
-    def __init__(self, path: str, node: ModelNode | PythonNode, resources: Resources) -> None:
+    def __init__(self, name: str, path: str, node: ModelNode | PythonNode, resources: Resources) -> None:
+        self._name = name
+        log_to_stderr()
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
         options = SessionOptions.for_device("auto", gpus, max(1, int(resources.cpus)))
         leaf = open_leaf(path, node, make_locate(Settings.from_env()), options)
@@ -41,8 +48,30 @@ class Node:
         mode = "on" if resources.batch_rows else "off"
         self._run = ModelEndpoint(leaf.session, Statistics(path, "1"), batching, mode).infer
 
-    async def infer(self, batch: Batch) -> Batch:
-        return await self._run(batch)
+    async def infer(self, batch: Batch, trace: Trace) -> Batch:
+        tracing.follow(lambda: trace)
+        started = time.perf_counter()
+        failure = ""
+        try:
+            return await self._run(batch)
+        except BaseException as error:
+            failure = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if trace.logged or failure:
+                self._log(trace, count_batch_rows(batch), time.perf_counter() - started, failure)
+
+    def _log(self, trace: Trace, rows: int, seconds: float, failure: str) -> None:
+        entry = {
+            "time": round(time.time(), 3),
+            "request_id": trace.request_id,
+            "node": self._name,
+            "rows": rows,
+            "ms": round(seconds * 1000, 3),
+            "failure": failure,
+            "trace": trace.parent,
+        }
+        ACCESS.info(json.dumps(entry))
 
 
 def bind_nodes(name: str, prepared: Prepared) -> dict[str, serve.Application]:
@@ -74,7 +103,7 @@ def _make_deployment(graph: str, path: str, node: ModelNode | PythonNode) -> ser
             "target_ongoing_requests": resources.target_ongoing,
         }
     deployment = serve.deployment(name=f"{graph}.{path.replace('/', '.')}", **options)(Node)
-    return deployment.bind(path, node, resources)
+    return deployment.bind(f"{graph}/{path}", path, node, resources)
 
 
 class SharedRepository:
@@ -117,7 +146,7 @@ def call_node(path: str, handle: Any) -> Implementation:
     async def run(batch: Batch) -> Batch:
         for again in (True, False):
             try:
-                return await remote(batch)  # type: ignore[no-any-return]
+                return await remote(batch, tracing.current())  # type: ignore[no-any-return]
             except BackPressureError as error:
                 raise OverloadedError(f"its queue is full: {error.message}") from None
             except ray.exceptions.RayTaskError as error:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import random
+import sys
 import time
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +22,7 @@ from raymlops.errors import (
     TooManyRequestsError,
     unknown_name,
 )
-from raymlops.serving import http, protocol, routes
+from raymlops.serving import http, protocol, routes, tracing
 from raymlops.serving.codec import dump_json
 from raymlops.serving.http import JSON, Headers, Request, Response
 from raymlops.serving.keys import KeyRing
@@ -30,6 +31,15 @@ from raymlops.serving.routes import Hosts
 
 ACCESS = logging.getLogger("raymlops.access")
 LOG = logging.getLogger("raymlops.serving")
+
+
+def log_to_stderr() -> None:
+    """Access lines and failures go where Ray collects a replica's output."""
+    for logger in (ACCESS, LOG):
+        if not logger.handlers:
+            logger.addHandler(logging.StreamHandler(sys.stderr))
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
 
 
 class DataPlane:
@@ -69,6 +79,8 @@ class DataPlane:
         request = Request(
             scope["method"], path, headers, given[:128].decode("latin-1") if given else os.urandom(8).hex()
         )
+        request.logged = random.random() < self._log_share  # noqa: S311
+        tracing.follow(request.trace)
         try:
             response = await self._answer(request, receive)
         except http.DisconnectedError:
@@ -79,7 +91,7 @@ class DataPlane:
         if request.method == "HEAD":
             response.body = b""
         await http.send_response(send, response, extra)
-        if response.status >= 500 or random.random() < self._log_share:  # noqa: S311
+        if response.status >= 500 or request.logged:
             self._log(request, response, time.perf_counter() - started)
 
     async def _answer(self, request: Request, receive: http.Receive) -> Response:
@@ -149,7 +161,7 @@ class DataPlane:
             "bytes_in": len(request.body),
             "bytes_out": len(response.body),
             "key": request.key,
-            "trace": request.header("traceparent"),
+            "trace": request.trace().parent,
         }
         ACCESS.info(json.dumps(entry))
 
