@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 
 from raymlops.data import sources
-from raymlops.errors import StorageError
+from raymlops.errors import DataError, StorageError, unknown_name
 from raymlops.features import FittedColumn, column_to_tensor
-from raymlops.models.session import Session, SessionOptions, open_session
+from raymlops.graphs.plan import LENGTHS
+from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
 from raymlops.serving.graph import make_locate
-from raymlops.serving.opening import OfflineGraph
+from raymlops.serving.opening import OfflineGraph, Ragged
 from raymlops.settings import Settings
 from raymlops.specs.dataset import DatasetSpec
 from raymlops.specs.graph import GraphSpec
@@ -44,7 +46,10 @@ class OnnxScorer:
             self._session = OfflineGraph(model, make_locate(Settings.from_env()), threads)
         else:
             self._session = open_session(model, SessionOptions(threads=threads))
-        self._columns = columns_of(self._session)
+        ragged = self._session.ragged if isinstance(self._session, OfflineGraph) else Ragged()
+        self._ragged = ragged
+        lists = set(ragged.inputs) | {name + LENGTHS for name in ragged.inputs}
+        self._columns = tuple(column for column in columns_of(self._session) if column.name not in lists)
         self._keep = keep
         self._batch_rows = batch_rows
 
@@ -65,7 +70,16 @@ class OnnxScorer:
 
     def _score(self, table: pa.Table) -> pa.Table:
         batch: Batch = {column.name: column_to_tensor(table, column) for column in self._columns}
-        return pa.table({name: _to_arrow(values) for name, values in self._session.infer(batch).items()})
+        for name, spec in self._ragged.inputs.items():
+            batch[name], batch[name + LENGTHS] = lists_to_elements(table, spec)
+        answer = self._session.infer(batch)
+        lengths = {name: answer.pop(name + LENGTHS) for name in self._ragged.outputs}
+        return pa.table(
+            {
+                name: _to_lists(values, lengths[name]) if name in lengths else _to_arrow(values)
+                for name, values in answer.items()
+            }
+        )
 
 
 def columns_of(session: Session | OfflineGraph) -> tuple[FittedColumn, ...]:
@@ -82,6 +96,32 @@ def _column_of(spec: TensorSpec, said: dict[str, Any]) -> FittedColumn:
     kind: Any = said.get("kind", guessed if len(spec.shape) == 1 else "image")
     nullable = spec.datatype not in ("INT64", "BOOL") or kind == "timestamp"
     return FittedColumn(spec.name, "number", kind, nullable=nullable, shape=spec.shape[1:])
+
+
+def lists_to_elements(table: pa.Table, spec: TensorSpec) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """A column of lists as the elements of all its rows and how many are each row's. Raises DataError."""
+    if spec.name not in table.column_names:
+        raise DataError(unknown_name("column", spec.name, table.column_names) + "; the graph needs it")
+    column = table[spec.name].combine_chunks()
+    try:
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        elements = column.flatten()
+        for _ in spec.shape[1:]:
+            elements = elements.flatten()
+        flat = as_model_input(
+            elements.to_numpy(zero_copy_only=False), TensorSpec(spec.name, spec.datatype, (-1,))
+        )
+        return flat.reshape(-1, *spec.shape[1:]), lengths.astype(np.int64)
+    except (pa.ArrowException, AttributeError, ValueError, TypeError) as error:
+        raise DataError(
+            f"Column {spec.name!r} is {column.type}; the graph takes a list of {spec} a row: {error}"
+        ) from None
+
+
+def _to_lists(values: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> pa.Array:
+    """The elements of all rows as a column of lists."""
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _to_arrow(values))
 
 
 def _to_arrow(values: np.ndarray[Any, Any]) -> pa.Array:

@@ -27,7 +27,7 @@ from raymlops.serving.hosting import find_file
 from raymlops.serving.model import measure, sample
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import INPUTS, PythonNode
-from raymlops.tensors import Batch, Signature
+from raymlops.tensors import Batch, Signature, TensorSpec
 
 Locate = Callable[[str], pathlib.Path]
 """`models:/...` or a path -> the ONNX file."""
@@ -266,6 +266,14 @@ def find_kinds(plan: Plan, leaves: Mapping[str, Leaf]) -> dict[str, str]:
     return kinds
 
 
+@dataclasses.dataclass(frozen=True)
+class Ragged:
+    """Tensors of a graph's edge with a number of elements of its own in each row."""
+
+    inputs: Mapping[str, TensorSpec] = dataclasses.field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+
 class OfflineGraph:
     """A graph over batches of a file: every node in this process, no shadows. Made once in each worker."""
 
@@ -274,7 +282,12 @@ class OfflineGraph:
         implementations, merged = implement_now(opened)
         self._graph = Graph(opened.plan, implementations, merged=merged)
         self.signature = self._graph.signature
-        kinds = find_kinds(opened.plan, opened.leaves)
+        plan = opened.plan
+        self.ragged = Ragged(
+            {port.spec.name: port.spec for port in plan.inputs if port.ragged},
+            tuple(port.spec.name for port in plan.output_ports if port.ragged),
+        )
+        kinds = find_kinds(plan, opened.leaves)
         self.contract = {"columns": [{"name": name, "kind": kind} for name, kind in kinds.items()]}
         """As a model's: the kinds of the columns that it takes."""
 
