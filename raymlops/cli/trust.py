@@ -179,10 +179,19 @@ def diff(first: str, second: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("version")
-def reproduce(version: str) -> None:
+@click.option(
+    "--environment",
+    type=click.Choice(["current", "rebuild"]),
+    default="current",
+    show_default=True,
+    help="Train with the packages and code that are here, or with those of the record.",
+)
+def reproduce(version: str, environment: str) -> None:
     """Train VERSION again from its record, and say whether metrics and ONNX bytes agree; exit 1 if not."""
-    from raymlops.pipelines.reproduction import reproduce_version
+    from raymlops.pipelines.reproduction import reproduce_rebuilt, reproduce_version
 
+    if environment == "rebuild":
+        raise SystemExit(reproduce_rebuilt(version, Settings.from_env(), click.echo))
     found = reproduce_version(version, Settings.from_env(), click.echo)
     for line in found.packages[:20]:
         click.echo(f"  {line}")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from raymlops.errors import DataError, NotFoundError
-from raymlops.pipelines import lineage, recall
+from raymlops.pipelines import environments, lineage, recall
 from raymlops.pipelines.cluster import join_cluster
 from raymlops.pipelines.develop import Request, develop_model
 from raymlops.pipelines.rows import read_rows
@@ -53,11 +53,10 @@ def reproduce_version(uri: str, settings: Settings, tell: Callable[[str], None])
     packages = compare_locks(
         recall.read_text(client, version, "requirements.lock.txt") or "", lineage.environment_lock()
     )
-    tell(
-        f"Environment: {len(packages)} packages differ"
-        if packages
-        else "Environment: every package as recorded"
+    differ = (
+        f"{len(packages)} packages differ; `--environment rebuild` makes the recorded one, and trains in it"
     )
+    tell(f"Environment: {differ if packages else 'every package as recorded'}")
     join_cluster(settings)
     found = read_rows(spec).fingerprint
     recorded = version.tags.get("raymlops.fingerprint", "")
@@ -87,6 +86,22 @@ def reproduce_version(uri: str, settings: Settings, tell: Callable[[str], None])
     )
 
 
+def reproduce_rebuilt(uri: str, settings: Settings, tell: Callable[[str], None]) -> int:
+    """The same in an environment of the recorded packages and code, on this machine. Gives the exit code.
+
+    Raises NotFoundError for a version without a record, a missing interpreter or commit.
+    """
+    client = store.connect(settings)
+    version = registry.resolve(uri, settings)
+    lock = recall.read_text(client, version, "requirements.lock.txt")
+    if lock is None:
+        raise NotFoundError(f"{version.uri} has no lock of its packages: it was registered from a file")
+    commit = version.tags.get("raymlops.commit", "unknown")
+    environment = environments.build_environment(lock, commit, settings.home / "environments", tell)
+    tell(f"Training in {environment.python.parents[2]}")
+    return environment.run(["reproduce", version.uri])
+
+
 def single_trial(spec: ExperimentSpec, parameters: dict[str, object]) -> ExperimentSpec:
     """The spec with a trial's parameters fixed and no search."""
     fixed = with_parameters(spec, parameters)
@@ -112,7 +127,7 @@ def _read_lock(text: str) -> dict[str, str]:
     versions = {}
     for line in text.splitlines():
         name, equals, version = line.partition("==")
-        if equals:
+        if equals and name != "raymlops":  # whose code the commit names
             versions[name.strip().lower()] = version.strip()
         elif line.startswith("# Python"):
             versions["python"] = line.removeprefix("# Python").strip()
