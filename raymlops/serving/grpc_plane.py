@@ -55,6 +55,7 @@ async def answer(
     context: Any,
 ) -> Any:
     """Run a method for whoever the metadata says, and turn failures into gRPC's codes."""
+    started = time.perf_counter_ns()
     try:
         sent = dict(context.invocation_metadata() or ())
         tracing.follow(lambda: Trace(*(sent.get(name, "") for name in _TRACE)))
@@ -72,6 +73,7 @@ async def answer(
         status = error.status if isinstance(error, RaymlopsError) else 500
         if status == 500:
             LOG.error("gRPC request failed: %s", error, exc_info=error)
+        plane.hosts.count_failure(getattr(request, "model_name", ""), started)
         context.set_code(_CODES.get(status, grpc.StatusCode.INTERNAL))
         context.set_details(protocol.describe_error(error, "")["error"])
         raise

@@ -2,6 +2,7 @@
 ASGI, no framework."""
 
 import dataclasses
+import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -31,6 +32,7 @@ class Request:
     model: str = ""
     rows: int = 0
     logged: bool = False
+    started: int = dataclasses.field(default_factory=time.perf_counter_ns)
 
     def header(self, name: str) -> str:
         return self.headers.get(name.encode(), b"").decode("latin-1")

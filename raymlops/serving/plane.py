@@ -69,7 +69,6 @@ class DataPlane:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
             return
-        started = time.perf_counter()
         headers = dict(scope["headers"])
         path = scope["path"]
         root = scope.get("root_path")
@@ -92,7 +91,7 @@ class DataPlane:
             response.body = b""
         await http.send_response(send, response, extra)
         if response.status >= 500 or request.logged:
-            self._log(request, response, time.perf_counter() - started)
+            self._log(request, response, (time.perf_counter_ns() - request.started) / 1e9)
 
     async def _answer(self, request: Request, receive: http.Receive) -> Response:
         """The response, whatever happens."""
@@ -141,6 +140,7 @@ class DataPlane:
         status = error.status if isinstance(error, RaymlopsError) else 500
         if status >= 500 and not isinstance(error, OverloadedError):
             LOG.error("request %s failed: %s", request.id, error, exc_info=error)
+        self.hosts.count_failure(request.model, request.started)
         extra: Headers = ()
         if isinstance(error, OverloadedError | TooManyRequestsError):
             extra = ((b"retry-after", str(max(1, round(error.retry_after))).encode()),)

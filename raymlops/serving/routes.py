@@ -78,6 +78,12 @@ class Hosts:
             raise NotFoundError(unknown_name(f"version of {name!r}:", version, [hosted.endpoint.version]))
         return hosted
 
+    def count_failure(self, name: str, started: int) -> None:
+        """A request for this model, if there is one of this name, got no answer; `started` in nanoseconds."""
+        hosted = self.models.get(name)
+        if hosted is not None:
+            hosted.statistics.record_failure(time.perf_counter_ns() - started)
+
     def enter(self, parts: Sequence[str]) -> None:
         """Count a request in, for the model named first if one is. Raises OverloadedError where it is full."""
         if self.pending >= self.queue:
@@ -107,18 +113,17 @@ async def infer(hosts: Hosts, request: Request) -> Response:
 
 
 async def _run(hosted: Hosted, batch: Batch, request: Request, parameters: Mapping[str, Any]) -> Batch:
-    started = time.perf_counter_ns()
     for array in batch.values():
         request.rows = len(array) if array.ndim else 1
         break
-    return await ask(hosted, batch, _sticky(request), parameters, started)
+    return await ask(hosted, batch, _sticky(request), parameters, request.started)
 
 
 async def ask(
     hosted: Hosted, batch: Batch, key: str | None, parameters: Mapping[str, Any], started: int
 ) -> Batch:
     """The endpoint's answer, counted; `timeout` in microseconds is the parameter that Triton's clients
-    send."""
+    send. What fails is counted where it is turned into a response."""
     if not hosted.ready:
         raise NotFoundError(
             f"Model {hosted.name!r} is not loaded; POST /v2/repository/models/{hosted.name}/load"
@@ -131,11 +136,7 @@ async def ask(
         else:
             answer = await hosted.endpoint.infer(batch, key=key)
     except TimeoutError:
-        hosted.statistics.record_failure(time.perf_counter_ns() - started)
         raise DeadlineError(f"{hosted.name!r} did not answer within the {timeout} us asked for") from None
-    except BaseException:
-        hosted.statistics.record_failure(time.perf_counter_ns() - started)
-        raise
     hosted.statistics.record_success(time.perf_counter_ns() - started)
     return answer
 

@@ -195,6 +195,17 @@ def test_a_malformed_request_is_refused_with_a_sentence(ask: Ask, body: bytes) -
     assert len(document["error"]) > 20
 
 
+def test_what_was_refused_counts_as_failed(ask: Ask) -> None:
+    def failed() -> int:
+        stats = ask("GET", "/v2/models/doubler/stats").json()["model_stats"][0]["inference_stats"]
+        return int(stats["fail"]["count"])
+
+    before = failed()
+    ask("POST", "/v2/models/doubler/infer", json={"inputs": []})
+    ask("POST", "/v2/models/doubler/infer", json=infer_body([1, 2, 3], [1, 3]))
+    assert failed() == before + 1
+
+
 @pytest.mark.parametrize(
     ("size", "sent", "length"),
     [
