@@ -5,6 +5,7 @@ Every function gives the text of one <svg> element, or of a table; numbers in, n
 
 import dataclasses
 import html
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ import numpy as np
 
 Points = Sequence[float | None]
 _WIDTH, _HEIGHT = 460, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 14, 12, 42
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ def draw_bars(names: Sequence[str], values: Sequence[float], unit: str = "") -> 
     for place, (name, value) in enumerate(zip(names, values, strict=True)):
         y, length = 8 + place * 26, 250 * value / top
         rows.append(
-            f'<text class="name" x="150" y="{y + 13}">{html.escape(_cut(name, 22))}</text>'
+            f'<text class="name" x="150" y="{y + 13}">{html.escape(_cut(name, 20))}</text>'
             f'<rect class="bar s1" x="158" y="{y}" width="{max(length, 1):.1f}" height="18" rx="3">'
             f"<title>{html.escape(name)}: {value:.3g}{unit}</title></rect>"
             f'<text class="value" x="{164 + length:.1f}" y="{y + 13}">{value:.2g}{unit}</text>'
@@ -107,8 +108,8 @@ def draw_intervals(
     bottom = 10 + step * len(rows)
     parts = [
         f'<line class="grid" x1="{at(t):.1f}" y1="4" x2="{at(t):.1f}" y2="{bottom}"/>'
-        f'<text class="tick" text-anchor="middle" x="{at(t):.1f}" y="{bottom + 16}">{_show(t)}</text>'
-        for t in _ticks(low, high, 5)
+        f'<text class="tick" text-anchor="middle" x="{at(t):.1f}" y="{bottom + 16}">{text}</text>'
+        for t, text in _label(_ticks(low, high, 5))
     ]
     if reference is not None and low <= reference <= high:
         parts.append(
@@ -133,9 +134,12 @@ def draw_intervals(
 
 
 def draw_histograms(
-    middles: Points, groups: Sequence[tuple[str, Points]], x: Axis, mark: float | None = None
+    middles: Points, groups: Sequence[tuple[str, Points]], x: Axis, mark: tuple[float, str], share: str
 ) -> str:
-    """Shares of rows in equal cells, one colour a group, over each other; `mark` is a vertical line."""
+    """Shares of rows in equal cells, one colour a group, over each other; `mark` is a vertical line with its text.
+
+    `share` says what the shares are of.
+    """
     shares = []
     for name, counts in groups:
         filled = [count or 0.0 for count in counts]
@@ -144,7 +148,7 @@ def draw_histograms(
     top = max([value for _, values in shares for value in values] + [1e-9])
     plane = _Plane(x.range or (0.0, 1.0), (0.0, top * 1.05))
     width = (plane.at_x(plane.x[1]) - plane.at_x(plane.x[0])) / max(len(middles), 1)
-    parts = [plane.draw_axes(x, Axis("share of the class"))]
+    parts = [plane.draw_axes(x, Axis(share))]
     for colour, (name, values) in enumerate(shares, start=1):
         for middle, value in zip(middles, values, strict=True):
             if middle is not None and value > 0:
@@ -154,15 +158,13 @@ def draw_histograms(
                     f'y="{plane.at_y(value):.1f}" width="{width - 0.6:.1f}" height="{height:.1f}">'
                     f"<title>{html.escape(name)}: {value:.1%}</title></rect>"
                 )
-    if mark is not None:
-        at = plane.at_x(mark)
-        parts.append(
-            f'<line class="mark" x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" y2="{plane.at_y(0):.1f}"/>'
-            f'<text class="tick" x="{at + 5:.1f}" y="{_TOP + 10}">threshold {mark:.3g}</text>'
-        )
-    return _svg("".join(parts)) + _legend(
-        [Series(n, [], [], c, dots=True) for c, (n, _) in enumerate(shares, 1)]
+    at = plane.at_x(mark[0])
+    parts.append(
+        f'<line class="mark" x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" y2="{plane.at_y(0):.1f}"/>'
+        f'<text class="tick" x="{at + 5:.1f}" y="{_TOP + 10}">{html.escape(mark[1])}</text>'
     )
+    named = [Series(name, [], [], colour, dots=True) for colour, (name, _) in enumerate(shares, 1)]
+    return _svg("".join(parts)) + (_legend(named) if len(named) > 1 else "")
 
 
 def draw_counts(table: Sequence[Sequence[int]], names: Sequence[str]) -> str:
@@ -196,17 +198,17 @@ class _Plane:
     def draw_axes(self, x: Axis, y: Axis) -> str:
         bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
         parts = []
-        for tick in _ticks(*self.x, 6, x.whole):
+        for tick, text in _label(_ticks(*self.x, 6, x.whole)):
             at = self.at_x(tick)
             parts.append(
                 f'<line class="grid" x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" y2="{bottom}"/>'
-                f'<text class="tick" text-anchor="middle" x="{at:.1f}" y="{bottom + 16}">{_show(tick)}</text>'
+                f'<text class="tick" text-anchor="middle" x="{at:.1f}" y="{bottom + 16}">{text}</text>'
             )
-        for tick in _ticks(*self.y, 5, y.whole):
+        for tick, text in _label(_ticks(*self.y, 5, y.whole)):
             at = self.at_y(tick)
             parts.append(
                 f'<line class="grid" x1="{_LEFT}" y1="{at:.1f}" x2="{right}" y2="{at:.1f}"/>'
-                f'<text class="tick" text-anchor="end" x="{_LEFT - 7}" y="{at + 4:.1f}">{_show(tick)}</text>'
+                f'<text class="tick" text-anchor="end" x="{_LEFT - 7}" y="{at + 4:.1f}">{text}</text>'
             )
         middle = (_LEFT + right) / 2
         across = (_TOP + bottom) / 2
@@ -251,10 +253,14 @@ def _ticks(low: float, high: float, count: int, whole: bool = False) -> list[flo
     return [float(tick) for tick in np.arange(first, high + step * 1e-6, step)]
 
 
-def _show(value: float) -> str:
-    if value == 0 or abs(value) < 1e-12:
-        return "0"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def _label(ticks: Sequence[float]) -> list[tuple[float, str]]:
+    """Each tick with its text; all with as many digits as their distance needs."""
+    step = min((b - a for a, b in itertools.pairwise(ticks)), default=1.0)
+    digits = next((d for d in range(9) if abs(round(step, d) - step) < step * 1e-3), 9)
+    top = max(map(abs, ticks), default=0.0)
+    if top >= 1e6 or digits > 5:
+        return [(tick, f"{tick:.3g}") for tick in ticks]
+    return [(tick, "0" if abs(tick) < step * 1e-6 else f"{tick:,.{digits}f}") for tick in ticks]
 
 
 def _cut(text: str, length: int) -> str:

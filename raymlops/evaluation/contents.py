@@ -75,6 +75,11 @@ def name_metric(name: str) -> str:
     return _TITLES.get(name, name.replace("_", " "))
 
 
+def show_name(parameter: str) -> str:
+    """A parameter without the path that all of a kind share."""
+    return parameter.removeprefix("network.options.").removeprefix("training.")
+
+
 def show_number(value: Any) -> str:
     """Four digits; nothing for None."""
     if value is None:

@@ -27,7 +27,7 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{four_digits(self.value)} [{four_digits(self.low)}, {four_digits(self.high)}]"
 
     def to_json(self) -> dict[str, float | None]:
         return {name: none_if_nan(value) for name, value in dataclasses.asdict(self).items()}
@@ -135,6 +135,11 @@ def _gather(pieces: Any) -> dict[str, list[npt.NDArray[np.float64]]]:
         for name, values in piece.items():
             gathered.setdefault(name, []).append(values)
     return gathered
+
+
+def four_digits(value: float) -> str:
+    """Four significant digits, zeros at the end among them, so that numbers of a column compare."""
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:#.4g}".rstrip(".")
 
 
 def none_if_nan(value: float) -> float | None:

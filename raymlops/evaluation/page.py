@@ -1,7 +1,7 @@
 """The frame of a report: one HTML document with its styles inside, light and dark, without scripts."""
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _STYLE = """
 :root{--bg:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5d6879;--line:#e3e7ee;--grid:#edf0f4;--good:#13795b;
@@ -21,7 +21,7 @@ main{max-width:1180px;margin:0 auto;padding:32px 24px 64px}
 header h1{font-size:28px;margin:0 0 4px;letter-spacing:-.02em}
 header p{margin:0;color:var(--soft)}
 h2{font-size:19px;margin:40px 0 4px;letter-spacing:-.01em}
-h2+p.lead{margin:0 0 14px;color:var(--soft);max-width:75ch}
+h2+p.lead{margin:0 0 14px;color:var(--soft);max-width:90ch}
 nav{margin:18px 0 0;display:flex;flex-wrap:wrap;gap:6px 16px;font-size:14px}
 a{color:var(--c1);text-decoration:none}a:hover{text-decoration:underline}
 .grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px;
@@ -40,6 +40,7 @@ font-variant-numeric:tabular-nums}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:7px 10px;border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--soft);font-weight:500;white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap}
+.facts th{width:1%;padding-left:0;padding-right:20px}.facts td{overflow-wrap:anywhere}
 tr:last-child>td,tr:last-child>th{border-bottom:0}
 table.confusion{width:auto;border-collapse:separate;border-spacing:4px;margin:6px 0}
 .confusion th{border:0;text-align:right}.confusion tr:first-child th{text-align:center}
@@ -134,6 +135,16 @@ def write_table(
     titles = "".join(cell("th", place, text) for place, text in enumerate(head))
     body = "".join(f"<tr>{''.join(cell('td', p, text) for p, text in enumerate(row))}</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{titles}</tr>{body}</table></div>' if body else ""
+
+
+def write_facts(facts: Mapping[str, str]) -> str:
+    """Names and values, those that are empty left out; values may be long and break anywhere."""
+    rows = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+        for name, value in facts.items()
+        if value
+    )
+    return f'<table class="facts">{rows}</table>' if rows else ""
 
 
 def write_badge(passed: bool, text: str) -> Markup:

@@ -21,24 +21,28 @@ from raymlops.errors import InputError
 from raymlops.metrics import Array
 
 CALIBRATION_BINS = 15
+PREDICTION_BINS, ERROR_BINS = 30, 40
 WHOLE = ("", "")
 """The key of all rows, beside (column, value) of a slice."""
 OTHER = "other"
 HELD_SLICES = 1000
 """Values of a column that are kept apart while a pass runs; one that appears later may be counted in part."""
 _SMALLEST = float(np.finfo(np.float64).eps)
+ERROR_SPAN = 2.0  # of the target's deviation, either way
 _ODDS = 12.0  # largest log-odds that have cells of their own
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Shape of the sums. `shift` is near the mean of a regression's target, so that squares keep digits."""
+    """Shape of the sums. `shift` and `spread` are near the mean and the deviation of a regression's target: the
+    first keeps digits of squares, both place the cells of its histograms."""
 
     task: str
     classes: int = 2
     cells: int = 1000
     groups: int = 256
     shift: float = 0.0
+    spread: float = 1.0
 
     @functools.cached_property
     def segments(self) -> dict[str, slice]:
@@ -56,7 +60,17 @@ class Layout:
                 "positive": self.classes * count,
                 "negative": self.classes * count,
             },
-            "regression": {"error": 1, "square": 1, "distance": 1, "target": 1, "target_square": 1},
+            "regression": {
+                "error": 1,
+                "square": 1,
+                "distance": 1,
+                "target": 1,
+                "target_square": 1,
+                "predicted": PREDICTION_BINS,
+                "predicted_sum": PREDICTION_BINS,
+                "target_sum": PREDICTION_BINS,
+                "errors": ERROR_BINS,
+            },
         }[self.task]
         stops = np.cumsum([1, 1, *sizes.values()])
         names = ("rows", "nonfinite", *sizes)
@@ -99,7 +113,7 @@ class Partial:
             stream,
             task=self.layout.task,
             shape=shape,
-            shift=self.layout.shift,
+            place=np.array([self.layout.shift, self.layout.spread]),
             names=np.array(names, dtype=np.str_),
             **held,
         )
@@ -109,7 +123,8 @@ class Partial:
     def from_bytes(cls, data: bytes) -> "Partial":
         with np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False) as held:
             classes, cells, groups = (int(size) for size in held["shape"])
-            layout = Layout(str(held["task"]), classes, cells, groups, float(held["shift"]))
+            shift, spread = (float(value) for value in held["place"])
+            layout = Layout(str(held["task"]), classes, cells, groups, shift, spread)
             keys = [tuple(str(name).split("\x1f", 1)) for name in held["names"]]
             sums = {(key[0], key[1]): held[f"sums{place}"] for place, key in enumerate(keys)}
         return cls(layout, sums)
@@ -242,6 +257,17 @@ def _add_regression(adder: _Adder, layout: Layout, labels: Array, predictions: A
     adder.add("distance", np.abs(error))
     adder.add("target", target)
     adder.add("target_square", target**2)
+    given = np.asarray(predictions, dtype=np.float64) - layout.shift
+    places = _to_bins(given / layout.spread, 3.0, PREDICTION_BINS)
+    adder.add("predicted", None, places)
+    adder.add("predicted_sum", given, places)
+    adder.add("target_sum", target, places)
+    adder.add("errors", None, _to_bins(error / layout.spread, ERROR_SPAN, ERROR_BINS))
+
+
+def _to_bins(values: Array, span: float, bins: int) -> Array:
+    """Equal cells between -span and span; the outermost hold all that lies beyond."""
+    return np.clip(((values + span) / (2 * span) * bins).astype(np.int64), 0, bins - 1)
 
 
 _ADDERS: dict[str, Any] = {

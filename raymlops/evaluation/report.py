@@ -1,14 +1,16 @@
 """The report of a version: all that was measured, as one HTML file that needs nothing else."""
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from raymlops.evaluation import charts
 from raymlops.evaluation.contents import Report, name_metric, show_number
+from raymlops.evaluation.intervals import four_digits
 from raymlops.evaluation.page import (
     write_badge,
     write_card,
     write_cards,
+    write_facts,
     write_page,
     write_table,
     write_tiles,
@@ -58,7 +60,7 @@ def write_report(report: Report) -> str:
                 "lineage",
                 "Lineage",
                 "Who made this version, from what, and why.",
-                write_card("", "", _show_facts(report.facts)),
+                write_card("", "", write_facts(report.facts)),
             ),
         ),
     )
@@ -68,10 +70,10 @@ def _list_tiles(report: Report) -> Iterator[tuple[str, str, str]]:
     order = sorted(report.evaluation.metrics, key=lambda name: name != report.metric)
     for name in order:
         interval = report.evaluation.metrics[name]
-        small = f"{show_number(interval.low)} to {show_number(interval.high)}"
+        small = f"{four_digits(interval.low)} to {four_digits(interval.high)}"
         if report.champion is not None and name in report.champion.metrics:
-            small += f" · champion {show_number(report.champion.metrics[name].value)}"
-        yield f"{name_metric(name)} {'↓' if name in FALLING else '↑'}", show_number(interval.value), small
+            small += f" · champion {four_digits(report.champion.metrics[name].value)}"
+        yield f"{name_metric(name)} {'↓' if name in FALLING else '↑'}", four_digits(interval.value), small
     if report.evaluation.nonfinite:
         yield "answers not finite", f"{report.evaluation.nonfinite:,}", "rows with nan or infinity"
 
@@ -130,8 +132,9 @@ def _show_variants(report: Report) -> str:
 
 
 def _show_parity(report: Report) -> str:
-    rows = [(str(name).replace("_", " "), show_number(value)) for name, value in report.parity.items()]
-    return write_card("", "", write_table(("measure", "value"), rows, frozenset({1}))) if rows else ""
+    names = {"rows": "rows compared", "difference": "largest difference", "flipped": "labels that differ"}
+    facts = {names.get(name, name): show_number(value) for name, value in report.parity.items()}
+    return write_card("", "", write_facts(facts))
 
 
 def _show_data(report: Report) -> str:
@@ -148,17 +151,10 @@ def _show_data(report: Report) -> str:
     contract = write_table(("column", "rule", "rows", "such as"), findings, frozenset({2}))
     strongest = sorted(report.columns.items(), key=lambda item: -item[1])[:10]
     alone = charts.draw_bars([n for n, _ in strongest], [v for _, v in strongest]) if strongest else ""
-    measure = {"binary": "ROC AUC", "regression": "R²"}.get(report.evaluation.task, "share of errors removed")
+    measures = {"binary": "ROC AUC (0.5 is chance)", "regression": "R²"}
+    measure = measures.get(report.evaluation.task, "Share of errors removed by")
     return write_cards(
-        write_card("Source", "", _show_facts(report.data)),
+        write_card("Source", "", write_facts(report.data)),
         write_card("Contract", "Rows that broke a rule and were left out.", contract or kept),
         write_card("Single columns", f"{measure} of each column alone; near 1 is a leak.", alone),
-    )
-
-
-def _show_facts(facts: Mapping[str, str]) -> str:
-    return (
-        write_table(("what", ""), [(name, str(value)) for name, value in facts.items() if value])
-        if facts
-        else ""
     )

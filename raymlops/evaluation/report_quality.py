@@ -1,13 +1,16 @@
 """The parts of a report about quality: curves, calibration, confusion, threshold, slices."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 from raymlops.evaluation import charts
 from raymlops.evaluation.charts import Axis, Series
-from raymlops.evaluation.contents import Report, name_metric, show_number
+from raymlops.evaluation.contents import Report, name_metric
+from raymlops.evaluation.intervals import four_digits
 from raymlops.evaluation.page import write_card, write_cards, write_table
 from raymlops.evaluation.results import Evaluation
 
+Curve = Mapping[str, Sequence[float | None]]
 _UNIT = (0.0, 1.0)
 _SLICES = 15
 _LABELS = {"roc": ("false positive rate", "true positive rate"), "pr": ("recall", "precision")}
@@ -18,7 +21,8 @@ def say_quality(report: Report) -> str:
     text = (
         "Intervals are 95% bootstrap intervals unless the spec says otherwise. ↑ larger is better, ↓ smaller."
     )
-    return f"{text} Dashed lines are the champion." if report.champion else text
+    drawn = report.champion is not None and report.evaluation.task == "binary"
+    return f"{text} Dashed curves are the champion's." if drawn else text
 
 
 def show_quality(report: Report) -> str:
@@ -57,10 +61,27 @@ def show_quality(report: Report) -> str:
             write_card("Calibration", "Of the class that was chosen.", _show_calibration(found)),
             write_card("Metrics", "", _show_metrics(report)),
         )
-    rows = [(name_metric(n), i.value, i.low, i.high) for n, i in found.metrics.items() if n != "r2"]
     return write_cards(
-        write_card("Errors", "In the target's unit.", charts.draw_intervals(rows, "error", None))
+        write_card(
+            "Predicted and actual", "Mean of the rows that were predicted alike.", _show_predicted(found)
+        ),
+        write_card("Errors", "Prediction minus actual, in the target's unit.", _show_errors(found)),
+        write_card("Metrics", "", _show_metrics(report)),
     )
+
+
+def _show_predicted(found: Evaluation) -> str:
+    curve = found.curves.get("predicted")
+    return _draw_rates(curve, Axis("mean prediction"), Axis("mean actual")) if curve else ""
+
+
+def _show_errors(found: Evaluation) -> str:
+    curve = found.curves.get("errors")
+    if curve is None:
+        return ""
+    edge = max(abs(value or 0.0) for value in curve["x"]) * 1.03
+    axis, mark = Axis("error", (-edge, edge)), (0.0, "no error")
+    return charts.draw_histograms(curve["x"], [("all rows", curve["rows"])], axis, mark, "share of the rows")
 
 
 def _class_names(report: Report) -> tuple[str, ...]:
@@ -73,9 +94,9 @@ def _show_metrics(report: Report) -> str:
     rows = [
         (
             name_metric(name),
-            show_number(found.value),
-            f"{show_number(found.low)} to {show_number(found.high)}",
-            show_number(champion[name].value) if name in champion else "",
+            four_digits(found.value),
+            f"{four_digits(found.low)} to {four_digits(found.high)}",
+            four_digits(champion[name].value) if name in champion else "",
         )
         for name, found in report.evaluation.metrics.items()
     ]
@@ -99,17 +120,19 @@ def _pair(report: Report, curve: str) -> str:
 
 def _show_calibration(found: Evaluation) -> str:
     curve = found.curves.get("calibration")
-    if curve is None:
-        return ""
+    axes = Axis("mean probability given", _UNIT), Axis("rate that came true", _UNIT)
+    return _draw_rates(curve, *axes) if curve else ""
+
+
+def _draw_rates(curve: Curve, x: Axis, y: Axis) -> str:
+    """What came of rows that were answered alike; dots as large as there are rows."""
     rows = [value or 0.0 for value in curve["rows"]]
     top = max([*rows, 1.0])
     sizes = [3 + 7 * math.sqrt(value / top) for value in rows]
     titles = [f"{value:,.0f} rows" for value in rows]
     dots = Series("rate", curve["x"], curve["y"], 1, dots=True, sizes=sizes, titles=titles)
     line = Series("", curve["x"], curve["y"], 1, faint=True)
-    return charts.draw_lines(
-        [line, dots], Axis("mean probability given", _UNIT), Axis("rate that came true", _UNIT), True, False
-    )
+    return charts.draw_lines([line, dots], x, y, True, False)
 
 
 def _show_scores(report: Report) -> str:
@@ -117,9 +140,12 @@ def _show_scores(report: Report) -> str:
     if curve is None:
         return ""
     names = _class_names(report)
-    mark = report.evaluation.threshold.value if report.evaluation.threshold else None
+    cut = report.evaluation.threshold.value if report.evaluation.threshold else 0.5
+    mark = (cut, f"threshold {cut:.3g}")
     groups = [(names[0], curve["negative"]), (names[1], curve["positive"])]
-    return charts.draw_histograms(curve["x"], groups, Axis(f"probability of {names[1]}", _UNIT), mark)
+    return charts.draw_histograms(
+        curve["x"], groups, Axis(f"probability of {names[1]}", _UNIT), mark, "share of the class"
+    )
 
 
 def _show_threshold(report: Report) -> str:

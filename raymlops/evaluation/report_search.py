@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from raymlops.evaluation import charts
 from raymlops.evaluation.charts import Axis, Series
-from raymlops.evaluation.contents import Report, TrialLine, name_metric, show_number
+from raymlops.evaluation.contents import Report, TrialLine, name_metric, show_name, show_number
 from raymlops.evaluation.importance import rank_parameters
 from raymlops.evaluation.page import write_card, write_cards, write_table
 from raymlops.metrics import FALLING
@@ -43,7 +43,11 @@ def show_search(report: Report) -> str:
         Axis(name_metric(metric)),
     )
     shares = rank_parameters([trial.parameters for trial in done], [trial.value for trial in done])
-    importance = charts.draw_bars(list(shares)[:10], list(shares.values())[:10]) if len(done) >= 5 else ""
+    importance = (
+        charts.draw_bars([show_name(name) for name in shares][:10], list(shares.values())[:10])
+        if len(done) >= 5
+        else ""
+    )
     return write_cards(
         write_card("History", f"Best validation {name_metric(metric)} of each trial.", history),
         write_card(
@@ -85,4 +89,6 @@ def _list_trials(trials: Sequence[TrialLine], sign: int, metric: str) -> str:
         for trial in ordered
     ]
     last = len(names) + 2
-    return write_table(("trial", name_metric(metric), *names, "seconds"), rows, frozenset(range(1, last + 1)))
+    return write_table(
+        ("trial", name_metric(metric), *map(show_name, names), "seconds"), rows, frozenset(range(1, last + 1))
+    )

@@ -13,7 +13,15 @@ import numpy.typing as npt
 from raymlops.errors import InputError
 from raymlops.evaluation.estimates import by_bin, divide
 from raymlops.evaluation.intervals import Interval, find_intervals, none_if_nan
-from raymlops.evaluation.partials import WHOLE, Layout, Partial, fold_rare, score_edges
+from raymlops.evaluation.partials import (
+    ERROR_BINS,
+    ERROR_SPAN,
+    WHOLE,
+    Layout,
+    Partial,
+    fold_rare,
+    score_edges,
+)
 from raymlops.evaluation.thresholds import Threshold, choose_threshold
 from raymlops.specs.evaluation import EvaluationSpec
 
@@ -158,10 +166,22 @@ def _draw_multiclass(layout: Layout, total: npt.NDArray[np.float64]) -> Curves:
     return curves
 
 
+def _draw_regression(layout: Layout, total: npt.NDArray[np.float64]) -> Curves:
+    names = ("predicted", "predicted_sum", "target_sum", "errors")
+    rows, given, target, errors = (total[layout.segments[name]] for name in names)
+    cells = (np.arange(ERROR_BINS) + 0.5) / ERROR_BINS * 2 - 1
+    return {
+        "predicted": _plain(
+            {"x": layout.shift + divide(given, rows), "y": layout.shift + divide(target, rows), "rows": rows}
+        ),
+        "errors": _plain({"x": cells * ERROR_SPAN * layout.spread, "rows": errors}),
+    }
+
+
 _CURVES: dict[str, Any] = {
     "binary": _draw_binary,
     "multiclass": _draw_multiclass,
-    "regression": lambda layout, total: {},
+    "regression": _draw_regression,
 }
 
 
@@ -179,4 +199,4 @@ def _thin(curve: dict[str, npt.NDArray[np.float64]]) -> dict[str, list[float | N
 
 
 def _plain(curve: dict[str, npt.NDArray[np.float64]]) -> dict[str, list[float | None]]:
-    return {name: [none_if_nan(round(float(v), 5)) for v in values] for name, values in curve.items()}
+    return {name: [none_if_nan(float(f"{float(v):.6g}")) for v in values] for name, values in curve.items()}

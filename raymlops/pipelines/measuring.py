@@ -54,11 +54,15 @@ def features_of(contract: Mapping[str, Any]) -> FittedFeatures:
     )
 
 
-def layout_of(target: FittedTarget, shift: float = 0.0) -> Layout:
+def layout_of(target: FittedTarget, shift: float = 0.0, spread: float = 1.0) -> Layout:
     """Shape of the sums for this target. More classes get wider cells, so that memory stays bounded."""
     classes = max(2, len(target.classes))
     return Layout(
-        target.task, classes, cells=1000 if target.task == "binary" else max(50, 2000 // classes), shift=shift
+        target.task,
+        classes,
+        cells=1000 if target.task == "binary" else max(50, 2000 // classes),
+        shift=shift,
+        spread=spread,
     )
 
 
@@ -78,7 +82,7 @@ def measure_models(
             raise DataError(
                 f"{name} predicts {features.target.name!r} ({features.target.task}), not {target.name!r}"
             )
-    layout = layout_of(target, _find_shift(dataset, target))
+    layout = layout_of(target, *_find_place(dataset, target))
     held = {name: ray.put(data) for name, data in models.items()}
     totals = {name: partials.start(layout) for name in models}
     for parts in fold(dataset, _measure_block, models=held, layout=layout, slices=tuple(slices)):
@@ -139,12 +143,13 @@ def _open_once(data: bytes) -> Session:
     return open_session(data)
 
 
-def _find_shift(dataset: ray.data.Dataset, target: FittedTarget) -> float:
-    """Near the mean of a regression's target; its squares would lose digits far from it."""
+def _find_place(dataset: ray.data.Dataset, target: FittedTarget) -> tuple[float, float]:
+    """Near the mean and the deviation of a regression's target, from its first rows."""
     if target.task != "regression":
-        return 0.0
-    rows = dataset.limit(1000).to_pandas()
-    return float(rows[target.name].mean()) if len(rows) else 0.0
+        return 0.0, 1.0
+    values = dataset.limit(1000).to_pandas()[target.name].to_numpy(dtype=np.float64, na_value=np.nan)
+    held = values[np.isfinite(values)]
+    return (float(held.mean()), float(held.std()) or 1.0) if len(held) else (0.0, 1.0)
 
 
 def _to_values(column: pa.ChunkedArray) -> npt.NDArray[Any]:

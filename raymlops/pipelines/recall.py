@@ -5,7 +5,7 @@ import json
 import math
 
 from raymlops.errors import NotFoundError
-from raymlops.evaluation.contents import Report, TrialLine
+from raymlops.evaluation.contents import Report, TrialLine, show_name, show_number
 from raymlops.pipelines.rows import Rows
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
@@ -70,13 +70,18 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
     findings = [dataclasses.asdict(finding) for finding in rows.findings] or held.get("findings") or []
     return dataclasses.replace(
         report,
-        facts={**list_facts(version), "file sha256": version.digest},
+        facts={**list_facts(version), "parameters": _say_parameters(version), "file sha256": version.digest},
         data=data,
         findings=findings,
         trials=trials,
         trial_metric=metric,
         parity=json.loads(version.tags.get("raymlops.parity", "{}")),
     )
+
+
+def _say_parameters(version: ModelVersion) -> str:
+    held = json.loads(version.tags.get("raymlops.parameters", "{}"))
+    return ", ".join(f"{show_name(name)} {show_number(value)}" for name, value in held.items())
 
 
 def read_trials(client: Client, version: ModelVersion, metric: str) -> tuple[str, tuple[TrialLine, ...]]:

@@ -79,7 +79,8 @@ class GateSpec(Document):
     margin: float = Field(
         0.02,
         ge=0,
-        description="loss against the champion that is tolerated, as a share of the champion's value",
+        description="loss against the champion that is tolerated, as a share of the champion's value; a larger one "
+        "blocks when it is beyond doubt",
     )
     slice_margin: float = Field(
         0.05, ge=0, description="the same for one slice; a slice fails only when its loss is beyond doubt"

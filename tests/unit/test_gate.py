@@ -63,12 +63,14 @@ def test_a_clean_first_model_passes_without_a_champion(champion):
     assert "no champion" in str(verdict)
 
 
-def test_twenty_clean_retrains_are_not_blocked(champion, tmp_path):
-    blocked = []
+@pytest.mark.parametrize("rows", [300, 6000])
+def test_twenty_clean_retrains_are_not_blocked(weights, tmp_path, rows):
+    table, blocked = TABLE.slice(0, rows), []
+    held = _examine(_write(tmp_path, small_models.build_model(weights), "held.onnx"), weights, table)
     for seed in range(1, 21):
         weights = small_models.fit(*small_models.draw_flights(8000, seed=100 + seed), seed=seed)
-        candidate = _examine(_write(tmp_path, small_models.build_model(weights)), weights)
-        verdict = gate.judge(candidate, champion, GateSpec())
+        candidate = _examine(_write(tmp_path, small_models.build_model(weights)), weights, table)
+        verdict = gate.judge(candidate, held, GateSpec())
         if not verdict.passed:
             blocked.append(str(verdict))
     assert blocked == []

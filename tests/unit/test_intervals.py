@@ -204,3 +204,15 @@ def test_equal_rows_spread_over_groups():
     counts = np.bincount(groups, minlength=256)
     assert counts.min() > 0
     assert counts.max() < 100
+
+
+def test_charts_of_a_regression_count_every_row_in_the_unit_of_the_target():
+    labels, scores = _draw("regression")
+    curves = results.finish(_observe(Layout("regression", shift=1000.0, spread=5.0), labels, scores)).curves
+    assert sum(curves["errors"]["rows"]) == sum(curves["predicted"]["rows"]) == ROWS
+    middle = np.average(curves["errors"]["x"], weights=curves["errors"]["rows"])
+    assert middle == pytest.approx(np.mean(scores - labels), abs=0.2)
+    held = [place for place, rows in enumerate(curves["predicted"]["rows"]) if rows]
+    means = [np.take(curves["predicted"][axis], held).astype(float) for axis in ("x", "y", "rows")]
+    assert np.average(means[1], weights=means[2]) == pytest.approx(labels.mean(), rel=1e-4)
+    assert np.all(np.diff(means[0]) > 0)
