@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from raymlops.errors import ArtifactError, NotFoundError, UserError
+from raymlops.pipelines import accounts
 from raymlops.pipelines.register import promote_version, register_file
 from raymlops.settings import Settings
 from raymlops.tracking import registry, store
@@ -45,6 +46,22 @@ def test_an_alias_moves_on_the_record_and_resolves_to_an_exact_version(
     assert promote_version("double", "1", "best", "it is", settings) is None
     assert promote_version("double", "2", "best", "better", settings) == "1"
     assert registry.resolve("models:/double@best", settings).uri == "models:/double/2"
+
+
+def test_what_no_gate_passed_becomes_champion_by_force_alone_and_can_be_left_again(
+    client: mlflow.MlflowClient, settings: Settings
+) -> None:
+    with pytest.raises(
+        UserError, match=r"was never judged; run `raymlops gate models:/double/1`, or .*--force"
+    ):
+        promote_version("double", "1", "champion", "it is", settings)
+    for version in ("1", "2"):
+        promote_version("double", version, "champion", "an emergency", settings, force=True)
+    assert accounts.roll_back("double", "back again", settings).version == "1"
+    record = accounts.read_record("double", settings)
+    assert record.problems == ()
+    champions = [(entry.action, entry.forced) for entry in record.entries if entry.alias == "champion"]
+    assert champions == [("promote", True), ("promote", True), ("rollback", False)]
 
 
 @pytest.mark.parametrize(

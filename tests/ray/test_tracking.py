@@ -3,7 +3,7 @@ import pathlib
 import mlflow
 import pytest
 
-from raymlops.errors import StorageError
+from raymlops.errors import StorageError, UnreachableError
 from raymlops.settings import Settings
 from raymlops.tracking import journal, runs, store
 from tests.conftest import settings_in
@@ -114,6 +114,98 @@ def test_nothing_is_lost_while_the_store_is_away(
     assert search.steps(str(trials.run_of("a"))) == [1, 2, 3, 4]
     assert "does not answer" in search.said[0]
     assert {run.info.status for run in search.found() if run.info.run_name == "trial-a"} == {"FINISHED"}
+
+
+def test_a_run_that_was_made_and_no_more_gets_its_parameters_and_stays_the_only_one(
+    client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_LONGEST_PAUSE", 0.05)
+    search = Search(client, settings, "cut", tmp_path)
+    trials = search.trials()
+    real = client.create_run
+
+    def answer_is_lost(*arguments: object, **options: object) -> None:
+        monkeypatch.setattr(client, "create_run", real)
+        real(*arguments, **options)  # type: ignore[arg-type]
+        raise ConnectionError("the server was killed before it answered")
+
+    monkeypatch.setattr(client, "create_run", answer_is_lost)
+    trials.trial_started("a", {"lr": 0.1})
+    trials.trial_ended("a", None)
+    assert trials.close() == 0
+    [run] = [run for run in search.found() if run.info.run_name == "trial-a"]
+    assert (run.info.status, run.data.params) == ("FINISHED", {"lr": "0.1"})
+
+    second = real(search.experiment, tags=dict(run.data.tags), run_name="trial-a")  # by a request sent twice
+    trials.settle()
+    assert [one.info.run_id for one in search.found() if one.info.run_name == "trial-a"] == [run.info.run_id]
+    assert client.get_run(second.info.run_id).info.lifecycle_stage == "deleted"
+
+
+def test_what_the_store_refuses_is_told_once_and_holds_up_nothing(
+    client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    search = Search(client, settings, "refused", tmp_path)
+    trials = search.trials()
+    for trial in "ab":
+        trials.trial_started(trial, {})
+        report(trials, trial, 1)
+    while trials.run_of("b") is None or search.steps(str(trials.run_of("b"))) != [1]:
+        pass
+    client.delete_run(str(trials.run_of("a")))
+    for trial in "ab":
+        report(trials, trial, 2, 3)
+        trials.trial_ended(trial, None)
+    assert trials.close() == 0
+    assert search.steps(str(trials.run_of("b"))) == [1, 2, 3]
+    [said] = search.said
+    assert said.startswith("The tracking store refuses a report of trial a")
+
+
+def test_no_run_stays_running_whose_driver_is_gone(
+    client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    search = Search(client, settings, "gone", tmp_path)
+    for trial in "ab":
+        trials = search.trials()
+        trials.trial_started(trial, {})
+        report(trials, trial, 1)
+        trials.close()
+    assert runs.end_lost(client, search.experiment, lambda name: False) == []
+    assert runs.end_lost(client, search.experiment, lambda name: name == "gone") == ["gone"]
+    assert {run.info.status for run in search.found()} == {"KILLED"}
+
+    again = search.trials()
+    assert search.start() == search.parent
+    again.trial_started("a", {})
+    again.trial_started("b", {})
+    again.trial_ended("a", None)
+    again.abandon()
+    again.close()
+    statuses = {run.info.run_name: run.info.status for run in search.found()}
+    assert statuses == {"gone": "RUNNING", "trial-a": "FINISHED", "trial-b": "KILLED"}
+
+
+def test_a_store_that_is_away_is_waited_for_and_one_that_refuses_is_not(
+    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_PAUSE", 0.01)
+    tries, said = [], list[str]()
+
+    def call() -> str:
+        tries.append(1)
+        if len(tries) < 4:
+            raise ConnectionError("no route to host")
+        return "here"
+
+    assert store.patiently(call, said.append) == "here"
+    assert said == ["The tracking store does not answer (no route to host); it is tried again"]
+    tries.clear()
+    with pytest.raises(UnreachableError, match="no route to host"):
+        store.patiently(call, said.append, patience=-1)
+    with pytest.raises(mlflow.MlflowException, match="not found"):
+        store.patiently(lambda: client.get_run("0" * 32), said.append)
+    assert len(said) == 1
 
 
 def test_a_metric_that_is_no_number_does_not_stop_the_others(
