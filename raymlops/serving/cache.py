@@ -18,6 +18,8 @@ KEPT_SHARE = 0.8
 
 Segmented least recently used, after Karedla, Love and Wherry: a sweep over rare models leaves the popular ones.
 """
+SHORT_S = 0.002
+"""A load that computes for less stays on the event loop: a thread gets its turn of a busy interpreter after 5 ms."""
 State = Literal["READY", "LOADING", "UNAVAILABLE", "UNLOADED"]
 
 
@@ -76,6 +78,9 @@ class ModelCache(Generic[T]):
         self._entries: collections.OrderedDict[str, _Entry[T]] = collections.OrderedDict()
         self._loading: dict[str, _Loading[T]] = {}
         self._unloaded: set[str] = set()
+        self._short: set[str] = set()
+        """Models that load on the event loop, and of the others those that did once, and kept it waiting."""
+        self._waited: set[str] = set()
         self._room: collections.deque[asyncio.Future[None]] = collections.deque()
 
     def state(self, name: str) -> State:
@@ -167,7 +172,7 @@ class ModelCache(Generic[T]):
             self.held += size
             started = time.perf_counter()
             try:
-                model = await asyncio.get_running_loop().run_in_executor(self._threads, self._load, name)
+                model = self._load_here(name) if name in self._short else await self._load_apart(name)
             except BaseException:
                 self.held -= size
                 self.count.failures += 1
@@ -183,6 +188,27 @@ class ModelCache(Generic[T]):
         if not entry.users:
             self._call_room()
         return entry
+
+    async def _load_apart(self, name: str) -> T:
+        """Load in a thread, and learn whether that is worth its while."""
+
+        def load() -> tuple[T, float]:
+            began = time.thread_time()
+            return self._load(name), time.thread_time() - began
+
+        model, seconds = await asyncio.get_running_loop().run_in_executor(self._threads, load)
+        if seconds < SHORT_S and name not in self._waited:
+            self._short.add(name)
+        return model
+
+    def _load_here(self, name: str) -> T:
+        """Load on the event loop; a model that then has to be waited for, as from a slow disk, is not again."""
+        began = time.perf_counter()
+        model = self._load(name)
+        if time.perf_counter() - began > 10 * SHORT_S:
+            self._short.remove(name)
+            self._waited.add(name)
+        return model
 
     async def _make_room(self, name: str, size: int) -> None:
         if size > self.budget:

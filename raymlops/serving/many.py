@@ -126,10 +126,17 @@ class ManyHost:
     def _open(self, name: str) -> Session:
         """Only the bytes that were checked at the start are opened. Runs in a thread."""
         found = self._found[name]
+        options = SessionOptions(threads=1, lean=True)
+        if _stamp(found.path) == found.stamp:
+            session = open_session(
+                found.path, options
+            )  # from its path in two thirds of the time from its bytes
+            if _stamp(found.path) == found.stamp:
+                return session
         data = found.path.read_bytes()
-        if _stamp(found.path) != found.stamp and hashlib.sha256(data).hexdigest() != found.digest:
+        if hashlib.sha256(data).hexdigest() != found.digest:
             raise ArtifactError(f"{found.path.name!r} has changed since this replica started; deploy again")
-        return open_session(data, SessionOptions(threads=1, lean=True))
+        return open_session(data, options)
 
     def _host(self, found: Found) -> Hosted:
         statistics = Statistics(found.name, "1")

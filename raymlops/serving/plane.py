@@ -7,7 +7,6 @@ Runs under any ASGI server; Ray Serve is one of them.
 import asyncio
 import json
 import logging
-import os
 import random
 import sys
 import time
@@ -75,9 +74,8 @@ class DataPlane:
         if root and path.startswith(root):
             path = path[len(root) :] or "/"
         given = headers.get(b"x-request-id")
-        request = Request(
-            scope["method"], path, headers, given[:128].decode("latin-1") if given else os.urandom(8).hex()
-        )
+        name = given[:128].decode("latin-1") if given else f"{random.getrandbits(64):016x}"  # noqa: S311
+        request = Request(scope["method"], path, headers, name)
         request.logged = random.random() < self._log_share  # noqa: S311
         tracing.follow(request.trace)
         try:
