@@ -98,6 +98,27 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
+def _checkpoints(settings: Settings, spec: ExperimentSpec) -> set[str]:
+    found = pathlib.Path(settings.storage_path).glob(f"{spec.name}-*/**/checkpoint_*")
+    return {path.name for path in found}
+
+
+def train_through_kills(spec: ExperimentSpec, settings: Settings, folder: pathlib.Path) -> Driver:
+    """Train; kill a worker and later the driver, each after some checkpoints; gives what the same command then did."""
+    file = write_spec(spec, folder / "spec.yaml")
+
+    seen: set[str] = set()
+    first = Driver(settings, folder / "first", "train", str(file))
+    first.wait_for(lambda: seen.update(_checkpoints(settings, spec)) or len(seen) >= 3)
+    assert first.kill_worker(random.Random(0))
+    reached = len(seen)
+    first.wait_for(lambda: seen.update(_checkpoints(settings, spec)) or len(seen) >= reached + 3)
+    first.kill()
+    second = Driver(settings, folder / "second", "train", str(file))
+    second.finish()
+    return second
+
+
 class TrackingServer:
     """MLflow over HTTP on a SQLite file, that can be killed and started again."""
 

@@ -1,7 +1,6 @@
 """A training that loses its worker and then its driver: the same command goes on from the last checkpoint."""
 
 import pathlib
-import random
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from mlflow import MlflowClient
 
 from tests.conftest import settings_in
 from tests.experiments import signal_table, spec_of, write_table
-from tests.killing import Driver, count, write_spec
+from tests.killing import count, train_through_kills
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -17,24 +16,12 @@ EPOCHS = 30
 
 
 def test_the_same_command_goes_on_after_a_killed_worker_and_a_killed_driver(tmp_path: pathlib.Path) -> None:
+    settings = settings_in(tmp_path / "home")
     table = write_table(signal_table(30_000), tmp_path / "rows.parquet")
     training = {"epochs": EPOCHS, "batch_size": 64, "patience": EPOCHS}
-    spec = write_spec(spec_of("lasting", {"path": str(table)}, training=training), tmp_path / "spec.yaml")
-    settings = settings_in(tmp_path / "home")
-
-    def last_checkpoint() -> int:
-        found = pathlib.Path(settings.storage_path).glob("lasting-*/*/checkpoint_*")
-        return max((int(path.name.rpartition("_")[2]) for path in found), default=-1)
-
-    first = Driver(settings, tmp_path / "first", "train", str(spec))
-    first.wait_for(lambda: last_checkpoint() >= 2)
-    assert first.kill_worker(random.Random(0))
-    reached = last_checkpoint()
-    first.wait_for(lambda: last_checkpoint() >= reached + 3)
-    first.kill()
-
-    second = Driver(settings, tmp_path / "second", "train", str(spec))
-    second.finish()
+    second = train_through_kills(
+        spec_of("lasting", {"path": str(table)}, training=training), settings, tmp_path
+    )
     assert "Going on with lasting-" in second.said
     found = count(settings, "lasting", searches=1, trials=1, epochs=EPOCHS, metric="roc_auc")
     assert (found.searches, found.trials, found.versions, found.faults) == (1, 1, 1, {})

@@ -16,7 +16,7 @@ import pytest
 from raymlops.settings import Settings
 from tests.conftest import settings_in
 from tests.experiments import signal_table, spec_of, write_table
-from tests.killing import Counts, Driver, TrackingServer, count, write_spec
+from tests.killing import Counts, Driver, TrackingServer, count, train_through_kills, write_spec
 
 EPOCHS, TRIALS = 12, 6
 KINDS = ("worker", "driver", "server")
@@ -28,6 +28,20 @@ def test_searches_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path:
     killed, counts = survive(tmp_path, kills=3, draw=random.Random(0))
     assert killed == {"worker": 1, "driver": 1, "server": 1}
     assert counts.faults == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_training_of_two_workers_goes_on_after_a_killed_worker_and_a_killed_driver(
+    tmp_path: pathlib.Path,
+) -> None:
+    settings = settings_in(tmp_path / "home")
+    table = write_table(signal_table(30_000), tmp_path / "rows.parquet")
+    training = {"epochs": 30, "batch_size": 64, "patience": 30, "workers": 2}
+    second = train_through_kills(spec_of("team", {"path": str(table)}, training=training), settings, tmp_path)
+    assert "Going on with team-" in second.said
+    found = count(settings, "team", searches=1, trials=1, epochs=30, metric="roc_auc")
+    assert (found.searches, found.trials, found.versions, found.faults) == (1, 1, 1, {})
 
 
 class Survivor:
