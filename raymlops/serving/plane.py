@@ -74,7 +74,7 @@ class DataPlane:
         if root and path.startswith(root):
             path = path[len(root) :] or "/"
         given = headers.get(b"x-request-id")
-        name = given[:128].decode("latin-1") if given else f"{random.getrandbits(64):016x}"  # noqa: S311
+        name = given[:128].decode("latin-1") if given else f"{random.getrandbits(64):016x}"
         request = Request(scope["method"], path, headers, name)
         request.logged = random.random() < self._log_share  # noqa: S311
         tracing.follow(request.trace)
