@@ -162,13 +162,13 @@ def start_bare(work: pathlib.Path, model: pathlib.Path) -> Iterator[str]:
 def compare(
     targets: Sequence[Target], connections: Sequence[int], seconds: float, rounds: int
 ) -> dict[tuple[str, int], Figures]:
-    """Medians of rounds in which the targets take turns; each is warmed up first."""
+    """Medians of rounds in which the targets take turns, every other round in reverse; each is warmed up first."""
     for target in targets:
         wrk.measure(target.url, target.body, connections=4, seconds=1, headers=target.headers)
     runs: dict[tuple[str, int], list[Figures]] = {}
-    for _ in range(rounds):
+    for turn in range(rounds):
         for count in connections:
-            for target in targets:
+            for target in targets if turn % 2 == 0 else targets[::-1]:
                 figures = wrk.measure(
                     target.url, target.body, connections=count, seconds=seconds, headers=target.headers
                 )
