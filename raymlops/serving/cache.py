@@ -13,11 +13,6 @@ from typing import Generic, Literal, TypeVar
 from raymlops.errors import NotFoundError, OverloadedError, ResourceError, unknown_name
 
 T = TypeVar("T")
-KEPT_SHARE = 0.8
-"""Of the budget, what models that were asked for again may fill; the rest is for newcomers.
-
-Segmented least recently used, after Karedla, Love and Wherry: a sweep over rare models leaves the popular ones.
-"""
 SHORT_S = 0.002
 """A load that computes for less stays on the event loop: a thread gets its turn of a busy interpreter after 5 ms."""
 State = Literal["READY", "LOADING", "UNAVAILABLE", "UNLOADED"]
@@ -28,8 +23,6 @@ class _Entry(Generic[T]):
     model: T
     size: int
     users: int
-    kept: bool = False
-    """True once it was asked for again after loading."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -72,15 +65,15 @@ class ModelCache(Generic[T]):
         self.held = 0
         """Bytes of models that are loaded or loading."""
         self.count = CacheCount()
-        self._kept = 0
         self._patience_s = patience_s
         self._threads = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="load")
         self._entries: collections.OrderedDict[str, _Entry[T]] = collections.OrderedDict()
         self._loading: dict[str, _Loading[T]] = {}
         self._unloaded: set[str] = set()
         self._short: set[str] = set()
-        """Models that load on the event loop, and of the others those that did once, and kept it waiting."""
+        """Models that load on the event loop."""
         self._waited: set[str] = set()
+        """Models that did so once, and kept it waiting."""
         self._room: collections.deque[asyncio.Future[None]] = collections.deque()
 
     def state(self, name: str) -> State:
@@ -111,8 +104,6 @@ class ModelCache(Generic[T]):
         if entry is not None:
             self._entries.move_to_end(name)
             entry.users += 1
-            if not entry.kept:
-                self._keep(entry)
             self.count.hits += 1
             return entry.model
         if name in self._unloaded:
@@ -235,31 +226,13 @@ class ModelCache(Generic[T]):
                 if called in self._room:
                     self._room.remove(called)
 
-    def _keep(self, entry: _Entry[T]) -> None:
-        """Protect a model that is asked for again; the least recently used of the protected ones make way."""
-        entry.kept = True
-        self._kept += entry.size
-        for other in self._entries.values():
-            if self._kept <= KEPT_SHARE * self.budget:
-                break
-            if other.kept and other is not entry:
-                other.kept = False
-                self._kept -= other.size
-
     def _choose(self) -> str | None:
-        """The least recently used model that nobody uses: of those asked for once, or else of all."""
-        idle = None
-        for name, entry in self._entries.items():
-            if not entry.users:
-                if not entry.kept:
-                    return name
-                idle = idle or name
-        return idle
+        """The least recently used model that nobody uses."""
+        return next((name for name, entry in self._entries.items() if not entry.users), None)
 
     def _evict(self, name: str) -> None:
         entry = self._entries.pop(name)
         self.held -= entry.size
-        self._kept -= entry.size if entry.kept else 0
         self.count.evictions += 1
         if self._close is not None:
             self._close(entry.model)

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -52,6 +53,26 @@ def test_different_models_load_in_parallel() -> None:
         assert cache.count.loads == 2
 
     asyncio.run(go())
+
+
+def test_a_short_load_needs_no_thread_unless_it_has_to_be_waited_for() -> None:
+    seen: list[bool] = []
+    waits = [0.0, 0.0, 0.1, 0.0, 0.0]  # the third time the disk is slow
+
+    def load(name: str) -> str:
+        if name == "a":
+            seen.append(threading.current_thread() is threading.main_thread())
+            time.sleep(waits[len(seen) - 1])
+        return name
+
+    async def go() -> None:
+        cache: ModelCache[str] = ModelCache(load, SIZES, 10)
+        for _ in waits:
+            await cache.load("a")
+            await cache.load("b")
+
+    asyncio.run(go())
+    assert seen == [False, True, True, False, False]
 
 
 def test_a_model_in_use_is_never_evicted_and_room_is_waited_for() -> None:
