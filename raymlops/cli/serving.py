@@ -17,8 +17,8 @@ OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: bool) -> None:
     """Serve the models of FILE on this machine until interrupted.
 
-    FILE is a serving spec such as serve_configs/flights.yaml; KEY=VALUE changes a value of it, as in
-    port=9000.
+    FILE is a serving spec such as serve_configs/flights.yaml, an ONNX file, a folder with one, or a version
+    such as models:/flights@champion; KEY=VALUE changes a value of the spec, as in port=9000.
     """
     from raymlops.serving import fast, serving_files
     from raymlops.settings import Settings, export

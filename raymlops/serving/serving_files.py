@@ -1,22 +1,26 @@
 """Serving files: our spec alone, or inside a file for `serve deploy`, so that both commands read the same
-file."""
+file; or no file but the model itself."""
 
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from raymlops.errors import SpecError
-from raymlops.specs.document import read_document, validate_document
+from raymlops.specs.document import apply_override, read_document, validate_document
 from raymlops.specs.serving import ServingSpec
 
 
 def read_spec(path: pathlib.Path, overrides: Sequence[str] = ()) -> ServingSpec:
     """The spec of a file; of a Serve config file, the `args` of its only application with its name and route.
 
+    An ONNX file, a folder that holds one, or `models:/NAME@ALIAS` stands for a spec of that model alone.
     Raises NotFoundError, SpecError.
     """
+    if (name := _name_model(path)) is not None:
+        return _validate({"name": name, "models": {name: {"source": str(path)}}}, str(path), overrides)
     value = _peek(path)
     if not isinstance(value, dict) or "applications" not in value:
         return read_document(path, ServingSpec, overrides)
@@ -31,12 +35,22 @@ def read_spec(path: pathlib.Path, overrides: Sequence[str] = ()) -> ServingSpec:
     for key in ("host", "port"):
         if key in http:
             arguments.setdefault(key, http[key])
+    return _validate(arguments, f"{path} (args)", overrides)
+
+
+def _validate(arguments: dict[str, Any], source: str, overrides: Sequence[str]) -> ServingSpec:
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or "." in key:
-            raise SpecError(f"Override {override!r} is not of the form key=value")
-        arguments[key] = yaml.safe_load(text)
-    return validate_document(arguments, ServingSpec, f"{path} (args)")
+        apply_override(arguments, override)
+    return validate_document(arguments, ServingSpec, source)
+
+
+def _name_model(path: pathlib.Path) -> str | None:
+    """The name to serve a model under when it is given in the place of a spec; None for a spec."""
+    if str(path).startswith("models:/"):
+        return re.split("[/@]", str(path).removeprefix("models:/"))[0]
+    if path.suffix == ".onnx" or path.is_dir():
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", path.absolute().name.removesuffix(".onnx"))
+    return None
 
 
 def _peek(path: pathlib.Path) -> Any:

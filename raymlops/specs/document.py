@@ -52,7 +52,7 @@ def parse_document(text: str, kind: type[D], source: str = "text", overrides: Se
     if not isinstance(value, dict):
         raise SpecError(f"{source} holds {_show(value)}; expected a mapping of keys to values")
     for override in overrides:
-        _apply_override(value, override)
+        apply_override(value, override)
     return validate_document(value, kind, source, lines=lambda key: _find_line(node, key))
 
 
@@ -182,7 +182,8 @@ def _find_line(node: Any, key: Key) -> int | None:
     return line
 
 
-def _apply_override(value: dict[str, Any], override: str) -> None:
+def apply_override(value: dict[str, Any], override: str) -> None:
+    """Set what `key.path=value` says within a document. Raises SpecError."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise SpecError(f"Override {override!r} is not of the form key.path=value, such as search.trials=20")

@@ -31,6 +31,25 @@ def test_the_files_that_are_shipped_are_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("models:/flights@champion", "flights"),
+        ("models:/flights/3", "flights"),
+        ("zoo/the net.onnx", "the-net"),
+    ],
+)
+def test_a_model_may_stand_in_the_place_of_a_spec(given: str, name: str) -> None:
+    spec = serving_files.read_spec(pathlib.Path(given), ["limits.queue=3"])
+    assert {name: model.source for name, model in spec.models.items()} == {name: given}
+    assert (spec.name, spec.limits.queue) == (name, 3)
+
+
+def test_a_folder_with_a_model_may_stand_in_the_place_of_a_spec(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "net").mkdir()
+    assert list(serving_files.read_spec(tmp_path / "net").models) == ["net"]
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("models: {}", "models"),
