@@ -3,11 +3,25 @@
 import pathlib
 import tempfile
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import fsspec
 import psutil
 
 from raymlops.errors import StorageError
+
+_REMEDY = (
+    "set RAYMLOPS_STORAGE to what all nodes reach: a mount such as /mnt/raymlops/storage, or a bucket's URI"
+)
+
+
+def open_folder(path: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a path or URI, and the path in it. Raises StorageError where nothing here opens it."""
+    try:
+        files, folder = fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise StorageError(f"The storage {path!r} cannot be opened: {error}; {_REMEDY}") from None
+    return files, folder
 
 
 def require_storage(storage: str, nodes: Sequence[str], *, home: str, here: Collection[str] = ()) -> None:
@@ -15,25 +29,21 @@ def require_storage(storage: str, nodes: Sequence[str], *, home: str, here: Coll
 
     `here` are this machine's addresses: what is a folder of this machine is right only where all nodes are on it.
     """
-    remedy = "set RAYMLOPS_STORAGE to what all nodes reach: a mount such as /mnt/raymlops/storage, or a bucket's URI"
     if "://" in storage:
-        try:
-            fsspec.core.url_to_fs(storage)
-        except (ImportError, ValueError) as error:
-            raise StorageError(f"RAYMLOPS_STORAGE {storage!r} cannot be opened: {error}; {remedy}") from None
+        open_folder(storage)
         return
     path = pathlib.Path(storage)
     if not path.is_absolute():
         raise StorageError(
             f"RAYMLOPS_STORAGE {storage!r} is relative, and a job runs in a temporary copy of the working directory, "
-            f"which goes with it; {remedy}"
+            f"which goes with it; {_REMEDY}"
         )
     others = [node for node in nodes if node not in (here or own_addresses())]
     if others:
         if any(path.is_relative_to(folder) for folder in (home, tempfile.gettempdir())):
             raise StorageError(
                 f"RAYMLOPS_STORAGE {storage!r} is a folder of this machine, and the cluster has nodes elsewhere "
-                f"({', '.join(others[:3])}), that do not see each other's checkpoints there; {remedy}"
+                f"({', '.join(others[:3])}), that do not see each other's checkpoints there; {_REMEDY}"
             )
         return
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
@@ -41,7 +51,7 @@ def require_storage(storage: str, nodes: Sequence[str], *, home: str, here: Coll
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         raise StorageError(
-            f"RAYMLOPS_STORAGE {storage!r} cannot be written: {existing}: {error.strerror}; {remedy}"
+            f"RAYMLOPS_STORAGE {storage!r} cannot be written: {existing}: {error.strerror}; {_REMEDY}"
         ) from None
 
 

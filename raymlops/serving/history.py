@@ -5,9 +5,7 @@ import json
 import pathlib
 from typing import Any
 
-import fsspec
-
-from raymlops.clusters import tokens
+from raymlops.clusters import storage, tokens
 from raymlops.errors import ForbiddenError, NotFoundError
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
@@ -106,4 +104,4 @@ def read_deployed(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _open_folder(settings: Settings, *parts: str) -> tuple[Any, str]:
-    return fsspec.core.url_to_fs("/".join([settings.storage_path.rstrip("/"), "deployments", *parts]))  # type: ignore[no-any-return]
+    return storage.open_folder("/".join([settings.storage_path.rstrip("/"), "deployments", *parts]))
