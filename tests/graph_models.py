@@ -2,19 +2,27 @@
 
 import asyncio
 import functools
+import os
+import pathlib
 import pickle
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import numpy as np
 import onnx
 from hypothesis import strategies as st
 
+from raymlops.graphs.plan import Plan, Step
 from raymlops.graphs.running import Implementation
+from raymlops.graphs.validation import list_models, validate
 from raymlops.models.session import Session, open_session
+from raymlops.serving import tracing
+from raymlops.serving.opening import load_python, run_python, run_session
 from raymlops.specs.document import validate_document
 from raymlops.specs.graph import GraphSpec
-from raymlops.tensors import Batch
+from raymlops.specs.graph_nodes import ModelNode, PythonNode
+from raymlops.tensors import DATATYPE_OF_NUMPY, DATATYPES, Batch
 
 WIDTH = 3
 FLOAT, DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
@@ -64,12 +72,26 @@ def read_model(name: str) -> bytes:
     return make_model(int(seed), ("a", "b") if shape == "two" else ("x",))
 
 
-def run_afar(session: Session, seconds: float = 0.0) -> Implementation:
+def validate_graph(spec: GraphSpec) -> Plan:
+    """The plan of a graph of models that are named as for `open_model`."""
+    models = {path: node for path, node in list_models(spec) if isinstance(node, ModelNode)}
+    return validate(spec, {path: open_model(node.model).signature for path, node in models.items()})
+
+
+def implement(path: str, step: Step) -> Implementation:
+    """What answers for a leaf, in this process."""
+    if isinstance(step.node, PythonNode):
+        return run_python(load_python(path, step.node))
+    assert isinstance(step.node, ModelNode)
+    return run_session(open_model(step.node.model))
+
+
+def run_afar(here: Implementation) -> Implementation:
     """As another process would answer: later, and with copies."""
 
     async def run(batch: Batch) -> Batch:
-        await asyncio.sleep(seconds)
-        return pickle.loads(pickle.dumps(session.infer(pickle.loads(pickle.dumps(batch)))))
+        await asyncio.sleep(0)
+        return pickle.loads(pickle.dumps(await here.run(pickle.loads(pickle.dumps(batch)))))
 
     return Implementation(run)
 
@@ -82,6 +104,65 @@ def count_calls(run: Callable[[Batch], Batch]) -> tuple[Implementation, list[int
         return run(batch)
 
     return Implementation(counted, suspends=False), rows
+
+
+class Scale:
+    """A python node."""
+
+    def __init__(self, factor: float) -> None:
+        self._factor = np.float32(factor)
+
+    def run(self, batch: Batch) -> Batch:
+        return {"y": batch["x"] * self._factor}
+
+
+class Gate:
+    """A python node that says in a folder that it was entered, by which process, and answers when there is `open`."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = pathlib.Path(folder)
+
+    async def run(self, batch: Batch) -> Batch:
+        (self._folder / f"entered-{os.getpid()}").touch()
+        while not (self._folder / "open").exists():  # noqa: ASYNC110 (another process makes it)
+            await asyncio.sleep(0.02)
+        return {"pid": np.full(len(batch["x"]), os.getpid())}
+
+
+class Witness:
+    """A python node that answers what came with its request."""
+
+    def run(self, batch: Batch) -> Batch:
+        trace = tracing.current()
+        told = {"id": trace.request_id, "parent": trace.parent, "state": trace.state}
+        return {name: np.full(len(batch["x"]), text, object) for name, text in told.items()}
+
+
+def encode(batch: Batch) -> dict[str, Any]:
+    """A request of the Open Inference Protocol as JSON."""
+    inputs = [
+        {
+            "name": tensor,
+            "datatype": DATATYPE_OF_NUMPY[values.dtype].name,
+            "shape": list(values.shape),
+            "data": values.ravel().tolist(),
+        }
+        for tensor, values in batch.items()
+    ]
+    return {"inputs": inputs}
+
+
+def decode(response: httpx.Response) -> Batch:
+    assert response.status_code == 200, response.text
+    return {
+        output["name"]: np.array(output["data"], DATATYPES[output["datatype"]].numpy).reshape(output["shape"])
+        for output in response.json()["outputs"]
+    }
+
+
+def ask(client: httpx.Client, name: str, batch: Batch, **headers: str) -> Batch:
+    """What a served graph answers."""
+    return decode(client.post(f"/v2/models/{name}/infer", json=encode(batch), headers=headers))
 
 
 def make_mlp(seed: int, features: int = 20, width: int = 64, outputs: int = 20) -> onnx.ModelProto:
@@ -117,6 +198,8 @@ def graphs(draw: Any, inner: bool = True) -> GraphSpec:
     """A valid graph of up to a dozen nodes of any kind, every one of them read."""
     nodes: dict[str, dict[str, Any]] = {}
     free: list[str] = []  # nodes with a tensor `y` of shape (rows, WIDTH) that others may read
+    labelled: list[str] = []  # those of them with a tensor `label`
+    outputs: dict[str, str] = {}
 
     def read() -> str:
         return draw(st.sampled_from([*free, "inputs"])) if free else "inputs"
@@ -146,12 +229,37 @@ def graphs(draw: Any, inner: bool = True) -> GraphSpec:
         "split",
         "shadow",
         "fallback",
+        "timeout",
+        "python",
+        "stack",
+        "vote",
     ]
     for i in range(draw(st.integers(1, 6))):
         name = f"n{i}"
         kind = draw(st.sampled_from([*kinds, "graph"] if inner else kinds))
-        if kind == "model" or (kind in ("mean", "weighted") and not free):
+        if kind == "model" or (kind in ("mean", "weighted", "stack", "vote") and not labelled):
             leaf(name)
+        elif kind == "timeout":
+            nodes[leaf(name)]["timeout_s"] = 600
+        elif kind == "python":
+            nodes[name] = {
+                "kind": "python",
+                "target": "tests.graph_models:Scale",
+                "config": {"factor": draw(st.sampled_from([-1.0, 0.5, 2.0]))},
+                "inputs": {"x": tensor(read())},
+                "takes": [{"name": "x", "shape": [-1, WIDTH]}],
+                "outputs": [{"name": "y", "shape": [-1, WIDTH]}],
+            }
+        elif kind == "stack":
+            members = draw(st.lists(st.sampled_from(free), min_size=1, max_size=3))
+            nodes[name] = {"kind": "stack", "of": [f"{member}.y" for member in members], "name": "joined"}
+            outputs[f"{name}_joined"] = f"{name}.joined"
+            continue
+        elif kind == "vote":
+            members = draw(st.lists(st.sampled_from(labelled), min_size=1, max_size=3))
+            nodes[name] = {"kind": "vote", "of": [f"{member}.label" for member in members]}
+            outputs[f"{name}_label"] = f"{name}.label"
+            continue
         elif kind in ("mean", "weighted"):
             members = draw(st.lists(st.sampled_from(free), min_size=1, max_size=3))
             of = [f"{member}.y" for member in members]
@@ -185,7 +293,9 @@ def graphs(draw: Any, inner: bool = True) -> GraphSpec:
                 "graph": below.model_dump(exclude_unset=True),
             }
         free.append(name)
-    outputs = {f"{name}_y": f"{name}.y" for name in free}
+        if kind not in ("mean", "weighted", "python", "graph") or nodes[name]["kind"] == "model":
+            labelled.append(name)
+    outputs |= {f"{name}_y": f"{name}.y" for name in free}
     if inner and draw(st.booleans()):
         nodes["pieces"] = {"kind": "each", "over": "inputs.parts", "run": leaf("piece", element=True)}
         outputs["pieces"] = "pieces.y"

@@ -20,9 +20,9 @@ from raymlops.models.session import open_session
 from raymlops.serving.keys import make_key, write_keys
 from raymlops.specs.document import read_document
 from raymlops.specs.serving import ServingSpec
-from raymlops.tensors import DATATYPE_OF_NUMPY, DATATYPES, Batch
+from raymlops.tensors import Batch
 from tests import digits_models, toy_models
-from tests.graph_models import make_mlp
+from tests.graph_models import ask, make_mlp
 from tests.serving_process import Served, serve_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -95,25 +95,6 @@ def client(served: Served) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {TOKENS['app']}"}
     with httpx.Client(base_url=served.url, headers=headers, timeout=60) as client:
         yield client
-
-
-def ask(client: httpx.Client, name: str, batch: Batch, key: str = "") -> Batch:
-    inputs = [
-        {
-            "name": tensor,
-            "datatype": DATATYPE_OF_NUMPY[values.dtype].name,
-            "shape": list(values.shape),
-            "data": values.ravel().tolist(),
-        }
-        for tensor, values in batch.items()
-    ]
-    headers = {"X-Request-Key": key} if key else {}
-    response = client.post(f"/v2/models/{name}/infer", json={"inputs": inputs}, headers=headers)
-    assert response.status_code == 200, response.text
-    return {
-        output["name"]: np.array(output["data"], DATATYPES[output["datatype"]].numpy).reshape(output["shape"])
-        for output in response.json()["outputs"]
-    }
 
 
 def read_stats(client: httpx.Client, name: str) -> dict[str, Any]:
@@ -207,13 +188,13 @@ def test_a_release_keeps_callers_on_their_side_and_compares_in_the_shadow(client
     sides: dict[str, set[float]] = {}
     for _ in range(3):
         for i in range(60):
-            answer = ask(client, "flights-release", flights(1), key=f"caller{i}")
+            answer = ask(client, "flights-release", flights(1), **{"X-Request-Key": f"caller{i}"})
             sides.setdefault(f"caller{i}", set()).add(round(float(answer["probability"][0]), 3))
     assert all(len(seen) == 1 for seen in sides.values())
     ends = time.monotonic() + 30
     while not read_stats(client, "flights-release")["shadows"]["steady"]["compared"]:
         assert time.monotonic() < ends
-        ask(client, "flights-release", flights(1), key="caller0")
+        ask(client, "flights-release", flights(1), **{"X-Request-Key": "caller0"})
         time.sleep(0.05)
     shadow = read_stats(client, "flights-release")["shadows"]["steady"]
     assert shadow["failed"] == 0
@@ -232,7 +213,7 @@ def test_weights_change_without_a_restart(served: Served, client: httpx.Client) 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_stats(client, "flights-release")["weights"]["canary"] == {"steady": 0.0, "challenger": 1.0}
-    answer = ask(client, "flights-release", flights(1), key="anybody")
+    answer = ask(client, "flights-release", flights(1), **{"X-Request-Key": "anybody"})
     assert answer["probability"][0] == pytest.approx(0.8)
     assert client.get("/v2/models/flights-release").json()["versions"] == version
     assert read_stats(client, "flights-release")["inference_count"] == before + 1  # the same replica

@@ -13,12 +13,11 @@ from raymlops.graphs.drawing import sketch, to_mermaid
 from raymlops.graphs.placement import Limits, Measurement, decide, find_chains
 from raymlops.graphs.plan import Plan
 from raymlops.graphs.svg import to_svg
-from raymlops.graphs.validation import list_models, validate
 from raymlops.models.merge import load_part, merge_models
 from raymlops.models.session import open_session
 from raymlops.specs.document import parse_document
 from raymlops.specs.graph import GraphSpec, read_graph
-from tests.graph_models import make_model, open_model, read_model
+from tests.graph_models import make_model, open_model, read_model, validate_graph
 
 CHAIN = """
 name: chain
@@ -34,8 +33,7 @@ outputs: {y: c.y, routed: route.y}
 
 
 def plan_of(text: str) -> Plan:
-    spec = parse_document(text, GraphSpec)
-    return validate(spec, {path: open_model(node.model).signature for path, node in list_models(spec)})
+    return validate_graph(parse_document(text, GraphSpec))
 
 
 def test_auto_decides_by_needs_size_and_time_and_says_why() -> None:

@@ -10,21 +10,16 @@ from hypothesis import strategies as st
 from raymlops.errors import SpecError
 from raymlops.graphs.plan import Plan
 from raymlops.graphs.running import Graph
-from raymlops.graphs.validation import list_models, validate
-from raymlops.serving.opening import OfflineGraph, Opened, open_graph, run_session
+from raymlops.serving.opening import OfflineGraph, Opened, open_graph
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch
-from tests.graph_models import batches, graphs, open_model, read_model, run_afar
+from tests.graph_models import batches, graphs, implement, read_model, run_afar, validate_graph
 
-FULL = settings(max_examples=150, deadline=None)
-
-
-def plan_of(spec: GraphSpec) -> Plan:
-    return validate(spec, {path: open_model(node.model).signature for path, node in list_models(spec)})
+FULL = settings(max_examples=400, deadline=None)
 
 
 def fuse(plan: Plan) -> Graph:
-    return Graph(plan, {path: run_session(open_model(step.node.model)) for path, step in plan.leaves()})
+    return Graph(plan, {path: implement(path, step) for path, step in plan.leaves()})
 
 
 def open_merged(spec: GraphSpec, files: pathlib.Path) -> Opened:
@@ -52,21 +47,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def test_a_graph_answers_the_same_fused_separate_merged_and_offline(
     files: pathlib.Path, spec: GraphSpec, batch: Batch
 ) -> None:
-    plan = plan_of(spec)
+    plan = validate_graph(spec)
     fused = fuse(plan)
     answer = fused.infer_now(batch)
     assert [port.name for port in fused.signature.outputs] == list(answer)
-    separate = Graph(plan, {path: run_afar(open_model(step.node.model)) for path, step in plan.leaves()})
+    separate = Graph(plan, {path: run_afar(implement(path, step)) for path, step in plan.leaves()})
     assert_equal(answer, asyncio.run(separate.infer(batch)))
+    for node in spec.nodes.values():
+        event(node.kind)
     event("a chain was merged" if open_merged(spec, files).chains else "no chain")
     offline = OfflineGraph(spec, lambda model: files / model)  # merges chains
     assert_equal(answer, offline(batch))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(graphs(), batches())
 def test_every_row_is_answered_as_if_it_were_alone(spec: GraphSpec, batch: Batch) -> None:
-    graph = fuse(plan_of(spec))
+    graph = fuse(validate_graph(spec))
     together = graph.infer_now(batch)
     ends = np.cumsum(batch["parts_lengths"])
     for row, end in enumerate(ends):
@@ -157,13 +154,43 @@ def _bad_condition(nodes: dict, name: str) -> str:
     return "branch"
 
 
+def _fallback_nowhere(nodes: dict, name: str) -> str:
+    nodes[name]["fallback"] = "nowhere"
+    return "nowhere"
+
+
+def _fallback_without_a_tensor(nodes: dict, name: str) -> str:
+    nodes[name]["fallback"] = {"y": 0.5}
+    return name
+
+
+def _each_over_rows(nodes: dict, name: str) -> str:
+    nodes["loop"] = {"kind": "each", "over": "inputs.x", "run": "one"}
+    nodes["one"] = {"kind": "model", "model": "0", "inputs": {"x": "inputs.x"}}
+    return "loop"
+
+
+def _branch_nowhere(nodes: dict, name: str) -> str:
+    nodes["fork"] = {"kind": "split", "weights": {"nowhere": 1}}
+    return "nowhere"
+
+
+def _branches_that_differ(nodes: dict, name: str) -> str:
+    nodes["fork"] = {"kind": "split", "weights": {"ours": 1, "theirs": 1}}
+    nodes["ours"] = {"kind": "model", "model": "0", "inputs": {"x": "inputs.x"}}
+    nodes["theirs"] = {"kind": "stack", "of": ["inputs.x", "inputs.x"], "name": "y"}
+    nodes[name]["inputs"][next(iter(nodes[name]["inputs"]))] = "fork.y"
+    return "fork"
+
+
 DAMAGES = [
     _rename_read, _drop_input, _unknown_tensor, _wrong_datatype, _ragged_outside_each, _surplus_input,
     _wrong_width, _bound_twice, _circle, _two_callers, _unread, _mean_of_labels, _bad_condition,
+    _fallback_nowhere, _fallback_without_a_tensor, _each_over_rows, _branch_nowhere, _branches_that_differ,
 ]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(graphs(inner=False), st.sampled_from(DAMAGES), st.data())
 def test_a_damaged_graph_is_refused_with_the_name_of_the_damage(
     spec: GraphSpec, damage, data: st.DataObject
@@ -180,5 +207,5 @@ def test_a_damaged_graph_is_refused_with_the_name_of_the_damage(
     wrong = damage(document["nodes"], name)
     damaged = GraphSpec.model_validate(document)
     with pytest.raises(SpecError) as error:
-        plan_of(damaged)
+        validate_graph(damaged)
     assert re.search(rf"\b{wrong}\b", str(error.value))
