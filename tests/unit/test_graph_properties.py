@@ -201,7 +201,8 @@ def test_a_damaged_graph_is_refused_with_the_name_of_the_damage(
         for node in spec.nodes.values()
         for name in [*getattr(node, "weights", ()), *getattr(node, "steps", ()), getattr(node, "primary", "")]
     } | {name for name in spec.nodes if len(name) > 2}
-    models = [n for n, node in spec.nodes.items() if node.kind == "model" and n not in called]
+    free = [n for n, node in spec.nodes.items() if n not in called and node.fallback is None]
+    models = [n for n in free if spec.nodes[n].kind == "model"]
     assume(models)
     name = data.draw(st.sampled_from(models))
     wrong = damage(document["nodes"], name)
