@@ -1,5 +1,7 @@
 """Adds the columns of another table: small tables travel to the rows, large ones meet in a shuffle."""
 
+from typing import NoReturn
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -32,6 +34,7 @@ def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpe
     renamed = {column: f"{spec.prefix}{column}" for column in columns}
     if other.size_bytes() > spec.broadcast_bytes:
         partitions = _partitions_for(other)
+        _refuse_doubled(other, spec.keys)
         other = other.select_columns([*spec.keys, *columns])
         if spec.prefix and columns:
             other = other.rename_columns(renamed)
@@ -46,10 +49,7 @@ def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpe
         table = table.filter(pc.invert(pc.is_null(table[key], nan_is_null=True)))
     keys = _key_index(table, spec.keys)
     if not keys.is_unique:
-        twice = keys[keys.duplicated()][0]
-        raise DataError(
-            f"joins: {spec.keys} = {twice} names several rows of the joined table; expected one at most"
-        )
+        _raise_doubled(spec.keys, keys[keys.duplicated()][0])
     return dataset.map_batches(
         _look_up,
         batch_format="pyarrow",
@@ -57,6 +57,26 @@ def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpe
         zero_copy_batch=True,
         fn_kwargs={"right": ray.put(table), "on": spec.keys, "inner": spec.how == "inner"},
     )
+
+
+def _refuse_doubled(other: ray.data.Dataset, keys: tuple[str, ...]) -> None:
+    """Counts the rows of each key in a shuffle of the keys alone: a second partner would double a row unseen."""
+    counted = other.select_columns(list(keys)).groupby(list(keys)).count()
+    doubled = counted.map_batches(_keep_doubled, fn_kwargs={"keys": keys}, batch_format="pyarrow").take(1)
+    if doubled:
+        values = tuple(doubled[0][key] for key in keys)
+        _raise_doubled(keys, values if len(keys) > 1 else values[0])
+
+
+def _keep_doubled(counted: pa.Table, keys: tuple[str, ...]) -> pa.Table:
+    doubled = pc.greater(counted["count()"], 1)
+    for key in keys:  # what is missing has no partner, and may be so in several rows
+        doubled = pc.and_(doubled, pc.invert(pc.is_null(counted[key], nan_is_null=True)))
+    return counted.filter(doubled)
+
+
+def _raise_doubled(keys: tuple[str, ...], values: object) -> NoReturn:
+    raise DataError(f"joins: {keys} = {values} names several rows of the joined table; expected one at most")
 
 
 def _partitions_for(other: ray.data.Dataset) -> int:

@@ -85,7 +85,12 @@ def test_timestamps_join_whatever_their_unit(tmp_path: pathlib.Path) -> None:
     [
         (RIGHT, {"keys": ["kee"]}, "Unknown column of the joined table 'kee'; did you mean 'key'"),
         (RIGHT, {"columns": ["sizes"]}, "did you mean 'size'"),
-        (pa.table({"key": ["a", "a"], "size": [1, 2]}), {}, "names several rows of the joined table"),
+        (pa.table({"key": ["a", "a"], "size": [1, 2]}), {}, "= a names several rows of the joined table"),
+        (
+            pa.table({"key": ["b", "a", "b"], "size": [1, 2, 3]}),
+            {"broadcast_bytes": 0},
+            "= b names several rows",
+        ),
         (pa.table({"key": [1, 2], "size": [1, 2]}), {}, "'key' is string here and int64 in the joined table"),
         (
             pa.table({"key": ["a"], "hour": [3]}),
