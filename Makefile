@@ -36,7 +36,7 @@ bench: $(VENV)/installed  ## every benchmark, as ratios
 	$(PY) -m benchmarks
 
 packages:  ## Debian packages that some tests and benchmarks use, as root; without them those tests are skipped
-	apt-get update -qq
+	apt-get update -qq -o Acquire::http::Timeout=20 -o Acquire::Retries=1
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$(sed 's/#.*//' debian-packages.txt)
 
 clean:  ## remove the venv and every cache
