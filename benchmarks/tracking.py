@@ -53,6 +53,7 @@ def main() -> None:
                 run,
                 spool=folder / name,
                 tell=print,
+                resumed=False,
             )
 
             def search() -> None:

@@ -31,7 +31,7 @@ from raymlops.pipelines.trusting import Trusted
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.tracking import store
-from raymlops.training import demand
+from raymlops.training import demand, storage
 from raymlops.training.search import run_search
 from raymlops.training.trials import SearchResult, Trial, TrialObserver
 from raymlops.training.worker import load_state, network_of
@@ -78,6 +78,7 @@ def develop_model(
     """Search, export the winner, prove it, register it. Raises before the first trial for what cannot
     work."""
     clock = _Clock()
+    storage.require_writable(settings.storage_path)
     client = store.connect(settings)
     join_cluster(settings)
     concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
@@ -88,7 +89,9 @@ def develop_model(
     request = _settle_name(spec, settings, request, fingerprint, tell)
     assert request.name is not None
     with resuming.marked(settings.storage_path, request.name, spec, fingerprint):
-        record = open_record(client, prepared, settings, request.name, request.why, tell)
+        record = open_record(
+            client, prepared, settings, request.name, request.why, tell, resumed=request.resume
+        )
         tell(f"Searching: {spec.search.trials} trials, {concurrent} at a time, by {spec.search.algorithm}")
         try:
             found = run_search(

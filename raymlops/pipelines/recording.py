@@ -36,7 +36,14 @@ class Record:
 
 
 def open_record(
-    client: store.Client, prepared: Prepared, settings: Settings, name: str, why: str, tell: Tell
+    client: store.Client,
+    prepared: Prepared,
+    settings: Settings,
+    name: str,
+    why: str,
+    tell: Tell,
+    *,
+    resumed: bool,
 ) -> Record:
     """The runs of a search, made, or found again when it goes on; ends those of searches that nobody runs."""
     experiment = store.ensure_experiment(client, prepared.spec.name, settings).experiment_id
@@ -53,6 +60,7 @@ def open_record(
             "raymlops.commit": lineage.git_commit(),
             "mlflow.user": settings.user,
         },
+        resumed=resumed,
     )
     return Record(client, settings, prepared, why, run, trials, tell)
 

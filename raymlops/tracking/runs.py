@@ -98,7 +98,9 @@ class TrialRuns:
         spool: pathlib.Path,
         tell: Callable[[str], None],
         tags: Mapping[str, str] | None = None,
+        resumed: bool = True,
     ) -> None:
+        """Without `resumed` the store is not asked for runs of these trials that an earlier process made."""
         self._client = client
         self._tell = tell
         self._experiment_id = experiment_id
@@ -109,6 +111,8 @@ class TrialRuns:
         self._begun: set[str] = set()
         self._ended: set[str] = set()
         self._refused: set[str] = set()
+        self._resumed = resumed
+        self._tried: set[str] = set()
         self.journal = Journal(self._send, spool, tell)
 
     def trial_started(self, trial: str, parameters: Mapping[str, Any]) -> None:
@@ -158,29 +162,26 @@ class TrialRuns:
             if trial in self._runs and run.info.run_id not in seen:
                 self._client.delete_run(run.info.run_id)
 
-    def _send(self, operation: Operation) -> None:
+    def _send(self, operations: list[Operation]) -> None:
         try:
-            self._write(operation)
+            self._write(operations)
         except Exception as error:
             if not store.is_refusal(error):
                 raise
-            trial = operation["trial"]
+            trial = operations[0]["trial"]
             if trial not in self._refused:
                 self._refused.add(trial)
                 cause = " ".join(str(error).split())[:160]
-                self._tell(f"The tracking store refuses a {operation['kind']} of trial {trial}: {cause}")
+                self._tell(f"The tracking store refuses a {operations[0]['kind']} of trial {trial}: {cause}")
 
-    def _write(self, operation: Operation) -> None:
-        trial = operation["trial"]
+    def _write(self, operations: list[Operation]) -> None:
+        """One operation, or reports of one trial."""
+        operation, trial = operations[0], operations[0]["trial"]
         if trial not in self._runs:
             self._open(trial, operation)
         run = self._runs[trial]
-        if operation["kind"] == "report" and operation["step"] not in self._steps[trial]:
-            step, when = operation["step"], operation["time"]
-            self._client.log_batch(
-                run, metrics=[Metric(key, value, when, step) for key, value in operation["values"].items()]
-            )
-            self._steps[trial].add(step)
+        if operation["kind"] == "report":
+            self._report(trial, run, operations)
         if operation["kind"] == "tags":
             self._client.log_batch(run, tags=[RunTag(key, value) for key, value in operation["tags"].items()])
         if operation["kind"] == "end" and trial not in self._ended:
@@ -191,8 +192,23 @@ class TrialRuns:
             self._client.set_terminated(run, status=status, end_time=operation["time"])
             self._ended.add(trial)
 
+    def _report(self, trial: str, run: str, operations: list[Operation]) -> None:
+        """The steps that the run lacks, each once."""
+        missing = {one["step"]: one for one in operations[::-1] if one["step"] not in self._steps[trial]}
+        if missing:
+            metrics = [
+                Metric(key, value, one["time"], step)
+                for step, one in sorted(missing.items())
+                for key, value in one["values"].items()
+            ]
+            self._client.log_batch(run, metrics=metrics)
+            self._steps[trial].update(missing)
+
     def _open(self, trial: str, operation: Operation) -> None:
-        run = _find(self._client, self._experiment_id, TRIAL_TAG, f"{self._parent}/{trial}")
+        run = None
+        if self._resumed or trial in self._tried:
+            run = _find(self._client, self._experiment_id, TRIAL_TAG, f"{self._parent}/{trial}")
+        self._tried.add(trial)
         self._steps[trial] = set()
         if run is None:
             tags = {**self._tags, TRIAL_TAG: f"{self._parent}/{trial}", _PARENT_TAG: self._parent}

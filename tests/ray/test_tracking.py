@@ -14,6 +14,11 @@ def client(settings: Settings) -> mlflow.MlflowClient:
     return store.connect(settings)
 
 
+@pytest.fixture(autouse=True)
+def _send_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_GATHERING", 0.0)
+
+
 class Search:
     """One search's runs in an experiment of its own."""
 

@@ -14,18 +14,21 @@ class Store:
     def __init__(self) -> None:
         self.reachable = True
         self.got: list[Operation] = []
+        self.calls = 0
         self.tried = threading.Event()
 
-    def send(self, operation: Operation) -> None:
+    def send(self, operations: list[Operation]) -> None:
         self.tried.set()
         if not self.reachable:
             raise ConnectionError("no route to host")
-        self.got.append(operation)
+        self.got.extend(operations)
+        self.calls += 1
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal.time, "sleep", lambda seconds: threading.Event().wait(0.001))
+    monkeypatch.setattr(journal, "_GATHERING", 0.0)
 
 
 def numbered(count: int) -> list[Operation]:
@@ -40,6 +43,24 @@ def test_operations_are_sent_in_order_and_each_once(tmp_path: pathlib.Path) -> N
     assert writer.close() == 0
     assert store.got == numbered(200)
     assert (writer.sent, said, list(tmp_path.iterdir())) == (200, [], [])
+
+
+def test_reports_of_a_trial_go_together_and_never_past_its_other_operations(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_GATHERING", 60.0)
+    store = Store()
+    writer = Journal(store.send, tmp_path / "spool.jsonl", print)
+    kinds = ("start", "report", "report", "end")
+    told = [{"kind": kind, "trial": trial, "turn": turn} for turn, kind in enumerate(kinds) for trial in "ab"]
+    for operation in told:
+        writer.add(operation)
+    assert writer.close() == 0
+    assert store.calls == 6
+    for trial in "ab":
+        assert [one for one in store.got if one["trial"] == trial] == [
+            one for one in told if one["trial"] == trial
+        ]
 
 
 def test_a_store_that_comes_back_gets_all_that_waited(tmp_path: pathlib.Path) -> None:
