@@ -143,3 +143,14 @@ def test_importance_finds_the_parameter_that_matters_and_drops_the_one_that_neve
     assert list(found) == ["lr", "width"]
     assert found["lr"] > 0.8
     assert found["width"] < 0.15
+
+
+def test_ticks_have_as_many_digits_as_their_distance_needs():
+    def texts(*ticks):
+        return [text for _, text in charts._label(ticks)]
+
+    assert texts(0.6675, 0.67, 0.6725) == ["0.6675", "0.6700", "0.6725"]
+    assert texts(0.0, 0.25, 0.5) == ["0", "0.25", "0.50"]
+    assert texts(0.0, 1000.0, 2000.0) == ["0", "1,000", "2,000"]
+    assert texts(0.0, 2e-7) == ["0", "2e-07"]
+    assert texts() == []
