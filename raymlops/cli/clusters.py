@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from raymlops.cli.notices import heed, leave
 from raymlops.settings import Settings, choose_authentication, export, read_environment
 
 _FILE = click.option(
@@ -28,6 +29,10 @@ _OVERLAYS = click.argument("overlays", nargs=-1, type=click.Path())
 @click.group()
 def cluster() -> None:
     """A cluster's token, settings, files and start."""
+
+
+cluster.add_command(leave)
+cluster.add_command(heed)
 
 
 @cluster.command()

@@ -1,0 +1,44 @@
+"""`raymlops cluster leave` and `heed`: a node that is about to be taken away says so to its cluster."""
+
+import click
+
+from raymlops.settings import Settings, choose_authentication, export
+
+_ADDRESS = click.option("--address", help="The cluster; default RAY_ADDRESS, or the one of this machine.")
+
+
+@click.command()
+@click.option("--seconds", default=25.0, show_default=True, help="Until this node is gone.")
+@_ADDRESS
+def leave(seconds: float, address: str | None) -> None:
+    """Say that this node will be gone soon: trainings on it save at once, and nothing new is placed here.
+
+    For whatever knows of it before Ray does, such as a preStop hook of Kubernetes.
+    """
+    export(choose_authentication())  # before Ray is imported, which reads it once
+    import ray
+
+    from raymlops.clusters import notices
+
+    ray.init(
+        address=address or Settings.from_env().ray_address or "auto",
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    context = ray.get_runtime_context()
+    notices.drain_node(context.gcs_address, context.get_node_id(), seconds)
+    click.echo(f"Node {context.get_node_id()[:8]} leaves in {seconds:g} s")
+
+
+@click.command()
+@_ADDRESS
+@click.pass_context
+def heed(context: click.Context, address: str | None) -> None:
+    """Wait on a spot node for its cloud's notice (AWS, Azure, GCP), then `leave`.
+
+    
+    raymlops cluster heed &                (after `ray start`, on each spot node)
+    """
+    from raymlops.clusters import notices
+
+    context.invoke(leave, seconds=notices.watch(), address=address)
