@@ -26,6 +26,17 @@ PROCESS_DEFAULTS = {
 """Settings of the libraries below us, with the reason beside each; what the environment already says wins."""
 
 
+TEAM_DEFAULTS = {
+    # A team is asked for anew, with the workers that there is room for by then, when its place is not found in time.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+    # A report waits for the next look at the workers: with Ray's two seconds, short epochs would take as long.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    # Clouds give half a minute's notice at the least.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
+}
+"""The same for whoever steers a training of several workers, on whatever node of a cluster that is."""
+
+
 def apply_process_defaults() -> None:
     """Set them for this process and those it starts; call once in a command's entry."""
     for name, value in PROCESS_DEFAULTS.items():

@@ -133,8 +133,7 @@ def _check_spec(spec: str, kinds: Any, file: str, overlays: tuple[str, ...]) -> 
         training = read_spec(spec).training
     except UserError as error:
         return [Finding("spec", str(error), "no job takes it", f"raymlops check {spec}")]
-    resources = {"CPU": training.cpus_per_worker, **({"GPU": 1.0} if training.use_gpu else {})}
-    demand = capacity.WorkerDemand(training.workers, resources)
+    demand = capacity.demand_of(training)
     where = "on the running cluster"
     if kinds is None or capacity.explain_shortage(demand, kinds) is not None:
         if not pathlib.Path(file).is_file():
@@ -148,7 +147,7 @@ def _check_spec(spec: str, kinds: Any, file: str, overlays: tuple[str, ...]) -> 
     shortage = capacity.explain_shortage(demand, kinds)
     if shortage is None:
         return []
-    mend = "lower training.workers or training.cpus_per_worker, or add a node type that has them"
+    mend = "lower training.workers or training.cpus_per_worker, change training.labels, or add a node type for them"
     return [
         Finding("demand", f"{spec} can never be met {where}: {shortage}", "its trials wait for ever", mend)
     ]

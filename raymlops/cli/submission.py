@@ -88,7 +88,7 @@ def _check_spec(job: Any, package: Any) -> Any:
     """Parse the verb's arguments and its spec as the job will; gives the demand of one trial."""
     from raymlops.cli.training import check as check_verb
     from raymlops.cli.training import read_spec, search, train
-    from raymlops.clusters.capacity import WorkerDemand
+    from raymlops.clusters import capacity
     from raymlops.errors import NotFoundError
 
     command = {"check": check_verb, "train": train, "search": search}[job.verb]
@@ -100,9 +100,7 @@ def _check_spec(job: Any, package: Any) -> Any:
             f"The spec {found['spec']} is not among the files that are sent; give its path inside {package.root}, and "
             "see that git does not ignore it"
         )
-    training = spec.training
-    resources = {"CPU": training.cpus_per_worker, **({"GPU": 1.0} if training.use_gpu else {})}
-    return WorkerDemand(training.workers, resources)
+    return capacity.demand_of(spec.training)
 
 
 def _check_cluster(job: Any, demand: Any, address: str, file: pathlib.Path) -> None:

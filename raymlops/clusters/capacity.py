@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from raymlops.clusters import configuration
 from raymlops.clusters.configuration import Config
+from raymlops.specs import labels
+from raymlops.specs.training import TrainingSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,12 @@ class WorkerDemand:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+def demand_of(training: TrainingSpec) -> WorkerDemand:
+    """The least that one trial can do with."""
+    resources = {"CPU": training.cpus_per_worker, **({"GPU": 1.0} if training.use_gpu else {})}
+    return WorkerDemand(training.fewest_workers, resources, training.labels)
+
+
 def kinds_of(config: Config) -> list[NodeKind]:
     """The worker types of cluster.yaml; the total `max_workers` bounds each."""
     total = int(config.get("max_workers", 2))
@@ -48,7 +56,14 @@ def explain_shortage(demand: WorkerDemand, kinds: Sequence[NodeKind]) -> str | N
     fitting = [kind for kind in kinds if fits_in(demand, kind)]
     if not fitting:
         wanted = f" with labels {dict(demand.labels)}" if demand.labels else ""
-        known = "; ".join(f"{kind.name}: {_show(kind.resources)}" for kind in kinds) or "none"
+        known = (
+            "; ".join(
+                f"{kind.name}: {_show(kind.resources)}"
+                + (f", labelled {dict(kind.labels)}" if wanted else "")
+                for kind in kinds
+            )
+            or "none"
+        )
         return f"one worker asks for {asked}{wanted}, and no node has that at once ({known})"
     room = sum(fits_in(demand, kind) * kind.most for kind in fitting)
     if room < demand.workers:
@@ -62,7 +77,12 @@ def explain_shortage(demand: WorkerDemand, kinds: Sequence[NodeKind]) -> str | N
 
 def fits_in(demand: WorkerDemand, kind: NodeKind) -> int:
     """Workers that one node of this kind holds."""
-    if any(kind.labels.get(key) != value for key, value in demand.labels.items()):
+    # Ray gives nodes labels of its own, which are known once they live.
+    lives = any(label.startswith("ray.io/") for label in kind.labels)
+    asked = {
+        label: wanted for label, wanted in demand.labels.items() if lives or not label.startswith("ray.io/")
+    }
+    if not labels.match(asked, kind.labels):
         return 0
     wanted = {key: value for key, value in demand.resources.items() if value > 0}
     return min(

@@ -19,6 +19,7 @@ import psutil
 
 from raymlops.errors import StorageError
 from raymlops.specs.experiment import ExperimentSpec
+from raymlops.training import storage
 
 MARK_FILE = "raymlops.mark"  # not .json: Tune carries files of that ending to and fro
 _BEAT = 30.0  # seconds between two writings
@@ -81,15 +82,10 @@ def marked(storage_path: str, name: str, spec: ExperimentSpec, data: str) -> Ite
 def _write(storage_path: str, mark: Mark) -> None:
     filesystem, folder = fsspec.core.url_to_fs(f"{storage_path}/{mark.name}")
     text = json.dumps(dataclasses.asdict(dataclasses.replace(mark, beat=time.time())))
-    try:
+    with storage.explained(storage_path):
         filesystem.makedirs(folder, exist_ok=True)
         filesystem.pipe_file(f"{folder}/{MARK_FILE}.new", text.encode())
         filesystem.mv(f"{folder}/{MARK_FILE}.new", f"{folder}/{MARK_FILE}")
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write to the storage path {storage_path!r}: {error.strerror or error}; set "
-            "RAYMLOPS_STORAGE to a folder you own"
-        ) from None
 
 
 def read_mark(storage_path: str, name: str) -> Mark | None:

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raymlops import metrics
 from raymlops.errors import unknown_name
+from raymlops.specs import labels
 from raymlops.specs.document import Document
 
 DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
@@ -37,8 +38,28 @@ class TrainingSpec(Document):
     )
     seed: int = 0
     workers: int = Field(1, ge=1, description="Data-parallel workers")
+    min_workers: int | None = Field(
+        None,
+        ge=1,
+        description="Elastic training: goes on with as few workers as this while nodes come and go, and takes up "
+        "to `workers` again; default always `workers`",
+    )
+    resize_seconds: float = Field(
+        60, gt=0, description="Elastic training: seconds between two looks for room for more workers"
+    )
     use_gpu: bool = Field(False, description="One GPU a worker")
     cpus_per_worker: float = Field(1, gt=0)
+    labels: dict[str, str] = Field(
+        default_factory=dict,
+        description="Nodes that workers may run on: label -> value, !value, in(a, b) or !in(a, b); cluster.yaml "
+        "names raymlops/pool and raymlops/market",
+    )
+    checkpoint_minutes: float = Field(
+        10,
+        gt=0,
+        description="Longest time without a checkpoint; one is saved after each epoch, and at once when a node is "
+        "about to be taken away",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on GPUs that have it, else fp32"
     )
@@ -55,6 +76,28 @@ class TrainingSpec(Document):
         if value is not None and value not in known:
             raise ValueError(unknown_name("metric", value, known))
         return value
+
+    @field_validator("labels")
+    @classmethod
+    def _label_selectors(cls, value: dict[str, str]) -> dict[str, str]:
+        if mistake := labels.explain_mistake(value):
+            raise ValueError(mistake)
+        return value
+
+    @model_validator(mode="after")
+    def _enough_workers(self) -> "TrainingSpec":
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers: {self.min_workers} is above workers, which is {self.workers}")
+        if self.batch_size < self.workers:
+            raise ValueError(
+                f"batch_size: {self.batch_size} rows a step are too few for {self.workers} workers; each takes one "
+                "at least"
+            )
+        return self
+
+    @property
+    def fewest_workers(self) -> int:
+        return self.min_workers or self.workers
 
 
 class Dimension(Document):

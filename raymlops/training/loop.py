@@ -2,6 +2,8 @@
 files' places.
 
 It is the same loop in a trial's actor and in the workers of a TorchTrainer; what differs is handed in.
+What it draws follows from seed, epoch, step and worker alone, so that a training goes on from any of its states,
+with as many workers as there are then, as if it had not been interrupted.
 """
 
 import dataclasses
@@ -12,19 +14,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from raymlops import metrics
 from raymlops.features import FittedTarget
 from raymlops.specs.training import DEFAULT_METRIC, TrainingSpec
 from raymlops.training.heads import HEADS
-from raymlops.training.rows import LABEL, Rows
+from raymlops.training.rows import LABEL, Rows, count_steps
 
 State = dict[str, Any]
 """All that a training needs to go on: tensors and plain numbers, so that it loads without unpickling code."""
 
 Report = Callable[[dict[str, float], Callable[[], State]], bool]
 """Called after each epoch with its metrics and a function that gives the state; false asks to stop."""
+
+UNDER_WAY = "under_way"
+"""Marks a report from the middle of an epoch: a state to go on from, with the metrics of the epoch before."""
 
 _VALIDATION_ROWS = 8192  # rows scored at a time; no gradients are kept, so it may be large
 
@@ -37,6 +42,22 @@ class Team:
     world: int = 1
 
 
+@dataclasses.dataclass
+class _Progress:
+    """How far a training is; part of its state under the same names."""
+
+    epoch: int = 0
+    step: int = 0
+    """Steps done of the epoch under way."""
+    loss: float = 0.0
+    """Their summed losses, as a mean over all workers."""
+    best: float = -math.inf
+    best_epoch: int = 0
+    best_network: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    """What each epoch learned: from it a tracking store that missed some is made whole."""
+
+
 def train_network(
     network: nn.Module,
     rows: Rows,
@@ -46,117 +67,137 @@ def train_network(
     target: FittedTarget,
     device: torch.device,
     report: Report,
+    save_now: Callable[[], bool] = lambda: False,
     state: State | None = None,
     team: Team = Team(),
 ) -> None:
     """Train until the epochs are done, `report` says stop, or `patience` runs out. `network` may be
     wrapped for DDP.
 
-    `state` is one that an earlier call reported; training goes on after its epoch.
+    `state` is one that an earlier call reported; training goes on after its last step. `save_now` is asked
+    after each step, and must answer alike on all workers: true reports a state from the middle of the epoch.
     """
-    metric = spec.metric or DEFAULT_METRIC[target.task]
-    falling = metric in metrics.FALLING
-    optimiser = torch.optim.AdamW(network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
-    bare = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
-    progress = _Progress()
+    training = _Training(network, spec, target, device, team)
     if state is not None:
-        bare.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["rng"])
-        progress = _Progress(**{field.name: state[field.name] for field in dataclasses.fields(_Progress)})
+        training.load(state)
+    progress = training.progress
     while progress.epoch < spec.epochs and progress.epoch - progress.best_epoch < spec.patience:
-        began = time.perf_counter()
-        train_loss = _train_epoch(network, rows, optimiser, spec, target, device, progress.epoch, team)
+        began, done = time.perf_counter(), progress.step
+        train_loss, steps = training.run_epoch(rows, save_now, report)
         seconds = time.perf_counter() - began
         found = validate(network, validation, target=target, device=device, team=team)
+        metric = training.metric
         astray = not math.isfinite(train_loss) or math.isnan(found[metric])
         if astray:  # ends the trial as the poorest, not the search
-            found[metric] = math.inf if falling else -math.inf
-        progress.epoch += 1
-        gained = -found[metric] if falling else found[metric]
-        if gained > progress.best:
-            progress.best, progress.best_epoch = gained, progress.epoch
-            progress.best_network = {
-                name: value.detach().clone() for name, value in bare.state_dict().items()
-            }
+            found[metric] = math.inf if training.falling else -math.inf
+        training.note(found[metric])
         learned = {
             "epoch": progress.epoch,
             "train_loss": train_loss,
             **found,
-            f"best_{metric}": -progress.best if falling else progress.best,
-            "rows_per_second": rows.count * team.world / seconds,
+            f"best_{metric}": training.best,
+            "rows_per_second": rows.count * (steps - done) / (steps * seconds),
+            **({"workers": team.world} if spec.workers > 1 else {}),
         }
         progress.history.append(learned)
-
-        def snapshot() -> State:
-            kept = {field.name: getattr(progress, field.name) for field in dataclasses.fields(_Progress)}
-            weights = bare.state_dict()
-            return {
-                **kept,
-                "network": weights,
-                "optimiser": optimiser.state_dict(),
-                "rng": torch.get_rng_state(),
-                "best_network": progress.best_network or weights,
-            }
-
-        if not report(learned, snapshot) or astray:
+        if not report(learned, training.snapshot) or astray:
             return
 
 
-@dataclasses.dataclass
-class _Progress:
-    """How far a training is; part of its state under the same names."""
+class _Training:
+    """A network with its optimiser and how far they are."""
 
-    epoch: int = 0
-    best: float = -math.inf
-    best_epoch: int = 0
-    best_network: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    """What each epoch learned: from it a tracking store that missed some is made whole."""
+    def __init__(
+        self, network: nn.Module, spec: TrainingSpec, target: FittedTarget, device: torch.device, team: Team
+    ) -> None:
+        self.progress = _Progress()
+        self.metric = spec.metric or DEFAULT_METRIC[target.task]
+        self.falling = self.metric in metrics.FALLING
+        self._network, self._bare = network, _unwrapped(network)
+        self._spec, self._device, self._team = spec, device, team
+        self._loss_of = HEADS[target.task].loss
+        self._optimiser = torch.optim.AdamW(network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
 
+    def load(self, state: State) -> None:
+        self._bare.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        for field in dataclasses.fields(_Progress):
+            setattr(self.progress, field.name, state[field.name])
 
-def _train_epoch(
-    network: nn.Module,
-    rows: Rows,
-    optimiser: torch.optim.Optimizer,
-    spec: TrainingSpec,
-    target: FittedTarget,
-    device: torch.device,
-    epoch: int,
-    team: Team,
-) -> float:
-    """One pass over the rows. Gives the mean loss of its steps."""
-    batch_size = max(1, spec.batch_size // team.world)
-    steps = math.ceil(rows.count / batch_size)
-    loss_of = HEADS[target.task].loss
-    half = _autocast(spec.precision, device)
-    network.train()
-    total = torch.zeros((), device=device)
-    for step, batch in enumerate(rows.batches(batch_size, shuffle=spec.seed * 100_003 + epoch)):
-        labels = batch.pop(LABEL)
-        if len(labels) == 1 and batch_size > 1:
-            continue  # batch normalisation cannot learn from one row
-        rate = spec.lr * schedule(spec.schedule, epoch * steps + step, spec.epochs * steps)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        with half:
-            loss = loss_of(network(**batch), labels, spec.label_smoothing)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), spec.clip_norm)
-        optimiser.step()
-        total += loss.detach()
-    return float(total) / max(1, steps)
+    def snapshot(self) -> State:
+        kept = {field.name: getattr(self.progress, field.name) for field in dataclasses.fields(_Progress)}
+        weights = self._bare.state_dict()
+        return {
+            **kept,
+            "network": weights,
+            "optimiser": self._optimiser.state_dict(),
+            "best_network": self.progress.best_network or weights,
+        }
+
+    @property
+    def best(self) -> float:
+        return -self.progress.best if self.falling else self.progress.best
+
+    def note(self, value: float) -> None:
+        """One more epoch is done, with this value of the metric."""
+        progress = self.progress
+        progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
+        gained = -value if self.falling else value
+        if gained > progress.best:
+            progress.best, progress.best_epoch = gained, progress.epoch
+            progress.best_network = {
+                name: value.detach().clone() for name, value in self._bare.state_dict().items()
+            }
+
+    def run_epoch(self, rows: Rows, save_now: Callable[[], bool], report: Report) -> tuple[float, int]:
+        """The rest of one pass over the rows. Gives the mean loss of its steps, and their number."""
+        spec, progress = self._spec, self.progress
+        steps = count_steps(rows, spec.batch_size)
+        generator = _generator_of(self._device)
+        half = _autocast(spec.precision, self._device)
+        self._network.train()
+        total = torch.zeros((), device=self._device)
+        shares = rows.shuffled(spec.batch_size, spec.seed * 100_003 + progress.epoch, progress.step)
+        done = progress.step
+        for done, (batch, weight) in enumerate(shares, start=progress.step + 1):
+            at = progress.epoch * steps + done - 1
+            generator.manual_seed((spec.seed * 1_000_003 + at) * 4099 + self._team.rank)  # what dropout drops
+            rate = spec.lr * schedule(spec.schedule, at, spec.epochs * steps)
+            for group in self._optimiser.param_groups:
+                group["lr"] = rate
+            with half:
+                labels = batch.pop(LABEL)
+                loss = self._loss_of(self._network(**batch), labels, spec.label_smoothing) * weight
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self._network.parameters(), spec.clip_norm)
+            self._optimiser.step()
+            total += loss.detach()
+            if save_now():
+                progress.step, progress.loss = done, progress.loss + self._mean(total)
+                total.zero_()
+                learned = progress.history[-1] if progress.history else {"epoch": 0}
+                report({f"best_{self.metric}": self.best, **learned, UNDER_WAY: 1.0}, self.snapshot)
+        return (progress.loss + self._mean(total)) / max(1, done), max(1, done)
+
+    def _mean(self, value: torch.Tensor) -> float:
+        """Over all workers."""
+        if self._team.world > 1:
+            distributed.all_reduce(value)
+        return float(value) / self._team.world
 
 
 def validate(
     network: nn.Module, rows: Rows, *, target: FittedTarget, device: torch.device, team: Team = Team()
 ) -> dict[str, float]:
-    """Every metric of the task over the rows of all workers."""
+    """Every metric of the task over the rows of all workers, by the network of the first."""
+    if team.world > 1:
+        for buffer in _unwrapped(network).buffers():  # statistics of batches, which differ between workers
+            distributed.broadcast(buffer, 0)
     labels, scores = score_rows(network, rows, task=target.task)
     if team.world > 1:
         gathered: list[Any] = [None] * team.world
-        torch.distributed.all_gather_object(gathered, (labels, scores))
+        distributed.all_gather_object(gathered, (labels, scores))
         labels, scores = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
     if not np.isfinite(scores).all():
         return dict.fromkeys(metrics.METRICS[target.task], math.nan)
@@ -168,10 +209,10 @@ def validate(
 def score_rows(network: nn.Module, rows: Rows, *, task: str) -> tuple[Any, Any]:
     """Labels (rows,) and scores (rows,) or (rows, classes) of packed rows, in order."""
     network.eval()
-    bare = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+    bare = _unwrapped(network)
     labels, scores = [], []
     with torch.inference_mode():
-        for batch in rows.batches(_VALIDATION_ROWS):
+        for batch in rows.in_order(_VALIDATION_ROWS):
             labels.append(batch.pop(LABEL).cpu().numpy())
             scores.append(HEADS[task].scores(bare(**batch)).float().cpu().numpy())
     return np.concatenate(labels), np.concatenate(scores)
@@ -195,3 +236,13 @@ def _autocast(precision: str, device: torch.device) -> torch.autocast:
     able = device.type == "cuda" and torch.cuda.is_bf16_supported()
     enabled = precision == "bf16" or (precision == "auto" and able)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _generator_of(device: torch.device) -> torch.Generator:
+    if device.type == "cuda":
+        return torch.cuda.default_generators[device.index or torch.cuda.current_device()]
+    return torch.default_generator
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

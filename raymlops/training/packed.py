@@ -30,7 +30,7 @@ class PackedSplit:
         if self.arrays is not None:
             return ResidentRows(ray.get(self.arrays), device, rank, world)
         assert self.dataset is not None
-        return StreamedRows(shard or self.dataset.iterator(), self.count // world, device)
+        return StreamedRows(shard or self.dataset.iterator(), self.count, device, world)
 
 
 def pack_split(dataset: ray.data.Dataset, resident_bytes: int) -> PackedSplit:

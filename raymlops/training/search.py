@@ -2,11 +2,9 @@
 nothing."""
 
 import logging
-import os
-import pathlib
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -18,10 +16,10 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTra
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from raymlops import metrics
+from raymlops import metrics, settings
 from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
-from raymlops.specs.training import DEFAULT_METRIC
+from raymlops.specs.training import DEFAULT_METRIC, TrainingSpec
 from raymlops.training import space, worker
 from raymlops.training.trials import Notify, Parameters, SearchResult, TrialObserver, to_trial
 from raymlops.training.worker import Job
@@ -42,23 +40,29 @@ def run_search(
     one that was cut off before Tune wrote anything of it begins.
     """
     spec = job.spec
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # observers are told of what failed
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", module=r"ray\.tune")
     metric = spec.training.metric or DEFAULT_METRIC[job.target.task]
     mode = "min" if metric in metrics.FALLING else "max"
     began = time.monotonic()
-    trainable = tune.with_resources(tune.with_parameters(_run_trial, job=job, name=name), _resources(spec))
-    _require_writable(storage_path)
+    trainable = tune.with_resources(
+        tune.with_parameters(_run_trial, job=job, storage_path=storage_path, name=name), _resources(spec)
+    )
     tuner = (
         _restore_tuner(trainable, f"{storage_path}/{name}", observers)
         if resume and tune.Tuner.can_restore(f"{storage_path}/{name}")
         else _make_tuner(trainable, spec, metric, name, storage_path, concurrent, observers)
     )
-    results = tuner.fit()
+    try:
+        results = tuner.fit()
+    except tune.TuneError as error:
+        if isinstance(error.__context__, StorageError):  # raised by Notify
+            raise error.__context__ from None
+        raise
     if any(trial.status not in ("TERMINATED", "ERROR") for trial in results._experiment_analysis.trials):
         raise KeyboardInterrupt  # Tune keeps an interrupt to itself, and gives what there is
-    trials = [to_trial(result, metric) for result in results]
+    trials = [to_trial(result, storage_path) for result in results]
     finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
     if not finished:
         raise RaymlopsError(
@@ -116,46 +120,67 @@ def _restore_tuner(trainable: Any, path: str, observers: Sequence[TrialObserver]
     return tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
 
 
-def _run_trial(config: Parameters, job: Job, name: str) -> None:
+def _run_trial(config: Parameters, job: Job, storage_path: str, name: str) -> None:
     spec = with_parameters(job.spec, config)
     if spec.training.workers == 1:
-        worker.run_alone(job, spec)
+        worker.run_alone(job, spec, storage_path)
         return
     streamed = {
         split: packed.dataset
         for split, packed in (("train", job.train), ("validation", job.validation))
         if packed.dataset is not None
     }
-    context = tune.get_context()
+    settings.export(settings.TEAM_DEFAULTS)
     trainer = train.torch.TorchTrainer(
         worker.run_in_team,
-        train_loop_config={"job": [ray.put(job)], "spec": spec},
-        scaling_config=train.ScalingConfig(
-            num_workers=spec.training.workers,
-            use_gpu=spec.training.use_gpu,
-            resources_per_worker={
-                "CPU": spec.training.cpus_per_worker,
-                **({"GPU": 1} if spec.training.use_gpu else {}),
-            },
-        ),
+        train_loop_config={"job": [ray.put(job)], "spec": spec, "storage_path": storage_path},
+        scaling_config=_scaling(spec.training),
         run_config=train.RunConfig(
-            name=context.get_trial_id(),
-            storage_path=str(pathlib.Path(context.get_trial_dir()).parent),
-            callbacks=[TuneReportCallback()],
+            name=tune.get_context().get_trial_id(),
+            storage_path=f"{storage_path}/{name}",
+            callbacks=[_TellTune()],
             failure_config=train.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=train.CheckpointConfig(num_to_keep=2),
         ),
         datasets=streamed or None,
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except train.ControllerError as error:
+        if isinstance(error.controller_failure, StorageError):
+            raise error.controller_failure from None
+        raise
 
 
-def _resources(spec: ExperimentSpec) -> Any:
-    if spec.training.workers == 1:
-        return {"CPU": spec.training.cpus_per_worker, "GPU": int(spec.training.use_gpu)}
+class _TellTune(TuneReportCallback):  # type: ignore[misc]
+    """Tells the trial what its team reports; ends the team where it cannot save, since trying again is of no
+    use."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            if isinstance(error, StorageError):
+                raise error
+
+
+def _scaling(spec: TrainingSpec) -> train.ScalingConfig:
+    elastic = spec.fewest_workers < spec.workers
+    return train.ScalingConfig(
+        num_workers=(spec.fewest_workers, spec.workers) if elastic else spec.workers,
+        elastic_resize_monitor_interval_s=spec.resize_seconds,
+        use_gpu=spec.use_gpu,
+        resources_per_worker={"CPU": spec.cpus_per_worker, **({"GPU": 1} if spec.use_gpu else {})},
+        label_selector=dict(spec.labels) or None,
+    )
+
+
+def _resources(spec: ExperimentSpec) -> tune.PlacementGroupFactory:
+    training = spec.training
+    if training.workers == 1:
+        bundle = {"CPU": training.cpus_per_worker, "GPU": int(training.use_gpu)}
+        return tune.PlacementGroupFactory([bundle], bundle_label_selector=[training.labels])
     # The trial only steers, and its workers are placed by the trainer. Tune takes no empty demand, and a CPU
     # held here could be the one that a worker waits for.
-    return {"CPU": 0, "memory": 2**20}
+    return tune.PlacementGroupFactory([{"memory": 2**20}])
 
 
 def _algorithm(spec: ExperimentSpec, metric: str, mode: str, concurrent: int) -> Any:
@@ -196,19 +221,3 @@ def _scheduler(spec: ExperimentSpec) -> Any:
             require_attrs=False,
         )
     return FIFOScheduler()
-
-
-def _require_writable(storage_path: str) -> None:
-    if "://" in storage_path:
-        return
-    try:
-        path = pathlib.Path(storage_path)
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".raymlops-{os.getpid()}"
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write to the storage path {storage_path!r}: {error.strerror}; set "
-            "RAYMLOPS_STORAGE to a folder you own"
-        ) from None

@@ -1,13 +1,15 @@
 """Trials as they go and as they end: who is told of them, and what is known of each. Runs none."""
 
 import dataclasses
-import pathlib
+import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from ray import tune
 
 from raymlops import metrics
+from raymlops.errors import StorageError
+from raymlops.training.loop import UNDER_WAY
 
 Parameters = dict[str, Any]
 
@@ -22,13 +24,14 @@ class TrialObserver(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A finished trial; `checkpoint` is a directory with the state of its best epoch, None when it failed."""
+    """A finished trial; `checkpoint` is the path or URI of a directory with the state of its best epoch, None when
+    it failed."""
 
     name: str
     parameters: Parameters
     learned: dict[str, float]
     seconds: float
-    checkpoint: pathlib.Path | None
+    checkpoint: str | None
     error: str | None = None
 
 
@@ -68,6 +71,8 @@ class Notify(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
+        if UNDER_WAY in result:
+            return
         learned = learned_of(result)
         for observer in self._observers:
             observer.trial_reported(trial.trial_id, learned)
@@ -76,13 +81,30 @@ class Notify(tune.Callback):  # type: ignore[misc]
         for observer in self._observers:
             observer.trial_ended(trial.trial_id, None)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        _require_storage(trial)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        _require_storage(trial)
         error = last_line(trial.get_error())
         for observer in self._observers:
             observer.trial_ended(trial.trial_id, error)
 
 
-_OURS = {"epoch", "train_loss", "rows_per_second"} | {
+def _require_storage(trial: Any) -> None:
+    """Ends the search where a trial could not save: what it does from there on would be lost. Raises
+    StorageError."""
+    try:
+        with open(trial.pickled_error_file, "rb") as file:
+            error = pickle.load(file)  # noqa: S301  # written by this process
+    except Exception:  # no file, or an error of a package that is not here
+        return
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, StorageError):
+        raise cause
+
+
+_OURS = {"epoch", "train_loss", "rows_per_second", "workers"} | {
     name for table in metrics.METRICS.values() for name in table
 }
 
@@ -98,22 +120,22 @@ def last_line(error: BaseException | None) -> str:
     return lines[-1].strip() if lines else "unknown"
 
 
-def to_trial(result: Any, metric: str) -> Trial:
+def to_trial(result: Any, storage_path: str) -> Trial:
     found = result.metrics or {}
     learned = learned_of(found)
     path = None
     if "checkpoint_path" in found:  # a nested trainer saved it, and told Tune only where
-        path = pathlib.Path(found["checkpoint_path"])
+        path = found["checkpoint_path"]
     elif result.checkpoint is not None:
-        path = pathlib.Path(result.checkpoint.path)
+        path = result.checkpoint.path
+    if path is not None and "://" in storage_path:  # Ray leaves the scheme out
+        path = f"{storage_path.partition('://')[0]}://{path}"
     error = last_line(result.error) if result.error is not None else None
-    if f"best_{metric}" not in learned:
-        path = None
     return Trial(
         found.get("trial_id", "unknown"),
         dict(result.config or {}),
         learned,
         float(found.get("time_total_s", 0)),
-        path,
+        path if learned.get("epoch") else None,  # else it failed before it had learned anything
         error,
     )

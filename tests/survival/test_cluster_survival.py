@@ -1,8 +1,12 @@
-"""Trainings and searches that lose nodes: several raylets on this machine, one of them killed in the middle."""
+"""Trainings and searches that lose nodes and get new ones: several raylets on this machine, by a plan."""
 
+import dataclasses
+import json
+import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import mlflow
 import pytest
@@ -11,109 +15,92 @@ from tests.cluster_process import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-SCRIPT = """
-import os, sys, threading, time
-os.environ.update(RAY_AUTH_MODE="disabled", RAYMLOPS_HOME=sys.argv[1], RAY_raylet_start_wait_time_s="240",
-                  RAY_agent_register_timeout_ms="240000")
-for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
-    os.environ.pop(name, None)
-from raymlops.settings import Settings, apply_process_defaults
-apply_process_defaults()
-import ray
-from ray.cluster_utils import Cluster
-from raymlops.cli.training import read_spec
-from raymlops.pipelines.develop import Request, develop_model
-
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-nodes = [cluster.add_node(num_cpus=1, wait=False) for _ in range(3)]
-cluster.wait_for_nodes(200)
-ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-settings = Settings.from_env()
-spec = read_spec(sys.argv[2], tuple(sys.argv[4:]))
-print("nodes", len([node for node in ray.nodes() if node["Alive"]]), flush=True)
+WORKER = "RayTrainWorker"
+CONTROLLER = "TrainController"
+TRIAL = "ImplicitFunc"
 
 
-class Killer:
-    '''Kills a node that works, once a trial has reported its second epoch.'''
+@dataclasses.dataclass(frozen=True)
+class Survived:
+    """What was left of it in MLflow: statuses of all runs, and for each trial the curves of its loss and of its
+    workers, as (step, value)."""
 
-    done = False
-
-    def trial_started(self, trial, parameters):
-        print("started", trial, flush=True)
-
-    def trial_reported(self, trial, learned):
-        print("epoch", trial, int(learned["epoch"]), flush=True)
-        if int(learned["epoch"]) >= 2 and not self.done:
-            self.done = True
-            threading.Thread(target=self.kill, daemon=True).start()
-
-    def trial_ended(self, trial, error):
-        print("ended", trial, error, flush=True)
-
-    def kill(self):
-        living = [actor for actor in ray._private.state.actors().values() if actor["State"] == "ALIVE"]
-        working = [actor["Address"]["NodeID"] for actor in living if sys.argv[3] in actor["ActorClassName"]]
-        print("working", sorted(actor["ActorClassName"] for actor in living), flush=True)
-        node = next(node for node in nodes if node.node_id in working)
-        cluster.remove_node(node, allow_graceful=False)
-        print("killed", node.node_id[:8], flush=True)
+    log: str
+    statuses: list[str]
+    losses: list[list[tuple[int, float]]]
+    workers: list[list[float]]
+    expected: list[float]
+    """The losses of the same training that nothing happened to."""
 
 
-import ray._private.state
-outcome = develop_model(spec, settings, Request(name="survives", register=False), observers=[Killer()],
-                        tell=lambda line: print(line, flush=True))
-print("finished", outcome.run, outcome.search.best.learned["epoch"], flush=True)
-os._exit(0)  # the killed raylet leaves threads that wait for it
-"""
-
-
-def run(folder: pathlib.Path, victim: str, *overrides: str) -> str:
-    (folder / "survive.py").write_text(SCRIPT)
-    command = [
-        sys.executable,
-        folder / "survive.py",
-        folder / "home",
-        ROOT / "jobs/specs/digits.yaml",
-        victim,
-        *overrides,
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=550, check=False)
-    assert "killed" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "finished" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
-
-
-def histories(folder: pathlib.Path) -> tuple[list[str], list[list[int]]]:
-    """Statuses of all runs, and the steps of each trial's loss as MLflow has them."""
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'home' / 'mlflow.db'}")
-    found = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
-    trials = [run for run in found if "mlflow.parentRunId" in run.data.tags]
-    steps = [
-        [metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss")] for run in trials
-    ]
-    return [run.info.status for run in found], steps
-
-
-def test_a_worker_node_killed_in_a_distributed_training_leaves_no_hole_and_no_double_step(
-    tmp_path: pathlib.Path,
-) -> None:
-    epochs = 20
-    log = run(
-        tmp_path, "RayTrainWorker", "training.workers=2", f"training.epochs={epochs}", "training.patience=99",
-        "search.trials=1",
-        "search.scheduler=none",
+def survive(folder: pathlib.Path, nodes: int, plan: list[tuple[int, str, Any]], **options: Any) -> Survived:
+    options = {"nodes": nodes, "plan": plan, **options}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.survival.lost_nodes", folder, json.dumps(options)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, capture_output=True, text=True, timeout=550, check=False,
     )  # fmt: skip
-    statuses, steps = histories(tmp_path)
-    assert statuses == ["FINISHED", "FINISHED"], log[-3000:]
-    assert steps == [list(range(1, epochs + 1))], log[-3000:]
+    assert "reference" in done.stdout, done.stdout[-4000:] + done.stderr[-3000:]
+    print(done.stdout)
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'home' / 'mlflow.db'}")
+    found = client.search_runs([client.get_experiment_by_name("survivor").experiment_id])
+    trials = [run.info.run_id for run in found if "mlflow.parentRunId" in run.data.tags]
+    return Survived(
+        done.stdout,
+        [run.info.status for run in found],
+        [[(p.step, p.value) for p in client.get_metric_history(trial, "train_loss")] for trial in trials],
+        [[p.value for p in client.get_metric_history(trial, "workers")] for trial in trials],
+        json.loads(done.stdout.rpartition("reference ")[2]),
+    )
+
+
+def assert_as_if_nothing_had_happened(found: Survived, epochs: int, trials: int = 1) -> None:
+    """One run a trial, all FINISHED; each step once; and the losses are those of an undisturbed training."""
+    assert found.statuses == ["FINISHED"] * (trials + 1), found.log
+    for curve in found.losses:
+        assert [step for step, _ in curve] == list(range(1, epochs + 1)), found.log
+    if trials == 1:
+        assert [loss for _, loss in found.losses[0]] == pytest.approx(found.expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("victim", [WORKER, CONTROLLER])
+def test_a_node_killed_in_a_distributed_training_leaves_no_hole_and_no_double_step(
+    tmp_path: pathlib.Path, victim: str
+) -> None:
+    found = survive(tmp_path, 3, [(3, "kill", victim)], training={"workers": 2, "epochs": 10})
+    assert "killed" in found.log
+    assert_as_if_nothing_had_happened(found, 10)
 
 
 def test_a_node_killed_in_a_search_restarts_what_it_had_from_checkpoints(tmp_path: pathlib.Path) -> None:
-    epochs = 20
-    log = run(
-        tmp_path, "ImplicitFunc", f"training.epochs={epochs}", "training.patience=99", "search.trials=3",
-        "search.scheduler=none",
-    )  # fmt: skip
-    statuses, steps = histories(tmp_path)
-    assert statuses == ["FINISHED"] * 4, log[-3000:]
-    assert steps == [list(range(1, epochs + 1))] * 3, log[-3000:]
+    space = {"lr": {"low": 0.005, "high": 0.05, "log": True}}
+    found = survive(
+        tmp_path, 3, [(3, "kill", TRIAL)], training={"epochs": 20}, search={"trials": 3, "space": space}
+    )
+    assert "killed" in found.log
+    assert_as_if_nothing_had_happened(found, 20, trials=3)
+
+
+def test_elastic_training_goes_on_with_what_is_left_and_takes_up_what_joins(tmp_path: pathlib.Path) -> None:
+    plan = [
+        (3, "pace", 0.2), (3, "kill", WORKER), (4, "await", 2), (4, "add", 1), (4, "await", 3), (4, "pace", 0.0),
+    ]  # fmt: skip
+    training = {"workers": 3, "min_workers": 1, "resize_seconds": 5, "epochs": 60}
+    found = survive(tmp_path, 3, plan, training=training)
+    assert "plan is done" in found.log
+    assert_as_if_nothing_had_happened(found, 60)
+    sizes = [
+        int(size)
+        for size, before in zip(found.workers[0], [0, *found.workers[0]], strict=False)
+        if size != before
+    ]
+    assert sizes == [3, 2, 3]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_node_that_is_reclaimed_saves_within_its_notice(tmp_path: pathlib.Path, workers: int) -> None:
+    plan = [(2, "pace", 1.0), (2, "drain", 25), (2, "pace", 0.0)]
+    found = survive(tmp_path, workers + 1, plan, training={"workers": workers, "epochs": 8})
+    assert "s after the notice" in found.log, found.log
+    assert "killed" in found.log
+    assert_as_if_nothing_had_happened(found, 8)

@@ -174,19 +174,41 @@ def test_a_schedule_stays_between_nothing_and_the_peak(kind: str) -> None:
     assert loop.schedule(kind, 0, 1) >= 0
 
 
-def test_workers_get_equal_shares_and_together_all_rows_but_a_remainder() -> None:
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_workers_share_each_batch_and_the_batches_are_those_of_one_worker(world: int) -> None:
+    arrays = {"numeric": np.arange(50, dtype=np.float32)[:, None], "label": np.arange(50)}
+    alone = [batch["label"].tolist() for batch, _ in ResidentRows(arrays, CPU).shuffled(8, seed=1)]
+    assert [len(batch) for batch in alone] == [8] * 6 + [2]
+    parts = [list(ResidentRows(arrays, CPU, rank, world).shuffled(8, seed=1)) for rank in range(world)]
+    for whole, *shares in zip(alone[:6], *parts, strict=False):
+        assert sorted(value for share, _ in shares for value in share["label"].tolist()) == sorted(whole)
+        assert sum(weight for _, weight in shares) == pytest.approx(world)
+        for share, weight in shares:
+            assert weight == pytest.approx(len(share["label"]) * world / 8)
+
+
+def test_every_worker_takes_as_many_steps_as_the_others() -> None:
+    for count in range(20, 60):
+        arrays = {"label": np.arange(count)}
+        parts = [list(ResidentRows(arrays, CPU, rank, 4).shuffled(16, seed=0)) for rank in range(4)]
+        assert len({len(part) for part in parts}) == 1
+        assert all(len(share["label"]) > 1 for part in parts for share, _ in part)
+
+
+def test_workers_together_score_every_row_once() -> None:
     arrays = {"numeric": np.arange(10, dtype=np.float32)[:, None], "label": np.arange(10)}
     parts = [ResidentRows(arrays, CPU, rank, 3) for rank in range(3)]
-    assert [part.count for part in parts] == [3, 3, 3]
-    seen = [batch["label"].tolist() for part in parts for batch in part.batches(100)]
-    assert sorted(value for part in seen for value in part) == list(range(9))
+    seen = [value for part in parts for batch in part.in_order(2) for value in batch["label"].tolist()]
+    assert sorted(seen) == list(range(10))
 
 
 def test_a_shuffle_visits_each_row_once_and_repeats_with_its_seed() -> None:
     arrays = {"numeric": np.zeros((50, 1), dtype=np.float32), "label": np.arange(50)}
     rows = ResidentRows(arrays, CPU)
     orders = [
-        [v for batch in rows.batches(8, shuffle=seed) for v in batch["label"].tolist()] for seed in (1, 1, 2)
+        [v for batch, _ in rows.shuffled(8, seed=seed) for v in batch["label"].tolist()] for seed in (1, 1, 2)
     ]
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == list(range(50))
+    rest = [v for batch, _ in rows.shuffled(8, seed=1, skip=2) for v in batch["label"].tolist()]
+    assert rest == orders[0][16:]

@@ -5,6 +5,7 @@ import pydantic
 import pytest
 
 from raymlops.errors import SpecError
+from raymlops.specs import labels
 from raymlops.specs.document import parse_document, read_document
 from raymlops.specs.experiment import ExperimentSpec, space_key, with_parameters
 from raymlops.specs.features import FeaturesSpec
@@ -64,3 +65,25 @@ def test_a_column_in_two_groups_is_refused_wherever_they_are() -> None:
     for first, second in itertools.combinations(groups, 2):
         with pytest.raises(pydantic.ValidationError, match="named twice"):
             FeaturesSpec.model_validate({"target": {"column": "y"}, first: ["a"], second: ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("selector", "fits"),
+    [
+        ("spot", ["spot"]),
+        ("!spot", ["on-demand", None]),
+        ("in(spot, on-demand)", ["spot", "on-demand"]),
+        ("!in(spot,on-demand)", [None]),
+    ],
+)
+def test_labels_choose_nodes_as_ray_does(selector: str, fits: list[str | None]) -> None:
+    assert labels.explain_mistake({"raymlops/market": selector}) is None
+    for market in ("spot", "on-demand", None):
+        node = {"raymlops/market": market} if market else {}
+        assert labels.match({"raymlops/market": selector}, node) == (market in fits)
+
+
+def test_an_elastic_training_asks_for_its_fewest_workers() -> None:
+    spec = parse_document(SPEC + "training: {workers: 8, min_workers: 2}\n", ExperimentSpec)
+    assert spec.training.fewest_workers == 2
+    assert toy().training.fewest_workers == toy().training.workers == 1

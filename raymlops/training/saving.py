@@ -1,0 +1,71 @@
+"""When a training saves in the middle of an epoch: a node is about to be taken away, or much time has passed.
+Saves nothing itself."""
+
+import contextlib
+import threading
+import time
+from types import TracebackType
+
+import ray
+import ray._private.state
+import torch
+from torch import distributed
+
+from raymlops.specs.training import TrainingSpec
+from raymlops.training.loop import Team
+
+_PAUSE = 1.0
+"""Seconds between two questions: a cloud's notice is half a minute at the least, and its workers must agree."""
+
+
+class Saving:
+    """Asked after each step, answers alike on all workers of a team. A context: its thread ends with it."""
+
+    def __init__(self, spec: TrainingSpec, device: torch.device, team: Team) -> None:
+        self._seconds = spec.checkpoint_minutes * 60
+        if spec.fewest_workers < spec.workers:  # what is not saved when it is resized is done again
+            self._seconds = min(self._seconds, spec.resize_seconds)
+        self._device, self._team = device, team
+        self._notice, self._closed = threading.Event(), threading.Event()
+        self._heeded = False
+        self._asked = self._saved = time.monotonic()
+        self._every = self._left = 1  # steps between two questions
+        self._thread = threading.Thread(target=self._watch, name="notice", daemon=True)
+
+    def __enter__(self) -> "Saving":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed.set()
+
+    def saved(self) -> None:
+        """A checkpoint was written just now."""
+        self._saved = time.monotonic()
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        if self._left > 0:
+            return False
+        now = time.monotonic()
+        noticed = self._notice.is_set() and not self._heeded
+        due = noticed or now - self._saved > self._seconds
+        answer = torch.tensor([float(due), (now - self._asked) / self._every], device=self._device)
+        if self._team.world > 1:
+            distributed.all_reduce(answer, distributed.ReduceOp.MAX)
+        save, seconds_a_step = answer.tolist()
+        self._heeded |= noticed
+        self._asked = now
+        self._every = self._left = max(1, round(_PAUSE / max(seconds_a_step, 1e-6)))
+        return bool(save)
+
+    def _watch(self) -> None:
+        """In a thread of its own, so that training never waits for the head node, which may be restarting."""
+        node = ray.get_runtime_context().get_node_id()
+        while not self._closed.wait(2 * _PAUSE):
+            with contextlib.suppress(Exception):
+                if node in ray._private.state.state.get_draining_nodes():
+                    self._notice.set()
+                    return
