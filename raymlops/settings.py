@@ -28,7 +28,7 @@ PROCESS_DEFAULTS = {
 
 TEAM_DEFAULTS = {
     # A team is asked for anew, with the workers that there is room for by then, when its place is not found in time.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
     # A report waits for the next look at the workers: with Ray's two seconds, short epochs would take as long.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     # Clouds give half a minute's notice at the least.

@@ -13,7 +13,7 @@ _ADDRESS = click.option("--address", help="The cluster; default RAY_ADDRESS, or 
 def leave(seconds: float, address: str | None) -> None:
     """Say that this node will be gone soon: trainings on it save at once, and nothing new is placed here.
 
-    For whatever knows of it before Ray does, such as a preStop hook of Kubernetes.
+    `heed` calls it on clouds, and Ray does the same where it is ended by SIGTERM, as pods are.
     """
     export(choose_authentication())  # before Ray is imported, which reads it once
     import ray

@@ -13,6 +13,7 @@ import pathlib
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ class Plan:
     def __init__(self, steps: list[list[Any]], cluster: Any, nodes: list[Any], folder: pathlib.Path) -> None:
         self._steps, self._cluster, self._nodes, self._folder = steps, cluster, nodes, folder
         self._changed = threading.Condition()
-        self._epoch, self._workers = 0, 0
+        self._epoch, self._workers, self._to_add = 0, 0, 0
         threading.Thread(target=self._follow, daemon=True).start()
 
     def trial_started(self, trial: str, parameters: object) -> None:
@@ -52,6 +53,9 @@ class Plan:
 
     def trial_reported(self, trial: str, learned: Mapping[str, float]) -> None:
         tell(f"epoch {trial} {learned['epoch']:g} workers {learned.get('workers', 1):g}")
+        while self._to_add:  # a node ends with the thread that started it, so that must be this one
+            self._to_add -= 1
+            self._nodes.append(self._cluster.add_node(num_cpus=1, wait=False))
         with self._changed:
             self._epoch = max(self._epoch, int(learned["epoch"]))
             self._workers = int(learned.get("workers", 1))
@@ -62,7 +66,11 @@ class Plan:
             with self._changed:
                 self._changed.wait_for(lambda epoch=epoch: self._epoch >= epoch)
             tell(f"plan: {action} {argument}")
-            getattr(self, f"_{action}")(argument)
+            try:
+                getattr(self, f"_{action}")(argument)
+            except BaseException:
+                traceback.print_exc(file=sys.stdout)
+                raise
         tell("plan is done")
 
     def _kill(self, actor: str) -> None:
@@ -93,7 +101,7 @@ class Plan:
         return False
 
     def _add(self, count: int) -> None:
-        self._nodes += [self._cluster.add_node(num_cpus=1, wait=False) for _ in range(count)]
+        self._to_add += count
 
     def _await(self, workers: int) -> None:
         with self._changed:
@@ -150,7 +158,7 @@ def main(folder: pathlib.Path, options: dict[str, Any]) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=1, wait=False) for _ in range(options["nodes"])]
     cluster.wait_for_nodes(200)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
     tell("cluster is up")
     set_pace(folder, options.get("pace", 0.02))
     spec = spec_of(
@@ -178,7 +186,7 @@ def reference(spec: Any, folder: pathlib.Path) -> list[float]:
     from raymlops.training.loop import train_network
     from raymlops.training.worker import network_of
 
-    set_pace(folder, 0)
+    set_pace(folder, 0)  # also of a training that ended before its plan
     job = prepare(spec).job
     device = torch.device("cpu")
     torch.manual_seed(spec.training.seed)
