@@ -1,11 +1,7 @@
 """Every example of a composition, through HTTP on one server; weights that change, and models loaded on demand."""
 
 import concurrent.futures
-import os
 import pathlib
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -202,20 +198,20 @@ def test_a_release_keeps_callers_on_their_side_and_compares_in_the_shadow(client
     assert 0.04 < shadow["largest"] < 0.06
 
 
-def test_weights_change_without_a_restart(served: Served, client: httpx.Client) -> None:
+def test_weights_change_without_a_restart_and_stay_with_the_next_deployment(
+    served: Served, client: httpx.Client
+) -> None:
     version = client.get("/v2/models/flights-release").json()["versions"]
     before = read_stats(client, "flights-release")["inference_count"]
-    address = re.search(r"RAY_ADDRESS=(\S+)", "".join(served.lines))
-    assert address is not None
-    environment = {**os.environ, "RAY_ADDRESS": address[1], "RAYMLOPS_HOME": str(served.folder / "home")}
     shares = ["steady=0", "challenger=1"]
-    command = [sys.executable, "-m", "raymlops", "weights", "raymlops", "flights-release", "canary", *shares]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stdout + done.stderr
+    served.run("weights", "raymlops", "flights-release", "canary", *shares)
     assert read_stats(client, "flights-release")["weights"]["canary"] == {"steady": 0.0, "challenger": 1.0}
     answer = ask(client, "flights-release", flights(1), **{"X-Request-Key": "anybody"})
     assert answer["probability"][0] == pytest.approx(0.8)
     assert client.get("/v2/models/flights-release").json()["versions"] == version
+    told = served.run("deploy", str(served.folder / "serving.yaml"))
+    assert "flights-release canary: steady=0, challenger=1 stay, as set while it served" in told
+    assert read_stats(client, "flights-release")["weights"]["canary"] == {"steady": 0.0, "challenger": 1.0}
     assert read_stats(client, "flights-release")["inference_count"] == before + 1  # the same replica
 
 

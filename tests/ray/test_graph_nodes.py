@@ -1,0 +1,211 @@
+"""Separate nodes on a real server: they answer as fused ones do, outlive a replica, and say when they are full."""
+
+import concurrent.futures
+import functools
+import json
+import pathlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import hypothesis
+import numpy as np
+import psutil
+import pytest
+
+from raymlops.graphs.validation import list_models
+from raymlops.serving.opening import OfflineGraph
+from raymlops.specs.graph import GraphSpec
+from raymlops.tensors import Batch
+from tests.graph_models import ask, batches, decode, encode, graphs, read_model
+from tests.serving_process import Served, serve_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+ROW = {"x": np.ones((1, 3), np.float32)}
+ONGOING, QUEUED = 64, 8
+"""Requests that one replica of a node takes at a time, and those that may wait for it, in the graph `full`."""
+
+
+GRAPHS = 3
+
+
+@functools.cache
+def draw_graphs() -> list[tuple[GraphSpec, list[Batch]]]:
+    """Random graphs of a few models and ever other kinds of nodes, the same ones every time, each with requests."""
+    found: list[tuple[GraphSpec, list[Batch]]] = []
+
+    @hypothesis.settings(max_examples=200, database=None, phases=[hypothesis.Phase.generate])
+    @hypothesis.given(graphs(), hypothesis.strategies.lists(batches(), min_size=3, max_size=3))
+    def collect(spec: GraphSpec, requests: list[Batch]) -> None:
+        kinds = {node.kind for node in spec.nodes.values()}
+        known = {node.kind for other, _ in found for node in other.nodes.values()}
+        few = len(list(list_models(spec))) <= 6
+        if len(found) < GRAPHS and few and len(kinds - known - {"model"}) >= 2:
+            found.append((spec, requests))
+
+    collect()
+    return found
+
+
+def place(spec: GraphSpec, folder: pathlib.Path, **changes: Any) -> dict[str, Any]:
+    """The graph as a document whose models are files, with every leaf changed alike."""
+
+    def change(document: Any) -> Any:
+        if isinstance(document, list):
+            return [change(inner) for inner in document]
+        if not isinstance(document, dict):
+            return document
+        if document.get("kind") == "python":
+            return document | changes
+        if document.get("kind") != "model":
+            return {key: change(inner) for key, inner in document.items()}
+        path = folder / f"{document['model']}.onnx"
+        path.write_bytes(read_model(document["model"]))
+        return document | {"model": str(path)} | changes
+
+    return change(spec.model_dump(mode="json", exclude_unset=True))  # type: ignore[no-any-return]
+
+
+def make_gate(folder: pathlib.Path, **resources: Any) -> dict[str, Any]:
+    folder.mkdir()
+    node = {
+        "kind": "python",
+        "target": "tests.graph_models:Gate",
+        "config": {"folder": str(folder)},
+        "takes": [{"name": "x", "shape": [-1, 3]}],
+        "outputs": [{"name": "pid", "datatype": "INT64"}],
+        "resources": {"cpus": 0.05, **resources},
+    }
+    return {"inputs": [{"name": "x", "shape": [-1, 3]}], "nodes": {"gate": node}, "outputs": ["gate"]}
+
+
+def make_witness() -> dict[str, Any]:
+    node = {
+        "kind": "python",
+        "target": "tests.graph_models:Witness",
+        "takes": [{"name": "x", "shape": [-1, 3]}],
+        "outputs": [{"name": name, "datatype": "BYTES"} for name in ("id", "parent", "state")],
+        "placement": "separate",
+        "resources": {"cpus": 0.05},
+    }
+    return {"inputs": [{"name": "x", "shape": [-1, 3]}], "nodes": {"witness": node}, "outputs": ["witness"]}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("nodes")
+    served_graphs: dict[str, Any] = {
+        "full": make_gate(folder / "full", max_queued=QUEUED),
+        "dying": make_gate(folder / "dying", replicas=2),
+        "witness": make_witness(),
+    }
+    for i, (spec, _) in enumerate(draw_graphs()):
+        served_graphs[f"fused{i}"] = place(spec, folder, placement="fused") | {"merge": False}
+        served_graphs[f"merged{i}"] = place(spec, folder, placement="fused")
+        served_graphs[f"separate{i}"] = place(spec, folder, placement="separate", resources={"cpus": 0.05})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_DEDUP_LOGS", "0")
+        yield from serve_for(folder, {"graphs": served_graphs, "cpus": 0.1, "access_log": 1.0})
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.url, timeout=120) as client:
+        yield client
+
+
+def wait_until(find: Callable[[], Any], seconds: float = 60) -> Any:
+    ends = time.monotonic() + seconds
+    while not (found := find()):
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.parametrize("number", range(GRAPHS))
+def test_a_random_graph_answers_the_same_fused_merged_separate_and_offline(
+    client: httpx.Client, tmp_path: pathlib.Path, number: int
+) -> None:
+    spec, requests = draw_graphs()[number]
+    offline = OfflineGraph(GraphSpec.model_validate(place(spec, tmp_path)))
+    for batch in requests:
+        expected = offline.infer(batch)
+        for placed in ("fused", "merged", "separate"):
+            answer = ask(client, f"{placed}{number}", batch)
+            assert answer.keys() == expected.keys()
+            for name, values in expected.items():
+                np.testing.assert_allclose(answer[name], values, rtol=1e-5, atol=1e-6, err_msg=placed)
+
+
+def test_the_random_graphs_are_of_many_kinds_and_all_their_leaves_are_separate(client: httpx.Client) -> None:
+    kinds = {node.kind for spec, _ in draw_graphs() for node in spec.nodes.values()}
+    assert len(kinds) >= 6
+    for i, (spec, _) in enumerate(draw_graphs()):
+        stats = client.get(f"/v2/models/separate{i}/stats").json()["model_stats"][0]
+        assert [placed["place"] for placed in stats["placements"].values()] == ["separate"] * len(
+            list(list_models(spec))
+        )
+
+
+def test_a_request_whose_replica_dies_is_answered_by_another(served: Served, client: httpx.Client) -> None:
+    folder = served.folder / "dying"
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(ask, client, "dying", ROW)
+        (entered,) = wait_until(lambda: list(folder.glob("entered-*")))
+        first = int(entered.name.partition("-")[2])
+        psutil.Process(first).kill()
+        (folder / "open").touch()
+        assert waiting.result()["pid"][0] != first
+    for _ in range(20):
+        assert ask(client, "dying", ROW)["pid"][0] != first
+
+
+def test_a_full_node_is_named_with_503_and_those_inside_are_answered(
+    served: Served, client: httpx.Client
+) -> None:
+    folder, count = served.folder / "full", ONGOING + QUEUED + 20
+
+    def post(_: int) -> httpx.Response:
+        return httpx.post(f"{served.url}/v2/models/full/infer", json=encode(ROW), timeout=120)
+
+    with concurrent.futures.ThreadPoolExecutor(count) as threads:
+        asked = [threads.submit(post, i) for i in range(count)]
+        refused = wait_until(lambda: [found.result() for found in asked if found.done()])
+        assert {found.status_code for found in refused} == {503}
+        (folder / "open").touch()
+        statuses = [found.result().status_code for found in asked]
+    assert "Node 'gate'" in refused[0].json()["error"]
+    assert "queue is full" in refused[0].json()["error"]
+    assert int(refused[0].headers["retry-after"]) >= 1
+    assert statuses.count(200) >= QUEUED  # those on their way to the replica count as waiting, too
+    assert set(statuses) == {200, 503}
+    assert decode(post(0))["pid"][0]
+
+
+def test_the_trace_of_a_request_reaches_separate_nodes_and_their_logs(
+    served: Served, client: httpx.Client
+) -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {"x-request-id": "call-17", "traceparent": parent, "tracestate": "vendor=a"}
+    answer = ask(client, "witness", ROW, **headers)
+    assert [answer[name][0] for name in ("id", "parent", "state")] == ["call-17", parent, "vendor=a"]
+
+    def find_line() -> dict[str, Any] | None:
+        lines = [re.search(r"\{.*\"node\".*\}", line) for line in served.lines]
+        entries = [json.loads(found[0]) for found in lines if found]
+        return next((entry for entry in entries if entry["request_id"] == "call-17"), None)
+
+    entry = wait_until(find_line)
+    assert entry["node"] == "witness/witness"
+    assert entry["trace"] == parent
+    assert (entry["rows"], entry["failure"]) == (1, "")
+
+
+def test_a_trace_that_the_standard_forbids_goes_no_further(client: httpx.Client) -> None:
+    wrong = {"traceparent": "00-" + "0" * 32 + "-00f067aa0ba902b7-01", "tracestate": "vendor=a"}
+    answer = ask(client, "witness", ROW, **wrong)
+    assert (answer["parent"][0], answer["state"][0]) == ("", "")
+    assert answer["id"][0]
