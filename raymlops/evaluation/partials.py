@@ -294,3 +294,22 @@ def fold_rare(
         rare = [sums.pop(key) for key in keys[max_slices:]]
         sums[column, OTHER] = sum(rare, start=sums.get((column, OTHER), np.zeros_like(rare[0])))
     return sums
+
+
+def fold_small(partial: Partial, least: int) -> Partial:
+    """Values of a column with fewer rows than `least` become one, 'other', which stays if it has as many.
+
+    Of a handful of rows a bootstrap knows too little of its own error, and many such slices make false alarms.
+    """
+
+    def count(sums: npt.NDArray[np.float64]) -> float:
+        parts = partial.layout.for_slices.segments
+        return float(sums[:, parts["rows"]].sum() + sums[:, parts["nonfinite"]].sum())
+
+    kept = {key: sums for key, sums in partial.sums.items() if key == WHOLE or count(sums) >= least}
+    for key in partial.sums.keys() - kept.keys():
+        other = (key[0], OTHER)
+        kept[other] = kept.get(other, 0.0) + partial.sums[key]
+    return Partial(
+        partial.layout, {key: sums for key, sums in kept.items() if key == WHOLE or count(sums) >= least}
+    )

@@ -10,7 +10,7 @@ from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
 from raymlops.evaluation import gate, results
 from raymlops.evaluation.contents import Report, VariantLine
 from raymlops.evaluation.gate import Evidence
-from raymlops.evaluation.partials import Partial
+from raymlops.evaluation.partials import Partial, fold_small
 from raymlops.evaluation.report import write_report
 from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
@@ -150,12 +150,18 @@ def _measure(
 ) -> dict[str, Partial]:
     """Of all models in one pass; of the first alone when the rows no longer suit the champion."""
     try:
-        return measure_models(rows.dataset, models, spec.evaluation.slices)
+        return _measure_slices(models, rows, spec)
     except RaymlopsError as error:
         if len(models) == 1:
             raise
         tell(f"The champion cannot be measured on these rows, so there is no comparison: {error}")
-        return measure_models(rows.dataset, {first: models[first]}, spec.evaluation.slices)
+        return _measure_slices({first: models[first]}, rows, spec)
+
+
+def _measure_slices(models: dict[str, bytes], rows: Rows, spec: ExperimentSpec) -> dict[str, Partial]:
+    """Of slices with enough rows, for the gate as for the report."""
+    measured = measure_models(rows.dataset, models, spec.evaluation.slices)
+    return {name: fold_small(part, spec.evaluation.slice_rows) for name, part in measured.items()}
 
 
 def _gather(version: ModelVersion, partial: Partial, sample: Sample | None) -> Evidence:
@@ -197,7 +203,7 @@ def _try_variants(
             lines.append(VariantLine(kind, 0, nothing, nothing, nothing, {}, passed=False, note=str(error)))
     tell(f"Measuring the variants {', '.join(made)}")
     models = {kind: path.read_bytes() for kind, path in made.items()}
-    for name, partial in measure_models(rows.dataset, models, spec.evaluation.slices).items():
+    for name, partial in _measure_slices(models, rows, spec).items():
         evidence = judging.gather_evidence(name, made[name], partial, sample, expected)
         verdict = gate.judge(evidence, original, limits)
         found = results.finish(partial, spec.evaluation)

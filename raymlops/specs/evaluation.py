@@ -22,7 +22,9 @@ class EvaluationSpec(Document):
     """How a model is measured on its test rows, and on later data."""
 
     slices: tuple[str, ...] = Field((), description="columns whose values are also measured one by one")
-    slice_rows: int = Field(100, ge=10, description="values with fewer test rows are not shown as a slice")
+    slice_rows: int = Field(
+        100, ge=10, description="values with fewer test rows are measured together, as 'other'"
+    )
     max_slices: int = Field(50, ge=1, le=1000, description="values a column; the rest are counted as 'other'")
     bootstrap: int = Field(1000, ge=100, le=20_000, description="bootstrap replicates behind each interval")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="probability that an interval covers")

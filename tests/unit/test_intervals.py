@@ -193,6 +193,18 @@ def test_the_threshold_costs_as_little_as_the_best_of_a_fine_grid(cost):
     assert chosen.cost.value <= min(chosen.cost_at_half, chosen.cost_of_never, chosen.cost_of_always)
 
 
+def test_values_of_few_rows_are_one_slice_and_none_where_even_that_is_small():
+    labels, scores = _draw("binary", 1000)
+    place = np.arange(1000)
+    towns = np.where(place < 800, "big", np.where(place < 990, (place % 5).astype(str), "x")).astype(object)
+    kinds = np.where(place < 995, "usual", "odd").astype(object)
+    part = _observe(Layout("binary"), labels, scores, slices={"town": towns, "kind": kinds})
+    folded = partials.fold_small(part, 100)
+    rows = {key: sums[:, part.layout.for_slices.segments["rows"]].sum() for key, sums in folded.sums.items()}
+    del rows[partials.WHOLE]
+    assert rows == {("town", "big"): 800, ("town", "other"): 200, ("kind", "usual"): 995}
+
+
 def test_sums_of_other_layouts_are_not_merged():
     layout = Layout("binary")
     with pytest.raises(InputError, match="cannot be merged"):
