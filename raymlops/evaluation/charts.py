@@ -226,7 +226,10 @@ def _svg(content: str, height: int = _HEIGHT) -> str:
 
 
 def _legend(series: Sequence[Series]) -> str:
-    items = "".join(f'<li class="s{one.colour}">{html.escape(one.name)}</li>' for one in series)
+    items = "".join(
+        f'<li class="s{one.colour}{" dashed" if one.dashed else ""}">{html.escape(one.name)}</li>'
+        for one in series
+    )
     return f'<ul class="legend">{items}</ul>'
 
 

@@ -66,6 +66,7 @@ color:var(--soft)}
 .legend li::before{content:"";display:inline-block;width:12px;height:4px;border-radius:2px;
 background:var(--c);
 margin-right:6px;vertical-align:middle}
+.legend .dashed::before{background:linear-gradient(90deg,var(--c) 40%,transparent 40% 60%,var(--c) 60%)}
 .confusion.many td{min-width:40px;padding:8px 4px;font-size:12.5px}.confusion.many small{display:none}
 .confusion.many .corner{max-width:60px;white-space:normal}
 @media print{body{background:#fff}.card,.tile{break-inside:avoid}nav{display:none}}

@@ -21,7 +21,7 @@ from raymlops.errors import InputError
 from raymlops.metrics import Array
 
 CALIBRATION_BINS = 15
-PREDICTION_BINS, ERROR_BINS = 30, 40
+PREDICTION_BINS, ERROR_BINS = 30, 400
 WHOLE = ("", "")
 """The key of all rows, beside (column, value) of a slice."""
 OTHER = "other"

@@ -46,7 +46,7 @@ def show_quality(report: Report) -> str:
     if task == "multiclass":
         names = _class_names(report)
         rocs = [
-            Series(names[int(key.split()[1])], curve["x"], curve["y"], 1 + place % 6)
+            Series(names[int(key.split()[1])], curve["x"], curve["y"], 1 + place % 6, dashed=place > 6)
             for place, (key, curve) in enumerate(found.curves.items())
             if key.startswith("roc")
         ]

@@ -26,6 +26,7 @@ from raymlops.evaluation.thresholds import Threshold, choose_threshold
 from raymlops.specs.evaluation import EvaluationSpec
 
 CURVE_POINTS = 200
+_ERROR_CELLS = 40
 Curves = dict[str, dict[str, list[float | None]]]
 
 
@@ -169,13 +170,24 @@ def _draw_multiclass(layout: Layout, total: npt.NDArray[np.float64]) -> Curves:
 def _draw_regression(layout: Layout, total: npt.NDArray[np.float64]) -> Curves:
     names = ("predicted", "predicted_sum", "target_sum", "errors")
     rows, given, target, errors = (total[layout.segments[name]] for name in names)
-    cells = (np.arange(ERROR_BINS) + 0.5) / ERROR_BINS * 2 - 1
     return {
         "predicted": _plain(
             {"x": layout.shift + divide(given, rows), "y": layout.shift + divide(target, rows), "rows": rows}
         ),
-        "errors": _plain({"x": cells * ERROR_SPAN * layout.spread, "rows": errors}),
+        "errors": _plain(_gather_errors(errors, 2 * ERROR_SPAN * layout.spread / ERROR_BINS)),
     }
+
+
+def _gather_errors(counts: npt.NDArray[np.float64], width: float) -> dict[str, npt.NDArray[np.float64]]:
+    """Cells on both sides of no error, as wide as lets them hold nearly all rows; the outermost hold the rest."""
+    middle, side = len(counts) // 2, _ERROR_CELLS // 2
+    reach = [counts[middle - half : middle + half].sum() for half in range(1, middle + 1)]
+    half = int(np.argmax(np.asarray(reach) >= 0.995 * reach[-1])) + 1
+    together = min(-(-half // side), middle // side)
+    places = np.clip((np.arange(len(counts)) - middle) // together + side, 0, _ERROR_CELLS - 1)
+    middles = (np.arange(_ERROR_CELLS) + 0.5 - side) * together * width
+    rows = np.bincount(places, weights=counts, minlength=_ERROR_CELLS)
+    return {"x": middles.astype(np.float64), "rows": rows.astype(np.float64)}
 
 
 _CURVES: dict[str, Any] = {
