@@ -64,6 +64,26 @@ def test_a_checkpoint_from_the_middle_of_an_epoch_is_no_result_of_the_trial(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [1, 2])
+def test_rows_that_are_streamed_are_learned_from_and_saved_between(
+    ray_cluster: int, tmp_path: pathlib.Path, workers: int
+) -> None:
+    path = experiments.write_table(experiments.signal_table(400), tmp_path / "rows.parquet")
+    training = {
+        "resident_bytes": 0, "workers": workers, "epochs": 3, "checkpoint_minutes": 1e-6, "batch_size": 64, "lr": 0.02,
+    }  # fmt: skip
+    told = experiments.Told()
+    found = search(
+        prepare(experiments.spec_of("streamed", {"path": str(path)}, training=training, search=ONE)),
+        tmp_path,
+        told,
+    )
+    assert told.reported[found.best.name] == [1, 2, 3]
+    assert found.best.learned["best_roc_auc"] > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("workers", [1, 2])
 def test_storage_may_be_a_uri(prepared: Prepared, tmp_path: pathlib.Path, workers: int) -> None:
     job = dataclasses.replace(
         prepared.job, spec=changed(prepared.spec, search=ONE, training={"workers": workers, "epochs": 2})
@@ -85,7 +105,7 @@ def test_an_elastic_trial_starts_with_what_there_is(
         training={"workers": ray_cluster + 1, "min_workers": 2, "epochs": 2, "checkpoint_minutes": 1e-6},
     )  # fmt: skip
     assert told.reported[found.best.name] == [1, 2]
-    assert found.best.learned["workers"] == ray_cluster
+    assert 2 <= found.best.learned["workers"] <= ray_cluster
 
 
 def test_workers_run_where_labels_say(prepared: Prepared, tmp_path: pathlib.Path) -> None:
