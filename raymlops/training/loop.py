@@ -167,7 +167,9 @@ class _Training:
                 group["lr"] = rate
             with half:
                 labels = batch.pop(LABEL)
-                loss = self._loss_of(self._network(**batch), labels, spec.label_smoothing) * weight
+                loss = self._loss_of(self._network(**batch), labels, spec.label_smoothing)
+            if weight != 1.0:
+                loss = loss * weight
             self._optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self._network.parameters(), spec.clip_norm)

@@ -18,6 +18,10 @@ _PAUSE = 1.0
 """Seconds between two questions: a cloud's notice is half a minute at the least, and its workers must agree."""
 
 
+_LONGEST = 100
+"""Steps between them at the most: steps may become slower."""
+
+
 class Saving:
     """Asked after each step, answers alike on all workers of a team. A context: its thread ends with it."""
 
@@ -58,7 +62,7 @@ class Saving:
         save, seconds_a_step = answer.tolist()
         self._heeded |= noticed
         self._asked = now
-        self._every = self._left = max(1, round(_PAUSE / max(seconds_a_step, 1e-6)))
+        self._every = self._left = min(_LONGEST, max(1, round(_PAUSE / max(seconds_a_step, 1e-6))))
         return bool(save)
 
     def _watch(self) -> None:

@@ -99,8 +99,8 @@ def test_elastic_training_goes_on_with_what_is_left_and_takes_up_what_joins(tmp_
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_node_that_is_reclaimed_saves_within_its_notice(tmp_path: pathlib.Path, workers: int) -> None:
-    plan = [(2, "pace", 1.0), (2, "drain", 25), (2, "pace", 0.0)]
-    found = survive(tmp_path, workers + 1, plan, training={"workers": workers, "epochs": 8})
+    plan = [(1, "drain", 20), (1, "pace", 0.0)]
+    found = survive(tmp_path, workers + 1, plan, pace=0.5, training={"workers": workers, "epochs": 8})
     assert "s after the notice" in found.log, found.log
     assert "killed" in found.log
     assert_as_if_nothing_had_happened(found, 8)
