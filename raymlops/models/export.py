@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib.metadata
 import io
 import json
 import logging
@@ -15,6 +14,7 @@ import onnx
 import torch
 from onnx import TensorProto, compose, helper
 
+from raymlops import __version__
 from raymlops.errors import ArtifactError
 from raymlops.features import FittedFeatures, FittedTarget, Packing, packing_of
 from raymlops.models import encoder
@@ -44,7 +44,7 @@ def export_network(network: torch.nn.Module, features: FittedFeatures, *, name: 
     del model.metadata_props[:]
     model.graph.name = name
     model.producer_name = "raymlops"
-    model.producer_version = importlib.metadata.version("raymlops")
+    model.producer_version = __version__
     helper.set_model_props(model, {CONTRACT_KEY: json.dumps(contract_of(features), sort_keys=True)})
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -80,7 +80,7 @@ def contract_of(features: FittedFeatures) -> dict[str, Any]:
             "threshold": target.threshold,
         },
         "versions": {
-            "raymlops": importlib.metadata.version("raymlops"),
+            "raymlops": __version__,
             "torch": str(torch.__version__).partition("+")[0],
             "onnx": onnx.__version__,
             "opset": OPSET,

@@ -1,10 +1,12 @@
 import hashlib
+import importlib.metadata
 import pathlib
 import subprocess
 import zipfile
 
 import pytest
 
+import raymlops
 from raymlops.clusters import packaging, submission
 from raymlops.errors import ForbiddenError, NotFoundError, TooLargeError
 from raymlops.serving.history import make_config
@@ -104,6 +106,11 @@ def test_this_repository_is_small_enough_to_send() -> None:
     packaging.require_size(package, limit=20 * 2**20)
     assert "jobs/search.py" in package.files
     assert "raymlops/cli/__init__.py" in package.files
+
+
+def test_the_version_is_the_one_that_is_installed() -> None:
+    """The package knows it by itself: on a cluster that lacks it, a job brings the files and no metadata."""
+    assert raymlops.__version__ == importlib.metadata.version("raymlops")
 
 
 def test_an_entry_point_is_quoted_for_the_shell() -> None:
