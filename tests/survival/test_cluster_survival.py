@@ -56,6 +56,7 @@ def survive(folder: pathlib.Path, nodes: int, plan: list[tuple[int, str, Any]], 
 
 def assert_as_if_nothing_had_happened(found: Survived, epochs: int, trials: int = 1) -> None:
     """One run a trial, all FINISHED; each step once; and the losses are those of an undisturbed training."""
+    assert "plan is done" in found.log, found.log
     assert found.statuses == ["FINISHED"] * (trials + 1), found.log
     for curve in found.losses:
         assert [step for step, _ in curve] == list(range(1, epochs + 1)), found.log
@@ -68,7 +69,6 @@ def test_a_node_killed_in_a_distributed_training_leaves_no_hole_and_no_double_st
     tmp_path: pathlib.Path, victim: str
 ) -> None:
     found = survive(tmp_path, 3, [(3, "kill", victim)], training={"workers": 2, "epochs": 10})
-    assert "killed" in found.log
     assert_as_if_nothing_had_happened(found, 10)
 
 
@@ -77,7 +77,6 @@ def test_a_node_killed_in_a_search_restarts_what_it_had_from_checkpoints(tmp_pat
     found = survive(
         tmp_path, 3, [(3, "kill", TRIAL)], training={"epochs": 20}, search={"trials": 3, "space": space}
     )
-    assert "killed" in found.log
     assert_as_if_nothing_had_happened(found, 20, trials=3)
 
 
@@ -87,7 +86,6 @@ def test_elastic_training_goes_on_with_what_is_left_and_takes_up_what_joins(tmp_
     ]  # fmt: skip
     training = {"workers": 3, "min_workers": 1, "resize_seconds": 5, "epochs": 60}
     found = survive(tmp_path, 3, plan, training=training)
-    assert "plan is done" in found.log
     assert_as_if_nothing_had_happened(found, 60)
     sizes = [
         int(size)
@@ -102,5 +100,4 @@ def test_a_node_that_is_reclaimed_saves_within_its_notice(tmp_path: pathlib.Path
     plan = [(1, "drain", 20), (1, "pace", 0.0)]
     found = survive(tmp_path, workers + 1, plan, pace=0.5, training={"workers": workers, "epochs": 8})
     assert "s after the notice" in found.log, found.log
-    assert "killed" in found.log
     assert_as_if_nothing_had_happened(found, 8)
