@@ -237,7 +237,7 @@ def measure_tracking(folder: pathlib.Path, options: argparse.Namespace) -> None:
         began = time.perf_counter()
         with concurrent.futures.ThreadPoolExecutor(count) as pool:
             told = sum(pool.map(run, range(count)))
-        trials.close()
+        assert trials.close(600) == 0
         whole = time.perf_counter() - began
         reports = count * EPOCHS
         print(

@@ -1,9 +1,13 @@
-"""What a trial costs after many others: the next suggestion, the decision to stop, the store. Needs no cluster."""
+"""What a trial costs after many others: the next suggestion, the decision to stop, the search's state, the store.
+
+Needs no cluster.
+"""
 
 import argparse
+import functools
+import json
 import pathlib
 import random
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +19,9 @@ POINTS = (100, 300, 1000)
 def measure_growth(folder: pathlib.Path, options: argparse.Namespace) -> None:
     """ms a trial, at the last 50 trials before each of the points."""
     kinds = {
-        "Optuna's next suggestion": suggest_by_optuna(),
-        "ASHA's decision": decide_by_asha(),
+        "Optuna's next suggestion": one_by_one(suggest_by_optuna()),
+        "ASHA's decision": one_by_one(decide_by_asha()),
+        "a snapshot of the search": one_by_one(write_snapshots(folder)),
         "a run in SQLite, of 5 epochs": store_runs(folder),
     }
     print("\nWhat a trial costs after others, ms:")
@@ -25,18 +30,23 @@ def measure_growth(folder: pathlib.Path, options: argparse.Namespace) -> None:
         print(f"  {name:<30}" + "".join(f"{cost:10.2f}" for cost in costs(add)), flush=True)
 
 
-def costs(add: Callable[[int], None], sample: int = 50) -> list[float]:
+def costs(add: Callable[[range], None], sample: int = 50) -> list[float]:
     """Add trials until each point, and take the time of the last ones."""
     found = []
     done = 0
     for point in POINTS:
-        for number in range(done, point - sample):
-            add(number)
-        found.append(
-            1000 * rounds.seconds(lambda end=point: [add(n) for n in range(end - sample, end)]) / sample
-        )  # type: ignore[misc]
+        add(range(done, point - sample))
+        found.append(1000 * rounds.seconds(functools.partial(add, range(point - sample, point))) / sample)
         done = point
     return found
+
+
+def one_by_one(add: Callable[[int], None]) -> Callable[[range], None]:
+    def add_all(numbers: range) -> None:
+        for number in numbers:
+            add(number)
+
+    return add_all
 
 
 def suggest_by_optuna() -> Callable[[int], None]:
@@ -80,7 +90,27 @@ def decide_by_asha() -> Callable[[int], None]:
     return add
 
 
-def store_runs(folder: pathlib.Path) -> Callable[[int], None]:
+def write_snapshots(folder: pathlib.Path) -> Callable[[int], None]:
+    """The state that Tune writes every 10 s or more, and at every second checkpoint of a trial: all trials so far."""
+    from ray.train._internal.storage import StorageContext
+    from ray.tune.experiment import Trial
+    from ray.tune.utils.serialization import TuneFunctionEncoder
+
+    storage = StorageContext(storage_path=str(folder), experiment_dir_name="snapshots")
+    trials: list[Trial] = []
+    learned = {"epoch": 5, **{f"metric_{number}": 0.12345 for number in range(20)}}
+
+    def add(number: int) -> None:
+        trial = Trial("noop", config={"lr": 0.1}, trial_id=f"{number:05d}", storage=storage, stub=True)
+        trial.run_metadata.last_result = learned
+        trials.append(trial)
+        state = {"trial_data": [one.get_json_state() for one in trials]}
+        (folder / "snapshot.json").write_text(json.dumps(state, cls=TuneFunctionEncoder, indent=2))
+
+    return add
+
+
+def store_runs(folder: pathlib.Path) -> Callable[[range], None]:
     from raymlops.settings import Settings
     from raymlops.tracking import runs, store
 
@@ -88,17 +118,16 @@ def store_runs(folder: pathlib.Path) -> Callable[[int], None]:
     client = store.connect(settings)
     experiment = store.ensure_experiment(client, "growth", settings).experiment_id
     parent = runs.start_run(client, experiment, search="growth", tags={}, parameters={})
-    tracked = runs.TrialRuns(
-        client, experiment, parent, spool=folder / "growth.jsonl", tell=lambda line: None
-    )
 
-    def add(number: int) -> None:
-        trial = f"{number:05d}"
-        tracked.trial_started(trial, {"lr": 0.1})
-        for epoch in range(1, 6):
-            tracked.trial_reported(trial, {"epoch": epoch, "train_loss": 1.0, "accuracy": 0.5})
-        tracked.trial_ended(trial, None)
-        while tracked.journal.waiting:
-            time.sleep(0.0005)
+    def add(numbers: range) -> None:
+        spool = folder / "growth.jsonl"
+        tracked = runs.TrialRuns(client, experiment, parent, spool=spool, tell=lambda line: None)
+        for number in numbers:
+            trial = f"{number:05d}"
+            tracked.trial_started(trial, {"lr": 0.1})
+            for epoch in range(1, 6):
+                tracked.trial_reported(trial, {"epoch": epoch, "train_loss": 1.0, "accuracy": 0.5})
+            tracked.trial_ended(trial, None)
+        assert tracked.close(600) == 0
 
     return add
