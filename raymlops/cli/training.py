@@ -153,10 +153,13 @@ def _develop(
     no_register: bool,
     autoscaling: bool,
 ) -> None:
+    from raymlops.pipelines.cluster import join_cluster
+
+    settings = Settings.from_env()
+    join_cluster(settings)  # Ray starts its workers while the imports below take their seconds
     from raymlops.cli.progress import SearchProgress
     from raymlops.pipelines.develop import Request, develop_model
 
-    settings = Settings.from_env()
     task = spec.features.target.task
     metric = spec.training.metric or DEFAULT_METRIC.get(task, "roc_auc")
     request = Request(
