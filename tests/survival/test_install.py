@@ -22,7 +22,7 @@ def make_python_with_ray(folder: pathlib.Path) -> pathlib.Path:
         "-m",
         "pip",
         "install",
-        "-q",
+        "-qq",
         "-c",
         ROOT / "constraints.txt",
         f"ray[default]=={ray.__version__}",
