@@ -202,7 +202,10 @@ def reproduce(version: str, environment: str) -> None:
     click.echo(f"ONNX bytes: {'equal' if found.same_bytes else 'not equal'}")
     click.echo(f"Largest difference of a metric: {found.largest:.2e}")
     if not found.exact:
-        click.echo("Equal bytes were not to be expected: several workers, a GPU, or other packages.")
+        click.echo(
+            "Equal bytes were not to be expected: several workers, a GPU, other packages, or other code "
+            "(`--environment rebuild` takes those of the record)."
+        )
     click.echo(f"{found.uri} is {'' if found.agrees else 'NOT '}reproduced")
     if not found.agrees:
         raise SystemExit(1)  # click would turn its own Exit into 0 here

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import raymlops
 from raymlops.errors import NotFoundError, ResourceError
@@ -18,22 +18,25 @@ _DONE = "complete"
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """An interpreter, and the folder of the code that it is to import."""
+    """An interpreter, and the folder of the code that it runs in, as Ray's workers import from the driver's."""
 
     python: pathlib.Path
     code: pathlib.Path
 
-    @property
-    def variables(self) -> dict[str, str]:
-        """This process's own, changed: the code is found there, git reads its commit, and Ray starts here."""
+    def run(self, arguments: Sequence[str], home: pathlib.Path) -> int:
+        """`raymlops ARGUMENTS` in it, on a cluster of this machine; gives the exit code."""
         kept = {name: value for name, value in read_environment().items() if name != "RAY_ADDRESS"}
-        git = {"GIT_DIR": str(self.code / ".git"), "GIT_WORK_TREE": str(self.code)}
-        return {**kept, "PYTHONPATH": str(self.code), **(git if (self.code / ".git").exists() else {})}
+        variables = {**kept, "PYTHONPATH": str(self.code), "RAYMLOPS_HOME": str(home)}
+        command = [str(self.python), "-m", "raymlops", *arguments]
+        return subprocess.run(command, env=variables, cwd=self.code, check=False).returncode
 
-    def run(self, arguments: Sequence[str]) -> int:
-        """`raymlops ARGUMENTS` in it; gives the exit code."""
-        command = [str(self.python), "-P", "-m", "raymlops", *arguments]
-        return subprocess.run(command, env=self.variables, check=False).returncode
+    def link(self, paths: Iterable[str]) -> None:
+        """Relative paths of data mean there what they mean here."""
+        for path in paths:
+            source, target = pathlib.Path(path).absolute(), self.code / path
+            if not pathlib.Path(path).is_absolute() and source.exists() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(source)
 
 
 def build_environment(

@@ -11,6 +11,7 @@ from raymlops.pipelines.cluster import join_cluster
 from raymlops.pipelines.develop import Request, develop_model
 from raymlops.pipelines.rows import read_rows
 from raymlops.settings import Settings
+from raymlops.specs.dataset import TableSpec
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.tracking import registry, store
 
@@ -22,7 +23,7 @@ class Reproduction:
     uri: str
     same_bytes: bool
     exact: bool
-    """Whether equal bytes were to be expected: one worker, on a CPU, of the same packages."""
+    """Whether equal bytes were to be expected: one worker, on a CPU, of the same packages and code."""
     metrics: dict[str, tuple[float, float]]
     """Metric -> then and now."""
     packages: tuple[str, ...]
@@ -73,16 +74,18 @@ def reproduce_version(uri: str, settings: Settings, tell: Callable[[str], None])
     then = json.loads(version.tags.get("raymlops.test", "{}"))
     now = outcome.proof.metrics
     training = single.training
+    commit = (version.tags.get("raymlops.commit", "unknown"), lineage.git_commit())
     return Reproduction(
         uri=version.uri,
         same_bytes=outcome.digest == version.digest,
         exact=training.workers == 1
         and not training.use_gpu
         and not packages
+        and commit[0] == commit[1]
         and spec.search.scheduler != "pbt",
         metrics={name: (float(then[name]), float(now[name])) for name in then if name in now},
         packages=packages,
-        commit=(version.tags.get("raymlops.commit", "unknown"), lineage.git_commit()),
+        commit=commit,
     )
 
 
@@ -98,8 +101,17 @@ def reproduce_rebuilt(uri: str, settings: Settings, tell: Callable[[str], None])
         raise NotFoundError(f"{version.uri} has no lock of its packages: it was registered from a file")
     commit = version.tags.get("raymlops.commit", "unknown")
     environment = environments.build_environment(lock, commit, settings.home / "environments", tell)
+    dataset = recall.read_spec(client, version).dataset
+    environment.link(
+        path for table in (dataset, *(join.table for join in dataset.joins)) for path in _paths(table)
+    )
     tell(f"Training in {environment.python.parents[2]}")
-    return environment.run(["reproduce", version.uri])
+    return environment.run(["reproduce", version.uri], settings.home)
+
+
+def _paths(table: TableSpec) -> tuple[str, ...]:
+    held = (table.path,) if isinstance(table.path, str) else table.path or ()
+    return tuple(path for path in held if "://" not in path)
 
 
 def single_trial(spec: ExperimentSpec, parameters: dict[str, object]) -> ExperimentSpec:

@@ -21,7 +21,14 @@ from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import DEFAULT_METRIC, TrainingSpec
 from raymlops.training import space, worker
-from raymlops.training.trials import Notify, Parameters, SearchResult, TrialObserver, to_trial
+from raymlops.training.trials import (
+    Notify,
+    Parameters,
+    SearchResult,
+    TrialObserver,
+    Unended,
+    to_trial,
+)
 from raymlops.training.worker import Job
 
 
@@ -49,6 +56,8 @@ def run_search(
     trainable = tune.with_resources(
         tune.with_parameters(_run_trial, job=job, storage_path=storage_path, name=name), _resources(spec)
     )
+    unended = Unended()
+    observers = [*observers, unended]
     tuner = (
         _restore_tuner(trainable, f"{storage_path}/{name}", observers)
         if resume and tune.Tuner.can_restore(f"{storage_path}/{name}")
@@ -60,8 +69,9 @@ def run_search(
         if isinstance(error.__context__, StorageError):  # raised by Notify
             raise error.__context__ from None
         raise
-    if any(trial.status not in ("TERMINATED", "ERROR") for trial in results._experiment_analysis.trials):
-        raise KeyboardInterrupt  # Tune keeps an interrupt to itself, and gives what there is
+    overtime = spec.search.max_minutes and time.monotonic() - began >= spec.search.max_minutes * 60
+    if unended.trials and not overtime:
+        raise KeyboardInterrupt  # Tune keeps an interrupt to itself, stops its trials, and gives what there is
     trials = [to_trial(result, storage_path) for result in results]
     finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
     if not finished:

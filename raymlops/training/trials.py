@@ -22,6 +22,22 @@ class TrialObserver(Protocol):
     def trial_ended(self, trial: str, error: str | None) -> None: ...
 
 
+class Unended:
+    """Observes which trials were begun and did not end, as those of an interrupted search."""
+
+    def __init__(self) -> None:
+        self.trials: set[str] = set()
+
+    def trial_started(self, trial: str, parameters: Parameters) -> None:
+        self.trials.add(trial)
+
+    def trial_reported(self, trial: str, learned: Mapping[str, float]) -> None:
+        pass
+
+    def trial_ended(self, trial: str, error: str | None) -> None:
+        self.trials.discard(trial)
+
+
 @dataclasses.dataclass(frozen=True)
 class Trial:
     """A finished trial; `checkpoint` is the path or URI of a directory with the state of its best epoch, None when

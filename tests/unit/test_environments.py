@@ -57,7 +57,10 @@ def test_the_recorded_packages_run_the_recorded_code(commits: list[str], tmp_pat
     said: list[str] = []
     lock = f"{HEAD}raymlops==0.1.0\ntiny==1.0\n"
     built = environments.build_environment(lock, commits[0], tmp_path / "built", said.append)
-    assert built.run([str(tmp_path / "answer")]) == 0
+    (tmp_path / "repository" / "data").mkdir()
+    built.link(["data", "s3://bucket/data", str(tmp_path)])
+    assert (built.code / "data").samefile(tmp_path / "repository" / "data")
+    assert built.run([str(tmp_path / "answer")], tmp_path) == 0
     assert (tmp_path / "answer").read_text() == "code 1, tiny 1.0"
     again = environments.build_environment(lock, commits[0], tmp_path / "built", said.append)
     assert (again, len(said)) == (built, 1)  # it is made once
