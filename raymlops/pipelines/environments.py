@@ -63,6 +63,7 @@ def build_environment(
             [built.python, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", "-r",
              place / "requirements.txt"]
         )  # fmt: skip
+        _name_code(lock, place / "venv")
         (place / _DONE).touch()
     return built
 
@@ -107,6 +108,17 @@ def _check_out(commit: str, code: pathlib.Path, tell: Callable[[str], None]) -> 
         _run(["git", "-C", code, "checkout", "-q", "--detach", exact])
     if not (code / "raymlops").is_dir():
         shutil.copytree(pathlib.Path(raymlops.__file__).parent, code / "raymlops")
+
+
+def _name_code(lock: str, venv: pathlib.Path) -> None:
+    """The code is not installed, but says its version as an installed package does."""
+    version = re.search(r"^raymlops==(\S+)$", lock, re.MULTILINE)
+    if version is None:
+        return
+    for packages in venv.glob("lib/python*/site-packages"):
+        folder = packages / f"raymlops-{version[1]}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: raymlops\nVersion: {version[1]}\n")
 
 
 def _run(command: Sequence[object]) -> str:

@@ -11,8 +11,9 @@ from raymlops.errors import NotFoundError, ResourceError
 from raymlops.pipelines import environments
 from raymlops.pipelines.reproduction import compare_locks
 
-PROGRAM = """import pathlib, sys, tiny
-pathlib.Path(sys.argv[1]).write_text("code {number}, tiny " + tiny.VERSION)
+PROGRAM = """import importlib.metadata, pathlib, sys, tiny
+ours = importlib.metadata.version("raymlops")
+pathlib.Path(sys.argv[1]).write_text("code {number} of " + ours + ", tiny " + tiny.VERSION)
 """
 HEAD = f"# Python {platform.python_version()} on Linux x86_64\n"
 
@@ -61,7 +62,7 @@ def test_the_recorded_packages_run_the_recorded_code(commits: list[str], tmp_pat
     built.link(["data", "s3://bucket/data", str(tmp_path)])
     assert (built.code / "data").samefile(tmp_path / "repository" / "data")
     assert built.run([str(tmp_path / "answer")], tmp_path) == 0
-    assert (tmp_path / "answer").read_text() == "code 1, tiny 1.0"
+    assert (tmp_path / "answer").read_text() == "code 1 of 0.1.0, tiny 1.0"
     again = environments.build_environment(lock, commits[0], tmp_path / "built", said.append)
     assert (again, len(said)) == (built, 1)  # it is made once
 
