@@ -98,7 +98,8 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def _checkpoints(settings: Settings, spec: ExperimentSpec) -> set[str]:
+def checkpoints(settings: Settings, spec: ExperimentSpec) -> set[str]:
+    """Names of those that lie in the storage now."""
     found = pathlib.Path(settings.storage_path).glob(f"{spec.name}-*/**/checkpoint_*")
     return {path.name for path in found}
 
@@ -109,10 +110,10 @@ def train_through_kills(spec: ExperimentSpec, settings: Settings, folder: pathli
 
     seen: set[str] = set()
     first = Driver(settings, folder / "first", "train", str(file))
-    first.wait_for(lambda: seen.update(_checkpoints(settings, spec)) or len(seen) >= 3)
+    first.wait_for(lambda: seen.update(checkpoints(settings, spec)) or len(seen) >= 3)
     assert first.kill_worker(random.Random(0))
     reached = len(seen)
-    first.wait_for(lambda: seen.update(_checkpoints(settings, spec)) or len(seen) >= reached + 3)
+    first.wait_for(lambda: seen.update(checkpoints(settings, spec)) or len(seen) >= reached + 3)
     first.kill()
     second = Driver(settings, folder / "second", "train", str(file))
     second.finish()

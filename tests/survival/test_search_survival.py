@@ -7,16 +7,18 @@ import collections
 import dataclasses
 import pathlib
 import random
+import signal
 import sys
 import tempfile
 import time
 
 import pytest
+from mlflow import MlflowClient
 
 from raymlops.settings import Settings
 from tests.conftest import settings_in
 from tests.experiments import signal_table, spec_of, write_table
-from tests.killing import Counts, Driver, TrackingServer, count, train_through_kills, write_spec
+from tests.killing import Counts, Driver, TrackingServer, checkpoints, count, train_through_kills, write_spec
 
 EPOCHS, TRIALS = 12, 6
 KINDS = ("worker", "driver", "server")
@@ -41,6 +43,30 @@ def test_a_training_of_two_workers_goes_on_after_a_killed_worker_and_a_killed_dr
     second = train_through_kills(spec_of("team", {"path": str(table)}, training=training), settings, tmp_path)
     assert "Going on with team-" in second.said
     found = count(settings, "team", searches=1, trials=1, epochs=30, metric="roc_auc")
+    assert (found.searches, found.trials, found.versions, found.faults) == (1, 1, 1, {})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_interrupted_training_ends_as_one_and_goes_on_with_the_same_command(
+    tmp_path: pathlib.Path,
+) -> None:
+    settings = settings_in(tmp_path / "home")
+    table = write_table(signal_table(30_000), tmp_path / "rows.parquet")
+    training = {"epochs": 20, "batch_size": 64, "patience": 20}
+    spec = spec_of("halted", {"path": str(table)}, training=training)
+    file = write_spec(spec, tmp_path / "spec.yaml")
+    first = Driver(settings, tmp_path / "first", "train", str(file))
+    first.wait_for(lambda: len(checkpoints(settings, spec)) >= 2)
+    first.process.send_signal(signal.SIGINT)
+    assert first.process.wait(120) == 130, first.said
+    client = MlflowClient(settings.tracking_uri)
+    experiment = client.get_experiment_by_name("halted")
+    assert experiment is not None
+    statuses = sorted(run.info.status for run in client.search_runs([experiment.experiment_id]))
+    assert statuses == ["FAILED", "KILLED"]
+    Driver(settings, tmp_path / "second", "train", str(file)).finish()
+    found = count(settings, "halted", searches=1, trials=1, epochs=20, metric="roc_auc")
     assert (found.searches, found.trials, found.versions, found.faults) == (1, 1, 1, {})
 
 
