@@ -155,10 +155,9 @@ def main(folder: pathlib.Path, options: dict[str, Any]) -> None:
     from raymlops.pipelines.develop import Request, develop_model
     from tests.experiments import signal_table, spec_of, write_table
 
-    # Without memory the head takes none of the processes that steer.
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "memory": 2**19, "include_dashboard": False}
-    )
+    # A head without memory takes none of the processes that steer.
+    head = {"num_cpus": 0, "include_dashboard": False, **options.get("head", {})}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.add_node(num_cpus=1, wait=False) for _ in range(options["nodes"])]
     cluster.wait_for_nodes(200)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")

@@ -68,7 +68,9 @@ def assert_as_if_nothing_had_happened(found: Survived, epochs: int, trials: int 
 def test_a_node_killed_in_a_distributed_training_leaves_no_hole_and_no_double_step(
     tmp_path: pathlib.Path, victim: str
 ) -> None:
-    found = survive(tmp_path, 3, [(3, "kill", victim)], training={"workers": 2, "epochs": 10})
+    head = {"memory": 2**19} if victim == CONTROLLER else {}
+    plan: list[tuple[int, str, Any]] = [(3, "kill", victim)]
+    found = survive(tmp_path, 3, plan, head=head, training={"workers": 2, "epochs": 10})
     assert_as_if_nothing_had_happened(found, 10)
 
 
