@@ -78,12 +78,15 @@ def start_handles(work: pathlib.Path, models: dict[str, pathlib.Path]) -> Iterat
 def wait_for_answer(
     url: str, body: bytes, headers: dict[str, str] | None = None, seconds: float = 60
 ) -> None:
+    """Until a server has answered ten times in a row: its replicas become known one after the other."""
     ends = time.monotonic() + seconds
-    while True:
+    answered = 0
+    while answered < 10:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body, headers or {}), timeout=10):
-                return
+            ask(url, body, headers)
+            answered += 1
         except OSError:
+            answered = 0
             if time.monotonic() > ends:
                 raise
             time.sleep(0.3)

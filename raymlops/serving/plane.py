@@ -36,7 +36,8 @@ def log_to_stderr() -> None:
     """Access lines and failures go where Ray collects a replica's output."""
     for logger in (ACCESS, LOG):
         if not logger.handlers:
-            logger.addHandler(logging.StreamHandler(sys.stderr))
+            # Serve puts a logger of its own in the place of sys.stderr, which drops lines below its level.
+            logger.addHandler(logging.StreamHandler(sys.__stderr__))
             logger.setLevel(logging.INFO)
             logger.propagate = False
 
