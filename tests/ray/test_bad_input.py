@@ -144,6 +144,7 @@ def test_a_store_that_cannot_be_written_stops_it_before_anything_starts(
     spec = write_spec(tmp_path, "unwritable", experiments.write_table(TABLE, tmp_path / "rows.parquet"))
     blocked = tmp_path / "file"
     blocked.touch()
+    monkeypatch.setenv("RAYMLOPS_STORAGE", str(tmp_path / "storage"))
     monkeypatch.setenv("RAYMLOPS_HOME", str(blocked))
     assert_one_sentence(
         *run(capsys, "search", spec), "Cannot use the tracking store", "set MLFLOW_TRACKING_URI"
