@@ -1,6 +1,7 @@
 """Registers ONNX files of any origin and moves aliases, with who, why and when."""
 
 import pathlib
+import uuid
 
 from raymlops.errors import NotFoundError
 from raymlops.models.session import open_session
@@ -22,7 +23,7 @@ def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -
     run = runs.start_run(
         client,
         experiment.experiment_id,
-        search=f"{name}-registered-{stamp}",
+        search=f"{name}-registered-{uuid.uuid4().hex}",  # two within a second are two
         tags={"raymlops.why": why, "mlflow.user": settings.user},
         parameters={"file": file.name},
     )
