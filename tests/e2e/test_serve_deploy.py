@@ -1,4 +1,5 @@
-"""`serve deploy`, Ray's own command, takes our file; every panel of the Grafana dashboard shows something of it."""
+"""`serve deploy`, Ray's own command, takes our file; every panel of the Grafana dashboard for a model shows
+something of it."""
 
 import contextlib
 import json
@@ -23,6 +24,8 @@ from tests.serving_process import free_port, port_range
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PROMETHEUS = shutil.which("prometheus")
+OF_OTHERS = ("raymlops_node_", "raymlops_shadow_", "raymlops_many_")
+"""Metrics of graphs and of many models, which this application has none of."""
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +120,13 @@ def query(head: Head, url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     process.wait(20)
 
 
-def test_every_panel_of_the_dashboard_has_something_to_show(query: Any, url: str) -> None:
+def test_every_panel_of_a_model_has_something_to_show(query: Any, url: str) -> None:
     panels = json.loads((ROOT / "dashboards" / "serving.json").read_text())["panels"]
     missing = {
-        f"{panel['title']}: {target['expr']}" for panel in panels for target in panel.get("targets", [])
+        f"{panel['title']}: {target['expr']}"
+        for panel in panels
+        for target in panel.get("targets", [])
+        if not any(name in target["expr"] for name in OF_OTHERS)
     }
     ends = time.monotonic() + 120
     while True:
