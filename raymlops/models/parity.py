@@ -1,5 +1,5 @@
-"""Compares two sets of answers to the same rows: the network's and the ONNX file's. Pure functions of
-arrays."""
+"""Compares two sets of answers to the same rows: the network's and the ONNX file's, or those of two graphs. Pure
+functions of arrays."""
 
 import dataclasses
 from typing import Any
@@ -12,6 +12,8 @@ from raymlops.features import FittedTarget
 from raymlops.tensors import Batch
 
 Array = npt.NDArray[Any]
+TOLERANCE = 1e-5
+"""Relative difference that two graphs of one model may show: ONNX Runtime fuses operators of one, not of the other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,3 +64,17 @@ def require(parity: Parity, *, limit: float, flipped: int) -> None:
             f"{limit:.0e}) and "
             f"{parity.flipped} labels (limit {flipped}) on {parity.rows:,} rows; it is not registered"
         )
+
+
+def find_differing(expected: Batch, answers: Batch) -> str | None:
+    """The first of the expected outputs that is answered otherwise, by more than the tolerance; None when all are
+    alike."""
+    for name, array in expected.items():
+        same = (
+            np.allclose(answers[name], array, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+            if array.dtype.kind == "f"
+            else np.array_equal(answers[name], array)
+        )
+        if not same:
+            return name
+    return None

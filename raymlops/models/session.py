@@ -1,6 +1,7 @@
 """Runs an ONNX model: a file or bytes -> Session with a Signature, `infer(batch) -> batch`. The only ONNX
 Runtime user."""
 
+import copy
 import dataclasses
 import json
 import pathlib
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
 from raymlops.errors import ArtifactError, InputError, NotFoundError, ResourceError, unknown_name
 from raymlops.tensors import DATATYPE_OF_ORT, Batch, Signature, TensorSpec
@@ -88,6 +90,15 @@ class Session:
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         self.providers: tuple[str, ...] = tuple(session.get_providers())
         self._on_gpu = _CUDA in self.providers or _TENSORRT in self.providers
+        self._weights: Batch = {}
+
+    def with_weights(self, weights: Batch) -> "Session":
+        """A model whose skeleton this is: the same session, with these of its inputs given once and for all."""
+        model = copy.copy(self)
+        model._weights = weights
+        inputs = tuple(spec for spec in self.signature.inputs if spec.name not in weights)
+        model.signature = Signature(inputs, self.signature.outputs)
+        return model
 
     @property
     def contract(self) -> dict[str, Any]:
@@ -100,9 +111,14 @@ class Session:
         Raises InputError when ONNX Runtime refuses the tensors.
         """
         names = self._output_names if outputs is None else list(outputs)
+        feed = {**self._weights, **batch} if self._weights else batch
         try:
-            values = self._run_bound(names, batch) if self._on_gpu else self._session.run(names, batch)
-        except (onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, ValueError, TypeError) as error:
+            values = self._run_bound(names, feed) if self._on_gpu else self._session.run(names, feed)
+        except (_ort.InvalidArgument, ValueError, TypeError) as error:
+            raise InputError(self._explain(batch, str(error))) from None
+        except _ort.Fail as error:
+            if self._on_gpu:  # where it may be the device that failed
+                raise
             raise InputError(self._explain(batch, str(error))) from None
         return dict(zip(names, values, strict=True))
 

@@ -7,7 +7,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Generic, Literal, TypeVar
 
 from raymlops.errors import NotFoundError, OverloadedError, ResourceError, unknown_name
@@ -108,6 +108,8 @@ class ModelCache(Generic[T]):
             return entry.model
         if name in self._unloaded:
             raise NotFoundError(f"Model {name!r} is not loaded; POST /v2/repository/models/{name}/load")
+        if name in self._short and name not in self._loading and self._find_room(self.sizes[name]):
+            return self._bring_now(name)
         return await self._wait_for(name)
 
     def release(self, name: str) -> None:
@@ -155,22 +157,21 @@ class ModelCache(Generic[T]):
             raise
         return entry.model
 
+    def _bring_now(self, name: str) -> T:
+        """Load a short model for the one who asks, where there is room; nobody else runs before it is there."""
+        size = self.sizes[name]
+        with self._counted(size):
+            model = self._load_here(name)
+        self._entries[name] = _Entry(model, size, 1)
+        return model
+
     async def _bring(self, name: str) -> _Entry[T]:
         """Load a model and count all who wait as its users, so that nothing can evict it before they run."""
         size = self.sizes[name]
         try:
             await self._make_room(name, size)
-            self.held += size
-            started = time.perf_counter()
-            try:
-                model = self._load_here(name) if name in self._short else await self._load_apart(name)
-            except BaseException:
-                self.held -= size
-                self.count.failures += 1
-                self._call_room()
-                raise
-            self.count.loads += 1
-            self.count.load_seconds += time.perf_counter() - started
+            with self._counted(size):
+                model = await self._load_apart(name)
         except BaseException:
             del self._loading[name]
             raise
@@ -179,6 +180,21 @@ class ModelCache(Generic[T]):
         if not entry.users:
             self._call_room()
         return entry
+
+    @contextlib.contextmanager
+    def _counted(self, size: int) -> Iterator[None]:
+        """A load, whose bytes are held from its beginning on, unless it fails."""
+        self.held += size
+        started = time.perf_counter()
+        try:
+            yield
+        except BaseException:
+            self.held -= size
+            self.count.failures += 1
+            self._call_room()
+            raise
+        self.count.loads += 1
+        self.count.load_seconds += time.perf_counter() - started
 
     async def _load_apart(self, name: str) -> T:
         """Load in a thread, and learn whether that is worth its while."""
@@ -207,11 +223,7 @@ class ModelCache(Generic[T]):
                 f"Model {name!r} takes {size} bytes, over the whole budget of {self.budget}; raise it"
             )
         deadline = asyncio.get_running_loop().time() + self._patience_s
-        while self.held + size > self.budget:
-            victim = self._choose()
-            if victim is not None:
-                self._evict(victim)
-                continue
+        while not self._find_room(size):
             called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._room.append(called)
             try:
@@ -225,6 +237,15 @@ class ModelCache(Generic[T]):
             finally:
                 if called in self._room:
                     self._room.remove(called)
+
+    def _find_room(self, size: int) -> bool:
+        """Let models that nobody uses leave until there is room; False when that is not enough."""
+        while self.held + size > self.budget:
+            victim = self._choose()
+            if victim is None:
+                return False
+            self._evict(victim)
+        return True
 
     def _choose(self) -> str | None:
         """The least recently used model that nobody uses."""

@@ -3,63 +3,20 @@ No Ray."""
 
 import asyncio
 import concurrent.futures
-import dataclasses
-import hashlib
-import logging
 import pathlib
 import time
 from collections.abc import Iterable, Iterator
 
-from raymlops.errors import ArtifactError, NotFoundError, unknown_name
-from raymlops.models.header import Header, read_header
-from raymlops.models.safety import read_model
-from raymlops.models.session import Session, SessionOptions, open_session
+from raymlops.errors import NotFoundError, unknown_name
+from raymlops.models.session import Session
 from raymlops.serving.cache import ModelCache
 from raymlops.serving.columns import read_columns
-from raymlops.serving.hosting import find_file
+from raymlops.serving.folder import Found, Opener, find_models
 from raymlops.serving.model import INLINE_S, count_batch_rows
 from raymlops.serving.routes import Hosted
 from raymlops.serving.statistics import Sample, Statistics
 from raymlops.specs.serving import ManyModels
 from raymlops.tensors import Batch
-
-LOG = logging.getLogger("raymlops.serving")
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """A checked model file; `digest` is what it must still be when it is loaded."""
-
-    name: str
-    path: pathlib.Path
-    size: int
-    digest: str
-    stamp: tuple[int, int, int]
-    """Modified, size and inode: while they are the same, so are the bytes."""
-    header: Header
-
-
-def find_models(folder: pathlib.Path) -> Iterator[Found]:
-    """Every NAME.onnx and every folder with an ONNX file; those that are broken are logged and left out."""
-    if not folder.is_dir():
-        raise NotFoundError(f"No folder {str(folder)!r} with models")
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not (path.is_dir() or path.suffix == ".onnx"):
-            continue
-        try:
-            file = find_file(path)
-            data = read_model(file)
-            if not isinstance(data, bytes):
-                raise ArtifactError(f"{file.name!r} keeps weights in other files; export it as one file")
-            digest = hashlib.sha256(data).hexdigest()
-            yield Found(path.stem, file, len(data), digest, _stamp(file), read_header(data))
-        except (ArtifactError, NotFoundError) as error:
-            LOG.error("a model is left out: %s", error)
-
-
-def _stamp(file: pathlib.Path) -> tuple[int, int, int]:
-    stat = file.stat()
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 class ManyHost:
@@ -67,9 +24,10 @@ class ManyHost:
 
     def __init__(self, spec: ManyModels, queue: int = 128) -> None:
         self._found = {found.name: found for found in find_models(pathlib.Path(spec.folder).expanduser())}
+        opener = Opener(self._found)
         self._threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="many")
         self.cache: ModelCache[Session] = ModelCache(
-            self._open,
+            opener.open,
             {name: found.size for name, found in self._found.items()},
             int(spec.memory_mb * 1e6),
             threads=spec.loads,
@@ -122,21 +80,6 @@ class ManyHost:
         if name not in self._found:
             raise NotFoundError(unknown_name("model", name, self._found))
         return name
-
-    def _open(self, name: str) -> Session:
-        """Only the bytes that were checked at the start are opened. Runs in a thread."""
-        found = self._found[name]
-        options = SessionOptions(threads=1, lean=True)
-        if _stamp(found.path) == found.stamp:
-            session = open_session(
-                found.path, options
-            )  # from its path in two thirds of the time from its bytes
-            if _stamp(found.path) == found.stamp:
-                return session
-        data = found.path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != found.digest:
-            raise ArtifactError(f"{found.path.name!r} has changed since this replica started; deploy again")
-        return open_session(data, options)
 
     def _host(self, found: Found) -> Hosted:
         statistics = Statistics(found.name, "1")

@@ -89,6 +89,16 @@ def sample(signature: Signature, rows: int) -> Batch:
     return {spec.name: _sample_tensor(spec, rows) for spec in signature.inputs}
 
 
+def make_noise(signature: Signature, rows: int) -> Batch:
+    """As `sample`, with random numbers where a tensor is of floats."""
+    noise = np.random.default_rng(0)
+    batch = sample(signature, rows)
+    for name, array in batch.items():
+        if array.dtype.kind == "f":
+            batch[name] = noise.normal(size=array.shape).astype(array.dtype)
+    return batch
+
+
 def _sample_tensor(spec: TensorSpec, rows: int) -> np.ndarray[Any, Any]:
     shape = [size if size >= 0 else (rows if axis == 0 else 1) for axis, size in enumerate(spec.shape)]
     return np.full(shape, "", dtype=object) if spec.datatype == "BYTES" else np.zeros(shape, spec.dtype)

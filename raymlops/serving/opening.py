@@ -11,8 +11,6 @@ import pathlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from raymlops.errors import ArtifactError, InputError, NotFoundError, SpecError, unknown_name
 from raymlops.graphs.compiling import Merged
 from raymlops.graphs.placement import Decision, Limits, Measurement, decide, find_chains
@@ -20,20 +18,18 @@ from raymlops.graphs.plan import Plan
 from raymlops.graphs.running import Graph, Implementation
 from raymlops.graphs.validation import list_models, validate
 from raymlops.models.merge import load_part, merge_models
+from raymlops.models.parity import find_differing
 from raymlops.models.safety import read_model
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
 from raymlops.serving.columns import ELEMENTS
 from raymlops.serving.hosting import find_file
-from raymlops.serving.model import measure, sample
+from raymlops.serving.model import make_noise, measure
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import INPUTS, PythonNode
 from raymlops.tensors import Batch, Signature, TensorSpec
 
 Locate = Callable[[str], pathlib.Path]
 """`models:/...` or a path -> the ONNX file."""
-
-TOLERANCE = 1e-5
-"""Relative difference that a merged chain may show: ONNX Runtime fuses operators that it could not before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,23 +194,14 @@ def _merge_chain(
 
 def _compare(plan: Plan, names: tuple[str, ...], sessions: Mapping[str, Session], merged: Session) -> None:
     """Raises ArtifactError when the merged model does not answer as its parts do, one after the other."""
-    noise = np.random.default_rng(0)
-    values = sample(merged.signature, rows=4)
-    for name, array in values.items():
-        if array.dtype.kind == "f":
-            values[name] = noise.normal(size=array.shape).astype(array.dtype)
+    values = make_noise(merged.signature, rows=4)
     answer = merged.infer(values)
     for name in names:
         batch = {key: values[str(reference)] for key, reference in plan.steps[name].needs}
         values |= {f"{name}.{key}": array for key, array in sessions[name].infer(batch).items()}
-    for name, array in answer.items():
-        same = (
-            np.allclose(array, values[name], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
-            if array.dtype.kind == "f"
-            else np.array_equal(array, values[name])
-        )
-        if not same:
-            raise ArtifactError(f"The merged model of {', '.join(names)} answers {name} differently")
+    differing = find_differing({name: values[name] for name in answer}, answer)
+    if differing:
+        raise ArtifactError(f"The merged model of {', '.join(names)} answers {differing} differently")
 
 
 def implement_now(opened: Opened) -> tuple[dict[str, Implementation], list[Merged]]:

@@ -3,8 +3,10 @@ import pathlib
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError
+from raymlops.models.session import open_session
 from raymlops.serving.many import ManyHost
 from raymlops.specs.serving import ManyModels
 from raymlops.tensors import Batch
@@ -48,3 +50,34 @@ def test_what_the_cache_counts_are_metrics(tmp_path: pathlib.Path) -> None:
     assert counted["raymlops_many_loads"] == 2
     assert counted["raymlops_many_hits"] == 1
     assert counted["raymlops_many_bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir())
+
+
+def test_models_of_one_structure_answer_as_they_do_alone(tmp_path: pathlib.Path) -> None:
+    host = make_host(tmp_path, count=3)
+    toy_models.save(make_mlp(8, width=5), tmp_path / "other.onnx")
+    host = ManyHost(ManyModels(folder=str(tmp_path)))
+    x = {"x": np.ones((1, 20), np.float32)}
+    for name in ("m0", "m1", "m2", "other", "m0"):
+        alone = open_session(tmp_path / f"{name}.onnx").infer(x)
+        np.testing.assert_allclose(ask(host, name)["y"], alone["y"], atol=1e-5)
+
+
+def test_a_structure_that_cannot_be_proven_is_opened_one_by_one(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picky = toy_models.make(  # takes no more than two rows, of which the proof sends four
+        [helper.make_node("Reshape", ["x", "shape"], ["r"]), helper.make_node("Mul", ["r", "by"], ["y"])],
+        [toy_models.value("x", TensorProto.FLOAT, "rows", 2)],
+        [toy_models.value("y", TensorProto.FLOAT, 1, 4)],
+        [
+            numpy_helper.from_array(np.array([1, 4]), "shape"),
+            numpy_helper.from_array(np.full(4, 3, np.float32), "by"),
+        ],
+    )
+    for name in ("a", "b"):
+        toy_models.save(picky, tmp_path / f"{name}.onnx")
+    host = ManyHost(ManyModels(folder=str(tmp_path)))
+    for name in ("a", "b", "a"):
+        answer = asyncio.run(host.hosted[name].endpoint.infer({"x": np.ones((2, 2), np.float32)}))
+        assert answer["y"].tolist() == [[3, 3, 3, 3]]
+    assert "opened one by one" in caplog.text
