@@ -12,6 +12,7 @@ from typing import Any
 from starlette.middleware import Middleware
 
 from raymlops.serving.http import Receive, Send
+from raymlops.serving.joining import join_writes
 
 
 @dataclasses.dataclass
@@ -45,7 +46,7 @@ class FastLane:
                 await self._app(scope, receive, send)
                 return
             scope["root_path"] = scope.get("root_path", "") + LANE.prefix
-        await app(scope, receive, send)
+        await app(scope, receive, join_writes(scope["method"], send))
 
 
 class QuietLane:
@@ -57,6 +58,7 @@ class QuietLane:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and LANE.app is None:
             scope["headers"] = [*scope["headers"], _NO_WATCH]
+            send = join_writes(scope["method"], send)
         await self._app(scope, receive, send)
 
 
