@@ -26,6 +26,9 @@ def test_the_files_that_are_shipped_are_read() -> None:
     assert flights.models["flights"].source == "models:/flights@champion"
     assert (flights.name, flights.port) == ("flights", 9000)
     files = serving_files.read_spec(ROOT / "serve_configs/files.yaml")
+    many = serving_files.read_spec(ROOT / "serve_configs/many.yaml")
+    assert many.many is not None
+    assert many.many.memory_mb == 1024
     assert files.models["dear"].batching.mode == "on"
     assert files.autoscaling
 
