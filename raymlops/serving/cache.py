@@ -15,6 +15,8 @@ from raymlops.errors import NotFoundError, OverloadedError, ResourceError, unkno
 T = TypeVar("T")
 SHORT_S = 0.002
 """A load that computes for less stays on the event loop: a thread gets its turn of a busy interpreter after 5 ms."""
+PENANCE = 16
+"""Loads in a thread that a model which kept the event loop waiting has before it, as from a slow disk."""
 State = Literal["READY", "LOADING", "UNAVAILABLE", "UNLOADED"]
 
 
@@ -72,8 +74,8 @@ class ModelCache(Generic[T]):
         self._unloaded: set[str] = set()
         self._short: set[str] = set()
         """Models that load on the event loop."""
-        self._waited: set[str] = set()
-        """Models that did so once, and kept it waiting."""
+        self._penance: dict[str, int] = {}
+        """Models that did so and kept it waiting -> loads in a thread that are before them."""
         self._room: collections.deque[asyncio.Future[None]] = collections.deque()
 
     def state(self, name: str) -> State:
@@ -204,17 +206,20 @@ class ModelCache(Generic[T]):
             return self._load(name), time.thread_time() - began
 
         model, seconds = await asyncio.get_running_loop().run_in_executor(self._threads, load)
-        if seconds < SHORT_S and name not in self._waited:
+        left = self._penance.pop(name, 0)
+        if left > 1:
+            self._penance[name] = left - 1
+        elif seconds < SHORT_S:
             self._short.add(name)
         return model
 
     def _load_here(self, name: str) -> T:
-        """Load on the event loop; a model that then has to be waited for, as from a slow disk, is not again."""
+        """Load on the event loop; a model that has to be waited for there is not for a while."""
         began = time.perf_counter()
         model = self._load(name)
         if time.perf_counter() - began > 10 * SHORT_S:
             self._short.remove(name)
-            self._waited.add(name)
+            self._penance[name] = PENANCE
         return model
 
     async def _make_room(self, name: str, size: int) -> None:

@@ -37,8 +37,7 @@ PLAIN: Mapping[str, str] = {}
 
 
 AFFINE = "uri\n    hash-type consistent\n    hash-balance-factor 200"
-"""Requests for one model go to the replica that has it; to the next one when that has half again the mean
-load.
+"""Requests for one model go to the replica that has it; to the next one when that has twice the mean load.
 
 Consistent hashing with bounded loads, after Mirrokni, Thorup and Zadimoghaddam.
 """
