@@ -36,7 +36,8 @@ class _HeldHead:
 def join_writes(method: str, send: Send) -> Send:
     """`send` of an ASGI application, for a request of this method; the same where uvicorn is not the server."""
     cycle = getattr(send, "__self__", None)
-    if method == "HEAD" or not isinstance(cycle, RequestResponseCycle):  # a response to HEAD has no second write
+    # A response to HEAD has no second write.
+    if method == "HEAD" or not isinstance(cycle, RequestResponseCycle):
         return send
 
     async def joined(message: Any) -> None:

@@ -66,7 +66,9 @@ async def ask(requests: bytes, answers: int) -> list[tuple[bytes, bytes]]:
 
 
 def post(path: str, *headers: str, method: str = "POST") -> bytes:
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "host: a", "content-length: 0", *headers, "", ""]).encode()
+    return "\r\n".join(
+        [f"{method} {path} HTTP/1.1", "host: a", "content-length: 0", *headers, "", ""]
+    ).encode()
 
 
 @pytest.mark.parametrize(("path", "writes"), [("/small", 1), ("/empty", 1), ("/large", 2), ("/huge", 2)])

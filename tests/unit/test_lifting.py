@@ -22,7 +22,9 @@ def run_lifted(data: bytes, batch: Batch) -> Batch:
     return open_session(lifted.skeleton).with_weights(weights).infer(batch)
 
 
-@pytest.mark.parametrize("model", [make_mlp(1), make_mlp(2, width=3), toy_models.mlp(), toy_models.mlp(layers=4)])
+@pytest.mark.parametrize(
+    "model", [make_mlp(1), make_mlp(2, width=3), toy_models.mlp(), toy_models.mlp(layers=4)]
+)
 def test_a_skeleton_with_weights_is_the_model(model: onnx.ModelProto) -> None:
     data = model.SerializeToString()
     alone = open_session(data)
