@@ -58,8 +58,14 @@ def prepare(spec: ExperimentSpec, tell: Callable[[str], None] = lambda line: Non
         )  # a wrong option fails here, not in each trial
         model = encoder.build_encoder(features).SerializeToString()
         packed = {
-            name: pack_split(encode_rows(parts[name], features, model), spec.training.resident_bytes)
-            for name in ("train", "validation")
+            name: pack_split(
+                encode_rows(parts[name], features, model),
+                scanned.fingerprint.rows[name],
+                packing_of(features),
+                spec.training.resident_bytes,
+            )
+            for name in splits.SPLITS
+            if name != "test"  # measured once, from the raw rows
         }
     profile = {name: value.to_json() for name, value in measured.items() if name != "types"}
     return Prepared(spec, scanned, features, profile, model, packed["train"], packed["validation"], parts)

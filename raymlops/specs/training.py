@@ -66,7 +66,8 @@ class TrainingSpec(Document):
     resident_bytes: int = Field(
         2 * 2**30,
         ge=0,
-        description="Packed rows up to this size are held in memory; larger data is streamed each epoch",
+        description="Packed rows up to this size are held in memory; of larger data each worker reads its part anew "
+        "each epoch",
     )
 
     @field_validator("metric")

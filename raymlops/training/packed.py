@@ -1,48 +1,80 @@
-"""Packed splits: what the encoder made of the train and validation rows, in the object store or as a
-stream."""
+"""Packed splits: what the encoder made of the train and validation rows, in the object store as one or in
+blocks."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import ray
 import ray.data
 import torch
+from ray.data.block import BlockAccessor
 
+from raymlops.features import Packing
 from raymlops.tensors import Batch
-from raymlops.training.rows import ResidentRows, Rows, StreamedRows
+from raymlops.training.rows import ResidentRows, Rows
+from raymlops.training.streamed import StreamedRows
+
+_BLOCK_BYTES = 16 * 2**20
+"""Of a streamed block: a worker holds a dozen, and a terabyte has 65,000."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PackedSplit:
-    """Rows of one split: `arrays` refers to a Batch in the object store, or `dataset` holds the same in
-    blocks.
+    """Rows of one split: `arrays` refers to a Batch in the object store, or `blocks` to parts of it that may be
+    spilled, with the rows of each in `sizes`.
 
     Arrays are read without a copy by every trial on a node.
     """
 
     count: int
     arrays: "ray.ObjectRef[Batch] | None" = None
-    dataset: ray.data.Dataset | None = None
+    blocks: "tuple[ray.ObjectRef[Any], ...]" = ()
+    sizes: tuple[int, ...] = ()
 
-    def to_rows(self, device: torch.device, rank: int = 0, world: int = 1, shard: Any = None) -> Rows:
-        """The rows of one worker; `shard` is the worker's iterator where a dataset is split by Ray Train."""
+    def to_rows(self, device: torch.device, rank: int = 0, world: int = 1, largest: int = 1) -> Rows:
+        """The rows of one worker, of a team that has `largest` when it is whole."""
         if self.arrays is not None:
-            return ResidentRows(ray.get(self.arrays), device, rank, world)
-        assert self.dataset is not None
-        return StreamedRows(shard or self.dataset.iterator(), self.count, device, world)
+            return ResidentRows(ray.get(self.arrays), device, rank, world, largest)
+        return StreamedRows(self.sizes, self._load, device, rank, world, largest)
+
+    def _load(self, numbers: Sequence[int]) -> list[Batch]:
+        blocks = ray.get([self.blocks[number] for number in numbers])
+        return [BlockAccessor.for_block(block).to_batch_format("numpy") for block in blocks]
 
 
-def pack_split(dataset: ray.data.Dataset, resident_bytes: int) -> PackedSplit:
-    """Run the encoding once and keep its result: as arrays when they are small enough, else as blocks
-    that may spill."""
+def pack_split(
+    dataset: ray.data.Dataset,
+    count: int,
+    packing: Packing,
+    resident_bytes: int,
+    block_bytes: int = _BLOCK_BYTES,
+) -> PackedSplit:
+    """Run the encoding of `count` rows once and keep its result: as arrays when they are small enough, else as
+    blocks."""
+    row_bytes = _row_bytes(packing)
+    if count * row_bytes > resident_bytes:
+        return _pack_blocks(dataset, max(1, block_bytes // row_bytes))
     dataset = dataset.materialize()
-    count = dataset.count()
-    if dataset.size_bytes() > resident_bytes:
-        return PackedSplit(count, dataset=dataset)
     parts: list[Batch] = list(dataset.iter_batches(batch_size=None, batch_format="numpy"))
     arrays = {
         name: np.concatenate([part[name] for part in parts if len(part)])
         for name in next(p for p in parts if p)
     }
     return PackedSplit(count, arrays=ray.put(arrays))
+
+
+def _pack_blocks(dataset: ray.data.Dataset, rows: int) -> PackedSplit:
+    """Blocks of so many rows each, whatever the cluster they are packed on: their order in an epoch follows from
+    their number, and a search that is gone on with elsewhere must find the rows where they were."""
+    dataset = dataset.repartition(target_num_rows_per_block=rows, strict=True).materialize()
+    entries = [entry for bundle in dataset.iter_internal_ref_bundles() for entry in bundle.blocks]
+    sizes = tuple(entry.metadata.num_rows or 0 for entry in entries)
+    return PackedSplit(sum(sizes), blocks=tuple(entry.ref for entry in entries), sizes=sizes)
+
+
+def _row_bytes(packing: Packing) -> int:
+    image = math.prod(packing.image) if packing.image else 0
+    return 4 * (packing.numeric + image) + 8 * (len(packing.categories) + 1)  # with the label

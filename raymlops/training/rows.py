@@ -1,6 +1,5 @@
-"""Packed rows as batches of tensors: resident in memory when they fit, else streamed. Knows no network."""
+"""Packed rows as batches of tensors, and those that are held in memory. Knows no network."""
 
-import itertools
 import math
 import warnings
 from collections.abc import Iterator
@@ -28,12 +27,13 @@ class Rows(Protocol):
     def shuffled(self, size: int, seed: int, skip: int = 0) -> Iterator[Share]:
         """This worker's share of each batch of `size` rows of one pass; `skip` batches were taken before.
 
-        Every worker gets as many shares as the others: data-parallel workers must take equal steps.
+        Every worker gets as many shares as the others: data-parallel workers must take equal steps. Which rows
+        make a batch follows from `seed` alone, so that a pass that one team began can be ended by another.
         """
         ...
 
     def in_order(self, size: int) -> Iterator[dict[str, Tensor]]:
-        """This worker's share of all rows, `size` at a time; at least one batch, though it be empty."""
+        """This worker's share of all rows, at most `size` at a time; at least one batch, though it be empty."""
         ...
 
 
@@ -46,17 +46,20 @@ class ResidentRows:
     """Rows held as tensors. Which rows make a batch does not depend on how many workers share it, so that a
     team that grows or shrinks in the middle of a pass still sees each row once."""
 
-    def __init__(self, arrays: Batch, device: torch.device, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, arrays: Batch, device: torch.device, rank: int = 0, world: int = 1, largest: int = 1
+    ) -> None:
+        """`largest` is how many workers the team has when it is whole."""
         self.count = count_rows(arrays)
-        self._rank, self._world = rank, world
-        self._tensors = {name: _to_tensor(values, device) for name, values in arrays.items()}
+        self._rank, self._world, self._largest = rank, world, max(world, largest)
+        self._tensors = {name: to_tensor(values, device) for name, values in arrays.items()}
         self._device = device
 
     def shuffled(self, size: int, seed: int, skip: int = 0) -> Iterator[Share]:
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed)).to(self._device)
         for start in range(skip * size, self.count, size):
             whole = order[start : start + size]
-            if len(whole) < min(size, 2 * self._world):
+            if len(whole) < min(size, 2 * self._largest):
                 return  # batch normalisation cannot learn from one row
             share = whole[self._rank :: self._world]
             weight = len(share) * self._world / len(whole)
@@ -68,40 +71,7 @@ class ResidentRows:
             yield {name: values[start : start + size].clone() for name, values in share.items()}
 
 
-class StreamedRows:
-    """Rows read anew from Ray Data each pass, shuffled within a buffer; workers get equal parts, which
-    differ with their number: a team that changed in the middle of a pass may see some rows of it twice."""
-
-    def __init__(
-        self, iterator: Any, count: int, device: torch.device, world: int = 1, buffer_batches: int = 16
-    ) -> None:
-        self.count = count // world * world
-        self._iterator = iterator
-        self._device = device
-        self._world = world
-        self._buffer_batches = buffer_batches
-
-    def shuffled(self, size: int, seed: int, skip: int = 0) -> Iterator[Share]:
-        share = max(1, size // self._world)
-        batches = self._batches(
-            share, local_shuffle_buffer_size=share * self._buffer_batches, local_shuffle_seed=seed
-        )
-        for batch in itertools.islice(batches, skip, None):
-            if len(batch[LABEL]) > 1 or share == 1:  # batch normalisation cannot learn from one row
-                yield batch, 1.0
-
-    def in_order(self, size: int) -> Iterator[dict[str, Tensor]]:
-        return self._batches(size)
-
-    def _batches(self, size: int, **options: Any) -> Iterator[dict[str, Tensor]]:
-        batches = self._iterator.iter_batches(
-            batch_size=size, batch_format="numpy", prefetch_batches=2, **options
-        )
-        for batch in batches:
-            yield {name: _to_tensor(values, self._device) for name, values in batch.items()}
-
-
-def _to_tensor(values: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+def to_tensor(values: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     with warnings.catch_warnings():
         # Arrays of the object store are read-only, which torch warns of; batches are copies, safe to write to.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

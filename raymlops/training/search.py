@@ -135,11 +135,6 @@ def _run_trial(config: Parameters, job: Job, storage_path: str, name: str) -> No
     if spec.training.workers == 1:
         worker.run_alone(job, spec, storage_path)
         return
-    streamed = {
-        split: packed.dataset
-        for split, packed in (("train", job.train), ("validation", job.validation))
-        if packed.dataset is not None
-    }
     settings.export(settings.TEAM_DEFAULTS)
     trainer = train.torch.TorchTrainer(
         worker.run_in_team,
@@ -152,7 +147,6 @@ def _run_trial(config: Parameters, job: Job, storage_path: str, name: str) -> No
             failure_config=train.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=train.CheckpointConfig(num_to_keep=2),
         ),
-        datasets=streamed or None,
     )
     try:
         trainer.fit()

@@ -90,15 +90,12 @@ def run_in_team(config: dict[str, Any]) -> None:
         saving.saved()
         return True
 
-    streamed = {
-        name: train.get_dataset_shard(name) if split.dataset is not None else None
-        for name, split in (("train", job.train), ("validation", job.validation))
-    }
+    part = (device, team.rank, team.world, spec.training.workers)
     with Saving(spec.training, device, team) as saving:
         train_network(
             network,
-            job.train.to_rows(device, team.rank, team.world, streamed["train"]),
-            job.validation.to_rows(device, team.rank, team.world, streamed["validation"]),
+            job.train.to_rows(*part),
+            job.validation.to_rows(*part),
             spec=spec.training,
             target=job.target,
             device=device,

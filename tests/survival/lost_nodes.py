@@ -195,7 +195,7 @@ def reference(spec: Any, folder: pathlib.Path) -> list[float]:
     losses: list[float] = []
     train_network(
         network_of(spec.network, job.packing, job.target),
-        job.train.to_rows(device),
+        job.train.to_rows(device, largest=spec.training.workers),
         job.validation.to_rows(device),
         spec=spec.training,
         target=job.target,

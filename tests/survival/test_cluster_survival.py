@@ -54,14 +54,16 @@ def survive(folder: pathlib.Path, nodes: int, plan: list[tuple[int, str, Any]], 
     )
 
 
-def assert_as_if_nothing_had_happened(found: Survived, epochs: int, trials: int = 1) -> None:
+def assert_as_if_nothing_had_happened(
+    found: Survived, epochs: int, trials: int = 1, rel: float = 1e-3
+) -> None:
     """One run a trial, all FINISHED; each step once; and the losses are those of an undisturbed training."""
     assert "plan is done" in found.log, found.log
     assert found.statuses == ["FINISHED"] * (trials + 1), found.log
     for curve in found.losses:
         assert [step for step, _ in curve] == list(range(1, epochs + 1)), found.log
     if trials == 1:
-        assert [loss for _, loss in found.losses[0]] == pytest.approx(found.expected, rel=1e-3)
+        assert [loss for _, loss in found.losses[0]] == pytest.approx(found.expected, rel=rel)
 
 
 @pytest.mark.parametrize("victim", [WORKER, CONTROLLER])
@@ -82,13 +84,21 @@ def test_a_node_killed_in_a_search_restarts_what_it_had_from_checkpoints(tmp_pat
     assert_as_if_nothing_had_happened(found, 20, trials=3)
 
 
-def test_elastic_training_goes_on_with_what_is_left_and_takes_up_what_joins(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("resident_bytes", [2**31, 0], ids=["resident", "streamed"])
+def test_elastic_training_goes_on_with_what_is_left_and_takes_up_what_joins(
+    tmp_path: pathlib.Path, resident_bytes: int
+) -> None:
     plan = [
         (3, "pace", 0.2), (3, "kill", WORKER), (4, "await", 2), (4, "add", 1), (4, "await", 3), (4, "pace", 0.0),
     ]  # fmt: skip
-    training = {"workers": 3, "min_workers": 1, "resize_seconds": 5, "epochs": 60}
+    training = {
+        "workers": 3, "min_workers": 1, "resize_seconds": 5, "epochs": 60, "resident_bytes": resident_bytes,
+    }  # fmt: skip
     found = survive(tmp_path, 3, plan, training=training)
-    assert_as_if_nothing_had_happened(found, 60)
+    # Teams add up in another order than one worker, and a rounding may tip a unit that is just at zero: from there
+    # on the curves part a little. A row that is seen twice parts them at once, and by more.
+    assert_as_if_nothing_had_happened(found, 60, rel=1e-2)
+    assert [loss for _, loss in found.losses[0][:12]] == pytest.approx(found.expected[:12], rel=1e-5)
     sizes = [
         int(size)
         for size, before in zip(found.workers[0], [0, *found.workers[0]], strict=False)

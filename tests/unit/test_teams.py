@@ -3,7 +3,7 @@
 import io
 import multiprocessing
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,16 +12,34 @@ from torch import distributed, nn
 
 from raymlops.features import FittedTarget
 from raymlops.specs.training import TrainingSpec
+from raymlops.tensors import Batch
 from raymlops.training import loop, networks
-from raymlops.training.rows import ResidentRows
+from raymlops.training.rows import ResidentRows, Rows
+from raymlops.training.streamed import StreamedRows
 from tests.unit.test_loop import rows_of
 
 CPU = torch.device("cpu")
 TARGET = FittedTarget("y", "binary", "integer", (0, 1))
-SPEC = TrainingSpec(epochs=3, batch_size=50, lr=0.01, patience=6)
+SPEC = TrainingSpec(epochs=3, batch_size=50, lr=0.01, patience=6, workers=3)
+STREAMED = SPEC.model_copy(update={"resident_bytes": 0})
 ROWS = 487  # ten batches, the last one short
 
 pytestmark = pytest.mark.slow
+
+
+def rows_for(spec: TrainingSpec, count: int, seed: int, rank: int, world: int) -> Rows:
+    arrays = rows_of("binary", count, seed=seed)
+    if spec.resident_bytes:
+        return ResidentRows(arrays, CPU, rank, world, spec.workers)
+    sizes = [64] * (count // 64) + [count % 64]
+
+    def load(numbers: Sequence[int]) -> list[Batch]:
+        return [
+            {name: values[64 * number : 64 * (number + 1)] for name, values in arrays.items()}
+            for number in numbers
+        ]
+
+    return StreamedRows(sizes, load, CPU, rank, world, spec.workers)
 
 
 def train_part(
@@ -55,8 +73,8 @@ def train_part(
 
     loop.train_network(
         network,
-        ResidentRows(rows_of("binary", ROWS, seed=1), CPU, rank, world),
-        ResidentRows(rows_of("binary", 101, seed=2), CPU, rank, world),
+        rows_for(spec, ROWS, 1, rank, world),
+        rows_for(spec, 101, 2, rank, world),
         spec=spec, target=TARGET, device=CPU, report=report, save_now=save_now, team=team,
         state=torch.load(io.BytesIO(saved), weights_only=True) if saved else None,
     )  # fmt: skip
@@ -101,9 +119,10 @@ def weights(learned: list[tuple[dict[str, float], bytes]]) -> dict[str, torch.Te
     return state
 
 
-def test_any_number_of_workers_learns_the_same(tmp_path: pathlib.Path) -> None:
-    alone = train_together(tmp_path, 1)
-    team = train_together(tmp_path, 3)
+@pytest.mark.parametrize("spec", [SPEC, STREAMED], ids=["resident", "streamed"])
+def test_any_number_of_workers_learns_the_same(tmp_path: pathlib.Path, spec: TrainingSpec) -> None:
+    alone = train_together(tmp_path, 1, spec=spec)
+    team = train_together(tmp_path, 3, spec=spec)
     assert [epoch for epoch, _ in curve(team)] == [1, 2, 3]
     for (_, one), (_, other) in zip(curve(alone), curve(team), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
@@ -112,17 +131,18 @@ def test_any_number_of_workers_learns_the_same(tmp_path: pathlib.Path) -> None:
     assert alone[-1][0]["roc_auc"] == pytest.approx(team[-1][0]["roc_auc"], abs=1e-3)
 
 
+@pytest.mark.parametrize("spec", [SPEC, STREAMED], ids=["resident", "streamed"])
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1)])
 def test_a_team_that_changes_in_the_middle_of_an_epoch_leaves_the_curve_as_it_was(
-    tmp_path: pathlib.Path, before: int, after: int
+    tmp_path: pathlib.Path, before: int, after: int, spec: TrainingSpec
 ) -> None:
-    whole = train_together(tmp_path, 1)
-    begun = train_together(tmp_path, before, save_at=14)  # four steps into the second epoch
+    whole = train_together(tmp_path, 1, spec=spec)
+    begun = train_together(tmp_path, before, spec=spec, save_at=14)  # four steps into the second epoch
     (at,) = [index for index, (found, _) in enumerate(begun) if loop.UNDER_WAY in found]
     assert begun[at][0]["epoch"] == 1
     state = torch.load(io.BytesIO(begun[at][1]), weights_only=True)
     assert (state["epoch"], state["step"]) == (1, 4)
-    rest = train_together(tmp_path, after, begun[at][1])
+    rest = train_together(tmp_path, after, begun[at][1], spec=spec)
     joined = curve(begun[:at]) + curve(rest)
     assert [epoch for epoch, _ in joined] == [1, 2, 3]
     for (_, one), (_, other) in zip(curve(whole), joined, strict=True):
