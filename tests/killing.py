@@ -38,7 +38,7 @@ def wait_until(holds: Callable[[], object], explain: Callable[[], str], seconds:
 class Driver:
     """`raymlops VERB ...` with the cluster that it starts."""
 
-    def __init__(self, settings: Settings, log: pathlib.Path, *arguments: str) -> None:
+    def __init__(self, settings: Settings, log: pathlib.Path, *arguments: str, **variables: str) -> None:
         self._log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
@@ -50,6 +50,7 @@ class Driver:
                     "MLFLOW_TRACKING_URI": settings.tracking_uri,
                     "HOME": str(settings.home),
                     "PATH": "/usr/bin:/bin",
+                    **variables,
                 },
             )
 

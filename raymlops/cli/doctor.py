@@ -41,6 +41,7 @@ def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str
         *surroundings.check_token(environment, address),
         *surroundings.check_settings(environment, address),
         *_check_tracking(Settings.from_env()),
+        *_check_buckets(Settings.from_env()),
     ]
     kinds = None
     checked = ["this machine"]
@@ -80,6 +81,27 @@ def _check_tracking(settings: Settings) -> list[Any]:
             )
         ]
     return []
+
+
+def _check_buckets(settings: Settings) -> list[Any]:
+    """Whether this machine reaches them. A folder is for the nodes to judge: it may be mounted there alone."""
+    from raymlops import locations
+    from raymlops.clusters.findings import Finding
+    from raymlops.errors import StorageError
+    from raymlops.tracking import store
+    from raymlops.training import storage
+
+    found = []
+    try:
+        if locations.is_remote(settings.storage_path):
+            storage.require_writable(settings.storage_path)
+    except StorageError as error:
+        found.append(Finding("storage", str(error), "no search can begin or go on", "echo $RAYMLOPS_STORAGE"))
+    try:
+        store.require_artifacts(settings)
+    except StorageError as error:
+        found.append(Finding("tracking", str(error), "no model is registered", "echo $RAYMLOPS_ARTIFACTS"))
+    return found
 
 
 def _check_file(file: str, overlays: tuple[str, ...]) -> list[Any]:

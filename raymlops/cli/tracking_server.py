@@ -37,9 +37,12 @@ def tracking_server(
     from raymlops.errors import SpecError
     from raymlops.tracking import server
 
-    missing = [name for name in ("flask_wtf", "psycopg") if importlib.util.find_spec(name) is None]
+    bucket = artifacts.startswith("s3://")
+    wanted = ("flask_wtf", "psycopg", *(("boto3",) if bucket else ()))
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
-        raise SpecError(f"Not installed: {', '.join(missing)}; run: pip install 'raymlops[server]'")
+        extras = "server,s3" if bucket else "server"
+        raise SpecError(f"Not installed: {', '.join(missing)}; run: pip install 'raymlops[{extras}]'")
     plan = server.plan_server(
         Settings.from_env().home / "tracking-server", database=database, artifacts=artifacts, host=host, port=port,
         workers=workers, allowed_hosts=allowed_hosts,

@@ -95,10 +95,12 @@ def search(resume: bool, **options: Any) -> None:
     """
     from raymlops.errors import SpecError
     from raymlops.pipelines import resuming
+    from raymlops.training.storage import require_writable
 
     path, name = options.pop("spec"), options["name"]
     spec = read_spec(path, options.pop("overrides"))
     storage = Settings.from_env().storage_path
+    require_writable(storage)  # before a cluster is started for nothing
     lost = resuming.find_lost(storage, spec, name, _warn if resume else None)
     if resume and lost is None:
         raise SpecError(
@@ -122,6 +124,7 @@ def train(fresh: bool, **options: Any) -> None:
     raymlops train jobs/specs/digits.yaml --set training.lr=0.002
     """
     from raymlops.pipelines import resuming
+    from raymlops.training.storage import require_writable
 
     path = options.pop("spec")
     spec = read_spec(path, options.pop("overrides"))
@@ -129,9 +132,9 @@ def train(fresh: bool, **options: Any) -> None:
         update={"algorithm": "random", "scheduler": "none", "trials": 1, "space": {}}
     )
     spec = spec.model_copy(update={"search": single})
-    lost = (
-        None if fresh else resuming.find_lost(Settings.from_env().storage_path, spec, options["name"], _warn)
-    )
+    storage = Settings.from_env().storage_path
+    require_writable(storage)
+    lost = None if fresh else resuming.find_lost(storage, spec, options["name"], _warn)
     if lost is not None:
         _warn(f"Going on with {lost.name}, which was cut off, from its last checkpoint; --fresh begins anew")
     _develop(spec, path, lost, or_anew=True, **options)

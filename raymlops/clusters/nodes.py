@@ -37,7 +37,6 @@ def describe_self(storage: str, tracking: str) -> Report:
     import socket
     import time
     import urllib.request
-    import uuid
 
     report: Report = {
         "host": socket.gethostname(),
@@ -52,18 +51,7 @@ def describe_self(storage: str, tracking: str) -> Report:
     report["importable"] = importlib.util.find_spec("raymlops") is not None
     # Of the node that runs this, whatever this process was told.
     report["token"] = bool(os.environ.get("RAY_AUTH_TOKEN")) or os.environ.get("RAY_AUTH_MODE") == "token"
-    report["storage"] = None
-    if storage and "://" not in storage:
-        try:
-            os.makedirs(storage, exist_ok=True)
-            probe = os.path.join(storage, f".raymlops-doctor-{uuid.uuid4().hex}")
-            with open(probe, "wb") as file:
-                file.write(b"x" * 4096)
-                file.flush()
-                os.fsync(file.fileno())
-            os.unlink(probe)
-        except OSError as error:
-            report["storage"] = f"{error.strerror or error}"
+    report["storage"] = try_storage(storage) if storage else None
     report["tracking"] = report["mlflow_server"] = None
     if tracking.startswith(("http://", "https://")):
         try:
@@ -95,6 +83,34 @@ def describe_self(storage: str, tracking: str) -> Report:
             }
     report["listening"] = sorted(listening)
     return report
+
+
+def try_storage(storage: str) -> str | None:
+    """What is wrong with writing to a path or URI from here; runs on a node as well."""
+    import os
+    import uuid
+
+    name = f".raymlops-doctor-{uuid.uuid4().hex}"
+    try:
+        if "://" in storage:
+            import pyarrow.fs
+
+            files, folder = pyarrow.fs.FileSystem.from_uri(storage)
+            files.create_dir(folder)
+            with files.open_output_stream(f"{folder}/{name}") as stream:
+                stream.write(b"x")
+            files.delete_file(f"{folder}/{name}")
+            return None
+        os.makedirs(storage, exist_ok=True)
+        probe = os.path.join(storage, name)
+        with open(probe, "wb") as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        os.unlink(probe)
+    except (ImportError, OSError, ValueError) as error:
+        return " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
+    return None
 
 
 def ask_nodes(storage: str, tracking: str, timeout: float = 60) -> tuple[dict[str, Report], list[Finding]]:

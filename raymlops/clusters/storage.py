@@ -5,9 +5,9 @@ import tempfile
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import fsspec
 import psutil
 
+from raymlops import locations
 from raymlops.errors import StorageError
 
 _REMEDY = (
@@ -15,12 +15,18 @@ _REMEDY = (
 )
 
 
-def open_folder(path: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a path or URI, and the path in it. Raises StorageError where nothing here opens it."""
+def open_folder(path: str, *parts: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a path or URI, and the path in it of what `parts` name below.
+
+    Raises StorageError where nothing here opens it, or a bucket does not answer: listing that would find nothing.
+    """
     try:
-        files, folder = fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError) as error:
-        raise StorageError(f"The storage {path!r} cannot be opened: {error}; {_REMEDY}") from None
+        files, folder = locations.open_location(path, *parts)
+        if locations.is_remote(path):
+            files.exists(folder)
+    except (StorageError, OSError) as error:
+        cause = locations.explain(error)
+        raise StorageError(f"The storage {path!r} cannot be opened: {cause}; {_REMEDY}") from None
     return files, folder
 
 
@@ -29,7 +35,7 @@ def require_storage(storage: str, nodes: Sequence[str], *, home: str, here: Coll
 
     `here` are this machine's addresses: what is a folder of this machine is right only where all nodes are on it.
     """
-    if "://" in storage:
+    if locations.is_remote(storage):
         open_folder(storage)
         return
     path = pathlib.Path(storage)

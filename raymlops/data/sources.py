@@ -8,15 +8,16 @@ import importlib.util
 import logging
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
-import fsspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import ray.data
+from fsspec.implementations.arrow import ArrowFSWrapper
 
+from raymlops import locations
 from raymlops.data import joins
 from raymlops.errors import DataError, NotFoundError, SpecError, unknown_name
 from raymlops.specs.dataset import DatasetSpec, TableSpec
@@ -95,15 +96,12 @@ def read_table(spec: TableSpec) -> ray.data.Dataset:
 
 
 def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
-    """Paths as a reader takes them, and their fsspec filesystem (None: pyarrow finds it). Raises when
-    one is not there."""
+    """Paths as a reader takes them, and their filesystem, pyarrow's or fsspec's (None: pyarrow finds it).
+    Raises when one is not there."""
     given = [path] if isinstance(path, str) else list(path)
     located = [_expand_package(one) for one in given]
     if any("::" in one or "://" in one for one in located):
-        opened = [fsspec.core.url_to_fs(one) for one in located]
-        for (filesystem, inner), one in zip(opened, given, strict=True):
-            _require(filesystem.exists(inner), one)
-        return [inner for _, inner in opened], opened[0][0]
+        return _open_all(located)
     for one in located:
         file = pathlib.Path(one)
         _require(file.exists(), one)
@@ -112,11 +110,23 @@ def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
     return located, None
 
 
+def _open_all(given: Sequence[str]) -> tuple[list[str], Any]:
+    paths = []
+    for one in given:
+        try:
+            filesystem, path = locations.open_location(one)
+            _require(filesystem.exists(path), one)
+        except OSError as error:
+            raise DataError(f"Cannot read {one!r}: {locations.explain(error)}") from None
+        paths.append(path)
+    # Ray Data knows which errors of pyarrow's own filesystems pass, and tries again.
+    return paths, filesystem.fs if isinstance(filesystem, ArrowFSWrapper) else filesystem
+
+
 def _require(exists: bool, path: str) -> None:
     if not exists:
-        raise NotFoundError(
-            f"No file or folder {path!r}; check dataset.path (seen from {pathlib.Path.cwd()})"
-        )
+        seen = "" if locations.is_remote(path) else f" (seen from {pathlib.Path.cwd()})"
+        raise NotFoundError(f"No file or folder {path!r}; check dataset.path{seen}")
 
 
 def _expand_package(path: str) -> str:

@@ -33,8 +33,8 @@ from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.tracking import store
 from raymlops.training import demand, storage
 from raymlops.training.search import run_search
-from raymlops.training.trials import SearchResult, Trial, TrialObserver
-from raymlops.training.worker import load_state, network_of
+from raymlops.training.trials import SearchResult, Trial, TrialObserver, read_state
+from raymlops.training.worker import network_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,7 @@ def develop_model(
     clock = _Clock()
     storage.require_writable(settings.storage_path)
     client = store.connect(settings)
+    store.require_artifacts(settings)
     join_cluster(settings)
     concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
     clock.lap("start")
@@ -88,7 +89,7 @@ def develop_model(
     fingerprint = prepared.scan.fingerprint.digest
     request = _settle_name(spec, settings, request, fingerprint, tell)
     assert request.name is not None
-    with resuming.marked(settings.storage_path, request.name, spec, fingerprint):
+    with resuming.marked(settings.storage_path, request.name, spec, fingerprint, tell):
         record = open_record(
             client, prepared, settings, request.name, request.why, tell, resumed=request.resume
         )
@@ -151,11 +152,10 @@ class _Clock:
 
 def load_best(trial: Trial, prepared: Prepared) -> torch.nn.Module:
     """The network of a trial with the weights of its best epoch."""
-    assert trial.checkpoint is not None
     spec = with_parameters(prepared.spec, trial.parameters)
     job = prepared.job
     network = network_of(spec.network, job.packing, job.target)
-    network.load_state_dict(load_state(trial.checkpoint)["best_network"])
+    network.load_state_dict(read_state(trial)["best_network"])
     return network.eval()
 
 

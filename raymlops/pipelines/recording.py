@@ -16,8 +16,7 @@ from raymlops.pipelines.prepare import Prepared, describe_source
 from raymlops.pipelines.proof import Proof
 from raymlops.settings import Settings
 from raymlops.tracking import registry, runs, store
-from raymlops.training.trials import SearchResult
-from raymlops.training.worker import load_state
+from raymlops.training.trials import SearchResult, read_state
 
 Tell = Callable[[str], None]
 
@@ -117,7 +116,7 @@ def complete_trials(record: Record, found: SearchResult) -> None:
     """Bring the trials' runs to what the trials know of themselves: epochs that a killed driver never sent."""
     for trial in found.trials:
         if trial.checkpoint is not None:
-            record.trials.fill_gaps(trial.name, load_state(trial.checkpoint)["history"])
+            record.trials.fill_gaps(trial.name, read_state(trial)["history"])
         checkpoint = str(trial.checkpoint or "none")
         record.trials.describe(
             trial.name, {"raymlops.seconds": f"{trial.seconds:.1f}", "raymlops.checkpoint": checkpoint}

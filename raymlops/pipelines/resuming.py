@@ -6,6 +6,8 @@ from one that still runs, on this machine by its process, elsewhere by a file th
 
 import contextlib
 import dataclasses
+import fnmatch
+import functools
 import hashlib
 import json
 import os
@@ -13,10 +15,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import fsspec
 import psutil
 
+from raymlops import locations
 from raymlops.errors import StorageError
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import storage
@@ -24,6 +28,7 @@ from raymlops.training import storage
 MARK_FILE = "raymlops.mark"  # not .json: Tune carries files of that ending to and fro
 _BEAT = 30.0  # seconds between two writings
 _SILENCE = 3.5 * _BEAT  # without one for so long, a driver elsewhere is taken for dead
+_READERS = 16  # marks read at once: in a bucket each takes as long as the way there and back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +54,15 @@ def digest_of(spec: ExperimentSpec) -> str:
 
 
 @contextlib.contextmanager
-def marked(storage_path: str, name: str, spec: ExperimentSpec, data: str) -> Iterator[None]:
-    """Note that a search runs, as long as the context lasts, and at its end whether it came to its own.
+def marked(
+    storage_path: str,
+    name: str,
+    spec: ExperimentSpec,
+    data: str,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Iterator[None]:
+    """Note that a search runs, as long as the context lasts, and at its end whether it came to its own. A storage
+    that stops answering meanwhile is told of: the search itself may learn that minutes later.
 
     Raises StorageError where nothing can be written.
     """
@@ -60,11 +72,17 @@ def marked(storage_path: str, name: str, spec: ExperimentSpec, data: str) -> Ite
     over = threading.Event()
 
     def beat() -> None:
+        troubled = False
         while not over.wait(_BEAT):
-            with contextlib.suppress(
-                StorageError
-            ):  # the search itself will say what is wrong with the storage
-                _write(storage_path, mark)
+            try:
+                with storage.explained(storage_path):
+                    storage.in_time(lambda: _write(storage_path, mark))
+            except StorageError as error:  # the search itself ends with it, or goes on
+                if not troubled:
+                    tell(f"{error}")
+                troubled = True
+            else:
+                troubled = False
 
     thread = threading.Thread(target=beat, name="mark", daemon=True)
     thread.start()
@@ -80,29 +98,40 @@ def marked(storage_path: str, name: str, spec: ExperimentSpec, data: str) -> Ite
 
 
 def _write(storage_path: str, mark: Mark) -> None:
-    filesystem, folder = fsspec.core.url_to_fs(f"{storage_path}/{mark.name}")
     text = json.dumps(dataclasses.asdict(dataclasses.replace(mark, beat=time.time())))
     with storage.explained(storage_path):
+        filesystem, folder = locations.open_location(storage_path, mark.name)
         filesystem.makedirs(folder, exist_ok=True)
         filesystem.pipe_file(f"{folder}/{MARK_FILE}.new", text.encode())
         filesystem.mv(f"{folder}/{MARK_FILE}.new", f"{folder}/{MARK_FILE}")
 
 
 def read_mark(storage_path: str, name: str) -> Mark | None:
-    """The mark of a search; None when there is none."""
-    filesystem, folder = fsspec.core.url_to_fs(f"{storage_path}/{name}")
+    """The mark of a search; None when there is none. Raises StorageError where the storage does not answer."""
+    with storage.explained(storage_path, "read"):
+        return _read(*locations.open_location(storage_path, name))
+
+
+def _read(filesystem: Any, folder: str) -> Mark | None:
     try:
         held = json.loads(filesystem.cat_file(f"{folder}/{MARK_FILE}"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return Mark(**{**held, "process": held["process"] and tuple(held["process"])})
 
 
 def list_unfinished(storage_path: str, spec: ExperimentSpec, name: str | None = None) -> list[Mark]:
     """Searches of this model's name, or the one named, that did not come to their end; the oldest first."""
-    filesystem, folder = fsspec.core.url_to_fs(storage_path)
-    paths = filesystem.glob(f"{folder}/{name or spec.name + '-*'}/{MARK_FILE}")
-    marks = [read_mark(storage_path, str(path).split("/")[-2]) for path in paths]
+    with storage.explained(storage_path, "read"), ThreadPoolExecutor(_READERS) as pool:
+        filesystem, folder = locations.open_location(storage_path)
+        try:  # not by glob, which takes a server that does not answer for a folder in which nothing is
+            paths = filesystem.ls(folder, detail=False)
+        except FileNotFoundError:
+            return []
+        wanted = [
+            path for path in paths if fnmatch.fnmatchcase(path.rpartition("/")[2], name or f"{spec.name}-*")
+        ]
+        marks = list(pool.map(functools.partial(_read, filesystem), wanted))
     return sorted((mark for mark in marks if mark and not mark.done), key=lambda mark: mark.name)
 
 

@@ -104,4 +104,4 @@ def read_deployed(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _open_folder(settings: Settings, *parts: str) -> tuple[Any, str]:
-    return storage.open_folder("/".join([settings.storage_path.rstrip("/"), "deployments", *parts]))
+    return storage.open_folder(settings.storage_path, "deployments", *parts)

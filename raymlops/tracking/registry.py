@@ -122,11 +122,12 @@ def resolve(uri: str, settings: Settings) -> ModelVersion:
     """
     client = store.connect(settings)
     found = find_version(client, uri)
-    path = pathlib.Path(
-        mlflow.artifacts.download_artifacts(
-            artifact_uri=str(found.source), tracking_uri=settings.tracking_uri
+    with store.reaching_artifacts(str(found.source)):
+        path = pathlib.Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=str(found.source), tracking_uri=settings.tracking_uri
+            )
         )
-    )
     file = path / MODEL_FILE
     if not file.is_file():
         raise ArtifactError(f"Version {uri} has no {MODEL_FILE}; expected an ONNX model")

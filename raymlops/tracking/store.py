@@ -6,7 +6,7 @@ import logging
 import pathlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias, TypeVar
 
 import mlflow
@@ -14,7 +14,9 @@ import requests
 from mlflow.entities import Experiment
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from raymlops import locations
 from raymlops.errors import StorageError, UnreachableError
 from raymlops.settings import Settings
 
@@ -24,6 +26,15 @@ Client: TypeAlias = mlflow.MlflowClient
 PATIENCE = 300.0  # seconds that the end of a search waits for a store that is away
 _PAUSE = 2.0
 _MENDED = {401, 403, 408, 409, 429}  # statuses below 500 after which a second try may succeed
+_PASSING = (UnreachableError, ConnectionError, TimeoutError, requests.RequestException)
+_FILE_CLIENTS = (
+    "boto3",
+    "botocore",
+    "google",
+    "azure",
+)  # may be absent, so their errors are told by name
+_PACKAGES = {"s3": "raymlops[s3]", "gs": "google-cloud-storage", "wasbs": "azure-storage-blob"}
+"""What MLflow needs for artifacts of a scheme."""
 _Result = TypeVar("_Result")
 
 
@@ -38,7 +49,8 @@ def connect(settings: Settings) -> Client:
             with sqlite3.connect(file) as database:  # fails at once, where MLflow would retry for minutes
                 database.execute("CREATE TABLE IF NOT EXISTS raymlops_probe (x)")
                 database.execute("DROP TABLE raymlops_probe")
-            pathlib.Path(settings.artifact_root).mkdir(parents=True, exist_ok=True)
+            if not locations.is_remote(settings.artifact_root):
+                pathlib.Path(settings.artifact_root).mkdir(parents=True, exist_ok=True)
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=settings.registry_uri)
         client.search_experiments(max_results=1)
     except (OSError, sqlite3.Error, MlflowException) as error:
@@ -53,11 +65,12 @@ def connect(settings: Settings) -> Client:
 def ensure_experiment(client: mlflow.MlflowClient, name: str, settings: Settings) -> Experiment:
     """The experiment of that name, made if it is not there; its files under the artifact root of a local
     store."""
+    require_artifacts(settings)
     found = client.get_experiment_by_name(name)
     if found is None:
         location = None
         if settings.tracking_uri.startswith("sqlite:"):
-            location = str(pathlib.Path(settings.artifact_root) / name)
+            location = locations.join(settings.artifact_root, name)
         with contextlib.suppress(MlflowException):  # another job was first
             client.create_experiment(name, artifact_location=location)
         found = client.get_experiment_by_name(name)
@@ -66,6 +79,37 @@ def ensure_experiment(client: mlflow.MlflowClient, name: str, settings: Settings
             f"Experiment {name!r} was deleted; restore it: mlflow experiments restore, or use another name"
         )
     return found
+
+
+def require_artifacts(settings: Settings) -> None:
+    """Raises StorageError where the artifacts of a local store are to be in a bucket that cannot be used."""
+    root = settings.artifact_root
+    if settings.tracking_uri.startswith("sqlite:") and locations.is_remote(root):
+        with reaching_artifacts(root):
+            get_artifact_repository(root).list_artifacts(".raymlops")  # little is listed
+
+
+@contextlib.contextmanager
+def reaching_artifacts(location: str) -> Iterator[None]:
+    """Errors of the bucket in which artifacts are become a StorageError that says where, why, and what to do."""
+    try:
+        yield
+    except ImportError as error:
+        package = _PACKAGES.get(location.partition("://")[0], error.name)
+        raise StorageError(
+            f"The artifacts at {location!r} need the package {error.name!r}; run: pip install '{package}'"
+        ) from None
+    except Exception as error:
+        if not isinstance(error, MlflowException) and not _is_of_files(error):
+            raise
+        raise UnreachableError(
+            f"Cannot use the artifacts at {location!r}: {locations.explain(error)}; mend it, or set RAYMLOPS_ARTIFACTS "
+            "to another folder or URI"
+        ) from None
+
+
+def _is_of_files(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in _FILE_CLIENTS
 
 
 def is_refusal(error: Exception) -> bool:
@@ -88,14 +132,8 @@ def patiently(
     while True:
         try:
             return call()
-        except (
-            MlflowException,
-            UnreachableError,
-            ConnectionError,
-            TimeoutError,
-            requests.RequestException,
-        ) as error:
-            if is_refusal(error):
+        except Exception as error:
+            if is_refusal(error) or not _may_pass(error):
                 raise
             cause = " ".join(str(error).split())[:160]
             if time.monotonic() > ends:
@@ -104,6 +142,11 @@ def patiently(
                 tell(f"The tracking store does not answer ({cause}); it is tried again")
             troubled = True
             time.sleep(_PAUSE)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it is of a store that is away, or of the bucket beside it."""
+    return isinstance(error, (MlflowException, *_PASSING)) or _is_of_files(error)
 
 
 def quieten() -> None:

@@ -16,7 +16,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTra
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from raymlops import metrics, settings
+from raymlops import locations, metrics, settings
 from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import DEFAULT_METRIC, TrainingSpec
@@ -47,7 +47,8 @@ def run_search(
     one that was cut off before Tune wrote anything of it begins.
     """
     spec = job.spec
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # observers are told of what failed
+    for logger in ("ray.tune", "ray.train._internal.storage"):  # observers are told of what failed
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", module=r"ray\.tune")
     metric = spec.training.metric or DEFAULT_METRIC[job.target.task]
@@ -56,11 +57,12 @@ def run_search(
     trainable = tune.with_resources(
         tune.with_parameters(_run_trial, job=job, storage_path=storage_path, name=name), _resources(spec)
     )
+    folder = locations.join(storage_path, name)
     unended = Unended()
     observers = [*observers, unended]
     tuner = (
-        _restore_tuner(trainable, f"{storage_path}/{name}", observers)
-        if resume and tune.Tuner.can_restore(f"{storage_path}/{name}")
+        _restore_tuner(trainable, folder, observers)
+        if resume and tune.Tuner.can_restore(folder)
         else _make_tuner(trainable, spec, metric, name, storage_path, concurrent, observers)
     )
     try:
@@ -72,7 +74,7 @@ def run_search(
     overtime = spec.search.max_minutes and time.monotonic() - began >= spec.search.max_minutes * 60
     if unended.trials and not overtime:
         raise KeyboardInterrupt  # Tune keeps an interrupt to itself, stops its trials, and gives what there is
-    trials = [to_trial(result, storage_path) for result in results]
+    trials = [to_trial(result, folder) for result in results]
     finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
     if not finished:
         raise RaymlopsError(
@@ -142,7 +144,7 @@ def _run_trial(config: Parameters, job: Job, storage_path: str, name: str) -> No
         scaling_config=_scaling(spec.training),
         run_config=train.RunConfig(
             name=tune.get_context().get_trial_id(),
-            storage_path=f"{storage_path}/{name}",
+            storage_path=locations.join(storage_path, name),
             callbacks=[_TellTune()],
             failure_config=train.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=train.CheckpointConfig(num_to_keep=2),

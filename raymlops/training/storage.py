@@ -2,10 +2,15 @@
 
 import contextlib
 import os
-import pathlib
+import re
 import shutil
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Literal
 
+from raymlops import locations
 from raymlops.errors import StorageError
 
 _RESERVE = 4 * 2**20
@@ -14,20 +19,51 @@ _RESERVE = 4 * 2**20
 
 def require_writable(storage_path: str) -> None:
     """Raises StorageError where no file can be made, or no room is left."""
-    if "://" in storage_path:
-        return
+    if not locations.may_hold_checkpoints(storage_path):
+        raise StorageError(
+            f"Ray keeps no checkpoints at the storage path {storage_path!r}; set RAYMLOPS_STORAGE to a path, or a URI "
+            "of s3, gs, abfs, hdfs or file"
+        )
+    if re.search(r"://[^/@]*:[^/@]+@", storage_path):
+        raise StorageError(
+            "RAYMLOPS_STORAGE holds a secret key, which would be copied into logs and run pages; give it as "
+            "AWS_SECRET_ACCESS_KEY, or by the role of the machine"
+        )
+
+    def probe() -> None:
+        files, folder = locations.open_location(storage_path)
+        file = f"{folder}/.raymlops-{socket.gethostname()}-{os.getpid()}"
+        files.makedirs(folder, exist_ok=True)
+        files.pipe_file(file, b"x")
+        files.rm_file(file)
+
     with explained(storage_path):
-        path = pathlib.Path(storage_path)
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".raymlops-{os.getpid()}"
-        probe.write_bytes(b"x")
-        probe.unlink()
+        in_time(probe)
     require_room(storage_path, 0)
+
+
+def in_time(call: Callable[[], None], seconds: float = 30) -> None:
+    """Raises TimeoutError where a call takes longer: a server that takes requests and gives no answers is tried for
+    minutes by what is below us."""
+    done: Future[None] = Future()
+
+    def settle() -> None:
+        try:
+            call()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=settle, name="storage", daemon=True).start()
+    try:
+        done.result(seconds)
+    except TimeoutError:
+        raise TimeoutError(f"Read timeout after {seconds:g} s") from None
 
 
 def require_room(storage_path: str, size: int) -> None:
     """Raises StorageError where `size` more bytes would not leave enough for what follows."""
-    if "://" in storage_path:
+    if locations.is_remote(storage_path):
         return
     free = shutil.disk_usage(storage_path).free
     if free < 2 * size + _RESERVE:
@@ -38,18 +74,23 @@ def require_room(storage_path: str, size: int) -> None:
 
 
 @contextlib.contextmanager
-def explained(storage_path: str) -> Iterator[None]:
-    """Errors of writing become a StorageError that says where, why, and what to do."""
+def explained(storage_path: str, doing: Literal["write to", "read"] = "write to") -> Iterator[None]:
+    """Errors of files become a StorageError that says where, why, and what to do."""
     try:
         yield
     except OSError as error:
-        cause = os.strerror(error.errno) if error.errno else str(error)
-        raise StorageError(f"Cannot write to the storage path {storage_path!r}: {cause}. {_REMEDY}") from None
+        remedy = _REMEDY_REMOTE if locations.is_remote(storage_path) else _REMEDY
+        cause = locations.explain(error)
+        raise StorageError(f"Cannot {doing} the storage path {storage_path!r}: {cause}. {remedy}") from None
 
 
 _REMEDY = (
     "Free space there, or set RAYMLOPS_STORAGE to a folder that all nodes may write to; a search that was begun "
     "goes on with --resume"
+)
+_REMEDY_REMOTE = (
+    "Mend it, or set RAYMLOPS_STORAGE to a folder or URI that all nodes may write to; a search that was begun goes on "
+    "with --resume"
 )
 
 

@@ -1,15 +1,17 @@
 """Trials as they go and as they end: who is told of them, and what is known of each. Runs none."""
 
 import dataclasses
+import pathlib
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from ray import tune
 
-from raymlops import metrics
+from raymlops import locations, metrics
 from raymlops.errors import StorageError
-from raymlops.training.loop import UNDER_WAY
+from raymlops.training import storage, worker
+from raymlops.training.loop import UNDER_WAY, State
 
 Parameters = dict[str, Any]
 
@@ -136,7 +138,18 @@ def last_line(error: BaseException | None) -> str:
     return lines[-1].strip() if lines else "unknown"
 
 
-def to_trial(result: Any, storage_path: str) -> Trial:
+def read_state(trial: Trial) -> State:
+    """The state that a trial saved. Raises StorageError where it cannot be had."""
+    assert trial.checkpoint is not None
+    with (
+        storage.explained(trial.checkpoint, "read"),
+        tune.Checkpoint(trial.checkpoint).as_directory() as directory,
+    ):
+        return worker.load_state(directory)
+
+
+def to_trial(result: Any, folder: str) -> Trial:
+    """What Tune kept of a trial; `folder` is the search's, a path or URI."""
     found = result.metrics or {}
     learned = learned_of(found)
     path = None
@@ -144,8 +157,9 @@ def to_trial(result: Any, storage_path: str) -> Trial:
         path = found["checkpoint_path"]
     elif result.checkpoint is not None:
         path = result.checkpoint.path
-    if path is not None and "://" in storage_path:  # Ray leaves the scheme out
-        path = f"{storage_path.partition('://')[0]}://{path}"
+    if path is not None and locations.is_remote(folder):  # Ray keeps the path alone, without scheme and query
+        name = pathlib.PurePosixPath(folder.partition("?")[0]).name
+        path = locations.join(folder, path.rpartition(f"/{name}/")[2])
     error = last_line(result.error) if result.error is not None else None
     return Trial(
         found.get("trial_id", "unknown"),
