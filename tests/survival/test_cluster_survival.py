@@ -70,7 +70,8 @@ def assert_as_if_nothing_had_happened(
 def test_a_node_killed_in_a_distributed_training_leaves_no_hole_and_no_double_step(
     tmp_path: pathlib.Path, victim: str
 ) -> None:
-    head = {"memory": 2**19} if victim == CONTROLLER else {}
+    # Train asks the dashboard whether its controller lives, and takes the places of its workers back if not.
+    head = {"memory": 2**19, "include_dashboard": True} if victim == CONTROLLER else {}
     plan: list[tuple[int, str, Any]] = [(3, "kill", victim)]
     found = survive(tmp_path, 3, plan, head=head, training={"workers": 2, "epochs": 10})
     assert_as_if_nothing_had_happened(found, 10)
