@@ -29,9 +29,6 @@ FAST: Mapping[str, str] = {
     "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 sample 1:1000",
     # Ray runs workers at niceness 15, so that a replica yields to every other process of its machine.
     "RAY_worker_niceness": "0",
-    # Ray's newer recorder of metrics never gives back some KB of each series that changed since its last export: a
-    # replica of 200 models grew by half a MB a second. Serve's own series do so too.
-    "RAY_enable_open_telemetry": "0",
     # Our middleware stands first in every replica, see serving/lane.py.
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raymlops.serving.lane:make_middlewares",
 }

@@ -7,6 +7,10 @@ from ray.util.metrics import Counter
 from raymlops.serving.statistics import FAMILIES, Sample
 
 
+# Ray's recorder takes some 100 KB for each series that keeps changing, within minutes and then no more; without it
+# (RAY_enable_open_telemetry=0) Ray exports none of these.
+
+
 class MetricsExport:
     """Reports what has grown since the last time; Ray sums over replicas and prefixes names with `ray_`."""
 
