@@ -7,12 +7,12 @@ from ray.util.metrics import Counter
 from raymlops.serving.statistics import FAMILIES, Sample
 
 
-# Ray's recorder takes some 100 KB for each series that keeps changing, within minutes and then no more; without it
-# (RAY_enable_open_telemetry=0) Ray exports none of these.
-
-
 class MetricsExport:
-    """Reports what has grown since the last time; Ray sums over replicas and prefixes names with `ray_`."""
+    """Reports what has grown since the last time; Ray sums over replicas and prefixes names with `ray_`.
+
+    Ray's recorder takes some 100 KB for each series that keeps changing, within minutes and then no more; without
+    it (RAY_enable_open_telemetry=0) Ray exports none of these.
+    """
 
     def __init__(self, application: str) -> None:
         self._application = application
