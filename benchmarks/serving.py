@@ -25,14 +25,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import ray
 from tritonclient.http import InferenceServerClient, InferInput
 
-from benchmarks import flights, wrk
+from benchmarks import wrk
 from benchmarks.wrk import Figures
 from raymlops.features import table_to_batch
 from raymlops.models.session import open_session
-from raymlops.pipelines.cluster import join_cluster
 from raymlops.settings import Settings
 from raymlops.tensors import Batch, Signature
 from tests import toy_models
@@ -273,6 +271,11 @@ def run_batching(arguments: argparse.Namespace, served: Served) -> None:
 
 def make_flights(folder: pathlib.Path) -> tuple[pathlib.Path, Batch]:
     """The model of jobs/specs/flights.yaml, and raw rows of its test split that miss nothing."""
+    import ray  # not before the benchmark of graphs, which shares this module, has set how Ray authenticates
+
+    from benchmarks import flights
+    from raymlops.pipelines.cluster import join_cluster
+
     join_cluster(Settings.from_env())
     prepared = flights.prepare_flights()
     path = folder / "flights.onnx"
