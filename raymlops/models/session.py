@@ -90,12 +90,13 @@ class Session:
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         self.providers: tuple[str, ...] = tuple(session.get_providers())
         self._on_gpu = _CUDA in self.providers or _TENSORRT in self.providers
-        self._weights: Batch = {}
+        self.weights: Batch = {}
+        """Inputs that are given once and for all."""
 
     def with_weights(self, weights: Batch) -> "Session":
         """A model whose skeleton this is: the same session, with these of its inputs given once and for all."""
         model = copy.copy(self)
-        model._weights = weights
+        model.weights = weights
         inputs = tuple(spec for spec in self.signature.inputs if spec.name not in weights)
         model.signature = Signature(inputs, self.signature.outputs)
         return model
@@ -111,7 +112,7 @@ class Session:
         Raises InputError when ONNX Runtime refuses the tensors.
         """
         names = self._output_names if outputs is None else list(outputs)
-        feed = {**self._weights, **batch} if self._weights else batch
+        feed = {**self.weights, **batch} if self.weights else batch
         try:
             values = self._run_bound(names, feed) if self._on_gpu else self._session.run(names, feed)
         except (_ort.InvalidArgument, ValueError, TypeError) as error:

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError
 from raymlops.models.session import open_session
+from raymlops.serving.folder import Opener, find_models
 from raymlops.serving.many import ManyHost
 from raymlops.specs.serving import ManyModels
 from raymlops.tensors import Batch
@@ -53,7 +54,7 @@ def test_what_the_cache_counts_are_metrics(tmp_path: pathlib.Path) -> None:
 
 
 def test_models_of_one_structure_answer_as_they_do_alone(tmp_path: pathlib.Path) -> None:
-    host = make_host(tmp_path, count=3)
+    make_host(tmp_path, count=3)
     toy_models.save(make_mlp(8, width=5), tmp_path / "other.onnx")
     host = ManyHost(ManyModels(folder=str(tmp_path)))
     x = {"x": np.ones((1, 20), np.float32)}
@@ -81,3 +82,14 @@ def test_a_structure_that_cannot_be_proven_is_opened_one_by_one(
         answer = asyncio.run(host.hosted[name].endpoint.infer({"x": np.ones((2, 2), np.float32)}))
         assert answer["y"].tolist() == [[3, 3, 3, 3]]
     assert "opened one by one" in caplog.text
+
+
+def test_only_models_of_one_structure_are_opened_by_their_weights(tmp_path: pathlib.Path) -> None:
+    make_host(tmp_path, count=2)
+    toy_models.save(make_mlp(8, width=5), tmp_path / "other.onnx")
+    opener = Opener({found.name: found for found in find_models(tmp_path)})
+    assert {name: sorted(opener.open(name).weights) for name in ("m0", "m1", "other")} == {
+        "m0": ["a", "b"],
+        "m1": ["a", "b"],
+        "other": [],
+    }
