@@ -86,6 +86,10 @@ def example_value(spec: TensorSpec) -> Any:
     return 0.5 if spec.datatype.startswith("FP") else 1
 
 
+_EXAMPLES = {"timestamp": "2013-07-01T12:00:00Z", "integer": 1}
+"""By kinds of columns whose datatype alone does not tell: integers that may be missing are floats."""
+
+
 def example_request(signature: Signature, columns: Mapping[str, str]) -> dict[str, Any]:
     """A request of one row that the model takes; `columns` gives the kind of a column where it is known."""
     inputs = []
@@ -94,8 +98,9 @@ def example_request(signature: Signature, columns: Mapping[str, str]) -> dict[st
         count = 1
         for size in shape:
             count *= size
-        value = "2013-07-01T12:00:00Z" if columns.get(spec.name) == "timestamp" else example_value(spec)
-        datatype = "BYTES" if columns.get(spec.name) == "timestamp" else spec.datatype
+        kind = columns.get(spec.name)
+        value: Any = _EXAMPLES.get(kind or "") or example_value(spec)
+        datatype = "BYTES" if kind == "timestamp" else spec.datatype
         # An example carries at most a thousand elements; a bigger tensor belongs into a binary request.
         inputs.append(
             {"name": spec.name, "shape": shape, "datatype": datatype, "data": [value] * min(count, 1000)}

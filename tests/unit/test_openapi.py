@@ -10,8 +10,10 @@ import schemathesis
 from raymlops.serving.codec import JsonLimits
 from raymlops.serving.hosting import host_model
 from raymlops.serving.plane import DataPlane
+from raymlops.serving.protocol import example_request
 from raymlops.serving.routes import Hosts
 from raymlops.specs.serving import HostedModel
+from raymlops.tensors import Signature, TensorSpec
 from tests import toy_models
 
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
@@ -47,3 +49,9 @@ def test_generated_requests_get_documented_answers(tmp_path: pathlib.Path) -> No
                 continue  # nothing about this operation can be wrong
     assert len(asked) > 300
     assert {200, 400} <= set(asked)
+
+
+def test_the_example_of_a_whole_number_that_may_be_missing_is_whole() -> None:
+    year = Signature((TensorSpec("year", "FP64", (-1,)), TensorSpec("fee", "FP64", (-1,))), ())
+    asked = example_request(year, {"year": "integer", "fee": "number"})
+    assert [entry["data"] for entry in asked["inputs"]] == [[1], [0.5]]
