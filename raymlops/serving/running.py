@@ -14,10 +14,8 @@ import ray
 from ray import serve
 
 from raymlops.serving import deploying, history, sources
-from raymlops.serving.protocol import example_request
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
-from raymlops.tensors import Signature
 
 
 def run(
@@ -72,9 +70,9 @@ def _wait(stop: threading.Event) -> None:
 
 def ask_example(base: str, name: str) -> str:
     """Ask a model its example over HTTP; gives the question and the answer as text."""
-    with urllib.request.urlopen(f"{base}/v2/models/{name}", timeout=30) as response:  # noqa: S310
-        signature = Signature.from_json(json.load(response))
-    question = json.dumps(example_request(signature, {})).encode()
+    with urllib.request.urlopen(f"{base}/openapi.json", timeout=30) as response:  # noqa: S310
+        asked = json.load(response)["paths"][f"/v2/models/{name}/infer"]["post"]["requestBody"]["content"]
+    question = json.dumps(asked["application/json"]["example"]).encode()
     request = urllib.request.Request(  # noqa: S310
         f"{base}/v2/models/{name}/infer", question, {"Content-Type": "application/json"}
     )
