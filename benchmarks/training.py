@@ -24,6 +24,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
     join_cluster(Settings.from_env())
@@ -32,14 +33,14 @@ def main() -> None:
     arrays = {name: ray.get(getattr(job, name).arrays) for name in ("train", "validation")}
     spec = job.spec.training
     ray.shutdown()
-    device = torch.device("cpu")
+    device = torch.device(options.device)
     rows = {name: ResidentRows(values, device) for name, values in arrays.items()}
     count = rows["train"].count
-    tensors = {name: torch.from_numpy(values.copy()) for name, values in arrays["train"].items()}
+    tensors = {name: torch.from_numpy(values.copy()).to(device) for name, values in arrays["train"].items()}
 
     def ours() -> float:
         torch.manual_seed(0)
-        network = network_of(job.spec.network, job.packing, job.target)
+        network = network_of(job.spec.network, job.packing, job.target).to(device)
         speeds: list[float] = []
 
         def report(metrics: dict[str, float], snapshot: object) -> bool:
@@ -59,7 +60,7 @@ def main() -> None:
 
     def by_hand() -> float:
         torch.manual_seed(0)
-        network = network_of(job.spec.network, job.packing, job.target)
+        network = network_of(job.spec.network, job.packing, job.target).to(device)
         network.train()
         optimiser = torch.optim.AdamW(network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
         steps = options.epochs * math.ceil(count / spec.batch_size)
@@ -69,7 +70,7 @@ def main() -> None:
         for _ in range(options.epochs):
 
             def epoch() -> None:
-                order = torch.randperm(count)
+                order = torch.randperm(count, device=device)
                 for start in range(0, count, spec.batch_size):
                     chosen = order[start : start + spec.batch_size]
                     optimiser.zero_grad()
@@ -79,6 +80,8 @@ def main() -> None:
                     torch.nn.utils.clip_grad_norm_(network.parameters(), spec.clip_norm)
                     optimiser.step()
                     schedule.step()
+                if options.device == "cuda":
+                    torch.cuda.synchronize()
 
             speeds.append(count / rounds.seconds(epoch))
         return max(speeds)

@@ -1,8 +1,10 @@
 """Runs an ONNX model: a file or bytes -> Session with a Signature, `infer(batch) -> batch`. The only ONNX
 Runtime user."""
 
+import contextlib
 import copy
 import dataclasses
+import io
 import json
 import pathlib
 from collections.abc import Sequence
@@ -155,8 +157,11 @@ class Session:
 
 
 def open_session(model: str | pathlib.Path | bytes, options: SessionOptions | None = None) -> Session:
-    """Load an ONNX file, or its bytes. Raises NotFoundError, or ArtifactError when ONNX Runtime cannot load
-    it."""
+    """Load an ONNX file, or its bytes.
+
+    Raises NotFoundError, ArtifactError when ONNX Runtime cannot load it, or ResourceError when it cannot use the
+    device.
+    """
     options = options or SessionOptions()
     if not isinstance(model, bytes) and not pathlib.Path(model).is_file():
         raise NotFoundError(f"No ONNX file {str(model)!r}")
@@ -171,16 +176,30 @@ def open_session(model: str | pathlib.Path | bytes, options: SessionOptions | No
     if options.lean:
         settings.enable_cpu_mem_arena = False
         settings.add_session_config_entry("session.disable_prepacking", "1")
-    if any(provider != _CPU for provider in options.providers):
-        onnxruntime.preload_dlls()  # finds CUDA and cuDNN inside the wheels that torch brought
+    wanted = _name(options.providers[0])
+    said = io.StringIO()  # what ONNX Runtime prints when it turns to another device
     try:
-        session = onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model), settings, providers=list(options.providers)
-        )
+        with contextlib.redirect_stdout(said) if wanted != _CPU else contextlib.nullcontext():
+            if wanted != _CPU:
+                onnxruntime.preload_dlls()  # finds CUDA and cuDNN inside the wheels that torch brought
+            session = onnxruntime.InferenceSession(
+                model if isinstance(model, bytes) else str(model), settings, providers=list(options.providers)
+            )
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes from loading
         what = "the given bytes" if isinstance(model, bytes) else repr(str(model))
         raise ArtifactError(f"ONNX Runtime cannot load {what}: {' '.join(str(error).split())}") from None
+    if wanted not in session.get_providers():  # it goes on without, which is slow and hides the fault
+        cause = " ".join(said.getvalue().split()).rstrip(".") or "it does not say why"
+        raise ResourceError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot use {wanted}, only {', '.join(session.get_providers())}: "
+            f"{cause}. Install the CUDA build of torch, which brings the libraries, and for TensorRT its own, or "
+            "choose device: cpu"
+        )
     return Session(session)
+
+
+def _name(provider: Provider) -> str:
+    return provider if isinstance(provider, str) else provider[0]
 
 
 def _to_spec(node: Any) -> TensorSpec:

@@ -47,7 +47,13 @@ class TrainingSpec(Document):
     resize_seconds: float = Field(
         60, gt=0, description="Elastic training: seconds between two looks for room for more workers"
     )
-    use_gpu: bool = Field(False, description="One GPU a worker")
+    use_gpu: bool = Field(False, description="Train on GPUs, one a worker")
+    gpus_per_worker: float = Field(
+        1,
+        gt=0,
+        le=1,
+        description="Share of a GPU; below 1 several trials run on one, each in its part of the memory",
+    )
     cpus_per_worker: float = Field(1, gt=0)
     labels: dict[str, str] = Field(
         default_factory=dict,
@@ -94,7 +100,17 @@ class TrainingSpec(Document):
                 f"batch_size: {self.batch_size} rows a step are too few for {self.workers} workers; each takes one "
                 "at least"
             )
+        if self.use_gpu and self.gpus_per_worker < 1 and self.workers > 1:
+            raise ValueError(
+                f"gpus_per_worker: {self.gpus_per_worker:g} is for trials of one worker; those of a team must each "
+                f"have a GPU of their own, and workers is {self.workers}"
+            )
         return self
+
+    @property
+    def gpus(self) -> float:
+        """Of one worker."""
+        return self.gpus_per_worker if self.use_gpu else 0.0
 
     @property
     def fewest_workers(self) -> int:

@@ -30,9 +30,7 @@ def demand_of(spec: ExperimentSpec) -> Demand:
     """The least that one trial can do with."""
     training = spec.training
     workers = training.fewest_workers
-    return Demand(
-        workers * training.cpus_per_worker, float(workers * training.use_gpu), workers, training.labels
-    )
+    return Demand(workers * training.cpus_per_worker, workers * training.gpus, workers, training.labels)
 
 
 def check_demand(spec: ExperimentSpec, *, autoscaling: bool = False) -> int:
@@ -41,7 +39,7 @@ def check_demand(spec: ExperimentSpec, *, autoscaling: bool = False) -> int:
     `autoscaling` takes the demand on trust, since nodes that do not yet exist may meet it.
     """
     training = spec.training
-    asked = {"CPU": training.cpus_per_worker, "GPU": float(training.use_gpu)}
+    asked = {"CPU": training.cpus_per_worker, "GPU": training.gpus}
     nodes = [
         node["Resources"]
         for node in ray.nodes()

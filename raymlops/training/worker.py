@@ -43,10 +43,12 @@ def network_of(spec: NetworkSpec, packing: Packing, target: FittedTarget) -> tor
 
 
 def run_alone(job: Job, spec: ExperimentSpec, storage_path: str) -> None:
-    """Train in this process, as a Tune trial, with the CPUs or the GPU that Ray gave it."""
+    """Train in this process, as a Tune trial, with the CPUs, the GPU or the share of one that Ray gave it."""
     torch.set_num_threads(max(1, int(spec.training.cpus_per_worker)))
     torch.manual_seed(spec.training.seed)
     device = torch.device("cuda" if spec.training.use_gpu else "cpu")
+    if 0 < spec.training.gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(spec.training.gpus)  # the rest is the other trials'
     network = network_of(spec.network, job.packing, job.target).to(device)
     found = tune.get_checkpoint()
 

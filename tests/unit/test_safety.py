@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError, NotFoundError, ResourceError
@@ -153,6 +154,10 @@ def test_a_gpu_that_was_not_assigned_is_an_error_not_a_silent_cpu() -> None:
     assert SessionOptions.for_device("auto", []).providers == ("CPUExecutionProvider",)
     with pytest.raises(ResourceError, match="gpus: 1"):
         SessionOptions.for_device("cuda", [])
+    model = toy_models.doubler().SerializeToString()
+    if not torch.cuda.is_available():
+        with pytest.raises(ResourceError, match=r"cannot use CUDAExecutionProvider.*device: cpu"):
+            open_session(model, SessionOptions.for_device("cuda", ["0"]))
     providers = SessionOptions.for_device("tensorrt", ["0"]).providers
     assert [p if isinstance(p, str) else p[0] for p in providers] == [
         "TensorrtExecutionProvider",
