@@ -116,7 +116,11 @@ class _Training:
         self._network, self._bare = network, _unwrapped(network)
         self._spec, self._device, self._team = spec, device, team
         self._loss_of = HEADS[target.task].loss
-        self._optimiser = torch.optim.AdamW(network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+        # On a GPU small networks wait for kernels to be started, and fused there is one for all weights.
+        fused = device.type == "cuda"
+        self._optimiser = torch.optim.AdamW(
+            network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay, fused=fused
+        )
 
     def load(self, state: State) -> None:
         self._bare.load_state_dict(state["network"])
