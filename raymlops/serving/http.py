@@ -63,7 +63,7 @@ class DisconnectedError(Exception):
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
-    """The whole body, decompressed. Raises TooLargeError as soon as it is over `limit` bytes, InputError."""
+    """The whole body, as it came. Raises TooLargeError as soon as it is over `limit` bytes, DisconnectedError."""
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared[:20]) > limit:
         raise TooLargeError(_too_large(limit))
@@ -82,6 +82,11 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
             if size > limit:
                 raise TooLargeError(_too_large(limit))
         body = b"".join(parts)
+    return body
+
+
+def unpack_body(body: bytes, headers: Mapping[bytes, bytes], limit: int) -> bytes:
+    """The body, decompressed where the headers say that it must be. Raises TooLargeError, InputError."""
     encoding = headers.get(b"content-encoding")
     if encoding and encoding != b"identity":
         body = _decompress(body, encoding.decode("latin-1").lower(), limit)

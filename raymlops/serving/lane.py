@@ -9,6 +9,7 @@ where Serve must count requests in flight, which is how it scales replicas. Know
 import dataclasses
 from typing import Any
 
+import uvicorn.config
 from starlette.middleware import Middleware
 
 from raymlops.serving.http import Receive, Send
@@ -21,6 +22,12 @@ class Lane:
 
     app: Any = None
     prefix: str = ""
+
+    def own_path(self, path: str) -> str | None:
+        """The path within the application; None for one that is Serve's."""
+        if path.startswith("/-/") or not path.startswith(self.prefix):
+            return None
+        return path[len(self.prefix) :] or "/"
 
 
 LANE = Lane()
@@ -38,14 +45,10 @@ class FastLane:
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         app = LANE.app
-        if scope["type"] != "http" or app is None or scope["path"].startswith("/-/"):
+        if scope["type"] != "http" or app is None or LANE.own_path(scope["path"]) is None:
             await self._app(scope, receive, send)
             return
-        if LANE.prefix:
-            if not scope["path"].startswith(LANE.prefix):
-                await self._app(scope, receive, send)
-                return
-            scope["root_path"] = scope.get("root_path", "") + LANE.prefix
+        scope["root_path"] = scope.get("root_path", "") + LANE.prefix
         await app(scope, receive, join_writes(scope["method"], send))
 
 
@@ -64,4 +67,5 @@ class QuietLane:
 
 def make_middlewares() -> list[Middleware]:
     """Serve calls this in every process that answers HTTP; the last one is the outermost."""
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = "raymlops.serving.wire:Wire"
     return [Middleware(QuietLane), Middleware(FastLane)]

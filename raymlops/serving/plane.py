@@ -8,8 +8,10 @@ import asyncio
 import json
 import logging
 import random
+import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -28,6 +30,8 @@ from raymlops.serving.keys import KeyRing
 from raymlops.serving.rates import RateLimit
 from raymlops.serving.routes import Hosts
 
+_UNFIT = re.compile(rb"[\x00-\x1f\x7f]")
+"""What a header must not hold; an id comes back in one."""
 ACCESS = logging.getLogger("raymlops.access")
 LOG = logging.getLogger("raymlops.serving")
 
@@ -69,18 +73,13 @@ class DataPlane:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
             return
-        headers = dict(scope["headers"])
         path = scope["path"]
         root = scope.get("root_path")
         if root and path.startswith(root):
             path = path[len(root) :] or "/"
-        given = headers.get(b"x-request-id")
-        name = given[:128].decode("latin-1") if given else f"{random.getrandbits(64):016x}"
-        request = Request(scope["method"], path, headers, name)
-        request.logged = random.random() < self._log_share  # noqa: S311
-        tracing.follow(request.trace)
+        request = self.begin(scope["method"], path, dict(scope["headers"]))
         try:
-            response = await self._answer(request, receive)
+            response = await self.respond(request, receive)
         except http.DisconnectedError:
             return
         extra: Headers = ((b"x-request-id", request.id.encode("latin-1")),)
@@ -89,11 +88,24 @@ class DataPlane:
         if request.method == "HEAD":
             response.body = b""
         await http.send_response(send, response, extra)
+
+    def begin(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Request:
+        """A request whose head was read; `path` is that of the application, `headers` have lower case names."""
+        given = headers.get(b"x-request-id")
+        name = given[:128].decode("latin-1") if given and not _UNFIT.search(given) else ""
+        request = Request(method, path, headers, name or f"{random.getrandbits(64):016x}")
+        request.logged = random.random() < self._log_share  # noqa: S311
+        return request
+
+    async def respond(self, request: Request, receive: http.Receive | None = None) -> Response:
+        """The response, whatever happens; without `receive` the body is in the request. Raises DisconnectedError."""
+        tracing.follow(request.trace)
+        response = await self._answer(request, receive)
         if response.status >= 500 or request.logged:
             self._log(request, response, (time.perf_counter_ns() - request.started) / 1e9)
+        return response
 
-    async def _answer(self, request: Request, receive: http.Receive) -> Response:
-        """The response, whatever happens."""
+    async def _answer(self, request: Request, receive: http.Receive | None) -> Response:
         try:
             role, handler, request.parts = self._find(request.method, request.path)
             if role:
@@ -117,9 +129,13 @@ class DataPlane:
         except Exception as error:
             return self._answer_failure(error, request)
 
-    async def _handle(self, handler: routes.Handler, request: Request, receive: http.Receive) -> Response:
+    async def _handle(
+        self, handler: routes.Handler, request: Request, receive: http.Receive | None
+    ) -> Response:
         if request.method == "POST":
-            request.body = await http.read_body(receive, request.headers, self._body_limit)
+            if receive is not None:
+                request.body = await http.read_body(receive, request.headers, self._body_limit)
+            request.body = http.unpack_body(request.body, request.headers, self._body_limit)
         return await handler(self.hosts, request)
 
     def _find(self, method: str, path: str) -> tuple[str, routes.Handler, tuple[str, ...]]:
