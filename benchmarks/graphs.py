@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 
 from benchmarks.rounds import verdict
-from benchmarks.serving import Target, compare, make_body, median, running, show
+from benchmarks.serving import Target, compare, make_body, median, running, show, standing_still
 from benchmarks.wrk import Figures, measure_mix
 from raymlops.settings import choose_authentication, export
 from tests import toy_models
@@ -209,7 +209,7 @@ def run_many(arguments: argparse.Namespace, work: pathlib.Path, count: int = 200
     command = [sys.executable, str(script), str(port), str(folder), str(fit)]
     url = f"http://127.0.0.1:{port}/"
     try:
-        with running(command, url, work, **ports):
+        with running(command, url, work, **ports) as peer:
             wait_for_answer(url, body, {"serve_multiplexed_model_id": "m000"})
             urls = {"raymlops": served.url, "multiplexed": url}
             path, name = mixes["raymlops"][0]
@@ -218,9 +218,13 @@ def run_many(arguments: argparse.Namespace, work: pathlib.Path, count: int = 200
                 "not the same"
             )
             runs: dict[tuple[str, int], list[Figures]] = {}
+            others = {"raymlops": peer, "multiplexed": psutil.Process(served.process.pid)}
             for turn in range(arguments.rounds + 1):
                 for name, mix in mixes.items():
-                    figures = measure_mix(urls[name], body, mix, connections=16, seconds=arguments.seconds)
+                    with standing_still(others[name]):
+                        figures = measure_mix(
+                            urls[name], body, mix, connections=16, seconds=arguments.seconds
+                        )
                     if turn:  # the first one fills the caches
                         runs.setdefault((name, 16), []).append(figures)
             results = {key: median(figures) for key, figures in runs.items()}
