@@ -38,6 +38,8 @@ class Implementation:
 
     run: Callable[[Batch], Coroutine[Any, Any, Batch]]
     suspends: bool = True
+    inline_rows: int = 0
+    """Rows of the largest batch that it does not wait for either, where that is known."""
 
 
 @dataclasses.dataclass(frozen=True)

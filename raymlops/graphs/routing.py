@@ -31,6 +31,8 @@ class Request:
     key: str | None = None
     live: bool = True
     """False where shadows must not run, as offline."""
+    rows: Sequence[int] = ()
+    """Of each of the callers whose requests were joined; empty for one caller."""
 
 
 Run = Callable[[Batch, Request], Coroutine[Any, Any, Batch]]

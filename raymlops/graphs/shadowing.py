@@ -7,8 +7,10 @@ while requests follow closely, only a small share of the time goes to mirrors.
 import asyncio
 import concurrent.futures
 import dataclasses
+import itertools
 import random
 import time
+from collections.abc import Sequence
 
 from raymlops.graphs import arrays
 from raymlops.graphs.routing import Branch, Request, Run, finish
@@ -74,21 +76,24 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
         return finish(mirror.call(batch, request))
 
     async def reflect(batch: Batch, request: Request, answer: Batch) -> None:
-        began = clock()
+        began, callers = clock(), len(request.rows) or 1
         try:
             if mirror.suspends:
                 other = await mirror.call(batch, request)
             else:  # in a thread, since a mirror that hangs must not hang those who ask
                 other = await asyncio.get_running_loop().run_in_executor(thread, work, batch, request)
-            different, gap = arrays.differ(answer, other, node.tolerance)
+            parts = [
+                arrays.differ(answer, other, node.tolerance)
+                for answer, other in zip(_part(answer, request.rows), _part(other, request.rows), strict=True)
+            ]
         except Exception:  # whatever a mirror does must not be felt by those who ask
-            counted.failed += 1
+            counted.failed += callers
             return
         finally:
             pauses.spend(began, clock())
-        counted.compared += 1
-        counted.different += different
-        counted.largest = max(counted.largest, gap)
+        counted.compared += len(parts)
+        counted.different += sum(different for different, _ in parts)
+        counted.largest = max(counted.largest, *(gap for _, gap in parts))
 
     async def run(batch: Batch, request: Request) -> Batch:
         if not request.live:
@@ -105,7 +110,18 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
                 running.add(task)
                 task.add_done_callback(running.discard)
             else:
-                counted.dropped += 1
+                counted.dropped += len(request.rows) or 1
         return answer
 
     return run
+
+
+def _part(batch: Batch, rows: Sequence[int]) -> list[Batch]:
+    """What each caller's rows were answered."""
+    if not rows:
+        return [batch]
+    ends = list(itertools.accumulate(rows))
+    return [
+        {name: array[start:end] for name, array in batch.items()}
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]

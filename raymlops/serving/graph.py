@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import hashlib
 import logging
 import pathlib
@@ -20,11 +21,12 @@ from raymlops.serving import sources
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.columns import read_columns
 from raymlops.serving.hosting import find_file
-from raymlops.serving.model import INLINE_S, ModelEndpoint, count_batch_rows, sample
+from raymlops.serving.model import INLINE_S, ModelEndpoint, count_batch_rows, rows_stand_alone, sample
 from raymlops.serving.opening import Locate, find_kinds, merge_chains, open_graph, open_leaves, run_leaf
 from raymlops.serving.routes import Hosted
 from raymlops.serving.serving_files import read_spec
 from raymlops.serving.statistics import Sample, Statistics
+from raymlops.serving.turns import MOST_ROWS, Turns
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec, expand_files, read_graph
 from raymlops.specs.serving import HostedModel
@@ -86,17 +88,37 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
 class GraphEndpoint:
     """A graph that counts what it answers."""
 
-    def __init__(self, graph: Graph, statistics: "GraphStatistics") -> None:
+    def __init__(self, graph: Graph, statistics: "GraphStatistics", most: int = 0) -> None:
+        """`most` rows of requests may share a run."""
         self.graph = graph
         self.signature = graph.signature
         self.version = graph.version
         self._statistics = statistics
+        self._turns = Turns()
+        self._most = most
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
+        rows = count_batch_rows(batch)
+        if rows <= self._most:
+            return await self._turns.infer(self._run_now, batch, rows, self._most)
         started = time.perf_counter_ns()
         answer = await self.graph.infer(batch, key=key)
-        self._statistics.record_run(count_batch_rows(batch), time.perf_counter_ns() - started)
+        self._statistics.record_run(rows, time.perf_counter_ns() - started)
         return answer
+
+    def _run_now(self, batch: Batch, rows: Sequence[int]) -> Batch:
+        started = time.perf_counter_ns()
+        answer = self.graph.infer_joined(batch, rows)
+        self._statistics.record_run(sum(rows), time.perf_counter_ns() - started)
+        return answer
+
+
+def count_joinable_rows(graph: Graph, leaves: Mapping[str, Implementation]) -> int:
+    """Rows up to which requests may share a run of the graph, whose `leaves` are here; 0 where they may not."""
+    if graph.suspends or not graph.plan.is_rowwise:
+        return 0
+    most = min(MOST_ROWS, *(leaves[path].inline_rows for path in graph.plan.answering()))
+    return most if most >= 3 and rows_stand_alone(graph.infer_now, graph.signature) else 0
 
 
 @dataclasses.dataclass(slots=True)
@@ -179,12 +201,16 @@ def host_graph(
         )
         for chain in chains
     ]
-    graph = Graph(plan, {**implementations, **remote}, merged=merged, version=prepared.version)
+    make = functools.partial(
+        Graph, plan, {**implementations, **remote}, merged=merged, version=prepared.version
+    )
+    most = count_joinable_rows(make(), implementations)  # by one of its own, which counts what it is asked
+    graph = make()
     statistics = GraphStatistics(name, prepared.version, graph=graph, decisions=prepared.decisions)
     contract = {"columns": [{"name": key, "kind": kind} for key, kind in prepared.kinds.items()]}
     columns = read_columns(graph.signature, contract)
     sessions = [leaf.session for leaf in leaves.values() if leaf.session]
-    endpoint = GraphEndpoint(graph, statistics)
+    endpoint = GraphEndpoint(graph, statistics, most)
     return Hosted(
         name, endpoint, statistics, columns, platform="raymlops_graph", check=lambda: _check(sessions)
     )
@@ -207,7 +233,7 @@ def run_live(session: Session, name: str, queue: int = 128) -> Implementation:
             return infer(batch)
         return await endpoint.infer(batch)
 
-    return Implementation(run, suspends=cost.of(1) > INLINE_S)
+    return Implementation(run, cost.of(1) > INLINE_S, cost.inline_rows)
 
 
 def _on_loop() -> bool:

@@ -3,18 +3,21 @@ No Ray."""
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import pathlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from raymlops.errors import NotFoundError, unknown_name
 from raymlops.models.session import Session
 from raymlops.serving.cache import ModelCache
 from raymlops.serving.columns import read_columns
 from raymlops.serving.folder import Found, Opener, find_models
-from raymlops.serving.model import INLINE_S, count_batch_rows
+from raymlops.serving.model import INLINE_S, count_batch_rows, rows_stand_alone
 from raymlops.serving.routes import Hosted
 from raymlops.serving.statistics import Sample, Statistics
+from raymlops.serving.turns import MOST_ROWS, Turns
 from raymlops.specs.serving import ManyModels
 from raymlops.tensors import Batch
 
@@ -111,28 +114,45 @@ class ManyEndpoint:
         self._cache = cache
         self._threads = threads
         self._statistics = statistics
-        self._row_s: float | None = None
+        self._cost: _Cost | None = None
+        self._turns = Turns()
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
         rows = count_batch_rows(batch)
         session = await self._cache.acquire(self._name)
         try:
+            cost = self._cost
+            if cost is not None and cost.row_s * rows <= INLINE_S:
+                return await self._turns.infer(partial(self._run_now, session), batch, rows, cost.most)
             started = time.perf_counter_ns()
-            if self._row_s is not None and self._row_s * rows <= INLINE_S:
-                answer = session.infer(batch)
-            else:
-                loop = asyncio.get_running_loop()
-                answer, self._row_s = await loop.run_in_executor(self._threads, _time, session, batch, rows)
+            loop = asyncio.get_running_loop()
+            answer, self._cost = await loop.run_in_executor(self._threads, _time, session, batch, rows, cost)
             self._statistics.record_run(rows, time.perf_counter_ns() - started)
             return answer
         finally:
             self._cache.release(self._name)
 
+    def _run_now(self, session: Session, batch: Batch, rows: Sequence[int]) -> Batch:
+        started = time.perf_counter_ns()
+        answer = session.infer(batch)
+        self._statistics.record_run(sum(rows), time.perf_counter_ns() - started)
+        return answer
 
-def _time(session: Session, batch: Batch, rows: int) -> tuple[Batch, float]:
+
+@dataclasses.dataclass(frozen=True)
+class _Cost:
+    """Seconds of a run for each row, and the rows that requests may share one for; 0 where they may not."""
+
+    row_s: float
+    most: int
+
+
+def _time(session: Session, batch: Batch, rows: int, last: _Cost | None) -> tuple[Batch, _Cost]:
     started = time.perf_counter()
     answer = session.infer(batch)
-    return answer, (time.perf_counter() - started) / max(1, rows)
+    row_s = (time.perf_counter() - started) / max(1, rows)
+    alone = last.most > 0 if last else rows_stand_alone(session.infer, session.signature)
+    return answer, _Cost(row_s, min(MOST_ROWS, int(INLINE_S / row_s)) if alone else 0)
 
 
 class Closed:

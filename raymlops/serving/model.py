@@ -1,16 +1,19 @@
 """One ONNX model as an endpoint: warmed up, timed, run on the event loop when short and batched in a thread
-when long."""
+when long. Requests that come together share a run either way."""
 
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from raymlops.errors import InputError
+from raymlops.errors import InputError, RaymlopsError
+from raymlops.models.parity import find_differing
 from raymlops.models.session import Session
 from raymlops.serving.batching import Batcher, BatchOptions
 from raymlops.serving.statistics import Statistics
+from raymlops.serving.turns import Turns
 from raymlops.tensors import Batch, Signature, TensorSpec
 
 INLINE_S = 0.001
@@ -28,6 +31,11 @@ class Cost:
 
     def of(self, rows: int) -> float:
         return self.fixed + rows * self.row
+
+    @property
+    def inline_rows(self) -> int:
+        """Rows of the longest run that stays on the event loop."""
+        return int(min(2**31, max(0.0, INLINE_S - self.fixed) / max(self.row, 1e-12)))
 
 
 class ModelEndpoint:
@@ -48,8 +56,12 @@ class ModelEndpoint:
         self.version = statistics.version
         self.cost = measure(session)
         options = options or BatchOptions()
-        join = is_joinable(session.signature) and (mode == "on" or (mode == "auto" and self.cost.joins))
+        may_join = mode == "on" or (mode == "auto" and rows_stand_alone(session.infer, session.signature))
+        may_join = may_join and is_joinable(session.signature)
+        join = may_join and (mode == "on" or self.cost.joins)
         self._batcher = Batcher(session.infer, dataclasses.replace(options, join=join), statistics)
+        self._turns = Turns()
+        self._most = min(options.max_rows, self.cost.inline_rows) if may_join else 0
         self.joins = join
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
@@ -57,9 +69,12 @@ class ModelEndpoint:
         rows = count_batch_rows(batch)
         if self.cost.of(rows) > INLINE_S:
             return await self._batcher.submit(batch, rows, self._deadline_s)
+        return await self._turns.infer(self._run_now, batch, rows, self._most)
+
+    def _run_now(self, batch: Batch, rows: Sequence[int]) -> Batch:
         started = time.perf_counter_ns()
         answer = self._session.infer(batch)
-        self._statistics.record_run(rows, time.perf_counter_ns() - started)
+        self._statistics.record_run(sum(rows), time.perf_counter_ns() - started)
         return answer
 
     def check(self) -> None:
@@ -82,6 +97,26 @@ def count_batch_rows(batch: Batch) -> int:
 def is_joinable(signature: Signature) -> bool:
     """True if every tensor starts with a free dimension, so that rows can be joined and split."""
     return bool(signature.inputs) and all(spec.shape[:1] == (-1,) for spec in signature)
+
+
+def rows_stand_alone(infer: Callable[[Batch], Batch], signature: Signature) -> bool:
+    """True if rows together are answered as each alone, on random numbers; requests may then share a run."""
+    if not is_joinable(signature):
+        return False
+    noise = make_noise(signature, 3)
+    try:
+        together = infer(noise)
+        if any(array.shape[:1] != (3,) for array in together.values()):
+            return False
+        return not any(
+            find_differing(_row(together, number), infer(_row(noise, number))) for number in range(3)
+        )
+    except RaymlopsError:
+        return False
+
+
+def _row(batch: Batch, number: int) -> Batch:
+    return {name: array[number : number + 1] for name, array in batch.items()}
 
 
 def sample(signature: Signature, rows: int) -> Batch:

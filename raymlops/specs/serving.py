@@ -16,7 +16,9 @@ class Batching(Document):
     """Joining requests that arrive together into one run of the model."""
 
     mode: Literal["auto", "on", "off"] = Field(
-        default="auto", description="auto joins where warm-up shows that it pays"
+        default="auto",
+        description="auto joins where warm-up shows that it pays and that rows are answered alike in company and "
+        "alone; off gives each request a run of its own",
     )
     max_rows: int = Field(default=256, ge=1, le=1_000_000, description="rows joined in one run of the model")
     wait_ms: float = Field(
