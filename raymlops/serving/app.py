@@ -53,7 +53,7 @@ class Ingress:
                 name, located.path, located.model, threads=threads, gpus=gpus, queue=spec.limits.queue
             )
         for name, graph in (prepared or {}).items():
-            remote = nodes.call_nodes((handles or {}).get(name, {}))
+            remote = nodes.call_nodes((handles or {}).get(name, {}), graph.joined_rows)
             threads = max(1, int(spec.cpus))
             queue = spec.limits.queue
             hosted[name] = host_graph(name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue)

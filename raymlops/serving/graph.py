@@ -13,7 +13,7 @@ from typing import Any
 
 from raymlops.errors import InputError, SpecError
 from raymlops.graphs.compiling import Merged
-from raymlops.graphs.placement import Decision
+from raymlops.graphs.placement import Decision, Limits
 from raymlops.graphs.running import Graph, Implementation
 from raymlops.graphs.validation import validate
 from raymlops.models.session import Session, SessionOptions
@@ -22,7 +22,7 @@ from raymlops.serving.batching import BatchOptions
 from raymlops.serving.columns import read_columns
 from raymlops.serving.hosting import find_file
 from raymlops.serving.model import INLINE_S, ModelEndpoint, count_batch_rows, rows_stand_alone, sample
-from raymlops.serving.opening import Locate, find_kinds, merge_chains, open_graph, open_leaves, run_leaf
+from raymlops.serving.opening import Leaf, Locate, find_kinds, merge_chains, open_graph, open_leaves, run_leaf
 from raymlops.serving.routes import Hosted
 from raymlops.serving.serving_files import read_spec
 from raymlops.serving.statistics import Sample, Statistics
@@ -44,6 +44,8 @@ class Prepared:
     decisions: Mapping[str, Decision]
     kinds: Mapping[str, str]
     """Kinds of the request's columns, from the contracts of the models that read them."""
+    joined_rows: Mapping[str, int]
+    """Rows of several requests that may share a call of a node, by path: it runs no longer than the call takes."""
 
     @property
     def version(self) -> str:
@@ -82,7 +84,16 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
         {path: leaf.signature for path, leaf in opened.leaves.items() if leaf.signature},
         opened.decisions,
         find_kinds(opened.plan, opened.leaves),
+        {path: _count_rows_of_a_hop(leaf) for path, leaf in opened.leaves.items()},
     )
+
+
+def _count_rows_of_a_hop(leaf: Leaf) -> int:
+    if leaf.session is None or leaf.measured is None:
+        return 0
+    if not rows_stand_alone(leaf.session.infer, leaf.session.signature):
+        return 0
+    return min(MOST_ROWS, int(Limits().hop_ms / max(1e-3, leaf.measured.milliseconds)))
 
 
 class GraphEndpoint:

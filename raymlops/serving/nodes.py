@@ -25,6 +25,7 @@ from raymlops.serving.opening import open_leaf, run_python
 from raymlops.serving.plane import ACCESS, log_to_stderr
 from raymlops.serving.statistics import Sample, Statistics
 from raymlops.serving.tracing import Trace
+from raymlops.serving.turns import JoinedCalls
 from raymlops.settings import Settings
 from raymlops.specs.graph_nodes import ModelNode, PythonNode, Resources
 from raymlops.tensors import Batch
@@ -133,17 +134,20 @@ def share_closed(application: str) -> Any:
     ).remote()
 
 
-def call_nodes(handles: Mapping[str, Any]) -> dict[str, Implementation]:
-    return {path: call_node(path, handle) for path, handle in handles.items()}
+def call_nodes(handles: Mapping[str, Any], joined_rows: Mapping[str, int]) -> dict[str, Implementation]:
+    return {path: call_node(path, handle, joined_rows.get(path, 0)) for path, handle in handles.items()}
 
 
-def call_node(path: str, handle: Any) -> Implementation:
-    """Ask a separate node; a replica that dies is no failure, since asking another one does no harm."""
+def call_node(path: str, handle: Any, joined_rows: int = 0) -> Implementation:
+    """Ask a separate node; a replica that dies is no failure, since asking another one does no harm.
+
+    Requests of the same moment share a call of up to `joined_rows`, but for those that are traced.
+    """
     remote = handle.options(
         method_name="infer", request_serialization="pickle", response_serialization="pickle"
     ).remote
 
-    async def run(batch: Batch) -> Batch:
+    async def call(batch: Batch) -> Batch:
         for again in (True, False):
             try:
                 return await remote(batch, tracing.current())  # type: ignore[no-any-return]
@@ -157,5 +161,14 @@ def call_node(path: str, handle: Any) -> Implementation:
                     raise
                 await asyncio.sleep(0.05)
         raise AssertionError("unreachable")
+
+    joined = JoinedCalls(call, joined_rows)
+
+    async def run(batch: Batch) -> Batch:
+        trace = tracing.current()
+        rows = count_batch_rows(batch)
+        if rows >= joined_rows or trace.parent or trace.logged:
+            return await call(batch)
+        return await joined.infer(batch, rows)
 
     return Implementation(run, suspends=True)

@@ -1,13 +1,15 @@
-"""Joins requests for one short model that come in the same turn of the event loop into one run. Knows no HTTP and no
-Ray.
+"""Joins requests for one model that come in the same turn of the event loop into one run, here or elsewhere. Knows no
+HTTP and no Ray.
 
 Nobody waits for company: a turn is what the sockets held at one moment, and who is alone in it runs when it ends.
 """
 
+import asyncio
 import dataclasses
 import types
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 
+from raymlops.errors import DeadlineError, OverloadedError
 from raymlops.serving.batching import join, split
 from raymlops.tensors import Batch
 
@@ -24,9 +26,16 @@ class _Group:
     total: int
     answers: list[Batch] | None = None
 
+    def add(self, batch: Batch, rows: int) -> int:
+        """The number of the batch in the group."""
+        self.batches.append(batch)
+        self.rows.append(rows)
+        self.total += rows
+        return len(self.batches) - 1
+
 
 class Turns:
-    """The requests for one model. All on one event loop, which takes ready tasks in their order."""
+    """The requests for one short model here. All on one event loop, which takes ready tasks in their order."""
 
     def __init__(self) -> None:
         self._open: _Group | None = None
@@ -35,10 +44,7 @@ class Turns:
         """The answer to this batch, joined with others up to `most` rows. Raises what it raises alone."""
         group = self._open
         if group is not None and group.total + rows <= most:
-            number = len(group.batches)
-            group.batches.append(batch)
-            group.rows.append(rows)
-            group.total += rows
+            number = group.add(batch, rows)
             await _end_of_turn()  # who opened the group has waited for it since before, and so has run by now
             return run(batch, (rows,)) if group.answers is None else group.answers[number]
         group = self._open = _Group([batch], [rows], rows)
@@ -54,6 +60,42 @@ class Turns:
             except Exception:  # one of them may be to blame: each runs alone, and learns its own
                 group.answers = None
         return run(batch, (rows,))
+
+
+class JoinedCalls:
+    """The calls to one model elsewhere, which take as long for some rows as for one."""
+
+    def __init__(self, call: Callable[[Batch], Awaitable[Batch]], most: int) -> None:
+        self._call, self._most = call, most
+        self._open: _Group | None = None
+        self._answers: asyncio.Task[list[Batch]] | None = None
+        """Of the open group."""
+
+    async def infer(self, batch: Batch, rows: int) -> Batch:
+        """The answer to this batch, joined with others up to `most` rows. Raises what it raises alone."""
+        group, answers = self._open, self._answers
+        if group is None or answers is None or group.total + rows > self._most:
+            group = self._open = _Group([], [], 0)
+            answers = self._answers = asyncio.ensure_future(self._ask(group))
+        number = group.add(batch, rows)
+        try:
+            return (await asyncio.shield(answers))[number]  # others wait for it, too
+        except (OverloadedError, DeadlineError):
+            raise
+        except Exception:
+            if len(group.batches) == 1:
+                raise
+            return await self._call(batch)  # another may be to blame
+
+    async def _ask(self, group: _Group) -> list[Batch]:
+        """Begins when all that was ready has had its turn."""
+        if self._open is group:
+            self._open = None
+        if len(group.batches) == 1:
+            return [await self._call(group.batches[0])]
+        if not _are_alike(group.batches):
+            return list(await asyncio.gather(*(self._call(batch) for batch in group.batches)))
+        return split(await self._call(join(group.batches)), group.rows)
 
 
 def _are_alike(batches: Sequence[Batch]) -> bool:

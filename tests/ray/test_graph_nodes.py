@@ -140,6 +140,22 @@ def test_a_random_graph_answers_the_same_fused_merged_separate_and_offline(
                 np.testing.assert_allclose(answer[name], values, rtol=1e-5, atol=1e-6, err_msg=placed)
 
 
+@pytest.mark.parametrize("placed", ["fused", "merged", "separate"])
+@pytest.mark.parametrize("number", range(GRAPHS))
+def test_requests_that_come_together_get_the_answers_of_their_own(
+    client: httpx.Client, tmp_path: pathlib.Path, number: int, placed: str
+) -> None:
+    spec, requests = draw_graphs()[number]
+    offline = OfflineGraph(GraphSpec.model_validate(place(spec, tmp_path)))
+    expected = [offline.infer(batch) for batch in requests]
+    with concurrent.futures.ThreadPoolExecutor(16) as threads:
+        numbers = [i % len(requests) for i in range(64)]
+        answers = threads.map(lambda i: ask(client, f"{placed}{number}", requests[i]), numbers)
+        for i, answer in zip(numbers, answers, strict=True):
+            for name, values in expected[i].items():
+                np.testing.assert_allclose(answer[name], values, rtol=1e-5, atol=1e-6)
+
+
 def test_the_random_graphs_are_of_many_kinds_and_all_their_leaves_are_separate(client: httpx.Client) -> None:
     kinds = {node.kind for spec, _ in draw_graphs() for node in spec.nodes.values()}
     assert len(kinds) >= 6

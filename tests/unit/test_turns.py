@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from raymlops.errors import InputError
+from raymlops.errors import InputError, OverloadedError
 from raymlops.models.session import open_session
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.graph import host_graph, prepare_graph
@@ -19,7 +19,7 @@ from raymlops.serving.many import ManyHost
 from raymlops.serving.model import ModelEndpoint, rows_stand_alone
 from raymlops.serving.routes import Hosted
 from raymlops.serving.statistics import Statistics
-from raymlops.serving.turns import Turns
+from raymlops.serving.turns import JoinedCalls, Turns
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
 from raymlops.specs.graph import GraphSpec
@@ -252,3 +252,76 @@ def test_one_model_of_many_runs_once_a_turn(tmp_path: pathlib.Path) -> None:
     together = ask_endpoint(endpoint, ROWS)
     np.testing.assert_allclose(together[0]["y"], first["y"], atol=1e-6)
     assert (host.hosted["m0"].statistics.runs, host.hosted["m0"].statistics.rows) == (2, 7)
+
+
+class Elsewhere:
+    """Doubles x in its own time, and notes what it was asked."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.calls: list[list[float]] = []
+        self._failure = failure
+
+    async def __call__(self, batch: Batch) -> Batch:
+        self.calls.append(batch["x"].tolist())
+        await asyncio.sleep(0.01)
+        if (batch["x"] < 0).any():
+            raise self._failure or InputError("x must not be negative")
+        return {"y": batch["x"] * 2}
+
+
+def call_at_once(model: Elsewhere, *batches: Batch, most: int = 100) -> list[Any]:
+    async def run() -> list[Any]:
+        calls = JoinedCalls(model, most)
+        asked = [calls.infer(one, len(one["x"])) for one in batches]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [answer if isinstance(answer, Exception) else answer["y"].tolist() for answer in answers]
+
+    return asyncio.run(run())
+
+
+@hypothesis.given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.integers(1, 12))
+def test_calls_elsewhere_are_joined_and_dealt_out_again(sizes: list[int], most: int) -> None:
+    batches = [batch(*(100 * i + row for row in range(size))) for i, size in enumerate(sizes)]
+    model = Elsewhere()
+    assert call_at_once(model, *batches, most=most) == [(2 * one["x"]).tolist() for one in batches]
+    assert all(len(call) <= max(most, *sizes) for call in model.calls)
+    if sum(sizes) <= most:
+        assert len(model.calls) == 1
+
+
+def test_a_call_that_is_refused_leaves_its_company_unharmed() -> None:
+    model = Elsewhere()
+    good, bad, other = call_at_once(model, batch(1), batch(-1), batch(3))
+    assert (good, other) == ([2], [6])
+    assert isinstance(bad, InputError)
+    assert model.calls == [[1, -1, 3], [1], [-1], [3]]
+
+
+def test_an_overloaded_node_is_not_asked_again() -> None:
+    model = Elsewhere(OverloadedError("full"))
+    answers = call_at_once(model, batch(1), batch(-1), batch(3))
+    assert [type(answer) for answer in answers] == [OverloadedError] * 3
+    assert model.calls == [[1, -1, 3]]
+
+
+def test_calls_with_other_tensors_stay_apart() -> None:
+    model = Elsewhere()
+    assert call_at_once(model, batch(1), {"x": np.array([7.0])}, batch(2)) == [[2], [14], [4]]
+    assert model.calls == [[1], [7], [2]]
+
+
+def test_a_caller_of_elsewhere_that_gives_up_takes_nobody_with_it() -> None:
+    model = Elsewhere()
+
+    async def run() -> None:
+        calls = JoinedCalls(model, 100)
+        tasks = [asyncio.ensure_future(calls.infer(batch(value), 1)) for value in (1, 2, 3)]
+        await asyncio.sleep(0.002)
+        tasks[0].cancel()
+        answers = await asyncio.gather(*tasks[1:])
+        assert [answer["y"].tolist() for answer in answers] == [[4], [6]]
+        await asyncio.wait(tasks[:1])
+        assert tasks[0].cancelled()
+
+    asyncio.run(run())
+    assert model.calls == [[1, 2, 3]]
