@@ -14,7 +14,10 @@ OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--check", "once", is_flag=True, help="Ask each model one question over HTTP, print it, and stop."
 )
-def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: bool) -> None:
+@click.option(
+    "--key", default="", envvar="RAYMLOPS_KEY", show_envvar=True, help="API key that --check asks with."
+)
+def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: bool, key: str) -> None:
     """Serve the models of FILE on this machine until interrupted.
 
     FILE is a serving spec such as serve_configs/flights.yaml, an ONNX file, a folder with one, or a version
@@ -30,7 +33,7 @@ def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: boo
     )  # before Ray is imported, which reads it once
     from raymlops.serving import running
 
-    running.run(spec, settings, once=once, report=click.echo)
+    running.run(spec, settings, once=once, key=key, report=click.echo)
 
 
 @click.command()

@@ -5,6 +5,7 @@ import contextlib
 import json
 import signal
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -13,15 +14,21 @@ import psutil
 import ray
 from ray import serve
 
+from raymlops.errors import AuthenticationError, RaymlopsError
 from raymlops.serving import deploying, history, sources
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
 
 def run(
-    spec: ServingSpec, settings: Settings, *, once: bool = False, report: Callable[[str], Any] = print
+    spec: ServingSpec,
+    settings: Settings,
+    *,
+    once: bool = False,
+    key: str = "",
+    report: Callable[[str], Any] = print,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; with `once`, only until each model has answered its example."""
+    """Serve until SIGINT or SIGTERM; with `once`, only until each model has answered its example, asked with `key`."""
     pinned = sources.pin(spec, settings)
     started = not ray.is_initialized()
     deploying.connect(settings, start=True)
@@ -41,7 +48,7 @@ def run(
         report(f"Documentation and examples: {base}/docs")
         if once:
             for name in (*pinned.models, *pinned.graphs):
-                report(ask_example(base, name))
+                report(ask_example(base, name, key))
         else:
             _wait(stop)
     finally:
@@ -68,13 +75,24 @@ def _wait(stop: threading.Event) -> None:
         return
 
 
-def ask_example(base: str, name: str) -> str:
-    """Ask a model its example over HTTP; gives the question and the answer as text."""
-    with urllib.request.urlopen(f"{base}/openapi.json", timeout=30) as response:  # noqa: S310
-        asked = json.load(response)["paths"][f"/v2/models/{name}/infer"]["post"]["requestBody"]["content"]
+def ask_example(base: str, name: str, key: str = "") -> str:
+    """Ask a model its example over HTTP; gives the answer as text. Raises AuthenticationError, RaymlopsError."""
+    path = f"/v2/models/{name}/infer"
+    asked = json.loads(_fetch(f"{base}/openapi.json", key))["paths"][path]["post"]["requestBody"]["content"]
     question = json.dumps(asked["application/json"]["example"]).encode()
-    request = urllib.request.Request(  # noqa: S310
-        f"{base}/v2/models/{name}/infer", question, {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-        return f"{name} answered over HTTP: {response.read().decode()}"
+    return f"{name} answered over HTTP: {_fetch(base + path, key, question)}"
+
+
+def _fetch(url: str, key: str, question: bytes | None = None) -> str:
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    request = urllib.request.Request(url, question, headers)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            return response.read().decode()  # type: ignore[no-any-return]
+    except urllib.error.HTTPError as error:
+        told = error.read().decode(errors="replace")
+        if error.code in (401, 403):
+            raise AuthenticationError(
+                f"{url} wants an API key: give --key, or RAYMLOPS_KEY, one that may infer ({told})"
+            ) from None
+        raise RaymlopsError(f"{url} answered {error.code}: {told}") from None

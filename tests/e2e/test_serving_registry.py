@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from raymlops.serving.keys import make_key, write_keys
 from tests import toy_models
 from tests.serving_process import free_port
 
@@ -41,7 +42,11 @@ def test_a_promoted_version_is_served_under_its_number(tmp_path: pathlib.Path) -
     config.write_text(yaml.safe_dump({"http_options": {"port": free_port()}, "applications": [application]}))
     pinned = yaml.safe_load(raymlops("deploy", str(config), "--print"))["applications"][0]["args"]["models"]
     assert pinned["flights"]["source"] == "models:/flights/2"
-    said = raymlops("serve", str(config), "--check")
+    token, key = make_key("tester", "infer")
+    write_keys(tmp_path / "keys.yaml", [key])
+    application["args"]["keys"] = str(tmp_path / "keys.yaml")  # type: ignore[index]
+    config.write_text(yaml.safe_dump({"http_options": {"port": free_port()}, "applications": [application]}))
+    said = raymlops("serve", str(config), "--check", "--key", token)
     assert "flights version 2: POST" in said
     assert '"model_version":"2"' in said
     assert '"name":"label"' in said
