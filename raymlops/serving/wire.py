@@ -23,6 +23,8 @@ WHOLE = 2**16
 """Bytes of a body that is waited for before its request is looked at."""
 _KEPT = 10_000
 """Entries of what is remembered about paths and heads of responses: both come from outside."""
+_KEPT_URL = 256
+"""Bytes of a path that is worth it."""
 _KNOWN_PATHS: dict[bytes, str] = {}
 _KNOWN_HEADS: dict[tuple[int, Headers], bytes] = {}
 
@@ -199,7 +201,7 @@ def _read_path(url: bytes) -> str:
     if path is None:
         path = httptools.parse_url(url).path.decode("ascii")
         path = unquote(path) if "%" in path else path
-        if len(_KNOWN_PATHS) < _KEPT:
+        if len(_KNOWN_PATHS) < _KEPT and len(url) <= _KEPT_URL:
             _KNOWN_PATHS[url] = path
     return path
 

@@ -337,8 +337,10 @@ def test_a_defect_of_the_plane_ends_its_connection_only(caplog: pytest.LogCaptur
 
 def test_what_is_remembered_of_requests_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_KEPT", len(wire._KNOWN_PATHS) + 3)
-    answers = ask(b"".join(get(f"/unknown/{i}") for i in range(20)), answers=20)
+    paths = ["/" + 2000 * "a", *(f"/unknown/{i}" for i in range(20))]
+    answers = ask(b"".join(get(path) for path in paths), answers=21)
     assert {status for status, _, _ in answers} == {404}
+    assert not any(len(url) > 1000 for url in wire._KNOWN_PATHS)
     assert len(wire._KNOWN_PATHS) <= wire._KEPT
 
 
