@@ -50,6 +50,8 @@ class Branch:
     def call(self, batch: Batch, request: Request, rows: Rows | None = None) -> Coroutine[Any, Any, Batch]:
         if rows is None:
             return self.run({key: batch[source] for key, source in self.needs}, request)
+        if request.rows:  # which rows are whose is no longer known
+            request = dataclasses.replace(request, rows=())
         return self.run({key: batch[source][rows] for key, source in self.needs}, request)
 
 

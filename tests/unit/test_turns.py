@@ -325,3 +325,32 @@ def test_a_caller_of_elsewhere_that_gives_up_takes_nobody_with_it() -> None:
 
     asyncio.run(run())
     assert model.calls == [[1, 2, 3]]
+
+
+def test_a_mirror_within_a_branch_that_gets_some_of_the_rows_compares_those(
+    tmp_path: pathlib.Path, settings: Settings
+) -> None:
+    sure = open_session(make_model(2)).infer({"x": np.array(ROWS, np.float32)})["sure"]
+    nodes = {
+        "a": model_node(tmp_path, "1"),
+        "b": model_node(tmp_path, "2"),
+        "release": {"kind": "shadow", "primary": "a", "mirror": "b"},
+        "c": model_node(tmp_path, "2"),
+        "out": {
+            "kind": "cascade",
+            "steps": ["c", "release"],
+            "confidence": "sure",
+            "threshold": float(np.median(sure)),
+        },
+    }
+    hosted = host(tmp_path, settings, nodes, "out")
+
+    async def run() -> dict[str, Any]:
+        await asyncio.gather(*(hosted.endpoint.infer({"x": np.array([row], np.float32)}) for row in ROWS))
+        while not (shadow := hosted.statistics.to_json()["shadows"]["release"])["compared"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        return shadow  # type: ignore[no-any-return]
+
+    shadow = asyncio.run(run())
+    assert hosted.statistics.runs == 1
+    assert (shadow["compared"], shadow["failed"], shadow["dropped"]) == (1, 0, 0)
