@@ -94,12 +94,16 @@ def running(
             wait_for(url, process)
             yield psutil.Process(process.pid)
         finally:
+            started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, 15)
             try:
                 process.wait(15)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
+            for left in psutil.wait_procs(started, timeout=5)[1]:  # Serve's HAProxy is in no group of ours
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    left.kill()
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 90) -> None:
