@@ -32,8 +32,7 @@ class WorkerDemand:
 
 def demand_of(training: TrainingSpec) -> WorkerDemand:
     """The least that one trial can do with."""
-    resources = {"CPU": training.cpus_per_worker, **({"GPU": training.gpus} if training.use_gpu else {})}
-    return WorkerDemand(training.fewest_workers, resources, training.labels)
+    return WorkerDemand(training.fewest_workers, training.worker_resources, training.labels)
 
 
 def kinds_of(config: Config) -> list[NodeKind]:

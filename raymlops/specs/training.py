@@ -108,6 +108,11 @@ class TrainingSpec(Document):
         return self
 
     @property
+    def worker_resources(self) -> dict[str, float]:
+        """As Ray names them."""
+        return {"CPU": self.cpus_per_worker, **({"GPU": self.gpus_per_worker} if self.use_gpu else {})}
+
+    @property
     def gpus(self) -> float:
         """Of one worker."""
         return self.gpus_per_worker if self.use_gpu else 0.0

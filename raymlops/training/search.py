@@ -174,7 +174,7 @@ def _scaling(spec: TrainingSpec) -> train.ScalingConfig:
         num_workers=(spec.fewest_workers, spec.workers) if elastic else spec.workers,
         elastic_resize_monitor_interval_s=spec.resize_seconds,
         use_gpu=spec.use_gpu,
-        resources_per_worker={"CPU": spec.cpus_per_worker, **({"GPU": spec.gpus} if spec.use_gpu else {})},
+        resources_per_worker=spec.worker_resources,
         label_selector=dict(spec.labels) or None,
     )
 
@@ -182,8 +182,9 @@ def _scaling(spec: TrainingSpec) -> train.ScalingConfig:
 def _resources(spec: ExperimentSpec) -> tune.PlacementGroupFactory:
     training = spec.training
     if training.workers == 1:
-        bundle = {"CPU": training.cpus_per_worker, "GPU": training.gpus}
-        return tune.PlacementGroupFactory([bundle], bundle_label_selector=[training.labels])
+        return tune.PlacementGroupFactory(
+            [training.worker_resources], bundle_label_selector=[training.labels]
+        )
     # The trial only steers, and its workers are placed by the trainer. Tune takes no empty demand, and a CPU
     # held here could be the one that a worker waits for.
     return tune.PlacementGroupFactory([{"memory": 2**20}])
