@@ -8,7 +8,6 @@ import asyncio
 import json
 import logging
 import random
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -30,8 +29,6 @@ from raymlops.serving.keys import KeyRing
 from raymlops.serving.rates import RateLimit
 from raymlops.serving.routes import Hosts
 
-_UNFIT = re.compile(rb"[\x00-\x1f\x7f]")
-"""What a header must not hold; an id comes back in one."""
 ACCESS = logging.getLogger("raymlops.access")
 LOG = logging.getLogger("raymlops.serving")
 
@@ -92,8 +89,8 @@ class DataPlane:
     def begin(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Request:
         """A request whose head was read; `path` is that of the application, `headers` have lower case names."""
         given = headers.get(b"x-request-id")
-        name = given[:128].decode("latin-1") if given and not _UNFIT.search(given) else ""
-        request = Request(method, path, headers, name or f"{random.getrandbits(64):016x}")
+        name = given[:128].decode("latin-1") if given else f"{random.getrandbits(64):016x}"
+        request = Request(method, path, headers, name)
         request.logged = random.random() < self._log_share  # noqa: S311
         return request
 

@@ -42,11 +42,9 @@ class _Exchange:
     """A request and its response. uvicorn asks it what it asks of its own cycles, by these names."""
 
     __slots__ = (
-        "body",
         "disconnected",
         "keep_alive",
         "message_event",
-        "more_body",
         "request",
         "response_complete",
         "task",
@@ -57,8 +55,6 @@ class _Exchange:
     def __init__(self, request: Request, keep_alive: bool) -> None:
         self.request = request
         self.keep_alive = keep_alive
-        self.body = b""
-        self.more_body = True
         self.disconnected = False
         self.response_complete = False
         self.message_event = _NOBODY
@@ -114,7 +110,7 @@ class Wire(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         exchange = self.cycle
         if type(exchange) is _Exchange:
-            exchange.body += body
+            exchange.request.body += body
         else:
             super().on_body(body)
 
@@ -123,7 +119,6 @@ class Wire(HttpToolsProtocol):
         if type(exchange) is not _Exchange:
             super().on_message_complete()
             return
-        exchange.request.body = exchange.body
         exchange.task = self.loop.create_task(self._answer(exchange))
         self.tasks.add(exchange.task)
 

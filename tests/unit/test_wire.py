@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gzip
 import json
-import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -233,11 +232,11 @@ def test_what_is_no_http_is_told_so_and_closed() -> None:
     assert headers["connection"] == "close"
 
 
-@pytest.mark.parametrize("protocol", [CountingWire, "httptools"])
-def test_an_id_that_no_header_may_hold_is_exchanged(protocol: Any) -> None:
-    ((status, headers, _),) = ask(post(ROW, "X-Request-Id: a\x01b"), protocol=protocol)
-    assert status in (200, 400)
-    assert status == 400 or re.fullmatch("[0-9a-f]{16}", headers["x-request-id"])
+@pytest.mark.parametrize("character", ["\x01", "\x0b", "\x7f"])
+def test_an_id_that_no_header_may_hold_is_refused(character: str) -> None:
+    ((status, headers, _),) = ask(post(ROW, f"X-Request-Id: a{character}b"))
+    assert status == 400
+    assert "x-request-id" not in headers
 
 
 def test_an_application_below_a_prefix_answers_below_it_only() -> None:
@@ -315,7 +314,9 @@ def test_a_client_that_goes_away_leaves_nothing_behind() -> None:
     asyncio.run(run())
 
 
-def test_a_defect_of_the_plane_ends_its_connection_only(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_defect_of_the_plane_ends_its_connection_only(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Broken(Slow):
         async def respond(self, request: Request) -> Response:
             raise RaymlopsError("broken")
@@ -330,7 +331,7 @@ def test_a_defect_of_the_plane_ends_its_connection_only(caplog: pytest.LogCaptur
             LANE.app = working
             assert (await exchange(address, post(ROW)))[0][0] == 200
 
-    wire.LOG.propagate = True
+    monkeypatch.setattr(wire.LOG, "propagate", True)
     asyncio.run(run())
     assert "request slow was not answered" in caplog.text
 
