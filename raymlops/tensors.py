@@ -4,7 +4,8 @@ Datatype names are those of the Open Inference Protocol (FP32, INT64, BYTES ...)
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,12 @@ class Signature:
 def count_rows(batch: Mapping[str, npt.NDArray[Any]]) -> int:
     """Rows of a batch; 0 when it has no tensor."""
     return next((len(values) for values in batch.values()), 0)
+
+
+def split_rows(batch: Batch, rows: Sequence[int]) -> list[Batch]:
+    """Batches of so many rows each, one after the other."""
+    ends = list(itertools.accumulate(rows))
+    return [
+        {name: values[start:end] for name, values in batch.items()}
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]

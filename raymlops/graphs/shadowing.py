@@ -7,15 +7,13 @@ while requests follow closely, only a small share of the time goes to mirrors.
 import asyncio
 import concurrent.futures
 import dataclasses
-import itertools
 import random
 import time
-from collections.abc import Sequence
 
 from raymlops.graphs import arrays
 from raymlops.graphs.routing import Branch, Request, Run, finish
 from raymlops.specs.graph_nodes import ShadowNode
-from raymlops.tensors import Batch
+from raymlops.tensors import Batch, count_rows, split_rows
 
 PAUSE_S = 0.002
 """Requests that follow within this time are load, however short a mirror's run is."""
@@ -82,9 +80,10 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
                 other = await mirror.call(batch, request)
             else:  # in a thread, since a mirror that hangs must not hang those who ask
                 other = await asyncio.get_running_loop().run_in_executor(thread, work, batch, request)
+            rows = request.rows or (count_rows(answer),)
             parts = [
-                arrays.differ(answer, other, node.tolerance)
-                for answer, other in zip(_part(answer, request.rows), _part(other, request.rows), strict=True)
+                arrays.differ(ours, theirs, node.tolerance)
+                for ours, theirs in zip(split_rows(answer, rows), split_rows(other, rows), strict=True)
             ]
         except Exception:  # whatever a mirror does must not be felt by those who ask
             counted.failed += callers
@@ -114,14 +113,3 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
         return answer
 
     return run
-
-
-def _part(batch: Batch, rows: Sequence[int]) -> list[Batch]:
-    """What each caller's rows were answered."""
-    if not rows:
-        return [batch]
-    ends = list(itertools.accumulate(rows))
-    return [
-        {name: array[start:end] for name, array in batch.items()}
-        for start, end in zip([0, *ends], ends, strict=False)
-    ]

@@ -17,7 +17,7 @@ import numpy as np
 
 from raymlops.errors import DeadlineError, OverloadedError
 from raymlops.serving.statistics import Statistics
-from raymlops.tensors import Batch, count_rows
+from raymlops.tensors import Batch, count_rows, split_rows
 
 
 @dataclasses.dataclass(slots=True)
@@ -150,9 +150,4 @@ def split(answer: Batch, rows: Sequence[int]) -> list[Batch]:
         raise ValueError(
             f"the model answered {count_rows(answer)} rows for {sum(rows)}; set batching: {{mode: off}}"
         )
-    parts = []
-    start = 0
-    for count in rows:
-        parts.append({name: array[start : start + count] for name, array in answer.items()})
-        start += count
-    return parts
+    return split_rows(answer, rows)

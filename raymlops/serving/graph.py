@@ -84,7 +84,11 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
         {path: leaf.signature for path, leaf in opened.leaves.items() if leaf.signature},
         opened.decisions,
         find_kinds(opened.plan, opened.leaves),
-        {path: _count_rows_of_a_hop(leaf) for path, leaf in opened.leaves.items()},
+        {
+            path: _count_rows_of_a_hop(opened.leaves[path])
+            for path, decision in opened.decisions.items()
+            if decision.place == "separate"
+        },
     )
 
 
@@ -105,22 +109,16 @@ class GraphEndpoint:
         self.signature = graph.signature
         self.version = graph.version
         self._statistics = statistics
-        self._turns = Turns()
+        self._turns = Turns(statistics)
         self._most = most
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
         rows = count_batch_rows(batch)
         if rows <= self._most:
-            return await self._turns.infer(self._run_now, batch, rows, self._most)
+            return await self._turns.infer(self.graph.infer_joined, batch, rows, self._most)
         started = time.perf_counter_ns()
         answer = await self.graph.infer(batch, key=key)
         self._statistics.record_run(rows, time.perf_counter_ns() - started)
-        return answer
-
-    def _run_now(self, batch: Batch, rows: Sequence[int]) -> Batch:
-        started = time.perf_counter_ns()
-        answer = self.graph.infer_joined(batch, rows)
-        self._statistics.record_run(sum(rows), time.perf_counter_ns() - started)
         return answer
 
 

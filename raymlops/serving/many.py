@@ -6,8 +6,7 @@ import concurrent.futures
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator
 
 from raymlops.errors import NotFoundError, unknown_name
 from raymlops.models.session import Session
@@ -115,7 +114,7 @@ class ManyEndpoint:
         self._threads = threads
         self._statistics = statistics
         self._cost: _Cost | None = None
-        self._turns = Turns()
+        self._turns = Turns(statistics)
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
         rows = count_batch_rows(batch)
@@ -123,7 +122,9 @@ class ManyEndpoint:
         try:
             cost = self._cost
             if cost is not None and cost.row_s * rows <= INLINE_S:
-                return await self._turns.infer(partial(self._run_now, session), batch, rows, cost.most)
+                return await self._turns.infer(
+                    lambda joined, _: session.infer(joined), batch, rows, cost.most
+                )
             started = time.perf_counter_ns()
             loop = asyncio.get_running_loop()
             answer, self._cost = await loop.run_in_executor(self._threads, _time, session, batch, rows, cost)
@@ -131,12 +132,6 @@ class ManyEndpoint:
             return answer
         finally:
             self._cache.release(self._name)
-
-    def _run_now(self, session: Session, batch: Batch, rows: Sequence[int]) -> Batch:
-        started = time.perf_counter_ns()
-        answer = session.infer(batch)
-        self._statistics.record_run(sum(rows), time.perf_counter_ns() - started)
-        return answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +143,11 @@ class _Cost:
 
 
 def _time(session: Session, batch: Batch, rows: int, last: _Cost | None) -> tuple[Batch, _Cost]:
+    # Before the clock starts, so that it does not time a first run.
+    alone = last.most > 0 if last else rows_stand_alone(session.infer, session.signature)
     started = time.perf_counter()
     answer = session.infer(batch)
     row_s = (time.perf_counter() - started) / max(1, rows)
-    alone = last.most > 0 if last else rows_stand_alone(session.infer, session.signature)
     return answer, _Cost(row_s, min(MOST_ROWS, int(INLINE_S / row_s)) if alone else 0)
 
 

@@ -3,7 +3,7 @@ when long. Requests that come together share a run either way."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from raymlops.models.session import Session
 from raymlops.serving.batching import Batcher, BatchOptions
 from raymlops.serving.statistics import Statistics
 from raymlops.serving.turns import Turns
-from raymlops.tensors import Batch, Signature, TensorSpec
+from raymlops.tensors import Batch, Signature, TensorSpec, split_rows
 
 INLINE_S = 0.001
 """A run shorter than this stays on the event loop: handing it to a thread and back costs 0.1 ms and a lock
@@ -50,17 +50,17 @@ class ModelEndpoint:
         deadline_s: float = 30.0,
     ) -> None:
         self._session = session
-        self._statistics = statistics
         self._deadline_s = deadline_s
         self.signature: Signature = session.signature
         self.version = statistics.version
         self.cost = measure(session)
         options = options or BatchOptions()
-        may_join = mode == "on" or (mode == "auto" and rows_stand_alone(session.infer, session.signature))
-        may_join = may_join and is_joinable(session.signature)
+        may_join = is_joinable(session.signature) and (
+            mode == "on" or (mode == "auto" and rows_stand_alone(session.infer, session.signature))
+        )
         join = may_join and (mode == "on" or self.cost.joins)
         self._batcher = Batcher(session.infer, dataclasses.replace(options, join=join), statistics)
-        self._turns = Turns()
+        self._turns = Turns(statistics)
         self._most = min(options.max_rows, self.cost.inline_rows) if may_join else 0
         self.joins = join
 
@@ -69,13 +69,7 @@ class ModelEndpoint:
         rows = count_batch_rows(batch)
         if self.cost.of(rows) > INLINE_S:
             return await self._batcher.submit(batch, rows, self._deadline_s)
-        return await self._turns.infer(self._run_now, batch, rows, self._most)
-
-    def _run_now(self, batch: Batch, rows: Sequence[int]) -> Batch:
-        started = time.perf_counter_ns()
-        answer = self._session.infer(batch)
-        self._statistics.record_run(sum(rows), time.perf_counter_ns() - started)
-        return answer
+        return await self._turns.infer(lambda joined, _: self._session.infer(joined), batch, rows, self._most)
 
     def check(self) -> None:
         """Run the model once. Raises what the run raises, unless the sample row itself is to blame."""
@@ -108,15 +102,10 @@ def rows_stand_alone(infer: Callable[[Batch], Batch], signature: Signature) -> b
         together = infer(noise)
         if any(array.shape[:1] != (3,) for array in together.values()):
             return False
-        return not any(
-            find_differing(_row(together, number), infer(_row(noise, number))) for number in range(3)
-        )
+        rows = zip(split_rows(together, (1, 1, 1)), split_rows(noise, (1, 1, 1)), strict=True)
+        return not any(find_differing(answer, infer(row)) for answer, row in rows)
     except RaymlopsError:
         return False
-
-
-def _row(batch: Batch, number: int) -> Batch:
-    return {name: array[number : number + 1] for name, array in batch.items()}
 
 
 def sample(signature: Signature, rows: int) -> Batch:

@@ -6,11 +6,13 @@ Nobody waits for company: a turn is what the sockets held at one moment, and who
 
 import asyncio
 import dataclasses
+import time
 import types
 from collections.abc import Awaitable, Callable, Generator, Sequence
 
 from raymlops.errors import DeadlineError, OverloadedError
 from raymlops.serving.batching import join, split
+from raymlops.serving.statistics import Statistics
 from raymlops.tensors import Batch
 
 MOST_ROWS = 256
@@ -37,7 +39,8 @@ class _Group:
 class Turns:
     """The requests for one short model here. All on one event loop, which takes ready tasks in their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
         self._open: _Group | None = None
 
     async def infer(self, run: Run, batch: Batch, rows: int, most: int) -> Batch:
@@ -46,7 +49,7 @@ class Turns:
         if group is not None and group.total + rows <= most:
             number = group.add(batch, rows)
             await _end_of_turn()  # who opened the group has waited for it since before, and so has run by now
-            return run(batch, (rows,)) if group.answers is None else group.answers[number]
+            return self._run(run, batch, (rows,)) if group.answers is None else group.answers[number]
         group = self._open = _Group([batch], [rows], rows)
         try:
             await _end_of_turn()
@@ -55,11 +58,17 @@ class Turns:
                 self._open = None
         if len(group.batches) > 1 and _are_alike(group.batches):
             try:
-                group.answers = split(run(join(group.batches), group.rows), group.rows)
+                group.answers = split(self._run(run, join(group.batches), group.rows), group.rows)
                 return group.answers[0]
             except Exception:  # one of them may be to blame: each runs alone, and learns its own
                 group.answers = None
-        return run(batch, (rows,))
+        return self._run(run, batch, (rows,))
+
+    def _run(self, run: Run, batch: Batch, rows: Sequence[int]) -> Batch:
+        started = time.perf_counter_ns()
+        answer = run(batch, rows)
+        self._statistics.record_run(sum(rows), time.perf_counter_ns() - started)
+        return answer
 
 
 class JoinedCalls:

@@ -13,6 +13,9 @@ from onnx import TensorProto, helper
 
 from raymlops.errors import InputError, OverloadedError
 from raymlops.models.session import open_session
+from raymlops.serving import graph as graph_module
+from raymlops.serving import many as many_module
+from raymlops.serving import model as model_module
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.graph import host_graph, prepare_graph
 from raymlops.serving.many import ManyHost
@@ -54,7 +57,7 @@ async def ask(turns: Turns, model: Any, one: Batch, most: int = 100) -> list[flo
 
 def ask_at_once(model: Any, *batches: Batch, most: int = 100) -> list[Any]:
     async def run() -> list[Any]:
-        turns = Turns()
+        turns = Turns(Statistics("toy", "1"))
         asked = [ask(turns, model, one, most) for one in batches]
         return await asyncio.gather(*asked, return_exceptions=True)
 
@@ -65,7 +68,7 @@ def test_requests_of_one_turn_share_a_run_and_those_of_the_next_another() -> Non
     model = Doubler()
 
     async def run() -> None:
-        turns = Turns()
+        turns = Turns(Statistics("toy", "1"))
         for values in ((1, 2, 3), (4, 5)):
             answers = await asyncio.gather(*(ask(turns, model, batch(value)) for value in values))
             assert answers == [[2 * value] for value in values]
@@ -109,7 +112,7 @@ def test_a_caller_that_gives_up_takes_nobody_with_it() -> None:
     model = Doubler()
 
     async def run() -> None:
-        turns = Turns()
+        turns = Turns(Statistics("toy", "1"))
         tasks = [asyncio.ensure_future(ask(turns, model, batch(value))) for value in (1, 2, 3)]
         await asyncio.sleep(0)  # all are in the group, which the first one opened
         tasks[0].cancel()
@@ -132,6 +135,13 @@ def serve(model: Any, mode: str = "auto") -> tuple[ModelEndpoint, Statistics]:
     return ModelEndpoint(
         open_session(model.SerializeToString()), statistics, BatchOptions(), mode
     ), statistics
+
+
+@pytest.fixture(autouse=True)
+def _every_run_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the machine's load would decide which models are run on the event loop."""
+    for module in (model_module, graph_module, many_module):
+        monkeypatch.setattr(module, "INLINE_S", 60.0)
 
 
 ROWS = np.random.default_rng(0).normal(size=(6, 3)).tolist()
