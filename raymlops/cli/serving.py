@@ -34,6 +34,8 @@ def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: boo
     from raymlops.serving import running
 
     running.run(spec, settings, once=once, key=key, report=click.echo)
+    if once:
+        click.echo(f"Every model has answered, and serving has ended. Next: raymlops serve {file}")
 
 
 @click.command()

@@ -50,3 +50,4 @@ def test_a_promoted_version_is_served_under_its_number(tmp_path: pathlib.Path) -
     assert "flights version 2: POST" in said
     assert '"model_version":"2"' in said
     assert '"name":"label"' in said
+    assert said.splitlines()[-1].endswith(f"Next: raymlops serve {config}")
