@@ -14,6 +14,7 @@ RaymlopsError            500, exit 1: ours
 │   └── StorageError     a path or store that cannot be written or reached
 │       └── UnreachableError  a store that does not answer; it may later
 ├── ArtifactError        422, exit 2: a model file that is broken, unsafe, or not the one that was registered
+│   └── UntrustedError   evidence that is missing, changed, or signed by no trusted key
 ├── ParityError          exit 1: the exported model does not answer as the network did
 ├── NodeError            500: a node of a graph failed
 ├── OverloadedError      503: queue full; try again later
@@ -92,6 +93,10 @@ class UnreachableError(StorageError):
 class ArtifactError(RaymlopsError):
     status = 422
     exit_code = 2
+
+
+class UntrustedError(ArtifactError):
+    pass
 
 
 class ParityError(RaymlopsError):

@@ -64,6 +64,12 @@ class Settings:
     """RAYMLOPS_USER, else USER: who is recorded with a version."""
     job_address: str = "http://127.0.0.1:8265"
     """RAY_API_SERVER_ADDRESS: the cluster's job server, that `raymlops submit` sends to."""
+    signing_key: pathlib.Path | None = None
+    """RAYMLOPS_SIGNING_KEY: PEM file of the ed25519 key that signs evidence; default keys/signing.pem under home,
+    made on first use."""
+    trusted_keys: tuple[str, ...] = ()
+    """RAYMLOPS_TRUSTED_KEYS: public keys whose signatures count beside one's own, separated by commas or newlines:
+    ed25519:BASE64, files, or folders of *.pub and *.pem files."""
     parent_run: str | None = None
     """MLFLOW_RUN_ID: the run that ours become children of, as under `mlflow run`."""
 
@@ -81,8 +87,19 @@ class Settings:
             ray_address=env.get("RAY_ADDRESS") or None,
             user=env.get("RAYMLOPS_USER") or env.get("USER") or "unknown",
             job_address=env.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265",
+            signing_key=_to_path(env.get("RAYMLOPS_SIGNING_KEY")),
+            trusted_keys=_to_entries(env.get("RAYMLOPS_TRUSTED_KEYS")),
             parent_run=env.get("MLFLOW_RUN_ID") or None,
         )
+
+
+def _to_path(value: str | None) -> pathlib.Path | None:
+    return pathlib.Path(value).expanduser().absolute() if value else None
+
+
+def _to_entries(value: str | None) -> tuple[str, ...]:
+    entries = (value or "").replace("\n", ",").split(",")
+    return tuple(entry.strip() for entry in entries if entry.strip())
 
 
 def export(values: Mapping[str, str]) -> None:

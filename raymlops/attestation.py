@@ -1,0 +1,279 @@
+"""Signs what is recorded, and verifies what another recorded: DSSE envelopes and in-toto statements, with ed25519 keys.
+
+Knows bytes and keys; knows nothing of models or of stores. Whoever holds a private key that is trusted can sign
+anything: a signature says who recorded it, not that it is right.
+
+Formats: DSSE v1 (github.com/secure-systems-lab/dsse), in-toto Statement v1 (in-toto.io/Statement/v1).
+"""
+
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import secrets
+import stat
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer import CryptoSigner, Key, Signature, SSlibKey
+
+from raymlops.errors import StorageError, UntrustedError, UserError
+from raymlops.settings import Settings
+
+STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+KEY_FILE = "signing.pem"
+_LARGEST = 16 * 2**20  # bytes of an envelope
+_LINE = re.compile(r"^ed25519:(?P<key>[A-Za-z0-9+/]{43}=)$")
+
+TrustedKeys: TypeAlias = Mapping[str, Key]
+"""Key id -> public key."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """A payload that a trusted key signed; `key` is that key in the form of RAYMLOPS_TRUSTED_KEYS."""
+
+    payload: bytes
+    key: str
+
+
+class SigningKey:
+    """A private key, and the signatures that it makes."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._signer = CryptoSigner(private)
+        self.public: Key = self._signer.public_key
+
+    @property
+    def line(self) -> str:
+        """The public key in the form of RAYMLOPS_TRUSTED_KEYS."""
+        return to_line(self.public)
+
+    def sign(self, payload: bytes, payload_type: str) -> str:
+        """A DSSE envelope as JSON."""
+        envelope = Envelope(payload, payload_type, {})
+        envelope.sign(self._signer)
+        return json.dumps(envelope.to_dict(), sort_keys=True)
+
+    def sign_apart(self, payload: bytes, payload_type: str) -> dict[str, str]:
+        """The key id and the signature of an envelope whose payload is kept as it is elsewhere."""
+        held: dict[str, str] = json.loads(self.sign(payload, payload_type))["signatures"][0]
+        return held
+
+
+def load_signing_key(settings: Settings) -> SigningKey:
+    """The key of RAYMLOPS_SIGNING_KEY, or of RAYMLOPS_HOME, where it is made on first use.
+
+    Raises UserError for a file that is no ed25519 key, or that others may read; StorageError where none can be made.
+    """
+    path = settings.signing_key or _own_path(settings)
+    if not path.exists():
+        if settings.signing_key:
+            raise UserError(
+                f"RAYMLOPS_SIGNING_KEY names {str(path)!r}, which does not exist; expected a PEM file with an ed25519 "
+                "private key: openssl genpkey -algorithm ed25519 -out FILE"
+            )
+        _make_key(path)
+    return SigningKey(_read_private(path))
+
+
+def _own_path(settings: Settings) -> pathlib.Path:
+    return settings.home / "keys" / KEY_FILE
+
+
+def _make_key(path: pathlib.Path) -> None:
+    """Of two processes that make it at once both use the one that was there first."""
+    pem = CryptoSigner(Ed25519PrivateKey.generate()).private_bytes
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(number, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(number)
+        with contextlib.suppress(FileExistsError):
+            os.link(part, path)
+        part.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"Cannot make the signing key {str(path)!r}: {error}; set RAYMLOPS_HOME to a folder that can be written, "
+            "or RAYMLOPS_SIGNING_KEY to a key"
+        ) from None
+
+
+def _read_private(path: pathlib.Path) -> Ed25519PrivateKey:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(_LARGEST)
+    except OSError as error:
+        raise UserError(f"Cannot read the signing key {str(path)!r}: {error}") from None
+    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+        raise UserError(
+            f"The signing key {str(path)!r} has mode {stat.S_IMODE(mode):o}, so others may read it; run: "
+            f"chmod 600 {path}"
+        )
+    try:
+        key = load_pem_private_key(text, None)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{str(path)!r} is no PEM file of a private key without password: {error}") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UserError(f"{str(path)!r} holds a {type(key).__name__}; expected an ed25519 key")
+    return key
+
+
+def load_trusted_keys(settings: Settings) -> TrustedKeys:
+    """The keys whose signatures count: those of RAYMLOPS_TRUSTED_KEYS, and one's own. Makes none.
+
+    Raises UserError for an entry that is neither a key nor a file or folder of keys.
+    """
+    keys = [key for entry in settings.trusted_keys for key in _read_entry(entry)]
+    own = settings.signing_key or _own_path(settings)
+    if own.exists():
+        keys.append(SigningKey(_read_private(own)).public)
+    return {key.keyid: key for key in keys}
+
+
+def to_lines(keys: TrustedKeys) -> str:
+    """Keys as a value of RAYMLOPS_TRUSTED_KEYS, for a process that does not have their files."""
+    return ",".join(sorted(map(to_line, keys.values())))
+
+
+def to_line(key: Key) -> str:
+    return "ed25519:" + base64.b64encode(bytes.fromhex(key.keyval["public"])).decode()
+
+
+def _read_entry(entry: str) -> list[Key]:
+    """A key as text, or those of a file, or those of the *.pub and *.pem files of a folder."""
+    if entry.startswith("ed25519:"):
+        return [_from_line(entry, "RAYMLOPS_TRUSTED_KEYS")]
+    path = pathlib.Path(entry).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in (".pub", ".pem") and file.is_file())
+    elif path.is_file():
+        files = [path]
+    else:
+        raise UserError(
+            f"RAYMLOPS_TRUSTED_KEYS names {entry!r}, which is no file or folder, nor a key in the form "
+            "ed25519:BASE64, as `raymlops history --key` prints it"
+        )
+    return [key for file in files for key in _read_public(file)]
+
+
+def _read_public(path: pathlib.Path) -> list[Key]:
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read the public keys of {str(path)!r}: {error}") from None
+    if "PRIVATE KEY" in text:
+        raise UserError(f"{str(path)!r} holds a private key; trusted keys are public ones")
+    if "-----BEGIN" in text:
+        try:
+            key = load_pem_public_key(text.encode())
+        except ValueError as error:
+            raise UserError(f"{str(path)!r} is no PEM file of a public key: {error}") from None
+        if not isinstance(key, Ed25519PublicKey):
+            raise UserError(f"{str(path)!r} holds a {type(key).__name__}; expected an ed25519 key")
+        return [cast(Key, SSlibKey.from_crypto(key))]
+    lines = [line.partition("#")[0].split() for line in text.splitlines()]
+    return [_from_line(words[0], str(path)) for words in lines if words]
+
+
+def _from_line(line: str, where: str) -> Key:
+    found = _LINE.match(line)
+    if found is None:
+        raise UserError(f"{line!r} of {where} is no key; expected ed25519:BASE64, of 32 bytes")
+    public = Ed25519PublicKey.from_public_bytes(base64.b64decode(found["key"]))
+    return cast(Key, SSlibKey.from_crypto(public))
+
+
+def verify(text: str | bytes, payload_type: str, keys: TrustedKeys) -> Verified:
+    """The payload of a DSSE envelope that a trusted key signed.
+
+    Raises UntrustedError for an envelope that is broken, of another payload type, or signed by no trusted key.
+    """
+    if len(text) > _LARGEST:
+        raise UntrustedError(f"An envelope of {len(text)} bytes is not read; the limit is {_LARGEST}")
+    try:
+        envelope = Envelope.from_dict(json.loads(text))
+        found = str(envelope.payload_type)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, VerificationError) as error:
+        raise UntrustedError(f"This is no signed envelope: {type(error).__name__}: {error}") from None
+    except Exception as error:  # FormatError and others of the library have no common base
+        raise UntrustedError(f"This is no signed envelope: {error}") from None
+    if found != payload_type:
+        raise UntrustedError(f"A signed {found!r} stands where a {payload_type!r} was expected")
+    return Verified(envelope.payload, _verify(envelope, keys))
+
+
+def verify_apart(payload: bytes, payload_type: str, signature: Mapping[str, Any], keys: TrustedKeys) -> str:
+    """The trusted key that signed a payload. Raises UntrustedError."""
+    try:
+        held = Signature(str(signature["keyid"]), base64.b64decode(signature["sig"], validate=True).hex())
+    except (ValueError, TypeError, KeyError) as error:
+        raise UntrustedError(f"This is no signature: {error}") from None
+    return _verify(Envelope(payload, payload_type, {held.keyid: held}), keys)
+
+
+def _verify(envelope: Envelope, keys: TrustedKeys) -> str:
+    try:
+        accepted = envelope.verify(list(keys.values()), 1) if keys else {}
+    except Exception:  # whatever the library raises, the signature does not count
+        accepted = {}
+    if not accepted:
+        signers = ", ".join(keyid[:12] for keyid in envelope.signatures) or "nobody"
+        raise UntrustedError(
+            f"Signed by {signers}, which is no trusted key, or changed since; the {len(keys)} trusted keys are one's "
+            "own and those of RAYMLOPS_TRUSTED_KEYS"
+        )
+    return to_line(next(iter(accepted.values())))
+
+
+def canonical(value: Any) -> bytes:
+    """JSON that is equal for equal values: sorted, ASCII, without spaces. Raises ValueError for NaN and infinities."""
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False
+    ).encode()
+
+
+def digest_of(value: bytes) -> str:
+    """sha256 in hex."""
+    return hashlib.sha256(value).hexdigest()
+
+
+def make_statement(subjects: Mapping[str, str], kind: str, predicate: Mapping[str, Any]) -> bytes:
+    """An in-toto statement: `kind` says `predicate` of the files `subjects`, name -> sha256."""
+    return canonical(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": name, "digest": {"sha256": sha}} for name, sha in sorted(subjects.items())],
+            "predicateType": kind,
+            "predicate": predicate,
+        }
+    )
+
+
+def read_statement(payload: bytes, kind: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Subjects and predicate of a verified payload. Raises UntrustedError for a statement of another kind."""
+    try:
+        held = json.loads(payload)
+        if held["_type"] != STATEMENT_TYPE or held["predicateType"] != kind:
+            raise UntrustedError(f"A signed {held['predicateType']!r} stands where a {kind!r} was expected")
+        entries: Sequence[Mapping[str, Any]] = held["subject"]
+        subjects = {str(entry["name"]): str(entry["digest"]["sha256"]) for entry in entries}
+        predicate = dict(held["predicate"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UntrustedError(f"A signed payload is no in-toto statement: {error}") from None
+    if len(subjects) != len(entries):
+        raise UntrustedError("A signed statement names a file twice")
+    return subjects, predicate
