@@ -33,7 +33,7 @@ VERBS = {
     "weights": ("raymlops.cli.graph", "Change the shares of a canary while it serves"),
     "serve": ("raymlops.cli.serving", "Serve models on this machine"),
     "deploy": ("raymlops.cli.serving", "Deploy models on a cluster, or go back with --rollback"),
-    "keys": ("raymlops.cli.serving", "Make, list and revoke API keys of an endpoint"),
+    "keys": ("raymlops.cli.keys", "Make, list, rotate and revoke API keys of an endpoint"),
     "predict": ("raymlops.cli.prediction", "Score files with a model or a graph, into Parquet"),
     "submit": ("raymlops.cli.submission", "Run a verb as a job of a cluster, and follow it"),
     "cluster": ("raymlops.cli.clusters", "Make, check, start and describe clusters"),

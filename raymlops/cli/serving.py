@@ -1,4 +1,4 @@
-"""Verbs of serving: `serve` on this machine, `deploy` on a cluster and back, `keys` of an endpoint."""
+"""Verbs of serving: `serve` on this machine, `deploy` on a cluster and back. `keys` has its own file."""
 
 import pathlib
 
@@ -95,46 +95,3 @@ def deploy(
         past.add(config)
     for name, model in config["args"]["models"].items():
         click.echo(f"{name}: {model['source']}, version {model['version']}, is serving")
-
-
-@click.group()
-def keys() -> None:
-    """API keys of an endpoint: add, list and revoke in a file that holds hashes only."""
-
-
-@keys.command()
-@click.argument("file", type=click.Path(path_type=pathlib.Path))
-@click.argument("name")
-@click.option("--role", default="infer", show_default=True, help="infer, or admin, which may do everything.")
-def add(file: pathlib.Path, name: str, role: str) -> None:
-    """Make a key called NAME and print it, this once. A key of that name is replaced."""
-    from raymlops.serving.keys import make_key, read_keys, write_keys
-
-    token, key = make_key(name, role)
-    existing = [old for old in read_keys(file) if old.name != name] if file.exists() else []
-    write_keys(file, [*existing, key])
-    click.echo(token)
-
-
-@keys.command("list")
-@click.argument("file", type=click.Path(path_type=pathlib.Path))
-def list_keys(file: pathlib.Path) -> None:
-    """Names and roles of the keys in FILE."""
-    from raymlops.serving.keys import read_keys
-
-    for key in read_keys(file):
-        click.echo(f"{key.name}\t{key.role}")
-
-
-@keys.command()
-@click.argument("file", type=click.Path(path_type=pathlib.Path))
-@click.argument("name")
-def revoke(file: pathlib.Path, name: str) -> None:
-    """Take the key called NAME out of force; replicas notice within two seconds."""
-    from raymlops.errors import NotFoundError, unknown_name
-    from raymlops.serving.keys import read_keys, write_keys
-
-    existing = read_keys(file)
-    if name not in [key.name for key in existing]:
-        raise NotFoundError(unknown_name("key", name, [key.name for key in existing]))
-    write_keys(file, [key for key in existing if key.name != name])

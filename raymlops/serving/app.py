@@ -17,7 +17,7 @@ from raymlops.errors import RaymlopsError
 from raymlops.serving import hosting, nodes, sources
 from raymlops.serving.codec import JsonLimits
 from raymlops.serving.graph import Prepared, host_graph, prepare_graph, set_weights
-from raymlops.serving.keys import Key, KeyRing, read_keys
+from raymlops.serving.keys import KeyRing, read_entry, read_keys
 from raymlops.serving.lane import LANE
 from raymlops.serving.many import ManyHost
 from raymlops.serving.metrics import MetricsExport
@@ -91,13 +91,13 @@ class Ingress:
         return self.plane
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Options that change without a restart: `keys`, a list of name, role and sha256; `weights` of
+        """Options that change without a restart: `keys`, a list of entries as in a key file; `weights` of
         splits, by graph, path of the split, and branch."""
         for name, weights in user_config.get("weights", {}).items():
             set_weights(self.plane.hosts.find(name), weights)
         if "keys" in user_config:
             self.plane.keys.required = True
-            self.plane.keys.replace(Key(**entry) for entry in user_config["keys"])
+            self.plane.keys.replace([read_entry(entry) for entry in user_config["keys"]])
 
     def check_health(self) -> None:
         """Run every model that is ready; what fails marks the replica unhealthy, and Serve replaces it."""
@@ -140,19 +140,19 @@ class Ingress:
         return await self._grpc("server_ready", "", request, grpc_context)
 
     async def ModelReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("model_ready", "infer", request, grpc_context)
+        return await self._grpc("model_ready", "ready", request, grpc_context)
 
     async def ServerMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("server_metadata", "infer", request, grpc_context)
+        return await self._grpc("server_metadata", "view", request, grpc_context)
 
     async def ModelMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("model_metadata", "infer", request, grpc_context)
+        return await self._grpc("model_metadata", "view", request, grpc_context)
 
     async def ModelStatistics(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("model_statistics", "infer", request, grpc_context)
+        return await self._grpc("model_statistics", "view", request, grpc_context)
 
     async def RepositoryIndex(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("repository_index", "infer", request, grpc_context)
+        return await self._grpc("repository_index", "view", request, grpc_context)
 
     async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
         return await self._grpc("model_infer", "infer", request, grpc_context)

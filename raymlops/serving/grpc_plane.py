@@ -6,7 +6,7 @@ Serve calls these by method name through its gRPC port; the messages are those o
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -18,7 +18,7 @@ from raymlops import __version__
 from raymlops.errors import InputError, RaymlopsError, unknown_name
 from raymlops.serving import codec, columns, protocol, routes, tracing
 from raymlops.serving.columns import Array
-from raymlops.serving.keys import KeyRing
+from raymlops.serving.keys import ANYONE, Key, KeyRing
 from raymlops.serving.plane import LOG, DataPlane
 from raymlops.serving.routes import Hosted
 from raymlops.serving.tracing import Trace
@@ -49,7 +49,7 @@ _TRACE = ("x-request-id", "traceparent", "tracestate")
 
 async def answer(
     plane: DataPlane,
-    method: Callable[[DataPlane, Any, str], Awaitable[Any]],
+    method: Callable[[DataPlane, Any, Key], Awaitable[Any]],
     role: str,
     request: Any,
     context: Any,
@@ -59,14 +59,16 @@ async def answer(
     try:
         sent = dict(context.invocation_metadata() or ())
         tracing.follow(lambda: Trace(*(sent.get(name, "") for name in _TRACE)))
-        key = _admit(plane.keys, role, sent)
-        if plane.rate is not None and role == "infer":
-            await plane.rate.admit(key)
-        if role != "infer":
-            return await method(plane, request, key)
+        model = getattr(request, "model_name", getattr(request, "name", None))
+        about_all = model == "" and method is model_statistics
+        caller = _admit(plane.keys, role, sent, None if about_all else model)
+        if plane.rate is not None and role in routes.LIMITED:
+            await plane.rate.admit(caller.name)
+        if role not in routes.LIMITED:
+            return await method(plane, request, caller)
         plane.hosts.enter([getattr(request, "model_name", "")])
         try:
-            return await method(plane, request, key)
+            return await method(plane, request, caller)
         finally:
             plane.hosts.pending -= 1
     except Exception as error:
@@ -79,32 +81,37 @@ async def answer(
         raise
 
 
-def _admit(keys: KeyRing, role: str, metadata: dict[str, str]) -> str:
-    if not role or (keys.is_open and role != "admin"):
-        return ""
+def _admit(keys: KeyRing, role: str, metadata: Mapping[str, str], model: str | None) -> Key:
+    if not role:
+        return ANYONE
+    return keys.admit(read_token(metadata), role, model)
+
+
+def read_token(metadata: Mapping[str, str]) -> str:
+    """The API key among a call's metadata; empty for none."""
     bearer = metadata.get("authorization", "")
-    return keys.admit(bearer[7:] if bearer[:7].lower() == "bearer " else metadata.get("x-api-key", ""), role)
+    return bearer[7:].strip() if bearer[:7].lower() == "bearer " else metadata.get("x-api-key", "")
 
 
-async def server_live(plane: DataPlane, request: Any, key: str) -> Any:
+async def server_live(plane: DataPlane, request: Any, caller: Key) -> Any:
     return pb.ServerLiveResponse(live=True)
 
 
-async def server_ready(plane: DataPlane, request: Any, key: str) -> Any:
+async def server_ready(plane: DataPlane, request: Any, caller: Key) -> Any:
     return pb.ServerReadyResponse(ready=all(hosted.ready for hosted in plane.hosts.models.values()))
 
 
-async def model_ready(plane: DataPlane, request: Any, key: str) -> Any:
+async def model_ready(plane: DataPlane, request: Any, caller: Key) -> Any:
     return pb.ModelReadyResponse(ready=plane.hosts.find(request.name, request.version).ready)
 
 
-async def server_metadata(plane: DataPlane, request: Any, key: str) -> Any:
+async def server_metadata(plane: DataPlane, request: Any, caller: Key) -> Any:
     return pb.ServerMetadataResponse(
         name=plane.hosts.name, version=__version__, extensions=protocol.EXTENSIONS
     )
 
 
-async def model_metadata(plane: DataPlane, request: Any, key: str) -> Any:
+async def model_metadata(plane: DataPlane, request: Any, caller: Key) -> Any:
     hosted = plane.hosts.find(request.name, request.version)
     endpoint = hosted.endpoint
 
@@ -121,8 +128,9 @@ async def model_metadata(plane: DataPlane, request: Any, key: str) -> Any:
     )
 
 
-async def repository_index(plane: DataPlane, request: Any, key: str) -> Any:
-    states = {name: (hosted.endpoint.version, hosted.ready) for name, hosted in plane.hosts.models.items()}
+async def repository_index(plane: DataPlane, request: Any, caller: Key) -> Any:
+    seen = plane.hosts.seen_by(caller)
+    states = {name: (hosted.endpoint.version, hosted.ready) for name, hosted in seen.items()}
     entries = [
         entry for entry in protocol.describe_index(states) if entry["state"] == "READY" or not request.ready
     ]
@@ -131,9 +139,11 @@ async def repository_index(plane: DataPlane, request: Any, key: str) -> Any:
     )
 
 
-async def model_statistics(plane: DataPlane, request: Any, key: str) -> Any:
+async def model_statistics(plane: DataPlane, request: Any, caller: Key) -> Any:
     hosts = plane.hosts
-    wanted = [hosts.find(request.name, request.version)] if request.name else list(hosts.models.values())
+    wanted = (
+        [hosts.find(request.name, request.version)] if request.name else list(hosts.seen_by(caller).values())
+    )
     response = pb.ModelStatisticsResponse()
     for hosted in wanted:
         json_format.ParseDict(
@@ -142,7 +152,7 @@ async def model_statistics(plane: DataPlane, request: Any, key: str) -> Any:
     return response
 
 
-async def model_infer(plane: DataPlane, request: Any, key: str) -> Any:
+async def model_infer(plane: DataPlane, request: Any, caller: Key) -> Any:
     hosted = plane.hosts.find(request.model_name, request.model_version)
     batch = decode(request, hosted)
     known = {spec.name for spec in hosted.endpoint.signature.outputs}
@@ -151,7 +161,7 @@ async def model_infer(plane: DataPlane, request: Any, key: str) -> Any:
             raise InputError(unknown_name("output", output.name, known))
     timeout = request.parameters["timeout"].int64_param if "timeout" in request.parameters else None
     started = time.perf_counter_ns()
-    result = await routes.ask(hosted, batch, key or None, {"timeout": timeout}, started)
+    result = await routes.ask(hosted, batch, caller.name or None, {"timeout": timeout}, started)
     names = [output.name for output in request.outputs]
     return encode(result, request.id, names, hosted.name, hosted.endpoint.version, hosted.endpoint.signature)
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from raymlops.errors import InputError, TooLargeError
+from raymlops.serving.keys import ANYONE, Key
 from raymlops.serving.tracing import Trace
 
 Message = dict[str, Any]
@@ -20,19 +21,23 @@ JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 
 @dataclasses.dataclass(slots=True)
 class Request:
-    """`key` is the name of the API key that was admitted; `parts` what the route's pattern matched."""
+    """`caller` is the API key that was admitted; `parts` what the route's pattern matched."""
 
     method: str
     path: str
     headers: Mapping[bytes, bytes]
     id: str
     body: bytes = b""
-    key: str = ""
+    caller: Key = ANYONE
     parts: tuple[str, ...] = ()
     model: str = ""
     rows: int = 0
     logged: bool = False
     started: int = dataclasses.field(default_factory=time.perf_counter_ns)
+
+    @property
+    def key(self) -> str:
+        return self.caller.name
 
     def header(self, name: str) -> str:
         return self.headers.get(name.encode(), b"").decode("latin-1")

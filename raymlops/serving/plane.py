@@ -106,15 +106,10 @@ class DataPlane:
         try:
             role, handler, request.parts = self._find(request.method, request.path)
             if role:
-                needed = role if role != "metrics" else ("infer" if self.keys.is_open else "admin")
-                request.key = (
-                    self.keys.admit(request.token, needed)
-                    if not self.keys.is_open or needed == "admin"
-                    else ""
-                )
-                if self.rate is not None and role == "infer":
+                request.caller = self.keys.admit(request.token, role, self._model_of(request, handler))
+                if self.rate is not None and role in routes.LIMITED:
                     await self.rate.admit(request.key)
-            if role != "infer":  # probes and the like are answered however full it is
+            if role not in routes.LIMITED:  # probes and the like are answered however full it is
                 return await self._handle(handler, request, receive)
             self.hosts.enter(request.parts)
             try:
@@ -134,6 +129,13 @@ class DataPlane:
                 request.body = await http.read_body(receive, request.headers, self._body_limit)
             request.body = http.unpack_body(request.body, request.headers, self._body_limit)
         return await handler(self.hosts, request)
+
+    def _model_of(self, request: Request, handler: routes.Handler) -> str | None:
+        """The model that a request is about, which its key must be for; None where the route is about several."""
+        if request.parts:
+            return request.parts[0]
+        models = self.hosts.models
+        return next(iter(models)) if handler is routes.invoke and len(models) == 1 else None
 
     def _find(self, method: str, path: str) -> tuple[str, routes.Handler, tuple[str, ...]]:
         known = self._known.get((method, path))

@@ -10,10 +10,18 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from typing import Any, Protocol
 
 from raymlops import __version__
-from raymlops.errors import DeadlineError, InputError, NotFoundError, OverloadedError, unknown_name
+from raymlops.errors import (
+    DeadlineError,
+    ForbiddenError,
+    InputError,
+    NotFoundError,
+    OverloadedError,
+    unknown_name,
+)
 from raymlops.serving import codec, invocations, openapi, protocol, statistics
 from raymlops.serving.columns import Column
 from raymlops.serving.http import JSON, Headers, Request, Response
+from raymlops.serving.keys import Key
 from raymlops.serving.statistics import Sample, Statistics
 from raymlops.tensors import Batch
 
@@ -77,6 +85,12 @@ class Hosts:
         if version and version != hosted.endpoint.version:
             raise NotFoundError(unknown_name(f"version of {name!r}:", version, [hosted.endpoint.version]))
         return hosted
+
+    def seen_by(self, caller: Key) -> Mapping[str, Hosted]:
+        """The models that a key is for."""
+        if not caller.models:
+            return self.models
+        return {name: hosted for name, hosted in self.models.items() if caller.sees(name)}
 
     def count_failure(self, name: str, started: int) -> None:
         """A request for this model, if there is one of this name, got no answer; `started` in nanoseconds."""
@@ -197,7 +211,7 @@ async def model_ready(hosts: Hosts, request: Request) -> Response:
 
 
 async def stats(hosts: Hosts, request: Request) -> Response:
-    wanted = [hosts.find(*request.parts)] if request.parts else list(hosts.models.values())
+    wanted = [hosts.find(*request.parts)] if request.parts else list(hosts.seen_by(request.caller).values())
     return _answer({"model_stats": [hosted.statistics.to_json() for hosted in wanted]})
 
 
@@ -205,7 +219,7 @@ async def index(hosts: Hosts, request: Request) -> Response:
     wants_ready = b'"ready"' in request.body and b"true" in request.body
     states = {
         name: (hosted.endpoint.version, hosted.ready and (hosted.loaded is None or hosted.loaded()))
-        for name, hosted in hosts.models.items()
+        for name, hosted in hosts.seen_by(request.caller).items()
     }
     if wants_ready:
         states = {name: state for name, state in states.items() if state[1]}
@@ -213,7 +227,7 @@ async def index(hosts: Hosts, request: Request) -> Response:
 
 
 async def list_models(hosts: Hosts, request: Request) -> Response:
-    return _answer({"models": list(hosts.models)})
+    return _answer({"models": list(hosts.seen_by(request.caller))})
 
 
 async def load(hosts: Hosts, request: Request) -> Response:
@@ -233,6 +247,10 @@ def _repository(hosts: Hosts) -> Repository:
 
 
 async def metrics(hosts: Hosts, request: Request) -> Response:
+    if request.caller.models:  # the counters are those of all
+        raise ForbiddenError(
+            f"Key {request.key!r} is for {', '.join(request.caller.models)} only; /metrics counts all models"
+        )
     text = statistics.to_prometheus(hosts.samples())
     return Response(200, text, ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),))
 
@@ -242,15 +260,15 @@ async def version(hosts: Hosts, request: Request) -> Response:
 
 
 async def document(hosts: Hosts, request: Request) -> Response:
-    return _answer(openapi.describe(hosts.name, _described(hosts)))
+    return _answer(openapi.describe(hosts.name, _described(hosts, request)))
 
 
 async def docs(hosts: Hosts, request: Request) -> Response:
-    page = openapi.render_page(openapi.describe(hosts.name, _described(hosts)))
+    page = openapi.render_page(openapi.describe(hosts.name, _described(hosts, request)))
     return Response(200, page.encode(), ((b"content-type", b"text/html; charset=utf-8"),))
 
 
-def _described(hosts: Hosts) -> list[openapi.Described]:
+def _described(hosts: Hosts, request: Request) -> list[openapi.Described]:
     return [
         openapi.Described(
             hosted.name,
@@ -258,7 +276,7 @@ def _described(hosts: Hosts) -> list[openapi.Described]:
             hosted.endpoint.signature,
             {name: column.kind for name, column in hosted.columns.items()},
         )
-        for hosted in hosts.models.values()
+        for hosted in hosts.seen_by(request.caller).values()
     ]
 
 
@@ -273,21 +291,24 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("GET", "/ping", "", ready),
     ("GET", "/health", "", ready),
     ("GET", "/version", "", version),
-    ("GET", "/v2/?", "infer", server),
-    ("GET", "/v2/models/?", "infer", list_models),
-    ("GET", "/v2/models/stats", "infer", stats),
-    ("GET", _MODEL, "infer", model),
-    ("GET", _MODEL + "/ready", "infer", model_ready),
-    ("GET", _MODEL + "/stats", "infer", stats),
-    ("POST", "/v2/repository/index", "infer", index),
+    ("GET", "/v2/?", "view", server),
+    ("GET", "/v2/models/?", "view", list_models),
+    ("GET", "/v2/models/stats", "view", stats),
+    ("GET", _MODEL, "view", model),
+    ("GET", _MODEL + "/ready", "ready", model_ready),
+    ("GET", _MODEL + "/stats", "view", stats),
+    ("POST", "/v2/repository/index", "view", index),
     ("POST", "/v2/repository/models/([^/]+)/load", "admin", load),
     ("POST", "/v2/repository/models/([^/]+)/unload", "admin", unload),
     ("GET", "/metrics", "metrics", metrics),
-    ("GET", "/openapi.json", "infer", document),
-    ("GET", "/docs", "infer", docs),
+    ("GET", "/openapi.json", "view", document),
+    ("GET", "/docs", "view", docs),
 )
-"""Method, pattern, role, handler. No role is for probes; `metrics` is admin where there are keys, else
-everyone."""
+"""Method, pattern, role of the key, handler. No role is for probes, which ask no key; a first group of the pattern
+is the model, which the key must be for."""
+
+LIMITED = frozenset({"infer", "view", "ready"})
+"""Roles whose requests count against the rate of a key and the queue of a replica."""
 
 COMPILED = tuple((method, re.compile(pattern), role, handler) for method, pattern, role, handler in ROUTES)
 

@@ -13,7 +13,8 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from raymlops.serving.keys import make_key, write_keys
+from raymlops.serving.key_files import write_keys
+from raymlops.serving.keys import make_key
 from tests import toy_models
 from tests.serving_process import Served, serve_for
 
@@ -27,8 +28,8 @@ TOKENS: dict[str, str] = {}
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("serving")
     keys = []
-    for name, role in (("app", "infer"), ("ops", "admin")):
-        TOKENS[name], key = make_key(name, role)
+    for name, roles in (("app", ("infer", "view")), ("ops", ("admin",))):
+        TOKENS[name], key = make_key(name, roles)
         keys.append(key)
     write_keys(folder / "keys.yaml", keys)
     models = {
@@ -181,7 +182,7 @@ def test_mlflows_shapes_are_answered(served: Served, body: Any) -> None:
 def test_keys_are_replaced_without_a_restart(served: Served) -> None:
     path: pathlib.Path = served.folder / "keys.yaml"
     before = path.read_bytes()
-    token, key = make_key("new", "infer")
+    token, key = make_key("new", ("infer", "view"))
     write_keys(path, [key])
 
     def status(value: str) -> int:

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from raymlops.models.session import open_session
-from raymlops.serving.keys import make_key, write_keys
+from raymlops.serving.key_files import write_keys
+from raymlops.serving.keys import make_key
 from raymlops.specs.document import read_document
 from raymlops.specs.serving import ServingSpec
 from raymlops.tensors import Batch
@@ -72,8 +73,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, files: dict[str, pathlib.Pa
     for i in range(6):
         toy_models.save(make_mlp(i, outputs=1), zoo / f"m{i}.onnx")
     keys = []
-    for name, role in (("app", "infer"), ("ops", "admin")):
-        TOKENS[name], key = make_key(name, role)
+    for name, roles in (("app", ("infer", "view")), ("ops", ("admin",))):
+        TOKENS[name], key = make_key(name, roles)
         keys.append(key)
     write_keys(folder / "keys.yaml", keys)
     graphs: dict[str, Any] = {}

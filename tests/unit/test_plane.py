@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from raymlops.serving.codec import JsonLimits
 from raymlops.serving.hosting import host_model
-from raymlops.serving.keys import KeyRing, make_key
+from raymlops.serving.keys import ROLES, KeyRing, make_key
 from raymlops.serving.plane import DataPlane
 from raymlops.serving.rates import Bank, RateLimit
 from raymlops.serving.routes import Hosts
@@ -344,12 +344,15 @@ GETS = "/v2 /v2/models /v2/models/stats /docs /openapi.json"
 ABOUT = "/v2/models/doubler /v2/models/doubler/ready /v2/models/doubler/stats"
 POSTS = "/v2/repository/index /v2/models/doubler/infer /v2/models/doubler/versions/3/infer /invocations"
 LOADS = "/v2/repository/models/doubler/load /v2/repository/models/doubler/unload"
+VIEWS = (*GETS.split(), *(path for path in ABOUT.split() if not path.endswith("/ready")))
 ROUTES = [
     *(("GET", path, "probe") for path in PROBES.split()),
-    *(("GET", path, "infer") for path in (*GETS.split(), *ABOUT.split())),
-    *(("POST", path, "infer") for path in POSTS.split()),
+    *(("GET", path, "view") for path in VIEWS),
+    ("GET", "/v2/models/doubler/ready", "ready"),
+    ("POST", "/v2/repository/index", "view"),
+    *(("POST", path, "infer") for path in POSTS.split() if path != "/v2/repository/index"),
     *(("POST", path, "admin") for path in LOADS.split()),
-    ("GET", "/metrics", "admin"),
+    ("GET", "/metrics", "metrics"),
 ]
 
 
@@ -357,9 +360,11 @@ ROUTES = [
 def test_every_route_answers_every_kind_of_key_as_the_table_says(
     tmp_path: pathlib.Path, method: str, path: str, role: str
 ) -> None:
-    user, user_key = make_key("app", "infer")
-    admin, admin_key = make_key("ops", "admin")
-    plane = make_plane(tmp_path, {"doubler": toy_models.doubler()}, keys=KeyRing([user_key, admin_key]))
+    made = {one: make_key(one, [one], ["doubler"] if one == "view" else []) for one in ROLES}
+    other, other_key = make_key("other", ROLES, ["another"])
+    ring = KeyRing([other_key, *(key for _, key in made.values())])
+    user, admin = made["infer"][0], made["admin"][0]
+    plane = make_plane(tmp_path, {"doubler": toy_models.doubler()}, keys=ring)
     ask = make_ask(plane)
     body = {} if method == "GET" else {"json": infer_body([1, 2, 3], [1, 3])}
 
@@ -368,10 +373,25 @@ def test_every_route_answers_every_kind_of_key_as_the_table_says(
         return ask(method, path, headers=headers, **body).status_code
 
     admitted = (200, 400)  # 400: admitted, and the body is not this route's
-    assert status(admin) in admitted
-    assert status(user) in admitted if role != "admin" else status(user) == 403
-    for token in (None, "nonsense", f"{user}x", "rmk_app_", admin.replace("ops", "app"), "rmk_ops_é"):
+    may = {"admin", role} | ({"infer", "view"} if role == "ready" else set())
+    for one, (token, _) in made.items():
+        assert status(token) in admitted if one in may or role == "probe" else status(token) == 403, one
+    about_one = "doubler" in path or path in ("/invocations", "/metrics")
+    assert status(other) == 403 if about_one else status(other) in admitted
+    for token in (None, "nonsense", f"{user}x", "rmk_infer_", admin.replace("admin", "infer"), "rmk_admin_é"):
         assert status(token) == 401 if role != "probe" else status(token) == 200
+
+
+def test_a_key_for_some_models_is_told_of_no_others(tmp_path: pathlib.Path) -> None:
+    token, key = make_key("app", ["view"], ["one"])
+    models = {"one": toy_models.doubler(), "secret": toy_models.doubler()}
+    ask = make_ask(make_plane(tmp_path, models, keys=KeyRing([key])))
+    for method, path in (
+        ("GET", "/v2/models"), ("GET", "/v2/models/stats"), ("GET", "/docs"), ("GET", "/openapi.json"),
+        ("POST", "/v2/repository/index"),
+    ):  # fmt: skip
+        answer = ask(method, path, headers={"X-API-Key": token})
+        assert (answer.status_code, "one" in answer.text, "secret" in answer.text) == (200, True, False), path
 
 
 def test_without_keys_everyone_may_infer_and_nobody_administer(ask: Ask) -> None:
