@@ -33,7 +33,7 @@ ADDRESSES = {
 }
 """Framework -> where it may be imported."""
 
-_LONGEST = 320
+_LONGEST = 500
 _EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "manager", "factory", "core"}
 
 
