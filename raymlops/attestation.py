@@ -251,6 +251,11 @@ def digest_of(value: bytes) -> str:
     return hashlib.sha256(value).hexdigest()
 
 
+def digest_of_files(digests: Mapping[str, str]) -> str:
+    """One sha256 for several files, name -> sha256: its own for a single file, else that of the list of all."""
+    return next(iter(digests.values())) if len(digests) == 1 else digest_of(canonical(digests))
+
+
 def make_statement(subjects: Mapping[str, str], kind: str, predicate: Mapping[str, Any]) -> bytes:
     """An in-toto statement: `kind` says `predicate` of the files `subjects`, name -> sha256."""
     return canonical(

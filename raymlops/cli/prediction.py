@@ -8,6 +8,7 @@ import click
 from raymlops.settings import Settings
 
 if TYPE_CHECKING:
+    from raymlops.models.safety import Model
     from raymlops.specs.graph import GraphSpec
 
 _ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
@@ -53,7 +54,9 @@ def predict(
 
     settings = Settings.from_env()
     content = (
-        read_one_graph(model, settings) if model.endswith((".yaml", ".yml")) else read_model(model, settings)
+        read_one_graph(model, settings)
+        if model.endswith((".yaml", ".yml"))
+        else read_one_model(model, settings)
     )
     table = DatasetSpec(reader=reader or _guess_reader(data), path=data)
     if data.endswith((".yaml", ".yml")):
@@ -72,21 +75,23 @@ def predict(
     click.echo(f"Wrote {rows:,} rows to {output}" if rows >= 0 else f"Wrote {output}")
 
 
-def read_model(model: str, settings: Settings) -> bytes:
-    """The bytes of a version's or a file's ONNX graph."""
+def read_one_model(model: str, settings: Settings) -> "Model":
+    """The checked model of a version or a file."""
     from raymlops.errors import NotFoundError
+    from raymlops.models.safety import read_model
 
     if model.startswith("models:/"):
         from raymlops.tracking import registry
 
-        return registry.resolve(model, settings).file.read_bytes()
+        found = registry.resolve(model, settings)
+        return read_model(found.file, found.digest)
     path = pathlib.Path(model)
     file = path / "model.onnx" if path.is_dir() else path
     if not file.is_file():
         raise NotFoundError(
             f"No model {model!r}; give an ONNX file, models:/NAME@ALIAS or models:/NAME/VERSION"
         )
-    return file.read_bytes()
+    return read_model(file)
 
 
 def read_one_graph(file: str, settings: Settings) -> "GraphSpec":

@@ -9,6 +9,8 @@ import onnx.compose
 import onnx.version_converter
 
 from raymlops.errors import ArtifactError
+from raymlops.models.external_data import ModelFiles
+from raymlops.models.safety import Model, read_model
 
 MAX_BYTES = 1_500_000_000
 """ONNX files are protocol buffers, which end at 2 GB."""
@@ -24,8 +26,10 @@ class Part:
     reads: Mapping[str, str]
 
 
-def load_part(name: str, model: str | pathlib.Path | bytes, reads: Mapping[str, str]) -> Part:
-    loaded = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
+def load_part(name: str, model: str | pathlib.Path | Model, reads: Mapping[str, str]) -> Part:
+    if isinstance(model, str | pathlib.Path):
+        model = read_model(pathlib.Path(model))
+    loaded = model.embed() if isinstance(model, ModelFiles) else onnx.load_from_string(model)
     return Part(name, loaded, reads)
 
 

@@ -5,210 +5,246 @@ Reads bytes and protobuf only; makes no session. What passes can still be a bad 
 other files, asks for absurd memory, or is not the file that was registered.
 """
 
+import collections
 import dataclasses
 import hashlib
-import math
+import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from raymlops.errors import ArtifactError, NotFoundError, unknown_name
+from raymlops.models import external_data
+from raymlops.models.external_data import ModelFiles, count_bytes, count_elements
+from raymlops.models.traversal import visit
 from raymlops.tensors import DATATYPE_OF_ONNX
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Operator domains that ONNX Runtime brings itself; any other would need a library of someone else's code."""
 
+Model: TypeAlias = bytes | ModelFiles
+"""A checked model: the bytes of its file, with those of the files that it keeps weights in where there are any."""
+_Call: TypeAlias = tuple[str, str, str]  # domain, name and overload of an operator or function
+
 
 @dataclasses.dataclass(frozen=True)
 class SafetyLimits:
-    """What a model may ask for. `largest` is the bytes of all weights together."""
+    """What a model may ask for. `largest` is the bytes of all weights together, `nodes` are those of all graphs with
+    every call of a function counted as the nodes that it stands for."""
 
     largest: int = 16 * 2**30
     domains: tuple[str, ...] = DOMAINS
+    nodes: int = 250_000
 
 
-def read_model(
-    path: pathlib.Path, digest: str = "", limits: SafetyLimits | None = None
-) -> bytes | pathlib.Path:
-    """Check the file and return what a session may be opened from: its bytes, or its path when weights lie
-    beside it.
+def read_model(path: pathlib.Path, digest: str = "", limits: SafetyLimits | None = None) -> Model:
+    """Read a model, and check it: a session is opened from what was read, so nobody can swap a file in between.
 
-    The bytes are those that were hashed and checked, so nobody can swap the file in between. `digest` is the
-    expected sha256 in hex, empty for none. Raises NotFoundError, ArtifactError.
+    `digest` is the expected one in hex, as `digest_of` gives it, empty for none. Raises NotFoundError, ArtifactError.
     """
     limits = limits or SafetyLimits()
+    what = f"The model is {str(path)!r}"
     try:
-        size = path.stat().st_size
-        if size > min(limits.largest, 2**31):
-            raise ArtifactError(
-                f"{path.name!r} has {size} bytes; an ONNX file may have at most 2 GiB and the limit here"
-            )
-        data = path.read_bytes()
+        with external_data.open_plain(path, what) as number:
+            data = _read_bounded(number, path.name, limits)
     except FileNotFoundError:
         raise NotFoundError(f"No ONNX file {str(path)!r}") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"Cannot read {str(path)!r}: {error}") from None
-    if digest and (got := hashlib.sha256(data).hexdigest()) != digest:
+    tensors = _inspect(data, path.name, limits)
+    model: Model = data
+    if tensors:
+        left = limits.largest - len(data)
+        weights = external_data.read_weights(
+            path.parent, tensors, path.name, largest=left, pinned=bool(digest)
+        )
+        model = ModelFiles(data, weights)
+    if digest and (got := digest_of(model)) != digest:
         raise ArtifactError(
             f"{path.name!r} has sha256 {got[:12]}…, but {digest[:12]}… was registered; the file was "
             f"changed or is incomplete"
         )
-    return path if check_model(data, path.name, path.parent, limits) else data
+    return model
 
 
-def check_model(
-    data: bytes,
-    name: str = "the model",
-    folder: pathlib.Path | None = None,
-    limits: SafetyLimits | None = None,
-) -> bool:
-    """Raise ArtifactError unless the model is safe to load. True when it has weights in other files of
-    `folder`."""
-    limits = limits or SafetyLimits()
+def _read_bounded(number: int, name: str, limits: SafetyLimits) -> bytes:
+    size = os.fstat(number).st_size
+    if size > min(limits.largest, external_data.LARGEST_FILE):
+        raise ArtifactError(
+            f"{name!r} has {size} bytes; an ONNX file may have at most 2 GiB and the limit here"
+        )
+    return external_data.read_all(number, size, f"The model is {name!r}")
+
+
+def digest_of(model: Model) -> str:
+    """sha256 of the file; where weights lie in other files, of the list of all files and theirs."""
+    return model.digest if isinstance(model, ModelFiles) else hashlib.sha256(model).hexdigest()
+
+
+def size_of(model: Model) -> int:
+    """Bytes of all files of a model."""
+    return model.size if isinstance(model, ModelFiles) else len(model)
+
+
+def check_model(data: bytes, name: str = "the model", limits: SafetyLimits | None = None) -> None:
+    """Raise ArtifactError unless the bytes of a file are a model that is whole and safe to load."""
+    outside = _inspect(data, name, limits or SafetyLimits())
+    if outside:
+        location = external_data.read_reference(outside[0], name).location
+        raise ArtifactError(
+            f"Weight {outside[0].name!r} of {name!r} is kept in {location!r}, but a model given as bytes has no "
+            "folder; export it as one file"
+        )
+
+
+def _inspect(data: bytes, name: str, limits: SafetyLimits) -> list[onnx.TensorProto]:
+    """Check everything but the weights that lie in other files, which are given."""
     try:
         model = onnx.ModelProto.FromString(data)
     except (DecodeError, ValueError) as error:
         raise ArtifactError(f"{name!r} is not an ONNX file, or it is cut short: {error}") from None
     if not model.HasField("graph") or (not model.graph.node and not model.graph.output):
         raise ArtifactError(f"{name!r} holds no graph; it is not an ONNX file, or it is cut short")
-    local = {function.domain for function in model.functions}
-    for graph in _graphs(model):
-        _check_nodes(graph, name, {*limits.domains, *local})
-    total, external = 0, False
-    for tensor in _tensors(model):
-        outside = tensor.data_location == onnx.TensorProto.EXTERNAL
-        external = external or outside
-        total += _check_external(tensor, name, folder) if outside else _check_weight(tensor, name, limits)
-        if total > limits.largest:
-            raise ArtifactError(
-                f"The weights of {name!r} are over {limits.largest} bytes; that is the limit here"
-            )
-    return external
+    _check_known(model, name)
+    functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
+    if len(functions) != len(model.functions):
+        raise ArtifactError(f"{name!r} defines a function twice")
+    total, nodes, outside = 0, 0, []
+    for part in visit(model):
+        if isinstance(part, onnx.TensorProto):
+            if part.data_location == onnx.TensorProto.EXTERNAL:
+                outside.append(part)
+                total += external_data.read_reference(part, name).size
+            else:
+                total += _check_weight(part, name, limits)
+            if total > limits.largest:
+                raise ArtifactError(
+                    f"The weights of {name!r} are over {limits.largest} bytes; that is the limit here"
+                )
+        elif isinstance(part, onnx.NodeProto):
+            nodes += 1
+            _check_domain(part, name, limits.domains, functions)
+        else:
+            _check_order(part, name)
+    if nodes > limits.nodes:
+        raise ArtifactError(f"{name!r} has {nodes} nodes; the limit is {limits.nodes}")
+    _check_expansion(model, functions, name, limits)
+    return outside
 
 
-def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
-    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
-    while waiting:
-        graph = waiting.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                waiting.extend(attribute.graphs)
-                if attribute.HasField("g"):
-                    waiting.append(attribute.g)
+def _check_known(model: onnx.ModelProto, name: str) -> None:
+    """What this release of ONNX does not know cannot be checked, and ONNX Runtime may know it."""
+    size = model.ByteSize()
+    model.DiscardUnknownFields()
+    if model.ByteSize() != size:
+        raise ArtifactError(
+            f"{name!r} has fields that ONNX {onnx.__version__} does not know; export it for this release"
+        )
 
 
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    for graph in _graphs(model):
-        if isinstance(graph, onnx.GraphProto):
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-        for node in graph.node:
-            for attribute in node.attribute:
-                yield from attribute.tensors
-                if attribute.HasField("t"):
-                    yield attribute.t
-                if attribute.HasField("sparse_tensor"):
-                    yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
 
 
-def _check_nodes(graph: onnx.GraphProto | onnx.FunctionProto, name: str, domains: set[str]) -> None:
-    for node in graph.node:
-        if node.domain not in domains:
-            raise ArtifactError(
-                f"{name!r} uses operator {node.op_type!r} of a foreign library; "
-                + unknown_name("operator domain", node.domain, (d or "ai.onnx" for d in domains))
-            )
-    producer = {output: node for node in graph.node for output in node.output if output}
-    depends = {
-        id(node): {id(producer[i]) for i in node.input if i in producer} for node in graph.node
-    }  # edges inside this graph only
+def _check_domain(
+    node: onnx.NodeProto, name: str, domains: Sequence[str], functions: Iterable[_Call]
+) -> None:
+    if node.domain not in domains and _call_of(node) not in functions:
+        raise ArtifactError(
+            f"{name!r} uses operator {node.op_type!r} of a foreign library; "
+            + unknown_name("operator domain", node.domain, (d or "ai.onnx" for d in domains))
+        )
+
+
+def _call_of(node: onnx.NodeProto) -> _Call:
+    return _domain(node.domain), node.op_type, node.overload
+
+
+def _check_expansion(
+    model: onnx.ModelProto, functions: Mapping[_Call, onnx.FunctionProto], name: str, limits: SafetyLimits
+) -> None:
+    """ONNX Runtime puts the nodes of a function in place of each call of it: functions of functions grow by powers."""
+    if not functions:
+        return
+    calls = {key: collections.Counter(map(_call_of, _nodes(f))) for key, f in functions.items()}
+    waiting = {key: sum(1 for called in held if called in functions) for key, held in calls.items()}
+    callers: dict[_Call, list[_Call]] = {}
+    for key, held in calls.items():
+        for called in held:
+            callers.setdefault(called, []).append(key)
+    sizes: dict[_Call, int] = {}
+    ready = [key for key, count in waiting.items() if not count]
+    while ready:
+        key = ready.pop()
+        size = sum(count * sizes.get(called, 1) for called, count in calls[key].items())
+        sizes[key] = min(size, limits.nodes + 1)  # over is over, and the true number may have many digits
+        for caller in callers.get(key, ()):
+            waiting[caller] -= 1
+            if not waiting[caller]:
+                ready.append(caller)
+    if len(sizes) != len(functions):
+        stuck = sorted(key[1] for key in functions if key not in sizes)
+        raise ArtifactError(f"Functions of {name!r} call themselves: {', '.join(stuck[:5])}")
+    used = collections.Counter(map(_call_of, _nodes(model.graph)))
+    expanded = sum(count * sizes.get(called, 1) for called, count in used.items())
+    if max(expanded, *sizes.values()) > limits.nodes:
+        raise ArtifactError(
+            f"{name!r} has too many nodes once its functions are put in place of their calls; the limit is "
+            f"{limits.nodes}"
+        )
+
+
+def _nodes(part: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    return (node for node in visit(part) if isinstance(node, onnx.NodeProto))
+
+
+def _check_order(graph: onnx.GraphProto | onnx.FunctionProto, name: str) -> None:
+    """Raises ArtifactError for a cycle."""
+    producer = {output: place for place, node in enumerate(graph.node) for output in node.output if output}
+    waits = [{producer[read] for read in node.input if read in producer} for node in graph.node]
     users: dict[int, list[int]] = {}
-    for node_id, sources in depends.items():
+    for place, sources in enumerate(waits):  # edges inside this graph only
         for source in sources:
-            users.setdefault(source, []).append(node_id)
-    ready = [node_id for node_id, sources in depends.items() if not sources]
+            users.setdefault(source, []).append(place)
+    ready = [place for place, sources in enumerate(waits) if not sources]
     seen = 0
     while ready:
         seen += 1
         done = ready.pop()
         for user in users.get(done, ()):
-            depends[user].discard(done)
-            if not depends[user]:
+            waits[user].discard(done)
+            if not waits[user]:
                 ready.append(user)
-    if seen != len(depends):
-        raise ArtifactError(
-            f"The graph of {name!r} is cyclic: {len(depends) - seen} nodes wait for each other"
-        )
-
-
-def _elements(tensor: onnx.TensorProto, name: str) -> int:
-    if any(size < 0 for size in tensor.dims):
-        raise ArtifactError(f"Weight {tensor.name!r} of {name!r} has a negative size {list(tensor.dims)}")
-    return math.prod(tensor.dims)
+    if seen != len(waits):
+        raise ArtifactError(f"The graph of {name!r} is cyclic: {len(waits) - seen} nodes wait for each other")
 
 
 def _check_weight(tensor: onnx.TensorProto, name: str, limits: SafetyLimits) -> int:
     """Bytes of a weight that is in the file; its declared shape must be what is there."""
-    elements = _elements(tensor, name)
-    datatype = DATATYPE_OF_ONNX.get(tensor.data_type)
-    expected = elements * (datatype.itemsize if datatype else 0)
-    if expected > limits.largest:
+    elements, expected = count_elements(tensor, name), count_bytes(tensor, name)
+    if max(expected, elements) > limits.largest:
         raise ArtifactError(
             f"Weight {tensor.name!r} of {name!r} is declared as {list(tensor.dims)}, {expected} bytes; "
             f"the limit is {limits.largest}"
         )
-    if tensor.HasField("raw_data") and datatype and datatype.itemsize and len(tensor.raw_data) != expected:
-        raise ArtifactError(
-            f"Weight {tensor.name!r} of {name!r} is declared as {list(tensor.dims)}, {expected} bytes, "
-            f"but holds {len(tensor.raw_data)}; the file is broken"
-        )
+    if tensor.HasField("raw_data"):
+        if tensor.data_type in external_data.BITS and len(tensor.raw_data) != expected:
+            raise ArtifactError(
+                f"Weight {tensor.name!r} of {name!r} is declared as {list(tensor.dims)}, {expected} bytes, "
+                f"but holds {len(tensor.raw_data)}; the file is broken"
+            )
+        return max(expected, len(tensor.raw_data))
     fields: Sequence[Sequence[object]] = (
         tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data,
         tensor.string_data
     )  # fmt: skip
     held = max(len(field) for field in fields)
-    if not tensor.HasField("raw_data") and datatype and held != elements:
+    if tensor.data_type in DATATYPE_OF_ONNX and held != elements:
         raise ArtifactError(
             f"Weight {tensor.name!r} of {name!r} is declared with {elements} elements but holds {held}; "
             f"the file is broken"
         )
-    return max(expected, len(tensor.raw_data))
-
-
-def _check_external(tensor: onnx.TensorProto, name: str, folder: pathlib.Path | None) -> int:
-    """Bytes of a weight that lies in another file, which must be a plain file of the same folder."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    what = f"Weight {tensor.name!r} of {name!r} is kept in {location!r}"
-    if folder is None:
-        raise ArtifactError(f"{what}, but a model given as bytes has no folder; export it as one file")
-    root = folder.resolve()
-    target = root / location
-    if not location or pathlib.PurePath(location).is_absolute() or "\\" in location or "\0" in location:
-        raise ArtifactError(f"{what}; only a relative path inside the model's folder is allowed")
-    if not target.resolve().is_relative_to(root):
-        raise ArtifactError(f"{what}, which leads out of the model's folder")
-    if not target.is_file():
-        raise ArtifactError(f"{what}, which does not exist in the model's folder")
-    try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
-    except ValueError:
-        raise ArtifactError(f"{what} with an offset or length that is no number") from None
-    datatype = DATATYPE_OF_ONNX.get(tensor.data_type)
-    expected = _elements(tensor, name) * (datatype.itemsize if datatype else 0)
-    size = target.stat().st_size
-    if (
-        offset < 0
-        or length < 0
-        or offset + max(length, expected) > size
-        or (length and expected and length != expected)
-    ):
-        raise ArtifactError(
-            f"{what} at {offset}, {max(length, expected)} bytes, but that file has {size} bytes and the "
-            f"tensor needs {expected}"
-        )
-    return expected
+    return max(expected, sum(map(len, tensor.string_data)))

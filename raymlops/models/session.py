@@ -14,11 +14,16 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
-from raymlops.errors import ArtifactError, InputError, NotFoundError, ResourceError, unknown_name
+from raymlops.errors import ArtifactError, InputError, ResourceError, unknown_name
+from raymlops.models.external_data import ModelFiles
+from raymlops.models.safety import Model, read_model
 from raymlops.tensors import DATATYPE_OF_ORT, Batch, Signature, TensorSpec
 
 CONTRACT_KEY = "raymlops.contract"
 """Key of the ONNX metadata entry that holds a model's own contract as JSON."""
+
+_NOWHERE = str(pathlib.Path(__file__) / "weights")
+"""A folder that cannot be: below a file."""
 
 _OPTIMISATION = {
     "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -147,15 +152,17 @@ class Session:
         return f"The model refused its input: {cause}"
 
 
-def open_session(model: str | pathlib.Path | bytes, options: SessionOptions | None = None) -> Session:
-    """Load an ONNX file, or its bytes.
+def open_session(model: str | pathlib.Path | Model, options: SessionOptions | None = None) -> Session:
+    """Load a model: a file, which is checked, or what was read and checked before.
 
-    Raises NotFoundError, ArtifactError when ONNX Runtime cannot load it, or ResourceError when it cannot use the
-    device.
+    Raises NotFoundError, ArtifactError for a file that is not safe or that ONNX Runtime cannot load, or ResourceError
+    when it cannot use the device.
     """
     options = options or SessionOptions()
-    if not isinstance(model, bytes) and not pathlib.Path(model).is_file():
-        raise NotFoundError(f"No ONNX file {str(model)!r}")
+    what = "the given bytes"
+    if isinstance(model, str | pathlib.Path):
+        what, model = repr(str(model)), read_model(pathlib.Path(model))
+    data, weights = model.hand_over() if isinstance(model, ModelFiles) else (model, {})
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -164,20 +171,23 @@ def open_session(model: str | pathlib.Path | bytes, options: SessionOptions | No
     )  # idle threads would eat others' cores
     settings.graph_optimization_level = _OPTIMISATION[options.optimisation]
     settings.log_severity_level = 3
+    # ONNX Runtime opens no file: weights are given from memory, and their names lead nowhere.
+    settings.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+    if weights:  # which it copies while it opens
+        sizes = [len(content) for content in weights.values()]
+        settings.add_external_initializers_from_files_in_memory(list(weights), list(weights.values()), sizes)
     if options.lean:
         settings.enable_cpu_mem_arena = False
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    settings.add_session_config_entry("session.load_model_format", "ONNX")  # its own format was not checked
     wanted = _name(options.providers[0])
     said = io.StringIO()  # what ONNX Runtime prints when it turns to another device
     try:
         with contextlib.redirect_stdout(said) if wanted != _CPU else contextlib.nullcontext():
             if wanted != _CPU:
                 onnxruntime.preload_dlls()  # finds CUDA and cuDNN inside the wheels that torch brought
-            session = onnxruntime.InferenceSession(
-                model if isinstance(model, bytes) else str(model), settings, providers=list(options.providers)
-            )
+            session = onnxruntime.InferenceSession(data, settings, providers=list(options.providers))
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes from loading
-        what = "the given bytes" if isinstance(model, bytes) else repr(str(model))
         raise ArtifactError(f"ONNX Runtime cannot load {what}: {' '.join(str(error).split())}") from None
     if wanted not in session.get_providers():  # it goes on without, which is slow and hides the fault
         cause = " ".join(said.getvalue().split()).rstrip(".") or "it does not say why"

@@ -16,7 +16,9 @@ import onnx
 from onnxruntime import quantization
 
 from raymlops.errors import ArtifactError, InputError, unknown_name
+from raymlops.models.external_data import ModelFiles
 from raymlops.models.half import LARGEST, halve
+from raymlops.models.safety import read_model
 from raymlops.models.session import SessionOptions, open_session
 from raymlops.tensors import Batch, count_rows
 
@@ -40,14 +42,17 @@ def describe_original(path: pathlib.Path) -> Variant:
     return _describe("original", path)
 
 
-def make_variant(kind: str, source: pathlib.Path, target: pathlib.Path, rows: Batch | None = None) -> Variant:
-    """Write the variant of `source` to `target`; `rows` calibrate int8_static.
+def make_variant(
+    kind: str, source: pathlib.Path, target: pathlib.Path, rows: Batch | None = None, digest: str = ""
+) -> Variant:
+    """Write the variant of `source`, whose digest is `digest` when given, to `target`; `rows` calibrate int8_static.
 
     Raises InputError without rows for int8_static, ArtifactError when the model cannot be made smaller so.
     """
     if kind not in KINDS:
         raise InputError(unknown_name("variant", kind, KINDS))
-    model = onnx.load(str(source))
+    read = read_model(source, digest)
+    model = read.embed() if isinstance(read, ModelFiles) else onnx.load_from_string(read)
     learned = find_learned(model)
     if not any(node.op_type in _HEAVY for node in learned):
         raise ArtifactError(

@@ -1,7 +1,6 @@
 """Gathers what the gate wants to know of a file, and asks it. Moves no alias and stores nothing."""
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from raymlops.evaluation import leakage
 from raymlops.evaluation.gate import Evidence
 from raymlops.evaluation.partials import Partial
 from raymlops.features import FittedTarget
-from raymlops.models.safety import check_model
+from raymlops.models.safety import digest_of, read_model, size_of
 from raymlops.models.session import Session, open_session
 from raymlops.models.speed import measure_speed
 from raymlops.pipelines.measuring import features_of, score_rows
@@ -32,16 +31,6 @@ class Sample:
     labels: npt.NDArray[Any]
 
 
-def find_unsafe(path: pathlib.Path) -> tuple[str, ...]:
-    """What is wrong with the file before it is run; empty when it is safe and loads."""
-    try:
-        check_model(path.read_bytes(), path.name, path.parent)
-        open_session(path)
-    except RaymlopsError as error:
-        return (str(error),)
-    return ()
-
-
 def gather_evidence(
     name: str,
     path: pathlib.Path,
@@ -56,20 +45,14 @@ def gather_evidence(
     `expected` are the scores of the network (of the original, for a variant) on the sample, to measure parity
     with; `parity` is a measure that was taken before.
     """
-    data = path.read_bytes()
-    unsafe = find_unsafe(path)
-    evidence = Evidence(
-        name=name,
-        digest=hashlib.sha256(data).hexdigest(),
-        size=len(data),
-        unsafe=unsafe,
-        parity=parity,
-        partial=None if unsafe else partial,
-    )
-    if unsafe:
-        return evidence
-    session = open_session(path)
-    evidence = dataclasses.replace(evidence, contract=session.contract)
+    evidence = Evidence(name=name, parity=parity)
+    try:
+        model = read_model(path)
+        evidence = dataclasses.replace(evidence, digest=digest_of(model), size=size_of(model))
+        session = open_session(model)
+    except RaymlopsError as error:
+        return dataclasses.replace(evidence, unsafe=(str(error),))
+    evidence = dataclasses.replace(evidence, partial=partial, contract=session.contract)
     if sample is None or not len(sample.labels):
         return evidence
     target = features_of(session.contract).target

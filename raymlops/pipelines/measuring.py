@@ -21,6 +21,7 @@ from raymlops.errors import ArtifactError, DataError, unknown_name
 from raymlops.evaluation import partials
 from raymlops.evaluation.partials import Layout, Partial
 from raymlops.features import FittedColumn, FittedFeatures, FittedTarget, table_to_batch
+from raymlops.models.safety import Model
 from raymlops.models.session import Session, open_session
 from raymlops.tensors import Batch
 
@@ -67,7 +68,7 @@ def layout_of(target: FittedTarget, shift: float = 0.0, spread: float = 1.0) -> 
 
 
 def measure_models(
-    dataset: ray.data.Dataset, models: Mapping[str, bytes], slices: Sequence[str] = ()
+    dataset: ray.data.Dataset, models: Mapping[str, Model], slices: Sequence[str] = ()
 ) -> dict[str, Partial]:
     """One pass over the rows, every model on each; name -> sums. All must predict the same target.
 
@@ -130,7 +131,7 @@ def score_rows(session: Session, batch: Batch, target: FittedTarget) -> npt.NDAr
 
 
 def _measure_block(
-    table: pa.Table, models: Mapping[str, "ray.ObjectRef[bytes]"], layout: Layout, slices: tuple[str, ...]
+    table: pa.Table, models: Mapping[str, "ray.ObjectRef[Model]"], layout: Layout, slices: tuple[str, ...]
 ) -> dict[str, bytes]:
     if table.num_rows == 0 or table.num_columns == 0:
         return {}
@@ -139,7 +140,7 @@ def _measure_block(
 
 
 @functools.lru_cache(maxsize=8)
-def _open_once(data: bytes) -> Session:
+def _open_once(data: Model) -> Session:
     return open_session(data)
 
 

@@ -16,6 +16,7 @@ from raymlops.data import sources
 from raymlops.errors import DataError, StorageError, unknown_name
 from raymlops.features import FittedColumn, column_to_tensor
 from raymlops.graphs.plan import LENGTHS
+from raymlops.models.safety import Model
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
 from raymlops.serving.graph import make_locate
 from raymlops.serving.opening import OfflineGraph, Ragged
@@ -39,7 +40,7 @@ class OnnxScorer:
     """A worker: one session, called with arrow blocks."""
 
     def __init__(
-        self, model: bytes | GraphSpec, keep: tuple[str, ...] | None, threads: int, batch_rows: int
+        self, model: Model | GraphSpec, keep: tuple[str, ...] | None, threads: int, batch_rows: int
     ) -> None:
         self._session: Session | OfflineGraph
         if isinstance(model, GraphSpec):
@@ -132,10 +133,10 @@ def _to_arrow(values: np.ndarray[Any, Any]) -> pa.Array:
 
 
 def predict_dataset(
-    dataset: ray.data.Dataset, model: bytes | GraphSpec, scoring: Scoring = Scoring()
+    dataset: ray.data.Dataset, model: Model | GraphSpec, scoring: Scoring = Scoring()
 ) -> ray.data.Dataset:
     """The dataset's rows with the model's answers as columns; lazy, in order."""
-    if isinstance(model, bytes):
+    if not isinstance(model, GraphSpec):
         open_session(model)  # what cannot be loaded is told here, and not by a worker that dies of it
     low, high = (scoring.workers, scoring.workers) if isinstance(scoring.workers, int) else scoring.workers
     return dataset.map_batches(
@@ -151,7 +152,7 @@ def predict_dataset(
 
 def predict_files(
     data: DatasetSpec,
-    model: bytes | GraphSpec,
+    model: Model | GraphSpec,
     output: str,
     scoring: Scoring = Scoring(),
     tell: Callable[[str], None] = lambda line: None,

@@ -16,6 +16,7 @@ from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
 from raymlops.features import FittedFeatures
 from raymlops.models import variants
+from raymlops.models.safety import Model, read_model
 from raymlops.models.session import open_session
 from raymlops.models.speed import measure_speed
 from raymlops.pipelines import judging, recall
@@ -72,10 +73,10 @@ def trust_version(
     champion = find_champion(client, version.name, settings)
     if champion is not None and champion.version == version.version:
         champion = None  # nothing to gain on itself
-    features = features_of(open_session(version.file).contract)
-    models = {version.uri: version.file.read_bytes()}
+    models = {version.uri: read_model(version.file, version.digest)}
+    features = features_of(open_session(models[version.uri]).contract)
     if champion is not None:
-        models[champion.uri] = champion.file.read_bytes()
+        models[champion.uri] = read_model(champion.file, champion.digest)
     tell(f"Measuring {' and '.join(models)} on {rows.source}")
     measured = _measure(models, version.uri, rows, spec, tell)
     if champion is not None and champion.uri not in measured:
@@ -146,7 +147,7 @@ def _limits_of(spec: ExperimentSpec) -> Any:
 
 
 def _measure(
-    models: dict[str, bytes], first: str, rows: Rows, spec: ExperimentSpec, tell: Callable[[str], None]
+    models: dict[str, Model], first: str, rows: Rows, spec: ExperimentSpec, tell: Callable[[str], None]
 ) -> dict[str, Partial]:
     """Of all models in one pass; of the first alone when the rows no longer suit the champion."""
     try:
@@ -158,7 +159,7 @@ def _measure(
         return _measure_slices({first: models[first]}, rows, spec)
 
 
-def _measure_slices(models: dict[str, bytes], rows: Rows, spec: ExperimentSpec) -> dict[str, Partial]:
+def _measure_slices(models: dict[str, Model], rows: Rows, spec: ExperimentSpec) -> dict[str, Partial]:
     """Of slices with enough rows, for the gate as for the report."""
     measured = measure_models(rows.dataset, models, spec.evaluation.slices)
     return {name: fold_small(part, spec.evaluation.slice_rows) for name, part in measured.items()}
@@ -168,6 +169,8 @@ def _gather(version: ModelVersion, partial: Partial, sample: Sample | None) -> E
     recorded = json.loads(version.tags.get("raymlops.parity", "{}")).get("difference")
     parity = float(recorded) if recorded is not None else None
     evidence = judging.gather_evidence(version.uri, version.file, partial, sample, parity=parity)
+    if evidence.unsafe:
+        return dataclasses.replace(evidence, digest=version.digest)
     if version.digest and evidence.digest != version.digest:
         raise ArtifactError(f"The file of {version.uri} changed while it was measured; run again")
     return evidence
@@ -185,7 +188,7 @@ def _try_variants(
     tell: Callable[[str], None],
 ) -> tuple[VariantLine, ...]:
     """The original's line, and one for each smaller file that the spec asks for, judged against it."""
-    session = open_session(version.file)
+    session = open_session(read_model(version.file, version.digest))
     line = _to_line("original", original, evaluation, measure_speed(session, sample.columns).p50_ms)
     if not spec.gate.variants:
         return (line,)
@@ -197,17 +200,17 @@ def _try_variants(
     for kind in spec.gate.variants:
         target = variant_path(version, kind, settings)
         try:
-            made[kind] = variants.make_variant(kind, version.file, target, calibration).path
+            made[kind] = variants.make_variant(kind, version.file, target, calibration, version.digest).path
         except ArtifactError as error:
             nothing = float("nan")
             lines.append(VariantLine(kind, 0, nothing, nothing, nothing, {}, passed=False, note=str(error)))
     tell(f"Measuring the variants {', '.join(made)}")
-    models = {kind: path.read_bytes() for kind, path in made.items()}
+    models = {kind: read_model(path) for kind, path in made.items()}
     for name, partial in _measure_slices(models, rows, spec).items():
         evidence = judging.gather_evidence(name, made[name], partial, sample, expected)
         verdict = gate.judge(evidence, original, limits)
         found = results.finish(partial, spec.evaluation)
-        speed = measure_speed(open_session(made[name]), sample.columns)
+        speed = measure_speed(open_session(models[name]), sample.columns)
         note = "; ".join(f"{check.name}: {check.text}" for check in verdict.failures)
         lines.append(
             dataclasses.replace(

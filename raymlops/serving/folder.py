@@ -30,8 +30,6 @@ class Found:
     path: pathlib.Path
     size: int
     digest: str
-    stamp: tuple[int, int, int]
-    """Modified, size and inode: while they are the same, so are the bytes."""
     header: Header
     lifted: Lifted
 
@@ -53,14 +51,9 @@ def find_models(folder: pathlib.Path) -> Iterator[Found]:
             lifted = lift_weights(data)
             skeleton = skeletons.setdefault(lifted.skeleton, lifted.skeleton)
             lifted = dataclasses.replace(lifted, skeleton=skeleton)
-            yield Found(path.stem, file, len(data), digest, _stamp(file), read_header(data), lifted)
+            yield Found(path.stem, file, len(data), digest, read_header(data), lifted)
         except (ArtifactError, NotFoundError) as error:
             LOG.error("a model is left out: %s", error)
-
-
-def _stamp(file: pathlib.Path) -> tuple[int, int, int]:
-    stat = file.stat()
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 class Opener:
@@ -78,30 +71,20 @@ class Opener:
     def open(self, name: str) -> Session:
         """Only the bytes that were checked when the model was found. Raises ArtifactError when they have changed."""
         found = self._found[name]
-        if _stamp(found.path) == found.stamp:
-            session = self._open(found, found.path)
-            if _stamp(found.path) == found.stamp:
-                return session
         data = found.path.read_bytes()
         if hashlib.sha256(data).hexdigest() != found.digest:
             raise ArtifactError(f"{found.path.name!r} has changed since this replica started; deploy again")
-        return self._open(found, data)
-
-    def _open(self, found: Found, source: pathlib.Path | bytes) -> Session:
         skeleton = found.lifted.skeleton
         if skeleton not in self._shared:
-            return open_session(source, OPTIONS)  # from a path in two thirds of the time from bytes
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0) as file:
-            weights = read_weights(file, found.lifted.weights)
+            return open_session(data, OPTIONS)
+        weights = read_weights(io.BytesIO(data), found.lifted.weights)
         if skeleton in self._sessions:
             return self._sessions[skeleton].with_weights(weights)
-        return self._share(found, source, open_session(skeleton, OPTIONS), weights)
+        return self._share(found, data, open_session(skeleton, OPTIONS), weights)
 
-    def _share(
-        self, found: Found, source: pathlib.Path | bytes, skeleton: Session, weights: Batch
-    ) -> Session:
+    def _share(self, found: Found, data: bytes, skeleton: Session, weights: Batch) -> Session:
         """Prove once for each structure that the skeleton answers as a model does on its own."""
-        alone, together = open_session(source, OPTIONS), skeleton.with_weights(weights)
+        alone, together = open_session(data, OPTIONS), skeleton.with_weights(weights)
         noise = make_noise(alone.signature, rows=4)
         try:
             differing = find_differing(alone.infer(noise), together.infer(noise))

@@ -19,7 +19,7 @@ from raymlops.graphs.running import Graph, Implementation
 from raymlops.graphs.validation import list_models, validate
 from raymlops.models.merge import load_part, merge_models
 from raymlops.models.parity import find_differing
-from raymlops.models.safety import read_model
+from raymlops.models.safety import Model, read_model, size_of
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
 from raymlops.serving.columns import ELEMENTS
 from raymlops.serving.hosting import find_file
@@ -34,12 +34,12 @@ Locate = Callable[[str], pathlib.Path]
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """An opened model or python class; `data` is the checked ONNX file."""
+    """An opened model or python class; `data` is the checked model."""
 
     path: str
     session: Session | None
     instance: Any
-    data: bytes | pathlib.Path
+    data: Model
     measured: Measurement | None
 
     @property
@@ -85,8 +85,7 @@ def open_leaf(path: str, node: Any, locate: Locate, options: SessionOptions | No
     data = read_model(file, node.digest)
     started = open_session(data, options)
     cost = measure(started)
-    size = file.stat().st_size
-    return Leaf(path, started, None, data, Measurement((cost.fixed + cost.row) * 1000, size))
+    return Leaf(path, started, None, data, Measurement((cost.fixed + cost.row) * 1000, size_of(data)))
 
 
 def open_leaves(

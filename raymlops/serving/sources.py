@@ -1,11 +1,10 @@
 """Where a model's file is: a registry version, or a path. Pins an alias to the version it names now."""
 
 import dataclasses
-import hashlib
 import pathlib
 
 from raymlops.errors import SpecError
-from raymlops.models.safety import read_model
+from raymlops.models.safety import digest_of, read_model
 from raymlops.serving.hosting import find_file
 from raymlops.settings import Settings
 from raymlops.specs.graph import AnyNode, GraphNode, GraphSpec, expand_files
@@ -39,8 +38,9 @@ def pin_model(model: HostedModel, settings: Settings) -> HostedModel:
         raise SpecError(f"Model source {model.source!r} must be models:/name@alias, models:/name/3 or a path")
     path = pathlib.Path(model.source).expanduser().absolute()
     file = find_file(path)
-    read_model(file, model.digest)  # what is broken or hostile is refused before anything is changed
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = digest_of(
+        read_model(file, model.digest)
+    )  # what is broken or hostile is refused before any change
     return model.model_copy(update={"source": str(path), "version": model.version or "1", "digest": digest})
 
 

@@ -27,7 +27,7 @@ SAMPLE = judging.Sample({name: values[:2000] for name, values in TEST[0].items()
 def _examine(path, weights, table=TABLE, sample=SAMPLE, parity=True):
     """The evidence that a pipeline would gather of a file."""
     partial = None
-    if not judging.find_unsafe(path):
+    if not judging.gather_evidence(path.stem, path, None).unsafe:
         session = open_session(path)
         layout = measuring.layout_of(measuring.features_of(session.contract).target)
         partial = measuring.observe_table(table, {"m": session}, layout, ["carrier"])["m"]
