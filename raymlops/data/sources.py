@@ -1,7 +1,6 @@
 """Reads a table by its spec: spec -> ray Dataset, with joins, filter and derived columns. Checks no
 contract."""
 
-import ast
 import contextlib
 import importlib
 import importlib.util
@@ -11,14 +10,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import ray.data
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 from raymlops import locations
-from raymlops.data import joins
+from raymlops.data import column_expressions, joins
 from raymlops.errors import DataError, NotFoundError, SpecError, unknown_name
 from raymlops.specs.dataset import DatasetSpec, TableSpec
 
@@ -182,39 +180,16 @@ def derive_columns(table: pa.Table, where: str | None, derive: dict[str, str]) -
     """
     if table.num_columns == 0:
         return table
+    budget = column_expressions.LARGEST_TEXTS + 8 * table.nbytes
     if where is not None:
-        keep = _evaluate(table, where, "where")
-        table = table.filter(pa.array(keep.fillna(False).astype(bool)))
+        table = table.filter(column_expressions.evaluate_condition(table, where, "where"))
     for name, expression in derive.items():
-        values = pa.Array.from_pandas(_evaluate(table, expression, f"derive.{name}"))
+        values = column_expressions.evaluate(table, expression, f"derive.{name}", budget)
         if name in table.column_names:
             table = table.set_column(table.column_names.index(name), name, values)
         else:
             table = table.append_column(name, values)
     return table
-
-
-def _evaluate(table: pa.Table, expression: str, key: str) -> pd.Series:
-    try:
-        used = {
-            node.id for node in ast.walk(ast.parse(expression, mode="eval")) if isinstance(node, ast.Name)
-        }
-    except SyntaxError as error:
-        raise DataError(f"dataset.{key}: {expression!r} is not an expression: {error.msg}") from None
-    columns = [name for name in table.column_names if name in used]
-    frame = table.select(columns).to_pandas(types_mapper=pd.ArrowDtype)
-    try:
-        result = frame.eval(expression, engine="python")
-    except Exception as error:  # pandas raises whatever the expression does
-        missing = sorted(used - set(table.column_names))
-        if missing and isinstance(error, (pd.errors.UndefinedVariableError, NameError)):
-            raise DataError(
-                f"dataset.{key}: {unknown_name('column', missing[0], table.column_names)}"
-            ) from None
-        raise DataError(f"dataset.{key}: {expression!r} failed: {error}") from None
-    if not isinstance(result, pd.Series):
-        result = pd.Series([result] * table.num_rows)
-    return result
 
 
 @contextlib.contextmanager

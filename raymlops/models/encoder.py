@@ -12,7 +12,8 @@ import onnx
 from onnx import TensorProto
 
 from raymlops.features import MISSING_INSTANT, FittedColumn, FittedFeatures, packing_of
-from raymlops.models.formulas import add_calendar, add_formula
+from raymlops.models.calendar import add_calendar
+from raymlops.models.formulas import add_formula
 from raymlops.models.nodes import INNER, GraphBuilder, to_value_info
 from raymlops.models.session import Session
 from raymlops.tensors import Batch, TensorSpec

@@ -1,111 +1,158 @@
-"""Feature expressions and the calendar as ONNX nodes of standard operators. Knows no fitted values."""
+"""Feature expressions as ONNX nodes of standard operators, in FP32. Knows no fitted values."""
 
-import ast
-import datetime
 import functools
 import math
-import zoneinfo
 from collections.abc import Callable
 
 import numpy as np
 from onnx import TensorProto
 
 from raymlops import expressions
+from raymlops.expressions import Call, Column, Literal, Tree
 from raymlops.features import MISSING_INSTANT
+from raymlops.models import calendar
 from raymlops.models.nodes import GraphBuilder
 
-_DAY = 86_400_000
-_HOUR = 3_600_000
-_YEARS = (1970, 2060)  # between these the clock changes of time zones are known to the graph
+_Add = Callable[..., str]
 
-_BINARY = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul", ast.Div: "Div", ast.Pow: "Pow"}
 _COMPARE = {
-    ast.Lt: "Less",
-    ast.LtE: "LessOrEqual",
-    ast.Gt: "Greater",
-    ast.GtE: "GreaterOrEqual",
-    ast.Eq: "Equal",
-    ast.NotEq: "Equal",
+    "lt": "Less",
+    "le": "LessOrEqual",
+    "gt": "Greater",
+    "ge": "GreaterOrEqual",
+    "eq": "Equal",
+    "ne": "Equal",
 }
-_UNARY = {
-    "abs": "Abs",
-    "sqrt": "Sqrt",
-    "log": "Log",
-    "exp": "Exp",
-    "sin": "Sin",
-    "cos": "Cos",
-    "floor": "Floor",
+_OPERATORS = {
+    **{
+        name: name.capitalize()
+        for name in ("abs", "sqrt", "log", "exp", "floor", "ceil", "add", "sub", "mul", "div")
+    },
+    **{
+        name: name.capitalize()
+        for name in ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh")
+    },
+    **{name: name.capitalize() for name in ("asinh", "acosh", "atanh", "neg", "pow", "min", "max")},
+    "float": "Identity",
 }
-_PAIRS = {"min": "Min", "max": "Max"}
+"""Functions that one operator of ONNX computes."""
 
 
 def add_formula(build: GraphBuilder, expression: str, column: Callable[[str], str]) -> str:
     """The nodes of an expression; `column` names the tensor of a raw column: FP32, or INT64 for a timestamp."""
-    return _add(build, expressions.parse(expression), column)
+    return _add(build, expressions.parse_feature(expression), column)
 
 
-def _add(build: GraphBuilder, node: ast.expr, column: Callable[[str], str]) -> str:
-    if isinstance(node, ast.Constant):
-        return _number(build, float(node.value))  # type: ignore[arg-type]
-    if isinstance(node, ast.Name):
-        return (
-            _number(build, expressions.CONSTANTS[node.id])
-            if node.id in expressions.CONSTANTS
-            else column(node.id)
-        )
-    if isinstance(node, ast.Call):
-        return _add_call(build, node, column)
-    if isinstance(node, ast.UnaryOp):
-        inner = _add(build, node.operand, column)
-        if isinstance(node.op, ast.Not):
-            return build.add("Sub", _number(build, 1), _truth(build, inner))
-        return build.add("Neg", inner) if isinstance(node.op, ast.USub) else inner
-    if isinstance(node, ast.BoolOp):
-        parts = [_truth(build, _add(build, value, column)) for value in node.values]
-        operator = "Mul" if isinstance(node.op, ast.And) else "Max"
-        return functools.reduce(lambda left, right: build.add(operator, left, right), parts)
-    if isinstance(node, ast.Compare):
-        return _add_comparison(build, node, column)
-    assert isinstance(node, ast.BinOp)
-    left, right = _add(build, node.left, column), _add(build, node.right, column)
-    if type(node.op) in _BINARY:
-        return build.add(_BINARY[type(node.op)], left, right)
-    whole = build.add("Floor", build.add("Div", left, right))
-    return (
-        whole if isinstance(node.op, ast.FloorDiv) else build.add("Sub", left, build.add("Mul", whole, right))
-    )
+def _add(build: GraphBuilder, node: Tree, column: Callable[[str], str]) -> str:
+    if isinstance(node, Literal):
+        return _number(build, float(node.value))
+    if isinstance(node, Column):
+        return column(node.name)
+    if expressions.is_calendar(node):
+        return _add_calendar_call(build, node, column)
+    if node.function == "round" and len(node.arguments) == 2:
+        return _round_to_places(build, _add(build, node.arguments[0], column), node.arguments[1])
+    inner = [_add(build, argument, column) for argument in node.arguments]
+    if node.function in _COMPARE:
+        return _compare(build, node.function, *inner)
+    if node.function in ("min", "max"):
+        return functools.reduce(functools.partial(_extreme, build, node.function), inner)
+    if node.function in _OPERATORS:
+        return build.add(_OPERATORS[node.function], *inner)
+    return _FUNCTIONS[node.function](build, *inner)
 
 
-def _add_comparison(build: GraphBuilder, node: ast.Compare, column: Callable[[str], str]) -> str:
-    left, right = _add(build, node.left, column), _add(build, node.comparators[0], column)
-    found = build.cast(build.add(_COMPARE[type(node.ops[0])], left, right), TensorProto.FLOAT)
-    if not isinstance(node.ops[0], ast.NotEq):
+def _compare(build: GraphBuilder, function: str, left: str, right: str) -> str:
+    """1 or 0, which it is also where a side is missing."""
+    found = build.cast(build.add(_COMPARE[function], left, right), TensorProto.FLOAT)
+    if function != "ne":
         return found
-    known = [build.add("Sub", _number(build, 1), _missing(build, side)) for side in (left, right)]
-    different = build.add("Sub", _number(build, 1), found)
-    return functools.reduce(lambda a, b: build.add("Mul", a, b), known, different)
+    known = [_not(build, _missing(build, side)) for side in (left, right)]
+    return functools.reduce(lambda a, b: build.add("Mul", a, b), known, _not(build, found))
 
 
-def _add_call(build: GraphBuilder, node: ast.Call, column: Callable[[str], str]) -> str:
-    assert isinstance(node.func, ast.Name)
-    name = node.func.id
-    if name in expressions.CALENDAR:
-        zone = (
-            str(node.args[1].value)
-            if len(node.args) == 2 and isinstance(node.args[1], ast.Constant)
-            else "UTC"
-        )
-        assert isinstance(node.args[0], ast.Name)
-        instant = column(node.args[0].id)
-        found = add_calendar(build, instant, name, zone)
-        missing = build.add("Equal", instant, _whole(build, MISSING_INSTANT))
-        return build.add("Where", missing, _number(build, math.nan), found)
-    inner = [_add(build, argument, column) for argument in node.args]
-    if name == "isnan":
-        return _missing(build, inner[0])
-    if name == "where":
-        return build.add("Where", build.cast(_truth(build, inner[0]), TensorProto.BOOL), inner[1], inner[2])
-    return build.add(_UNARY[name] if name in _UNARY else _PAIRS[name], *inner)
+def _extreme(build: GraphBuilder, function: str, left: str, right: str) -> str:
+    return build.add(_OPERATORS[function], left, right)
+
+
+def _not(build: GraphBuilder, truth: str) -> str:
+    return build.add("Sub", _number(build, 1), truth)
+
+
+def _all(build: GraphBuilder, *parts: str) -> str:
+    return functools.reduce(lambda a, b: build.add("Mul", a, b), [_truth(build, part) for part in parts])
+
+
+def _any(build: GraphBuilder, *parts: str) -> str:
+    return functools.reduce(lambda a, b: build.add("Max", a, b), [_truth(build, part) for part in parts])
+
+
+def _is_in(build: GraphBuilder, value: str, *items: str) -> str:
+    return _any(build, *[_compare(build, "eq", value, item) for item in items])
+
+
+def _choose(build: GraphBuilder, condition: str, then: str, otherwise: str) -> str:
+    return build.add("Where", build.cast(_truth(build, condition), TensorProto.BOOL), then, otherwise)
+
+
+def _coalesce(build: GraphBuilder, *values: str) -> str:
+    first, *others = values
+    for other in others:
+        first = build.add("Where", build.add("IsNaN", first), other, first)
+    return first
+
+
+def _divide_down(build: GraphBuilder, left: str, right: str) -> str:
+    return build.add("Floor", build.add("Div", left, right))
+
+
+def _modulo(build: GraphBuilder, left: str, right: str) -> str:
+    return build.add("Sub", left, build.add("Mul", _divide_down(build, left, right), right))
+
+
+def _truncate(build: GraphBuilder, value: str) -> str:
+    negative = build.add("Less", value, _number(build, 0))
+    return build.add("Where", negative, build.add("Ceil", value), build.add("Floor", value))
+
+
+def _round_to_places(build: GraphBuilder, value: str, places: Tree) -> str:
+    assert isinstance(places, Literal)
+    scale = _number(build, 10.0 ** float(places.value))
+    return build.add("Div", build.add("Round", build.add("Mul", value, scale)), scale)
+
+
+def _log_of_more(build: GraphBuilder, value: str) -> str:
+    return build.add("Log", build.add("Add", value, _number(build, 1)))
+
+
+_FUNCTIONS: dict[str, _Add] = {
+    "not": lambda build, value: _not(build, _truth(build, value)),
+    "and": _all,
+    "or": _any,
+    "isin": _is_in,
+    "isnull": lambda build, value: _missing(build, value),
+    "where": _choose,
+    "coalesce": _coalesce,
+    "floordiv": _divide_down,
+    "mod": _modulo,
+    "int": _truncate,
+    "bool": lambda build, value: _truth(build, value),
+    "round": lambda build, value: build.add("Round", value),
+    "log10": lambda build, value: build.add("Div", build.add("Log", value), _number(build, math.log(10))),
+    "log1p": _log_of_more,
+}
+
+
+def _add_calendar_call(build: GraphBuilder, node: Call, column: Callable[[str], str]) -> str:
+    instant, *given = node.arguments
+    assert isinstance(instant, Column)
+    zone = str(given[0].value) if given and isinstance(given[0], Literal) else "UTC"
+    tensor, part = column(instant.name), node.function.removeprefix("dt_")
+    found = calendar.add_numbered(build, tensor, part, zone)
+    if node.function == "dt_hour":
+        found = build.add("Floor", found)
+    missing = build.add("Equal", tensor, calendar.whole(build, MISSING_INSTANT))
+    return build.add("Where", missing, _number(build, math.nan), found)
 
 
 def _truth(build: GraphBuilder, tensor: str) -> str:
@@ -120,85 +167,3 @@ def _missing(build: GraphBuilder, tensor: str) -> str:
 
 def _number(build: GraphBuilder, value: float) -> str:
     return build.constant(np.array([value], dtype=np.float32), "number")
-
-
-def _whole(build: GraphBuilder, value: int) -> str:
-    return build.constant(np.array([value], dtype=np.int64), "whole")
-
-
-def add_calendar(build: GraphBuilder, instant: str, part: str, zone: str = "UTC") -> str:
-    """A part of the calendar as FP32 (rows,), from INT64 milliseconds since 1970-01-01 UTC; hours have fractions.
-
-    Monday is 0, and so are the first day of a month, January, and 1 January; a leap day does not shift what follows.
-    """
-    if zone != "UTC":
-        instant = build.add("Add", instant, _offset(build, instant, zone))
-    in_day = build.add("Mod", instant, _whole(build, _DAY))  # the sign of the divisor: right before 1970 too
-    if part == "hour":
-        hour = build.constant(np.array([_HOUR], dtype=np.float32), "hour")
-        return build.add("Div", build.cast(in_day, TensorProto.FLOAT), hour)
-    days = build.add("Div", build.add("Sub", instant, in_day), _whole(build, _DAY))
-    if part == "weekday":  # 1970-01-01 was a Thursday
-        weekday = build.add("Mod", build.add("Add", days, _whole(build, 3)), _whole(build, 7))
-        return build.cast(weekday, TensorProto.FLOAT)
-    return _add_civil(build, days, part)
-
-
-def _add_civil(build: GraphBuilder, days: str, part: str) -> str:
-    """Howard Hinnant, "chrono-compatible low-level date algorithms" (2013): whole numbers only, a year begins in March.
-
-    Five eras of 400 years are added so that nothing divided is negative.
-    """
-    whole = functools.partial(_whole, build)
-    of_era = build.add("Mod", build.add("Add", days, whole(719468 + 146097 * 5)), whole(146097))
-    less = build.add("Sub", of_era, build.add("Div", of_era, whole(1460)))
-    less = build.add("Add", less, build.add("Div", of_era, whole(36524)))
-    less = build.add("Sub", less, build.add("Div", of_era, whole(146096)))
-    year = build.add("Div", less, whole(365))
-    leaps = build.add("Sub", build.add("Div", year, whole(4)), build.add("Div", year, whole(100)))
-    of_year = build.add("Sub", of_era, build.add("Add", build.add("Mul", year, whole(365)), leaps))
-    if part == "dayofyear":
-        return build.cast(
-            build.add("Mod", build.add("Add", of_year, whole(59)), whole(365)), TensorProto.FLOAT
-        )
-    month = build.add("Div", build.add("Add", build.add("Mul", of_year, whole(5)), whole(2)), whole(153))
-    if part == "month":
-        return build.cast(build.add("Mod", build.add("Add", month, whole(2)), whole(12)), TensorProto.FLOAT)
-    before = build.add("Div", build.add("Add", build.add("Mul", month, whole(153)), whole(2)), whole(5))
-    return build.cast(build.add("Sub", of_year, before), TensorProto.FLOAT)
-
-
-def _offset(build: GraphBuilder, instant: str, zone: str) -> str:
-    """Milliseconds that the zone's clock is ahead of UTC at each instant."""
-    changes, offsets = clock_changes(zone)
-    if not changes:
-        return _whole(build, offsets[0])
-    passed = build.add(
-        "GreaterOrEqual", build.column(instant), build.constant(np.array(changes, dtype=np.int64), "changes")
-    )  # (rows, changes)
-    axis = build.constant(np.array([1], dtype=np.int64), "axis")
-    count = build.add("ReduceSum", build.cast(passed, TensorProto.INT32), axis, keepdims=0)
-    return build.add("Gather", build.constant(np.array(offsets, dtype=np.int64), "offsets"), count)
-
-
-@functools.cache
-def clock_changes(zone: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Instants (ms) at which a zone's offset changes, and the offsets (ms) before, between and after them."""
-    place = zoneinfo.ZoneInfo(zone)
-
-    def offset(second: int) -> int:
-        moment = datetime.datetime.fromtimestamp(second, tz=place)
-        return round((moment.utcoffset() or datetime.timedelta()).total_seconds() * 1000)
-
-    first, last = (int(datetime.datetime(year, 1, 1, tzinfo=datetime.UTC).timestamp()) for year in _YEARS)
-    changes, offsets = [], [offset(first)]
-    for day in range(first, last, 7 * 86_400):
-        if offset(day + 7 * 86_400) == offsets[-1]:
-            continue
-        low, high = day, day + 7 * 86_400
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if offset(middle) == offsets[-1] else (low, middle)
-        changes.append(high * 1000)
-        offsets.append(offset(high))
-    return tuple(changes), tuple(offsets)

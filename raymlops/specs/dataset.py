@@ -66,11 +66,12 @@ class DatasetSpec(TableSpec):
 
     joins: tuple[JoinSpec, ...] = ()
     where: str | None = Field(
-        None, description="Keep the rows for which this expression holds (pandas.eval syntax)"
+        None, description="Keep the rows for which this expression holds; see raymlops/expressions"
     )
     derive: dict[str, str] = Field(
         default_factory=dict,
-        description="New column -> expression over columns (pandas.eval syntax), in order",
+        max_length=1000,
+        description="New column -> expression over columns, in order; see raymlops/expressions",
     )
     limit: int | None = Field(None, ge=1, description="Use only the first rows: for a quick try")
     cache: bool = Field(

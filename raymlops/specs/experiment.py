@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from raymlops import metrics
+from raymlops import expressions, metrics
 from raymlops.errors import unknown_name
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, RandomSplit, SplitSpec, check_fractions
 from raymlops.specs.document import Document, validate_document
@@ -43,6 +43,7 @@ class ExperimentSpec(Document):
     @model_validator(mode="after")
     def _consistent(self) -> "ExperimentSpec":
         check_fractions(self.split)
+        self._check_expressions()
         task = self.features.target.task
         if self.training.metric and task != "auto" and self.training.metric not in metrics.METRICS[task]:
             raise ValueError(
@@ -54,6 +55,16 @@ class ExperimentSpec(Document):
         if self.search.algorithm == "grid" and any(d.choices is None for d in self.search.space.values()):
             raise ValueError("search.algorithm: grid needs choices for every dimension of search.space")
         return self
+
+    def _check_expressions(self) -> None:
+        named = {f"dataset.derive.{name}": expression for name, expression in self.dataset.derive.items()}
+        if self.dataset.where is not None:
+            named["dataset.where"] = self.dataset.where
+        for key, expression in named.items():
+            try:
+                expressions.parse(expression)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
 
     def _check_dimension(self, key: str) -> None:
         if space_key(key)[0] == "training" and (name := space_key(key)[1]) not in TrainingSpec.model_fields:

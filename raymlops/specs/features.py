@@ -11,7 +11,7 @@ from raymlops.specs.document import Document
 
 def _check_expression(value: str) -> str:
     if value:
-        expressions.parse(value)
+        expressions.parse_feature(value)
     return value
 
 
@@ -20,7 +20,9 @@ Expression = Annotated[
     AfterValidator(_check_expression),
     Field(
         description="Computed inside the model from raw columns: arithmetic, comparisons, "
-        f"{', '.join([*expressions.FUNCTIONS, *expressions.CALENDAR])}"
+        + ", ".join(
+            name for name, one in expressions.FUNCTIONS.items() if one.in_models and name[:3] != "dt_"
+        )
     ),
 ]
 
