@@ -1,0 +1,228 @@
+"""Operators by which the values of one request could end the process that runs a model, and what is done about each:
+guarded with standard operators, bounded while it runs, or refused unless the model runs in a process of its own.
+
+What ONNX Runtime 1.31 does with hostile values was tried on its CPU kernels: `tests/survival/test_fatal_values.py`.
+
+| operator | values | by itself | here |
+|---|---|---|---|
+| Div, Mod of INT32 and INT64 | the least integer by -1 | SIGFPE | guarded: wraps around, and 0, as for INT8 and INT16 |
+| Div, Mod of any integers | a divisor of 0 | an error | the same: 400 |
+| STFT | a frame or a window of length 0 | SIGFPE | guarded: 400 |
+| Range, Expand, Resize, Pad, OneHot ... | a size of 2**40 | takes the machine's memory | bounded: 413 |
+| Loop | 2**62 iterations | does not end | off the event loop, ended at the deadline: 504 |
+| Expand, Tile, Gather of strings | one long string, many times | takes the machine's memory | refused: isolate |
+| indices, axes, counts | out of range | an error | the same: 400 |
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+import onnx.inliner
+
+from raymlops.models.value_flow import ABSENT, ONNX_DOMAINS, Schema, Value, Visit, bodies_of, follow
+
+TRAPPING = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+"""C++ computes narrower integers in 32 bits, where their least divided by -1 has room."""
+_FLOATS = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+)
+
+SIZED_BY = {
+    "AffineGrid": (1,), "BlackmanWindow": (0,), "CenterCropPad": (1,), "Col2Im": (1, 2), "ConstantOfShape": (0,),
+    "DFT": (1,), "Expand": (1,), "HammingWindow": (0,), "HannWindow": (0,), "MaxUnpool": (2,),
+    "MelWeightMatrix": (0, 1), "OneHot": (1,), "Pad": (1,), "Range": (0, 1, 2), "Resize": (2, 3), "STFT": (1, 3),
+    "Tile": (1,), "Upsample": (1,),
+    # of com.microsoft
+    "ConvTransposeWithDynamicPads": (2,), "CropAndResize": (3,), "RelativePositionBias": (1, 2),
+}  # fmt: skip
+"""Operator -> inputs whose values say how large its output is."""
+_REPEATING = {"Expand": 1, "Gather": 1, "GatherElements": 1, "GatherND": 1, "Tile": 1}
+"""Operator -> input that says how often it repeats elements of input 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """What a model's operators do with values; `model` is the guarded one, None where it may run as it is."""
+
+    model: onnx.ModelProto | None
+    by_value: tuple[str, ...]
+    """Operators whose time or output grows with what values say, not with how many there are."""
+    refused: tuple[str, ...]
+    """Operators that could end the process and cannot be guarded, each in a few words."""
+
+
+def examine(model: onnx.ModelProto, schema: Schema | None = None) -> Examined:
+    """Guard what can be guarded, and name the rest. The given model is left as it is."""
+    whole = onnx.inliner.inline_local_functions(model) if model.functions else model
+    names = _Names(whole.graph)
+    by_value: dict[str, None] = {}
+    refused: dict[str, None] = {}
+    guarded: dict[int, list[onnx.NodeProto]] = {}
+    for visit in follow(whole, schema):
+        node = visit.node
+        if _goes_by_value(visit):
+            by_value[node.op_type] = None
+        reason = _refuse(visit)
+        if reason:
+            refused[reason] = None
+        guard = _GUARDS.get(node.op_type) if node.domain in ONNX_DOMAINS else None
+        nodes = guard(visit, names) if guard else []
+        if nodes:
+            guarded[visit.number] = nodes
+    result = None
+    if guarded:
+        result = onnx.ModelProto()
+        result.CopyFrom(whole)
+        _replace(result.graph, guarded, 0)
+    return Examined(result, tuple(by_value), tuple(refused))
+
+
+def _goes_by_value(visit: Visit) -> bool:
+    match visit.node.op_type:
+        case "If":
+            return visit.input(0).sent
+        case "Loop":  # without a count its body ends it
+            return visit.input(0) is ABSENT or visit.input(0).sent
+        case operator:
+            return any(visit.input(place).sent for place in SIZED_BY.get(operator, ()))
+
+
+def _refuse(visit: Visit) -> str:
+    node = visit.node
+    if node.op_type in _REPEATING and visit.input(0).dtype == onnx.TensorProto.STRING:
+        if visit.input(0).sent and visit.input(_REPEATING[node.op_type]).sent:
+            return f"{_describe(node)} repeats strings of the request as often as it says"
+    if node.op_type in ("Div", "Mod") and node.domain in ONNX_DOMAINS and _divided(visit) is None:
+        return f"{_describe(node)} divides tensors whose type is not known here"
+    return ""
+
+
+def _describe(node: onnx.NodeProto) -> str:
+    domain = "" if node.domain in ONNX_DOMAINS else f"{node.domain}."
+    return f"{domain}{node.op_type} {node.name!r}" if node.name else f"{domain}{node.op_type}"
+
+
+def _divided(visit: Visit) -> int | None:
+    return visit.input(0).dtype or visit.input(1).dtype
+
+
+def _guard_division(visit: Visit, names: "_Names") -> list[onnx.NodeProto]:
+    """Divide by 1 in place of -1, and turn the sign of a quotient: what a division that wraps around answers."""
+    node, dtype = visit.node, _divided(visit)
+    fmod = any(attribute.name == "fmod" and attribute.i for attribute in node.attribute)
+    if (
+        dtype not in TRAPPING
+        or fmod
+        or _cannot_hold(visit.input(0), np.iinfo)
+        or _cannot_hold(visit.input(1))
+    ):
+        return []
+    make = _Maker(names)
+    minus_one = make.constant(-1, dtype)
+    is_minus_one = make("Cast", make("Equal", node.input[1], minus_one), to=dtype)
+    two = make("Add", is_minus_one, is_minus_one)
+    divided = onnx.NodeProto()
+    divided.CopyFrom(node)
+    divided.input[1] = make("Add", node.input[1], two)
+    make.nodes.append(divided)
+    if node.op_type == "Div":
+        divided.output[0] = names.make("quotient")
+        sign = make("Sub", make.constant(1, dtype), two)
+        make.nodes.append(onnx.helper.make_node("Mul", [divided.output[0], sign], [node.output[0]]))
+    return make.nodes
+
+
+def _cannot_hold(value: Value, limits: Callable[..., "np.iinfo[np.signedinteger]"] | None = None) -> bool:
+    """True for a constant without -1, or without its type's least integer where `limits` are given."""
+    if value.constant is None:
+        return False
+    fatal = -1 if limits is None else limits(value.constant.dtype).min
+    return not bool(np.any(value.constant == fatal))
+
+
+def _guard_frames(visit: Visit, names: "_Names") -> list[onnx.NodeProto]:
+    """Refuse a frame or a window of length 0: n // n is 1, or the error of a division by zero."""
+    node = visit.node
+    make = _Maker(names)
+    frames = onnx.NodeProto()
+    frames.CopyFrom(node)
+    step = node.input[1]
+    if len(node.input) > 3 and node.input[3] and not _is_positive(visit.input(3)):
+        step = make("Mul", step, make("CastLike", make("Div", node.input[3], node.input[3]), step))
+    if len(node.input) > 2 and node.input[2] and visit.input(2).constant is None:
+        size = make("Size", node.input[2])
+        step = make("Mul", step, make("CastLike", make("Div", size, size), step))
+    if not make.nodes:
+        return []
+    frames.input[1] = step
+    return [*make.nodes, frames]
+
+
+def _is_positive(value: Value) -> bool:
+    return value.constant is not None and bool(np.all(value.constant > 0))
+
+
+_GUARDS: dict[str, Callable[[Visit, "_Names"], list[onnx.NodeProto]]] = {
+    "Div": _guard_division,
+    "Mod": _guard_division,
+    "STFT": _guard_frames,
+}
+"""Operator of ONNX -> the nodes to put in its place, none where it is safe as it is."""
+
+
+class _Names:
+    """Names of tensors that a graph and its bodies do not have."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._taken: set[str] = set()
+        self._take(graph)
+
+    def _take(self, graph: onnx.GraphProto) -> None:
+        self._taken.update(value.name for value in (*graph.input, *graph.output))
+        self._taken.update(tensor.name for tensor in graph.initializer)
+        for node in graph.node:
+            self._taken.update((*node.input, *node.output))
+            for body in bodies_of(node):
+                self._take(body)
+
+    def make(self, word: str) -> str:
+        name = f"guard_{word}_{len(self._taken)}"
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
+class _Maker:
+    """Nodes with one output each, in order."""
+
+    def __init__(self, names: _Names) -> None:
+        self._names = names
+        self.nodes: list[onnx.NodeProto] = []
+
+    def __call__(self, operator: str, *inputs: str, **attributes: object) -> str:
+        output = self._names.make(operator.lower())
+        self.nodes.append(onnx.helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def constant(self, value: int, dtype: int) -> str:
+        return self("Constant", value=onnx.helper.make_tensor("value", dtype, [], [value]))
+
+
+def _replace(graph: onnx.GraphProto, nodes: dict[int, list[onnx.NodeProto]], number: int) -> int:
+    """Put nodes in the place of those of these numbers, which count as `Visit.number` does; gives the next."""
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        own = number
+        number += 1
+        for body in bodies_of(node):
+            number = _replace(body, nodes, number)
+        kept.extend(nodes.get(own, [node]))
+    del graph.node[:]
+    graph.node.extend(kept)
+    return number
