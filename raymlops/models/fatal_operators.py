@@ -15,7 +15,7 @@ What ONNX Runtime 1.31 does with hostile values was tried on its CPU kernels: `t
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -25,12 +25,6 @@ from raymlops.models.value_flow import ABSENT, ONNX_DOMAINS, Schema, Value, Visi
 
 TRAPPING = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 """C++ computes narrower integers in 32 bits, where their least divided by -1 has room."""
-_FLOATS = (
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.DOUBLE,
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.BFLOAT16,
-)
 
 SIZED_BY = {
     "AffineGrid": (1,), "BlackmanWindow": (0,), "CenterCropPad": (1,), "Col2Im": (1, 2), "ConstantOfShape": (0,),
@@ -41,6 +35,8 @@ SIZED_BY = {
     "ConvTransposeWithDynamicPads": (2,), "CropAndResize": (3,), "RelativePositionBias": (1, 2),
 }  # fmt: skip
 """Operator -> inputs whose values say how large its output is."""
+_TEXTS = ("RegexFullMatch", "StringNormalizer", "StringSplit", "Tokenizer")
+"""Operators whose time goes by the lengths of strings."""
 _REPEATING = {"Expand": 1, "Gather": 1, "GatherElements": 1, "GatherND": 1, "Tile": 1}
 """Operator -> input that says how often it repeats elements of input 0."""
 
@@ -88,15 +84,21 @@ def _goes_by_value(visit: Visit) -> bool:
             return visit.input(0).sent
         case "Loop":  # without a count its body ends it
             return visit.input(0) is ABSENT or visit.input(0).sent
+        case operator if operator in _TEXTS:
+            return visit.input(0).sent
         case operator:
             return any(visit.input(place).sent for place in SIZED_BY.get(operator, ()))
 
 
 def _refuse(visit: Visit) -> str:
     node = visit.node
-    if node.op_type in _REPEATING and visit.input(0).dtype == onnx.TensorProto.STRING:
-        if visit.input(0).sent and visit.input(_REPEATING[node.op_type]).sent:
-            return f"{_describe(node)} repeats strings of the request as often as it says"
+    if (
+        node.op_type in _REPEATING
+        and visit.input(0).dtype == onnx.TensorProto.STRING
+        and visit.input(0).sent
+        and visit.input(_REPEATING[node.op_type]).sent
+    ):
+        return f"{_describe(node)} repeats strings of the request as often as it says"
     if node.op_type in ("Div", "Mod") and node.domain in ONNX_DOMAINS and _divided(visit) is None:
         return f"{_describe(node)} divides tensors whose type is not known here"
     return ""
@@ -116,7 +118,8 @@ def _guard_division(visit: Visit, names: "_Names") -> list[onnx.NodeProto]:
     node, dtype = visit.node, _divided(visit)
     fmod = any(attribute.name == "fmod" and attribute.i for attribute in node.attribute)
     if (
-        dtype not in TRAPPING
+        dtype is None
+        or dtype not in TRAPPING
         or fmod
         or _cannot_hold(visit.input(0), np.iinfo)
         or _cannot_hold(visit.input(1))
@@ -154,13 +157,17 @@ def _guard_frames(visit: Visit, names: "_Names") -> list[onnx.NodeProto]:
     step = node.input[1]
     if len(node.input) > 3 and node.input[3] and not _is_positive(visit.input(3)):
         step = make("Mul", step, make("CastLike", make("Div", node.input[3], node.input[3]), step))
-    if len(node.input) > 2 and node.input[2] and visit.input(2).constant is None:
+    if len(node.input) > 2 and node.input[2] and not _has_elements(visit.input(2)):
         size = make("Size", node.input[2])
         step = make("Mul", step, make("CastLike", make("Div", size, size), step))
     if not make.nodes:
         return []
     frames.input[1] = step
     return [*make.nodes, frames]
+
+
+def _has_elements(value: Value) -> bool:
+    return value.constant is not None and value.constant.size > 0
 
 
 def _is_positive(value: Value) -> bool:

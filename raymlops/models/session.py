@@ -1,21 +1,39 @@
 """Runs an ONNX model: a file or bytes -> Session with a Signature, `infer(batch) -> batch`. The only ONNX
-Runtime user."""
+Runtime user.
+
+Operators by which a request's values could end the process are guarded in memory (`fatal_operators`); the file, its
+digest and every model without them stay as they are.
+"""
 
 import contextlib
 import copy
 import dataclasses
+import functools
 import io
 import json
 import pathlib
+import re
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
-from raymlops.errors import ArtifactError, InputError, ResourceError, unknown_name
+from raymlops.errors import (
+    ArtifactError,
+    DeadlineError,
+    InputError,
+    ResourceError,
+    TooLargeError,
+    unknown_name,
+)
+from raymlops.models import value_flow
 from raymlops.models.external_data import ModelFiles
+from raymlops.models.fatal_operators import Examined, examine
 from raymlops.models.safety import Model, read_model
 from raymlops.tensors import DATATYPE_OF_ORT, Batch, Signature, TensorSpec
 
@@ -51,6 +69,11 @@ class SessionOptions:
     lean: bool = False
     """Weights are not copied into a faster layout: opening takes a third less time and memory half, runs 5%
     more."""
+    shared: bool = False
+    """Callers share the process: a model by which a request could end it is refused."""
+    memory: int = 0
+    """Bytes that the tensors of all runs in this process may take, weights not counted; 0 sets no bound. The first
+    bound that is set in a process is that of all its later sessions that have one."""
 
     @classmethod
     def for_device(
@@ -88,11 +111,52 @@ _DEVICES: dict[str, tuple[Provider, ...]] = {
 }
 
 
+_FAILURES = (_ort.Fail, _ort.RuntimeException, _ort.NotImplemented, _ort.EPFail)
+_NO_MEMORY = re.compile(r"Available memory of|allocate memory|bad.?alloc", re.IGNORECASE)
+
+
+def _is_memory(failure: str) -> bool:
+    return _NO_MEMORY.search(failure) is not None
+
+
+def _make_run_options() -> onnxruntime.RunOptions:
+    """Of a run that gives back the memory that it and others before it no longer use."""
+    options = _make_quiet_options()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+def _make_quiet_options() -> onnxruntime.RunOptions:
+    """What fails is raised; ONNX Runtime need not print it, too, for every request that it refuses."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    return options
+
+
+_RUN = _make_quiet_options()
+"""Of every run that nothing is said of: to make some anew takes a tenth of a short run."""
+
+
+class RunControl:
+    """One run that may be ended from another thread: between two operators, so that an endless loop ends."""
+
+    def __init__(self) -> None:
+        self.options = _make_run_options()
+        self.ended = False
+
+    def end(self) -> None:
+        """Have the run raise DeadlineError."""
+        self.ended = True
+        self.options.terminate = True
+
+
 class Session:
     """A loaded model. Safe to call from several threads at once."""
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, by_value: tuple[str, ...] = ()) -> None:
         self._session = session
+        self.by_value = by_value
+        """Operators whose time or output grows with what values say, not with how many there are."""
         self.signature = Signature(
             tuple(_to_spec(node) for node in session.get_inputs()),
             tuple(_to_spec(node) for node in session.get_outputs()),
@@ -117,22 +181,51 @@ class Session:
         """What the file says of its own columns and labels; empty for a model of another origin."""
         return json.loads(self.metadata.get(CONTRACT_KEY, "{}"))  # type: ignore[no-any-return]
 
-    def infer(self, batch: Batch, outputs: Sequence[str] | None = None) -> Batch:
+    def infer(
+        self, batch: Batch, outputs: Sequence[str] | None = None, control: RunControl | None = None
+    ) -> Batch:
         """Run the model on named input tensors; `outputs` limits what is computed.
 
-        Raises InputError when ONNX Runtime refuses the tensors.
+        Raises InputError when ONNX Runtime refuses the tensors, TooLargeError when they would take more memory than
+        a run may, DeadlineError when `control` ended the run.
         """
         names = self._output_names if outputs is None else list(outputs)
         feed = {**self.weights, **batch} if self.weights else batch
         try:
-            values = self._session.run(names, feed)  # on a GPU a binding of host arrays takes 10% longer
+            # Options that are there already spare the session making some; on a GPU a binding of host arrays takes
+            # 10% longer.
+            values = self._session.run(names, feed, _RUN if control is None else control.options)
         except (_ort.InvalidArgument, ValueError, TypeError) as error:
             raise InputError(self._explain(batch, str(error))) from None
-        except _ort.Fail as error:
-            if self._on_gpu:  # where it may be the device that failed
+        except _FAILURES as error:
+            if self._on_gpu and not _is_memory(str(error)):  # where it may be the device that failed
                 raise
-            raise InputError(self._explain(batch, str(error))) from None
-        return dict(zip(names, values, strict=True))
+            failure = str(error)  # the exception itself would hold on to what the second try answers
+        else:
+            return dict(zip(names, values, strict=True))
+        return dict(zip(names, self._run_again(names, feed, batch, failure, control), strict=True))
+
+    def _run_again(
+        self, names: list[str], feed: Batch, batch: Batch, failure: str, control: RunControl | None
+    ) -> Any:
+        """Where memory was short, what earlier runs keep of it is given back, and there is a second try. Else
+        raises."""
+        # What `control` ran with has given it back by now.
+        for options in [_make_run_options(), _RUN] if control is None else [control.options]:
+            if control is not None and control.ended:
+                raise DeadlineError("The run was ended; nobody waits for it any more")
+            if not _is_memory(failure):
+                break
+            try:
+                return self._session.run(names, feed, options)
+            except _FAILURES as error:
+                failure = str(error)
+        if not _is_memory(failure):
+            raise InputError(self._explain(batch, failure))
+        raise TooLargeError(
+            "The tensors of this request take more memory than the runs of a replica may; send fewer or smaller "
+            f"rows, or raise limits: {{run_memory_mb}} ({' '.join(failure.split())[-200:]})"
+        )
 
     def _explain(self, batch: Batch, cause: str) -> str:
         specs = {spec.name: spec for spec in self.signature.inputs}
@@ -155,31 +248,26 @@ class Session:
 def open_session(model: str | pathlib.Path | Model, options: SessionOptions | None = None) -> Session:
     """Load a model: a file, which is checked, or what was read and checked before.
 
-    Raises NotFoundError, ArtifactError for a file that is not safe or that ONNX Runtime cannot load, or ResourceError
-    when it cannot use the device.
+    Raises NotFoundError, ArtifactError for a file that is not safe, that ONNX Runtime cannot load, or by which a
+    request could end the process that `options` say is shared, or ResourceError when it cannot use the device.
     """
     options = options or SessionOptions()
     what = "the given bytes"
     if isinstance(model, str | pathlib.Path):
         what, model = repr(str(model)), read_model(pathlib.Path(model))
     data, weights = model.hand_over() if isinstance(model, ModelFiles) else (model, {})
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = options.threads
-    settings.inter_op_num_threads = 1
-    settings.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # idle threads would eat others' cores
-    settings.graph_optimization_level = _OPTIMISATION[options.optimisation]
-    settings.log_severity_level = 3
-    # ONNX Runtime opens no file: weights are given from memory, and their names lead nowhere.
-    settings.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+    examined = _examine(data)
+    if options.shared and examined.refused:
+        raise ArtifactError(
+            f"The values of a request could end the process that runs {what}: {'; '.join(examined.refused)}. "
+            "Serve it with isolate: true, which gives it a process of its own"
+        )
+    if examined.model is not None:
+        data = bytes(examined.model.SerializeToString())
+    settings = _make_settings(options)
     if weights:  # which it copies while it opens
         sizes = [len(content) for content in weights.values()]
         settings.add_external_initializers_from_files_in_memory(list(weights), list(weights.values()), sizes)
-    if options.lean:
-        settings.enable_cpu_mem_arena = False
-        settings.add_session_config_entry("session.disable_prepacking", "1")
-    settings.add_session_config_entry("session.load_model_format", "ONNX")  # its own format was not checked
     wanted = _name(options.providers[0])
     said = io.StringIO()  # what ONNX Runtime prints when it turns to another device
     try:
@@ -196,7 +284,80 @@ def open_session(model: str | pathlib.Path | Model, options: SessionOptions | No
             f"{cause}. Install the CUDA build of torch, which brings the libraries, and for TensorRT its own, or "
             "choose device: cpu"
         )
-    return Session(session)
+    return Session(session, examined.by_value)
+
+
+def _make_settings(options: SessionOptions) -> onnxruntime.SessionOptions:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # idle threads would eat others' cores
+    settings.graph_optimization_level = _OPTIMISATION[options.optimisation]
+    settings.log_severity_level = 3
+    # ONNX Runtime opens no file: weights are given from memory, and their names lead nowhere.
+    settings.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+    settings.add_session_config_entry("session.load_model_format", "ONNX")  # its own format was not checked
+    if options.memory:
+        _ARENA.bound(options.memory)
+        settings.add_session_config_entry("session.use_env_allocators", "1")
+        settings.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    if options.lean:
+        settings.enable_cpu_mem_arena = bool(options.memory)  # one of its own is too much for each of many
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+    return settings
+
+
+class _Arena:
+    """The memory that bounded sessions of this process share for the tensors of their runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bound = 0
+
+    def bound(self, memory: int) -> None:
+        with self._lock:
+            if self._bound:
+                return
+            place = onnxruntime.OrtMemoryInfo(
+                "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+            )
+            as_requested = 1
+            onnxruntime.create_and_register_allocator(
+                place, onnxruntime.OrtArenaCfg({"max_mem": memory, "arena_extend_strategy": as_requested})
+            )
+            self._bound = memory
+
+
+_ARENA = _Arena()
+
+
+def _examine(data: bytes) -> Examined:
+    """What the operators of a model do with values; nothing of a file that is broken, which a session will tell."""
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except DecodeError:
+        return Examined(None, (), ())
+    try:
+        return examine(model, _find_schema)
+    except Exception as error:  # inlining functions raises a dozen unrelated classes
+        return Examined(None, (), (f"its graph cannot be followed ({' '.join(str(error).split())[:200]})",))
+
+
+def _find_schema(operator: str, domain: str, opset: int) -> Any:
+    """As onnx or else ONNX Runtime knows it."""
+    return value_flow.find_onnx_schema(operator, domain, opset) or _list_schemas().get((domain, operator))
+
+
+@functools.cache
+def _list_schemas() -> dict[tuple[str, str], Any]:
+    """Those of the operators that ONNX Runtime adds to ONNX's, by domain and name."""
+    return {
+        (schema.domain, schema.name): schema
+        for schema in _ort.get_all_operator_schema()
+        if schema.domain.startswith("com.microsoft")
+    }
 
 
 def _name(provider: Provider) -> str:

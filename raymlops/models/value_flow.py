@@ -156,9 +156,9 @@ class _Walk:
         for index, value in enumerate(inputs):
             if value.dtype and schema.inputs:
                 taken = schema.inputs[min(index, len(schema.inputs) - 1)]
-                if _is_same_variable(formal.type_str, taken.type_str):
+                if _variable_of(formal) == _variable_of(taken):
                     return value.dtype
-        allowed = {name for name in formal.types} or {formal.type_str}
+        allowed = set(formal.types) or {_variable_of(formal)}
         dtypes = {_DTYPE_OF_NAME.get(_element_name(name)) for name in allowed}
         return dtypes.pop() if len(dtypes) == 1 else _DEFAULTS.get(node.op_type)
 
@@ -188,7 +188,7 @@ def read_constant(tensor: onnx.TensorProto) -> "np.ndarray[Any, Any] | None":
     ):
         return None
     try:
-        return onnx.numpy_helper.to_array(tensor)
+        return np.asarray(onnx.numpy_helper.to_array(tensor))
     except (TypeError, ValueError):
         return None
 
@@ -260,17 +260,9 @@ def _type_said(node: onnx.NodeProto) -> int | None:
     return None
 
 
-def _is_same_variable(formal: str, taken: str) -> bool:
-    """`T` and `T`, and the element of `seq(T)` or `optional(T)`."""
-    strip = _variable_name
-    return strip(formal) == strip(taken)
-
-
-def _variable_name(name: str) -> str:
-    for opening in ("seq(", "optional(", "sequence("):
-        if name.startswith(opening):
-            return _variable_name(name[len(opening) : -1])
-    return name
+def _variable_of(formal: Any) -> str:
+    """`T` of a formal input or output of that type; onnx and ONNX Runtime spell the attribute differently."""
+    return str(formal.type_str if hasattr(formal, "type_str") else formal.typeStr)
 
 
 def _element_name(name: str) -> str:
