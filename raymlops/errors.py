@@ -22,6 +22,7 @@ RaymlopsError            500, exit 1: ours
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -131,9 +132,28 @@ class DeadlineError(RaymlopsError):
     status = 504
 
 
+_COMPARED, _SHOWN = 500, 50
+"""Known names that are compared with a wrong one, and those that are shown."""
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """A sentence with the near names: `Unknown network 'mpl'; did you mean 'mlp'? Known: cnn, mlp`."""
+    """A sentence with the near names: `Unknown network 'mpl'; did you mean 'mlp'? Known: cnn, mlp`.
+
+    Wrong names come from outside: what is compared and shown of them is bounded.
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    given = name if isinstance(name, str) else reprlib.repr(name)
+    near = difflib.get_close_matches(given, names[:_COMPARED], n=1, cutoff=0.5) if len(given) <= 200 else []
     hint = f" did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {kind} {str(name)!r};{hint} Known: {', '.join(names) or 'none'}"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"Unknown {kind} {shorten(given)!r};{hint} Known: {', '.join(names[:_SHOWN]) or 'none'}{more}"
+
+
+def shorten(text: str, most: int = 200) -> str:
+    """At most so many characters of a text."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def encodable(text: str) -> str:
+    """The text with halves of surrogate pairs, which UTF-8 cannot hold, as question marks."""
+    return text.encode(errors="replace").decode()

@@ -124,7 +124,7 @@ class Compiler:
             try:
                 return await run(batch, request)
             except Exception as error:
-                raise _name_failure(error, path, reads_request=False) from error
+                raise _name_failure(error, path) from error
             finally:
                 clock.count += 1
                 clock.seconds += time.perf_counter() - started
@@ -187,7 +187,6 @@ class Compiler:
         fallback = _build_fallback(step, branches)
         apart = isinstance(node, ModelNode | PythonNode) or step.inner is not None
         prefix = f"{INPUTS}/" if apart and step.branches else ""
-        reads_request = all(reference.node == INPUTS for _, reference in step.needs) and "/" not in path
         if node.timeout_s is not None:
             run = _limit(run, node.timeout_s, suspends, path)
 
@@ -202,7 +201,7 @@ class Compiler:
                 return await run(batch, request)
             except Exception as error:
                 if fallback is None:
-                    raise _name_failure(error, path, reads_request) from error
+                    raise _name_failure(error, path) from error
                 clock.fallbacks += 1
                 return await fallback(batch, request)
             finally:
@@ -296,8 +295,11 @@ def _limit(run: Run, seconds: float, suspends: bool, path: str) -> Run:
     return limited
 
 
-def _name_failure(error: Exception, path: str, reads_request: bool) -> RaymlopsError:
-    """The same failure, with the name of the innermost node where it arose."""
+def _name_failure(error: Exception, path: str) -> RaymlopsError:
+    """The same failure, with the name of the innermost node where it arose.
+
+    What a node refuses is the caller's to mend however deep it lies: all that nodes read comes from the request.
+    """
     if isinstance(error, NodeError):
         return error
     told = str(error)
@@ -306,6 +308,6 @@ def _name_failure(error: Exception, path: str, reads_request: bool) -> RaymlopsE
         return DeadlineError(message)
     if isinstance(error, OverloadedError):
         return OverloadedError(message, error.retry_after)
-    if isinstance(error, InputError) and reads_request:
+    if isinstance(error, InputError):
         return InputError(message)
     return NodeError(f"Node {path!r} failed: {type(error).__name__}: {error}", path)

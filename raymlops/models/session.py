@@ -29,6 +29,7 @@ from raymlops.errors import (
     InputError,
     ResourceError,
     TooLargeError,
+    shorten,
     unknown_name,
 )
 from raymlops.models import value_flow
@@ -242,7 +243,7 @@ class Session:
                     f"Input {name!r} is {batch[name].dtype}{list(batch[name].shape)}, but the model "
                     f"takes {spec}"
                 )
-        return f"The model refused its input: {cause}"
+        return f"The model refused its input: {shorten(cause, 1000)}"
 
 
 def open_session(model: str | pathlib.Path | Model, options: SessionOptions | None = None) -> Session:

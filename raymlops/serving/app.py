@@ -15,15 +15,15 @@ from ray.serve.schema import LoggingConfig
 
 from raymlops.errors import RaymlopsError
 from raymlops.serving import hosting, nodes, sources
-from raymlops.serving.codec import JsonLimits
 from raymlops.serving.graph import Prepared, host_graph, prepare_graph, set_weights
+from raymlops.serving.hosts import Hosts
 from raymlops.serving.keys import KeyRing, read_entry, read_keys
 from raymlops.serving.lane import LANE
 from raymlops.serving.many import ManyHost
 from raymlops.serving.metrics import MetricsExport
 from raymlops.serving.plane import LOG, DataPlane, log_to_stderr
 from raymlops.serving.rates import Bank, RateLimit
-from raymlops.serving.routes import Hosts
+from raymlops.serving.request_limits import RequestLimits
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
@@ -69,13 +69,20 @@ class Ingress:
             Hosts(
                 spec.name,
                 hosted,
-                JsonLimits(limits.json_depth, limits.json_elements),
+                RequestLimits(
+                    limits.json_depth,
+                    limits.json_elements,
+                    limits.rows,
+                    limits.elements,
+                    int(limits.answer_mb * 2**20),
+                ),
                 repository,
                 limits.queue,
             ),
             KeyRing(required=bool(spec.keys)),
             RateLimit(limits.rate, _make_lease(spec)) if limits.rate else None,
             body_limit=int(limits.body_mb * 2**20),
+            large_bodies_limit=int(limits.large_bodies_mb * 2**20),
             log_share=spec.access_log,
         )
         self._read_key_file()
@@ -134,33 +141,33 @@ class Ingress:
             LOG.error("the key file was not read; the keys known so far stay in force: %s", error)
 
     async def ServerLive(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("server_live", "", request, grpc_context)
+        return await self._grpc("ServerLive", request, grpc_context)
 
     async def ServerReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("server_ready", "", request, grpc_context)
+        return await self._grpc("ServerReady", request, grpc_context)
 
     async def ModelReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("model_ready", "ready", request, grpc_context)
+        return await self._grpc("ModelReady", request, grpc_context)
 
     async def ServerMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("server_metadata", "view", request, grpc_context)
+        return await self._grpc("ServerMetadata", request, grpc_context)
 
     async def ModelMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("model_metadata", "view", request, grpc_context)
+        return await self._grpc("ModelMetadata", request, grpc_context)
 
     async def ModelStatistics(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("model_statistics", "view", request, grpc_context)
+        return await self._grpc("ModelStatistics", request, grpc_context)
 
     async def RepositoryIndex(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("repository_index", "view", request, grpc_context)
+        return await self._grpc("RepositoryIndex", request, grpc_context)
 
     async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("model_infer", "infer", request, grpc_context)
+        return await self._grpc("ModelInfer", request, grpc_context)
 
-    async def _grpc(self, method: str, role: str, request: Any, context: Any) -> Any:
+    async def _grpc(self, method: str, message: bytes, context: Any) -> Any:
         from raymlops.serving import grpc_plane  # needs the extra [grpc]
 
-        return await grpc_plane.answer(self.plane, getattr(grpc_plane, method), role, request, context)
+        return await grpc_plane.answer(self.plane, method, message, context)
 
 
 def _make_lease(spec: ServingSpec) -> Any:

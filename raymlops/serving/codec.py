@@ -4,65 +4,26 @@ ways.
 Knows no HTTP and no model; a mistake of the caller is an InputError with a sentence.
 """
 
-import dataclasses
-import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 
 from raymlops.errors import InputError, TooLargeError, unknown_name
 from raymlops.serving import columns
 from raymlops.serving.columns import Array, Column
+from raymlops.serving.json_text import dump_json, parse_json
 from raymlops.serving.protocol import InferRequest, RequestedOutput
+from raymlops.serving.request_limits import (
+    RequestLimits,
+    check_answer,
+    check_rows,
+    check_strings,
+    count_elements,
+    show,
+)
 from raymlops.tensors import DATATYPES, Batch, Signature
-
-
-@dataclasses.dataclass(frozen=True)
-class JsonLimits:
-    """Caps that hold before a body is parsed; `depth` of nested lists, `elements` in all."""
-
-    depth: int = 32
-    elements: int = 5_000_000
-
-
-def parse_json(body: bytes | memoryview, limits: JsonLimits) -> Any:
-    """Parse within limits. Raises InputError, TooLargeError."""
-    text = bytes(body)
-    if _is_deeper(text, limits.depth):
-        raise InputError(f"The JSON is nested deeper than {limits.depth} levels")
-    if len(text) > limits.elements and text.count(b",") > limits.elements:
-        raise TooLargeError(f"The JSON has over {limits.elements} elements; send binary tensors")
-    try:
-        # Not a number is no JSON, but Python's own clients write it; only the slow parser takes it.
-        return json.loads(text) if b"NaN" in text or b"Infinity" in text else orjson.loads(text)
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # also UnicodeDecodeError and integers of thousands of digits
-        raise InputError(f"The body is not JSON: {error}") from None
-
-
-_BRACKETS = bytes.maketrans(b"{}", b"[]")
-_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
-
-
-def _is_deeper(text: bytes, limit: int) -> bool:
-    """Whether the lists and objects of a JSON text lie deeper in each other than `limit`."""
-    if text.count(b"[") + text.count(b"{") <= limit:
-        return False
-    marks = text.translate(_BRACKETS, _NO_MARKS).replace(b'""', b"")
-    if b'"' in marks or b"\\" in text:  # brackets inside strings do not count
-        plain = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-        marks = b"".join(plain.split(b'"')[::2]).translate(_BRACKETS, _NO_MARKS)
-    for _ in range(limit):
-        inner = marks.replace(b"[]", b"")  # the innermost level goes
-        if len(inner) == len(marks):
-            return False  # nothing is left, or what is left is no JSON
-        marks = inner
-    return bool(marks)
 
 
 def decode_infer(
@@ -70,7 +31,7 @@ def decode_infer(
     header_length: int | None,
     known: Mapping[str, Column],
     signature: Signature,
-    limits: JsonLimits,
+    limits: RequestLimits,
 ) -> InferRequest:
     """A request of `POST /v2/models/{m}/infer`. `header_length` is that of the JSON when binary tensors
     follow."""
@@ -92,21 +53,24 @@ def decode_infer(
             name = column.spec.name
             if name in batch:
                 raise InputError(f"Input {name!r} is given twice")
-            batch[name], offset = _decode_tensor(entry, column, blob, offset)
+            batch[name], offset = _decode_tensor(entry, column, blob, offset, limits)
     if offset != len(blob):
         raise InputError(f"The binary tensors use {offset} bytes, but {len(blob)} follow the JSON")
     if len(batch) != len(known):
         missing = ", ".join(str(column.spec) for name, column in known.items() if name not in batch)
         raise InputError(f"Input missing: {missing}")
-    columns.check_rows(batch, known)
+    rows = columns.check_rows(batch, known)
+    check_rows(rows, limits)
     parameters = _object(document.get("parameters"), "parameters")
+    binary = bool(parameters) and _flag(parameters, "binary_data_output", default=False)
     outputs = document.get("outputs")
     return InferRequest(
         id=_text(document.get("id", ""), "id"),
         batch=batch,
-        outputs=_decode_outputs(outputs, signature, parameters) if outputs else (),
-        binary=bool(parameters.get("binary_data_output", False)),
+        outputs=() if outputs is None else _decode_outputs(outputs, signature, binary),
+        binary=binary,
         parameters=parameters,
+        rows=rows,
     )
 
 
@@ -120,26 +84,28 @@ def _find_column(entry: Any, known: Mapping[str, Column]) -> Column:
     return column
 
 
-def _decode_tensor(entry: dict[str, Any], column: Column, blob: memoryview, offset: int) -> tuple[Array, int]:
+def _decode_tensor(
+    entry: dict[str, Any], column: Column, blob: memoryview, offset: int, limits: RequestLimits
+) -> tuple[Array, int]:
     name = column.spec.name
     datatype = entry.get("datatype")
     if datatype != column.spec.datatype and (not isinstance(datatype, str) or datatype not in DATATYPES):
         raise InputError(unknown_name(f"datatype of input {name!r}:", datatype, DATATYPES))
     shape = entry.get("shape")
-    count = _count(shape)
-    if count < 0:
-        raise InputError(f"Input {name!r}: shape must be a list of whole numbers, got {str(shape)[:60]}")
+    if type(shape) is not list:
+        raise InputError(f"Input {name!r}: shape must be a list of whole numbers, got {show(shape)}")
+    count = count_elements(shape, column.spec, limits)
     parameters = entry.get("parameters")
     size = _object(parameters, f"parameters of {name!r}").get("binary_data_size") if parameters else None
     if size is not None:
         if type(size) is not int or size < 0 or offset + size > len(blob):
             raise InputError(
-                f"Input {name!r}: binary_data_size is {str(size)[:20]}, but {len(blob) - offset} bytes "
-                f"are left"
+                f"Input {name!r}: binary_data_size is {show(size)}, but {len(blob) - offset} bytes are left"
             )
+        if datatype == "BYTES":
+            check_strings(count, name, limits)
         array = decode_binary(blob[offset : offset + size], datatype, count, name)
-        array = columns.convert(array.reshape(shape), datatype, column)
-        return columns.check_shape(array, column), offset + size
+        return columns.convert(array.reshape(shape), datatype, column), offset + size
     data = entry.get("data")
     if not isinstance(data, list):
         raise InputError(
@@ -151,20 +117,10 @@ def _decode_tensor(entry: dict[str, Any], column: Column, blob: memoryview, offs
         columns.convert(np.empty(0, DATATYPES[datatype].numpy), datatype, column)
     array = columns.to_array(data, column)
     if array.size != count:
-        raise InputError(f"Input {name!r} has shape {shape}, {count} elements, but its data has {array.size}")
-    return columns.check_shape(array.reshape(shape), column), offset
-
-
-def _count(shape: Any) -> int:
-    """Elements of a tensor of this shape; -1 when it is no shape."""
-    if type(shape) is not list:
-        return -1
-    count = 1
-    for size in shape:
-        if type(size) is not int or not 0 <= size < 2**40:
-            return -1
-        count *= size
-    return count
+        raise InputError(
+            f"Input {name!r} has shape {show(shape)}, {count} elements, but its data has {array.size}"
+        )
+    return array.reshape(shape), offset
 
 
 def decode_binary(blob: memoryview, datatype: str, count: int, name: str) -> Array:
@@ -203,23 +159,35 @@ def _split_strings(blob: memoryview, count: int, name: str) -> Array:
     return values
 
 
-def _decode_outputs(
-    value: Any, signature: Signature, parameters: Mapping[str, Any]
-) -> tuple[RequestedOutput, ...]:
+def _decode_outputs(value: Any, signature: Signature, binary: bool) -> tuple[RequestedOutput, ...]:
     if not isinstance(value, list):
         raise InputError('"outputs" must be a list of objects with a name')
     names = [spec.name for spec in signature.outputs]
-    wanted = []
+    wanted: dict[str, RequestedOutput] = {}
     for entry in value:
         name = entry.get("name") if isinstance(entry, dict) else entry
-        if name not in names:
-            raise InputError(unknown_name("output", name, names))
+        name = check_output(name, names, wanted)
         own = _object(entry.get("parameters") if isinstance(entry, dict) else None, "parameters of an output")
         if own.get("classification"):
             raise InputError(f"Output {name!r}: the classification extension is not supported")
-        default = parameters.get("binary_data_output", False)
-        wanted.append(RequestedOutput(str(name), bool(own.get("binary_data", default))))
-    return tuple(wanted)
+        wanted[name] = RequestedOutput(name, _flag(own, "binary_data", default=binary))
+    return tuple(wanted.values())
+
+
+def check_output(name: Any, names: Collection[str], wanted: Collection[str]) -> str:
+    """The same name. Raises InputError where there is no such output, or it was asked for before."""
+    if not isinstance(name, str) or name not in names:
+        raise InputError(unknown_name("output", name, names))
+    if name in wanted:
+        raise InputError(f"Output {name!r} is asked for twice")
+    return name
+
+
+def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InputError(f"Parameter {name!r} must be true or false, got {show(value)}")
+    return value
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
@@ -236,10 +204,28 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
-def encode_infer(
-    answer: Batch, request: InferRequest, name: str, version: str, signature: Signature
+def encode_large(
+    answer: Batch,
+    request: InferRequest,
+    name: str,
+    version: str,
+    signature: Signature,
+    limits: RequestLimits,
 ) -> tuple[bytes, int | None]:
-    """The body, and the length of its JSON when binary tensors follow it."""
+    """As `encode_infer`, with a look at the size of the answer before any of it is written."""
+    check_answer(answer, request.binary_by_output(signature), limits)
+    return encode_infer(answer, request, name, version, signature, limits)
+
+
+def encode_infer(
+    answer: Batch,
+    request: InferRequest,
+    name: str,
+    version: str,
+    signature: Signature,
+    limits: RequestLimits,
+) -> tuple[bytes, int | None]:
+    """The body, and the length of its JSON when binary tensors follow it. Raises TooLargeError, InputError."""
     wanted: Sequence[RequestedOutput] = request.outputs or [
         RequestedOutput(spec.name, request.binary) for spec in signature.outputs
     ]
@@ -267,6 +253,9 @@ def encode_infer(
         document["id"] = request.id
     document["outputs"] = outputs
     text = dump_json(document)
+    size = len(text) + sum(map(len, blobs))
+    if size > limits.answer_bytes:  # long strings, and characters that JSON writes as six
+        raise TooLargeError(f"The answer has {size} bytes, over {limits.answer_bytes}; ask for fewer rows")
     return (b"".join([text, *blobs]), len(text)) if blobs else (text, None)
 
 
@@ -292,8 +281,3 @@ def to_json_list(array: Array) -> list[Any]:
                 "An output holds bytes that are no text; ask for it as a binary tensor"
             ) from None
     return values
-
-
-def dump_json(document: Any) -> bytes:
-    """JSON as bytes, arrays included; NaN and infinities, which JSON lacks, become null."""
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -3,6 +3,7 @@ at a time."""
 
 import dataclasses
 import datetime
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raymlops.errors import InputError
+from raymlops.serving.request_limits import show
 from raymlops.tensors import DATATYPES, Signature, TensorSpec
 
 Array = npt.NDArray[Any]
@@ -60,12 +62,12 @@ def to_array(data: list[Any], column: Column) -> Array:
     if not kinds <= allowed and not (column.takes_missing and kinds <= allowed | {NoneType}):
         words = _WORDS["i" if column.kind == "integer" else want.kind]
         or_null = " or null" if column.takes_missing else ""
-        raise InputError(f"Input {spec.name!r}: its data must be {words}{or_null}, got {_show(data)}")
+        raise InputError(f"Input {spec.name!r}: its data must be {words}{or_null}, got {show(data)}")
     try:
         array = np.array(data, want)
     except OverflowError:
         raise InputError(
-            f"Input {spec.name!r}: a value is outside {spec.datatype}, got {_show(data)}"
+            f"Input {spec.name!r}: a value is outside {spec.datatype}, got {show(data)}"
         ) from None
     return check_whole(array, column) if column.kind == "integer" else array
 
@@ -76,17 +78,17 @@ _WORDS = {"f": "numbers", "i": "whole numbers", "u": "whole numbers, none negati
 
 
 def _nested(data: list[Any], column: Column) -> Array:
-    try:
-        values = np.array(data)  # of numbers alone this is quick, and of the right shape
-    except ValueError:
-        raise InputError(f"Input {column.spec.name!r}: the lists of its data have unequal lengths") from None
-    if values.dtype.kind == "f" and column.spec.dtype.kind == "f" and column.kind != "timestamp":
-        return check_whole(values.astype(column.spec.dtype), column)
-    values = np.array(data, dtype=object)
-    flat = values.ravel().tolist()
-    if list in set(map(type, flat)):
+    """Lists of lists, flattened one level after the other: numpy would make every string as long as the longest."""
+    shape = [len(data)]
+    while data and isinstance(data[0], list):
+        lengths = set(map(len, data)) if set(map(type, data)) == {list} else set()
+        if len(lengths) != 1 or len(shape) > 31:
+            raise InputError(f"Input {column.spec.name!r}: the lists of its data have unequal lengths")
+        shape += lengths
+        data = list(itertools.chain.from_iterable(data))
+    if list in set(map(type, data)):
         raise InputError(f"Input {column.spec.name!r}: the lists of its data have unequal lengths")
-    return to_array(flat, column).reshape(values.shape)
+    return to_array(data, column).reshape(shape)
 
 
 def check_whole(array: Array, column: Column) -> Array:
@@ -103,7 +105,7 @@ def check_whole(array: Array, column: Column) -> Array:
 def _to_strings(data: list[Any], kinds: set[type], column: Column) -> Array:
     if not kinds <= {str}:
         if not (column.takes_missing and kinds <= {str, NoneType}):
-            raise InputError(f"Input {column.spec.name!r}: its data must be strings, got {_show(data)}")
+            raise InputError(f"Input {column.spec.name!r}: its data must be strings, got {show(data)}")
         data = ["" if value is None else value for value in data]
     if not _encodes("".join(data)):
         raise InputError(f"Input {column.spec.name!r}: a string is not valid Unicode")
@@ -142,7 +144,7 @@ def _to_milliseconds(value: Any, spec: TensorSpec) -> int:
     raise InputError(
         f"Input {spec.name!r} is a timestamp: write it as 2013-07-01T12:00:00Z or as milliseconds since "
         f"1970, "
-        f"got {_show(value)}"
+        f"got {show(value)}"
     )
 
 
@@ -193,8 +195,3 @@ def check_rows(batch: Mapping[str, Array], columns: Mapping[str, Column]) -> int
 
 def _has_rows(array: Array, column: Column) -> bool:
     return array.ndim > 0 and column.spec.shape[:1] == (-1,) and column.kind != ELEMENTS
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -21,9 +21,9 @@ from raymlops.serving import sources
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.columns import read_columns
 from raymlops.serving.hosting import find_file
+from raymlops.serving.hosts import Hosted
 from raymlops.serving.model import INLINE_S, ModelEndpoint, count_batch_rows, rows_stand_alone, sample
 from raymlops.serving.opening import Leaf, Locate, find_kinds, merge_chains, open_graph, open_leaves, run_leaf
-from raymlops.serving.routes import Hosted
 from raymlops.serving.serving_files import read_spec
 from raymlops.serving.statistics import Sample, Statistics
 from raymlops.serving.turns import MOST_ROWS, Turns

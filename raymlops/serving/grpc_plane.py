@@ -4,27 +4,55 @@ over REST.
 Serve calls these by method name through its gRPC port; the messages are those of the stock client.
 """
 
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
-import numpy as np
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
 
 from raymlops import __version__
-from raymlops.errors import InputError, RaymlopsError, unknown_name
-from raymlops.serving import codec, columns, protocol, routes, tracing
-from raymlops.serving.columns import Array
-from raymlops.serving.keys import ANYONE, Key, KeyRing
+from raymlops.errors import InputError, RaymlopsError, TooLargeError, shorten
+from raymlops.serving import codec, columns, grpc_codec, inference, protocol, routes, tracing
+from raymlops.serving.keys import ANYONE, Key
 from raymlops.serving.plane import LOG, DataPlane
-from raymlops.serving.routes import Hosted
+from raymlops.serving.protobuf_limits import check_fields
+from raymlops.serving.request_limits import (
+    RequestLimits,
+    check_rows,
+)
 from raymlops.serving.tracing import Trace
-from raymlops.tensors import DATATYPES, Batch, Signature
 
-SERVICER = "tritonclient.grpc.service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
+SERVICER = "raymlops.serving.grpc_plane.add_to_server"
+_SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+
+def add_to_server(servicer: Any, server: Any) -> None:
+    """Register the protocol's methods. Messages arrive as bytes, which are parsed when the key was checked."""
+    handlers = {
+        method.name: grpc.unary_unary_rpc_method_handler(getattr(servicer, method.name))
+        for method in _SERVICE.methods
+        if method.name in _ROLES
+    }
+    handler = grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
+    server.add_generic_rpc_handlers((handler,))
+
+
+_ROLES = {
+    "ServerLive": "",
+    "ServerReady": "",
+    "ModelReady": "ready",
+    "ServerMetadata": "view",
+    "ModelMetadata": "view",
+    "ModelStatistics": "view",
+    "RepositoryIndex": "view",
+    "ModelInfer": "infer",
+}
+"""What is answered, by the protocol's names, and for which role of a key; none is for probes."""
+_REQUESTS = {name: getattr(pb, f"{name}Request") for name in _ROLES}
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -37,60 +65,98 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-_CONTENTS = {
-    "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
-    "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
-    "INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
-}  # fmt: skip
-
-
 _TRACE = ("x-request-id", "traceparent", "tracestate")
 
 
-async def answer(
-    plane: DataPlane,
-    method: Callable[[DataPlane, Any, Key], Awaitable[Any]],
-    role: str,
-    request: Any,
-    context: Any,
-) -> Any:
-    """Run a method for whoever the metadata says, and turn failures into gRPC's codes."""
+async def answer(plane: DataPlane, name: str, message: bytes, context: Any) -> Any:
+    """Answer a method of the protocol for whoever the metadata says, and turn failures into gRPC's codes."""
     started = time.perf_counter_ns()
+    request: Any = None
     try:
         sent = dict(context.invocation_metadata() or ())
-        tracing.follow(lambda: Trace(*(sent.get(name, "") for name in _TRACE)))
-        model = getattr(request, "model_name", getattr(request, "name", None))
-        about_all = model == "" and method is model_statistics
-        caller = _admit(plane.keys, role, sent, None if about_all else model)
+        request_id, parent, state = (_text(sent.get(name, "")) for name in _TRACE)
+        tracing.follow(lambda: Trace(request_id, parent, state))
+        role, token = _ROLES[name], read_token(sent)
+        caller = plane.keys.admit(token, role) if role else ANYONE
         if plane.rate is not None and role in routes.LIMITED:
-            await plane.rate.admit(caller.name)
-        if role not in routes.LIMITED:
-            return await method(plane, request, caller)
-        plane.hosts.enter([getattr(request, "model_name", "")])
-        try:
-            return await method(plane, request, caller)
-        finally:
-            plane.hosts.pending -= 1
+            headers = {
+                header.encode(): _text(sent.get(header, "")).encode("latin-1", "replace") for header in _PROXY
+            }
+            await plane.rate.admit(caller.name or plane.addresses.find(_read_peer(context.peer()), headers))
+        if len(message) <= inference.LARGE:
+            request = _parse(name, message)
+            return await _run(plane, name, request, caller, token)
+        with plane.large_bodies.hold() as take:
+            take(len(message))
+            request = await inference.run_large(
+                plane.hosts, _parse_large, name, message, plane.body_limit, plane.hosts.limits
+            )
+            return await _run(plane, name, request, caller, token)
     except Exception as error:
+        if isinstance(error, MemoryError):
+            error = TooLargeError("The request needs more memory than there is; send fewer rows a request")
         status = error.status if isinstance(error, RaymlopsError) else 500
         if status == 500:
             LOG.error("gRPC request failed: %s", error, exc_info=error)
         plane.hosts.count_failure(getattr(request, "model_name", ""), started)
         context.set_code(_CODES.get(status, grpc.StatusCode.INTERNAL))
-        context.set_details(protocol.describe_error(error, "")["error"])
-        raise
+        # They travel in a trailer of at most 8 KiB, in which a character takes up to twelve bytes.
+        context.set_details(shorten(protocol.describe_error(error, "")["error"], 500))
+        raise error from None
 
 
-def _admit(keys: KeyRing, role: str, metadata: Mapping[str, str], model: str | None) -> Key:
-    if not role:
-        return ANYONE
-    return keys.admit(read_token(metadata), role, model)
+_PROXY = ("x-forwarded-for", "x-raymlops-proxy")
 
 
-def read_token(metadata: Mapping[str, str]) -> str:
+def _text(value: Any) -> str:
+    """Metadata are text, or bytes where their name says so."""
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _read_peer(peer: str) -> str:
+    """The address in `ipv4:127.0.0.1:4711` and `ipv6:%5B::1%5D:4711`, as gRPC names the other end."""
+    kind, _, rest = peer.partition(":")
+    return unquote(rest.rpartition(":")[0]).strip("[]") if kind in ("ipv4", "ipv6") else ""
+
+
+def _parse(name: str, message: bytes) -> Any:
+    try:
+        return _REQUESTS[name].FromString(message)
+    except DecodeError as error:
+        raise InputError(f"The message is no {name}Request: {error}") from None
+
+
+def _parse_large(name: str, message: bytes, limit: int, limits: RequestLimits) -> Any:
+    if len(message) > limit:
+        raise TooLargeError(
+            f"The message has {len(message)} bytes, over {limit}, the most that is taken here; send fewer rows"
+        )
+    check_fields(message, _REQUESTS[name].DESCRIPTOR, _FIELDS + limits.json_elements)
+    return _parse(name, message)
+
+
+_FIELDS = 10_000
+"""Of a message beside the elements of its tensors."""
+
+
+async def _run(plane: DataPlane, name: str, request: Any, caller: Key, token: str) -> Any:
+    method, role = _METHODS[name], _ROLES[name]
+    model = getattr(request, "model_name", getattr(request, "name", None))
+    if caller.models and (model or method is not model_statistics):
+        plane.keys.admit(token, role, model)
+    if role not in routes.LIMITED:
+        return await method(plane, request, caller)
+    plane.hosts.enter([getattr(request, "model_name", "")])
+    try:
+        return await method(plane, request, caller)
+    finally:
+        plane.hosts.pending -= 1
+
+
+def read_token(metadata: Mapping[str, Any]) -> str:
     """The API key among a call's metadata; empty for none."""
-    bearer = metadata.get("authorization", "")
-    return bearer[7:].strip() if bearer[:7].lower() == "bearer " else metadata.get("x-api-key", "")
+    bearer = _text(metadata.get("authorization", ""))
+    return bearer[7:].strip() if bearer[:7].lower() == "bearer " else _text(metadata.get("x-api-key", ""))
 
 
 async def server_live(plane: DataPlane, request: Any, caller: Key) -> Any:
@@ -153,83 +219,49 @@ async def model_statistics(plane: DataPlane, request: Any, caller: Key) -> Any:
 
 
 async def model_infer(plane: DataPlane, request: Any, caller: Key) -> Any:
-    hosted = plane.hosts.find(request.model_name, request.model_version)
-    batch = decode(request, hosted)
-    known = {spec.name for spec in hosted.endpoint.signature.outputs}
+    hosts = plane.hosts
+    hosted = hosts.find(request.model_name, request.model_version)
+    endpoint, limits = hosted.endpoint, hosts.limits
+    large = request.ByteSize() > inference.LARGE
+    batch = (
+        await inference.run_large(hosts, grpc_codec.decode, request, hosted, limits)
+        if large
+        else grpc_codec.decode(request, hosted, limits)
+    )
+    known = [spec.name for spec in endpoint.signature.outputs]
+    names: list[str] = []
     for output in request.outputs:
-        if output.name not in known:
-            raise InputError(unknown_name("output", output.name, known))
-    timeout = request.parameters["timeout"].int64_param if "timeout" in request.parameters else None
-    started = time.perf_counter_ns()
-    result = await routes.ask(hosted, batch, caller.name or None, {"timeout": timeout}, started)
-    names = [output.name for output in request.outputs]
-    return encode(result, request.id, names, hosted.name, hosted.endpoint.version, hosted.endpoint.signature)
+        codec.check_output(output.name, known, names)
+        names.append(output.name)
+    rows = columns.check_rows(batch, hosted.columns)
+    check_rows(rows, limits)
+    outputs = tuple(protocol.RequestedOutput(name, binary=True) for name in names or known)
+    asked = protocol.InferRequest(request.id, batch, outputs)
+    inference.check_estimate(hosts, hosted, rows, asked)
+    timeout_s = inference.read_timeout({"timeout": _parameter(request, "timeout")})
+    result = await inference.ask(hosted, batch, caller.name or None, timeout_s, time.perf_counter_ns())
+    given = result, asked, hosted.name, endpoint.version, endpoint.signature, limits
+    if inference.count_bytes(result) <= inference.LARGE:
+        return grpc_codec.encode(*given)
+    return await inference.run_large(hosts, grpc_codec.encode, *given)
 
 
-def decode(request: Any, hosted: Hosted) -> Batch:
-    """The batch of a ModelInferRequest, from raw bytes or typed contents. Raises InputError."""
-    raw = list(request.raw_input_contents)
-    if raw and len(raw) != len(request.inputs):
-        raise InputError(f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs")
-    batch: Batch = {}
-    for index, tensor in enumerate(request.inputs):
-        column = hosted.columns.get(tensor.name)
-        if column is None:
-            raise InputError(unknown_name("input", tensor.name, hosted.columns))
-        if tensor.name in batch:
-            raise InputError(f"Input {tensor.name!r} is given twice")
-        if tensor.datatype not in DATATYPES:
-            raise InputError(unknown_name(f"datatype of input {tensor.name!r}:", tensor.datatype, DATATYPES))
-        shape = list(tensor.shape)
-        if any(size < 0 or size > 2**40 for size in shape):
-            raise InputError(f"Input {tensor.name!r}: shape must have no negative size, got {shape}")
-        count = math.prod(shape)
-        if raw:
-            array = codec.decode_binary(memoryview(raw[index]), tensor.datatype, count, tensor.name)
-        else:
-            array = _from_contents(tensor, count)
-        array = columns.convert(array.reshape(shape), tensor.datatype, column)
-        batch[tensor.name] = columns.check_shape(array, column)
-    missing = [str(column.spec) for name, column in hosted.columns.items() if name not in batch]
-    if missing:
-        raise InputError(f"Input missing: {', '.join(missing)}")
-    columns.check_rows(batch, hosted.columns)
-    return batch
+def _parameter(request: Any, name: str) -> Any:
+    """Its value, whatever its kind; None where there is none."""
+    if name not in request.parameters:
+        return None
+    parameter = request.parameters[name]
+    kind = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, kind) if kind else None
 
 
-def _from_contents(tensor: Any, count: int) -> Array:
-    field = _CONTENTS.get(tensor.datatype)
-    if field is None:
-        raise InputError(f"Input {tensor.name!r}: {tensor.datatype} travels only in raw_input_contents")
-    values = getattr(tensor.contents, field)
-    if len(values) != count:
-        raise InputError(
-            f"Input {tensor.name!r}: its shape has {count} elements, but {field} has {len(values)}"
-        )
-    dtype = DATATYPES[tensor.datatype].numpy
-    if tensor.datatype == "BYTES":
-        array = np.empty(count, dtype=object)
-        array[:] = list(values)
-        return array
-    wide = np.array(values)
-    if (
-        dtype.kind in "iu"
-        and count
-        and not np.iinfo(dtype).min <= wide.min() <= wide.max() <= np.iinfo(dtype).max
-    ):
-        raise InputError(f"Input {tensor.name!r}: a value is outside {tensor.datatype}")
-    return wide.astype(dtype)
-
-
-def encode(
-    answer: Batch, request_id: str, names: list[str], model: str, version: str, signature: Signature
-) -> Any:
-    """A ModelInferResponse with raw contents, as Triton answers."""
-    response = pb.ModelInferResponse(model_name=model, model_version=version, id=request_id)
-    for spec in signature.outputs:
-        if names and spec.name not in names:
-            continue
-        array = answer[spec.name]
-        response.outputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
-        response.raw_output_contents.append(codec.encode_binary(array, spec.datatype))
-    return response
+_METHODS: dict[str, Callable[[DataPlane, Any, Key], Awaitable[Any]]] = {
+    "ServerLive": server_live,
+    "ServerReady": server_ready,
+    "ModelReady": model_ready,
+    "ServerMetadata": server_metadata,
+    "ModelMetadata": model_metadata,
+    "ModelStatistics": model_statistics,
+    "RepositoryIndex": repository_index,
+    "ModelInfer": model_infer,
+}

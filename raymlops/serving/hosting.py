@@ -9,8 +9,8 @@ from raymlops.models.safety import read_model
 from raymlops.models.session import SessionOptions, open_session
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.columns import read_columns
+from raymlops.serving.hosts import Hosted
 from raymlops.serving.model import ModelEndpoint
-from raymlops.serving.routes import Hosted
 from raymlops.serving.statistics import Statistics
 from raymlops.specs.serving import HostedModel
 

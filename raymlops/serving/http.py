@@ -1,13 +1,14 @@
 """What a handler sees of HTTP: a request that is read and decompressed within limits, and a response. Pure
 ASGI, no framework."""
 
+import contextlib
 import dataclasses
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-from raymlops.errors import InputError, TooLargeError
+from raymlops.errors import InputError, OverloadedError, TooLargeError, shorten
 from raymlops.serving.keys import ANYONE, Key
 from raymlops.serving.tracing import Trace
 
@@ -21,7 +22,8 @@ JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 
 @dataclasses.dataclass(slots=True)
 class Request:
-    """`caller` is the API key that was admitted; `parts` what the route's pattern matched."""
+    """`caller` is the API key that was admitted; `parts` what the route's pattern matched; `peer` the address of who
+    holds the connection, a client or a proxy."""
 
     method: str
     path: str
@@ -29,6 +31,7 @@ class Request:
     id: str
     body: bytes = b""
     caller: Key = ANYONE
+    peer: str = ""
     parts: tuple[str, ...] = ()
     model: str = ""
     rows: int = 0
@@ -67,54 +70,79 @@ class DisconnectedError(Exception):
     """The client went away before its request was complete."""
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
-    """The whole body, as it came. Raises TooLargeError as soon as it is over `limit` bytes, DisconnectedError."""
+class ByteBudget:
+    """Bytes that all large bodies together may hold; each gives back what it has taken when it is done with."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[Callable[[int], None]]:
+        """A function that takes so many more bytes. It raises OverloadedError."""
+        mine = 0
+
+        def take(size: int) -> None:
+            nonlocal mine
+            if self._held + size > self._most:
+                raise OverloadedError(
+                    f"Large bodies already hold {self._held} of {self._most} bytes here; try again later"
+                )
+            self._held += size
+            mine += size
+
+        try:
+            yield take
+        finally:
+            self._held -= mine
+
+
+async def read_body(
+    receive: Receive, headers: Mapping[bytes, bytes], limit: int, take: Callable[[int], None]
+) -> bytes:
+    """The whole body, as it came; `take` is told of each part. Raises TooLargeError as soon as it is over `limit`
+    bytes, DisconnectedError."""
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared[:20]) > limit:
         raise TooLargeError(_too_large(limit))
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise DisconnectedError
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        parts, size = [body], len(body)
-        while message.get("more_body"):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise DisconnectedError
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > limit:
-                raise TooLargeError(_too_large(limit))
-        body = b"".join(parts)
-    return body
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise DisconnectedError
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise TooLargeError(_too_large(limit))
+        take(len(part))
+        parts.append(part)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+_WINDOW = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+
+
+def is_packed(headers: Mapping[bytes, bytes]) -> bool:
+    return b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity"
 
 
 def unpack_body(body: bytes, headers: Mapping[bytes, bytes], limit: int) -> bytes:
-    """The body, decompressed where the headers say that it must be. Raises TooLargeError, InputError."""
-    encoding = headers.get(b"content-encoding")
-    if encoding and encoding != b"identity":
-        body = _decompress(body, encoding.decode("latin-1").lower(), limit)
-    if len(body) > limit:
-        raise TooLargeError(_too_large(limit))
-    return body
-
-
-_WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-
-
-def _decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """The body, decompressed as its headers say. Raises TooLargeError, InputError."""
+    encoding = headers[b"content-encoding"].lower()
+    name = shorten(encoding.decode("latin-1"))
     if encoding not in _WINDOW:
-        raise InputError(f"Content-Encoding {encoding!r} is not taken here; send gzip, deflate or none")
+        raise InputError(f"Content-Encoding {name!r} is not taken here; send gzip, deflate or none")
     stream = zlib.decompressobj(_WINDOW[encoding])
     try:
         result = stream.decompress(body, limit + 1)
     except zlib.error as error:
-        raise InputError(f"The body is not {encoding}: {error}") from None
+        raise InputError(f"The body is not {name}: {error}") from None
     if len(result) > limit:
         raise TooLargeError(_too_large(limit))
     if not stream.eof:
-        raise InputError(f"The {encoding} body is cut short")
+        raise InputError(f"The {name} body is cut short")
+    if stream.unused_data:
+        raise InputError(f"The {name} body goes on behind its end; send it as one stream")
     return result
 
 

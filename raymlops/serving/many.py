@@ -13,8 +13,8 @@ from raymlops.models.session import Session
 from raymlops.serving.cache import ModelCache
 from raymlops.serving.columns import read_columns
 from raymlops.serving.folder import Found, Opener, find_models
+from raymlops.serving.hosts import Hosted
 from raymlops.serving.model import INLINE_S, count_batch_rows, rows_stand_alone
-from raymlops.serving.routes import Hosted
 from raymlops.serving.statistics import Sample, Statistics
 from raymlops.serving.turns import MOST_ROWS, Turns
 from raymlops.specs.serving import ManyModels

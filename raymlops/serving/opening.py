@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 import inspect
 import pathlib
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from raymlops.errors import ArtifactError, InputError, NotFoundError, SpecError, unknown_name
@@ -24,6 +24,7 @@ from raymlops.models.session import Session, SessionOptions, as_model_input, ope
 from raymlops.serving.columns import ELEMENTS
 from raymlops.serving.hosting import find_file
 from raymlops.serving.model import make_noise, measure
+from raymlops.serving.python_refusals import RefusalsNamed
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import INPUTS, PythonNode
 from raymlops.tensors import Batch, Signature, TensorSpec
@@ -227,12 +228,18 @@ def run_session(session: Session) -> Implementation:
 
 
 def run_python(instance: Any) -> Implementation:
+    """A node that somebody wrote in Python. What it raises of ValueError's kind says that the request is at fault."""
     if inspect.iscoroutinefunction(instance.run):
-        call: Callable[[Batch], Coroutine[Any, Any, Batch]] = instance.run
-        return Implementation(call, suspends=True)
+
+        async def wait(batch: Batch) -> Batch:
+            with RefusalsNamed():
+                return await instance.run(batch)  # type: ignore[no-any-return]
+
+        return Implementation(wait, suspends=True)
 
     async def run(batch: Batch) -> Batch:
-        return instance.run(batch)  # type: ignore[no-any-return]
+        with RefusalsNamed():
+            return instance.run(batch)  # type: ignore[no-any-return]
 
     return Implementation(run, suspends=False)
 

@@ -10,7 +10,7 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -19,15 +19,18 @@ from raymlops.errors import (
     NotFoundError,
     OverloadedError,
     RaymlopsError,
+    TooLargeError,
     TooManyRequestsError,
+    shorten,
     unknown_name,
 )
-from raymlops.serving import http, protocol, routes, tracing
-from raymlops.serving.codec import dump_json
+from raymlops.serving import http, inference, protocol, routes, tracing
+from raymlops.serving.client_addresses import ClientAddresses
+from raymlops.serving.hosts import Hosts
 from raymlops.serving.http import JSON, Headers, Request, Response
+from raymlops.serving.json_text import dump_json
 from raymlops.serving.keys import KeyRing
 from raymlops.serving.rates import RateLimit
-from raymlops.serving.routes import Hosts
 
 ACCESS = logging.getLogger("raymlops.access")
 LOG = logging.getLogger("raymlops.serving")
@@ -54,13 +57,17 @@ class DataPlane:
         rate: RateLimit | None = None,
         *,
         body_limit: int = 64 * 2**20,
+        large_bodies_limit: int = 512 * 2**20,
         log_share: float = 0.01,
+        addresses: ClientAddresses | None = None,
     ) -> None:
         self.hosts = hosts
         self.keys = keys or KeyRing()
         self.rate = rate
-        self._body_limit = body_limit
+        self.body_limit = body_limit
+        self.large_bodies = http.ByteBudget(large_bodies_limit)
         self._log_share = log_share
+        self.addresses = addresses or ClientAddresses()
         self._known: dict[tuple[str, str], tuple[str, routes.Handler, tuple[str, ...]]] = {}
 
     async def __call__(self, scope: Any, receive: http.Receive, send: http.Send) -> None:
@@ -75,6 +82,7 @@ class DataPlane:
         if root and path.startswith(root):
             path = path[len(root) :] or "/"
         request = self.begin(scope["method"], path, dict(scope["headers"]))
+        request.peer = (scope.get("client") or ("",))[0]
         try:
             response = await self.respond(request, receive)
         except http.DisconnectedError:
@@ -104,53 +112,83 @@ class DataPlane:
 
     async def _answer(self, request: Request, receive: http.Receive | None) -> Response:
         try:
-            role, handler, request.parts = self._find(request.method, request.path)
-            if role:
-                request.caller = self.keys.admit(request.token, role, self._model_of(request, handler))
-                if self.rate is not None and role in routes.LIMITED:
-                    await self.rate.admit(request.key)
-            if role not in routes.LIMITED:  # probes and the like are answered however full it is
-                return await self._handle(handler, request, receive)
-            self.hosts.enter(request.parts)
-            try:
-                return await self._handle(handler, request, receive)
-            finally:
-                self.hosts.pending -= 1
+            handler, role = self._admit_key(request)
+            if self.rate is not None and role in routes.LIMITED:
+                await self.rate.admit(request.key or self.addresses.find(request.peer, request.headers))
+            if request.method == "POST" and (receive is not None or http.is_packed(request.headers)):
+                with self.large_bodies.hold() as take:
+                    await self._read(request, receive, take)
+                    return await self._handle(handler, role, request)
+            return await self._handle(handler, role, request)
         except http.DisconnectedError:
             raise
         except Exception as error:
             return self._answer_failure(error, request)
 
-    async def _handle(
-        self, handler: routes.Handler, request: Request, receive: http.Receive | None
-    ) -> Response:
-        if request.method == "POST":
-            if receive is not None:
-                request.body = await http.read_body(receive, request.headers, self._body_limit)
-            request.body = http.unpack_body(request.body, request.headers, self._body_limit)
-        return await handler(self.hosts, request)
+    def _admit_key(self, request: Request) -> tuple[routes.Handler, str]:
+        """The handler of the path, and its role, for the key that came with the request. What is remembered of the path
+        is remembered for those who were admitted. Raises NotFoundError, AuthenticationError, ForbiddenError."""
+        known = self._known.get((request.method, request.path))
+        role, handler, request.parts = known or self._find(request.method, request.path)
+        if role:
+            request.caller = self.keys.admit(request.token, role, self._model_of(request, handler))
+        if known is None:
+            self._remember(request.method, request.path, (role, handler, request.parts))
+        return handler, role
+
+    async def _read(
+        self, request: Request, receive: http.Receive | None, take: Callable[[int], None]
+    ) -> None:
+        """The body of a request, as it was before it was compressed. Raises TooLargeError, InputError, OverloadedError,
+        DisconnectedError."""
+        headers, limit = request.headers, self.body_limit
+        if receive is not None:
+            request.body = await http.read_body(receive, headers, limit, take)
+        if http.is_packed(headers):
+            what = request.body, headers, limit
+            request.body = (
+                http.unpack_body(*what)
+                if len(request.body) <= 1024  # a byte of it may stand for a thousand
+                else await inference.run_large(self.hosts, http.unpack_body, *what)
+            )
+            take(len(request.body))
+
+    async def _handle(self, handler: routes.Handler, role: str, request: Request) -> Response:
+        if role not in routes.LIMITED:  # probes and the like are answered however full it is
+            return await handler(self.hosts, request)
+        self.hosts.enter(request.parts)  # a request takes a place when all of it is here
+        try:
+            return await handler(self.hosts, request)
+        finally:
+            self.hosts.pending -= 1
 
     def _model_of(self, request: Request, handler: routes.Handler) -> str | None:
         """The model that a request is about, which its key must be for; None where the route is about several."""
         if request.parts:
             return request.parts[0]
         models = self.hosts.models
-        return next(iter(models)) if handler is routes.invoke and len(models) == 1 else None
+        return next(iter(models)) if handler is inference.invoke and len(models) == 1 else None
 
     def _find(self, method: str, path: str) -> tuple[str, routes.Handler, tuple[str, ...]]:
-        known = self._known.get((method, path))
-        if known is not None:
-            return known
         found = routes.find_route(method, path)
         if isinstance(found, set):
             if found:
-                raise _MethodError(f"{path} takes {', '.join(sorted(found))}, not {method}")
+                raise _MethodError(found, f"{shorten(path)} takes {', '.join(sorted(found))}, not {method}")
             raise NotFoundError(unknown_name("path", path, _PATHS))
-        if found[2][:1] and found[2][0] in self.hosts.models and len(self._known) < 10_000:
-            self._known[method, path] = found
         return found
 
+    def _remember(self, method: str, path: str, found: tuple[str, routes.Handler, tuple[str, ...]]) -> None:
+        if (
+            len(path) <= _REMEMBERED_LENGTH
+            and len(self._known) < _REMEMBERED_PATHS
+            and found[2][:1]
+            and found[2][0] in self.hosts.models
+        ):
+            self._known[method, path] = found
+
     def _answer_failure(self, error: Exception, request: Request) -> Response:
+        if isinstance(error, MemoryError):
+            error = TooLargeError("The request needs more memory than there is; send fewer rows a request")
         status = error.status if isinstance(error, RaymlopsError) else 500
         if status >= 500 and not isinstance(error, OverloadedError):
             LOG.error("request %s failed: %s", request.id, error, exc_info=error)
@@ -160,6 +198,8 @@ class DataPlane:
             extra = ((b"retry-after", str(max(1, round(error.retry_after))).encode()),)
         elif isinstance(error, AuthenticationError):
             extra = ((b"www-authenticate", b"Bearer"),)
+        elif isinstance(error, _MethodError):
+            extra = ((b"allow", ", ".join(sorted(error.methods)).encode()),)
         return Response(status, dump_json(protocol.describe_error(error, request.id)), (JSON, *extra))
 
     def _log(self, request: Request, response: Response, seconds: float) -> None:
@@ -181,7 +221,20 @@ class DataPlane:
 
 
 class _MethodError(NotFoundError):
+    """`methods` are those that the path takes."""
+
     status = 405
+
+    def __init__(self, methods: Collection[str], message: str) -> None:
+        super().__init__(methods, message)
+        self.methods = methods
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+_REMEMBERED_PATHS, _REMEMBERED_LENGTH = 2048, 256
+"""Paths of models that are remembered, and characters of the longest: half a megabyte."""
 
 
 _PATHS = [

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from raymlops.errors import RaymlopsError
+from raymlops.errors import NodeError, RaymlopsError, encodable, shorten
 from raymlops.tensors import Batch, Signature, TensorSpec
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics", "parameters")
@@ -42,6 +42,13 @@ class InferRequest:
     outputs: tuple[RequestedOutput, ...] = ()
     binary: bool = False
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rows: int = 1
+
+    def binary_by_output(self, signature: Signature) -> dict[str, bool]:
+        """Whether each output that is asked for travels as a binary tensor, by name."""
+        if self.outputs:
+            return {output.name: output.binary for output in self.outputs}
+        return {spec.name: self.binary for spec in signature.outputs}
 
 
 def describe_server(name: str, version: str) -> dict[str, Any]:
@@ -67,14 +74,14 @@ def describe_index(states: Mapping[str, tuple[str, bool]]) -> list[dict[str, str
 
 
 def describe_error(error: BaseException, request_id: str) -> dict[str, Any]:
-    """The one shape of every failed answer; faults of ours keep their cause for the log."""
-    if isinstance(error, RaymlopsError):
-        return {"error": str(error), "status": error.status, "request_id": request_id}
-    return {
-        "error": f"The server failed on this request; its log has the cause under request id {request_id}",
-        "status": 500,
-        "request_id": request_id,
-    }
+    """The one shape of every failed answer; faults of ours keep their cause for the log. Always encodable."""
+    if isinstance(error, RaymlopsError) and error.status != 500:
+        text, status = encodable(shorten(str(error), 2000)), error.status
+    else:
+        where = f"Node {error.node!r}" if isinstance(error, NodeError) else "The server"
+        text = f"{where} failed on this request; its log has the cause under request id {request_id}"
+        status = 500
+    return {"error": text, "status": status, "request_id": request_id}
 
 
 def example_value(spec: TensorSpec) -> Any:

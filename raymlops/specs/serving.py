@@ -90,9 +90,39 @@ class Limits(Document):
         default=128, ge=1, description="requests waiting or running in a replica; more get 503"
     )
     json_depth: int = Field(default=32, ge=4, description="deepest nesting of a JSON body")
-    json_elements: int = Field(default=5_000_000, ge=1, description="most elements of a JSON body")
+    json_elements: int = Field(
+        default=1_000_000,
+        ge=1,
+        description="most elements of a JSON body or answer, and most strings of any; binary tensors may have more",
+    )
+    rows: int = Field(default=100_000, ge=1, description="most rows of a request; more get 413")
+    elements: int = Field(
+        default=2**26, ge=1, description="most elements of a tensor, in requests and answers; more get 413"
+    )
+    answer_mb: float = Field(default=64.0, gt=0, description="largest answer; a request for more gets 413")
+    large_bodies_mb: float = Field(
+        default=512.0,
+        gt=0,
+        description="bodies above 64 KiB that a replica holds at once, read or being read; more get 503",
+    )
+    receive_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="time for the head and the body of a request to arrive; 10 s more for each MB",
+    )
+    send_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="time for a client to read its answer; 10 s more for each MB",
+    )
+    connections: int = Field(
+        default=4096, ge=1, description="open HTTP connections of a replica; more are closed at once"
+    )
     rate: float = Field(
-        0.0, ge=0, description="requests a second per API key over all replicas; 0 is no limit"
+        0.0,
+        ge=0,
+        description="requests a second over all replicas, by API key, or by client address where there are no keys; "
+        "0 is no limit",
     )
     burst: float = Field(
         default=20.0, ge=1, description="requests that a key may send at once above its rate"

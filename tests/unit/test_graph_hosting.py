@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raymlops.serving.graph import host_graph, prepare_graph
-from raymlops.serving.routes import Hosted, Hosts
+from raymlops.serving.hosts import Hosted, Hosts
 from raymlops.serving.statistics import FAMILIES, to_prometheus
 from raymlops.settings import Settings
 from raymlops.specs.document import parse_document

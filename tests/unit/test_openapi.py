@@ -7,11 +7,11 @@ import hypothesis
 import pytest
 import schemathesis
 
-from raymlops.serving.codec import JsonLimits
 from raymlops.serving.hosting import host_model
+from raymlops.serving.hosts import Hosts
 from raymlops.serving.plane import DataPlane
 from raymlops.serving.protocol import example_request
-from raymlops.serving.routes import Hosts
+from raymlops.serving.request_limits import RequestLimits
 from raymlops.specs.serving import HostedModel
 from raymlops.tensors import Signature, TensorSpec
 from tests import toy_models
@@ -28,7 +28,7 @@ def test_generated_requests_get_documented_answers(tmp_path: pathlib.Path) -> No
     for name in ("doubler", "echo", "flights"):
         path = toy_models.save(getattr(toy_models, name)(), tmp_path / f"{name}.onnx")
         hosted[name] = host_model(name, path, HostedModel(source=str(path)))
-    plane = DataPlane(Hosts("test", hosted, JsonLimits()))
+    plane = DataPlane(Hosts("test", hosted, RequestLimits()))
     schema = schemathesis.openapi.from_asgi("/openapi.json", plane)
     asked = []
 

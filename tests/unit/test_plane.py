@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from raymlops.serving.codec import JsonLimits
 from raymlops.serving.hosting import host_model
+from raymlops.serving.hosts import Hosts
 from raymlops.serving.keys import ROLES, KeyRing, make_key
 from raymlops.serving.plane import DataPlane
 from raymlops.serving.rates import Bank, RateLimit
-from raymlops.serving.routes import Hosts
+from raymlops.serving.request_limits import RequestLimits
 from raymlops.specs.serving import HostedModel
 from raymlops.tensors import DATATYPES
 from tests import toy_models
@@ -32,7 +32,7 @@ def make_plane(folder: pathlib.Path, models: dict[str, Any], **options: Any) -> 
     for name, model in models.items():
         path = toy_models.save(model, folder / f"{name}.onnx")
         hosted[name] = host_model(name, path, HostedModel(source=str(path), version="3"))
-    limits = JsonLimits(depth=32, elements=10_000)
+    limits = RequestLimits(json_depth=32, json_elements=10_000)
     return DataPlane(Hosts("test", hosted, limits), **options)
 
 

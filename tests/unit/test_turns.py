@@ -18,9 +18,9 @@ from raymlops.serving import many as many_module
 from raymlops.serving import model as model_module
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.graph import host_graph, prepare_graph
+from raymlops.serving.hosts import Hosted
 from raymlops.serving.many import ManyHost
 from raymlops.serving.model import ModelEndpoint, rows_stand_alone
-from raymlops.serving.routes import Hosted
 from raymlops.serving.statistics import Statistics
 from raymlops.serving.turns import JoinedCalls, Turns
 from raymlops.settings import Settings

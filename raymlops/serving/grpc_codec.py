@@ -1,0 +1,102 @@
+"""Messages of the Open Inference Protocol over gRPC <-> tensors. Knows no server."""
+
+from typing import Any
+
+import numpy as np
+from tritonclient.grpc import service_pb2 as pb
+
+from raymlops.errors import InputError, unknown_name
+from raymlops.serving import codec, columns, protocol
+from raymlops.serving.columns import Array
+from raymlops.serving.hosts import Hosted
+from raymlops.serving.request_limits import RequestLimits, check_answer, check_strings, count_elements
+from raymlops.tensors import DATATYPES, Batch, Signature
+
+_CONTENTS = {
+    "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}  # fmt: skip
+
+
+def decode(request: Any, hosted: Hosted, limits: RequestLimits) -> Batch:
+    """The batch of a ModelInferRequest, from raw bytes or typed contents. Raises InputError, TooLargeError."""
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise InputError(f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs")
+    batch: Batch = {}
+    for index, tensor in enumerate(request.inputs):
+        column = hosted.columns.get(tensor.name)
+        if column is None:
+            raise InputError(unknown_name("input", tensor.name, hosted.columns))
+        name = column.spec.name
+        if name in batch:
+            raise InputError(f"Input {name!r} is given twice")
+        if tensor.datatype not in DATATYPES:
+            raise InputError(unknown_name(f"datatype of input {name!r}:", tensor.datatype, DATATYPES))
+        shape = list(tensor.shape)
+        count = count_elements(shape, column.spec, limits)
+        if tensor.datatype == "BYTES" or not raw:
+            check_strings(count, name, limits)
+        if raw:
+            array = codec.decode_binary(memoryview(raw[index]), tensor.datatype, count, name)
+        else:
+            array = _from_contents(tensor, count)
+        batch[name] = columns.convert(array.reshape(shape), tensor.datatype, column)
+    missing = [str(column.spec) for name, column in hosted.columns.items() if name not in batch]
+    if missing:
+        raise InputError(f"Input missing: {', '.join(missing)}")
+    return batch
+
+
+def _from_contents(tensor: Any, count: int) -> Array:
+    field = _CONTENTS.get(tensor.datatype)
+    if field is None:
+        raise InputError(f"Input {tensor.name!r}: {tensor.datatype} travels only in raw_input_contents")
+    values = getattr(tensor.contents, field)
+    if len(values) != count:
+        raise InputError(
+            f"Input {tensor.name!r}: its shape has {count} elements, but {field} has {len(values)}"
+        )
+    dtype = DATATYPES[tensor.datatype].numpy
+    if tensor.datatype == "BYTES":
+        array = np.empty(count, dtype=object)
+        array[:] = list(values)
+        return array
+    wide = _to_array(values)
+    if (
+        dtype.kind in "iu"
+        and count
+        and not np.iinfo(dtype).min <= wide.min() <= wide.max() <= np.iinfo(dtype).max
+    ):
+        raise InputError(f"Input {tensor.name!r}: a value is outside {tensor.datatype}")
+    return wide.astype(dtype)
+
+
+_PIECE = 2**16
+"""Numbers that are converted at once: nothing else runs meanwhile, in no thread."""
+
+
+def _to_array(values: Any) -> Array:
+    if len(values) <= _PIECE:
+        return np.array(values)
+    return np.concatenate([np.array(values[i : i + _PIECE]) for i in range(0, len(values), _PIECE)])
+
+
+def encode(
+    answer: Batch,
+    request: protocol.InferRequest,
+    model: str,
+    version: str,
+    signature: Signature,
+    limits: RequestLimits,
+) -> Any:
+    """A ModelInferResponse with raw contents, as Triton answers. Raises TooLargeError."""
+    check_answer(answer, request.binary_by_output(signature), limits)
+    response = pb.ModelInferResponse(model_name=model, model_version=version, id=request.id)
+    datatypes = {spec.name: spec.datatype for spec in signature.outputs}
+    for output in request.outputs:
+        array, datatype = answer[output.name], datatypes[output.name]
+        response.outputs.add(name=output.name, datatype=datatype, shape=array.shape)
+        response.raw_output_contents.append(codec.encode_binary(array, datatype))
+    return response

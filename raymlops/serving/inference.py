@@ -1,0 +1,143 @@
+"""A request for a model's answer, from its body to the body of the response, in the shapes of both protocols. Knows no
+ASGI and no Ray."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from raymlops.errors import DeadlineError, InputError, NotFoundError
+from raymlops.serving import codec, invocations, protocol
+from raymlops.serving.hosts import Hosted, Hosts
+from raymlops.serving.http import Request, Response
+from raymlops.serving.request_limits import AnswerEstimate, show
+from raymlops.tensors import Batch
+
+LARGE = 2**16
+"""Bytes above which a body is decoded, or an answer encoded, in a thread: about a millisecond."""
+T = TypeVar("T")
+
+
+async def run_large(hosts: Hosts, call: Callable[..., T], *arguments: Any) -> T:
+    """The result of a call that takes long, made in a thread."""
+    return await asyncio.get_running_loop().run_in_executor(hosts.threads, call, *arguments)
+
+
+async def infer(hosts: Hosts, request: Request) -> Response:
+    hosted = hosts.find(*request.parts)
+    request.model = hosted.name
+    length = request.headers.get(b"inference-header-content-length")
+    if length is not None and not (length.isdigit() and len(length) < 20):
+        raise InputError("Inference-Header-Content-Length must be a whole number")
+    header_length = None if length is None else int(length)
+    endpoint, body, limits = hosted.endpoint, request.body, hosts.limits
+    signature = endpoint.signature
+    what = body, header_length, hosted.columns, signature, limits
+    decoded = (
+        codec.decode_infer(*what) if len(body) <= LARGE else await run_large(hosts, codec.decode_infer, *what)
+    )
+    rows = request.rows = decoded.rows
+    if rows > 1:
+        check_estimate(hosts, hosted, rows, decoded)
+    timeout_s = read_timeout(decoded.parameters) if decoded.parameters else None
+    answer = await ask(hosted, decoded.batch, _sticky(request), timeout_s, request.started)
+    given = answer, decoded, hosted.name, endpoint.version, signature, limits
+    body, json_length = (
+        codec.encode_infer(*given)
+        if count_bytes(answer) <= LARGE
+        else await run_large(hosts, codec.encode_large, *given)
+    )
+    if json_length is None:
+        return Response(200, body, hosted.headers)
+    lengths = (b"inference-header-content-length", str(json_length).encode())
+    return Response(200, body, (*hosted.binary_headers, lengths))
+
+
+def count_bytes(answer: Batch) -> int:
+    return sum([array.nbytes for array in answer.values()])  # a generator takes twice as long
+
+
+def check_estimate(
+    hosts: Hosts, hosted: Hosted, rows: int, request: protocol.InferRequest | None = None
+) -> None:
+    """Refuse a request whose answer would be too large before it is run; without `request` the answer is JSON of all
+    outputs. Raises TooLargeError."""
+    signature, limits = hosted.endpoint.signature, hosts.limits
+    if hosted.estimate is None:
+        hosted.estimate = AnswerEstimate.of(signature, limits)
+    if rows > hosted.estimate.safe_rows:
+        request = request or protocol.InferRequest("", {})
+        hosted.estimate.check(rows, request.binary_by_output(signature), limits, signature)
+
+
+_LONGEST_US = 3600e6
+"""Microseconds; no deadline of a model is later."""
+
+
+def read_timeout(parameters: Mapping[str, Any]) -> float | None:
+    """Seconds, from the parameter `timeout`, which Triton's clients send in microseconds; 0 is none.
+
+    Raises InputError.
+    """
+    timeout = parameters.get("timeout")
+    if timeout is None:
+        return None
+    if type(timeout) not in (int, float) or not timeout >= 0:
+        raise InputError(f"Parameter 'timeout' must be microseconds, 0 or more, got {show(timeout)}")
+    return timeout / 1e6 if 0 < timeout < _LONGEST_US else None
+
+
+async def ask(hosted: Hosted, batch: Batch, key: str | None, timeout_s: float | None, started: int) -> Batch:
+    """The endpoint's answer, counted. What fails is counted where it is turned into a response."""
+    if not hosted.ready:
+        raise NotFoundError(
+            f"Model {hosted.name!r} is not loaded; POST /v2/repository/models/{hosted.name}/load"
+        )
+    try:
+        if timeout_s is None:
+            answer = await hosted.endpoint.infer(batch, key=key)
+        else:
+            async with asyncio.timeout(timeout_s):
+                answer = await hosted.endpoint.infer(batch, key=key)
+    except TimeoutError:
+        raise DeadlineError(
+            f"{hosted.name!r} did not answer within the {timeout_s or 0:g} s asked for"
+        ) from None
+    hosted.statistics.record_success(time.perf_counter_ns() - started)
+    return answer
+
+
+def _sticky(request: Request) -> str | None:
+    """What keeps a caller on one branch of a split: its own word, or else its API key."""
+    word = request.headers.get(b"x-request-key")
+    return word.decode("latin-1") if word else request.key or None
+
+
+async def invoke(hosts: Hosts, request: Request) -> Response:
+    if request.parts:
+        hosted = hosts.find(*request.parts)
+    elif len(hosts.models) == 1:
+        hosted = next(iter(hosts.models.values()))
+    else:
+        raise InputError(
+            f"Several models are served; say which: POST /invocations/NAME with one of "
+            f"{', '.join(hosts.models)}"
+        )
+    request.model = hosted.name
+    limits, body, signature = hosts.limits, request.body, hosted.endpoint.signature
+    what = body, request.content_type, hosted.columns, limits
+    batch, rows, parameters = (
+        invocations.decode_invocations(*what)
+        if len(body) <= LARGE // 4  # an object a row costs more than a number
+        else await run_large(hosts, invocations.decode_invocations, *what)
+    )
+    request.rows = rows
+    check_estimate(hosts, hosted, rows)
+    answer = await ask(hosted, batch, _sticky(request), read_timeout(parameters), request.started)
+    given = answer, rows, signature, limits
+    text = (
+        invocations.encode_invocations(*given)
+        if count_bytes(answer) <= LARGE // 4
+        else await run_large(hosts, invocations.encode_invocations, *given)
+    )
+    return Response(200, text, hosted.headers)

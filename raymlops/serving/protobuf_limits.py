@@ -1,0 +1,63 @@
+"""Counts what a protobuf message would become before it is parsed: an empty message in it takes two bytes and becomes
+a hundred. Knows the wire format, no tensors."""
+
+from typing import Any
+
+from raymlops.errors import InputError, TooLargeError
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_PACKED = 10
+"""Bytes of the longest packed number."""
+
+
+def check_fields(message: bytes, descriptor: Any, most: int) -> None:
+    """Raises TooLargeError where the message has more fields than that, those of its messages included, or packs more
+    numbers into one; InputError where it is no message."""
+    try:
+        _count(memoryview(message), descriptor, most)
+    except IndexError:
+        raise InputError("The message is cut short") from None
+
+
+def _count(view: memoryview, descriptor: Any, left: int) -> int:
+    """What is left of the fields that may be."""
+    messages = {field.number: field.message_type for field in descriptor.fields if field.message_type}
+    packed = {field.number for field in descriptor.fields if field.is_packed}
+    at, end = 0, len(view)
+    while at < end:
+        left -= 1
+        if left < 0:
+            raise TooLargeError("The message has too many fields; send tensors in raw_input_contents")
+        tag, at = _read(view, at)
+        kind = tag & 7
+        if kind == _BYTES:
+            size, at = _read(view, at)
+            if size > end - at:
+                raise IndexError
+            inner = messages.get(tag >> 3)
+            if inner is not None:
+                left = _count(view[at : at + size], inner, left)
+            elif tag >> 3 in packed and size > _PACKED * left:
+                raise TooLargeError("The message has too many numbers; send tensors in raw_input_contents")
+            at += size
+        elif kind == _VARINT:
+            _, at = _read(view, at)
+        elif kind in (_FIXED64, _FIXED32):
+            at += 8 if kind == _FIXED64 else 4
+        else:
+            raise IndexError
+    return left
+
+
+def _read(view: memoryview, at: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = view[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise IndexError
