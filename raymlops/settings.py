@@ -70,6 +70,8 @@ class Settings:
     trusted_keys: tuple[str, ...] = ()
     """RAYMLOPS_TRUSTED_KEYS: public keys whose signatures count beside one's own, separated by commas or newlines:
     ed25519:BASE64, files, or folders of *.pub and *.pem files."""
+    trusted_record: str | None = None
+    """RAYMLOPS_TRUSTED_RECORD: the version that a rebuilt environment reproduces, whose record was found trusted."""
     parent_run: str | None = None
     """MLFLOW_RUN_ID: the run that ours become children of, as under `mlflow run`."""
 
@@ -89,6 +91,7 @@ class Settings:
             job_address=env.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265",
             signing_key=_to_path(env.get("RAYMLOPS_SIGNING_KEY")),
             trusted_keys=_to_entries(env.get("RAYMLOPS_TRUSTED_KEYS")),
+            trusted_record=env.get("RAYMLOPS_TRUSTED_RECORD") or None,
             parent_run=env.get("MLFLOW_RUN_ID") or None,
         )
 

@@ -215,11 +215,11 @@ def manifest(kind: str, rest: tuple[str, ...], file: str, overlays: tuple[str, .
     raymlops cluster manifest service serve.yaml
     """
     import ray
-    import yaml
 
     from raymlops.clusters import configuration, manifests
     from raymlops.clusters.submission import Job
     from raymlops.errors import SpecError
+    from raymlops.specs.document import read_yaml
 
     config = _read(file, overlays)
     configuration.metadata_of(config)
@@ -235,7 +235,11 @@ def manifest(kind: str, rest: tuple[str, ...], file: str, overlays: tuple[str, .
         made = manifests.to_ray_job(config, ray.__version__, variables, Job(rest[0], rest[1:]).entrypoint)
     else:
         text = pathlib.Path(rest[0]).read_text(encoding="utf-8")
-        applications = yaml.safe_load(text)
+        applications, _ = read_yaml(text, rest[0])
+        if not isinstance(applications, dict):
+            raise SpecError(
+                f"{rest[0]} holds {type(applications).__name__}; expected a Serve config, a mapping"
+            )
         if "applications" not in applications:
             applications = {"applications": [applications]}
         made = manifests.to_ray_service(config, ray.__version__, variables, applications)

@@ -62,7 +62,7 @@ def predict(
     if data.endswith((".yaml", ".yml")):
         from raymlops.cli.training import read_spec
 
-        table = read_spec(data).dataset
+        table = read_spec(data, imports=False).dataset
     join_cluster(settings)
     scoring = Scoring(keep=keep or None, workers=workers or (1, 1024), batch_rows=batch_rows)
     rows = predict_files(

@@ -23,28 +23,46 @@ _OVERRIDES = click.option(
 @click.command()
 @click.argument("spec", type=click.Path())
 @_OVERRIDES
-def check(spec: str, overrides: tuple[str, ...]) -> None:
-    """Check SPEC and start nothing: unknown keys, wrong types, impossible values, networks that cannot be had.
+@click.option(
+    "--imports", is_flag=True, help="Import own networks and readers too, which runs their modules."
+)
+def check(spec: str, overrides: tuple[str, ...], imports: bool) -> None:
+    """Check SPEC and start nothing: unknown keys, wrong types, impossible values, expressions, networks.
+
+    Nothing that the spec names is imported, unless by --imports.
 
     \b
     raymlops check jobs/specs/flights.yaml
     """
-    found = read_spec(spec, overrides)
+    found = read_spec(spec, overrides, imports=imports)
+    if imports:
+        _import_readers(found)
+    own = [name for name in (found.network.name, found.dataset.reader) if ":" in name]
     inputs = len(found.features.by_column())
     click.echo(
         f"{spec} is right: model {found.name!r}, {inputs} features -> {found.features.target.column}, network "
         f"{found.network.name}, {found.search.trials} trials by {found.search.algorithm}"
     )
+    if own and not imports:
+        click.echo(f"Not imported, and so not checked: {', '.join(own)}; --imports does that", err=True)
 
 
-def read_spec(path: str, overrides: tuple[str, ...] = ()) -> ExperimentSpec:
-    """The spec of a file, with what can be checked without data or a cluster."""
+def _import_readers(spec: ExperimentSpec) -> None:
+    from raymlops.data.sources import load_attribute
+
+    for table in (spec.dataset, *(join.table for join in spec.dataset.joins)):
+        if ":" in table.reader:
+            load_attribute(table.reader)
+
+
+def read_spec(path: str, overrides: tuple[str, ...] = (), *, imports: bool = True) -> ExperimentSpec:
+    """The spec of a file, with what can be checked without data or a cluster; its own network only with `imports`."""
     from raymlops.specs.experiment import space_key
     from raymlops.training import networks
 
     spec = read_document(path, ExperimentSpec, overrides)
     options = {space_key(key)[1]: None for key in spec.search.space if space_key(key)[0] == "network.options"}
-    networks.check_options(spec.network.name, {**options, **spec.network.options})
+    networks.check_options(spec.network.name, {**options, **spec.network.options}, imports=imports)
     return spec
 
 

@@ -11,6 +11,11 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable."
 _SPEC = click.option(
     "--spec", "spec_file", type=click.Path(), help="Spec to use instead of the version's own."
 )
+_TRUST = click.option(
+    "--trust",
+    is_flag=True,
+    help="Run what the version's record names: readers, networks, packages. It is shown.",
+)
 _DATA = click.option("--data", help="Other rows: a path that is read as the spec's dataset is.")
 
 
@@ -18,15 +23,16 @@ _DATA = click.option("--data", help="Other rows: a path that is read as the spec
 @click.argument("version")
 @_DATA
 @_SPEC
+@_TRUST
 @_JSON
-def evaluate(version: str, data: str | None, spec_file: str | None, as_json: bool) -> None:
+def evaluate(version: str, data: str | None, spec_file: str | None, trust: bool, as_json: bool) -> None:
     """Measure VERSION on the test split of its spec, or on other data, and write its report.
 
     \b
     raymlops evaluate models:/flights/3
     raymlops evaluate models:/flights@champion --data december.parquet
     """
-    trusted = _trust(version, data, spec_file, as_json, store=data is None)
+    trusted = _measure(version, data, spec_file, trust, as_json, store=data is None)
     if as_json:
         click.echo(json.dumps(trusted.evaluation.to_json()))
         return
@@ -38,14 +44,15 @@ def evaluate(version: str, data: str | None, spec_file: str | None, as_json: boo
 @click.argument("version")
 @_DATA
 @_SPEC
+@_TRUST
 @_JSON
-def gate(version: str, data: str | None, spec_file: str | None, as_json: bool) -> None:
+def gate(version: str, data: str | None, spec_file: str | None, trust: bool, as_json: bool) -> None:
     """Judge whether VERSION may become champion: exit 1 when a check blocks it. Moves no alias.
 
     \b
     raymlops gate models:/flights@challenger && raymlops promote flights 4 --why "gate passed"
     """
-    trusted = _trust(version, data, spec_file, as_json, store=data is None)
+    trusted = _measure(version, data, spec_file, trust, as_json, store=data is None)
     if as_json:
         click.echo(json.dumps(trusted.verdict.to_json()))
     else:
@@ -55,7 +62,9 @@ def gate(version: str, data: str | None, spec_file: str | None, as_json: bool) -
         raise SystemExit(1)  # click would turn its own Exit into 0 here
 
 
-def _trust(version: str, data: str | None, spec_file: str | None, quiet: bool, *, store: bool) -> Any:
+def _measure(
+    version: str, data: str | None, spec_file: str | None, trust: bool, quiet: bool, *, store: bool
+) -> Any:
     from raymlops.pipelines import recall, trusting
     from raymlops.pipelines.cluster import join_cluster
     from raymlops.pipelines.rows import read_rows
@@ -67,13 +76,20 @@ def _trust(version: str, data: str | None, spec_file: str | None, quiet: bool, *
     settings = Settings.from_env()
     client = connect(settings)
     found = registry.resolve(version, settings)
-    spec = read_document(spec_file, ExperimentSpec) if spec_file else recall.read_spec(client, found)
+    if spec_file:
+        spec = read_document(spec_file, ExperimentSpec)
+    else:
+        spec = recall.read_spec(client, found, trusted=trust, training=False, tell=_warn)
     if data is not None:  # the files of a version are compared on its own test rows only
         spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"variants": ()})})
     join_cluster(settings)
     rows = read_rows(spec, data)
     tell = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
     return trusting.trust_version(client, found, spec, rows, settings, store=store, tell=tell)
+
+
+def _warn(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _show_evaluation(evaluation: Any) -> None:
@@ -186,13 +202,14 @@ def diff(first: str, second: str, as_json: bool) -> None:
     show_default=True,
     help="Train with the packages and code that are here, or with those of the record.",
 )
-def reproduce(version: str, environment: str) -> None:
+@_TRUST
+def reproduce(version: str, environment: str, trust: bool) -> None:
     """Train VERSION again from its record, and say whether metrics and ONNX bytes agree; exit 1 if not."""
     from raymlops.pipelines.reproduction import reproduce_rebuilt, reproduce_version
 
     if environment == "rebuild":
-        raise SystemExit(reproduce_rebuilt(version, Settings.from_env(), click.echo))
-    found = reproduce_version(version, Settings.from_env(), click.echo)
+        raise SystemExit(reproduce_rebuilt(version, Settings.from_env(), click.echo, trusted=trust))
+    found = reproduce_version(version, Settings.from_env(), click.echo, trusted=trust)
     for line in found.packages[:20]:
         click.echo(f"  {line}")
     if found.commit[0] != found.commit[1]:

@@ -10,7 +10,7 @@ import yaml
 
 from raymlops.errors import NotFoundError, SpecError
 from raymlops.specs.cluster import ClusterMetadata
-from raymlops.specs.document import validate_document
+from raymlops.specs.document import read_yaml, validate_document
 
 Config = dict[str, Any]
 _TAKEN_WHOLE = ("provider", "node_config")
@@ -27,10 +27,10 @@ def read_cluster(path: str | pathlib.Path, overlays: Sequence[str | pathlib.Path
 
 def _read(path: str | pathlib.Path) -> Config:
     try:
-        value = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+        value, _ = read_yaml(pathlib.Path(path).read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise NotFoundError(f"No file {str(path)!r}; give the path of a cluster configuration") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Cannot read {str(path)!r}: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
         raise SpecError(f"{path} holds {value!r}; expected a mapping of keys to values")

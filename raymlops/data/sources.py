@@ -71,8 +71,8 @@ def read_table(spec: TableSpec) -> ray.data.Dataset:
     task starts."""
     options = {key: _to_csv_option(spec.reader, key, value) for key, value in spec.options.items()}
     if ":" in spec.reader:
-        return cast("ray.data.Dataset", load_attribute(spec.reader)(**options))
-    read = getattr(ray.data, f"read_{spec.reader}")
+        return _read_by_own(spec.reader, options)
+    read = getattr(ray.data, f"read_{spec.reader.removeprefix('read_')}")
     try:
         if spec.path is None:
             return read(**options)
@@ -91,6 +91,13 @@ def read_table(spec: TableSpec) -> ray.data.Dataset:
             return read(paths, **options)
     except TypeError as error:
         raise SpecError(f"Reader {spec.reader!r} does not take these options: {error}") from None
+
+
+def _read_by_own(reader: str, options: dict[str, Any]) -> ray.data.Dataset:
+    dataset = load_attribute(reader)(**options)
+    if not isinstance(dataset, ray.data.Dataset):
+        raise SpecError(f"Reader {reader!r} returned {type(dataset).__name__}; expected a ray.data.Dataset")
+    return dataset
 
 
 def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
@@ -128,20 +135,21 @@ def _require(exists: bool, path: str) -> None:
 
 
 def _expand_package(path: str) -> str:
-    def find(match: re.Match[str]) -> str:
-        try:
-            found = importlib.util.find_spec(
-                match[1]
-            )  # importing it would run code, and some packages fail to
-        except (ImportError, ValueError):
-            found = None
-        if found is None or not found.submodule_search_locations:
-            raise NotFoundError(
-                f"No package {match[1]!r} for path {path!r}; install it: pip install {match[1]}"
-            )
-        return found.submodule_search_locations[0]
+    return re.sub(r"package://([A-Za-z0-9_.]+)", lambda match: _find_package(match[1], path), path)
 
-    return re.sub(r"package://([A-Za-z0-9_.]+)", find, path)
+
+def _find_package(name: str, path: str) -> str:
+    """The folder of an installed package. Imports nothing: finding a package inside another would import the outer."""
+    first, *inner = name.split(".")
+    try:
+        found = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        found = None
+    for folder in (found.submodule_search_locations if found else None) or ():
+        place = pathlib.Path(folder, *inner)
+        if all(inner) and place.is_dir():
+            return str(place)
+    raise NotFoundError(f"No package {name!r} for path {path!r}; install it: pip install {first}")
 
 
 def _to_csv_option(reader: str, key: str, value: Any) -> Any:

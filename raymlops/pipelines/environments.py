@@ -7,10 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from packaging.utils import canonicalize_name
 
 import raymlops
-from raymlops.errors import NotFoundError, ResourceError
+from raymlops.errors import NotFoundError, ResourceError, SpecError
 from raymlops.settings import read_environment
 
 _DONE = "complete"
@@ -23,10 +25,12 @@ class Environment:
     python: pathlib.Path
     code: pathlib.Path
 
-    def run(self, arguments: Sequence[str], home: pathlib.Path) -> int:
+    def run(
+        self, arguments: Sequence[str], home: pathlib.Path, variables: Mapping[str, str] | None = None
+    ) -> int:
         """`raymlops ARGUMENTS` in it, on a cluster of this machine; gives the exit code."""
         kept = {name: value for name, value in read_environment().items() if name != "RAY_ADDRESS"}
-        variables = {**kept, "PYTHONPATH": str(self.code), "RAYMLOPS_HOME": str(home)}
+        variables = {**kept, "PYTHONPATH": str(self.code), "RAYMLOPS_HOME": str(home), **(variables or {})}
         command = [str(self.python), "-m", "raymlops", *arguments]
         return subprocess.run(command, env=variables, cwd=self.code, check=False).returncode
 
@@ -35,6 +39,10 @@ class Environment:
         for path in paths:
             source, target = pathlib.Path(path).absolute(), self.code / path
             if not pathlib.Path(path).is_absolute() and source.exists() and not target.exists():
+                if not target.resolve().is_relative_to(self.code.resolve().parent):
+                    raise SpecError(
+                        f"The recorded path {path!r} leads out of the environment; nothing was linked"
+                    )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.symlink_to(source)
 
@@ -44,26 +52,21 @@ def build_environment(
 ) -> Environment:
     """The environment of a lock and a commit, below `folder`; made once.
 
-    Raises NotFoundError for an interpreter or a commit that is not here, ResourceError for packages that cannot
-    be had.
+    Raises SpecError for a lock or commit that names something else, NotFoundError for an interpreter or a commit that
+    is not here, ResourceError for packages that cannot be had.
     """
+    locked, exact = read_lock(lock), read_commit(commit)
     place = folder / hashlib.sha256(f"{commit}\n{lock}".encode()).hexdigest()[:16]
     built = Environment(place / "venv" / "bin" / "python", place / "code")
     if not (place / _DONE).exists():
         shutil.rmtree(place, ignore_errors=True)
-        tell(
-            f"Building {place}: {lock.count('==')} packages; minutes, and gigabytes where torch is among them"
-        )
+        tell(f"Building {place}: {len(locked)} packages; minutes, and gigabytes where torch is among them")
         interpreter = find_interpreter(lock)
         place.mkdir(parents=True)
-        _check_out(commit, built.code, tell)
+        _check_out(exact, commit, built.code, tell)
         _run([interpreter, "-m", "venv", str(place / "venv")])
-        (place / "requirements.txt").write_text(to_requirements(lock))
-        _run(
-            [built.python, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", "-r",
-             place / "requirements.txt"]
-        )  # fmt: skip
-        _name_code(lock, place / "venv")
+        _install(built.python, to_requirements(locked), place)
+        _name_code(locked, place / "venv")
         (place / _DONE).touch()
     return built
 
@@ -80,15 +83,98 @@ def find_interpreter(lock: str) -> str:
     return interpreter
 
 
-def to_requirements(lock: str) -> str:
-    """The lock's packages for pip; not raymlops itself, which comes with the code."""
-    lines = [line for line in lock.splitlines() if "==" in line and not line.startswith("raymlops==")]
-    return "\n".join(lines) + "\n"
+@dataclasses.dataclass(frozen=True)
+class Locked:
+    """A package at its version, with the digests that its files may have; none where none was recorded."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join(
+            [f"{self.name}=={self.version}", *(f"--hash=sha256:{digest}" for digest in self.hashes)]
+        )
 
 
-def _check_out(commit: str, code: pathlib.Path, tell: Callable[[str], None]) -> None:
-    """The commit's files, of the repository that this runs in; raymlops as it is here where they do not hold it."""
+_HEAD = re.compile(r"# Python [0-9][0-9A-Za-z.+]{0,30} on [A-Za-z0-9_. -]{1,60}")
+_LINE = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,100}[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]{0,100})"
+    r"(?P<hashes>(?: --hash=sha256:[0-9a-f]{64}){0,200})"
+)
+_LARGEST = 4 * 2**20
+
+
+def read_lock(lock: str) -> tuple[Locked, ...]:
+    """The packages of a lock. A lock is written by `environment_lock`, and read as nothing else: pip would take
+    indexes, URLs, files and options from such lines.
+
+    Raises SpecError with the number of a line that is not NAME==VERSION.
+    """
+    if len(lock) > _LARGEST:
+        raise SpecError(f"The lock of packages has {len(lock):,} characters; {_LARGEST:,} are read at most")
+    found: dict[str, Locked] = {}
+    for number, line in enumerate(lock.split("\n"), start=1):  # splitlines would split where this must refuse
+        if not line or (number == 1 and _HEAD.fullmatch(line)):
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise SpecError(
+                f"The lock of packages, line {number}: {line[:100]!r} is not NAME==VERSION, with --hash=sha256:DIGEST "
+                "at the most; a recorded lock has nothing else, so this one was changed, and nothing of it is installed"
+            )
+        name = canonicalize_name(match["name"])
+        if name in found:
+            raise SpecError(f"The lock of packages, line {number}: {match['name']!r} is given twice")
+        hashes = tuple(part.rpartition(":")[2] for part in match["hashes"].split())
+        found[name] = Locked(match["name"], match["version"], hashes)
+    return tuple(found.values())
+
+
+def read_commit(commit: str) -> str:
+    """The hexadecimal name of a recorded commit; `unknown` as it is. Raises SpecError for anything else, since git
+    takes options and expressions in the place of one."""
     exact = commit.removesuffix("-dirty")
+    if exact != "unknown" and not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", exact):
+        raise SpecError(
+            f"The recorded commit {commit[:100]!r} is not 40 hexadecimal digits; nothing was checked out"
+        )
+    return exact
+
+
+def to_requirements(locked: Iterable[Locked]) -> tuple[str, str]:
+    """The packages for pip, those with digests apart; not raymlops itself, which comes with the code."""
+    others = [one for one in locked if canonicalize_name(one.name) != "raymlops"]
+    hashed, plain = ([one for one in others if bool(one.hashes) == wanted] for wanted in (True, False))
+    return tuple("".join(f"{one}\n" for one in part) for part in (hashed, plain))  # type: ignore[return-value]
+
+
+def _install(python: pathlib.Path, requirements: tuple[str, str], place: pathlib.Path) -> None:
+    """pip wants digests of all or of none of a file's packages."""
+    for name, text in zip(("hashed", "plain"), requirements, strict=True):
+        if not text:
+            continue
+        file = place / f"requirements-{name}.txt"
+        file.write_text(text, encoding="ascii")
+        options = ["--require-hashes"] if name == "hashed" else []
+        _run(
+            [
+                python,
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--no-deps",
+                "--disable-pip-version-check",
+                *options,
+                "-r",
+                file,
+            ]
+        )
+
+
+def _check_out(exact: str, commit: str, code: pathlib.Path, tell: Callable[[str], None]) -> None:
+    """The commit's files, of the repository that this runs in; raymlops as it is here where they do not hold it."""
     if exact == "unknown":
         tell("The commit is not known: the code is the present one")
         code.mkdir()
@@ -104,21 +190,21 @@ def _check_out(commit: str, code: pathlib.Path, tell: Callable[[str], None]) -> 
             raise NotFoundError(
                 f"No commit {exact[:12]} here; run this in a clone of the version's repository that holds it"
             ) from None
-        _run(["git", "clone", "-q", "--shared", "--no-checkout", root, code])
-        _run(["git", "-C", code, "checkout", "-q", "--detach", exact])
+        _run(["git", "clone", "-q", "--shared", "--no-checkout", "--", root, code])
+        _run(["git", "-C", code, "checkout", "-q", "--detach", exact, "--"])
     if not (code / "raymlops").is_dir():
         shutil.copytree(pathlib.Path(raymlops.__file__).parent, code / "raymlops")
 
 
-def _name_code(lock: str, venv: pathlib.Path) -> None:
+def _name_code(locked: Iterable[Locked], venv: pathlib.Path) -> None:
     """The code is not installed, but says its version as an installed package does."""
-    version = re.search(r"^raymlops==(\S+)$", lock, re.MULTILINE)
+    version = next((one.version for one in locked if canonicalize_name(one.name) == "raymlops"), None)
     if version is None:
         return
     for packages in venv.glob("lib/python*/site-packages"):
-        folder = packages / f"raymlops-{version[1]}.dist-info"
+        folder = packages / f"raymlops-{version}.dist-info"
         folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: raymlops\nVersion: {version[1]}\n")
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: raymlops\nVersion: {version}\n")
 
 
 def _run(command: Sequence[object]) -> str:

@@ -1,13 +1,15 @@
 """Recalls from the tracking store what is known of a version: its spec, its search, its data, its lineage."""
 
 import dataclasses
-import json
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from raymlops.errors import NotFoundError
+from raymlops.errors import ForbiddenError, NotFoundError, SpecError
 from raymlops.evaluation.contents import Report, TrialLine, show_name, show_number
 from raymlops.pipelines.rows import Rows
-from raymlops.specs.document import validate_document
+from raymlops.specs.code_references import find_code
+from raymlops.specs.document import read_json, validate_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import recall
 from raymlops.tracking.recall import Client
@@ -35,19 +37,73 @@ KEPT = frozenset({*_FACTS, "raymlops.test"}) - {"raymlops.sha256", "raymlops.gat
 """Tags that a version made of another one inherits."""
 
 
-def read_spec(client: Client, version: ModelVersion) -> ExperimentSpec:
-    """The spec a version was made with. Raises NotFoundError for one that was registered from a file."""
+def read_spec(
+    client: Client,
+    version: ModelVersion,
+    *,
+    trusted: bool = False,
+    training: bool = True,
+    tell: Callable[[str], None] = lambda line: None,
+) -> ExperimentSpec:
+    """The spec a version was made with. What in it would run code is told, and only taken from a record that is
+    trusted: by the caller, or since a trusted key signed it. `training` says whether its network will be built.
+
+    Raises NotFoundError for one that was registered from a file, ForbiddenError for code of a record that is not
+    trusted.
+    """
     text = read_text(client, version, "spec.json")
     if text is None:
         raise NotFoundError(
             f"{version.uri} has no spec: it was registered from a file; give one with --spec FILE"
         )
-    return validate_document(json.loads(text), ExperimentSpec, source=f"the spec of {version.uri}")
+    source = f"the spec of {version.uri}"
+    spec = validate_document(read_json(text, source), ExperimentSpec, source=source)
+    require_trust(
+        version, find_code(spec, training=training), trusted or is_signed(version, "spec.json", text), tell
+    )
+    return spec
+
+
+def require_trust(
+    version: ModelVersion, code: Sequence[str], trusted: bool, tell: Callable[[str], None] = lambda line: None
+) -> None:
+    """Tell what the record of a version runs. Raises ForbiddenError where it is not trusted."""
+    if not code:
+        return
+    if not trusted:
+        raise ForbiddenError(
+            f"The record of {version.uri} would run code that somebody named in it: {'; '.join(code)}. Nothing was run."
+            " If you trust who recorded it, run this again with --trust, or list their key in RAYMLOPS_TRUSTED_KEYS; "
+            "evaluate and gate also take a spec of yours with --spec FILE"
+        )
+    tell(f"The record of {version.uri} is trusted, and runs: {'; '.join(code)}")
+
+
+def is_signed(version: ModelVersion, file: str, text: str) -> bool:
+    """Whether a trusted key signed this file of the version's record."""
+    return False
 
 
 def read_text(client: Client, version: ModelVersion, file: str) -> str | None:
     """An artifact of the version's run; None when it has none of that name."""
     return recall.read_text(client, version.uri, file)
+
+
+def read_record_file(client: Client, version: ModelVersion, file: str) -> dict[str, Any]:
+    """A JSON artifact of the version's run; empty when it has none of that name. Raises SpecError."""
+    return _to_mapping(read_text(client, version, file), f"{file} of {version.uri}")
+
+
+def read_tag(version: ModelVersion, tag: str) -> dict[str, Any]:
+    """A tag that holds JSON; empty when there is none. Raises SpecError."""
+    return _to_mapping(version.tags.get(tag), f"the tag {tag} of {version.uri}")
+
+
+def _to_mapping(text: str | None, source: str) -> dict[str, Any]:
+    held = read_json(text or "{}", source)
+    if not isinstance(held, dict):
+        raise SpecError(f"{source} holds {type(held).__name__}; expected a mapping")
+    return held
 
 
 def list_facts(version: ModelVersion) -> dict[str, str]:
@@ -57,7 +113,7 @@ def list_facts(version: ModelVersion) -> dict[str, str]:
 
 def fill_report(client: Client, version: ModelVersion, report: Report, rows: Rows) -> Report:
     """The report with what the store knows: search, data, parity, lineage."""
-    held = json.loads(read_text(client, version, "data.json") or "{}")
+    held = read_record_file(client, version, "data.json")
     metric, trials = read_trials(client, version, report.metric)
     counts = (held.get("fingerprint") or {}).get("rows") or {}
     data = {
@@ -75,12 +131,12 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
         findings=findings,
         trials=trials,
         trial_metric=metric,
-        parity=json.loads(version.tags.get("raymlops.parity", "{}")),
+        parity=read_tag(version, "raymlops.parity"),
     )
 
 
 def _say_parameters(version: ModelVersion) -> str:
-    held = json.loads(version.tags.get("raymlops.parameters", "{}"))
+    held = read_tag(version, "raymlops.parameters")
     return ", ".join(f"{show_name(name)} {show_number(value)}" for name, value in held.items())
 
 

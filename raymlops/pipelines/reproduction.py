@@ -1,7 +1,6 @@
 """Makes a version anew from its record, and says how far the two agree. Registers nothing."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 
@@ -41,14 +40,18 @@ class Reproduction:
         return (self.same_bytes and self.largest < 1e-9) if self.exact else self.largest <= 0.01
 
 
-def reproduce_version(uri: str, settings: Settings, tell: Callable[[str], None]) -> Reproduction:
+def reproduce_version(
+    uri: str, settings: Settings, tell: Callable[[str], None], *, trusted: bool = False
+) -> Reproduction:
     """Check environment and data against the record, train the version's trial again, and compare.
 
-    Raises NotFoundError for a version without a record, DataError when the data are no longer the same.
+    Raises NotFoundError for a version without a record, ForbiddenError for code of one that is not `trusted`, DataError
+    when the data are no longer the same.
     """
     client = store.connect(settings)
     version = registry.resolve(uri, settings)
-    spec = recall.read_spec(client, version)
+    trusted = trusted or settings.trusted_record == version.uri
+    spec = recall.read_spec(client, version, trusted=trusted, tell=tell)
     if "raymlops.parameters" not in version.tags:
         raise NotFoundError(f"{version.uri} does not say with which parameters it was trained")
     packages = compare_locks(
@@ -67,11 +70,11 @@ def reproduce_version(uri: str, settings: Settings, tell: Callable[[str], None])
             "give the same data to reproduce it"
         )
     tell(f"Data: fingerprint {found} as recorded")
-    single = single_trial(spec, json.loads(version.tags["raymlops.parameters"]))
+    single = single_trial(spec, recall.read_tag(version, "raymlops.parameters"))
     name = f"reproduction-of-{version.name}-{version.version}-{time.strftime('%Y%m%d-%H%M%S')}"
     request = Request(why=f"reproduces {version.uri}", name=name, register=False)
     outcome = develop_model(single, settings, request, tell=tell)
-    then = json.loads(version.tags.get("raymlops.test", "{}"))
+    then = recall.read_tag(version, "raymlops.test")
     now = outcome.proof.metrics
     training = single.training
     commit = (version.tags.get("raymlops.commit", "unknown"), lineage.git_commit())
@@ -89,10 +92,13 @@ def reproduce_version(uri: str, settings: Settings, tell: Callable[[str], None])
     )
 
 
-def reproduce_rebuilt(uri: str, settings: Settings, tell: Callable[[str], None]) -> int:
+def reproduce_rebuilt(
+    uri: str, settings: Settings, tell: Callable[[str], None], *, trusted: bool = False
+) -> int:
     """The same in an environment of the recorded packages and code, on this machine. Gives the exit code.
 
-    Raises NotFoundError for a version without a record, a missing interpreter or commit.
+    Raises NotFoundError for a version without a record, a missing interpreter or commit; ForbiddenError for one that is
+    not `trusted`, SpecError for a lock that names more than packages and versions.
     """
     client = store.connect(settings)
     version = registry.resolve(uri, settings)
@@ -100,13 +106,23 @@ def reproduce_rebuilt(uri: str, settings: Settings, tell: Callable[[str], None])
     if lock is None:
         raise NotFoundError(f"{version.uri} has no lock of its packages: it was registered from a file")
     commit = version.tags.get("raymlops.commit", "unknown")
+    dataset = recall.read_spec(client, version, trusted=trusted, tell=tell).dataset
+    packages = environments.read_lock(lock)
+    code = (
+        f"packages: {', '.join(map(str, packages))}",
+        f"the code of commit {environments.read_commit(commit)}",
+    )
+    signed = recall.is_signed(version, "requirements.lock.txt", lock)
+    recall.require_trust(version, code, trusted or signed, tell)
     environment = environments.build_environment(lock, commit, settings.home / "environments", tell)
-    dataset = recall.read_spec(client, version).dataset
     environment.link(
         path for table in (dataset, *(join.table for join in dataset.joins)) for path in _paths(table)
     )
     tell(f"Training in {environment.python.parents[2]}")
-    return environment.run(["reproduce", version.uri], settings.home)
+    # Not as an option: the recorded code may be older than that.
+    return environment.run(
+        ["reproduce", version.uri], settings.home, {"RAYMLOPS_TRUSTED_RECORD": version.uri}
+    )
 
 
 def _paths(table: TableSpec) -> tuple[str, ...]:

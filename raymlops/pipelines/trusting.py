@@ -166,7 +166,7 @@ def _measure_slices(models: dict[str, Model], rows: Rows, spec: ExperimentSpec) 
 
 
 def _gather(version: ModelVersion, partial: Partial, sample: Sample | None) -> Evidence:
-    recorded = json.loads(version.tags.get("raymlops.parity", "{}")).get("difference")
+    recorded = recall.read_tag(version, "raymlops.parity").get("difference")
     parity = float(recorded) if recorded is not None else None
     evidence = judging.gather_evidence(version.uri, version.file, partial, sample, parity=parity)
     if evidence.unsafe:

@@ -17,9 +17,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
 from raymlops.errors import AuthenticationError, ForbiddenError, NotFoundError, SpecError, unknown_name
+from raymlops.specs.document import read_yaml
 
 ROLES = ("infer", "label", "metrics", "view", "admin")
 """What a key may do: ask models; send labels of what was asked; read counters; read descriptions of models and
@@ -178,11 +177,11 @@ def read_entry(entry: Any) -> Key:
 def read_keys(path: pathlib.Path) -> list[Key]:
     """The entries of a key file. Raises NotFoundError, SpecError."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value, _ = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         made = f"raymlops keys add {shlex.quote(str(path))} NAME"
         raise NotFoundError(f"No key file {str(path)!r}; make one with: {made}") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Cannot read the key file {str(path)!r}: {error}") from None
     entries = ({} if value is None else value).get("keys", []) if isinstance(value, dict | None) else None
     if not isinstance(entries, list):

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from raymlops.errors import SpecError
-from raymlops.specs.document import apply_override, read_document, validate_document
+from raymlops.specs.document import apply_override, read_document, read_yaml, validate_document
 from raymlops.specs.serving import ServingSpec
 
 
@@ -55,8 +55,8 @@ def _name_model(path: pathlib.Path) -> str | None:
 
 def _peek(path: pathlib.Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return read_yaml(path.read_text(encoding="utf-8"), str(path))[0]
+    except (OSError, SpecError, UnicodeDecodeError):
         return None  # read_document says what is wrong
 
 

@@ -12,6 +12,17 @@ import pydantic
 import yaml
 
 from raymlops.errors import NotFoundError, SpecError, unknown_name
+from raymlops.specs.text_documents import read_json, read_yaml
+
+__all__ = [
+    "Document",
+    "apply_override",
+    "parse_document",
+    "read_document",
+    "read_json",
+    "read_yaml",
+    "validate_document",
+]
 
 Key = tuple[int | str, ...]
 
@@ -42,13 +53,7 @@ def read_document(path: str | pathlib.Path, kind: type[D], overrides: Sequence[s
 
 def parse_document(text: str, kind: type[D], source: str = "text", overrides: Sequence[str] = ()) -> D:
     """As `read_document`, from text that is at hand; `source` names it in errors."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
-    if (doubled := _find_doubled(node)) is not None:
-        raise SpecError(f"{source}:{doubled[1]}: key {doubled[0]!r} is given twice; keep one")
+    value, node = read_yaml(text, source)
     if not isinstance(value, dict):
         raise SpecError(f"{source} holds {_show(value)}; expected a mapping of keys to values")
     for override in overrides:
@@ -151,22 +156,6 @@ def _documents_in(annotation: Any) -> Iterator[type[Document]]:
         yield from _documents_in(argument)
 
 
-def _find_doubled(node: Any) -> tuple[str, int] | None:
-    """A key that stands twice in one mapping, and the line of its second place; YAML would take the last."""
-    if isinstance(node, yaml.SequenceNode):
-        return next((found for item in node.value if (found := _find_doubled(item))), None)
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    seen: set[str] = set()
-    for key, item in node.value:
-        if key.value in seen and key.value != "<<":
-            return str(key.value), key.start_mark.line + 1
-        seen.add(key.value)
-        if found := _find_doubled(item):
-            return found
-    return None
-
-
 def _find_line(node: Any, key: Key) -> int | None:
     """The line of a key in the file, counted from 1; of its nearest parent when the key itself is not
     there."""
@@ -195,8 +184,8 @@ def apply_override(value: dict[str, Any], override: str) -> None:
             raise SpecError(f"Override {override!r}: {part!r} is {_show(inner)}, not a mapping")
         target = inner
     try:
-        target[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+        target[last], _ = read_yaml(text)
+    except SpecError:
         raise SpecError(f"Override {override!r}: {text!r} is not a YAML value") from None
 
 

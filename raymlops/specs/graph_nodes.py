@@ -7,11 +7,10 @@ import re
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 from pydantic import Field
 
-from raymlops.errors import unknown_name
-from raymlops.specs.document import Document
+from raymlops.errors import SpecError, unknown_name
+from raymlops.specs.document import Document, read_yaml
 from raymlops.tensors import DATATYPES, TensorSpec
 
 INPUTS = "inputs"
@@ -239,7 +238,10 @@ def parse_condition(text: str) -> tuple[str, str, Any]:
             f"{text!r} is not a condition; expected `node.tensor OPERATOR value`, with one of {OPERATORS}"
         )
     reference, operator, literal = match.groups()
-    value = yaml.safe_load(literal)
+    try:
+        value, _ = read_yaml(literal)
+    except SpecError:
+        raise ValueError(f"{text!r}: {literal!r} is not a value") from None
     if operator.endswith("in") != isinstance(value, list):
         raise ValueError(f"{text!r}: {operator} takes {'a list' if operator.endswith('in') else 'one value'}")
     return reference, operator, value

@@ -137,8 +137,11 @@ def find_network(name: str) -> type[nn.Module]:
     return found
 
 
-def check_options(name: str, options: dict[str, Any]) -> None:
-    """Raises SpecError for an option that the network's constructor does not take."""
+def check_options(name: str, options: dict[str, Any], *, imports: bool = True) -> None:
+    """Raises SpecError for an option that the network's constructor does not take. An own class is only looked at where
+    `imports` says that its module may be run."""
+    if ":" in name and not imports:
+        return
     parameters = inspect.signature(find_network(name)).parameters
     known = [key for key in parameters if key not in ("numeric", "categories", "image", "outputs")]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

@@ -1,17 +1,21 @@
 """A registered version is measured in a streaming pass, judged, and moved on the record."""
 
 import json
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray.data
 import small_models
+from click.testing import CliRunner
 
-from raymlops.errors import DataError, UserError
+from raymlops import cli
+from raymlops.errors import DataError, ForbiddenError, SpecError, UserError
 from raymlops.evaluation import results
 from raymlops.models.session import open_session
-from raymlops.pipelines import accounts, measuring, trusting
+from raymlops.pipelines import accounts, measuring, reproduction, trusting
+from raymlops.pipelines import recall as pipeline_recall
 from raymlops.pipelines.rows import Rows, read_rows
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
@@ -181,3 +185,50 @@ def test_a_version_that_cannot_be_measured_stays_challenger_and_people_are_told(
     version, alias, trusted = accounts.admit_version("flights", first, spec, rows, settings, "x", said.append)
     assert (version, alias, trusted) == (first, "challenger", None)
     assert any("could not be judged" in line for line in said)
+
+
+def test_code_that_a_record_names_is_run_only_by_who_trusts_it(
+    place, models, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RECORDED_CODE_FOLDER", str(tmp_path))
+    sys.modules.pop("tests.recorded_code", None)
+    plain = _spec(place / "rows.parquet")
+    dataset = plain.dataset.model_copy(update={"reader": "tests.recorded_code:read_rows", "path": None})
+    version = _register(settings, models["good"], plain.model_copy(update={"dataset": dataset}))
+    uri, client = f"models:/flights/{version}", store.connect(settings)
+    found = registry.resolve(uri, settings)
+    with pytest.raises(ForbiddenError, match=r"dataset\.reader: tests\.recorded_code:read_rows.*--trust"):
+        pipeline_recall.read_spec(client, found)
+    with pytest.raises(ForbiddenError, match="Nothing was run"):
+        reproduction.reproduce_version(uri, settings, print)
+    monkeypatch.setenv("RAYMLOPS_HOME", str(settings.home))
+    for verb in ("gate", "evaluate", "reproduce"):
+        answer = CliRunner().invoke(cli.raymlops, [verb, uri])
+        assert isinstance(answer.exception, ForbiddenError), verb
+    assert list(tmp_path.iterdir()) == []
+    assert "tests.recorded_code" not in sys.modules
+
+    said = []
+    trusted = pipeline_recall.read_spec(client, found, trusted=True, tell=said.append)
+    assert "tests.recorded_code:read_rows" in said[0]
+    assert read_rows(trusted, None) is not None
+    assert (tmp_path / "run").exists()
+
+
+def test_a_record_of_data_alone_needs_no_trust_and_its_lock_is_read_before_anything_runs(
+    place, models, settings
+):
+    version = _register(settings, models["good"], _spec(place / "rows.parquet"))
+    uri, client = f"models:/flights/{version}", store.connect(settings)
+    found = registry.resolve(uri, settings)
+    assert pipeline_recall.read_spec(client, found) == _spec(place / "rows.parquet")
+    run = registry.find_version(client, uri).run_id
+    client.log_text(run, "# Python 3.11.7 on Linux x86_64\na==1\n", "requirements.lock.txt")
+    with pytest.raises(ForbiddenError, match="packages: a==1; the code of commit unknown"):
+        reproduction.reproduce_rebuilt(uri, settings, print)
+    client.log_text(run, "a==1\n--index-url https://evil.example\n", "requirements.lock.txt")
+    with pytest.raises(SpecError, match="line 2: '--index-url https://evil"):
+        reproduction.reproduce_rebuilt(uri, settings, print, trusted=True)
+    client.log_text(run, '{"a":' * 500 + "1" + "}" * 500, "spec.json")
+    with pytest.raises(SpecError, match="nested deeper"):
+        pipeline_recall.read_spec(client, found)

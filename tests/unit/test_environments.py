@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from raymlops.errors import NotFoundError, ResourceError
-from raymlops.pipelines import environments
+from raymlops.errors import NotFoundError, ResourceError, SpecError
+from raymlops.pipelines import environments, lineage
 from raymlops.pipelines.reproduction import compare_locks
 
 PROGRAM = """import importlib.metadata, pathlib, sys, tiny
@@ -82,3 +82,95 @@ def test_locks_differ_in_packages_and_not_in_our_own_which_the_commit_names() ->
     assert compare_locks(lock, f"{HEAD}a==1\nraymlops==0.2.0\n") == ()
     assert compare_locks(lock, f"{HEAD}a==2\nb==1\n") == ("a: 1 -> 2", "b: absent -> 1")
     assert compare_locks("", lock) == ("no lock was recorded",)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--index-url https://evil.example/simple",
+        "-i https://evil.example",
+        "--extra-index-url=https://evil.example/a==1",
+        "-r other.txt",
+        "-e .",
+        "-c x==1",
+        "name @ https://evil.example/x-1.0.tar.gz",
+        "name@https://evil.example/x==1",
+        "https://evil.example/x==1.0.whl",
+        "git+https://evil.example/x@a==1",
+        "./local==1",
+        "../x==1",
+        "name==1 ; python_version > '3'",
+        "name==1; os_name=='posix'",
+        "name[extra]==1",
+        "name===1",
+        "name>=1",
+        "name==1,==2",
+        "name==1.*",
+        "name==1 --hash=md5:00",
+        "name==1 --hash=sha256:00",
+        f"name==1 --hash=sha256:{'0' * 64} --index-url=x",
+        "name==1 \\",
+        "name==1\\",
+        "name == 1",
+        " name==1",
+        "name==1 ",
+        "name==1\t",
+        "name==1\r",
+        "name==1\x0b--index-url https://evil.example",
+        "name==1\x0c-i x",
+        "name==1\x85-r x",
+        "name==1\u2028--index-url x",
+        "ｎame==1",
+        "nаme==1",
+        "${HOME}==1",
+        "name==${X}",
+        "# a comment==1",
+        "# Python 3.11 on Linux\nname==1",
+        "-name==1",
+        "name-==1",
+        "==1",
+        "name==",
+        "name==-1",
+        "name",
+        "tiny==2.0",
+        "Tiny==2.0",
+    ],
+)
+def test_a_line_of_a_lock_that_is_more_than_a_name_and_a_version_is_refused_with_its_number(
+    line: str,
+) -> None:
+    with pytest.raises(SpecError, match=r"The lock of packages, line 3: "):
+        environments.read_lock(f"{HEAD}tiny==1.0\n{line}\n")
+
+
+def test_the_lock_of_this_environment_is_one_that_is_read() -> None:
+    locked = environments.read_lock(lineage.environment_lock())
+    assert len(locked) == lineage.environment_lock().count("==")
+    digest = "a" * 64
+    hashed, plain = environments.to_requirements(
+        environments.read_lock(f"{HEAD}a==1.0+cpu --hash=sha256:{digest}\nraymlops==0.1\nb_c==2!1.post1\n")
+    )
+    assert (hashed, plain) == (f"a==1.0+cpu --hash=sha256:{digest}\n", "b_c==2!1.post1\n")
+
+
+@pytest.mark.parametrize(
+    "commit", ["--upload-pack=x", "HEAD", "a" * 39, "a" * 40 + "^{/x}", "A" * 40, "a" * 40 + "\n"]
+)
+def test_a_commit_is_hexadecimal_before_git_sees_it(commit: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(SpecError, match="is not 40 hexadecimal digits"):
+        environments.build_environment(HEAD, commit, tmp_path / "built", print)
+    assert not (tmp_path / "built").exists()
+
+
+def test_a_recorded_path_does_not_lead_out_of_the_environment(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "a" / "b" / "c"
+    here.mkdir(parents=True)
+    (tmp_path / "a" / "rows").touch()
+    monkeypatch.chdir(here)
+    code = tmp_path / "environments" / "x" / "code"
+    code.mkdir(parents=True)
+    built = environments.Environment(code / "python", code)
+    with pytest.raises(SpecError, match="leads out of the environment"):
+        built.link(["../../rows"])

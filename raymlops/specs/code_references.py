@@ -1,0 +1,80 @@
+"""What of a spec runs code, or reaches beyond files of data, once it is used: own readers and networks, options of
+readers, databases. Finds it by a list of what does not, so that what is new counts; runs nothing."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from raymlops.specs.dataset import TableSpec
+from raymlops.specs.experiment import ExperimentSpec
+
+OUR_READERS = frozenset({"raymlops.data.samples:read_digits"})
+
+_FILE_READERS = frozenset(
+    ("audio", "avro", "binary_files", "csv", "images", "json", "numpy", "parquet", "text", "tfrecords", "videos",
+     "webdataset")
+)  # fmt: skip
+"""Readers of files and nothing else. The others import what their options name, or log in to somewhere."""
+
+_OPTIONS = frozenset(
+    ("columns", "concurrency", "convert_options", "drop_empty_lines", "encoding", "file_extensions",
+     "ignore_missing_paths", "include_paths", "include_row_hash", "include_timestamps", "lines", "mode",
+     "override_num_blocks", "parse_options", "partitioning", "read_options", "shuffle", "size", "suffixes")
+)  # fmt: skip
+"""Options that say how files are read. Among the others: ray_remote_args starts processes of one's choice, allow_pickle
+and allow_unsafe run pickles, filesystem and catalog options import modules."""
+
+_PARTITIONING = frozenset({"style", "base_dir", "field_names", "field_types"})
+
+_PROTOCOLS = frozenset(
+    ("", "abfs", "abfss", "az", "bz2", "file", "gcs", "gs", "gzip", "hdfs", "http", "https", "local", "memory",
+     "package", "s3", "tar", "viewfs", "zip")
+)  # fmt: skip
+"""Of fsspec's file systems some render templates or unpickle what they find."""
+
+
+def find_code(spec: ExperimentSpec, *, training: bool = True) -> tuple[str, ...]:
+    """`place: what` for each thing that is more than data; of the network only where it is trained."""
+    found = list(_in_table("dataset", spec.dataset))
+    for place, join in enumerate(spec.dataset.joins):
+        found += _in_table(f"dataset.joins.{place}.table", join.table)
+    if training and ":" in spec.network.name:
+        found.append(f"network.name: {spec.network.name}")
+    return tuple(found)
+
+
+def _in_table(where: str, table: TableSpec) -> Iterator[str]:
+    name = table.reader.removeprefix("read_")
+    if table.reader in OUR_READERS:
+        if table.options:
+            yield f"{where}.options: {_show(table.options)}"
+        return
+    if name not in _FILE_READERS:
+        yield f"{where}.reader: {table.reader}"
+    for key, value in table.options.items():
+        plain = key in _OPTIONS and not (
+            key == "partitioning" and isinstance(value, dict) and not value.keys() <= _PARTITIONING
+        )
+        if not plain:
+            yield f"{where}.options.{key}: {_show(value)}"
+    paths = (table.path,) if isinstance(table.path, str) else table.path or ()
+    for path in paths:
+        for protocol in protocols_of(path):
+            if protocol not in _PROTOCOLS:
+                yield f"{where}.path: {_show(path)} is opened by {protocol!r}"
+
+
+def protocols_of(path: str) -> list[str]:
+    """The protocols of a path, outermost first; empty for a plain path. `zip://a.csv::s3://b/c.zip` has zip and s3."""
+    parts = path.split("::")
+    if len(parts) == 1 and "://" not in path:
+        return [""]
+    return [
+        part.partition("://")[0].lower() if "://" in part or i < len(parts) - 1 else ""
+        for i, part in enumerate(parts)
+    ]
+
+
+def _show(value: Any) -> str:
+    text = re.sub(r"\s+", " ", str(value))
+    return text if len(text) <= 120 else f"{text[:117]}..."
