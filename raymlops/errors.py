@@ -18,6 +18,7 @@ RaymlopsError            500, exit 1: ours
 ├── ParityError          exit 1: the exported model does not answer as the network did
 ├── NodeError            500: a node of a graph failed
 ├── OverloadedError      503: queue full; try again later
+│   └── ProcessEndedError  the process that ran a request ended; nobody sends it on
 └── DeadlineError        504: not answered in time
 """
 
@@ -126,6 +127,10 @@ class OverloadedError(RaymlopsError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class ProcessEndedError(OverloadedError):
+    pass
 
 
 class DeadlineError(RaymlopsError):

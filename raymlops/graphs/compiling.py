@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from raymlops.errors import DeadlineError, InputError, NodeError, OverloadedError, RaymlopsError
+from raymlops.errors import (
+    DeadlineError,
+    InputError,
+    NodeError,
+    OverloadedError,
+    RaymlopsError,
+    TooLargeError,
+)
 from raymlops.graphs import arrays, routing, shadowing
 from raymlops.graphs.plan import Plan, Port, Step
 from raymlops.graphs.routing import Branch, Request, Run
@@ -304,10 +311,10 @@ def _name_failure(error: Exception, path: str) -> RaymlopsError:
         return error
     told = str(error)
     message = told if told.startswith("Node ") else f"Node {path!r}: {told}"
-    if isinstance(error, DeadlineError):
-        return DeadlineError(message)
+    if isinstance(error, DeadlineError | TooLargeError):
+        return type(error)(message)
     if isinstance(error, OverloadedError):
-        return OverloadedError(message, error.retry_after)
+        return type(error)(message, error.retry_after)
     if isinstance(error, InputError):
         return InputError(message)
     return NodeError(f"Node {path!r} failed: {type(error).__name__}: {error}", path)

@@ -120,7 +120,7 @@ def _is_memory(failure: str) -> bool:
     return _NO_MEMORY.search(failure) is not None
 
 
-def _make_run_options() -> onnxruntime.RunOptions:
+def _make_shrinking_options() -> onnxruntime.RunOptions:
     """Of a run that gives back the memory that it and others before it no longer use."""
     options = _make_quiet_options()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -141,8 +141,8 @@ _RUN = _make_quiet_options()
 class RunControl:
     """One run that may be ended from another thread: between two operators, so that an endless loop ends."""
 
-    def __init__(self) -> None:
-        self.options = _make_run_options()
+    def __init__(self, options: onnxruntime.RunOptions) -> None:
+        self.options = options
         self.ended = False
 
     def end(self) -> None:
@@ -154,8 +154,11 @@ class RunControl:
 class Session:
     """A loaded model. Safe to call from several threads at once."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, by_value: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, by_value: tuple[str, ...] = (), bounded: bool = False
+    ) -> None:
         self._session = session
+        self._bounded = bounded
         self.by_value = by_value
         """Operators whose time or output grows with what values say, not with how many there are."""
         self.signature = Signature(
@@ -182,6 +185,10 @@ class Session:
         """What the file says of its own columns and labels; empty for a model of another origin."""
         return json.loads(self.metadata.get(CONTRACT_KEY, "{}"))  # type: ignore[no-any-return]
 
+    def begin(self) -> RunControl:
+        """What a run is ended with that is given to `infer`."""
+        return RunControl(_make_shrinking_options() if self._bounded else _make_quiet_options())
+
     def infer(
         self, batch: Batch, outputs: Sequence[str] | None = None, control: RunControl | None = None
     ) -> Batch:
@@ -206,16 +213,27 @@ class Session:
             return dict(zip(names, values, strict=True))
         return dict(zip(names, self._run_again(names, feed, batch, failure, control), strict=True))
 
+    def infer_within(self, batch: Batch, seconds: float) -> Batch:
+        """As `infer`, for values of which it is not known whether the run ends. Raises DeadlineError."""
+        control = self.begin()
+        timer = threading.Timer(seconds, control.end)
+        timer.start()
+        try:
+            return self.infer(batch, control=control)
+        finally:
+            timer.cancel()
+
     def _run_again(
         self, names: list[str], feed: Batch, batch: Batch, failure: str, control: RunControl | None
     ) -> Any:
         """Where memory was short, what earlier runs keep of it is given back, and there is a second try. Else
         raises."""
         # What `control` ran with has given it back by now.
-        for options in [_make_run_options(), _RUN] if control is None else [control.options]:
+        tries = [_make_shrinking_options(), _RUN] if control is None else [control.options]
+        for options in tries:
             if control is not None and control.ended:
                 raise DeadlineError("The run was ended; nobody waits for it any more")
-            if not _is_memory(failure):
+            if not _is_memory(failure) or not self._bounded:
                 break
             try:
                 return self._session.run(names, feed, options)
@@ -258,11 +276,8 @@ def open_session(model: str | pathlib.Path | Model, options: SessionOptions | No
         what, model = repr(str(model)), read_model(pathlib.Path(model))
     data, weights = model.hand_over() if isinstance(model, ModelFiles) else (model, {})
     examined = _examine(data)
-    if options.shared and examined.refused:
-        raise ArtifactError(
-            f"The values of a request could end the process that runs {what}: {'; '.join(examined.refused)}. "
-            "Serve it with isolate: true, which gives it a process of its own"
-        )
+    if options.shared:
+        _refuse_fatal(examined, what)
     if examined.model is not None:
         data = bytes(examined.model.SerializeToString())
     settings = _make_settings(options)
@@ -285,7 +300,20 @@ def open_session(model: str | pathlib.Path | Model, options: SessionOptions | No
             f"{cause}. Install the CUDA build of torch, which brings the libraries, and for TensorRT its own, or "
             "choose device: cpu"
         )
-    return Session(session, examined.by_value)
+    return Session(session, examined.by_value, bounded=options.memory > 0)
+
+
+def check_shareable(model: Model, what: str) -> None:
+    """Raise ArtifactError for a model that may not run in a process that callers share; makes no session."""
+    _refuse_fatal(_examine(model.data if isinstance(model, ModelFiles) else model), what)
+
+
+def _refuse_fatal(examined: Examined, what: str) -> None:
+    if examined.refused:
+        raise ArtifactError(
+            f"The values of a request could end the process that runs {what}: {'; '.join(examined.refused)}. "
+            "Serve it with isolate: true, which gives it a process of its own"
+        )
 
 
 def _make_settings(options: SessionOptions) -> onnxruntime.SessionOptions:

@@ -24,6 +24,7 @@ from raymlops.serving.metrics import MetricsExport
 from raymlops.serving.plane import LOG, DataPlane, log_to_stderr
 from raymlops.serving.rates import Bank, RateLimit
 from raymlops.serving.request_limits import RequestLimits
+from raymlops.serving.run_memory import bound_memory
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
@@ -45,19 +46,28 @@ class Ingress:
         settings = Settings.from_env()
         context = ray.get_runtime_context()
         gpus = context.get_accelerator_ids().get("GPU", [])
+        memory = bound_memory(spec)
         hosted = {}
         for name, model in spec.models.items():
             located = sources.locate(model, settings)
             threads = max(1, int(spec.cpus / len(spec.models)))
             hosted[name] = hosting.host_model(
-                name, located.path, located.model, threads=threads, gpus=gpus, queue=spec.limits.queue
+                name,
+                located.path,
+                located.model,
+                threads=threads,
+                gpus=gpus,
+                queue=spec.limits.queue,
+                memory=memory,
             )
         for name, graph in (prepared or {}).items():
             remote = nodes.call_nodes((handles or {}).get(name, {}), graph.joined_rows)
             threads = max(1, int(spec.cpus))
             queue = spec.limits.queue
-            hosted[name] = host_graph(name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue)
-        self._many = ManyHost(spec.many, spec.limits.queue) if spec.many else None
+            hosted[name] = host_graph(
+                name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue, memory=memory
+            )
+        self._many = ManyHost(spec.many, spec.limits.queue, memory) if spec.many else None
         self._closed = nodes.share_closed(spec.name) if spec.many else None
         repository = None
         if self._many is not None:
@@ -106,11 +116,12 @@ class Ingress:
             self.plane.keys.required = True
             self.plane.keys.replace([read_entry(entry) for entry in user_config["keys"]])
 
-    def check_health(self) -> None:
-        """Run every model that is ready; what fails marks the replica unhealthy, and Serve replaces it."""
-        for hosted in self.plane.hosts.models.values():
+    async def check_health(self) -> None:
+        """Run every model that is ready, off the event loop; what fails marks the replica unhealthy, and Serve replaces
+        it."""
+        for hosted in list(self.plane.hosts.models.values()):
             if hosted.ready and hosted.check is not None:
-                hosted.check()
+                await asyncio.to_thread(hosted.check)
 
     async def _keep_fresh(self) -> None:
         while True:

@@ -12,6 +12,7 @@ import concurrent.futures
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,11 +38,27 @@ class BatchOptions:
     queue: int = 128
 
 
+class Control(Protocol):
+    """Of one run, which it can end from another thread."""
+
+    def end(self) -> None: ...
+
+
 class Batcher:
     """One model's queue and the one thread that runs it. Lives on one event loop."""
 
-    def __init__(self, run: Callable[[Batch], Batch], options: BatchOptions, statistics: Statistics) -> None:
+    def __init__(
+        self,
+        run: Callable[..., Batch],
+        options: BatchOptions,
+        statistics: Statistics,
+        begin: Callable[[], Control] | None = None,
+    ) -> None:
+        """`run` takes a batch; where `begin` is given, what that makes anew for each run is its second argument."""
         self._run = run
+        self._begin = begin
+        self._control: Control | None = None
+        self._running: Sequence[Waiting] = ()
         self._options = options
         self._statistics = statistics
         self._waiting: collections.deque[Waiting] = collections.deque()
@@ -68,6 +85,13 @@ class Batcher:
                 return await item.future
         except TimeoutError:
             raise DeadlineError(f"{self._statistics.name!r} did not answer within {deadline_s:g} s") from None
+        finally:
+            self._end_unwanted()
+
+    def _end_unwanted(self) -> None:
+        """End a run for which nobody waits any more: it may be endless, and others wait for its thread."""
+        if self._control is not None and all(item.future.done() for item in self._running):
+            self._control.end()
 
     async def _work(self) -> None:
         company = 0
@@ -114,7 +138,15 @@ class Batcher:
         loop = asyncio.get_running_loop()
         try:
             batch = items[0].batch if len(items) == 1 else join([item.batch for item in items])
-            answer = await loop.run_in_executor(self._thread, self._run, batch)
+            arguments: tuple[Any, ...] = (batch,)
+            if self._begin is not None:
+                self._control, self._running = self._begin(), items
+                arguments = (batch, self._control)
+                self._end_unwanted()
+            try:
+                answer = await loop.run_in_executor(self._thread, self._run, *arguments)
+            finally:
+                self._control = None
             elapsed = time.perf_counter_ns() - started
             parts = [answer] if len(items) == 1 else split(answer, [item.rows for item in items])
         except Exception as error:

@@ -13,13 +13,13 @@ from raymlops.models.header import Header, read_header
 from raymlops.models.lifting import Lifted, lift_weights, read_weights
 from raymlops.models.parity import find_differing
 from raymlops.models.safety import read_model
-from raymlops.models.session import Session, SessionOptions, open_session
+from raymlops.models.session import Session, SessionOptions, check_shareable, open_session
 from raymlops.serving.hosting import find_file
 from raymlops.serving.model import make_noise
 from raymlops.tensors import Batch
 
 LOG = logging.getLogger("raymlops.serving")
-OPTIONS = SessionOptions(threads=1, lean=True)
+OPTIONS = SessionOptions(threads=1, lean=True, shared=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,7 @@ def find_models(folder: pathlib.Path) -> Iterator[Found]:
             data = read_model(file)
             if not isinstance(data, bytes):
                 raise ArtifactError(f"{file.name!r} keeps weights in other files; export it as one file")
+            check_shareable(data, repr(file.name))
             digest = hashlib.sha256(data).hexdigest()
             lifted = lift_weights(data)
             skeleton = skeletons.setdefault(lifted.skeleton, lifted.skeleton)
@@ -62,8 +63,9 @@ class Opener:
     that opening one is reading its weights, a tenth of the time of making a session.
     """
 
-    def __init__(self, found: Mapping[str, Found]) -> None:
+    def __init__(self, found: Mapping[str, Found], options: SessionOptions = OPTIONS) -> None:
         self._found = found
+        self._options = options
         alike = collections.Counter(model.lifted.skeleton for model in found.values() if model.lifted.weights)
         self._shared = {skeleton for skeleton, number in alike.items() if number > 1}
         self._sessions: dict[bytes, Session] = {}
@@ -76,15 +78,15 @@ class Opener:
             raise ArtifactError(f"{found.path.name!r} has changed since this replica started; deploy again")
         skeleton = found.lifted.skeleton
         if skeleton not in self._shared:
-            return open_session(data, OPTIONS)
+            return open_session(data, self._options)
         weights = read_weights(io.BytesIO(data), found.lifted.weights)
         if skeleton in self._sessions:
             return self._sessions[skeleton].with_weights(weights)
-        return self._share(found, data, open_session(skeleton, OPTIONS), weights)
+        return self._share(found, data, open_session(skeleton, self._options), weights)
 
     def _share(self, found: Found, data: bytes, skeleton: Session, weights: Batch) -> Session:
         """Prove once for each structure that the skeleton answers as a model does on its own."""
-        alone, together = open_session(data, OPTIONS), skeleton.with_weights(weights)
+        alone, together = open_session(data, self._options), skeleton.with_weights(weights)
         noise = make_noise(alone.signature, rows=4)
         try:
             differing = find_differing(alone.infer(noise), together.infer(noise))

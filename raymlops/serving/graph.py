@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from raymlops.errors import InputError, SpecError
+from raymlops.errors import SpecError
 from raymlops.graphs.compiling import Merged
 from raymlops.graphs.placement import Decision, Limits
 from raymlops.graphs.running import Graph, Implementation
@@ -20,10 +20,12 @@ from raymlops.models.session import Session, SessionOptions
 from raymlops.serving import sources
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.columns import read_columns
+from raymlops.serving.cost import check, count_batch_rows
 from raymlops.serving.hosting import find_file
 from raymlops.serving.hosts import Hosted
-from raymlops.serving.model import INLINE_S, ModelEndpoint, count_batch_rows, rows_stand_alone, sample
-from raymlops.serving.opening import Leaf, Locate, find_kinds, merge_chains, open_graph, open_leaves, run_leaf
+from raymlops.serving.model import ModelEndpoint, rows_stand_alone
+from raymlops.serving.opening import Leaf, Locate, find_kinds, merge_chains, open_graph, open_leaves
+from raymlops.serving.python_runs import run_beside
 from raymlops.serving.serving_files import read_spec
 from raymlops.serving.statistics import Sample, Statistics
 from raymlops.serving.turns import MOST_ROWS, Turns
@@ -76,7 +78,8 @@ def make_locate(settings: Settings) -> Locate:
 def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
     """Open and measure everything once. Raises SpecError, NotFoundError, ArtifactError before anything is
     deployed."""
-    opened = open_graph(spec.model_copy(update={"merge": False}), make_locate(settings))
+    options = SessionOptions(shared=True)
+    opened = open_graph(spec.model_copy(update={"merge": False}), make_locate(settings), options)
     for path, decision in opened.decisions.items():
         LOG.info("%s %s: %s, because %s", spec.name, path, decision.place, decision.reason)
     return Prepared(
@@ -187,9 +190,11 @@ def host_graph(
     threads: int = 1,
     gpus: Sequence[str | int] = (),
     queue: int = 128,
+    memory: int = 0,
 ) -> Hosted:
     """An endpoint whose fused nodes run here; `remote` answers for the separate ones."""
     options = SessionOptions.for_device("auto", gpus, threads)
+    options = dataclasses.replace(options, shared=True, memory=memory)
     fused = [path for path, decision in prepared.decisions.items() if decision.place == "fused"]
     leaves = open_leaves(prepared.spec, make_locate(settings), options, only=fused)
     plan = validate(prepared.spec, prepared.signatures)
@@ -197,7 +202,9 @@ def host_graph(
     for chain, reason in unmerged.items():
         LOG.info("%s: %s stays unmerged: %s", name, chain, reason)
     implementations = {
-        path: run_live(leaf.session, f"{name}/{path}", queue) if leaf.session else run_leaf(leaf)
+        path: run_live(leaf.session, f"{name}/{path}", queue)
+        if leaf.session
+        else run_beside(leaf.instance, path)
         for path, leaf in leaves.items()
     }
     merged = [
@@ -238,11 +245,11 @@ def run_live(session: Session, name: str, queue: int = 128) -> Implementation:
     infer, cost = session.infer, endpoint.cost
 
     async def run(batch: Batch) -> Batch:
-        if cost.of(count_batch_rows(batch)) <= INLINE_S or not _on_loop():
+        if cost.is_short(batch, count_batch_rows(batch)) or not _on_loop():
             return infer(batch)
         return await endpoint.infer(batch)
 
-    return Implementation(run, cost.of(1) > INLINE_S, cost.inline_rows)
+    return Implementation(run, cost.inline_rows < 1, cost.always_inline_rows)
 
 
 def _on_loop() -> bool:
@@ -256,7 +263,4 @@ def _on_loop() -> bool:
 
 def _check(sessions: Sequence[Session]) -> None:
     for session in sessions:
-        try:
-            session.infer(sample(session.signature, 1))
-        except InputError:
-            continue
+        check(session)

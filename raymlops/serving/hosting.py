@@ -1,6 +1,7 @@
 """Turns the models of a spec into hosted endpoints: checks the file, opens the session, warms it up. Knows no
 Ray."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -47,11 +48,13 @@ def host_model(
     threads: int = 1,
     gpus: Sequence[str | int] = (),
     queue: int = 128,
+    memory: int = 0,
 ) -> Hosted:
     """A warm endpoint for one file. Raises NotFoundError, ArtifactError, ResourceError."""
     file = find_file(path)
     model = read_model(file, spec.digest)
     options = SessionOptions.for_device(spec.device, gpus, spec.threads or threads, spec.optimisation)
+    options = dataclasses.replace(options, shared=True, memory=memory)
     session = open_session(model, options)
     statistics = Statistics(name, spec.version or "1")
     batching = BatchOptions(spec.batching.max_rows, spec.batching.wait_ms / 1000, True, queue)

@@ -8,13 +8,14 @@ import pathlib
 import time
 from collections.abc import Iterable, Iterator
 
-from raymlops.errors import NotFoundError, unknown_name
-from raymlops.models.session import Session
+from raymlops.errors import DeadlineError, NotFoundError, unknown_name
+from raymlops.models.session import RunControl, Session
 from raymlops.serving.cache import ModelCache
 from raymlops.serving.columns import read_columns
-from raymlops.serving.folder import Found, Opener, find_models
+from raymlops.serving.cost import INLINE_S, count_batch_rows, find_largest, list_free_axes
+from raymlops.serving.folder import OPTIONS, Found, Opener, find_models
 from raymlops.serving.hosts import Hosted
-from raymlops.serving.model import INLINE_S, count_batch_rows, rows_stand_alone
+from raymlops.serving.model import rows_stand_alone
 from raymlops.serving.statistics import Sample, Statistics
 from raymlops.serving.turns import MOST_ROWS, Turns
 from raymlops.specs.serving import ManyModels
@@ -24,9 +25,10 @@ from raymlops.tensors import Batch
 class ManyHost:
     """The hosted models of a folder, and the repository that the protocol loads and unloads."""
 
-    def __init__(self, spec: ManyModels, queue: int = 128) -> None:
+    def __init__(self, spec: ManyModels, queue: int = 128, memory: int = 0) -> None:
         self._found = {found.name: found for found in find_models(pathlib.Path(spec.folder).expanduser())}
-        opener = Opener(self._found)
+        self._deadline_s = spec.deadline_s
+        opener = Opener(self._found, dataclasses.replace(OPTIONS, memory=memory))
         self._threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="many")
         self.cache: ModelCache[Session] = ModelCache(
             opener.open,
@@ -85,7 +87,7 @@ class ManyHost:
 
     def _host(self, found: Found) -> Hosted:
         statistics = Statistics(found.name, "1")
-        endpoint = ManyEndpoint(found, self.cache, self._threads, statistics)
+        endpoint = ManyEndpoint(found, self.cache, self._threads, statistics, self._deadline_s)
         columns = read_columns(found.header.signature, found.header.contract)
         return Hosted(
             found.name,
@@ -107,13 +109,16 @@ class ManyEndpoint:
         cache: ModelCache[Session],
         threads: concurrent.futures.Executor,
         statistics: Statistics,
+        deadline_s: float = 30.0,
     ) -> None:
         self.signature = found.header.signature
         self._name = found.name
         self._cache = cache
         self._threads = threads
         self._statistics = statistics
-        self._cost: _Cost | None = None
+        self._deadline_s = deadline_s
+        self._free = list_free_axes(self.signature)
+        self._cost = _Cost()
         self._turns = Turns(statistics)
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
@@ -121,34 +126,68 @@ class ManyEndpoint:
         session = await self._cache.acquire(self._name)
         try:
             cost = self._cost
-            if cost is not None and cost.row_s * rows <= INLINE_S:
+            if rows <= cost.rows and (not self._free or find_largest(batch, self._free) <= cost.size):
                 return await self._turns.infer(
                     lambda joined, _: session.infer(joined), batch, rows, cost.most
                 )
-            started = time.perf_counter_ns()
-            loop = asyncio.get_running_loop()
-            answer, self._cost = await loop.run_in_executor(self._threads, _time, session, batch, rows, cost)
-            self._statistics.record_run(rows, time.perf_counter_ns() - started)
-            return answer
+            return await self._infer_apart(session, batch, rows)
         finally:
             self._cache.release(self._name)
+
+    async def _infer_apart(self, session: Session, batch: Batch, rows: int) -> Batch:
+        """In a thread, where it is timed. Raises DeadlineError, and then ends the run."""
+        started = time.perf_counter_ns()
+        control = session.begin()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                answer, seconds, alone = await loop.run_in_executor(
+                    self._threads, _time, session, batch, control, self._cost.alone
+                )
+        except TimeoutError:
+            raise DeadlineError(f"{self._name!r} did not answer within {self._deadline_s:g} s") from None
+        finally:
+            control.end()  # it is done, or nobody waits for it
+        largest = find_largest(batch, self._free)
+        self._cost = self._cost.learn(rows, largest, seconds, alone, never=bool(session.by_value))
+        self._statistics.record_run(rows, time.perf_counter_ns() - started)
+        return answer
+
+
+_STEP = 64
+"""Times as many rows as were timed may be taken for short, if each row took as long as those did."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Cost:
-    """Seconds of a run for each row, and the rows that requests may share one for; 0 where they may not."""
+    """Rows of the longest run that is short, where no other free size is above `size`; and the rows that requests may
+    share a run for, 0 where they may not."""
 
-    row_s: float
-    most: int
+    rows: int = 0
+    size: int = 0
+    most: int = 0
+    alone: bool | None = None
+    """Whether rows are answered each by itself; None before that was tried."""
+
+    def learn(self, rows: int, size: int, seconds: float, alone: bool, *, never: bool) -> "_Cost":
+        """What is known after a run of so many rows and seconds; a model of unknown length is never short."""
+        if never or seconds > INLINE_S or (self.rows and size < self.size):
+            return dataclasses.replace(self, alone=alone)
+        short = int(rows * min(_STEP, INLINE_S / max(seconds, 1e-9)))
+        if size == self.size:
+            short = max(short, self.rows)
+        return _Cost(short, size, min(MOST_ROWS, short) if alone else 0, alone)
 
 
-def _time(session: Session, batch: Batch, rows: int, last: _Cost | None) -> tuple[Batch, _Cost]:
+def _time(
+    session: Session, batch: Batch, control: RunControl, alone: bool | None
+) -> tuple[Batch, float, bool]:
     # Before the clock starts, so that it does not time a first run.
-    alone = last.most > 0 if last else rows_stand_alone(session.infer, session.signature)
+    if alone is None:
+        alone = rows_stand_alone(session.infer, session.signature)
     started = time.perf_counter()
-    answer = session.infer(batch)
-    row_s = (time.perf_counter() - started) / max(1, rows)
-    return answer, _Cost(row_s, min(MOST_ROWS, int(INLINE_S / row_s)) if alone else 0)
+    answer = session.infer(batch, control=control)
+    return answer, time.perf_counter() - started, alone
 
 
 class Closed:

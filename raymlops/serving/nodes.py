@@ -1,7 +1,7 @@
 """Separate nodes of compositions as Ray Serve deployments, and calls to them. Decides nothing: placement
 was judged."""
 
-import asyncio
+import dataclasses
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -13,16 +13,19 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError
 from ray.serve.schema import LoggingConfig
 
-from raymlops.errors import OverloadedError, RaymlopsError
+from raymlops.errors import OverloadedError, ProcessEndedError, RaymlopsError
 from raymlops.graphs.running import Implementation
 from raymlops.models.session import SessionOptions
 from raymlops.serving import tracing
 from raymlops.serving.batching import BatchOptions
+from raymlops.serving.cost import count_batch_rows
 from raymlops.serving.graph import Prepared, make_locate
 from raymlops.serving.many import Closed, ManyHost
-from raymlops.serving.model import ModelEndpoint, count_batch_rows
-from raymlops.serving.opening import open_leaf, run_python
+from raymlops.serving.model import ModelEndpoint
+from raymlops.serving.opening import open_leaf
 from raymlops.serving.plane import ACCESS, log_to_stderr
+from raymlops.serving.python_runs import run_beside
+from raymlops.serving.run_memory import share_memory
 from raymlops.serving.statistics import Sample, Statistics
 from raymlops.serving.tracing import Trace
 from raymlops.serving.turns import JoinedCalls
@@ -39,9 +42,11 @@ class Node:
         log_to_stderr()
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
         options = SessionOptions.for_device("auto", gpus, max(1, int(resources.cpus)))
+        memory = share_memory(resources.cpus, (resources.memory_mb or 0) * 2**20)
+        options = dataclasses.replace(options, shared=True, memory=memory)
         leaf = open_leaf(path, node, make_locate(Settings.from_env()), options)
         if leaf.session is None:
-            self._run = run_python(leaf.instance).run
+            self._run = run_beside(leaf.instance, path).run
             return
         batching = BatchOptions(
             max(1, resources.batch_rows), resources.batch_wait_ms / 1000, True, resources.max_queued
@@ -139,7 +144,8 @@ def call_nodes(handles: Mapping[str, Any], joined_rows: Mapping[str, int]) -> di
 
 
 def call_node(path: str, handle: Any, joined_rows: int = 0) -> Implementation:
-    """Ask a separate node; a replica that dies is no failure, since asking another one does no harm.
+    """Ask a separate node. What a replica had begun when it died is not sent to another, which could die of it, too:
+    ProcessEndedError.
 
     Requests of the same moment share a call of up to `joined_rows`, but for those that are traced.
     """
@@ -148,19 +154,18 @@ def call_node(path: str, handle: Any, joined_rows: int = 0) -> Implementation:
     ).remote
 
     async def call(batch: Batch) -> Batch:
-        for again in (True, False):
-            try:
-                return await remote(batch, tracing.current())  # type: ignore[no-any-return]
-            except BackPressureError as error:
-                raise OverloadedError(f"its queue is full: {error.message}") from None
-            except ray.exceptions.RayTaskError as error:
-                cause = error.cause
-                raise (cause if isinstance(cause, RaymlopsError) else error) from None
-            except ray.exceptions.RayActorError:
-                if not again:
-                    raise
-                await asyncio.sleep(0.05)
-        raise AssertionError("unreachable")
+        try:
+            return await remote(batch, tracing.current())  # type: ignore[no-any-return]
+        except BackPressureError as error:
+            raise OverloadedError(f"its queue is full: {error.message}") from None
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            raise (cause if isinstance(cause, RaymlopsError) else error) from None
+        except ray.exceptions.RayActorError:  # what was not begun Serve itself has given to another replica
+            raise ProcessEndedError(
+                "its replica ended while it had this request, which is not sent to another; "
+                "send it again if that does no harm"
+            ) from None
 
     joined = JoinedCalls(call, joined_rows)
 

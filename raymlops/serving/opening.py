@@ -22,8 +22,9 @@ from raymlops.models.parity import find_differing
 from raymlops.models.safety import Model, read_model, size_of
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
 from raymlops.serving.columns import ELEMENTS
+from raymlops.serving.cost import measure
 from raymlops.serving.hosting import find_file
-from raymlops.serving.model import make_noise, measure
+from raymlops.serving.model import make_noise
 from raymlops.serving.python_refusals import RefusalsNamed
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import INPUTS, PythonNode

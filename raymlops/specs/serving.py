@@ -118,6 +118,12 @@ class Limits(Document):
     connections: int = Field(
         default=4096, ge=1, description="open HTTP connections of a replica; more are closed at once"
     )
+    run_memory_mb: float = Field(
+        default=0.0,
+        ge=0,
+        description="memory that the tensors of a replica's runs may take; a request that needs more gets 413. 0 takes "
+        "three quarters of memory_gb, or else the share of half the machine's that its CPUs are",
+    )
     rate: float = Field(
         0.0,
         ge=0,
@@ -137,6 +143,9 @@ class ManyModels(Document):
     loads: int = Field(2, ge=1, description="models that load at the same time")
     patience_s: float = Field(
         10.0, gt=0, description="longest wait for room when all that is loaded is in use"
+    )
+    deadline_s: float = Field(
+        default=30.0, gt=0, le=3600, description="a request not answered in this time gets 504"
     )
 
 

@@ -166,15 +166,20 @@ def test_the_random_graphs_are_of_many_kinds_and_all_their_leaves_are_separate(c
         )
 
 
-def test_a_request_whose_replica_dies_is_answered_by_another(served: Served, client: httpx.Client) -> None:
+def test_a_request_whose_replica_dies_is_not_sent_to_another_and_the_next_ones_are(
+    served: Served, client: httpx.Client
+) -> None:
     folder = served.folder / "dying"
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(ask, client, "dying", ROW)
+        waiting = threads.submit(client.post, "/v2/models/dying/infer", json=encode(ROW))
         (entered,) = wait_until(lambda: list(folder.glob("entered-*")))
         first = int(entered.name.partition("-")[2])
         psutil.Process(first).kill()
         (folder / "open").touch()
-        assert waiting.result()["pid"][0] != first
+        told = waiting.result()
+    assert (told.status_code, told.headers["retry-after"]) == (503, "1")
+    assert "not sent to another" in told.json()["error"]
+    assert [path.name for path in folder.glob("entered-*")] == [entered.name]
     for _ in range(20):
         assert ask(client, "dying", ROW)["pid"][0] != first
 

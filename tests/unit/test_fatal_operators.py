@@ -20,7 +20,7 @@ from onnx import helper as h
 
 from raymlops.errors import ArtifactError, DeadlineError, InputError
 from raymlops.models.fatal_operators import examine
-from raymlops.models.session import RunControl, SessionOptions, open_session
+from raymlops.models.session import SessionOptions, open_session
 
 INTEGERS = {
     "int8": T.INT8, "int16": T.INT16, "int32": T.INT32, "int64": T.INT64,
@@ -291,7 +291,8 @@ def test_a_session_knows_what_goes_by_values(case: str) -> None:
 
 def test_a_run_can_be_ended_from_another_thread() -> None:
     data, _ = BY_VALUE["a count of loops that values say"]
-    session, control = open_session(data), RunControl()
+    session = open_session(data)
+    control = session.begin()
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
         run = threads.submit(session.infer, {"x": np.array(2**62)}, control=control)
         control.end()
@@ -313,12 +314,12 @@ MEMORY = """
 import numpy as np
 from tests.unit import test_fatal_operators as fatal
 from raymlops.errors import TooLargeError
-from raymlops.models.session import RunControl, SessionOptions, open_session
+from raymlops.models.session import SessionOptions, open_session
 options = SessionOptions(memory=64 * 2**20)
 data, _ = fatal.BY_VALUE["sizes that values say"]
 session, other = open_session(data, options), open_session(data, options)
 for count, fits in ((8, 1), (10, 1), (2**40, 0), (2**61, 0), (14, 1), (2**30, 0), (3, 1), (15, 1), (5, 1), (15.5, 1)):
-    for asked, control in ((session, None), (other, None), (session, RunControl())):
+    for asked, control in ((session, None), (other, None), (session, session.begin())):
         elements = int(count * 2**20) if count < 2**20 else count
         try:
             assert len(asked.infer({"x": np.array([elements])}, control=control)["y"]) == elements

@@ -13,9 +13,8 @@ from onnx import TensorProto, helper
 
 from raymlops.errors import InputError, OverloadedError
 from raymlops.models.session import open_session
-from raymlops.serving import graph as graph_module
+from raymlops.serving import cost as cost_module
 from raymlops.serving import many as many_module
-from raymlops.serving import model as model_module
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.graph import host_graph, prepare_graph
 from raymlops.serving.hosts import Hosted
@@ -140,7 +139,7 @@ def serve(model: Any, mode: str = "auto") -> tuple[ModelEndpoint, Statistics]:
 @pytest.fixture(autouse=True)
 def _every_run_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the machine's load would decide which models are run on the event loop."""
-    for module in (model_module, graph_module, many_module):
+    for module in (cost_module, many_module):
         monkeypatch.setattr(module, "INLINE_S", 60.0)
 
 
