@@ -109,22 +109,70 @@ def _show_evaluation(evaluation: Any) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", required=False)
+@click.option(
+    "--sign", is_flag=True, help="Sign versions that were made before, or by keys that are not trusted."
+)
+@click.option("--version", help="With --sign: this version alone.")
+@click.option(
+    "--repair", is_flag=True, help="Mend what a stopped writer left, or begin a damaged record anew."
+)
+@click.option("--why", help="With --sign or --repair: why; recorded.")
+@click.option("--key", is_flag=True, help="Print one's own public key, for RAYMLOPS_TRUSTED_KEYS of others.")
 @_JSON
-def history(model: str, as_json: bool) -> None:
-    """List who moved which alias of MODEL when and why; exit 1 when the record was tampered with."""
+def history(
+    model: str | None,
+    sign: bool,
+    version: str | None,
+    repair: bool,
+    why: str | None,
+    key: bool,
+    as_json: bool,
+) -> None:
+    """List who moved which alias of MODEL when and why; exit 1 when the record or a version was tampered with.
+
+    \b
+    raymlops history flights
+    raymlops history flights --sign --why "made before versions were signed; looked at by ann"
+    raymlops history flights --repair --why "the writer's machine was lost"
+    """
+    from raymlops.pipelines import accounts
+
+    settings = Settings.from_env()
+    if key:
+        from raymlops.attestation import load_signing_key
+
+        click.echo(load_signing_key(settings).line)
+        return
+    if model is None:
+        raise click.UsageError("Give the name of a registered model.")
+    if (sign or repair) and (not why or (sign and repair)):
+        raise click.UsageError("Give --why with one of --sign and --repair.")
+    if version and not sign:
+        raise click.UsageError("--version goes with --sign.")
+    if repair and why:
+        for line in accounts.repair_record(model, why, settings) or ["Nothing was broken."]:
+            click.echo(f"REPAIRED  {line}", err=True)
+    if sign and why:
+        signed = accounts.sign_versions(model, why, settings, version or "")
+        click.echo(
+            f"Signed: {', '.join(f'version {one}' for one in signed) or 'nothing was unsigned'}", err=True
+        )
+    _show_record(accounts.read_record(model, settings), as_json)
+
+
+def _show_record(record: Any, as_json: bool) -> None:
     import dataclasses
 
-    from raymlops.pipelines.accounts import read_record
-
-    record = read_record(model, Settings.from_env())
     if as_json:
         entries = [{**dataclasses.asdict(entry), "sha256": entry.digest} for entry in record.entries]
-        click.echo(json.dumps({"entries": entries, "problems": record.problems}))
+        click.echo(json.dumps({"entries": entries, "problems": record.problems, "notes": record.notes}))
     else:
         for entry in record.entries:
             click.echo(str(entry))
-        click.echo("\n".join(f"PROBLEM  {problem}" for problem in record.problems) or "The record holds.")
+        lines = [f"NOTE  {note}" for note in record.notes]
+        lines += [f"PROBLEM  {problem}" for problem in record.problems] or ["The record holds."]
+        click.echo("\n".join(lines))
     if record.problems:
         raise SystemExit(1)  # click would turn its own Exit into 0 here
 

@@ -5,15 +5,18 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from raymlops.errors import RaymlopsError, UnreachableError, UserError
+from raymlops.errors import ArtifactError, RaymlopsError, UnreachableError, UserError
+from raymlops.models.safety import read_model
 from raymlops.models.session import open_session
 from raymlops.pipelines import recall, trusting
 from raymlops.pipelines.rows import Rows
-from raymlops.pipelines.trusting import GATE_TAG, PASSED, VERDICT_TAG, Trusted
+from raymlops.pipelines.trusting import ORIGINAL, Trusted
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.tracking import history, registry, store
+from raymlops.tracking import evidence, history, history_writer, registry, store
+from raymlops.tracking.evidence import GATE_TAG, VERDICT_TAG
 from raymlops.tracking.history import Entry, Record
+from raymlops.tracking.lookup import find_model
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ROLLBACK = "rollback"
@@ -39,32 +42,54 @@ def move_alias(
     force: bool = False,
     action: str = "promote",
 ) -> Entry:
-    """Move an alias, on the record. Only a version that passed the gate becomes champion, unless by `force`.
+    """Move an alias, on the record. Only a version whose evidence holds gets one, and only one that the gate passed
+    becomes champion, unless by `force`, which the record says.
 
-    A rollback asks no gate: what it goes back to was champion. Raises UserError when the gate did not pass the
-    version, NotFoundError when it is not there.
+    A rollback asks no gate: what it goes back to was champion. Raises UserError for a version that nobody signed or
+    that the gate did not pass, UntrustedError when its evidence or the record was changed, NotFoundError when it is
+    not there.
     """
     client = store.connect(settings)
     uri = f"models:/{name}/{version}"
     found = registry.find_version(client, uri)
-    outcome = str(found.tags.get(GATE_TAG, ""))
-    unproven = alias == CHAMPION and action != ROLLBACK and outcome != PASSED
-    if unproven and not force:
-        was = f"was {outcome}; see" if outcome else "was never judged; run"
-        raise UserError(
-            f"{uri} {was} `raymlops gate {uri}`, or promote it all the same with --force, which the record will say"
-        )
-    return history.move_alias(
+    against = _find_objection(uri, alias, action, settings)
+    if against is not None and not force:
+        raise against
+    return history_writer.move_alias(
         client,
         name,
         alias,
         str(found.version),
-        who=settings.user,
+        settings=settings,
         why=why,
         action=action,
-        forced=force and unproven,
+        forced=force and against is not None,
         verdict=str(found.tags.get(VERDICT_TAG, "")),
     )
+
+
+def _find_objection(uri: str, alias: str, action: str, settings: Settings) -> RaymlopsError | None:
+    """What speaks against giving a version an alias; by what was signed of it, and never by its tags."""
+    anyway = "or promote it all the same with --force, which the record will say"
+    try:
+        version = registry.resolve(uri, settings)
+    except ArtifactError as error:
+        return error
+    manifest = version.manifest
+    if manifest is None:
+        if action == ROLLBACK:
+            return None  # it was champion before versions were signed
+        return UserError(
+            f"{uri} has no evidence that a trusted key signed: run `raymlops history {version.name} --sign --why "
+            f"REASON`, {anyway}"
+        )
+    if alias != CHAMPION or action == ROLLBACK or manifest.passed:
+        return None
+    if manifest.verdict is None:
+        return UserError(f"{uri} was never judged; run `raymlops gate {uri}`, {anyway}")
+    outcome = str(manifest.verdict["outcome"])
+    said = "judged as another file" if manifest.verdict["passed"] else outcome
+    return UserError(f"{uri} was {said}; see `raymlops gate {uri}`, {anyway}")
 
 
 def admit_version(
@@ -75,15 +100,21 @@ def admit_version(
     settings: Settings,
     why: str,
     tell: Callable[[str], None],
-) -> tuple[str, str, Trusted | None]:
+) -> tuple[str, str | None, Trusted | None]:
     """Make a new version challenger, ask the gate, and make it champion when it passes.
 
     Gives the version that is to be used, which is another where a smaller file was chosen, and its alias. A
     version that cannot be measured stays challenger, and people are told: the model is not lost by it.
     """
     client = store.connect(settings)
-    _move_once(client, name, version, CHALLENGER, why, settings)
-    found = registry.resolve(f"models:/{name}/{version}", settings)
+    try:
+        _move_once(client, name, version, CHALLENGER, why, settings)
+        found = registry.resolve(f"models:/{name}/{version}", settings)
+    except (ArtifactError, UserError) as error:
+        if isinstance(error, UnreachableError):
+            raise  # the caller waits for the store
+        tell(f"models:/{name}/{version} is registered and gets no alias: {error}")
+        return version, None, None
     try:
         trusted = trusting.trust_version(client, found, spec, rows, settings, tell=tell)
     except UnreachableError:
@@ -103,20 +134,22 @@ def admit_version(
 
 def _move_once(client: Any, name: str, version: str, alias: str, why: str, settings: Settings) -> None:
     """As a search does, which may have been cut off after it had moved it."""
-    if dict(history.find_model(client, name).aliases).get(alias) != version:
+    if dict(find_model(client, name).aliases).get(alias) != version:
         move_alias(name, version, alias, why, settings, action="search")
 
 
 def _find_smallest(trusted: Trusted) -> str:
     """The kind of the smallest variant that passes and is smaller than the original; empty when none is."""
-    original = trusted.version.file.stat().st_size
+    original = next((line.size for line in trusted.variants if line.kind == ORIGINAL), 0)
     lines = [line for line in trusted.variants if line.passed and 0 < line.size < original]
     return min(lines, key=lambda line: line.size).kind if lines else ""
 
 
 def _register_variant(client: Any, trusted: Trusted, kind: str, settings: Settings) -> str:
-    version = trusted.version
-    data = trusting.variant_path(version, kind, settings).read_bytes()
+    """A variant as a version of its own, with its own verdict: that of its very file, beside the original."""
+    version, verdict = trusted.version, trusted.judged[kind]
+    data = read_model(trusting.variant_path(version, kind, settings), verdict.digest)
+    assert isinstance(data, bytes)
     beside = {registry.PROFILE_FILE, registry.FEATURES_FILE}
     made, _ = registry.register_version(
         client,
@@ -128,29 +161,46 @@ def _register_variant(client: Any, trusted: Trusted, kind: str, settings: Settin
         tags={
             **{tag: value for tag, value in version.tags.items() if tag in recall.KEPT},
             "raymlops.variant": f"{kind} of version {version.version}",
-            GATE_TAG: PASSED,
-            VERDICT_TAG: trusted.verdict.sha256,
         },
         files={
             file: json.loads((version.path / file).read_text())
             for file in beside
             if (version.path / file).is_file()
         },
+        settings=settings,
         folder=f"model-{kind}",
     )
+    uri = f"models:/{version.name}/{made}"
+    trusting.store_verdict(client, uri, dataclasses.replace(verdict, candidate=uri), {}, settings)
     return made
 
 
 def roll_back(name: str, why: str, settings: Settings, alias: str = CHAMPION) -> Entry:
-    """Point the alias at the version before, on the record. Raises NotFoundError when there was none."""
+    """Point the alias at the version before, on the record.
+
+    Raises UntrustedError for a record with problems, as of an alias that is not where the record says; NotFoundError
+    when there was no version before.
+    """
     client = store.connect(settings)
-    version = history.find_previous(history.read_history(client, name), alias)
+    record = history.read_history(client, name, settings)
+    history.require_whole(name, record)
+    version = history.find_previous(record, alias)
     return move_alias(name, version, alias, why, settings, action=ROLLBACK)
 
 
 def read_record(name: str, settings: Settings) -> Record:
-    """The history of a model, verified."""
-    return history.read_history(store.connect(settings), name)
+    """The history of a model, verified, with its versions."""
+    return history.read_history(store.connect(settings), name, settings)
+
+
+def repair_record(name: str, why: str, settings: Settings) -> list[str]:
+    """Mend the history of a model, on the record. Gives what was done."""
+    return history_writer.repair(store.connect(settings), name, settings, why)
+
+
+def sign_versions(name: str, why: str, settings: Settings, version: str = "") -> list[str]:
+    """Sign the versions of a model, or one, that nobody signed whose key is trusted. Gives those that were signed."""
+    return evidence.adopt(store.connect(settings), name, why, settings, version)
 
 
 def trace_version(uri: str, settings: Settings) -> dict[str, str]:
@@ -159,7 +209,7 @@ def trace_version(uri: str, settings: Settings) -> dict[str, str]:
     version = registry.resolve(uri, settings)
     moves = [
         str(entry).strip()
-        for entry in history.read_history(client, version.name).entries
+        for entry in history.read_history(client, version.name, settings).entries
         if entry.version == version.version
     ]
     data = json.loads(recall.read_text(client, version, "data.json") or "{}")

@@ -5,7 +5,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from raymlops.errors import ForbiddenError, NotFoundError, SpecError
+from raymlops.attestation import digest_of
+from raymlops.errors import ForbiddenError, NotFoundError, SpecError, UntrustedError
 from raymlops.evaluation.contents import Report, TrialLine, show_name, show_number
 from raymlops.pipelines.rows import Rows
 from raymlops.specs.code_references import find_code
@@ -80,13 +81,24 @@ def require_trust(
 
 
 def is_signed(version: ModelVersion, file: str, text: str) -> bool:
-    """Whether a trusted key signed this file of the version's record."""
-    return False
+    """Whether a trusted key signed this file of the version's record, as it was made: who adopts a version vouches for
+    the model, and not for the code that its record names."""
+    manifest = version.manifest
+    return (
+        manifest is not None
+        and not manifest.adopted
+        and manifest.documents.get(file) == digest_of(text.encode())
+    )
 
 
 def read_text(client: Client, version: ModelVersion, file: str) -> str | None:
-    """An artifact of the version's run; None when it has none of that name."""
-    return recall.read_text(client, version.uri, file)
+    """An artifact of the version's run; None when it has none of that name. Raises UntrustedError for one that was
+    changed after it was signed."""
+    text = recall.read_text(client, version.uri, file)
+    expected = version.manifest.documents.get(file) if version.manifest else None
+    if expected and (text is None or digest_of(text.encode()) != expected):
+        raise UntrustedError(f"The file {file!r} of {version.uri} is not as it was signed; it is not read")
+    return text
 
 
 def read_record_file(client: Client, version: ModelVersion, file: str) -> dict[str, Any]:

@@ -149,6 +149,7 @@ def _register(record: Record, found: SearchResult, proof: Proof, model: pathlib.
         name=prepared.spec.name,
         run=record.run,
         model=model.read_bytes(),
+        settings=record.settings,
         signature=export.signature_of(prepared.features),
         example=proof.example,
         tags={

@@ -4,6 +4,8 @@ import pathlib
 import uuid
 
 from raymlops.errors import NotFoundError
+from raymlops.models.external_data import ModelFiles
+from raymlops.models.safety import read_model
 from raymlops.models.session import open_session
 from raymlops.pipelines import lineage
 from raymlops.pipelines.accounts import move_alias
@@ -15,7 +17,7 @@ def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -
     """Register a file that ONNX Runtime can load. Gives the version and the sha256."""
     if not file.is_file():
         raise NotFoundError(f"No ONNX file {str(file)!r}")
-    content = file.read_bytes()
+    content = read_model(file)
     signature = open_session(content).signature
     client = store.connect(settings)
     experiment = store.ensure_experiment(client, name, settings)
@@ -31,7 +33,9 @@ def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -
         client,
         name=name,
         run=run,
-        model=content,
+        model=content.data if isinstance(content, ModelFiles) else content,
+        weights=content.weights if isinstance(content, ModelFiles) else None,
+        settings=settings,
         signature=signature,
         example=None,
         tags={

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
@@ -25,13 +25,11 @@ from raymlops.pipelines.measuring import features_of, measure_models, score_rows
 from raymlops.pipelines.rows import Rows, take_sample
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.tracking import registry
+from raymlops.tracking import evidence, registry
 from raymlops.tracking.recall import Client, write_text
 from raymlops.tracking.registry import ModelVersion
 
-GATE_TAG = "raymlops.gate"
-VERDICT_TAG = "raymlops.verdict"
-PASSED = "passed"
+ORIGINAL = "original"
 _CALIBRATION_ROWS = 512
 
 
@@ -45,6 +43,8 @@ class Trusted:
     evaluation: Evaluation
     report: pathlib.Path
     variants: tuple[VariantLine, ...] = ()
+    judged: Mapping[str, Verdict] = dataclasses.field(default_factory=dict)
+    """Kind of a variant -> its verdict beside the original."""
 
 
 def find_champion(client: Client, name: str, settings: Settings) -> ModelVersion | None:
@@ -87,7 +87,7 @@ def trust_version(
     against = champion and _gather(champion, measured[champion.uri], None)
     verdict = gate.judge(evidence, against or None, limits)
     evaluation = results.finish(measured[version.uri], spec.evaluation)
-    lines = _try_variants(version, spec, rows, sample, features, evidence, evaluation, settings, tell)
+    lines, judged = _try_variants(version, spec, rows, sample, features, evidence, evaluation, settings, tell)
     report = recall.fill_report(
         client,
         version,
@@ -111,30 +111,45 @@ def trust_version(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(write_report(report), encoding="utf-8")
-    trusted = Trusted(version, champion, verdict, evaluation, path, lines)
+    trusted = Trusted(version, champion, verdict, evaluation, path, lines, judged)
     if store:
-        store_findings(client, trusted)
+        store_findings(client, trusted, settings)
     return trusted
 
 
-def store_findings(client: Client, trusted: Trusted) -> None:
-    """Keep report, verdict and evaluation with the run of the version, and the outcome in its tags."""
-    version, verdict = trusted.version, trusted.verdict
+def store_findings(client: Client, trusted: Trusted, settings: Settings) -> None:
+    """Keep report, verdict and evaluation with the run of the version, and sign the outcome."""
     files = {
         "report.html": trusted.report.read_text(encoding="utf-8"),
-        "verdict.json": json.dumps(verdict.to_json(), indent=1),
         "evaluation.json": json.dumps(trusted.evaluation.to_json()),
     }
+    store_verdict(client, trusted.version.uri, trusted.verdict, files, settings)
+
+
+def store_verdict(
+    client: Client, uri: str, verdict: Verdict, files: Mapping[str, str], settings: Settings
+) -> None:
+    """Keep a verdict, and files beside it, with the run of a version, and sign the outcome.
+
+    A version without evidence keeps the files alone: its verdict does not count before it is signed.
+    """
+    version = registry.find_version(client, uri)
     folder = f"trust/version-{version.version}"
-    write_text(client, version.uri, {f"{folder}/{name}": text for name, text in files.items()})
+    held = {**files, "verdict.json": json.dumps(verdict.to_json(), indent=1)}
+    documents = {f"{folder}/{name}": text for name, text in held.items()}
+    write_text(client, uri, documents)
+    manifest = evidence.require(client, version, settings)
+    if manifest is None:
+        return
     failures = ", ".join(check.name for check in verdict.failures)
-    tags = {
-        GATE_TAG: PASSED if verdict.passed else f"blocked: {failures}"[:4000],
-        VERDICT_TAG: verdict.sha256,
-        "raymlops.gate.against": verdict.champion or "no champion",
+    found = {
+        "sha256": verdict.sha256,
+        "passed": verdict.passed,
+        "digest": verdict.digest,
+        "against": verdict.champion or "no champion",
+        "outcome": evidence.PASSED if verdict.passed else f"blocked: {failures}"[:4000],
     }
-    for name, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, name, value)
+    evidence.sign_verdict(client, manifest, found, documents, settings)
 
 
 def variant_path(version: ModelVersion, kind: str, settings: Settings) -> pathlib.Path:
@@ -186,17 +201,17 @@ def _try_variants(
     evaluation: Evaluation,
     settings: Settings,
     tell: Callable[[str], None],
-) -> tuple[VariantLine, ...]:
-    """The original's line, and one for each smaller file that the spec asks for, judged against it."""
+) -> tuple[tuple[VariantLine, ...], dict[str, Verdict]]:
+    """The original's line, and one for each smaller file that the spec asks for, judged against it; their verdicts."""
     session = open_session(read_model(version.file, version.digest))
-    line = _to_line("original", original, evaluation, measure_speed(session, sample.columns).p50_ms)
+    line = _to_line(ORIGINAL, original, evaluation, measure_speed(session, sample.columns).p50_ms)
     if not spec.gate.variants:
-        return (line,)
+        return (line,), {}
     expected = score_rows(session, sample.columns, features.target)
     calibration = take_sample(rows.train or rows.dataset, features, _CALIBRATION_ROWS).columns
     limits = spec.gate.model_copy(update={"parity": spec.gate.variant_parity})
     made: dict[str, pathlib.Path] = {}
-    lines = [line]
+    lines, judged = [line], dict[str, Verdict]()
     for kind in spec.gate.variants:
         target = variant_path(version, kind, settings)
         try:
@@ -208,7 +223,7 @@ def _try_variants(
     models = {kind: read_model(path) for kind, path in made.items()}
     for name, partial in _measure_slices(models, rows, spec).items():
         evidence = judging.gather_evidence(name, made[name], partial, sample, expected)
-        verdict = gate.judge(evidence, original, limits)
+        verdict = judged[name] = gate.judge(evidence, original, limits)
         found = results.finish(partial, spec.evaluation)
         speed = measure_speed(open_session(models[name]), sample.columns)
         note = "; ".join(f"{check.name}: {check.text}" for check in verdict.failures)
@@ -217,7 +232,7 @@ def _try_variants(
                 _to_line(name, evidence, found, speed.p50_ms), passed=verdict.passed, note=note
             )
         )
-    return tuple(lines)
+    return tuple(lines), judged
 
 
 def _to_line(kind: str, evidence: Evidence, found: Evaluation, p50: float) -> VariantLine:
@@ -228,5 +243,5 @@ def _to_line(kind: str, evidence: Evidence, found: Evaluation, p50: float) -> Va
         p99_ms=evidence.latency_ms or float("nan"),
         rows_per_second=evidence.throughput or float("nan"),
         metrics=found.metrics,
-        difference=(evidence.parity or 0.0) if kind != "original" else 0.0,
+        difference=(evidence.parity or 0.0) if kind != ORIGINAL else 0.0,
     )

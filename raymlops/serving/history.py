@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+from raymlops import attestation
 from raymlops.clusters import storage, tokens
 from raymlops.errors import ForbiddenError, NotFoundError
 from raymlops.settings import Settings
@@ -28,6 +29,8 @@ def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "MLFLOW_REGISTRY_URI": settings.registry_uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        # Replicas elsewhere have no files of keys; public keys may be read by all.
+        "RAYMLOPS_TRUSTED_KEYS": attestation.to_lines(attestation.load_trusted_keys(settings)),
     }
     return {
         "name": spec.name,

@@ -1,63 +1,83 @@
-"""Who moved which alias when and why: a record whose edits show, kept as tags of the registered model itself.
+"""What was done to a registered model's versions and aliases, by whom and why: a record whose edits show.
 
-Each entry names the sha256 of the one before it, and each version that got an alias keeps the hash of its
-entry, so that an entry that was changed, dropped or moved is found. Tampering shows; it is not prevented.
+Entries are tags of the registered model, each with the sha256 of the one before it and a signature. The last one is
+named by a signed head, which is kept with a run too, so that what is changed, dropped, cut off, moved, taken from
+another model, or signed by nobody whom one trusts, is found. Tampering shows; it is not prevented. What cannot show:
+what the holder of a trusted key signs, and a store that was put back as a whole, run and all, to whoever has not seen
+what came after it.
+
+Entries are written under a lease (raymlops.tracking.lease). A writer that comes late leaves an entry that the head
+does not follow, and which does not count.
 """
 
-import contextlib
+import concurrent.futures
 import dataclasses
-import datetime
-import hashlib
 import json
-import random
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlflow
-from mlflow.exceptions import MlflowException
 
-from raymlops.errors import NotFoundError, StorageError, unknown_name
-from raymlops.tracking import registry
+from raymlops import attestation
+from raymlops.attestation import SigningKey, TrustedKeys
+from raymlops.errors import NotFoundError, UntrustedError
+from raymlops.settings import Settings
+from raymlops.tracking import lease, manifests, record_run
+from raymlops.tracking.lookup import find_model
+from raymlops.tracking.manifests import ANCHOR_TAG, MANIFEST_TAG
+from raymlops.tracking.record_run import RUN_TAG, Head
 
 TAG = "raymlops.history."
-ANCHOR_TAG = "raymlops.history"
-PENDING_TAG = "raymlops.writing."
-_LONGEST = 1500  # characters of a reason; a tag holds 5000 in all
-_PATIENCE = 30.0  # seconds that a writer waits for its turn
-_STALE = 60.0  # seconds after which a writer that did not finish is taken for dead
+ENTRY_PAYLOAD = "application/vnd.raymlops.history-entry+json"
+_READERS = 16
+_LATER_FIELDS = {"manifest": "", "model": "", "number": 0, "root": False}  # that first entries did not have
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One move of an alias. `verdict` is the sha256 of the gate's verdict, empty when no gate was asked."""
+    """One thing that was done. `verdict` is the sha256 of the gate's verdict, empty when no gate was asked."""
 
     index: int
     at: str
     who: str
     action: str
+    """register, gate, promote, search, rollback, sign, repair."""
     alias: str
+    """Empty where none was moved."""
     version: str
     before: str
     why: str
     forced: bool = False
     verdict: str = ""
     parent: str = ""
+    manifest: str = ""
+    """sha256 of the version's manifest from here on."""
+    model: str = ""
+    number: int = 0
+    """Of the lease under which it was written."""
+    root: bool = False
+    """A repair that begins anew: what was before is shown, and no longer proven."""
 
     @property
     def digest(self) -> str:
         """sha256 of the canonical JSON."""
-        return hashlib.sha256(self.to_text().encode()).hexdigest()
+        return attestation.digest_of(self.to_text().encode())
 
     def to_text(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        held = dataclasses.asdict(self)
+        later = {name for name, default in _LATER_FIELDS.items() if held[name] == default}
+        return attestation.canonical(
+            {name: value for name, value in held.items() if name not in later}
+        ).decode()
 
     def __str__(self) -> str:
         before = f" (before: {self.before})" if self.before else ""
         forced = ", forced past the gate" if self.forced else ""
+        what = f"{self.action} {self.alias} -> " if self.alias else f"{self.action} "
+        version = f"version {self.version}" if self.version else "nothing" if self.alias else "the record"
         return (
-            f"{self.index:>4}  {self.at}  {self.action} {self.alias} -> version {self.version}{before} by "
+            f"{self.index:>4}  {self.at}  {what}{version}{before} by "
             f"{self.who}{forced}: {self.why or 'no reason given'}"
         )
 
@@ -68,45 +88,29 @@ class Record:
 
     entries: tuple[Entry, ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What is worth knowing, and no sign of tampering."""
+    head: Head | None = None
+    unfinished: Entry | None = None
+    """The signed entry of a writer that was stopped before it could write the head."""
+    late: tuple[Entry, ...] = ()
+    """Entries of writers whose lease was over; they do not count."""
+    run: str = ""
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Alias -> version, as the record says; the version is empty where the alias was taken away."""
+        return {entry.alias: entry.version for entry in self.entries if entry.alias}
 
-def verify(
-    held: Mapping[str, str], aliases: Mapping[str, str] | None = None, anchors: Sequence[str] = ()
-) -> Record:
-    """Check stored entries, tag's key -> text.
+    @property
+    def manifests(self) -> dict[str, str]:
+        """Version -> digest of its manifest, as the record says."""
+        return {entry.version: entry.manifest for entry in self.entries if entry.version and entry.manifest}
 
-    `aliases` is where aliases stand now; `anchors` are `index:sha256` of the versions. Pure.
-    """
-    entries, problems = [], []
-    for key, text in sorted(held.items()):
-        try:
-            entry = Entry(**json.loads(text))
-        except (ValueError, TypeError):
-            problems.append(f"entry {key.removeprefix(TAG)} cannot be read")
-            continue
-        if key != key_of(entry):
-            problems.append(f"entry {entry.index} was changed after it was written")
-        entries.append(entry)
-    entries.sort(key=lambda entry: entry.index)
-    parent = ""
-    for place, entry in enumerate(entries, start=1):
-        if entry.index != place or entry.parent != parent:
-            problems.append(
-                f"entry {entry.index} does not follow the one before it; an entry was dropped or moved"
-            )
-        parent = entry.digest
-    known = {f"{entry.index}:{entry.digest}" for entry in entries}
-    problems += [
-        f"entry {anchor.partition(':')[0]} is missing or changed: a version was moved by it"
-        for anchor in anchors
-        if anchor and anchor not in known
-    ]
-    for alias, version in (aliases or {}).items():
-        last = next((entry for entry in reversed(entries) if entry.alias == alias), None)
-        if last is None or last.version != str(version):
-            says = f"version {last.version}" if last else "nothing"
-            problems.append(f"alias {alias!r} is at version {version}, but the record says {says}")
-    return Record(tuple(entries), tuple(dict.fromkeys(problems)))
+    @property
+    def anchors(self) -> dict[str, str]:
+        """Version -> the last entry on it, as its tag names it."""
+        return {entry.version: anchor_of(entry) for entry in self.entries if entry.version}
 
 
 def key_of(entry: Entry) -> str:
@@ -114,52 +118,288 @@ def key_of(entry: Entry) -> str:
     return f"{TAG}{entry.index:06d}.{entry.digest[:16]}"
 
 
-def read_history(client: mlflow.MlflowClient, name: str) -> Record:
-    """The record of a registered model, verified. Raises NotFoundError with the near names."""
-    registered = find_model(client, name)
-    versions = client.search_model_versions(f"name='{name}'", max_results=10_000)
-    anchors = [str(version.tags.get(ANCHOR_TAG, "")) for version in versions]
-    aliases = {str(alias): str(version) for alias, version in dict(registered.aliases).items()}
-    return verify(_held(registered), aliases, anchors)
+def anchor_of(entry: Entry) -> str:
+    return f"{entry.index}:{entry.digest}"
 
 
-def move_alias(
-    client: mlflow.MlflowClient,
-    name: str,
-    alias: str,
-    version: str,
+def verify(
+    held: Mapping[str, str],
+    aliases: Mapping[str, str] | None = None,
+    anchors: Sequence[str] = (),
     *,
-    who: str,
-    why: str,
-    action: str = "promote",
-    forced: bool = False,
-    verdict: str = "",
-) -> Entry:
-    """Record a move, then make it; a crash in between shows as a problem of the record.
+    name: str = "",
+    keys: TrustedKeys | None = None,
+    head: Head | None = None,
+) -> Record:
+    """Check stored entries, tag's key -> text.
 
-    Raises NotFoundError when the version is not there.
+    `aliases` is where aliases stand now; `anchors` are `index:sha256` of the versions; `head` is the newest that a
+    trusted key signed, None for a record without. Pure.
     """
-    registry.find_version(client, f"models:/{name}/{version}")
-    with _turn(client, name):
-        registered = find_model(client, name)
-        last = max(verify(_held(registered)).entries, key=lambda entry: entry.index, default=None)
-        entry = Entry(
-            index=last.index + 1 if last else 1,
-            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            who=who,
-            action=action,
-            alias=alias,
-            version=str(version),
-            before=str(dict(registered.aliases).get(alias, "")),
-            why=why[:_LONGEST],
-            forced=forced,
-            verdict=verdict,
-            parent=last.digest if last else "",
+    problems: list[str] = []
+    found: list[Entry] = []
+    signed: dict[str, bool] = {}
+    for key, text in sorted(held.items()):
+        try:
+            entry, signature = _read_entry(text)
+        except (ValueError, TypeError):
+            problems.append(f"entry {key.removeprefix(TAG)} cannot be read")
+            continue
+        if key != key_of(entry):
+            problems.append(f"entry {entry.index} was changed after it was written")
+        found.append(entry)
+        signed[entry.digest] = _is_signed(entry, signature, keys or {}, name)
+    found.sort(key=lambda entry: entry.index)
+    if head is None:
+        record = _follow_indices(found)
+        if any(entry.model for entry in found):
+            problems.append("the record is signed, but no head of it that a trusted key signed is left")
+    else:
+        record = _follow_head(found, head, signed)
+    problems += record.problems
+    known = {anchor_of(entry) for entry in record.entries}
+    problems += [
+        f"entry {anchor.partition(':')[0]} is missing or changed: a version was moved by it"
+        for anchor in anchors
+        if anchor and anchor not in known
+    ]
+    problems += compare_aliases(record, aliases)
+    return dataclasses.replace(record, problems=tuple(dict.fromkeys(problems)))
+
+
+def _read_entry(text: str) -> tuple[Entry, Mapping[str, Any] | None]:
+    held = json.loads(text)
+    signature = held.pop("signature", None)
+    entry = Entry(**held)
+    if not isinstance(entry.index, int) or not isinstance(entry.number, int):
+        raise TypeError
+    return entry, signature
+
+
+def is_in_place(key: str, text: str, record: Record) -> bool:
+    """Whether a tag holds an entry that fits its key, and is of the record or lies before its end."""
+    try:
+        entry, _ = _read_entry(text)
+    except (ValueError, TypeError):
+        return False
+    last = record.head.index if record.head else len(record.entries)
+    return key == key_of(entry) and (entry in record.entries or entry.index <= last)
+
+
+def write_entry(entry: Entry, key: SigningKey) -> str:
+    signature = key.sign_apart(entry.to_text().encode(), ENTRY_PAYLOAD)
+    return attestation.canonical({**json.loads(entry.to_text()), "signature": signature}).decode()
+
+
+def _is_signed(entry: Entry, signature: Mapping[str, Any] | None, keys: TrustedKeys, name: str) -> bool:
+    if signature is None or entry.model != name:
+        return False
+    try:
+        attestation.verify_apart(entry.to_text().encode(), ENTRY_PAYLOAD, signature, keys)
+    except UntrustedError:
+        return False
+    return True
+
+
+def _follow_indices(found: Sequence[Entry]) -> Record:
+    """Of a record that nobody signed: the entries must follow each other."""
+    problems, parent = [], ""
+    for place, entry in enumerate(found, start=1):
+        if entry.index != place or entry.parent != parent:
+            problems.append(
+                f"entry {entry.index} does not follow the one before it; an entry was dropped or moved"
+            )
+        parent = entry.digest
+    return Record(tuple(found), tuple(problems))
+
+
+def _follow_head(found: Sequence[Entry], head: Head, signed: Mapping[str, bool]) -> Record:
+    """From the head back, each entry by the sha256 that the next one has of it."""
+    known = {entry.digest: entry for entry in found}
+    chain: list[Entry] = []
+    problems: list[str] = []
+    digest, index = head.entry, head.index
+    while digest:
+        entry = known.get(digest)
+        if entry is None or entry.index != index:
+            says = f"entry {chain[-1].index} follows it" if chain else "the signed head names it"
+            problems.append(f"entry {index} is missing or changed: {says}; an entry was dropped or moved")
+            break
+        chain.append(entry)
+        digest, index = ("", 0) if entry.root else (entry.parent, index - 1)
+    first = chain[-1] if chain else None
+    earlier = first.index if first and first.root else index + 1 if problems else 0
+    unfinished, late, notes = None, [], []
+    for entry in found:
+        if entry in chain or entry.index < earlier:
+            continue
+        follows = entry.index == head.index + 1 and entry.parent == head.entry
+        if not signed[entry.digest]:
+            problems.append(f"entry {entry.index} ({entry.digest[:8]}) was signed by no trusted key")
+        elif entry.number < head.number:
+            late.append(entry)
+            notes.append(f"entry {entry.index} ({entry.digest[:8]}) was written late, and does not count")
+        elif (follows or entry.root) and unfinished is None:
+            unfinished = entry
+            problems.append(f"entry {entry.index} was begun and not finished: its writer was stopped")
+        else:
+            problems.append(
+                f"entry {entry.index} ({entry.digest[:8]}) does not follow the head of the record"
+            )
+    if first and first.root:
+        notes.append(f"the record begins anew at entry {first.index}; what was before is not proven")
+    return Record(
+        tuple(reversed(chain)), tuple(problems), tuple(notes), head, unfinished=unfinished, late=tuple(late)
+    )
+
+
+def compare_aliases(record: Record, aliases: Mapping[str, str] | None) -> list[str]:
+    said = record.aliases
+    problems = []
+    for alias, version in (aliases or {}).items():
+        if said.get(alias, "") != str(version):
+            says = f"version {said[alias]}" if said.get(alias) else "nothing"
+            problems.append(f"alias {alias!r} is at version {version}, but the record says {says}")
+    problems += [
+        f"alias {alias!r} is gone, but the record says version {version}"
+        for alias, version in said.items()
+        if aliases is not None and version and alias not in aliases
+    ]
+    return problems
+
+
+def read_record(client: mlflow.MlflowClient, name: str, settings: Settings) -> Record:
+    """The record of a registered model, verified as far as entries, head and aliases go, without the versions.
+
+    Where a writer is at work it is waited for. Raises NotFoundError with the near names.
+    """
+    ends = time.monotonic() + lease.LEASE_S + 1
+    while True:
+        record, writing = read_once(client, name, settings)
+        if not record.problems or not writing or time.monotonic() > ends:
+            return record
+        time.sleep(0.1)
+
+
+def read_once(client: mlflow.MlflowClient, name: str, settings: Settings) -> tuple[Record, bool]:
+    """The record, and whether somebody writes or has just written it."""
+    keys = attestation.load_trusted_keys(settings)
+    begun = tags_of(find_model(client, name))
+    run = record_run.find_run(client, name, begun.get(RUN_TAG, ""))
+    head, foul = record_run.read_head(client, name, run, keys)
+    registered = find_model(client, name)
+    tags = tags_of(registered)
+    aliases = {str(alias): str(version) for alias, version in dict(registered.aliases).items()}
+    held = {key: value for key, value in tags.items() if key.startswith(TAG)}
+    record = verify(held, aliases, name=name, keys=keys, head=head)
+    problems = [*foul, *record.problems]
+    if head is not None and tags.get(RUN_TAG) != run:
+        problems.append(f"the tag {RUN_TAG} does not name the run of the record, {run}")
+    problems += _compare_memory(record, record_run.recall_head(name, settings))
+    if head is not None and not problems:
+        record_run.remember_head(head, settings)
+    notes = record.notes
+    if head is None and record.entries and not problems:
+        notes = (*notes, "the record is not signed: it was made before, or by a key that is not trusted")
+    writing = bool(lease.find_writers(tags)) or begun != tags
+    return dataclasses.replace(record, problems=tuple(problems), notes=notes, run=run), writing
+
+
+def tags_of(registered: Any) -> dict[str, str]:
+    return {str(key): str(value) for key, value in dict(registered.tags).items()}
+
+
+def _compare_memory(record: Record, seen: Head | None) -> list[str]:
+    """What speaks against the newest head that this user has seen."""
+    if seen is None:
+        return []
+    head = record.head
+    if head is None or head.order < seen.order or (head.order == seen.order and head != seen):
+        ends = f"ends at entry {head.index}" if head else "has no head"
+        return [
+            f"the record {ends}, but entry {seen.index} ({seen.entry[:8]}) of it has been seen here before"
+        ]
+    anew = bool(record.entries) and record.entries[0].root
+    if not record.problems and not anew and seen.entry not in {entry.digest for entry in record.entries}:
+        return [
+            f"entry {seen.index} ({seen.entry[:8]}), which has been seen here before, is not in the record"
+        ]
+    return []
+
+
+def require_whole(name: str, record: Record) -> None:
+    """Raises UntrustedError for a record with problems."""
+    if record.problems:
+        raise UntrustedError(
+            f"The record of {name!r} does not hold: {'; '.join(record.problems[:5])}. Look at `raymlops history "
+            f"{name}`; once it is known why, mend it: raymlops history {name} --repair --why REASON"
         )
-        client.set_registered_model_tag(name, key_of(entry), entry.to_text())
-        client.set_model_version_tag(name, str(version), ANCHOR_TAG, f"{entry.index}:{entry.digest}")
-        client.set_registered_model_alias(name, alias, str(version))
-    return entry
+
+
+def read_history(client: mlflow.MlflowClient, name: str, settings: Settings) -> Record:
+    """The record of a registered model, with every version compared with what was signed of it.
+
+    The files of versions are compared when they are loaded. Raises NotFoundError with the near names.
+    """
+    ends = time.monotonic() + lease.LEASE_S + 1
+    while True:
+        record, writing = read_once(client, name, settings)
+        versions = client.search_model_versions(f"name='{name}'", max_results=10_000)
+        problems, notes = compare_versions(client, record, versions, settings)
+        found = dataclasses.replace(
+            record,
+            problems=tuple(dict.fromkeys([*record.problems, *problems])),
+            notes=(*record.notes, *notes),
+        )
+        if not found.problems or not writing or time.monotonic() > ends:
+            return found
+        time.sleep(0.1)
+
+
+def compare_versions(
+    client: mlflow.MlflowClient, record: Record, versions: Sequence[Any], settings: Settings
+) -> tuple[list[str], list[str]]:
+    """Problems and notes of MLflow's entities of versions, beside the record and their manifests."""
+    keys = attestation.load_trusted_keys(settings)
+    problems, notes = [], []
+    there = {str(version.version): version for version in versions}
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda version: compare_version(client, record, version, keys), there.values())
+        for number, words in zip(there, found, strict=True):
+            problems += [f"version {number}: {word}" for word in words]
+    aliased = set(record.aliases.values())
+    for number in {**record.anchors, **record.manifests}:
+        if number not in there and number not in aliased:
+            notes.append(f"version {number} is no longer there")
+    unsigned = [number for number in there if number not in record.manifests]
+    if record.head is not None and unsigned:
+        notes.append(f"versions without signed evidence: {', '.join(sorted(unsigned, key=int))}")
+    return problems, notes
+
+
+def compare_version(
+    client: mlflow.MlflowClient, record: Record, version: Any, keys: TrustedKeys
+) -> list[str]:
+    """What is wrong with a version, beside the record and its manifest; nothing for one that was never signed."""
+    number = str(version.version)
+    tags = tags_of(version)
+    problems = []
+    expected, anchor = record.manifests.get(number, ""), record.anchors.get(number, "")
+    if tags.get(ANCHOR_TAG, "") != anchor:
+        index = (tags.get(ANCHOR_TAG) or anchor).partition(":")[0]
+        problems.append(
+            f"its tag {ANCHOR_TAG} does not name entry {index}, or that entry is missing or changed"
+        )
+    if tags.get(MANIFEST_TAG, "") != expected:
+        says = f"the record says {expected[:12]}" if expected else "the record knows of none"
+        problems.append(f"its tag {MANIFEST_TAG} is {tags.get(MANIFEST_TAG, 'gone')[:12]}, but {says}")
+    if expected:
+        try:
+            manifest = manifests.read_manifest(client, record.run, expected, keys)
+            problems += manifests.compare_version(manifest, version)
+        except UntrustedError as error:
+            problems.append(str(error))
+    return problems
 
 
 def find_previous(record: Record, alias: str) -> str:
@@ -184,43 +424,3 @@ def find_previous(record: Record, alias: str) -> str:
             f"Alias {alias!r} has no version before this one; name one: raymlops promote NAME VERSION"
         )
     return stack[-2]
-
-
-def find_model(client: mlflow.MlflowClient, name: str) -> Any:
-    """MLflow's entity of a registered model. Raises NotFoundError with the near names."""
-    try:
-        return client.get_registered_model(name)
-    except MlflowException:
-        known = [model.name for model in client.search_registered_models(max_results=1000)]
-        raise NotFoundError(unknown_name("model", name, known)) from None
-
-
-@contextlib.contextmanager
-def _turn(client: mlflow.MlflowClient, name: str) -> Iterator[None]:
-    """One writer at a time, over a store whose tags know no compare-and-set.
-
-    Announce, then look: of two writers at least the later one sees the other, and gives way for a moment.
-    """
-    until = time.monotonic() + _PATIENCE
-    while True:
-        mine = f"{PENDING_TAG}{time.time():.3f}.{uuid.uuid4().hex[:8]}"
-        client.set_registered_model_tag(name, mine, "writing")
-        try:
-            others = [key for key in client.get_registered_model(name).tags if key.startswith(PENDING_TAG)]
-            stale = [key for key in others if float(key.split(".")[-3]) < time.time() - _STALE]
-            for key in stale:
-                client.delete_registered_model_tag(name, key)
-            if set(others) - set(stale) <= {mine}:
-                yield
-                return
-        finally:
-            client.delete_registered_model_tag(name, mine)
-        if time.monotonic() > until:
-            raise StorageError(
-                f"Someone else is writing the history of {name!r}; waited {_PATIENCE} s, try again"
-            )
-        time.sleep(random.uniform(0.01, 0.3))  # noqa: S311 - to part two writers, not to hide anything
-
-
-def _held(registered: Any) -> dict[str, str]:
-    return {key: value for key, value in dict(registered.tags).items() if key.startswith(TAG)}

@@ -36,8 +36,9 @@ def read_text(client: Client, uri: str, file: str) -> str | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return pathlib.Path(client.download_artifacts(run, file, folder)).read_text(encoding="utf-8")
-        except (OSError, MlflowException):
+            path = pathlib.Path(client.download_artifacts(run, file, folder))
+            return path.read_bytes().decode("utf-8")  # line ends as they are, for its digest
+        except (OSError, ValueError, MlflowException):
             return None
 
 

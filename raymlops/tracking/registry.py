@@ -4,8 +4,8 @@ resolving both."""
 import dataclasses
 import hashlib
 import json
+import logging
 import pathlib
-import re
 import tempfile
 from collections.abc import Mapping
 from typing import Any
@@ -15,22 +15,36 @@ import mlflow.onnx
 import onnx
 from mlflow.exceptions import MlflowException
 
-from raymlops.errors import ArtifactError, NotFoundError, UserError, unknown_name
+from raymlops import attestation
+from raymlops.errors import ArtifactError
 from raymlops.settings import Settings
 from raymlops.tensors import Batch, Signature
-from raymlops.tracking import signatures, store
+from raymlops.tracking import evidence, manifests, signatures, store
+from raymlops.tracking.evidence import FEATURES_FILE, MODEL_FILE, PROFILE_FILE
+from raymlops.tracking.lookup import alias_of, find_version
+from raymlops.tracking.manifests import DIGEST_TAG, Manifest
 
-DIGEST_TAG = "raymlops.sha256"
-MODEL_FILE = "model.onnx"
-PROFILE_FILE = "profile.json"
-FEATURES_FILE = "features.json"
+__all__ = [
+    "DIGEST_TAG",
+    "FEATURES_FILE",
+    "MODEL_FILE",
+    "PROFILE_FILE",
+    "ModelVersion",
+    "ensure_model",
+    "find_version",
+    "register_version",
+    "resolve",
+]
 
-_URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w-]+))$")
+LOG = logging.getLogger("raymlops.tracking")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelVersion:
-    """A version that was resolved: exact, downloaded, and equal to what was registered."""
+    """A version that was resolved: exact, downloaded, and equal to what was registered.
+
+    `digest` is the model's, by which it is compared again as it is read; empty for what was registered without.
+    """
 
     name: str
     version: str
@@ -38,6 +52,8 @@ class ModelVersion:
     digest: str
     path: pathlib.Path
     tags: dict[str, str]
+    manifest: Manifest | None = None
+    """What was signed of it; None when nobody did whose key is trusted."""
 
     @property
     def file(self) -> pathlib.Path:
@@ -54,21 +70,32 @@ def register_version(
     example: Batch | None,
     tags: Mapping[str, str],
     files: Mapping[str, Any],
+    settings: Settings,
+    weights: Mapping[str, bytes] | None = None,
     description: str = "",
     folder: str = "model",
 ) -> tuple[str, str]:
-    """Store an ONNX file with a run, as MLflow's ONNX flavour, and register it. Gives the version and
-    the sha256. The same file of the same run is one version, however often it is registered.
+    """Store an ONNX file with a run, as MLflow's ONNX flavour, register and sign it. Gives the version and the
+    sha256. The same file of the same run is one version, however often it is registered.
 
-    `files` are kept beside the model as JSON: its training profile, its fitted features, its evidence.
+    `files` are kept beside the model as JSON: its training profile, its fitted features, its evidence. `weights` are
+    the files that it keeps weights in, by their place beside it.
     """
-    digest = hashlib.sha256(model).hexdigest()
+    contents = {MODEL_FILE: model, **(weights or {})}
+    digests = {file: attestation.digest_of(content) for file, content in contents.items()}
+    digest = attestation.digest_of_files(digests)
+    texts = {file: json.dumps(value, indent=1, default=str) for file, value in files.items()}
+    digests |= {file: attestation.digest_of(text.encode()) for file, text in texts.items()}
+    tags = {**{key: str(value)[:5000] for key, value in tags.items()}, DIGEST_TAG: digest}
+    loaded = onnx.load_from_string(model)
+    contract = evidence.digest_contract(loaded)
     if held := _find_registered(client, name, run, digest):
+        evidence.sign_registered(client, name, held, digests, digest, contract, settings)
         return held, digest
     with tempfile.TemporaryDirectory(prefix="raymlops-") as directory:
         path = pathlib.Path(directory) / "model"
         mlflow.onnx.save_model(
-            onnx.load_from_string(model),
+            loaded,
             str(path),
             signature=signatures.to_mlflow(signature),
             input_example=signatures.to_example(example) if example else None,
@@ -81,20 +108,21 @@ def register_version(
             save_as_external_data=False,
             onnx_execution_providers=["CPUExecutionProvider"],  # else pyfunc complains where there is no GPU
         )
-        (path / MODEL_FILE).write_bytes(
-            model
-        )  # to the byte what was judged; MLflow writes its own serialisation
-        for file, value in files.items():
-            (path / file).write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
+        for file, content in contents.items():
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
+            (path / file).write_bytes(content)  # what was judged; MLflow writes its own serialisation
+        for file, text in texts.items():
+            (path / file).write_text(text, encoding="utf-8")
         client.log_artifacts(run, str(path), folder)
     ensure_model(client, name)
     created = client.create_model_version(
         name,
         source=f"{client.get_run(run).info.artifact_uri}/{folder}",
         run_id=run,
-        tags={**{key: str(value)[:5000] for key, value in tags.items()}, DIGEST_TAG: digest},
+        tags=tags,
         description=description,
     )
+    evidence.sign_registered(client, name, str(created.version), digests, digest, contract, settings)
     return str(created.version), digest
 
 
@@ -115,13 +143,17 @@ def ensure_model(client: mlflow.MlflowClient, name: str) -> None:
 
 
 def resolve(uri: str, settings: Settings) -> ModelVersion:
-    """`models:/name@alias` or `models:/name/3` -> the exact version, downloaded and checked against its
-    sha256.
+    """`models:/name@alias` or `models:/name/3` -> the exact version, downloaded and compared with what was signed.
 
-    Raises NotFoundError for what is not registered, ArtifactError when the file is not the registered one.
+    A version that nobody signed is given with a warning. Raises NotFoundError for what is not registered,
+    ArtifactError when a file is not the registered one, UntrustedError when evidence was changed, or the alias moved
+    past the record.
     """
     client = store.connect(settings)
     found = find_version(client, uri)
+    name, version = str(found.name), str(found.version)
+    pinned = f"models:/{name}/{version}"
+    manifest = evidence.require(client, found, settings, alias_of(uri))
     with store.reaching_artifacts(str(found.source)):
         path = pathlib.Path(
             mlflow.artifacts.download_artifacts(
@@ -131,41 +163,21 @@ def resolve(uri: str, settings: Settings) -> ModelVersion:
     file = path / MODEL_FILE
     if not file.is_file():
         raise ArtifactError(f"Version {uri} has no {MODEL_FILE}; expected an ONNX model")
+    tags = {str(key): str(value) for key, value in dict(found.tags).items()}
+    if manifest is not None:
+        manifests.compare_files(manifest, path)
+        return ModelVersion(name, version, pinned, manifest.digest, path, tags, manifest)
+    LOG.warning(
+        "%s has no evidence that a trusted key signed; look at it, then: raymlops history %s --sign --why REASON",
+        pinned,
+        name,
+    )
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    tags = dict(found.tags)
     recorded = tags.get(DIGEST_TAG)
     if recorded is not None and recorded != digest:
         raise ArtifactError(
-            f"The file of {found.name} version {found.version} has sha256 {digest[:12]}, but "
+            f"The file of {name} version {version} has sha256 {digest[:12]}, but "
             f"{recorded[:12]} was "
             "registered; it was changed after registration and is not loaded"
         )
-    pinned = f"models:/{found.name}/{found.version}"
-    return ModelVersion(found.name, str(found.version), pinned, digest, path, tags)
-
-
-def find_version(client: mlflow.MlflowClient, uri: str) -> Any:
-    """MLflow's entity of a version. Raises UserError for a malformed URI, NotFoundError with the near
-    names."""
-    parts = _URI.match(uri)
-    if parts is None:
-        raise UserError(f"{uri!r} names no model version; expected models:/NAME@ALIAS or models:/NAME/3")
-    name = parts["name"]
-    try:
-        registered = client.get_registered_model(name)
-    except MlflowException:
-        known = [model.name for model in client.search_registered_models(max_results=1000)]
-        raise NotFoundError(unknown_name("model", name, known)) from None
-    try:
-        if parts["alias"]:
-            return client.get_model_version_by_alias(name, parts["alias"])
-        return client.get_model_version(name, parts["version"])
-    except MlflowException:
-        if parts["alias"]:
-            raise NotFoundError(
-                f"Model {name!r}: " + unknown_name("alias", parts["alias"], registered.aliases)
-            ) from None
-        versions = [str(v.version) for v in client.search_model_versions(f"name='{name}'")]
-        raise NotFoundError(
-            f"Model {name!r} has no version {parts['version']}; it has {', '.join(sorted(versions, key=int))}"
-        ) from None
+    return ModelVersion(name, version, pinned, recorded or "", path, tags)

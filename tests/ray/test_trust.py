@@ -14,13 +14,13 @@ from raymlops import cli
 from raymlops.errors import DataError, ForbiddenError, SpecError, UserError
 from raymlops.evaluation import results
 from raymlops.models.session import open_session
-from raymlops.pipelines import accounts, measuring, reproduction, trusting
+from raymlops.pipelines import accounts, measuring, reproduction
 from raymlops.pipelines import recall as pipeline_recall
 from raymlops.pipelines.rows import Rows, read_rows
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.tracking import history, recall, registry, store
+from raymlops.tracking import evidence, history, recall, registry, store
 
 TABLE = small_models.to_table(*small_models.draw_flights(6000, seed=1))
 TRAIN = small_models.draw_flights(8000, seed=0)
@@ -78,6 +78,7 @@ def _register(settings, data, spec):
         example=None,
         tags={"raymlops.fingerprint": "abc123", "raymlops.who": "ann"},
         files={},
+        settings=settings,
     )
     return version
 
@@ -135,8 +136,8 @@ def test_versions_go_through_the_gate_and_aliases_are_moved_on_the_record(place,
     stored = json.loads(recall.read_text(client, uri, f"trust/version-{second}/verdict.json"))
     assert stored == trusted.verdict.to_json()
     tags = registry.find_version(client, uri).tags
-    assert tags[trusting.GATE_TAG].startswith("blocked: ")
-    assert tags[trusting.VERDICT_TAG] == trusted.verdict.sha256
+    assert tags[evidence.GATE_TAG].startswith("blocked: ")
+    assert tags[evidence.VERDICT_TAG] == trusted.verdict.sha256
 
     with pytest.raises(UserError, match="--force"):
         accounts.move_alias("flights", second, "champion", "please", settings)
@@ -146,7 +147,10 @@ def test_versions_go_through_the_gate_and_aliases_are_moved_on_the_record(place,
     assert accounts.roll_back("flights", "it was wrong", settings).version == first
     record = accounts.read_record("flights", settings)
     assert record.problems == ()
-    assert [entry.action for entry in record.entries] == ["search", "search", "search", "promote", "rollback"]
+    moves = [entry.action for entry in record.entries if entry.alias]
+    assert moves == ["search", "search", "search", "promote", "rollback"]
+    others = [(entry.action, entry.version) for entry in record.entries if not entry.alias]
+    assert others == [("register", first), ("gate", first), ("register", second), ("gate", second)]
 
 
 def test_lineage_is_found_both_ways_and_differences_are_named(place, models, settings):
@@ -174,7 +178,7 @@ def test_the_smallest_file_that_passes_becomes_the_version(place, models, settin
         assert small.tags["raymlops.variant"] == f"fp16 of version {first}"
     else:
         assert version == first
-    assert history.read_history(store.connect(settings), "flights").problems == ()
+    assert history.read_history(store.connect(settings), "flights", settings).problems == ()
 
 
 def test_a_version_that_cannot_be_measured_stays_challenger_and_people_are_told(place, models, settings):

@@ -8,7 +8,7 @@ import pytest
 
 from raymlops.errors import NotFoundError
 from raymlops.settings import Settings
-from raymlops.tracking import history, store
+from raymlops.tracking import history, history_writer, lease, store
 from raymlops.tracking.history import Entry
 
 
@@ -79,9 +79,14 @@ def test_an_unreadable_entry_shows():
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
+def settings(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    return store.connect(Settings.from_env({"RAYMLOPS_HOME": str(home), "USER": "ann"}))
+    return Settings.from_env({"RAYMLOPS_HOME": str(home), "USER": "ann"})
+
+
+@pytest.fixture(scope="module")
+def client(settings):
+    return store.connect(settings)
 
 
 @pytest.fixture
@@ -93,15 +98,26 @@ def model(client, request):
     return name
 
 
-def _move(client, model, version, **more):
-    return history.move_alias(client, model, "champion", str(version), who="ann", why="better", **more)
+@pytest.fixture
+def move(client, settings, model):
+    def move(version, **more):
+        return history_writer.move_alias(
+            client, model, "champion", str(version), settings=settings, why="better", **more
+        )
+
+    return move
 
 
-def test_moves_are_recorded_with_the_registry_and_hold(client, model):
+@pytest.fixture
+def read(client, settings, model):
+    return lambda: history.read_history(client, model, settings)
+
+
+def test_moves_are_recorded_with_the_registry_and_hold(client, model, move, read):
     for version in (1, 2):
-        _move(client, model, version)
-    entry = _move(client, model, 3, forced=True, verdict="ab" * 32)
-    record = history.read_history(client, model)
+        move(version)
+    entry = move(3, forced=True, verdict="ab" * 32)
+    record = read()
     assert record.problems == ()
     assert [(e.before, e.version) for e in record.entries] == [("", "1"), ("1", "2"), ("2", "3")]
     assert record.entries[-1] == entry
@@ -109,61 +125,62 @@ def test_moves_are_recorded_with_the_registry_and_hold(client, model):
     assert str(client.get_model_version_by_alias(model, "champion").version) == "3"
 
 
-def test_tampering_in_the_store_shows(client, model):
+def test_tampering_in_the_store_shows(client, model, move, read):
     for version in (1, 2, 3):
-        _move(client, model, version)
+        move(version)
     tags = {k: v for k, v in client.get_registered_model(model).tags.items() if k.startswith(history.TAG)}
     key = sorted(tags)[1]
     client.set_registered_model_tag(model, key, tags[key].replace("better", "worse"))
-    assert "entry 2 was changed" in history.read_history(client, model).problems[0]
+    assert "entry 2 was changed" in read().problems[0]
     client.delete_registered_model_tag(model, key)
-    assert any("entry 2 is missing" in problem for problem in history.read_history(client, model).problems)
+    assert any("entry 2 is missing" in problem for problem in read().problems)
 
 
-def test_a_dropped_last_move_shows_though_the_alias_was_put_back(client, model):
-    _move(client, model, 1)
-    last = _move(client, model, 2)
+def test_a_dropped_last_move_shows_though_the_alias_was_put_back(client, model, move, read):
+    move(1)
+    last = move(2)
     client.delete_registered_model_tag(model, history.key_of(last))
     client.set_registered_model_alias(model, "champion", "1")
-    assert any("entry 2 is missing" in problem for problem in history.read_history(client, model).problems)
+    assert any("entry 2 is missing" in problem for problem in read().problems)
 
 
-def test_an_alias_that_was_moved_past_the_record_shows(client, model):
-    _move(client, model, 1)
+def test_an_alias_that_was_moved_past_the_record_shows(client, model, move, read):
+    move(1)
     client.set_registered_model_alias(model, "champion", "2")
-    assert "record says version 1" in history.read_history(client, model).problems[0]
+    assert "record says version 1" in read().problems[0]
 
 
-def test_a_rollback_goes_to_the_version_before_and_a_second_one_further(client, model):
+def test_a_rollback_goes_to_the_version_before_and_a_second_one_further(client, model, move, read):
     for version in (1, 2, 3):
-        _move(client, model, version)
+        move(version)
     seen = []
     for _ in range(2):
-        version = history.find_previous(history.read_history(client, model), "champion")
-        _move(client, model, version, action="rollback")
+        version = history.find_previous(read(), "champion")
+        move(version, action="rollback")
         seen.append(version)
     assert seen == ["2", "1"]
     with pytest.raises(NotFoundError, match="no version before"):
-        history.find_previous(history.read_history(client, model), "champion")
-    assert history.read_history(client, model).problems == ()
+        history.find_previous(read(), "champion")
+    assert read().problems == ()
 
 
-def test_two_writers_at_once_leave_one_chain(client, model):
+def test_two_writers_at_once_leave_one_chain(client, model, move, read):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda n: _move(client, model, n % 4 + 1), range(8)))
-    record = history.read_history(client, model)
+        list(pool.map(lambda n: move(n % 4 + 1), range(8)))
+    record = read()
     assert len(record.entries) == 8
     assert record.problems == ()
-    assert not any(key.startswith(history.PENDING_TAG) for key in client.get_registered_model(model).tags)
+    assert not any(key.startswith(lease.ANNOUNCED) for key in client.get_registered_model(model).tags)
 
 
-def test_a_writer_that_died_does_not_hold_up_the_next(client, model):
-    client.set_registered_model_tag(model, f"{history.PENDING_TAG}1000.000.deadbeef", "writing")
-    _move(client, model, 1)
-    assert history.read_history(client, model).problems == ()
+def test_a_writer_that_died_does_not_hold_up_the_next(client, model, move, read, monkeypatch):
+    monkeypatch.setattr(lease, "LEASE_S", 0.5)
+    client.set_registered_model_tag(model, f"{lease.ANNOUNCED}1000.000.deadbeef", "writing")
+    move(1)
+    assert read().problems == ()
 
 
-def test_a_version_that_is_not_there_is_not_recorded(client, model):
+def test_a_version_that_is_not_there_is_not_recorded(client, model, move, read):
     with pytest.raises(NotFoundError, match="no version 99"):
-        _move(client, model, 99)
-    assert history.read_history(client, model).entries == ()
+        move(99)
+    assert read().entries == ()

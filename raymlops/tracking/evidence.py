@@ -1,0 +1,255 @@
+"""What was signed of a version: makes it when a version is registered, judged or adopted, and asks for it before a
+version is used. The verdict of a version is the one that was signed, whatever its tags say."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import mlflow
+import onnx
+
+from raymlops import attestation
+from raymlops.errors import ArtifactError, RaymlopsError, UnreachableError, UntrustedError
+from raymlops.settings import Settings
+from raymlops.tracking import history, history_writer, manifests, record_run, store
+from raymlops.tracking.history_writer import Change
+from raymlops.tracking.lookup import find_model, find_version
+from raymlops.tracking.manifests import DIGEST_TAG, MANIFEST_TAG, Manifest
+
+LOG = logging.getLogger("raymlops.tracking")
+MODEL_FILE, PROFILE_FILE, FEATURES_FILE = "model.onnx", "profile.json", "features.json"
+GATE_TAG, VERDICT_TAG, AGAINST_TAG = "raymlops.gate", "raymlops.verdict", "raymlops.gate.against"
+PASSED = "passed"
+SPEC, LOCK, DATA = "spec.json", "requirements.lock.txt", "data.json"
+_CONTRACT = "raymlops.contract"
+
+
+def require(
+    client: mlflow.MlflowClient, version: Any, settings: Settings, alias: str = ""
+) -> Manifest | None:
+    """The manifest of a version that is about to be used; None when nobody signed it whose key is trusted.
+
+    `alias` is what it was found by. Raises UntrustedError when the record says otherwise than the store: of the
+    version's evidence, or of the alias. Other problems of the record are warned of.
+    """
+    name, number = str(version.name), str(version.version)
+    record = history.read_record(client, name, settings)
+    if record.problems:
+        LOG.warning("The record of %r does not hold: %s", name, "; ".join(record.problems[:5]))
+    uri = f"models:/{name}/{number}"
+    if record.head is None:
+        if record_run.recall_head(name, settings) is not None:
+            history.require_whole(name, record)  # which was signed when it was last seen here
+        return None  # a signature of a key that is not trusted counts as none
+    if alias and record.aliases.get(alias, "") != number:
+        said = record.aliases.get(alias)
+        raise UntrustedError(
+            f"Alias {alias!r} of {name!r} is at version {number}, but the record says "
+            f"{f'version {said}' if said else 'nothing of it'}; it was moved past the record. Move it on the record: "
+            f"raymlops promote {name} {number} --alias {alias} --why REASON, or put it back: raymlops history {name} "
+            "--repair --why REASON"
+        )
+    if not record.manifests.get(number) and not dict(version.tags).get(MANIFEST_TAG):
+        return None
+    problems = history.compare_version(client, record, version, attestation.load_trusted_keys(settings))
+    if problems:
+        raise UntrustedError(f"The evidence of {uri} does not hold: {'; '.join(problems)}")
+    return manifests.read_manifest(
+        client, record.run, record.manifests[number], attestation.load_trusted_keys(settings)
+    )
+
+
+def sign_registered(
+    client: mlflow.MlflowClient,
+    name: str,
+    number: str,
+    files: Mapping[str, str],
+    digest: str,
+    contract: str,
+    settings: Settings,
+) -> None:
+    """Sign a version that was just registered, unless it is signed. Where that cannot be, the version is kept and
+    people are told: it is served with a warning and not promoted."""
+    version = find_version(client, f"models:/{name}/{number}")
+    if dict(version.tags).get(MANIFEST_TAG):
+        return
+    try:
+        manifest = _make(client, version, files, digest, contract, settings, adopted=False)
+        _append(client, manifest, "register", str(manifest.why), settings)
+    except UnreachableError:
+        raise  # the caller tries again
+    except RaymlopsError as error:
+        LOG.warning("models:/%s/%s is registered, but could not be signed: %s", name, number, error)
+
+
+def sign_verdict(
+    client: mlflow.MlflowClient,
+    manifest: Manifest,
+    verdict: Mapping[str, Any],
+    documents: Mapping[str, str],
+    settings: Settings,
+) -> None:
+    """Sign what the gate found of a version: `verdict` has `sha256`, `passed`, `digest`, `against` and `outcome`,
+    `documents` are the files of its run that say more. Raises UntrustedError for a record with problems."""
+    facts = {
+        **manifest.facts,
+        GATE_TAG: str(verdict["outcome"]),
+        VERDICT_TAG: str(verdict["sha256"]),
+        AGAINST_TAG: str(verdict["against"]),
+    }
+    digests = {path: attestation.digest_of(text.encode()) for path, text in documents.items()}
+    judged = dataclasses.replace(
+        manifest, facts=facts, verdict=verdict, documents={**manifest.documents, **digests}
+    )
+    _append(client, judged, "gate", str(verdict["outcome"]), settings, verdict=str(verdict["sha256"]))
+
+
+def adopt(client: mlflow.MlflowClient, name: str, why: str, settings: Settings, only: str = "") -> list[str]:
+    """Sign versions that nobody signed whose key is trusted: all of a model, or one. Gives those that were signed.
+
+    Raises UntrustedError for a record with problems, or a file that is not the registered one.
+    """
+    find_model(client, name)
+    record = history.read_history(client, name, settings)
+    history.require_whole(name, record)
+    versions = client.search_model_versions(f"name='{name}'", max_results=10_000)
+    if only:
+        versions = [find_version(client, f"models:/{name}/{only}")]
+    signed = []
+    for version in sorted(versions, key=lambda one: int(one.version)):
+        number = str(version.version)
+        if number in record.manifests:
+            continue
+        manifest = _adopt(client, version, settings)
+        _append(client, dataclasses.replace(manifest, why=why), "sign", why, settings)
+        signed.append(number)
+    return signed
+
+
+def _adopt(client: mlflow.MlflowClient, version: Any, settings: Settings) -> Manifest:
+    uri = f"models:/{version.name}/{version.version}"
+    with store.reaching_artifacts(str(version.source)):
+        path = pathlib.Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=str(version.source), tracking_uri=settings.tracking_uri
+            )
+        )
+    model = path / MODEL_FILE
+    if not model.is_file():
+        raise ArtifactError(f"{uri} has no {MODEL_FILE}; only ONNX models are signed")
+    loaded = onnx.load(str(model), load_external_data=False)
+    weights = sorted(_find_weights(loaded))
+    files = manifests.digest_files(path, [MODEL_FILE, *weights])
+    digest = attestation.digest_of_files(files)
+    beside = [file for file in (PROFILE_FILE, FEATURES_FILE) if (path / file).is_file()]
+    files |= manifests.digest_files(path, beside)
+    recorded = dict(version.tags).get(DIGEST_TAG)
+    if recorded and recorded != digest:
+        raise UntrustedError(
+            f"The file of {uri} has sha256 {digest[:12]}, but {recorded[:12]} was registered; it is not signed"
+        )
+    if not recorded:
+        client.set_model_version_tag(version.name, version.version, DIGEST_TAG, digest)
+        version = find_version(client, uri)
+    return _make(client, version, files, digest, digest_contract(loaded), settings, adopted=True)
+
+
+def _find_weights(model: Any) -> set[str]:
+    """Places of files in which a model keeps weights. It was not checked: that is done when it is loaded."""
+    found, waiting = set(), [model]
+    while waiting:
+        message = waiting.pop()
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                waiting += value if field.is_repeated else [value]
+        if isinstance(message, onnx.TensorProto) and message.data_location == onnx.TensorProto.EXTERNAL:
+            found |= {entry.value for entry in message.external_data if entry.key == "location"}
+    return found
+
+
+def _make(
+    client: mlflow.MlflowClient,
+    version: Any,
+    files: Mapping[str, str],
+    digest: str,
+    contract: str,
+    settings: Settings,
+    *,
+    adopted: bool,
+) -> Manifest:
+    run = str(version.run_id or "")
+    tags = {key: str(value) for key, value in dict(version.tags).items() if key.startswith(manifests.PREFIX)}
+    facts = {key: value for key, value in tags.items() if key not in (MANIFEST_TAG, manifests.ANCHOR_TAG)}
+    folder = f"trust/version-{version.version}"
+    paths = [SPEC, LOCK, DATA, *(f"{folder}/{file}" for file in ("verdict.json", "evaluation.json"))]
+    documents = manifests.digest_documents(client, run, paths)
+    verdict = _read_verdict(client, run, f"{folder}/verdict.json", facts) if adopted else None
+    return Manifest(
+        model=str(version.name),
+        version=str(version.version),
+        run=run,
+        digest=digest,
+        files=files,
+        documents=documents,
+        facts=facts,
+        contract=contract,
+        profile=files.get(PROFILE_FILE, ""),
+        spec=documents.get(SPEC, ""),
+        lock=documents.get(LOCK, ""),
+        data=facts.get("raymlops.fingerprint", ""),
+        verdict=verdict,
+        who=settings.user,
+        when=facts.get("raymlops.when", ""),
+        why=facts.get("raymlops.why", ""),
+        adopted=adopted,
+    )
+
+
+def digest_contract(model: onnx.ModelProto) -> str:
+    """sha256 of what a model says of its own columns; empty for one of another origin."""
+    held = {entry.key: entry.value for entry in model.metadata_props}.get(_CONTRACT, "")
+    return attestation.digest_of(held.encode()) if held else ""
+
+
+def _read_verdict(
+    client: mlflow.MlflowClient, run: str, path: str, facts: Mapping[str, str]
+) -> Mapping[str, Any] | None:
+    """The verdict that was stored with a version before verdicts were signed; None when there is none.
+
+    Raises UntrustedError when it is not the one that the version's tags name.
+    """
+    content = manifests.read_document(client, run, path) if run else None
+    if content is None or VERDICT_TAG not in facts:
+        return None
+    try:
+        held = json.loads(content)
+        sha256 = attestation.digest_of(json.dumps(held, sort_keys=True).encode())
+        verdict = {
+            "sha256": sha256,
+            "passed": held["passed"] is True,
+            "digest": str(held["digest"]),
+            "against": str(held["champion"]) or "no champion",
+            "outcome": facts.get(GATE_TAG, ""),
+        }
+    except (ValueError, TypeError, KeyError):
+        raise UntrustedError(f"The verdict {path!r} cannot be read; judge the version again") from None
+    if sha256 != facts[VERDICT_TAG] or (verdict["outcome"] == PASSED) != verdict["passed"]:
+        raise UntrustedError(
+            f"The verdict {path!r} is not the one that the version's tags name; judge the version again"
+        )
+    return verdict
+
+
+def _append(
+    client: mlflow.MlflowClient,
+    manifest: Manifest,
+    action: str,
+    why: str,
+    settings: Settings,
+    verdict: str = "",
+) -> None:
+    change = Change(action, manifest.version, why, settings.user, verdict=verdict, manifest=manifest)
+    history_writer.append(client, manifest.model, settings, change)

@@ -1,0 +1,357 @@
+"""Writes the record of a registered model: one entry for each thing that is done, as the only writer.
+
+An entry is written in this order: its tag, the head, the tags of the version, the alias. Whoever is stopped in between
+is found out by the next writer, who finishes what was begun and signed, and says so on the record.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from raymlops import attestation
+from raymlops.errors import StorageError, UntrustedError
+from raymlops.settings import Settings
+from raymlops.tracking import history, lease, manifests, record_run
+from raymlops.tracking.history import Entry, Record, anchor_of, key_of, require_whole, tags_of
+from raymlops.tracking.lease import Lease, LeaseLostError
+from raymlops.tracking.lookup import find_model, find_version
+from raymlops.tracking.manifests import ANCHOR_TAG, MANIFEST_TAG, Manifest
+from raymlops.tracking.record_run import RUN_TAG, Head
+
+_LONGEST = 1500  # characters of a reason, as JSON writes them; a tag holds 5000 in all
+_TRIES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What is to be done and recorded. A `manifest` is stored, and becomes the version's."""
+
+    action: str
+    version: str
+    why: str
+    who: str
+    alias: str = ""
+    forced: bool = False
+    verdict: str = ""
+    manifest: Manifest | None = None
+
+
+def move_alias(
+    client: mlflow.MlflowClient,
+    name: str,
+    alias: str,
+    version: str,
+    *,
+    settings: Settings,
+    why: str,
+    who: str = "",
+    action: str = "promote",
+    forced: bool = False,
+    verdict: str = "",
+) -> Entry:
+    """Record a move, then make it; a crash in between shows as a problem of the record.
+
+    Raises NotFoundError when the version is not there, UntrustedError for a record with problems, unless `forced`.
+    """
+    find_version(client, f"models:/{name}/{version}")
+    change = Change(action, str(version), why, who or settings.user, alias, forced, verdict)
+    return append(client, name, settings, change, anyway=forced)
+
+
+def append(
+    client: mlflow.MlflowClient, name: str, settings: Settings, change: Change, *, anyway: bool = False
+) -> Entry:
+    """Record a change and make it, as the only writer.
+
+    Raises UntrustedError for a record with problems, unless `anyway`; StorageError when others write for long.
+    """
+    writer = _Writer(client, name, settings)
+    for _ in range(_TRIES):
+        with writer.hold() as held:
+            try:
+                return writer.append(held, change, anyway=anyway)
+            except LeaseLostError:
+                continue
+    raise StorageError(f"Others took over the history of {name!r} {_TRIES} times; try again")
+
+
+class _Writer:
+    """Writes entries of one model. Knows what it has written itself, for when it was stopped and comes late."""
+
+    def __init__(self, client: mlflow.MlflowClient, name: str, settings: Settings) -> None:
+        self._client = client
+        self._name = name
+        self._settings = settings
+        self._key = attestation.load_signing_key(settings)
+        self._keys = attestation.load_trusted_keys(settings)
+        self._mine: Entry | None = None
+        """The entry that was being written when the lease was lost."""
+
+    def hold(self) -> Any:
+        run = record_run.find_run(
+            self._client, self._name, tags_of(find_model(self._client, self._name)).get(RUN_TAG, "")
+        )
+        head, _ = record_run.read_head(self._client, self._name, run, self._keys)
+        heads = head, record_run.recall_head(self._name, self._settings)
+        return lease.hold(self._client, self._name, max(held.number if held else 0 for held in heads))
+
+    def read(self) -> Record:
+        return history.read_once(self._client, self._name, self._settings)[0]
+
+    def append(self, held: Lease, change: Change, *, anyway: bool) -> Entry:
+        record_run.ensure_run(self._client, self._name, self._settings)
+        done = self._come_back(held)
+        if done is not None:
+            return done
+        if held.dead:
+            self.finish(held, "by the next writer")
+        record = self.read()
+        if record.problems:
+            if not anyway:
+                require_whole(self._name, record)
+            why = f"{change.why} [though the record did not hold: {'; '.join(record.problems)}]"
+            change = dataclasses.replace(change, why=why, forced=True)
+        self._remove_late(record)
+        return self.write(held, record, change)
+
+    def write(self, held: Lease, record: Record, change: Change, *, root: bool = False) -> Entry:
+        """Entry, head, then what they say: the tags of the version and the alias."""
+        last = record.head or _last_head(record)
+        now = dict(find_model(self._client, self._name).aliases)
+        manifest = record.manifests.get(change.version, "")
+        if change.manifest is not None:
+            statement = change.manifest.to_statement()
+            manifest = attestation.digest_of(statement)
+            envelope = self._key.sign(statement, attestation.STATEMENT_PAYLOAD)
+            record_run.write_manifest(self._client, record.run, manifest, envelope)
+        entry = Entry(
+            index=last.index + 1,
+            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            who=change.who,
+            action=change.action,
+            alias=change.alias,
+            version=change.version,
+            before=str(now.get(change.alias, "")) if change.alias else "",
+            why=_cut(change.why),
+            forced=change.forced,
+            verdict=change.verdict,
+            parent="" if root else last.entry,
+            manifest=manifest,
+            model=self._name,
+            number=held.number,
+            root=root,
+        )
+        held.check()
+        self._mine = entry
+        self._client.set_registered_model_tag(
+            self._name, key_of(entry), history.write_entry(entry, self._key)
+        )
+        held.check()
+        self._write_head(record.run, entry)
+        held.check()
+        self.apply(entry, change.manifest)
+        held.check()
+        self._mine = None
+        return entry
+
+    def _write_head(self, run: str, entry: Entry) -> None:
+        head = Head(self._name, entry.index, entry.digest, entry.number)
+        record_run.write_head(self._client, run, head, self._key)
+
+    def apply(self, entry: Entry, manifest: Manifest | None) -> None:
+        """Make what an entry says so. May be done twice."""
+        if entry.version:
+            tags = {ANCHOR_TAG: anchor_of(entry)}
+            if entry.manifest:
+                tags[MANIFEST_TAG] = entry.manifest
+            for key, value in {**(manifest.facts if manifest else {}), **tags}.items():
+                self._client.set_model_version_tag(self._name, entry.version, key, value)
+        if entry.alias and entry.version:
+            self._client.set_registered_model_alias(self._name, entry.alias, entry.version)
+        elif entry.alias:
+            with contextlib.suppress(MlflowException):  # it is gone already
+                self._client.delete_registered_model_alias(self._name, entry.alias)
+
+    def _come_back(self, held: Lease) -> Entry | None:
+        """After a lost lease: the entry when it counts, what it says made so unless others have said more; else its
+        traces are removed, and None is given."""
+        mine, self._mine = self._mine, None
+        if mine is None:
+            return None
+        record = self.read()
+        held.check()
+        if record.aliases.get(mine.alias):  # which may have been moved late
+            version = record.aliases[mine.alias]
+            self._client.set_registered_model_alias(self._name, mine.alias, version)
+        if mine not in record.entries:
+            self._client.delete_registered_model_tag(self._name, key_of(mine))
+            return None
+        if record.anchors.get(mine.version) == anchor_of(mine):
+            self.apply(mine, self._manifest_of(record, mine))
+        return mine
+
+    def _manifest_of(self, record: Record, entry: Entry) -> Manifest | None:
+        if not entry.manifest:
+            return None
+        return manifests.read_manifest(self._client, record.run, entry.manifest, self._keys)
+
+    def _remove_late(self, record: Record) -> None:
+        for entry in record.late:
+            self._client.delete_registered_model_tag(self._name, key_of(entry))
+
+    def finish(self, held: Lease, how: str) -> list[Entry]:
+        """Complete what writers that were stopped had begun and signed, and say so on the record."""
+        record = self.read()
+        begun = record.unfinished
+        last = begun or (record.entries[-1] if record.entries else None)
+        if last is None or last.number not in held.dead:
+            return []
+        held.check()
+        if begun is not None:
+            self._write_head(record.run, begun)
+        self.apply(last, self._manifest_of(record, last))
+        why = f"finished entry {last.index}, whose writer was stopped, {how}"
+        return [self.write(held, self.read(), Change("repair", "", why, self._settings.user))]
+
+    def repair(self, held: Lease, why: str) -> list[str]:
+        """Finish what was begun, and put tags and aliases back to what the record says; where the record itself is
+        damaged, begin it anew from what can be proven. Gives what was done."""
+        client, name = self._client, self._name
+        run = record_run.ensure_run(client, name, self._settings)
+        done: list[str] = []
+        record = self.read()
+        if record.unfinished is not None:
+            self._write_head(run, record.unfinished)
+            done.append(f"finished entry {record.unfinished.index}")
+            record = self.read()
+        self._remove_late(record)
+        gone = self._restore(held, record, done)
+        record = self.read()
+        versions = client.search_model_versions(f"name='{name}'", max_results=10_000)
+        damaged = history.compare_versions(client, record, versions, self._settings)[0]
+        said = history.compare_aliases(record, dict(find_model(client, name).aliases))
+        if set(record.problems) - set(said) or damaged:
+            self._begin_anew(held, record, versions, why, done)
+        else:
+            change = Change(
+                "repair", "", f"{why} ({'; '.join(done) or 'nothing was broken'})", self._settings.user
+            )
+            self.write(held, record, change)
+            for alias in gone:
+                self.write(held, self.read(), dataclasses.replace(change, alias=alias))
+        return done
+
+    def _restore(self, held: Lease, record: Record, done: list[str]) -> list[str]:
+        """Put aliases and the tags of versions back; gives aliases whose version is gone."""
+        client, name = self._client, self._name
+        now = {str(alias): str(version) for alias, version in dict(find_model(client, name).aliases).items()}
+        there = {
+            str(one.version): one
+            for one in client.search_model_versions(f"name='{name}'", max_results=10_000)
+        }
+        latest = {entry.version: entry for entry in record.entries if entry.version}
+        for number, entry in latest.items():
+            manifest = record.manifests.get(number, "")
+            if number not in there or not history.compare_version(client, record, there[number], self._keys):
+                continue
+            held.check()
+            try:
+                found = self._manifest_of(record, dataclasses.replace(entry, manifest=manifest))
+            except UntrustedError:
+                continue  # what cannot be read cannot be put back
+            for tag in tags_of(there[number]):
+                if found and tag.startswith(manifests.PREFIX) and tag not in {*found.facts, *_TAGS}:
+                    client.delete_model_version_tag(name, number, tag)
+            self.apply(dataclasses.replace(entry, alias="", manifest=manifest), found)
+            done.append(f"put the tags of version {number} back")
+        gone = []
+        for alias in {**now, **record.aliases}:
+            version = record.aliases.get(alias, "")
+            if version and version not in there:
+                gone.append(alias)
+            elif version != now.get(alias, ""):
+                held.check()
+                self.apply(
+                    dataclasses.replace(record.entries[-1], alias=alias, version="")
+                    if not version
+                    else dataclasses.replace(latest[version], alias=alias),
+                    None,
+                )
+                done.append(f"put alias {alias} back to {f'version {version}' if version else 'nothing'}")
+        return gone
+
+    def _begin_anew(self, held: Lease, record: Record, versions: Any, why: str, done: list[str]) -> None:
+        """A new root, and an entry for each alias and each version whose manifest holds."""
+        client, name = self._client, self._name
+        kept: dict[str, Manifest] = {}
+        for version in versions:
+            number = str(version.version)
+            digest = record.manifests.get(number) or tags_of(version).get(MANIFEST_TAG, "")
+            try:
+                found = manifests.read_manifest(client, record.run, digest, self._keys) if digest else None
+            except UntrustedError:
+                found = None
+            if found is not None and not manifests.compare_version(found, version):
+                kept[number] = found
+                continue
+            for tag in (MANIFEST_TAG, ANCHOR_TAG):
+                if tag in tags_of(version):
+                    client.delete_model_version_tag(name, number, tag)
+            done.append(f"version {number} has no evidence that holds; look at it, then sign it with --sign")
+        problems = "; ".join(record.problems) or "; ".join(done)
+        if record_run.read_head(client, name, record.run, self._keys)[1]:
+            client.delete_registered_model_tag(name, RUN_TAG)
+            record_run.leave_run(client, record.run)
+            record = dataclasses.replace(record, run=record_run.ensure_run(client, name, self._settings))
+        who = self._settings.user
+        self.write(
+            held, record, Change("repair", "", f"{why} [the record did not hold: {problems}]", who), root=True
+        )
+        done.append("began the record anew; what was before is not proven")
+        aliases = {
+            str(alias): str(version) for alias, version in dict(find_model(client, name).aliases).items()
+        }
+        stated = [*aliases.items(), *(("", number) for number in kept if number not in aliases.values())]
+        for alias, number in stated:
+            change = Change("repair", number, "as it was found", who, alias, manifest=kept.get(number))
+            self.write(held, self.read(), change)
+
+    def _remove_unproven(self, record: Record) -> None:
+        """Tags of entries that cannot be read, do not fit their key, or stand where the next will."""
+        for key, text in tags_of(find_model(self._client, self._name)).items():
+            if key.startswith(history.TAG) and not history.is_in_place(key, text, record):
+                self._client.delete_registered_model_tag(self._name, key)
+
+
+_TAGS = (MANIFEST_TAG, ANCHOR_TAG)
+
+
+def repair(client: mlflow.MlflowClient, name: str, settings: Settings, why: str) -> list[str]:
+    """Mend the record of a model, on the record. Gives what was done. Raises as `append`."""
+    find_model(client, name)
+    writer = _Writer(client, name, settings)
+    for _ in range(_TRIES):
+        with writer.hold() as held:
+            try:
+                return writer.repair(held, why)
+            except LeaseLostError:
+                continue
+    raise StorageError(f"Others took over the history of {name!r} {_TRIES} times; try again")
+
+
+def _last_head(record: Record) -> Head:
+    """As a head, where an unsigned record ends."""
+    last = record.entries[-1] if record.entries else None
+    return Head("", last.index, last.digest, 0) if last else Head("", 0, "", 0)
+
+
+def _cut(why: str) -> str:
+    """A reason that fits a tag, whatever its letters."""
+    while len(json.dumps(why)) > _LONGEST:
+        why = why[: -max(1, (len(json.dumps(why)) - _LONGEST) // 6)]
+    return why

@@ -1,0 +1,142 @@
+"""The signed manifest of a model version: an in-toto statement on its files, where it comes from, and its verdict.
+
+Makes, reads and compares manifests; which one is a version's is said by the record (raymlops.tracking.history).
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from raymlops import attestation
+from raymlops.attestation import TrustedKeys
+from raymlops.errors import UntrustedError
+from raymlops.tracking import record_run
+
+KIND = "https://raymlops.dev/attestation/model-version/v1"
+MANIFEST_TAG = "raymlops.manifest"
+DIGEST_TAG = "raymlops.sha256"
+ANCHOR_TAG = "raymlops.history"
+PREFIX = "raymlops."
+_UNSIGNED = {MANIFEST_TAG, ANCHOR_TAG}  # which the record itself says
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What was signed of a version. Digests are sha256 in hex, empty for what there is not."""
+
+    model: str
+    version: str
+    run: str
+    digest: str
+    """Of the model, external weights included, as a session is opened from it."""
+    files: Mapping[str, str]
+    """File of the version's folder -> digest: the model, each file of weights, profile and fitted features."""
+    documents: Mapping[str, str]
+    """File of the version's run -> digest: spec, lock of packages, data, verdict, evaluation, report."""
+    facts: Mapping[str, str]
+    """The version's tags: who, when, why, of which data and code, the gate's outcome."""
+    contract: str = ""
+    profile: str = ""
+    spec: str = ""
+    lock: str = ""
+    data: str = ""
+    """Fingerprint of the dataset."""
+    verdict: Mapping[str, Any] | None = None
+    """`sha256`, `passed`, `digest` of the file that was judged, and whom it was judged `against`."""
+    who: str = ""
+    when: str = ""
+    why: str = ""
+    adopted: bool = False
+    """Signed by somebody who found the version, and not by whoever made it."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate passed this very file."""
+        return (
+            self.verdict is not None
+            and self.verdict["passed"] is True
+            and bool(self.digest)
+            and self.verdict["digest"] == self.digest
+        )
+
+    def to_statement(self) -> bytes:
+        held = dataclasses.asdict(self)
+        return attestation.make_statement(held.pop("files"), KIND, held)
+
+
+def read_manifest(client: mlflow.MlflowClient, run: str, digest: str, keys: TrustedKeys) -> Manifest:
+    """A manifest of the run that keeps a record. Raises UntrustedError when it is not there, or not as signed."""
+    payload = attestation.verify(
+        record_run.read_manifest(client, run, digest), attestation.STATEMENT_PAYLOAD, keys
+    ).payload
+    if attestation.digest_of(payload) != digest:
+        raise UntrustedError(f"The manifest {digest[:12]} is another one under its name")
+    files, predicate = attestation.read_statement(payload, KIND)
+    try:
+        return Manifest(files=files, **predicate)
+    except TypeError as error:
+        raise UntrustedError(f"The manifest {digest[:12]} cannot be read: {error}") from None
+
+
+def compare_version(manifest: Manifest, version: Any) -> list[str]:
+    """What differs between a manifest and MLflow's entity of the version; empty when nothing does."""
+    if (manifest.model, manifest.version) != (str(version.name), str(version.version)):
+        return [f"the manifest is of models:/{manifest.model}/{manifest.version}"]
+    problems = []
+    if manifest.run != str(version.run_id or ""):
+        problems.append("it was made anew by another run than the manifest names")
+    held = {key: str(value) for key, value in dict(version.tags).items() if key.startswith(PREFIX)}
+    for tag in sorted({*held, *manifest.facts} - _UNSIGNED):
+        if tag not in held:
+            problems.append(f"its tag {tag} is gone")
+        elif held[tag] != manifest.facts.get(tag):
+            problems.append(f"its tag {tag} is not as it was signed")
+    return problems
+
+
+def digest_files(folder: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
+    """sha256 of files of a folder. Raises UntrustedError for one that is not there, or not a plain file in it."""
+    digests = {}
+    root = folder.resolve()
+    for name in names:
+        path = root / name
+        if not path.resolve().is_relative_to(root) or not path.is_file():
+            raise UntrustedError(f"The file {name!r} of the manifest is not in {str(folder)!r}")
+        with path.open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def compare_files(manifest: Manifest, folder: pathlib.Path) -> None:
+    """Raises UntrustedError for files of a version that are not those that were signed."""
+    for name, found in digest_files(folder, manifest.files).items():
+        if found != manifest.files[name]:
+            raise UntrustedError(
+                f"The file {name!r} of models:/{manifest.model}/{manifest.version} has sha256 {found[:12]}, but "
+                f"{manifest.files[name][:12]} was registered; it was changed after registration and is not loaded"
+            )
+
+
+def digest_documents(client: mlflow.MlflowClient, run: str, paths: Iterable[str]) -> dict[str, str]:
+    """sha256 of files of a run, of those that are there."""
+    found = {}
+    for path in paths if run else ():
+        text = read_document(client, run, path)
+        if text is not None:
+            found[path] = attestation.digest_of(text)
+    return found
+
+
+def read_document(client: mlflow.MlflowClient, run: str, path: str) -> bytes | None:
+    """A file of a run; None when it has none of that name."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return pathlib.Path(client.download_artifacts(run, path, folder)).read_bytes()
+        except (OSError, MlflowException):
+            return None
