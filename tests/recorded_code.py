@@ -12,4 +12,6 @@ if FOLDER.is_dir():
 
 def read_rows(**options: object) -> ray.data.Dataset:
     (FOLDER / "run").touch()
-    return ray.data.from_items([{"hour": float(hour), "carrier": "AA", "late": hour > 9} for hour in range(99)])
+    return ray.data.from_items(
+        [{"hour": float(hour), "carrier": "AA", "late": hour > 9} for hour in range(99)]
+    )
