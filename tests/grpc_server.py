@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from raymlops.serving import grpc_plane
+from raymlops.serving.connection_limits import ConnectionLimits
 from raymlops.serving.grpc_options import server_options
 from raymlops.serving.plane import DataPlane
 
@@ -30,7 +31,7 @@ class _Servicer:
 @contextlib.asynccontextmanager
 async def serve_grpc(plane: DataPlane, **limits: Any) -> AsyncIterator[str]:
     """The address of a server that answers for the plane."""
-    server = grpc.aio.server(options=server_options(plane.body_limit, **limits))
+    server = grpc.aio.server(options=server_options(ConnectionLimits(body_bytes=plane.body_limit, **limits)))
     grpc_plane.add_to_server(_Servicer(plane), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

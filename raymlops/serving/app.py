@@ -15,6 +15,7 @@ from ray.serve.schema import LoggingConfig
 
 from raymlops.errors import RaymlopsError
 from raymlops.serving import hosting, nodes, sources
+from raymlops.serving.connection_limits import ConnectionLimits
 from raymlops.serving.graph import Prepared, host_graph, prepare_graph, set_weights
 from raymlops.serving.hosts import Hosts
 from raymlops.serving.keys import KeyRing, read_entry, read_keys
@@ -74,6 +75,13 @@ class Ingress:
             hosted |= self._many.hosted
             repository = nodes.SharedRepository(self._many, self._closed)
         limits = spec.limits
+        LANE.limits = ConnectionLimits(
+            body_bytes=int(limits.body_mb * 2**20),
+            answer_bytes=int(limits.answer_mb * 2**20),
+            receive_s=limits.receive_s,
+            send_s=limits.send_s,
+            connections=limits.connections,
+        )
         self._keys_stamp = 0
         self.plane = DataPlane(
             Hosts(
@@ -210,7 +218,8 @@ def make_deployment(spec: ServingSpec, target: Any = Ingress) -> Any:
         actor_options["memory"] = int(spec.memory_gb * 2**30)
     options: dict[str, Any] = {
         # The plane bounds its own queue; Serve's limits must not act first, nor its default of 5.
-        "max_ongoing_requests": 4 * spec.limits.queue,
+        # It counts requests before they are whole: as many may begin as there are connections.
+        "max_ongoing_requests": max(4 * spec.limits.queue, 2 * spec.limits.connections),
         "max_queued_requests": -1,
         "health_check_period_s": 5,
         "health_check_timeout_s": 15,

@@ -60,7 +60,8 @@ def decode_infer(
         missing = ", ".join(str(column.spec) for name, column in known.items() if name not in batch)
         raise InputError(f"Input missing: {missing}")
     rows = columns.check_rows(batch, known)
-    check_rows(rows, limits)
+    if rows > limits.rows:
+        check_rows(rows, limits)
     parameters = _object(document.get("parameters"), "parameters")
     binary = bool(parameters) and _flag(parameters, "binary_data_output", default=False)
     outputs = document.get("outputs")

@@ -3,22 +3,22 @@ Serve keeps them."""
 
 import logging
 
+from raymlops.serving.connection_limits import ConnectionLimits
+
 LOG = logging.getLogger("raymlops.serving")
 
 _SLACK = 2**20
 """Bytes of an answer beside its tensors."""
 
 
-def server_options(
-    body_bytes: int, answer_bytes: int = 64 * 2**20, connections: int = 4096
-) -> list[tuple[str, int]]:
+def server_options(limits: ConnectionLimits) -> list[tuple[str, int]]:
     """A message counts as it is after it was decompressed; gRPC stops decompressing there."""
     return [
-        ("grpc.max_receive_message_length", body_bytes),
-        ("grpc.max_send_message_length", answer_bytes + _SLACK),
+        ("grpc.max_receive_message_length", limits.body_bytes),
+        ("grpc.max_send_message_length", limits.answer_bytes + _SLACK),
         ("grpc.max_concurrent_streams", 256),  # of a connection; HAProxy opens another one
-        ("grpc.max_allowed_incoming_connections", connections),
-        ("grpc.server_handshake_timeout_ms", 20_000),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.server_handshake_timeout_ms", int(1000 * limits.receive_s)),
         # A peer that does not answer a ping is gone; one that sends no request keeps no connection.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

@@ -86,12 +86,15 @@ async def answer(plane: DataPlane, name: str, message: bytes, context: Any) -> A
         if len(message) <= inference.LARGE:
             request = _parse(name, message)
             return await _run(plane, name, request, caller, token)
-        with plane.large_bodies.hold() as take:
-            take(len(message))
+        held = plane.large_bodies.hold()
+        try:
+            held.take(len(message))
             request = await inference.run_large(
                 plane.hosts, _parse_large, name, message, plane.body_limit, plane.hosts.limits
             )
             return await _run(plane, name, request, caller, token)
+        finally:
+            held.release()
     except Exception as error:
         if isinstance(error, MemoryError):
             error = TooLargeError("The request needs more memory than there is; send fewer rows a request")

@@ -1,11 +1,10 @@
 """What a handler sees of HTTP: a request that is read and decompressed within limits, and a response. Pure
 ASGI, no framework."""
 
-import contextlib
 import dataclasses
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from raymlops.errors import InputError, OverloadedError, TooLargeError, shorten
@@ -71,35 +70,38 @@ class DisconnectedError(Exception):
 
 
 class ByteBudget:
-    """Bytes that all large bodies together may hold; each gives back what it has taken when it is done with."""
+    """Bytes that all large bodies together may hold."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._held = most, 0
+        self.most, self.held = most, 0
 
-    @contextlib.contextmanager
-    def hold(self) -> Iterator[Callable[[int], None]]:
-        """A function that takes so many more bytes. It raises OverloadedError."""
-        mine = 0
-
-        def take(size: int) -> None:
-            nonlocal mine
-            if self._held + size > self._most:
-                raise OverloadedError(
-                    f"Large bodies already hold {self._held} of {self._most} bytes here; try again later"
-                )
-            self._held += size
-            mine += size
-
-        try:
-            yield take
-        finally:
-            self._held -= mine
+    def hold(self) -> "Held":
+        return Held(self)
 
 
-async def read_body(
-    receive: Receive, headers: Mapping[bytes, bytes], limit: int, take: Callable[[int], None]
-) -> bytes:
-    """The whole body, as it came; `take` is told of each part. Raises TooLargeError as soon as it is over `limit`
+class Held:
+    """What one request holds of a budget, until it is released."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget, self._mine = budget, 0
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes more. Raises OverloadedError."""
+        budget = self._budget
+        if budget.held + size > budget.most:
+            raise OverloadedError(
+                f"Large bodies already hold {budget.held} of {budget.most} bytes here; try again later"
+            )
+        budget.held += size
+        self._mine += size
+
+    def release(self) -> None:
+        self._budget.held -= self._mine
+        self._mine = 0
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, held: Held) -> bytes:
+    """The whole body, as it came; `held` takes each part. Raises TooLargeError as soon as it is over `limit`
     bytes, DisconnectedError."""
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared[:20]) > limit:
@@ -113,7 +115,7 @@ async def read_body(
         size += len(part)
         if size > limit:
             raise TooLargeError(_too_large(limit))
-        take(len(part))
+        held.take(len(part))
         parts.append(part)
         more = message.get("more_body", False)
     return b"".join(parts)

@@ -12,6 +12,8 @@ from typing import Any
 import uvicorn.config
 from starlette.middleware import Middleware
 
+from raymlops.serving.connection_limits import ConnectionLimits
+from raymlops.serving.grpc_options import limit_grpc_servers, server_options
 from raymlops.serving.http import Receive, Send
 from raymlops.serving.joining import join_writes
 
@@ -22,6 +24,7 @@ class Lane:
 
     app: Any = None
     prefix: str = ""
+    limits: ConnectionLimits = dataclasses.field(default_factory=ConnectionLimits)
 
     def own_path(self, path: str) -> str | None:
         """The path within the application; None for one that is Serve's."""
@@ -66,6 +69,7 @@ class QuietLane:
 
 
 def make_middlewares() -> list[Middleware]:
-    """Serve calls this in every process that answers HTTP; the last one is the outermost."""
+    """Serve calls this in every process that answers HTTP, before it answers gRPC; the last one is the outermost."""
+    limit_grpc_servers(server_options(LANE.limits))
     uvicorn.config.HTTP_PROTOCOLS["auto"] = "raymlops.serving.wire:Wire"
     return [Middleware(QuietLane), Middleware(FastLane)]

@@ -10,7 +10,7 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -88,8 +88,9 @@ class DataPlane:
         except http.DisconnectedError:
             return
         extra: Headers = ((b"x-request-id", request.id.encode("latin-1")),)
-        if response.status == 413:
-            extra += ((b"connection", b"close"),)  # the rest of the body is not read
+        if response.status >= 400 and b"expect" in request.headers:
+            # Whether its body still comes is the client's choice: what comes next could be either.
+            extra += ((b"connection", b"close"),)
         if request.method == "HEAD":
             response.body = b""
         await http.send_response(send, response, extra)
@@ -111,39 +112,46 @@ class DataPlane:
         return response
 
     async def _answer(self, request: Request, receive: http.Receive | None) -> Response:
+        held: http.Held | None = None
         try:
-            handler, role = self._admit_key(request)
+            role, handler = self._admit_key(request)
             if self.rate is not None and role in routes.LIMITED:
                 await self.rate.admit(request.key or self.addresses.find(request.peer, request.headers))
             if request.method == "POST" and (receive is not None or http.is_packed(request.headers)):
-                with self.large_bodies.hold() as take:
-                    await self._read(request, receive, take)
-                    return await self._handle(handler, role, request)
-            return await self._handle(handler, role, request)
+                held = self.large_bodies.hold()
+                await self._read(request, receive, held)
+            if role not in routes.LIMITED:  # probes and the like are answered however full it is
+                return await handler(self.hosts, request)
+            self.hosts.enter(request.parts)  # a request takes a place when all of it is here
+            try:
+                return await handler(self.hosts, request)
+            finally:
+                self.hosts.pending -= 1
         except http.DisconnectedError:
             raise
         except Exception as error:
             return self._answer_failure(error, request)
+        finally:
+            if held is not None:
+                held.release()
 
-    def _admit_key(self, request: Request) -> tuple[routes.Handler, str]:
-        """The handler of the path, and its role, for the key that came with the request. What is remembered of the path
-        is remembered for those who were admitted. Raises NotFoundError, AuthenticationError, ForbiddenError."""
+    def _admit_key(self, request: Request) -> tuple[str, routes.Handler]:
+        """The role and the handler of the path, for the key that came with the request; what is remembered of paths is
+        remembered for those who were admitted. Raises NotFoundError, AuthenticationError, ForbiddenError."""
         known = self._known.get((request.method, request.path))
         role, handler, request.parts = known or self._find(request.method, request.path)
-        if role:
+        if role and (role == "admin" or not self.keys.is_open):
             request.caller = self.keys.admit(request.token, role, self._model_of(request, handler))
         if known is None:
             self._remember(request.method, request.path, (role, handler, request.parts))
-        return handler, role
+        return role, handler
 
-    async def _read(
-        self, request: Request, receive: http.Receive | None, take: Callable[[int], None]
-    ) -> None:
+    async def _read(self, request: Request, receive: http.Receive | None, held: http.Held) -> None:
         """The body of a request, as it was before it was compressed. Raises TooLargeError, InputError, OverloadedError,
         DisconnectedError."""
         headers, limit = request.headers, self.body_limit
         if receive is not None:
-            request.body = await http.read_body(receive, headers, limit, take)
+            request.body = await http.read_body(receive, headers, limit, held)
         if http.is_packed(headers):
             what = request.body, headers, limit
             request.body = (
@@ -151,16 +159,7 @@ class DataPlane:
                 if len(request.body) <= 1024  # a byte of it may stand for a thousand
                 else await inference.run_large(self.hosts, http.unpack_body, *what)
             )
-            take(len(request.body))
-
-    async def _handle(self, handler: routes.Handler, role: str, request: Request) -> Response:
-        if role not in routes.LIMITED:  # probes and the like are answered however full it is
-            return await handler(self.hosts, request)
-        self.hosts.enter(request.parts)  # a request takes a place when all of it is here
-        try:
-            return await handler(self.hosts, request)
-        finally:
-            self.hosts.pending -= 1
+            held.take(len(request.body))
 
     def _model_of(self, request: Request, handler: routes.Handler) -> str | None:
         """The model that a request is about, which its key must be for; None where the route is about several."""

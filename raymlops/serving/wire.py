@@ -4,29 +4,34 @@ uvicorn; no Serve and no models.
 A scope, a cycle, events, two writes and a chain of middlewares take as long as a short model does. Whatever is not
 usual goes uvicorn's own way: bodies that are large or come in chunks, `Expect`, upgrades, HEAD, requests behind one
 that is not yet answered, and paths that are not the plane's.
+
+uvicorn waits for ever for a request to arrive and for an answer to be read. Here one timer looks at all connections of
+a process and ends those that are over their time; see `connection_limits`.
 """
 
 import asyncio
 import logging
+import weakref
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from raymlops.serving.http import Headers, Request, Response
 from raymlops.serving.joining import COPIED
+from raymlops.serving.json_text import dump_json
 from raymlops.serving.lane import LANE
 
 LOG = logging.getLogger("raymlops.serving")
 WHOLE = 2**16
 """Bytes of a body that is waited for before its request is looked at."""
 _KEPT = 10_000
-"""Entries of what is remembered about paths and heads of responses: both come from outside."""
-_KEPT_URL = 256
-"""Bytes of a path that is worth it."""
-_KNOWN_PATHS: dict[bytes, str] = {}
+"""Heads of responses that are remembered; there are few for each model."""
 _KNOWN_HEADS: dict[tuple[int, Headers], bytes] = {}
+_NOTHING, _HEAD, _BODY = 0, 1, 2
+"""What is being read."""
 
 
 class _Nobody:
@@ -65,19 +70,102 @@ class Wire(HttpToolsProtocol):
 
     cycle: Any
     _idle_since: float | None = None
+    _reading = _HEAD
+    _since = 0.0
+    """When what is being read was first seen by a look at all connections; 0 for not yet."""
+    _received = 0
+    """Bytes since then."""
+    _body = 0
+    """Bytes of a body that goes uvicorn's way."""
+    _began = False
+    """True until the data with the beginning of what is being read are through."""
+    _has_wide_data = False
+    """True where a head may have come in one piece that is too large for it."""
+    _is_deaf = False
+    """True when nothing more of this connection is read: it ends when what was asked is answered."""
+    _blocked: tuple[float, int] | None = None
+    """Since when the client does not read, and the bytes that wait for it."""
+    _peer = ""
+    _refusal: tuple[int, str] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.ws_protocol_class = None  # a plane has no websockets, and theirs would be watched by nobody
+        self._limits = LANE.limits
+        self._peer = self.client[0] if self.client else ""
+        if len(self.connections) > self._limits.connections:
+            transport.abort()
+            return
+        _watch(self.server_state, self.loop, self._limits.interval)
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's, but for what is over its limits."""
+        if self._is_deaf:
+            return
+        self._idle_since = None
+        if len(data) > self._limits.head_bytes:
+            self._has_wide_data = True
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._refuse(*(self._refusal or (400, "The bytes of this connection are no valid HTTP request")))
+        except httptools.HttpParserUpgrade:
+            pass  # it is answered as any other, and is the last one
+        if self._reading:
+            self._check_reading(len(data))
+
+    def _check_reading(self, size: int) -> None:
+        """The request that is on its way, after so many bytes more of it. Raises nothing: it answers."""
+        limits = self._limits
+        if self._began:  # an unknown part of these bytes belongs to the request before
+            self._began, self._since = False, 0.0
+            self._received = min(size, self._measure_head() if self._reading == _HEAD else self._body)
+        else:
+            self._received += size
+        if self._reading == _HEAD:
+            if self._received > limits.head_bytes:
+                self._refuse(431, f"The head of the request is over {limits.head_bytes} bytes")
+        elif self._body or self._received > limits.head_bytes:
+            if type(self.cycle) is _Exchange:
+                return
+            if self.cycle.response_complete and self._received > limits.body_bytes:
+                self._is_deaf = True
+                self.transport.close()
+            elif len(self.headers) > limits.headers or self._received - self._body > limits.framing(
+                self._body
+            ):
+                self._refuse(
+                    431, "There are too many bytes around the chunks of the body, or trailers behind it"
+                )
 
     def on_message_begin(self) -> None:
+        self._reading, self._began = _HEAD, True
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
+        if self.pipeline and len(self.pipeline) >= self._limits.pipelined:
+            self._end_unread()
+            raise _RefusedError
 
     def on_headers_complete(self) -> None:
+        if self._received or self._has_wide_data or len(self.headers) > self._limits.headers:
+            self._check_head()
         request = self._find_usual()
         if request is None:
             self._go_round()
-            return
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        self.cycle = _Exchange(request, keep_alive)
+        else:
+            keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+            self.cycle = _Exchange(request, keep_alive)
+        self._reading = _BODY
+
+    def _check_head(self) -> None:
+        limits, self._has_wide_data = self._limits, False
+        if len(self.headers) > limits.headers or self._measure_head() > limits.head_bytes:
+            self._refusal = 431, f"The head has over {limits.headers} fields or {limits.head_bytes} bytes"
+            raise _RefusedError
+
+    def _measure_head(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _find_usual(self) -> Request | None:
         """The request whose head was read, if it is a usual one."""
@@ -97,24 +185,34 @@ class Wire(HttpToolsProtocol):
         ):
             return None
         path = LANE.own_path(_read_path(self.url))
-        return None if path is None else plane.begin(method.decode("ascii"), path, fields)
+        if path is None:
+            return None
+        request: Request = plane.begin(method.decode("ascii"), path, fields)
+        request.peer = self._peer
+        return request
 
     def _go_round(self) -> None:
         """uvicorn's way; it wants a scope from the beginning on."""
-        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        url, headers, expect, self._body = self.url, self.headers, self.expect_100_continue, 0
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # the parser reads nothing behind such a request
 
     def on_body(self, body: bytes) -> None:
         exchange = self.cycle
         if type(exchange) is _Exchange:
             exchange.request.body += body
         else:
+            self._body += len(body)
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._reading = _NOTHING
+        if self._received:
+            self._received = 0
         exchange = self.cycle
         if type(exchange) is not _Exchange:
             super().on_message_complete()
@@ -155,6 +253,67 @@ class Wire(HttpToolsProtocol):
         if not exchange.keep_alive:
             self.transport.close()
 
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer the request that is being read, which is not whole, and close the connection; the answers to those
+        before it leave first."""
+        cycle = self.cycle
+        if self._is_deaf or self.transport.is_closing():
+            return
+        if cycle is None or cycle.response_complete:
+            if self._reading != _BODY:  # else its answer has left before it was whole
+                self._write_refusal(status, text)
+        elif self._reading == _BODY and not self.pipeline and not getattr(cycle, "response_started", False):
+            self._write_refusal(status, text)
+            cycle.disconnected = True
+            cycle.message_event.set()
+        else:
+            self._end_unread()
+            return
+        self._is_deaf = True
+        self.transport.close()
+
+    def _end_unread(self) -> None:
+        """Close the connection when what was asked is answered, as far as it is whole."""
+        self._is_deaf = True
+        if self.cycle is None or self._reading == _BODY or self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+
+    def _write_refusal(self, status: int, text: str) -> None:
+        body = dump_json({"error": text, "status": status, "request_id": ""})
+        defaults = _DEFAULTS.render(self.server_state.default_headers)
+        fields = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
+            body
+        )
+        self.transport.write(b"".join((STATUS_LINE[status], defaults, fields, body)))
+
+    def pause_writing(self) -> None:
+        self._blocked = self.loop.time(), self.transport.get_write_buffer_size()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._blocked = None
+        super().resume_writing()
+
+    def look(self, now: float) -> None:
+        """Called every now and then: end what is over its time."""
+        limits, transport = self._limits, self.transport
+        if self._blocked is None and transport.is_closing():  # what was written last is still there
+            self._blocked = now, transport.get_write_buffer_size()
+        if self._blocked is not None:
+            since, size = self._blocked
+            if now - since > limits.time_to_send(size):
+                transport.abort()
+        elif self._reading and (not self._since or self.flow.read_paused):  # paused: it is we who do not read
+            self._since = now
+        elif self._reading and now - self._since > limits.time_to_receive(self._received):
+            if self._reading == _HEAD and self.headers is None:  # nothing has come
+                transport.close()
+            else:
+                self._refuse(408, f"The request was not whole within {now - self._since:.0f} s")
+
     def on_response_complete(self) -> None:
         """As uvicorn's, but one timer looks after a connection, not one for each of its responses."""
         self.server_state.total_requests += 1
@@ -191,14 +350,34 @@ class Wire(HttpToolsProtocol):
         super().connection_lost(exc)
 
 
+class _RefusedError(Exception):
+    """Ends the parser."""
+
+
+_WATCHED: "weakref.WeakKeyDictionary[ServerState, asyncio.TimerHandle]" = weakref.WeakKeyDictionary()
+
+
+def _watch(state: ServerState, loop: asyncio.AbstractEventLoop, interval: float) -> None:
+    """Look at the connections of a server from now on, as long as it has any."""
+    if state not in _WATCHED:
+        _WATCHED[state] = loop.call_later(interval, _look, state, loop, interval)
+
+
+def _look(state: ServerState, loop: asyncio.AbstractEventLoop, interval: float) -> None:
+    now = loop.time()
+    for connection in list(state.connections):
+        if isinstance(connection, Wire):
+            connection.look(now)
+    del _WATCHED[state]
+    if state.connections:
+        _watch(state, loop, interval)
+
+
 def _read_path(url: bytes) -> str:
-    path = _KNOWN_PATHS.get(url)
-    if path is None:
-        path = httptools.parse_url(url).path.decode("ascii")
-        path = unquote(path) if "%" in path else path
-        if len(_KNOWN_PATHS) < _KEPT and len(url) <= _KEPT_URL:
-            _KNOWN_PATHS[url] = path
-    return path
+    if url[:1] == b"/" and url[1:2] != b"/" and b"?" not in url and b"%" not in url and b"#" not in url:
+        return url.decode("ascii")
+    path = httptools.parse_url(url).path.decode("ascii")
+    return unquote(path) if "%" in path else path
 
 
 def _render_head(response: Response) -> bytes:
@@ -206,7 +385,8 @@ def _render_head(response: Response) -> bytes:
     head = _KNOWN_HEADS.get(key)
     if head is None:
         head = STATUS_LINE[response.status] + _render(response.headers)
-        if len(_KNOWN_HEADS) < _KEPT:
+        # More fields than these have values of the request in them.
+        if len(response.headers) <= 2 and len(_KNOWN_HEADS) < _KEPT:
             _KNOWN_HEADS[key] = head
     return head
 

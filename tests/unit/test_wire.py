@@ -151,7 +151,6 @@ ROUND_ABOUT = {
     "large": post(LARGE, FIXED),
     "chunked": CHUNKED,
     "put": get("/v2/models/doubler", FIXED, method="PUT"),
-    "upgrade": get("/v2/models/doubler", "Connection: Upgrade", "Upgrade: h2c", FIXED),
     "serve's own": get("/-/healthz", FIXED),
 }
 
@@ -169,6 +168,15 @@ def test_every_request_is_answered_as_by_uvicorn(name: str) -> None:
     assert comparable(ours) == comparable(theirs)
     assert CountingWire.round_about == (name in ROUND_ABOUT)
     assert CountingWire.writes == 1 or name not in USUAL
+
+
+@pytest.mark.parametrize("kind", ["h2c", "websocket"])
+def test_an_upgrade_is_answered_as_if_it_was_not_asked_for_and_ends_the_connection(kind: str) -> None:
+    request = get(
+        "/v2/models/doubler", "Connection: Upgrade", f"Upgrade: {kind}", "Sec-WebSocket-Key: a", FIXED
+    )
+    ((status, headers, _),) = ask(request)
+    assert (status, headers["connection"]) == (200, "close")
 
 
 def test_a_head_request_is_answered_without_a_body() -> None:
@@ -336,13 +344,16 @@ def test_a_defect_of_the_plane_ends_its_connection_only(
     assert "request slow was not answered" in caplog.text
 
 
-def test_what_is_remembered_of_requests_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "_KEPT", len(wire._KNOWN_PATHS) + 3)
-    paths = ["/" + 2000 * "a", *(f"/unknown/{i}" for i in range(20))]
-    answers = ask(b"".join(get(path) for path in paths), answers=21)
-    assert {status for status, _, _ in answers} == {404}
-    assert not any(len(url) > 1000 for url in wire._KNOWN_PATHS)
-    assert len(wire._KNOWN_PATHS) <= wire._KEPT
+def test_what_is_remembered_of_responses_has_no_values_of_requests() -> None:
+    wire._KNOWN_HEADS.clear()
+    binary = []
+    for rows in range(1, 21):
+        body = json.dumps(infer_body([0] * 3 * rows, [rows, 3], parameters={"binary_data_output": True}))
+        binary.append(post(body.encode()))
+    unknown = [get(path) for path in ("/" + 2000 * "a", *(f"/unknown/{i}" for i in range(20)))]
+    for answers in (ask(b"".join(binary), answers=20), ask(b"".join(unknown), answers=21)):
+        assert {status for status, _, _ in answers} <= {200, 404}
+    assert len(wire._KNOWN_HEADS) == 1
 
 
 def test_serve_takes_the_protocol_from_its_callback(monkeypatch: pytest.MonkeyPatch) -> None:
