@@ -93,7 +93,7 @@ def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: in
     # Jobs are started as `python`: the one that this is, whatever the shell had first.
     environment["PATH"] = f"{ray.parent}{os.pathsep}{environment.get('PATH', '')}"
     click.echo(f"Jobs      http://127.0.0.1:{dashboard_port}\nWorkers   ray start --address={host}:{port}")
-    if history.read_deployed(Settings.from_env()):
+    if history.list_applications(Settings.from_env()):
         restoring = [sys.executable, "-P", "-m", "raymlops", "cluster", "restore", f"--address={host}:{port}"]
         subprocess.Popen([*restoring, f"--patience={_START_S}"], env=environment)
     sys.stdout.flush()
@@ -112,7 +112,8 @@ def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: in
 @click.option(
     "--timeout", default=0.0, help="Seconds until each must be healthy; default not to wait for it."
 )
-def restore(address: str | None, patience: float, timeout: float) -> None:
+@click.option("--trust", is_flag=True, help="Also what no trusted key signed; what it runs is shown.")
+def restore(address: str | None, patience: float, timeout: float, trust: bool) -> None:
     """Serve again what `raymlops deploy` put on a cluster before its head was lost, at the versions of then.
 
     The storage path remembers it. The head's start commands of cluster.yaml and `raymlops cluster start` call this.
@@ -124,7 +125,9 @@ def restore(address: str | None, patience: float, timeout: float) -> None:
     )  # before Ray is imported, which reads it once
     from raymlops.serving import restoring
 
-    names = restoring.restore(settings, patience_s=patience, timeout_s=timeout, report=click.echo)
+    names = restoring.restore(
+        settings, patience_s=patience, timeout_s=timeout, trusted=trust, report=click.echo
+    )
     click.echo(f"Serving again: {', '.join(names)}" if names else "Nothing was deployed before")
 
 

@@ -70,8 +70,9 @@ def weights(application: str, graph: str, split: str, shares: tuple[str, ...]) -
 
     settings = Settings.from_env()
     deploying.connect(settings)
-    releasing.change_weights(application, graph, split, wanted)
     past = history.History(settings, application)
-    if (newest := past.newest()) is not None:  # a head that starts again has these shares, not the file's
+    newest = past.newest()  # before anything is changed: it may be refused
+    releasing.change_weights(application, graph, split, wanted)
+    if newest is not None:  # a head that starts again has these shares, not the file's
         past.amend(releasing.set_in_config(newest, graph, split, wanted))
     click.echo(f"{graph} {split}: {', '.join(shares)}")

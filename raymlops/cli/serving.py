@@ -50,6 +50,7 @@ def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: boo
     "--print", "only_print", is_flag=True, help="Print the config with pinned versions; deploy nothing."
 )
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds until it must be healthy.")
+@click.option("--trust", is_flag=True, help="Roll back to what no trusted key signed; what it runs is shown.")
 def deploy(
     file: pathlib.Path,
     overrides: tuple[str, ...],
@@ -58,8 +59,10 @@ def deploy(
     plain: bool,
     only_print: bool,
     timeout: float,
+    trust: bool,
 ) -> None:
     """Deploy FILE on the cluster of RAY_ADDRESS with aliases pinned to versions, replica after replica."""
+    from raymlops.errors import UntrustedError
     from raymlops.serving import fast, serving_files
     from raymlops.settings import Settings, choose_authentication, export
 
@@ -74,7 +77,7 @@ def deploy(
         return
     from raymlops.serving import history, sources
 
-    past = history.History(settings, spec.name)
+    past = history.History(settings, spec.name, trusted=trust)
     config = past.previous() if rollback else history.make_config(sources.pin(spec, settings), settings)
     if only_print:
         click.echo(serving_files.write_config(config))
@@ -88,7 +91,14 @@ def deploy(
         config, told = releasing.keep_weights(config, running[0] if running else None)
         for line in told:
             click.echo(line)
-    deploying.replace(config, past.newest(), timeout, click.echo)
+    if rollback and trust:
+        click.echo(f"Trusted, and runs: {', '.join(history.list_code(config)) or 'models alone'}")
+    try:
+        before = past.newest()
+    except UntrustedError as error:
+        click.echo(f"Should this fail, nothing is put back: {error}", err=True)
+        before = None
+    deploying.replace(config, before, timeout, click.echo)
     if rollback:
         past.drop_newest()
     else:

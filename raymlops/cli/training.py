@@ -92,6 +92,7 @@ def _running(command: Any) -> Any:
         click.option(
             "--no-register", is_flag=True, help="Keep the model as a file, and register no version."
         ),
+        click.option("--trust", is_flag=True, help="Go on from a state that no trusted key signed."),
         click.option("--autoscaling", is_flag=True, help="Trust that the cluster grows to the demand."),
     )[::-1]:
         command = option(command)
@@ -173,6 +174,7 @@ def _develop(
     quiet: bool,
     no_register: bool,
     autoscaling: bool,
+    trust: bool,
 ) -> None:
     from raymlops.pipelines.cluster import join_cluster
 
@@ -189,6 +191,7 @@ def _develop(
         autoscaling=autoscaling,
         register=not no_register,
         resume=lost is not None,
+        trusted=trust,
         or_anew=or_anew,
     )
     with SearchProgress(spec.search.trials, metric, quiet=quiet) as progress:

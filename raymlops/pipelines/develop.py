@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from raymlops import attestation
 from raymlops.errors import DataError, SpecError
 from raymlops.models import export, parity
 from raymlops.pipelines import resuming
@@ -31,7 +32,7 @@ from raymlops.pipelines.trusting import Trusted
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.tracking import store
-from raymlops.training import demand, storage
+from raymlops.training import demand, search_state, storage
 from raymlops.training.search import run_search
 from raymlops.training.trials import SearchResult, Trial, TrialObserver, read_state
 from raymlops.training.worker import network_of
@@ -47,6 +48,8 @@ class Request:
     register: bool = True
     resume: bool = False
     """Go on with the search of that name, which was cut off."""
+    trusted: bool = False
+    """Go on even if no trusted key signed what is kept of it."""
     or_anew: bool = False
     """Begin anew where the data have changed since; else that is an error."""
 
@@ -102,6 +105,8 @@ def develop_model(
                 concurrent=concurrent,
                 observers=[record.trials, *observers],
                 resume=request.resume,
+                state=_open_state(settings, request.name),
+                trusted=request.trusted,
             )
             clock.lap("search")
             complete_trials(record, found)
@@ -132,6 +137,11 @@ def _settle_name(
         raise DataError(f"{changed}; give the same data to go on with it, or begin anew without --resume")
     tell(f"{changed}: beginning anew")
     return dataclasses.replace(request, name=_stamp(spec), resume=False)
+
+
+def _open_state(settings: Settings, name: str) -> search_state.SearchState:
+    key = attestation.load_signing_key(settings)
+    return search_state.open_state(settings.storage_path, name, key, attestation.load_trusted_keys(settings))
 
 
 def _stamp(spec: ExperimentSpec) -> str:

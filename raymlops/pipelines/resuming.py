@@ -21,7 +21,8 @@ from typing import Any
 import psutil
 
 from raymlops import locations
-from raymlops.errors import StorageError
+from raymlops.errors import SpecError, StorageError
+from raymlops.specs.document import read_json
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import storage
 
@@ -113,11 +114,17 @@ def read_mark(storage_path: str, name: str) -> Mark | None:
 
 
 def _read(filesystem: Any, folder: str) -> Mark | None:
+    """The mark in a folder; one that is not ours, or broken, is none."""
     try:
-        held = json.loads(filesystem.cat_file(f"{folder}/{MARK_FILE}"))
-    except (FileNotFoundError, NotADirectoryError):
+        held = read_json(filesystem.cat_file(f"{folder}/{MARK_FILE}"), MARK_FILE)
+        process = held["process"] and (int(held["process"][0]), float(held["process"][1]))
+        if process and not 0 < process[0] < 2**31:
+            raise ValueError
+        texts = {key: str(held[key]) for key in ("name", "spec", "data", "host")}
+        mark = Mark(**texts, done=bool(held["done"]), process=process or None, beat=float(held["beat"]))
+    except (FileNotFoundError, NotADirectoryError, SpecError, KeyError, TypeError, ValueError, IndexError):
         return None
-    return Mark(**{**held, "process": held["process"] and tuple(held["process"])})
+    return mark if mark.name == folder.rpartition("/")[2] else None
 
 
 def list_unfinished(storage_path: str, spec: ExperimentSpec, name: str | None = None) -> list[Mark]:

@@ -1,14 +1,17 @@
 """What is deployed, as values and files: an application's config in Serve's own form, and those that came
 before it."""
 
+import base64
+import contextlib
 import json
 import pathlib
 from typing import Any
 
 from raymlops import attestation
 from raymlops.clusters import storage, tokens
-from raymlops.errors import ForbiddenError, NotFoundError
+from raymlops.errors import ForbiddenError, NotFoundError, SpecError, UntrustedError
 from raymlops.settings import Settings
+from raymlops.specs.document import read_json
 from raymlops.specs.serving import ServingSpec
 
 BUILDER = "raymlops.serving.app:build_app"
@@ -41,12 +44,16 @@ def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
     }
 
 
-class History:
-    """What was deployed, newest last, as files under the storage path, which every machine of a cluster
-    reaches."""
+_PAYLOAD = "application/vnd.raymlops.deployment+json"
 
-    def __init__(self, settings: Settings, application: str) -> None:
+
+class History:
+    """What was deployed, newest last, as signed files under the storage path, which every machine of a cluster
+    reaches, and others may write to. Only what a trusted key signed is read, unless the caller trusts it all."""
+
+    def __init__(self, settings: Settings, application: str, *, trusted: bool = False) -> None:
         self._files, self._folder = _open_folder(settings, application)
+        self._settings, self._application, self._trusted = settings, application, trusted
 
     def read(self) -> list[dict[str, Any] | None]:
         """Every config; None stands where the application was taken away."""
@@ -56,8 +63,9 @@ class History:
         """Remember a config that has become healthy, or with None that there is none, unless it is the newest
         already."""
         paths = self._paths()
-        if paths and self._read(paths[-1]) == config:
-            return
+        with contextlib.suppress(UntrustedError):  # that is replaced
+            if paths and self._read(paths[-1]) == config:
+                return
         self._write(int(pathlib.PurePosixPath(paths[-1]).stem) + 1 if paths else 1, config)
 
     def amend(self, config: dict[str, Any]) -> None:
@@ -72,8 +80,8 @@ class History:
 
     def previous(self) -> dict[str, Any]:
         """The config before the newest. Raises NotFoundError."""
-        configs = self.read()
-        before = configs[-2] if len(configs) > 1 else None
+        paths = self._paths()
+        before = self._read(paths[-2]) if len(paths) > 1 else None
         if before is None:
             raise NotFoundError(
                 "There is no earlier deployment to go back to; deploy one with: raymlops deploy FILE"
@@ -87,22 +95,72 @@ class History:
         return sorted(self._files.glob(f"{self._folder}/*.json"))
 
     def _read(self, path: str) -> dict[str, Any] | None:
-        config: dict[str, Any] | None = json.loads(self._files.cat_file(path))
+        text = self._files.cat_file(path)
+        number = int(pathlib.PurePosixPath(path).stem)
+        try:
+            payload = text if self._trusted else self._verify(text)
+            held = _unwrap(payload) if self._trusted else read_json(payload, path)
+            if not self._trusted and (held["application"], held["number"]) != (self._application, number):
+                raise UntrustedError(f"it was signed as number {held['number']} of {held['application']!r}")
+            config: dict[str, Any] | None = held["config"]
+        except (UntrustedError, SpecError, KeyError, TypeError) as error:
+            raise UntrustedError(
+                f"What was deployed, {path!r}, is not taken, since it names code to run: {error}. Deploy it again with "
+                "`raymlops deploy FILE`, list the key of who deployed it in RAYMLOPS_TRUSTED_KEYS, or pass --trust"
+            ) from None
         return config
+
+    def _verify(self, text: bytes) -> bytes:
+        return attestation.verify(text, _PAYLOAD, attestation.load_trusted_keys(self._settings)).payload
 
     def _write(self, number: int, config: dict[str, Any] | None) -> None:
         """Whole or not at all: a machine that dies here leaves no file that a later one cannot read."""
         self._files.makedirs(self._folder, exist_ok=True)
         path = f"{self._folder}/{number:06d}.json"
-        self._files.pipe_file(f"{path}.part", json.dumps(config, indent=1).encode())
+        held = {"application": self._application, "number": number, "config": config}
+        text = attestation.load_signing_key(self._settings).sign(
+            json.dumps(held, sort_keys=True).encode(), _PAYLOAD
+        )
+        self._files.pipe_file(f"{path}.part", text.encode())
         self._files.mv(f"{path}.part", path)
 
 
-def read_deployed(settings: Settings) -> list[dict[str, Any]]:
-    """The newest config of each application that was not taken away, by name."""
+def _unwrap(text: bytes) -> dict[str, Any]:
+    """What an envelope holds, whoever signed it; or a config as it was written before they were signed."""
+    held = read_json(text, "a deployment")
+    if isinstance(held, dict) and held.keys() == {"payload", "payloadType", "signatures"}:
+        return dict(read_json(base64.b64decode(held["payload"]), "a deployment"))
+    return {"config": held}
+
+
+def list_code(config: dict[str, Any]) -> list[str]:
+    """`graph node: module:Class` for each Python node of an application's config."""
+    found: list[str] = []
+
+    def look(place: str, value: Any) -> None:
+        if isinstance(value, dict):
+            if value.get("kind") == "python" and "target" in value:
+                found.append(f"{place}: {value['target']}")
+            for key, inner in value.items():
+                look(f"{place}.{key}", inner)
+        elif isinstance(value, list):
+            for place_in, inner in enumerate(value):
+                look(f"{place}.{place_in}", inner)
+
+    look("args", config.get("args"))
+    return found
+
+
+def list_applications(settings: Settings) -> list[str]:
+    """The names of applications that something is remembered of; reads none of it."""
     files, folder = _open_folder(settings)
-    names = sorted({pathlib.PurePosixPath(path).parent.name for path in files.glob(f"{folder}/*/*.json")})
-    newest = [History(settings, name).newest() for name in names]
+    return sorted({pathlib.PurePosixPath(path).parent.name for path in files.glob(f"{folder}/*/*.json")})
+
+
+def read_deployed(settings: Settings, *, trusted: bool = False) -> list[dict[str, Any]]:
+    """The newest config of each application that was not taken away, by name. Raises UntrustedError."""
+    names = list_applications(settings)
+    newest = [History(settings, name, trusted=trusted).newest() for name in names]
     return [config for config in newest if config is not None]
 
 

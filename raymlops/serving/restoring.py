@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray import serve
 
-from raymlops.errors import NotFoundError, ResourceError, unknown_name
+from raymlops.errors import NotFoundError, ResourceError, UntrustedError, unknown_name
 from raymlops.serving import deploying, history
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
@@ -19,15 +19,19 @@ def restore(
     *,
     patience_s: float = 0.0,
     timeout_s: float = 0.0,
+    trusted: bool = False,
     report: Callable[[str], None] = print,
 ) -> list[str]:
     """Apply the newest config of each application; gives their names.
 
     Waits `patience_s` for the cluster to answer, and `timeout_s` for each application to be healthy; with 0 the
     controller is left to start them as nodes come. Applications that run as they were deployed are not touched.
-    Raises ResourceError.
+    Raises ResourceError, and UntrustedError, once the others run, for those that no trusted key signed and that are not
+    `trusted` by the caller; the code that such name is told.
     """
-    configs = history.read_deployed(settings)
+    configs, refused = _read_newest(settings, trusted, report)
+    if not configs and refused:
+        raise UntrustedError("; ".join(refused))
     if not configs:
         return []
     _connect(settings, patience_s)
@@ -39,7 +43,29 @@ def restore(
         report(f"{config['name']}: {', '.join(_describe(config['args'])) or 'as deployed'}")
         if timeout_s:
             deploying.wait_healthy(config["name"], timeout_s, report)
+    if refused:
+        raise UntrustedError("; ".join(refused))
     return [config["name"] for config in configs]
+
+
+def _read_newest(
+    settings: Settings, trusted: bool, report: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The newest config of each application, and why others are refused."""
+    configs, refused = [], []
+    for name in history.list_applications(settings):
+        try:
+            config = history.History(settings, name, trusted=trusted).newest()
+        except UntrustedError as error:
+            refused.append(str(error))
+            continue
+        if config is not None:
+            configs.append(config)
+            if trusted:
+                report(
+                    f"{name} is trusted, and runs: {', '.join(history.list_code(config)) or 'models alone'}"
+                )
+    return configs, refused
 
 
 def remove(settings: Settings, application: str) -> None:

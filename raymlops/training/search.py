@@ -21,6 +21,7 @@ from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import DEFAULT_METRIC, TrainingSpec
 from raymlops.training import space, worker
+from raymlops.training.search_state import SearchState, signed_by
 from raymlops.training.trials import (
     Notify,
     Parameters,
@@ -40,11 +41,14 @@ def run_search(
     concurrent: int,
     observers: Sequence[TrialObserver] = (),
     resume: bool = False,
+    state: SearchState | None = None,
+    trusted: bool = False,
 ) -> SearchResult:
     """Run the trials of a spec. Raises when none finished, with the cause of the last failure.
 
     `resume` goes on with the search of that name: finished trials stay, others start from their checkpoints;
-    one that was cut off before Tune wrote anything of it begins.
+    one that was cut off before Tune wrote anything of it begins. `state` signs what Tune pickles, and before it is
+    unpickled checks it, unless it is `trusted`; without it, as in tests, the caller vouches for the storage path.
     """
     spec = job.spec
     for logger in ("ray.tune", "ray.train._internal.storage"):  # observers are told of what failed
@@ -60,13 +64,19 @@ def run_search(
     folder = locations.join(storage_path, name)
     unended = Unended()
     observers = [*observers, unended]
+    again = resume and tune.Tuner.can_restore(folder)
+    if again and state is not None and not trusted:
+        state.require_signed()
     tuner = (
         _restore_tuner(trainable, folder, observers)
-        if resume and tune.Tuner.can_restore(folder)
+        if again
         else _make_tuner(trainable, spec, metric, name, storage_path, concurrent, observers)
     )
+    if state is not None and (trusted or not again):
+        state.adopt()  # the tuner's own pickle, which it has just written
     try:
-        results = tuner.fit()
+        with signed_by(state):
+            results = tuner.fit()
     except tune.TuneError as error:
         if isinstance(error.__context__, StorageError):  # raised by Notify
             raise error.__context__ from None

@@ -100,21 +100,25 @@ class Notify(tune.Callback):  # type: ignore[misc]
             observer.trial_ended(trial.trial_id, None)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        _require_storage(trial)
+        _take_error(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        _require_storage(trial)
+        _take_error(trial)
         error = last_line(trial.get_error())
         for observer in self._observers:
             observer.trial_ended(trial.trial_id, error)
 
 
-def _require_storage(trial: Any) -> None:
+def _take_error(trial: Any) -> None:
     """Ends the search where a trial could not save: what it does from there on would be lost. Raises
     StorageError."""
+    file = trial.pickled_error_file
+    # Else Tune unpickles, when all is done, the copy at the storage path, where others may write; the text stays.
+    trial.run_metadata.pickled_error_filename = None
+    trial.run_metadata.invalidate_cache()
     try:
-        with open(trial.pickled_error_file, "rb") as file:
-            error = pickle.load(file)  # noqa: S301  # written by this process
+        with open(file, "rb") as opened:
+            error = pickle.load(opened)  # noqa: S301  # of this process, in Ray's folder of this session
     except Exception:  # no file, or an error of a package that is not here
         return
     cause = getattr(error, "cause", error)
