@@ -40,6 +40,17 @@ class Branching(nn.Module):
         return self.body(numeric) if numeric.sum() > 0 else -self.body(numeric)  # type: ignore[no-any-return]
 
 
+class Fails(nn.Module):
+    """Cannot be built on a worker."""
+
+    def __init__(self, **widths: Any) -> None:
+        super().__init__()
+        self.body = nn.Linear(widths["numeric"], widths["outputs"])
+
+    def forward(self, numeric: Tensor, category: Tensor) -> Tensor:
+        raise RuntimeError("it fails")
+
+
 class NoModule:
     """Is no torch module."""
 

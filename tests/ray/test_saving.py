@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import pickle
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 import pytest
 import ray
 
-from raymlops.errors import ResourceError, StorageError
+from raymlops import attestation
+from raymlops.errors import RaymlopsError, ResourceError, StorageError, UntrustedError
 from raymlops.pipelines.prepare import Prepared, prepare
 from raymlops.training import demand, worker
 from raymlops.training.search import run_search
+from raymlops.training.search_state import SearchState, open_state
 from raymlops.training.storage import require_writable
 from raymlops.training.trials import SearchResult
 from tests import experiments
+from tests.conftest import settings_in
 from tests.ray.test_search import changed
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -31,6 +35,12 @@ def prepared(ray_cluster: int, tmp_path_factory: pytest.TempPathFactory) -> Prep
     return prepare(experiments.spec_of("saving", {"path": str(path)}))
 
 
+def state_of(folder: pathlib.Path) -> SearchState:
+    settings = settings_in(folder.parent / "home")
+    key = attestation.load_signing_key(settings)
+    return open_state(str(folder), "saving", key, attestation.load_trusted_keys(settings))
+
+
 def search(
     prepared: Prepared, folder: pathlib.Path, told: experiments.Told | None = None, resume: bool = False,
     **parts: dict[str, Any],
@@ -38,7 +48,7 @@ def search(
     job = dataclasses.replace(prepared.job, spec=changed(prepared.spec, **parts))
     return run_search(
         job, name="saving", storage_path=str(folder), concurrent=2, resume=resume,
-        observers=[told or experiments.Told()],
+        observers=[told or experiments.Told()], state=state_of(folder),
     )  # fmt: skip
 
 
@@ -160,6 +170,51 @@ class Filling(experiments.Told):
         if learned["epoch"] == 3:
             with contextlib.suppress(OSError):
                 (self._folder / "other").write_bytes(bytes(2**26))
+
+
+class Evil:
+    """A pickle that leaves a file behind when it is read."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pathlib.Path.touch, (self._path,)
+
+
+class Replacing(experiments.Told):
+    """Puts a pickle in the place of a trial's error, as who may write to the storage can."""
+
+    def __init__(self, folder: pathlib.Path, evil: bytes) -> None:
+        super().__init__()
+        self._folder, self._evil = folder, evil
+
+    def trial_ended(self, trial: str, error: str | None) -> None:
+        super().trial_ended(trial, error)
+        for place in (self._folder / "saving").glob("*/"):
+            (place / "error.pkl").write_bytes(self._evil)
+
+
+def test_no_pickle_that_another_put_at_the_storage_path_is_read(
+    prepared: Prepared, tmp_path: pathlib.Path
+) -> None:
+    folder, left = tmp_path / "storage", tmp_path / "left"
+    evil = pickle.dumps(Evil(left))
+    parts: dict[str, Any] = {
+        "search": ONE,
+        "training": {"epochs": 1},
+        "network": {"name": "tests.own_networks:Fails"},
+    }
+    with pytest.raises(RaymlopsError, match="it fails"):
+        search(prepared, folder, Replacing(folder, evil), **parts)
+    state_of(folder).require_signed()
+    assert list(folder.glob("saving/*/error.pkl"))
+    (folder / "saving" / "tuner.pkl").write_bytes(evil)
+    with pytest.raises(
+        UntrustedError, match=r"'tuner\.pkl' of the search 'saving' is not what a trusted key signed"
+    ):
+        search(prepared, folder, resume=True, **parts)
+    assert not left.exists()
 
 
 @pytest.mark.slow
