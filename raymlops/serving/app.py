@@ -15,6 +15,7 @@ from ray.serve.schema import LoggingConfig
 
 from raymlops.errors import RaymlopsError
 from raymlops.serving import hosting, nodes, sources
+from raymlops.serving.client_addresses import ClientAddresses
 from raymlops.serving.connection_limits import ConnectionLimits
 from raymlops.serving.graph import Prepared, host_graph, prepare_graph, set_weights
 from raymlops.serving.hosts import Hosts
@@ -75,33 +76,16 @@ class Ingress:
             hosted |= self._many.hosted
             repository = nodes.SharedRepository(self._many, self._closed)
         limits = spec.limits
-        LANE.limits = ConnectionLimits(
-            body_bytes=int(limits.body_mb * 2**20),
-            answer_bytes=int(limits.answer_mb * 2**20),
-            receive_s=limits.receive_s,
-            send_s=limits.send_s,
-            connections=limits.connections,
-        )
+        LANE.limits = ConnectionLimits.of(limits)
         self._keys_stamp = 0
         self.plane = DataPlane(
-            Hosts(
-                spec.name,
-                hosted,
-                RequestLimits(
-                    limits.json_depth,
-                    limits.json_elements,
-                    limits.rows,
-                    limits.elements,
-                    int(limits.answer_mb * 2**20),
-                ),
-                repository,
-                limits.queue,
-            ),
+            Hosts(spec.name, hosted, RequestLimits.of(limits), repository, limits.queue),
             KeyRing(required=bool(spec.keys)),
             RateLimit(limits.rate, _make_lease(spec)) if limits.rate else None,
             body_limit=int(limits.body_mb * 2**20),
             large_bodies_limit=int(limits.large_bodies_mb * 2**20),
             log_share=spec.access_log,
+            addresses=ClientAddresses([node["NodeManagerAddress"] for node in ray.nodes()]),
         )
         self._read_key_file()
         self._export = MetricsExport(spec.name)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from raymlops.specs.serving import Limits
+
 SECONDS_A_BYTE = 10 / 2**20
 """What a slow line takes: 100 kB a second."""
 
@@ -20,6 +22,16 @@ class ConnectionLimits:
     headers: int = 100
     head_bytes: int = 2**16
     pipelined: int = 64
+
+    @classmethod
+    def of(cls, limits: Limits) -> "ConnectionLimits":
+        return cls(
+            body_bytes=int(limits.body_mb * 2**20),
+            answer_bytes=int(limits.answer_mb * 2**20),
+            receive_s=limits.receive_s,
+            send_s=limits.send_s,
+            connections=limits.connections,
+        )
 
     def time_to_receive(self, received: int) -> float:
         """Seconds from the first byte on, for a request of which so many bytes are here."""

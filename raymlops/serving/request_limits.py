@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raymlops.errors import InputError, TooLargeError
+from raymlops.specs.serving import Limits
 from raymlops.tensors import Batch, Signature, TensorSpec
 
 _REPR = reprlib.Repr()
@@ -25,6 +26,16 @@ class RequestLimits:
     rows: int = 100_000
     elements: int = 2**26
     answer_bytes: int = 64 * 2**20
+
+    @classmethod
+    def of(cls, limits: Limits) -> "RequestLimits":
+        return cls(
+            json_depth=limits.json_depth,
+            json_elements=limits.json_elements,
+            rows=limits.rows,
+            elements=limits.elements,
+            answer_bytes=int(limits.answer_mb * 2**20),
+        )
 
 
 def show(value: object) -> str:
