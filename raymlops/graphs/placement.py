@@ -120,6 +120,7 @@ def _mergeable(plan: Plan, step: Step, decision: Decision | None) -> bool:
         and node.timeout_s is None
         and node.fallback is None
         and not node.ragged
+        and not node.isolate
     )
 
 

@@ -112,6 +112,8 @@ _DEVICES: dict[str, tuple[Provider, ...]] = {
 }
 
 
+LONGEST_CHECK_S = 5.0
+"""Of a run with a sample of which it is not known whether it ends."""
 _FAILURES = (_ort.Fail, _ort.RuntimeException, _ort.NotImplemented, _ort.EPFail)
 _NO_MEMORY = re.compile(r"Available memory of|allocate memory|bad.?alloc", re.IGNORECASE)
 
@@ -212,6 +214,16 @@ class Session:
         else:
             return dict(zip(names, values, strict=True))
         return dict(zip(names, self._run_again(names, feed, batch, failure, control), strict=True))
+
+    def close(self) -> None:
+        """Free what is freed only when told to."""
+
+    def check(self, batch: Batch) -> None:
+        """Run this batch to see that the model answers. Raises what the run raises."""
+        if self.by_value:
+            self.infer_within(batch, LONGEST_CHECK_S)
+        else:
+            self.infer(batch)
 
     def infer_within(self, batch: Batch, seconds: float) -> Batch:
         """As `infer`, for values of which it is not known whether the run ends. Raises DeadlineError."""

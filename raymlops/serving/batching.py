@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from raymlops.errors import DeadlineError, OverloadedError
+from raymlops.errors import DeadlineError, OverloadedError, ProcessEndedError
 from raymlops.serving.statistics import Statistics
 from raymlops.tensors import Batch, count_rows, split_rows
 
@@ -160,8 +160,12 @@ class Batcher:
                 item.future.set_result(part)
 
     async def _answer_failed(self, items: Sequence[Waiting], error: Exception) -> None:
-        """One bad request must not fail its neighbours: each is run again alone."""
-        if len(items) > 1:
+        """One bad request must not fail its neighbours: each is run again alone, unless it has ended its process."""
+        if len(items) > 1 and isinstance(error, ProcessEndedError):
+            for item in items:
+                if not item.future.done():
+                    item.future.set_exception(error)
+        elif len(items) > 1:
             for item in items:
                 await self._answer([item])
         elif not items[0].future.done():

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from raymlops.errors import DeadlineError, InputError, TooLargeError
-from raymlops.models.session import Session
+from raymlops.models.session import LONGEST_CHECK_S, Session
 from raymlops.tensors import Batch, Signature, TensorSpec
 
 INLINE_S = 0.001
@@ -21,8 +21,6 @@ INLINE_S = 0.001
 fight."""
 _LARGEST = 2**20
 """Elements of the largest sample that is measured."""
-_LONGEST_S = 5.0
-"""Of a run with a sample of which it is not known whether it ends."""
 _BLAMED = (InputError, TooLargeError, DeadlineError)
 """What a model says of a sample that it does not take."""
 _ALL = 2**31
@@ -174,11 +172,11 @@ def _time_or_refuse(session: Session, batch: Batch) -> float:
 def check(session: Session) -> None:
     """Run the model once. Raises what the run raises, unless the sample row itself is to blame."""
     with contextlib.suppress(*_BLAMED):
-        _infer(session, sample(session.signature, 1))
+        session.check(sample(session.signature, 1))
 
 
 def _infer(session: Session, batch: Batch) -> Batch:
-    return session.infer_within(batch, _LONGEST_S) if session.by_value else session.infer(batch)
+    return session.infer_within(batch, LONGEST_CHECK_S) if session.by_value else session.infer(batch)
 
 
 def time_runs(session: Session, batch: Batch) -> float:

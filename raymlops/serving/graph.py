@@ -82,7 +82,7 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
     opened = open_graph(spec.model_copy(update={"merge": False}), make_locate(settings), options)
     for path, decision in opened.decisions.items():
         LOG.info("%s %s: %s, because %s", spec.name, path, decision.place, decision.reason)
-    return Prepared(
+    prepared = Prepared(
         spec,
         {path: leaf.signature for path, leaf in opened.leaves.items() if leaf.signature},
         opened.decisions,
@@ -93,10 +93,14 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
             if decision.place == "separate"
         },
     )
+    for leaf in opened.leaves.values():
+        if leaf.session is not None:
+            leaf.session.close()
+    return prepared
 
 
 def _count_rows_of_a_hop(leaf: Leaf) -> int:
-    if leaf.session is None or leaf.measured is None:
+    if leaf.session is None or leaf.measured is None or leaf.session.by_value:
         return 0
     if not rows_stand_alone(leaf.session.infer, leaf.session.signature):
         return 0

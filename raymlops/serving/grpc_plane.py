@@ -171,7 +171,7 @@ async def server_ready(plane: DataPlane, request: Any, caller: Key) -> Any:
 
 
 async def model_ready(plane: DataPlane, request: Any, caller: Key) -> Any:
-    return pb.ModelReadyResponse(ready=plane.hosts.find(request.name, request.version).ready)
+    return pb.ModelReadyResponse(ready=plane.hosts.find(request.name, request.version).can_answer)
 
 
 async def server_metadata(plane: DataPlane, request: Any, caller: Key) -> Any:

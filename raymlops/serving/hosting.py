@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Sequence
 
 from raymlops.errors import ArtifactError, NotFoundError
-from raymlops.models.safety import read_model
+from raymlops.models.isolated_session import IsolatedSession
+from raymlops.models.safety import Model, digest_of, read_model
 from raymlops.models.session import SessionOptions, open_session
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.columns import read_columns
@@ -40,6 +41,12 @@ def find_file(source: pathlib.Path) -> pathlib.Path:
     return found[0]
 
 
+def open_isolated(name: str, file: pathlib.Path, model: Model, options: SessionOptions) -> IsolatedSession:
+    """A session in a process of its own, whose later starts read the same model again."""
+    digest = digest_of(model)
+    return IsolatedSession(name, lambda: read_model(file, digest), options)
+
+
 def host_model(
     name: str,
     path: pathlib.Path,
@@ -55,9 +62,10 @@ def host_model(
     model = read_model(file, spec.digest)
     options = SessionOptions.for_device(spec.device, gpus, spec.threads or threads, spec.optimisation)
     options = dataclasses.replace(options, shared=True, memory=memory)
-    session = open_session(model, options)
+    session = open_isolated(name, file, model, options) if spec.isolate else open_session(model, options)
     statistics = Statistics(name, spec.version or "1")
     batching = BatchOptions(spec.batching.max_rows, spec.batching.wait_ms / 1000, True, queue)
     endpoint = ModelEndpoint(session, statistics, batching, spec.batching.mode, spec.deadline_s)
     columns = read_columns(session.signature, session.contract)
-    return Hosted(name, endpoint, statistics, columns, check=endpoint.check)
+    running = session.is_running if isinstance(session, IsolatedSession) else None
+    return Hosted(name, endpoint, statistics, columns, check=endpoint.check, running=running)

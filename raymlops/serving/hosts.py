@@ -38,10 +38,17 @@ class Hosted:
     check: Callable[[], None] | None = None
     loaded: Callable[[], bool] | None = None
     """Whether a model that is loaded on demand is in memory now; only the index asks."""
+    running: Callable[[], bool] | None = None
+    """Whether a model's own process is there; it is started again when it has ended."""
     headers: Headers = ()
     binary_headers: Headers = ()
     estimate: AnswerEstimate | None = None
     """Of its answers, made when it is first asked."""
+
+    @property
+    def can_answer(self) -> bool:
+        """Now; `ready` is what it was told to be."""
+        return self.ready and (self.running is None or self.running())
 
     def __post_init__(self) -> None:
         stamp = (b"x-model-version", f"{self.name}/{self.endpoint.version}".encode())

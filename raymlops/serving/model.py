@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from raymlops.errors import RaymlopsError
+from raymlops.errors import ProcessEndedError, RaymlopsError
+from raymlops.models.isolated_session import IsolatedSession
 from raymlops.models.parity import find_differing
 from raymlops.models.session import Session
 from raymlops.serving import cost
@@ -28,11 +29,14 @@ class ModelEndpoint:
         deadline_s: float = 30.0,
     ) -> None:
         self._session = session
+        self._statistics = statistics
         self._deadline_s = deadline_s
         self.signature: Signature = session.signature
         self.version = statistics.version
         self.cost = cost.measure(session)
         options = options or BatchOptions()
+        if isinstance(session, IsolatedSession):  # where one request may end the run of all that share it
+            mode = "off"
         may_join = cost.is_joinable(session.signature) and (
             mode == "on" or (mode == "auto" and rows_stand_alone(session.infer, session.signature))
         )
@@ -51,7 +55,11 @@ class ModelEndpoint:
         """Answer a batch. Raises InputError, OverloadedError, DeadlineError."""
         rows = cost.count_batch_rows(batch)
         if not self.cost.is_short(batch, rows):
-            return await self._batcher.submit(batch, rows, self._deadline_s)
+            try:
+                return await self._batcher.submit(batch, rows, self._deadline_s)
+            except ProcessEndedError:
+                self._statistics.ended += 1
+                raise
         most = self.cost.count_joined_rows(batch, rows, self._most)
         return await self._turns.infer(lambda joined, _: self._session.infer(joined), batch, rows, most)
 
@@ -61,6 +69,7 @@ class ModelEndpoint:
 
     def close(self) -> None:
         self._batcher.close()
+        self._session.close()
 
 
 def rows_stand_alone(infer: Callable[[Batch], Batch], signature: Signature) -> bool:

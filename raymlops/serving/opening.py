@@ -23,7 +23,7 @@ from raymlops.models.safety import Model, read_model, size_of
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
 from raymlops.serving.columns import ELEMENTS
 from raymlops.serving.cost import measure
-from raymlops.serving.hosting import find_file
+from raymlops.serving.hosting import find_file, open_isolated
 from raymlops.serving.model import make_noise
 from raymlops.serving.python_refusals import RefusalsNamed
 from raymlops.specs.graph import GraphSpec
@@ -85,7 +85,11 @@ def open_leaf(path: str, node: Any, locate: Locate, options: SessionOptions | No
         return Leaf(path, None, load_python(path, node), b"", None)
     file = locate(node.model)
     data = read_model(file, node.digest)
-    started = open_session(data, options)
+    started = (
+        open_isolated(path, file, data, options or SessionOptions())
+        if node.isolate
+        else open_session(data, options)
+    )
     cost = measure(started)
     return Leaf(path, started, None, data, Measurement((cost.fixed + cost.row) * 1000, size_of(data)))
 
@@ -98,14 +102,14 @@ def open_leaves(
 ) -> dict[str, Leaf]:
     """Load what answers for the leaves of a graph; nodes of the same model share a session."""
     leaves: dict[str, Leaf] = {}
-    models: dict[str, Leaf] = {}
+    models: dict[tuple[str, bool], Leaf] = {}
     for path, node in list_models(spec):
         if only is not None and path not in only:
             continue
-        known = None if isinstance(node, PythonNode) else models.get(node.model)
+        known = None if isinstance(node, PythonNode) else models.get((node.model, node.isolate))
         leaf = dataclasses.replace(known, path=path) if known else open_leaf(path, node, locate, options)
         if not isinstance(node, PythonNode):
-            models[node.model] = leaf
+            models[node.model, node.isolate] = leaf
         leaves[path] = leaf
     return leaves
 

@@ -41,7 +41,8 @@ async def model(hosts: Hosts, request: Request) -> Response:
 
 async def model_ready(hosts: Hosts, request: Request) -> Response:
     hosted = hosts.find(*request.parts)
-    return _answer({"name": hosted.name, "ready": hosted.ready}, 200 if hosted.ready else 503)
+    can = hosted.can_answer
+    return _answer({"name": hosted.name, "ready": can}, 200 if can else 503)
 
 
 async def stats(hosts: Hosts, request: Request) -> Response:

@@ -4,7 +4,8 @@ import dataclasses
 import pathlib
 
 from raymlops.errors import SpecError
-from raymlops.models.safety import digest_of, read_model
+from raymlops.models.safety import Model, digest_of, read_model
+from raymlops.models.session import check_shareable
 from raymlops.serving.hosting import find_file
 from raymlops.settings import Settings
 from raymlops.specs.graph import AnyNode, GraphNode, GraphSpec, expand_files
@@ -32,16 +33,23 @@ def pin_model(model: HostedModel, settings: Settings) -> HostedModel:
         from raymlops.tracking.registry import resolve  # MLflow is loaded only where the registry is asked
 
         found = resolve(model.source, settings)
+        _read(find_file(found.path), model, found.digest)
         update = {"source": found.uri, "version": model.version or found.version, "digest": found.digest}
         return model.model_copy(update=update)
     if "://" in model.source or model.source.startswith("models:"):
         raise SpecError(f"Model source {model.source!r} must be models:/name@alias, models:/name/3 or a path")
     path = pathlib.Path(model.source).expanduser().absolute()
     file = find_file(path)
-    digest = digest_of(
-        read_model(file, model.digest)
-    )  # what is broken or hostile is refused before any change
+    digest = digest_of(_read(file, model, model.digest))
     return model.model_copy(update={"source": str(path), "version": model.version or "1", "digest": digest})
+
+
+def _read(file: pathlib.Path, model: HostedModel, digest: str) -> Model:
+    """What is broken, hostile, or may not run beside others is refused here, before anything is changed."""
+    read = read_model(file, digest)
+    if not model.isolate:
+        check_shareable(read, repr(file.name))
+    return read
 
 
 def pin_graph(spec: GraphSpec, settings: Settings) -> GraphSpec:
@@ -55,7 +63,9 @@ def _pin_nodes(spec: GraphSpec, settings: Settings) -> GraphSpec:
     for name, node in spec.nodes.items():
         nodes[name] = node
         if isinstance(node, ModelNode):
-            pinned = pin_model(HostedModel(source=node.model, digest=node.digest), settings)
+            pinned = pin_model(
+                HostedModel(source=node.model, digest=node.digest, isolate=node.isolate), settings
+            )
             nodes[name] = node.model_copy(update={"model": pinned.source, "digest": pinned.digest})
         elif isinstance(node, GraphNode) and node.graph is not None:
             nodes[name] = node.model_copy(update={"graph": _pin_nodes(node.graph, settings)})

@@ -23,6 +23,8 @@ class Statistics:
     failure: int = 0
     failure_ns: int = 0
     refused: int = 0
+    ended: int = 0
+    """Requests under which the model's own process ended."""
     rows: int = 0
     runs: int = 0
     queue_ns: int = 0
@@ -99,6 +101,7 @@ METRICS: dict[str, tuple[str, Callable[[Statistics], int]]] = {
     "nv_inference_queue_duration_us": ("time waiting for a run", lambda s: s.queue_ns // 1000),
     "nv_inference_compute_infer_duration_us": ("time inside the model", lambda s: s.compute_ns // 1000),
     "raymlops_requests_refused": ("requests shed with 503", lambda s: s.refused),
+    "raymlops_process_ends": ("requests under which the model's own process ended", lambda s: s.ended),
 }
 """Metric of every model -> help and how to read it; all are counters."""
 

@@ -96,6 +96,10 @@ class ModelNode(_Placed):
     kind: Literal["model"] = "model"
     model: str = Field(min_length=1, description="an ONNX file, or models:/name@alias, models:/name/version")
     digest: str = Field("", description="expected sha256 of the ONNX file in hex; deploying fills it in")
+    isolate: bool = Field(
+        False,
+        description="run it in a process of its own, which a request may end without ending anything else",
+    )
     ragged: dict[str, str] = Field(
         {},
         description="output whose first axis is the elements of all rows -> output that counts them",
