@@ -5,6 +5,7 @@ Serve finds it as `raymlops.serving.app:build_app` and checks the YAML's `args` 
 """
 
 import asyncio
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -85,7 +86,7 @@ class Ingress:
             body_limit=int(limits.body_mb * 2**20),
             large_bodies_limit=int(limits.large_bodies_mb * 2**20),
             log_share=spec.access_log,
-            addresses=ClientAddresses([node["NodeManagerAddress"] for node in ray.nodes()]),
+            addresses=_know_proxies(),
         )
         self._read_key_file()
         self._export = MetricsExport(spec.name)
@@ -171,6 +172,13 @@ class Ingress:
         from raymlops.serving import grpc_plane  # needs the extra [grpc]
 
         return await grpc_plane.answer(self.plane, method, message, context)
+
+
+def _know_proxies() -> ClientAddresses:
+    """HAProxy runs on the nodes of the cluster."""
+    nodes_of_now = [node["NodeManagerAddress"] for node in ray.nodes()]
+    # Made when serving starts, for HAProxy and its replicas only: see `haproxy`.
+    return ClientAddresses(nodes_of_now, os.environ.get("RAYMLOPS_PROXY_TOKEN", ""))
 
 
 def _make_lease(spec: ServingSpec) -> Any:

@@ -1,14 +1,16 @@
-"""How many requests a second a key may send: a token bucket, and leases from a bucket that all replicas
-share."""
+"""How many requests a second a key, or an address without one, may send: a token bucket, and leases from a bucket that
+all replicas share. What is kept of callers is bounded: whoever did not call for the longest time is forgotten first."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from raymlops.errors import TooManyRequestsError
 
 Lease = Callable[[str, float], Awaitable[float]]
-"""(key, tokens wanted) -> tokens granted by whoever counts for all replicas."""
+"""(caller, tokens wanted) -> tokens granted by whoever counts for all replicas."""
 
 
 class Bucket:
@@ -27,8 +29,12 @@ class Bucket:
         return taken
 
 
+_CALLERS = 20_000
+"""That are remembered; a caller that is forgotten begins with a full bucket."""
+
+
 class RateLimit:
-    """Admits requests of a key at most `rate` a second over all replicas that lease from the same bank.
+    """Admits requests of a caller at most `rate` a second over all replicas that lease from the same bank.
 
     A replica leases a tenth of a second's worth at once, so most requests ask nobody.
     """
@@ -37,37 +43,50 @@ class RateLimit:
         self._rate = rate
         self._chunk = max(1.0, rate * 0.1)
         self._lease = lease
-        self._held: dict[str, float] = {}
-        self._refused_until: dict[str, float] = {}
+        self._held: dict[str, _Lease] = {}
 
-    async def admit(self, key: str) -> None:
-        """Return if the key may go on. Raises TooManyRequestsError."""
-        held = self._held.get(key, 0.0)
+    async def admit(self, caller: str) -> None:
+        """Return if the caller may go on. Raises TooManyRequestsError."""
+        held = self._held.get(caller)
+        if held is None:
+            held = self._held[caller] = _Lease()
+            _forget_oldest(self._held)
         now = time.monotonic()
-        if held < 1 and now >= self._refused_until.get(key, 0.0):
-            granted = await self._lease(key, self._chunk)
-            held = self._held.get(key, 0.0) + granted
-            if held < 1:
-                self._refused_until[key] = now + min(1.0, 1 / self._rate)
-        if held < 1:
-            self._held[key] = held
+        if held.tokens < 1 and now >= held.refused_until:
+            held.tokens += await self._lease(caller, self._chunk)
+            if held.tokens < 1:
+                held.refused_until = now + min(1.0, 1 / self._rate)
+        if held.tokens < 1:
             raise TooManyRequestsError(
-                f"Key {key or 'anonymous'!r} may send {self._rate:g} requests a second",
+                f"{caller or 'anonymous'!r} may send {self._rate:g} requests a second",
                 retry_after=max(1.0, 1 / self._rate),
             )
-        self._held[key] = held - 1
+        held.tokens -= 1
+
+
+@dataclasses.dataclass(slots=True)
+class _Lease:
+    tokens: float = 0.0
+    refused_until: float = 0.0
+
+
+def _forget_oldest(kept: dict[str, Any]) -> None:
+    while len(kept) > _CALLERS:
+        del kept[next(iter(kept))]
 
 
 class Bank:
-    """Buckets of all keys, for one process; behind a Ray actor it is that of all replicas."""
+    """Buckets of all callers, for one process; behind a Ray actor it is that of all replicas."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
         self._buckets: dict[str, Bucket] = {}
 
-    async def lease(self, key: str, wanted: float) -> float:
+    async def lease(self, caller: str, wanted: float) -> float:
         now = time.monotonic()
-        bucket = self._buckets.setdefault(key, Bucket(self._rate, self._burst, now))
+        bucket = self._buckets.pop(caller, None) or Bucket(self._rate, self._burst, now)
+        self._buckets[caller] = bucket  # the latest one is the last one
+        _forget_oldest(self._buckets)
         await asyncio.sleep(0)
         return bucket.take(wanted, now)
 
