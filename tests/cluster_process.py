@@ -56,7 +56,7 @@ class Head:
         self.temporary = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))},
-            **cluster_environment(cores=2),
+            **cluster_environment(cores=2, home=folder / "raymlops"),
             **separate_ports(),
             "HOME": str(folder / "home"),
             "RAYMLOPS_HOME": str(folder / "raymlops"),

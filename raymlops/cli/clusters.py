@@ -49,19 +49,21 @@ def token() -> None:
 @click.option("--plain", is_flag=True, help="Leave Ray Serve as it comes.")
 def environment(plain: bool) -> None:
     """Print what to export before Ray starts: eval "$(raymlops cluster environment)"."""
-    for name, value in cluster_environment(plain).items():
+    for name, value in cluster_environment(plain, home=Settings.from_env().home).items():
         click.echo(f"export {name}={shlex.quote(value)}")
 
 
-def cluster_environment(plain: bool = False, cores: int | None = None) -> dict[str, str]:
-    """The variables of every process of a cluster."""
+def cluster_environment(
+    plain: bool = False, cores: int | None = None, home: pathlib.Path | None = None
+) -> dict[str, str]:
+    """The variables of every process of a cluster; with `home`, of this machine's own, see `serving.fast`."""
     from raymlops.serving import fast
 
     # With the mode set, Ray refuses to start where the token is missing.
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_enable_autoscaler_v2": "1",
-        **fast.choose_environment(plain, cores),
+        **fast.choose_environment(plain, cores, home=home),
     }
 
 
@@ -89,7 +91,7 @@ def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: in
     tokens.require_token(path, host)
     tokens.make_token(path)
     ray = pathlib.Path(sys.executable).parent / "ray"
-    environment = {**cluster_environment(), **read_environment()}
+    environment = {**cluster_environment(home=Settings.from_env().home), **read_environment()}
     # Jobs are started as `python`: the one that this is, whatever the shell had first.
     environment["PATH"] = f"{ray.parent}{os.pathsep}{environment.get('PATH', '')}"
     click.echo(f"Jobs      http://127.0.0.1:{dashboard_port}\nWorkers   ray start --address={host}:{port}")

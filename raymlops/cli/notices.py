@@ -18,10 +18,12 @@ def leave(seconds: float, address: str | None) -> None:
     export(choose_authentication())  # before Ray is imported, which reads it once
     import ray
 
-    from raymlops.clusters import notices
+    from raymlops.clusters import loopback, notices
 
+    address = address or Settings.from_env().ray_address or "auto"
+    loopback.adapt_to(address)
     ray.init(
-        address=address or Settings.from_env().ray_address or "auto",
+        address=address,
         log_to_driver=False,
         logging_level="ERROR",
     )

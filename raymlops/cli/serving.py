@@ -5,19 +5,28 @@ import pathlib
 import click
 
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+_OPEN = click.option(
+    "--open",
+    "opened",
+    is_flag=True,
+    help="Let everyone ask who reaches a host beyond loopback, without keys.",
+)
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=pathlib.Path))
 @OVERRIDES
 @click.option("--plain", is_flag=True, help="Run Ray Serve as it comes, without our fast settings.")
+@_OPEN
 @click.option(
     "--check", "once", is_flag=True, help="Ask each model one question over HTTP, print it, and stop."
 )
 @click.option(
     "--key", default="", envvar="RAYMLOPS_KEY", show_envvar=True, help="API key that --check asks with."
 )
-def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: bool, key: str) -> None:
+def serve(
+    file: pathlib.Path, overrides: tuple[str, ...], plain: bool, opened: bool, once: bool, key: str
+) -> None:
     """Serve the models of FILE on this machine until interrupted.
 
     FILE is a serving spec such as serve_configs/flights.yaml, an ONNX file, a folder with one, or a version
@@ -27,9 +36,9 @@ def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: boo
     from raymlops.settings import Settings, export
 
     settings = Settings.from_env()
-    spec = serving_files.read_spec(file, overrides)
+    spec = serving_files.read_spec(file, [*overrides, *(["open=true"] if opened else [])])
     export(
-        fast.choose_environment(plain, affine=spec.many is not None)
+        fast.choose_environment(plain, affine=spec.many is not None, home=settings.home)
     )  # before Ray is imported, which reads it once
     from raymlops.serving import running
 
@@ -46,6 +55,7 @@ def serve(file: pathlib.Path, overrides: tuple[str, ...], plain: bool, once: boo
     "--remove", is_flag=True, help="Take the application away; a head that starts again leaves it so."
 )
 @click.option("--plain", is_flag=True, help="Use Ray Serve as it comes if this starts it.")
+@_OPEN
 @click.option(
     "--print", "only_print", is_flag=True, help="Print the config with pinned versions; deploy nothing."
 )
@@ -57,6 +67,7 @@ def deploy(
     rollback: bool,
     remove: bool,
     plain: bool,
+    opened: bool,
     only_print: bool,
     timeout: float,
     trust: bool,
@@ -67,16 +78,19 @@ def deploy(
     from raymlops.settings import Settings, choose_authentication, export
 
     settings = Settings.from_env()
-    spec = serving_files.read_spec(file, overrides)
-    export(fast.choose_environment(plain, affine=spec.many is not None) | choose_authentication())
+    spec = serving_files.read_spec(file, [*overrides, *(["open=true"] if opened else [])])
+    chosen = fast.choose_environment(plain, affine=spec.many is not None, home=settings.home)
+    export(chosen | choose_authentication())
     if remove:
         from raymlops.serving import restoring
 
         restoring.remove(settings, spec.name)
         click.echo(f"{spec.name} is no longer served")
         return
-    from raymlops.serving import history, sources
+    from raymlops.serving import exposure, history, sources
 
+    if not rollback:
+        exposure.require_keys(spec)
     past = history.History(settings, spec.name, trusted=trust)
     config = past.previous() if rollback else history.make_config(sources.pin(spec, settings), settings)
     if only_print:

@@ -6,6 +6,7 @@ import warnings
 
 import ray
 
+from raymlops.clusters import loopback
 from raymlops.data import sources
 from raymlops.errors import ResourceError
 from raymlops.settings import Settings, apply_process_defaults
@@ -22,8 +23,10 @@ def join_cluster(settings: Settings) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 if settings.ray_address:
+                    loopback.adapt_to(settings.ray_address)
                     ray.init(address=settings.ray_address, **options)
                 else:
+                    loopback.stay_on_loopback()
                     ray.init(address="local", include_dashboard=False, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = settings.ray_address or "this machine"

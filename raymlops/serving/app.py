@@ -15,7 +15,7 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from raymlops.errors import RaymlopsError
-from raymlops.serving import hosting, nodes, sources
+from raymlops.serving import exposure, front, hosting, key_guard, listeners, nodes, sources
 from raymlops.serving.client_addresses import ClientAddresses
 from raymlops.serving.connection_limits import ConnectionLimits
 from raymlops.serving.graph import Prepared, host_graph, prepare_graph, set_weights
@@ -46,6 +46,9 @@ class Ingress:
         handles: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._spec = spec
+        listeners.close_replica_ports()
+        if spec.tls is not None:  # this node may have joined after the application was deployed
+            front.write_front(spec.tls)
         settings = Settings.from_env()
         context = ray.get_runtime_context()
         gpus = context.get_accelerator_ids().get("GPU", [])
@@ -89,6 +92,7 @@ class Ingress:
             addresses=_know_proxies(),
         )
         self._read_key_file()
+        key_guard.RING[:] = [self.plane.keys]
         self._export = MetricsExport(spec.name)
         self._tasks: list[asyncio.Task[None]] = []
         log_to_stderr()
@@ -196,7 +200,11 @@ def _make_lease(spec: ServingSpec) -> Any:
 
 
 def build_app(spec: ServingSpec) -> serve.Application:
-    """What Serve deploys. Aliases are pinned to versions here if deploying has not done so."""
+    """What Serve deploys. Aliases are pinned to versions here if deploying has not done so.
+
+    Raises ForbiddenError where Serve listens beyond loopback and nobody said that everyone may ask.
+    """
+    exposure.require_keys(spec, listeners.read_host())
     pinned = sources.pin(spec, Settings.from_env())
     prepared = {name: prepare_graph(graph, Settings.from_env()) for name, graph in pinned.graphs.items()}
     handles = {name: nodes.bind_nodes(name, graph) for name, graph in prepared.items()}

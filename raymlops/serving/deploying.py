@@ -8,24 +8,49 @@ from typing import Any
 import ray
 from ray import serve
 
+from raymlops.clusters import loopback
 from raymlops.errors import ResourceError
+from raymlops.serving import exposure, front
 from raymlops.serving.app import Ingress  # noqa: F401  -- an import that fails here fails before anything is deployed
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
 
 def start_serve(spec: ServingSpec) -> None:
-    """Start Serve's controller and ports unless they run. Ray must be initialised."""
+    """Start Serve's controller and ports unless they run. Ray must be initialised.
+
+    Raises ForbiddenError when the application would answer other machines without keys, SpecError and ResourceError
+    when the nodes would not speak the TLS that the spec asks for.
+    """
+    exposure.require_keys(spec)
     grpc_options: dict[str, Any] = {}
     if spec.grpc_port:
         from raymlops.serving.grpc_plane import SERVICER
 
         grpc_options = {"grpc_options": {"port": spec.grpc_port, "grpc_servicer_functions": [SERVICER]}}
-    serve.start(
-        proxy_location="EveryNode",
-        http_options={"host": spec.host, "port": spec.port, "keep_alive_timeout_s": 75},
-        **grpc_options,
-    )
+    http_options: dict[str, Any] = {"host": spec.host, "port": spec.port, "keep_alive_timeout_s": 75}
+    behind_haproxy = spec.tls is not None and front.prepare_nodes(spec.tls)
+    if spec.tls is not None and not behind_haproxy:
+        http_options |= {
+            "ssl_certfile": spec.tls.certificate,
+            "ssl_keyfile": spec.tls.key,
+            "ssl_ca_certs": spec.tls.client_ca or None,
+        }
+    serve.start(proxy_location="EveryNode", http_options=http_options, **grpc_options)
+    # Serve that runs already stays as it was started, whatever this spec says.
+    running = _read_http_options()
+    exposure.require_keys(spec, running.host or "")
+    if spec.tls is not None and not behind_haproxy and running.ssl_certfile != spec.tls.certificate:
+        raise ResourceError(
+            "Serve runs on this cluster already, with other TLS files or none; end it with `serve shutdown`, "
+            "and deploy again"
+        )
+
+
+def _read_http_options() -> Any:
+    from ray.serve.context import _get_global_client
+
+    return ray.get(_get_global_client()._controller.get_http_config.remote())
 
 
 def deploy(config: dict[str, Any], timeout_s: float = 300.0, report: Callable[[str], None] = print) -> None:
@@ -116,6 +141,10 @@ def connect(settings: Settings, start: bool = False) -> None:
     if ray.is_initialized():
         return
     address = settings.ray_address or ("local" if start else "auto")
+    if address == "local":
+        loopback.stay_on_loopback()
+    else:
+        loopback.adapt_to(address)
     try:
         ray.init(address=address, namespace="raymlops", log_to_driver=start, include_dashboard=None)
     except (ConnectionError, RuntimeError) as error:

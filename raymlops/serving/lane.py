@@ -9,9 +9,11 @@ where Serve must count requests in flight, which is how it scales replicas. Know
 import dataclasses
 from typing import Any
 
+import ray
 import uvicorn.config
 from starlette.middleware import Middleware
 
+from raymlops.serving import key_guard, listeners
 from raymlops.serving.connection_limits import ConnectionLimits
 from raymlops.serving.grpc_options import limit_grpc_servers, server_options
 from raymlops.serving.http import Receive, Send
@@ -70,6 +72,18 @@ class QuietLane:
 
 def make_middlewares() -> list[Middleware]:
     """Serve calls this in every process that answers HTTP, before it answers gRPC; the last one is the outermost."""
-    limit_grpc_servers(server_options(LANE.limits))
+    guards = make_guards()
     uvicorn.config.HTTP_PROTOCOLS["auto"] = "raymlops.serving.wire:Wire"
-    return [Middleware(QuietLane), Middleware(FastLane)]
+    return [Middleware(QuietLane), Middleware(FastLane), *guards]
+
+
+def make_guards() -> list[Middleware]:
+    """The same for Serve as it comes: ports are closed, and a proxy asks for keys; a replica does that itself."""
+    limit_grpc_servers(server_options(LANE.limits))
+    listeners.close_ports()
+    listeners.refresh_certificates()
+    return [Middleware(key_guard.KeyGuard)] if _is_proxy() else []
+
+
+def _is_proxy() -> bool:
+    return str(ray.get_runtime_context().get_actor_name() or "").startswith("SERVE_PROXY_ACTOR")

@@ -16,7 +16,7 @@ from ray.serve.schema import LoggingConfig
 from raymlops.errors import OverloadedError, ProcessEndedError, RaymlopsError
 from raymlops.graphs.running import Implementation
 from raymlops.models.session import SessionOptions
-from raymlops.serving import tracing
+from raymlops.serving import listeners, tracing
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.cost import count_batch_rows
 from raymlops.serving.graph import Prepared, make_locate
@@ -39,6 +39,7 @@ class Node:
 
     def __init__(self, name: str, path: str, node: ModelNode | PythonNode, resources: Resources) -> None:
         self._name = name
+        listeners.close_replica_ports()
         log_to_stderr()
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
         options = SessionOptions.for_device("auto", gpus, max(1, int(resources.cpus)))

@@ -4,6 +4,7 @@ down."""
 import contextlib
 import json
 import signal
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -15,7 +16,7 @@ import ray
 from ray import serve
 
 from raymlops.errors import AuthenticationError, RaymlopsError
-from raymlops.serving import deploying, history, sources
+from raymlops.serving import deploying, exposure, history, sources
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
@@ -29,6 +30,7 @@ def run(
     report: Callable[[str], Any] = print,
 ) -> None:
     """Serve until SIGINT or SIGTERM; with `once`, only until each model has answered its example, asked with `key`."""
+    exposure.require_keys(spec)
     pinned = sources.pin(spec, settings)
     started = not ray.is_initialized()
     deploying.connect(settings, start=True)
@@ -37,7 +39,7 @@ def run(
     try:
         deploying.start_serve(pinned)
         deploying.deploy(history.make_config(pinned, settings), report=report)
-        base = f"http://{'127.0.0.1' if spec.host == '0.0.0.0' else spec.host}:{spec.port}"  # noqa: S104
+        base = f"{'https' if spec.tls else 'http'}://{'127.0.0.1' if spec.host == '0.0.0.0' else spec.host}:{spec.port}"  # noqa: S104
         base += "" if spec.route == "/" else spec.route
         for name, model in pinned.models.items():
             report(f"{name} version {model.version}: POST {base}/v2/models/{name}/infer")
@@ -48,7 +50,7 @@ def run(
         report(f"Documentation and examples: {base}/docs")
         if once:
             for name in (*pinned.models, *pinned.graphs):
-                report(ask_example(base, name, key))
+                report(ask_example(base, name, key, pinned.tls.certificate if pinned.tls else ""))
         else:
             _wait(stop)
     finally:
@@ -75,19 +77,29 @@ def _wait(stop: threading.Event) -> None:
         return
 
 
-def ask_example(base: str, name: str, key: str = "") -> str:
-    """Ask a model its example over HTTP; gives the answer as text. Raises AuthenticationError, RaymlopsError."""
+def ask_example(base: str, name: str, key: str = "", certificate: str = "") -> str:
+    """Ask a model its example over HTTP; gives the answer as text. With TLS, the server must show `certificate`.
+
+    Raises AuthenticationError, RaymlopsError.
+    """
     path = f"/v2/models/{name}/infer"
-    asked = json.loads(_fetch(f"{base}/openapi.json", key))["paths"][path]["post"]["requestBody"]["content"]
+    asked = json.loads(_fetch(f"{base}/openapi.json", key, certificate))["paths"][path]["post"][
+        "requestBody"
+    ]["content"]
     question = json.dumps(asked["application/json"]["example"]).encode()
-    return f"{name} answered over HTTP: {_fetch(base + path, key, question)}"
+    return f"{name} answered over HTTP: {_fetch(base + path, key, certificate, question)}"
 
 
-def _fetch(url: str, key: str, question: bytes | None = None) -> str:
+def _fetch(url: str, key: str, certificate: str, question: bytes | None = None) -> str:
+    context = None
+    if certificate:
+        context = ssl.create_default_context(cafile=certificate)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # this certificate itself, whoever signed it
+        context.check_hostname = False  # it is asked at its address
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     request = urllib.request.Request(url, question, headers)  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30, context=context) as response:  # noqa: S310
             return response.read().decode()  # type: ignore[no-any-return]
     except urllib.error.HTTPError as error:
         told = error.read().decode(errors="replace")

@@ -6,6 +6,7 @@ import pathlib
 from raymlops.errors import SpecError
 from raymlops.models.safety import Model, digest_of, read_model
 from raymlops.models.session import check_shareable
+from raymlops.serving import front
 from raymlops.serving.hosting import find_file
 from raymlops.settings import Settings
 from raymlops.specs.graph import AnyNode, GraphNode, GraphSpec, expand_files
@@ -25,7 +26,10 @@ def pin(spec: ServingSpec, settings: Settings) -> ServingSpec:
     if many is not None:
         folder = str(pathlib.Path(many.folder).expanduser().absolute())
         many = many.model_copy(update={"folder": folder})
-    return spec.model_copy(update={"models": models, "graphs": graphs, "many": many})
+    keys = str(pathlib.Path(spec.keys).expanduser().absolute()) if spec.keys else ""
+    tls = front.absolute(spec.tls) if spec.tls else None
+    update = {"models": models, "graphs": graphs, "many": many, "keys": keys, "tls": tls}
+    return spec.model_copy(update=update)
 
 
 def pin_model(model: HostedModel, settings: Settings) -> HostedModel:

@@ -155,6 +155,16 @@ class ManyModels(Document):
     )
 
 
+class Tls(Document):
+    """HTTPS, and gRPC over TLS; files that change are taken up within seconds, without a restart."""
+
+    certificate: str = Field(
+        min_length=1, description="PEM file of the certificate and those between it and its root"
+    )
+    key: str = Field(min_length=1, description="PEM file of its private key, without a password")
+    client_ca: str = Field(default="", description="PEM file: clients must show a certificate that it signed")
+
+
 class ServingSpec(Document):
     """An application of one or more models and compositions of models."""
 
@@ -177,6 +187,13 @@ class ServingSpec(Document):
     limits: Limits = Limits()
     keys: str = Field(
         "", description="file of hashed API keys; empty lets everyone infer and nobody administer"
+    )
+    open: bool = Field(
+        default=False,
+        description="let whoever reaches a host beyond loopback ask, although there are no keys",
+    )
+    tls: Tls | None = Field(
+        default=None, description="of the cluster's HTTP and gRPC ports, on each of its nodes"
     )
     access_log: float = Field(
         0.01, ge=0, le=1, description="share of requests that are logged; failures always are"

@@ -107,8 +107,9 @@ def test_the_history_goes_back_one_deployment(tmp_path: pathlib.Path) -> None:
     assert [entry["version"] for entry in history.read()] == [1]
 
 
-def test_plain_sets_nothing_and_fast_says_which_middleware() -> None:
-    assert fast.choose_environment(plain=True) == {}
+def test_plain_sets_only_what_closes_it_and_fast_says_which_middleware() -> None:
+    callback = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raymlops.serving.lane:make_guards"}
+    assert fast.choose_environment(plain=True) == callback
     chosen = fast.choose_environment(cores=8)
     assert chosen["RAY_SERVE_HAPROXY_NBTHREAD"] == "4"
     assert chosen["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "raymlops.serving.lane:make_middlewares"

@@ -1,0 +1,40 @@
+"""Keeps a cluster of this machine alone on loopback, and joins such a cluster. Starts nothing.
+
+Ray listens on every interface by itself, with its token as the only guard, except where it takes a cluster to be of
+one machine, as on macOS and Windows. The variable that decides it is public, and named after those two.
+"""
+
+import contextlib
+import os
+import socket
+import urllib.parse
+
+VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+def stay_on_loopback() -> None:
+    """What this process starts of Ray listens on loopback only, unless the user has set the variable otherwise."""
+    # Read and set where Ray is about to be started, which is not known when the command is entered.
+    chosen = os.environ.setdefault(VARIABLE, "0")
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = chosen == "1"  # Ray has read the variable when it was imported
+
+
+def adapt_to(address: str) -> None:
+    """Before this cluster is joined: Ray would look for one at 127.0.0.1 at the address of the machine instead."""
+    parsed = urllib.parse.urlsplit(address if "//" in address else f"//{address}")
+    with contextlib.suppress(ValueError):
+        host, port = parsed.hostname or "", parsed.port
+        if port and host in ("127.0.0.1", "localhost", "::1") and not _answers_beyond_loopback(port):
+            stay_on_loopback()
+
+
+def _answers_beyond_loopback(port: int) -> bool:
+    from ray._private import services
+
+    try:
+        with socket.create_connection((services.get_node_ip_address(), port), timeout=2):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,77 @@
+"""Tells HAProxy of each node what the spec says of TLS, in a file beside its configuration, which `haproxy.py` reads.
+
+Knows the nodes, and not HAProxy's language.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raymlops.errors import ResourceError, SpecError
+from raymlops.serving import haproxy
+from raymlops.specs.serving import Tls
+
+
+def absolute(tls: Tls) -> Tls:
+    """The same files whatever the working directory is."""
+    paths = {
+        name: str(pathlib.Path(path).expanduser().absolute())
+        for name, path in tls.model_dump().items()
+        if path
+    }
+    return tls.model_copy(update=paths)
+
+
+def write_front(tls: Tls) -> None:
+    """On a node: for HAProxy of this node, from when it is started or reloaded next."""
+    from ray.serve._private.constants import RAY_SERVE_HAPROXY_CONFIG_FILE_LOC as FILE
+
+    folder = pathlib.Path(FILE).parent / ray.get_runtime_context().get_node_id()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = folder / f"{haproxy.FRONT_FILE}.{os.getpid()}"
+    partial.write_text(json.dumps({"tls": tls.model_dump()}))
+    partial.replace(folder / haproxy.FRONT_FILE)
+
+
+def prepare_node(tls: Tls) -> dict[str, Any]:
+    """On a node: write what HAProxy is to do, and say whether it will be done."""
+    from ray.serve._private import constants
+
+    unreadable = []
+    for path in (tls.certificate, tls.key, tls.client_ca):
+        try:
+            if path:
+                pathlib.Path(path).read_bytes()
+        except OSError as error:
+            unreadable.append(f"{path} ({error.strerror})")
+    write_front(tls)
+    binary = constants.RAY_SERVE_HAPROXY_BINARY_PATH or ""
+    return {
+        "unreadable": unreadable,
+        "haproxy": bool(constants.RAY_SERVE_ENABLE_HA_PROXY),
+        "ours": pathlib.Path(binary).name == "haproxy.sh",
+    }
+
+
+def prepare_nodes(tls: Tls) -> bool:
+    """Have every node that runs speak TLS; nodes that come later are told by their replicas. True behind HAProxy.
+
+    Raises SpecError for files that a node cannot read, ResourceError where a node would go on without TLS.
+    """
+    task: Any = ray.remote(num_cpus=0)(prepare_node)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    reports = ray.get([task.options(scheduling_strategy=strategy).remote(tls) for strategy in strategies])
+    for node, report in zip(nodes, reports, strict=True):
+        if report["unreadable"]:
+            raise SpecError(f"Node {node[:8]} cannot read the TLS files: {', '.join(report['unreadable'])}")
+        if report["haproxy"] and not report["ours"]:
+            raise ResourceError(
+                f"Node {node[:8]} was started with variables that are not ours, so that its HAProxy would not speak "
+                'TLS; start Ray there after: eval "$(raymlops cluster environment)"'
+            )
+    return any(report["haproxy"] for report in reports)

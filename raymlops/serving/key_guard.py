@@ -1,0 +1,207 @@
+"""Refuses callers without a key before Serve's proxy wakes an application that is scaled to zero for them. Which
+key may do what is the data plane's to say, in the replicas.
+
+A proxy asks Serve's controller which applications have keys, and reads their files.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from raymlops.errors import AuthenticationError, RaymlopsError
+from raymlops.serving import http, protocol, routes
+from raymlops.serving.http import JSON, Receive, Response, Send
+from raymlops.serving.json_text import dump_json
+from raymlops.serving.keys import KeyRing, read_entry, read_keys
+
+LOG = logging.getLogger("raymlops.serving")
+INFERENCE = "/inference.GRPCInferenceService/"
+_FRESH_S = 2.0
+"""Seconds that what the controller said, and what a key file holds, is taken as so."""
+_PROBES = {"ServerLive": b"\x08\x01", "ServerReady": b"\x08\x01"}
+"""Answers of an application that nobody has woken yet: messages whose first field is true."""
+
+
+@dataclasses.dataclass
+class Application:
+    """What a proxy knows of one: its keys, None for all, and whether a replica runs."""
+
+    name: str
+    prefix: str
+    ring: KeyRing
+    awake: bool
+    file: pathlib.Path | None = None
+    stamp: tuple[int, int] | None = None
+
+    def read_file(self) -> None:
+        """Take a changed key file up; one that cannot be read leaves the keys that were known in force."""
+        if self.file is None:
+            return
+        try:
+            status = self.file.stat()
+            if self.stamp != (status.st_mtime_ns, status.st_ino):
+                self.ring.replace(read_keys(self.file))
+                self.stamp = (status.st_mtime_ns, status.st_ino)
+        except (OSError, RaymlopsError) as error:
+            LOG.error(
+                "the key file of %s was not read; the keys known so far stay in force: %s", self.name, error
+            )
+
+
+class Applications:
+    """The applications of this cluster, asked for again when they are needed and not known freshly."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Application] = {}
+        self._asked = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def refresh(self) -> Mapping[str, Application]:
+        """By name. Raises RayError when the controller does not answer."""
+        if time.monotonic() - self._asked > _FRESH_S:
+            async with self._lock:
+                if time.monotonic() - self._asked > _FRESH_S:
+                    await self._ask()
+        return self._known
+
+    async def _ask(self) -> None:
+        from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+        controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+        details = await controller.get_serve_instance_details.remote()
+        known = {}
+        for name, told in (details.get("applications") or {}).items():
+            found = read_application(name, told, self._known.get(name))
+            await asyncio.to_thread(found.read_file)
+            known[name] = found
+        self._known, self._asked = known, time.monotonic()
+
+    async def find(self, path: str) -> Application | None:
+        """The one whose prefix is the longest that this path has."""
+        found = None
+        for application in (await self.refresh()).values():
+            prefix = application.prefix.rstrip("/")
+            fits = path == prefix or path.startswith(f"{prefix}/")
+            if fits and (found is None or len(prefix) > len(found.prefix.rstrip("/"))):
+                found = application
+        return found
+
+
+def read_application(name: str, told: Mapping[str, Any], before: Application | None) -> Application:
+    """From what Serve's controller tells of one; `before` is what was known of it, with its keys."""
+    config = told.get("deployed_app_config") or {}
+    args = config.get("args") or {}
+    ours = "raymlops" in str(config.get("import_path", ""))
+    deployments = told.get("deployments") or {}
+    ingress = deployments.get("Ingress") or {}
+    awake = any(str(replica.get("state")).endswith("RUNNING") for replica in ingress.get("replicas") or ())
+    options = next(
+        (d.get("user_config") or {} for d in config.get("deployments") or () if d.get("name") == "Ingress"),
+        {},
+    )
+    file = pathlib.Path(args["keys"]).expanduser() if ours and args.get("keys") else None
+    ring = KeyRing(required=file is not None or (ours and "keys" in options))
+    stamp = None
+    if ours and "keys" in options:
+        ring.replace([read_entry(entry) for entry in options["keys"]])
+        file = None
+    elif before is not None and before.file == file:
+        ring, stamp = before.ring, before.stamp
+    return Application(name, told.get("route_prefix") or "/", ring, awake, file, stamp)
+
+
+APPLICATIONS = Applications()
+RING: list[KeyRing] = []
+"""The keys of this process's replica, which asks for them itself; empty in a proxy."""
+
+
+class KeyGuard:
+    """ASGI middleware for a proxy."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not RING and not scope["path"].startswith("/-/"):
+            refusal = await self._judge(scope)
+            if refusal is not None:
+                await http.send_response(send, refusal, ((b"connection", b"close"),))
+                return
+        await self._app(scope, receive, send)
+
+    async def _judge(self, scope: Any) -> Response | None:
+        """What is said to this caller at once; None lets the request go on."""
+        application = await APPLICATIONS.find(scope["path"])
+        if application is None or application.ring.is_open:
+            return None
+        path = scope["path"][len(application.prefix.rstrip("/")) :] or "/"
+        found = routes.find_route(scope["method"], path)
+        if isinstance(found, tuple) and not found[0] and application.awake:
+            return None  # a probe
+        headers = dict(scope["headers"])
+        try:
+            application.ring.identify(http.Request(scope["method"], path, headers, "").token)
+        except AuthenticationError as error:
+            if isinstance(found, tuple) and not found[0]:
+                return Response(
+                    200, dump_json({"live": True, "ready": True})
+                )  # it will be woken by whoever may
+            told = protocol.describe_error(error, headers.get(b"x-request-id", b"")[:128].decode("latin-1"))
+            return Response(401, dump_json(told), (JSON, (b"www-authenticate", b"Bearer")))
+        return None
+
+
+def guard_grpc(server: Any) -> bool:
+    """In a proxy, before Serve registers its services on this server: calls of the protocol are judged first, by
+    their metadata. False where Serve is not as it is known here. A replica's data plane judges by itself."""
+    if RING:
+        return True
+    override = getattr(server, "_override_method_handler", None)  # Serve puts its own methods in with it
+    if override is None:
+        return False
+
+    def override_and_judge(service_method: str, method_handler: Any) -> Any:
+        handler = override(service_method, method_handler)
+        if not service_method.startswith(INFERENCE):
+            return handler
+        return handler._replace(
+            unary_unary=_judge_first(handler.unary_unary, service_method[len(INFERENCE) :])
+        )
+
+    server._override_method_handler = override_and_judge
+    return True
+
+
+def _judge_first(answer: Any, method: str) -> Any:
+    import grpc
+
+    from raymlops.serving import grpc_plane
+
+    async def judge(message: Any, context: Any) -> Any:
+        metadata = dict(context.invocation_metadata() or ())
+        ring, awake = await _find_ring(metadata)
+        try:
+            if method not in _PROBES or not awake:
+                ring.identify(grpc_plane.read_token(metadata))
+        except AuthenticationError as error:
+            if method in _PROBES:
+                return _PROBES[method]
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        return await answer(message, context)
+
+    return judge
+
+
+async def _find_ring(metadata: Mapping[str, str]) -> tuple[KeyRing, bool]:
+    """The keys that a call must show one of, and whether a replica runs."""
+    known = await APPLICATIONS.refresh()
+    application = known.get(str(metadata.get("application", "")))
+    if application is None and len(known) == 1:
+        application = next(iter(known.values()))
+    return (KeyRing(), True) if application is None else (application.ring, application.awake)
