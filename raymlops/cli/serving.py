@@ -1,6 +1,7 @@
 """Verbs of serving: `serve` on this machine, `deploy` on a cluster and back. `keys` has its own file."""
 
 import pathlib
+import secrets
 
 import click
 
@@ -32,7 +33,7 @@ def serve(
     FILE is a serving spec such as serve_configs/flights.yaml, an ONNX file, a folder with one, or a version
     such as models:/flights@champion; KEY=VALUE changes a value of the spec, as in port=9000.
     """
-    from raymlops.serving import fast, serving_files
+    from raymlops.serving import fast, haproxy, serving_files
     from raymlops.settings import Settings, export
 
     settings = Settings.from_env()
@@ -40,6 +41,8 @@ def serve(
     export(
         fast.choose_environment(plain, affine=spec.many is not None, home=settings.home)
     )  # before Ray is imported, which reads it once
+    # Replicas believe who names a client's address only if it shows this.
+    export({haproxy.TOKEN_VARIABLE: secrets.token_urlsafe(32)})
     from raymlops.serving import running
 
     running.run(spec, settings, once=once, key=key, report=click.echo)

@@ -26,6 +26,9 @@ _WITH_SPEC = ("check", "train", "search")
 @click.option(
     "--install", is_flag=True, help="Install the pinned packages for this job, where the cluster lacks them."
 )
+@click.option(
+    "--send", "sent", multiple=True, metavar="FILE", help="Send this file although it looks like a secret."
+)
 @click.option("--config", default="cluster.yaml", help="Node types that --autoscaling may count on.")
 def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None:
     """Run VERB with its ARGUMENTS as a job of a cluster.
@@ -53,8 +56,9 @@ def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None
         submission.read_requirements(root) if options["install"] else (),
     )
     submission.require_no_secrets(job)
-    package = packaging.list_files(root)
+    package = packaging.list_files(root, options["sent"])
     packaging.require_size(package)
+    _tell_held_back(package)
     demand = _check_spec(job, package) if verb in _WITH_SPEC else None
     client = submission.connect(address)
     if verb != "check":
@@ -66,12 +70,22 @@ def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None
         f"sent in {spent['send']:.1f} s",
         err=True,
     )
-    if package.held_back:
-        click.echo(f"Held back, since they look like secrets: {', '.join(package.held_back)}", err=True)
     if options["no_wait"]:
         click.echo(identity)
         return
     sys.exit(_follow(client, identity))
+
+
+def _tell_held_back(package: Any) -> None:
+    """Before anything is sent: the job may lack one of them."""
+    if not package.why:
+        return
+    click.echo("Held back, since they look like secrets (--send FILE sends one all the same):", err=True)
+    shown = list(package.why.items())
+    for name, reason in shown[:20]:
+        click.echo(f"  {name}: {reason}", err=True)
+    if len(shown) > 20:
+        click.echo(f"  and {len(shown) - 20} more", err=True)
 
 
 def _to_variables(texts: tuple[str, ...]) -> dict[str, str]:
@@ -98,7 +112,7 @@ def _check_spec(job: Any, package: Any) -> Any:
     if pathlib.Path(found["spec"]).as_posix() not in package.files:
         raise NotFoundError(
             f"The spec {found['spec']} is not among the files that are sent; give its path inside {package.root}, and "
-            "see that git does not ignore it"
+            "see that .gitignore and .rayignore do not name it, and that it is not held back as a secret (--send)"
         )
     return capacity.demand_of(spec.training)
 

@@ -1,13 +1,16 @@
 """What of a working directory goes to the cluster: listed, measured, and put into one file. Uploads nothing."""
 
+import contextlib
 import dataclasses
-import fnmatch
 import os
 import pathlib
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+import pathspec
+
+from raymlops.clusters import secret_files
 from raymlops.errors import NotFoundError, TooLargeError
 
 LIMIT = 100 * 2**20
@@ -17,64 +20,125 @@ NEVER_FOLDERS = frozenset({
     ".hypothesis", ".tox", "mlruns", "outputs", "build", "dist",
 })  # fmt: skip
 """Folders that are not sent even where git does not ignore them."""
-SECRETS = (
-    ".env", ".env.*", "*.pem", "*.key", "*.p12", "id_rsa*", "id_ed25519*", "auth_token", ".netrc", ".pgpass",
-    "credentials", "credentials.*", "*service-account*.json", "keys.yaml", "keys.json",
-)  # fmt: skip
-"""Names of files that hold secrets: whoever may read the cluster's packages could read them."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same files give the same package, which is then not sent again
 
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """Files to send, relative to `root`, with their sizes in bytes; `held_back` look like secrets."""
+    """Files to send, relative to `root`, with their sizes in bytes; `held_back` look like secrets, `why` says how."""
 
     root: pathlib.Path
     files: dict[str, int]
     held_back: tuple[str, ...] = ()
+    why: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def size(self) -> int:
         return sum(self.files.values())
 
 
-def list_files(root: str | pathlib.Path) -> Package:
-    """What would be sent: what git does not ignore, without caches and secrets. Raises NotFoundError."""
+def list_files(root: str | pathlib.Path, sent: Iterable[str] = ()) -> Package:
+    """What would be sent: what .gitignore and .rayignore do not name, without caches and secrets.
+
+    Files of `sent`, relative to the folder, go although they look like secrets. Raises NotFoundError, also for one of
+    them that is not there.
+    """
     root = pathlib.Path(root).resolve()
     if not root.is_dir():
         raise NotFoundError(f"No folder {str(root)!r} to send; give --working-dir")
+    wanted = {pathlib.PurePosixPath(name).as_posix() for name in sent}
     files: dict[str, int] = {}
-    held_back = []
-    for name in sorted(_git_files(root) if (root / ".git").exists() else _walk(root)):
+    why: dict[str, str] = {}
+    listed = _git_files(root)
+    ignores = Ignores(root, (".rayignore",) if listed is not None else (".rayignore", ".gitignore"))
+    for name in sorted(_walk(root, ignores) if listed is None else listed):
         path = root / name
         if (
             NEVER_FOLDERS & set(pathlib.PurePosixPath(name).parts[:-1])
             or path.is_symlink()
             or not path.is_file()
+            or ignores.match(name)
         ):
             continue
-        if any(fnmatch.fnmatch(path.name, pattern) for pattern in SECRETS):
-            held_back.append(name)
-        else:
+        reason = None if name in wanted else judge(path, pathlib.PurePosixPath(name))
+        wanted.discard(name)
+        if reason is None:
             files[name] = path.stat().st_size
-    return Package(root, files, tuple(held_back))
+        else:
+            why[name] = reason
+    if wanted:
+        raise NotFoundError(
+            f"{', '.join(sorted(wanted))} of --send is not among the files of {root} that may be sent"
+        )
+    return Package(root, files, tuple(why), why)
 
 
-def _git_files(root: pathlib.Path) -> Iterator[str]:
+def judge(path: pathlib.Path, name: pathlib.PurePath) -> str | None:
+    """Why a file looks as if it held a secret, or None; `name` is its path below the folder that is sent."""
+    try:
+        return secret_files.judge_name(name) or secret_files.judge_contents(path)
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+
+
+class Ignores:
+    """Files of patterns as .gitignore has them, in a folder and those below it."""
+
+    def __init__(self, root: pathlib.Path, names: Iterable[str]) -> None:
+        self._root, self._names = root, tuple(names)
+        self._read: dict[pathlib.PurePosixPath, pathspec.GitIgnoreSpec] = {}
+
+    def match(self, name: str, folder: bool = False) -> bool:
+        """Whether a path relative to the root is ignored; the file nearest to it has the last word."""
+        path = pathlib.PurePosixPath(name)
+        ignored = False
+        for part in (*reversed(path.parents), path):
+            if part.parts and not ignored:
+                ignored = self._judge(part, "" if part == path and not folder else "/")
+        return ignored
+
+    def _judge(self, path: pathlib.PurePosixPath, suffix: str) -> bool:
+        found = False
+        for folder in reversed(path.parents):
+            told = self._spec(folder).check_file(path.relative_to(folder).as_posix() + suffix).include
+            if told is not None:
+                found = told
+        return found
+
+    def _spec(self, folder: pathlib.PurePosixPath) -> pathspec.GitIgnoreSpec:
+        if folder not in self._read:
+            lines: list[str] = []
+            for name in self._names:
+                with contextlib.suppress(OSError):
+                    lines += (
+                        (self._root / folder / name)
+                        .read_text(encoding="utf-8", errors="replace")
+                        .splitlines()
+                    )
+            self._read[folder] = pathspec.GitIgnoreSpec.from_lines(lines)
+        return self._read[folder]
+
+
+def _git_files(root: pathlib.Path) -> list[str] | None:
+    """What git would add in this folder, which may be below that of the repository; None outside of one."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, cwd=root, capture_output=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
-        yield from _walk(root)
-        return
-    yield from (name for name in listed.decode(errors="surrogateescape").split("\0") if name)
+        return None
+    return [name for name in listed.decode(errors="surrogateescape").split("\0") if name]
 
 
-def _walk(root: pathlib.Path) -> Iterator[str]:
+def _walk(root: pathlib.Path, ignores: Ignores) -> Iterator[str]:
     for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name not in NEVER_FOLDERS]
+        inner = pathlib.Path(folder).relative_to(root)
+        folders[:] = [
+            name
+            for name in folders
+            if name not in NEVER_FOLDERS and not ignores.match((inner / name).as_posix(), folder=True)
+        ]
         for name in names:
-            yield (pathlib.Path(folder) / name).relative_to(root).as_posix()
+            yield (inner / name).as_posix()
 
 
 def largest(package: Package, count: int = 5) -> list[tuple[str, int]]:
@@ -94,7 +158,8 @@ def require_size(package: Package, limit: int = LIMIT) -> None:
     named = "\n".join(f"  {to_mib(size):>10}  {name}" for name, size in largest(package))
     raise TooLargeError(
         f"{package.root} would send {to_mib(package.size)} in {len(package.files):,} files; a cluster takes "
-        f"{to_mib(limit)}. The largest:\n{named}\nKeep data in the shared storage, or name it in .gitignore"
+        f"{to_mib(limit)}. The largest:\n{named}\nKeep data in the shared storage, or name it in "
+        ".gitignore or .rayignore"
     )
 
 

@@ -15,11 +15,13 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from raymlops.clusters import packaging, tokens
+from raymlops.clusters import packaging, secret_files, tokens
 from raymlops.clusters.capacity import NodeKind
 from raymlops.errors import ForbiddenError, NotFoundError, ResourceError, unknown_name
 
-_SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|api[-_]?key|access[-_]?key|credential|private)")
+_SECRET_NAME = re.compile(
+    r"(?i)(passw|passphrase|(^|[-_.])pwd|secret|token|api[-_]?key|access[-_]?key|auth[-_]?key|credential|private|(^|[-_.])pat$)"
+)
 STOPPED = 130
 
 
@@ -51,12 +53,20 @@ def require_no_secrets(job: Job) -> None:
         "~/.mlflow/credentials or a Kubernetes Secret"
     )
     for name, value in job.variables.items():
-        if _SECRET_NAME.search(name) or tokens.holds_password(value):
+        if (_SECRET_NAME.search(name) and value) or _holds_secret(value):
             raise ForbiddenError(f"The variable {name} looks like a secret; {remedy}")
-    for argument in job.arguments:
+    for place, argument in enumerate(job.arguments):
+        following = job.arguments[place + 1] if place + 1 < len(job.arguments) else "--"
         name, equals, value = argument.partition("=")
-        if tokens.holds_password(argument) or (equals and value and _SECRET_NAME.search(name)):
+        named = _SECRET_NAME.search(name) is not None
+        # `--password=x`, `password=x`, and `--password x`.
+        given = bool(value) if equals else argument.startswith("-") and not following.startswith("-")
+        if (named and given) or _holds_secret(argument):
             raise ForbiddenError(f"The argument {name[:40]!r} looks like a secret; {remedy}")
+
+
+def _holds_secret(text: str) -> bool:
+    return tokens.holds_password(text) or any(secret_files.find_secrets(text))
 
 
 def read_requirements(root: pathlib.Path) -> tuple[str, ...]:

@@ -5,9 +5,11 @@ import subprocess
 import zipfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import raymlops
-from raymlops.clusters import packaging, submission
+from raymlops.clusters import packaging, secret_files, submission
 from raymlops.errors import ForbiddenError, NotFoundError, TooLargeError
 from raymlops.serving.history import make_config
 from raymlops.settings import Settings
@@ -48,21 +50,187 @@ def test_what_git_ignores_is_not_sent_and_what_is_not_yet_added_is(tmp_path: pat
     assert set(packaging.list_files(tmp_path).files) == {".gitignore", "new.py"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        ".env",
-        ".env.local",
-        "tls/server.key",
-        "id_rsa",
-        "auth_token",
-        ".mlflow/credentials",
-        "gcp-service-account-1.json",
-    ],
-)
+NAMES = [
+    ".env",
+    ".env.local",
+    "prod.env",
+    "config/Prod.ENV",
+    ".envrc",
+    "tls/server.key",
+    "server.pem",
+    "store.p12",
+    "app.jks",
+    "my.keystore",
+    "id_rsa",
+    "ID_ED25519",
+    "deploy_rsa",
+    "auth_token",
+    ".mlflow/credentials",
+    ".aws/config",
+    ".ssh/config",
+    ".docker/config.json",
+    ".dockercfg",
+    "gcp-service-account-1.json",
+    ".git-credentials",
+    "kubeconfig",
+    "prod.kubeconfig",
+    ".kube/config",
+    "terraform.tfstate",
+    "terraform.tfstate.backup",
+    "terraform.tfvars",
+    "x.auto.tfvars",
+    ".pypirc",
+    ".netrc",
+    "_netrc",
+    ".npmrc",
+    ".htpasswd",
+    "a.kdbx",
+    "secrets.yaml",
+    "SECRETS.YML",
+    "my-secret.json",
+    ".pgpass",
+    ".my.cnf",
+    "wallet.dat",
+    ".Renviron",
+    "credentials",
+    "aws_credentials.csv",
+    "db_password.txt",
+    "client_secret_1.json",
+    ".s3cfg",
+    ".boto",
+    "kaggle.json",
+    ".databrickscfg",
+    "keys.yaml",
+    ".vault_pass",
+    ".bash_history",
+    "token",
+    "api_key.txt",
+    "application_default_credentials.json",
+    "secrets/anything.txt",
+    "rclone.conf",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_files_that_hold_secrets_are_held_back_and_named(name: str, tmp_path: pathlib.Path) -> None:
     package = packaging.list_files(make(tmp_path, {name: 5, "keys.py": 1}))
     assert (set(package.files), package.held_back) == ({"keys.py"}, (name,))
+
+
+@given(st.sampled_from(NAMES), st.data())
+def test_the_case_of_a_name_does_not_matter(name: str, data: st.DataObject) -> None:
+    case = data.draw(st.lists(st.booleans(), min_size=len(name), max_size=len(name)))
+    written = "".join(
+        letter.upper() if upper else letter.lower() for letter, upper in zip(name, case, strict=True)
+    )
+    assert secret_files.judge_name(pathlib.PurePosixPath("deep/down") / written)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer.json",
+        "special_tokens_map.json",
+        "secrets.py",
+        "credentials.md",
+        "key_files.py",
+        "model.onnx",
+        "environment.yml",
+        "config.yaml",
+        ".env.example",
+        "monkey.txt",
+        "passing.csv",
+        "vocab.txt",
+        "id_rsa.pub",
+        "README.md",
+        "jobs/specs/flights.yaml",
+        "token_counts.csv",
+        "Dockerfile",
+        ".gitignore",
+        "keyboard.parquet",
+    ],
+)
+def test_names_that_only_sound_like_it_are_sent(name: str, tmp_path: pathlib.Path) -> None:
+    package = packaging.list_files(make(tmp_path, {name: 5}))
+    assert (set(package.files), package.held_back) == ({name}, ())
+
+
+SECRETS = {
+    "key of a cloud": "aws_access_key_id = AKIA" + "QYLPMN5HHHFPZAM2",
+    "token of GitHub": "url: https://api x\ntoken: ghp_" + "x7Kd92mQpL4vRtY8wZn3BcF6gHj1sAe5uVi0",
+    "private key": "-----BEGIN OPENSSH " + "PRIVATE KEY-----\nb3Blbn",
+    "password in a URI": "uri: postgres://ann:s3cr" + "etpw@db/x",
+    "password in a setting": "database:\n  password: correct-horse-battery",
+    "secret in JSON": '{"client_' + 'secret": "q8Xv7T2mNb4LcKz9"}',
+    "our own key": "rmk_app_" + "A" * 43,
+    "web token": "auth eyJhbGciOiJIUzI1NiJ9"
+    + ".eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
+    "token of Hugging Face": "hf_" + "abcdefghijKLMNOPqrstuvWXYZabcdefgh",
+    "dense value in code": 'API_KEY = "q8Xv7T2mNb4LcKz9Rw3"',
+}
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+@pytest.mark.parametrize("name", ["settings.yaml", "notes.txt", "app.py", "conf/x.json"])
+def test_contents_that_are_secrets_are_held_back_whatever_the_name(
+    kind: str, name: str, tmp_path: pathlib.Path
+) -> None:
+    if kind in ("password in a setting",) and name == "app.py":
+        return  # a word beside a name is all over code
+    make(tmp_path, {name: 1, "jobs/search.py": 5})
+    (tmp_path / name).write_text("# a comment\n" + SECRETS[kind])
+    package = packaging.list_files(tmp_path)
+    assert (set(package.files), package.held_back) == ({"jobs/search.py"}, (name,))
+    assert "line " in package.why[name]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password: ${DB_PASSWORD}", "password: ''", "token: null", "secret: raymlops-mlflow", "api_key: <your key>",
+        'f"postgres://{user}:{password}@{host}"', "tokens: 128", "max_tokens: 4096", "password_file: /run/secrets/x",
+        "PASSWORD=$PASSWORD", "tokenizer: bert-base-uncased", "sha256: " + "3f" * 32, "key: departure_time",
+        "primary_key: [id]", "auth: token", "https://example.com/path:80@x",
+    ],
+)  # fmt: skip
+def test_placeholders_and_plain_settings_are_sent(text: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "settings.yaml").write_text(f"a: 1\n{text}\n")
+    assert not packaging.list_files(tmp_path).held_back
+
+
+def test_one_file_is_sent_all_the_same_where_it_is_named(tmp_path: pathlib.Path) -> None:
+    make(tmp_path, {"a/.env": 5, ".env": 5})
+    package = packaging.list_files(tmp_path, ["a/.env"])
+    assert (set(package.files), package.held_back) == ({"a/.env"}, (".env",))
+    with pytest.raises(NotFoundError, match="b/x"):
+        packaging.list_files(tmp_path, ["b/x"])
+
+
+@pytest.mark.parametrize("where", ["a repository", "below one", "no repository"])
+def test_gitignore_and_rayignore_are_obeyed_everywhere(where: str, tmp_path: pathlib.Path) -> None:
+    root = tmp_path / "work" if where == "below one" else tmp_path
+    names = [
+        "jobs/a.py",
+        "big/x.bin",
+        "logs/a.log",
+        "logs/keep.log",
+        "deep/er/tmp.txt",
+        "deep/tmp.txt",
+        "ray/x",
+        "ray/y.py",
+    ]
+    make(root, dict.fromkeys(names, 1))
+    (tmp_path / ".gitignore").write_text(
+        "big/\n*.log\n!keep.log\n" if where != "below one" else "work/big/\n*.log\n!keep.log\n"
+    )
+    if where == "below one":
+        (root / ".gitignore").write_text("")
+    (root / "deep" / ".gitignore").write_text("/tmp.txt\n")
+    (root / ".rayignore").write_text("ray/*\n!ray/y.py\n")
+    if where != "no repository":
+        subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    files = {name for name in packaging.list_files(root).files if "ignore" not in name}
+    assert files == {"jobs/a.py", "logs/keep.log", "deep/er/tmp.txt", "ray/y.py"}
 
 
 def test_links_are_not_followed(tmp_path: pathlib.Path) -> None:
@@ -133,6 +301,15 @@ def test_a_verb_without_a_job_is_told_with_the_near_ones(verb: str) -> None:
         ((), {"MLFLOW_TRACKING_URI": "http://ann:pw@mlflow"}),
         (("--set", "dataset.url=postgres://ann:pw@db/x"), {}),
         (("--api-key=abc",), {}),
+        (("--password=hunter2",), {}),
+        (("--password", "hunter2"), {}),
+        (("--db-pwd", "x"), {}),
+        (("--set", "db.PASSWD=x"), {}),
+        (("--set", "x=ghp_" + "x7Kd92mQpL4vRtY8wZn3BcF6gHj1sAe5uVi0"), {}),
+        ((), {"PGPASSWORD": "x"}),
+        ((), {"MYSQL_PWD": "x"}),
+        ((), {"GH_PAT": "x"}),
+        ((), {"HARMLESS": "AKIA" + "QYLPMN5HHHFPZAM2"}),
     ],
 )
 def test_secrets_never_enter_a_jobs_metadata(arguments: tuple[str, ...], variables: dict[str, str]) -> None:

@@ -1,0 +1,206 @@
+"""Which files look as if they held secrets, by their names and by what is in them. Reads; sends and removes nothing.
+
+Contents are judged by the rules of detect-secrets for keys, tokens and private keys of many services.
+"""
+
+import fnmatch
+import functools
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+_READ = 512 * 1024
+"""Bytes of a file that are looked at: secrets stand in small files, data sets are large."""
+
+FOLDERS = frozenset({
+    ".aws", ".azure", ".ssh", ".gnupg", ".gpg", ".kube", ".docker", ".gcloud", "gcloud", ".mlflow", ".ray", ".oci",
+    ".huggingface", ".kaggle", ".bluemix", ".terraform", ".vault", ".password-store", "secrets", ".secrets",
+    ".snowsql", ".databricks", ".config", ".m2", ".gem", ".cargo", ".pki", "wallet", ".bitcoin", ".ethereum",
+})  # fmt: skip
+"""Folders that programs keep their credentials in."""
+NAMES = (
+    # Environments and settings with secrets in them.
+    ".env", ".env.*", "*.env", "*.env.*", ".env-*", ".envrc", "env.local", "local.settings.json",
+    ".flaskenv", ".renviron", "renviron", ".rprofile", "secret", "secrets", "secret.*", "secrets.*",
+    "*.secret", "*.secrets", "vault.y*ml", ".vault*", "vault-token", "*.vault", "*.tfstate", "*.tfstate.*",
+    "*.tfvars", "*.tfvars.*", ".terraformrc", "terraform.rc", "credentials.tfrc.json", "*.auto.tfvars*",
+    "pulumi.*.yaml",
+    # Keys, certificates with keys, and stores of them.
+    "*.pem", "*.key", "*.p8", "*.p12", "*.pfx", "*.pkcs12", "*.jks", "*.keystore", "keystore", "*.bks",
+    "*.ppk", "*.kdb", "*.kdbx", "*.keytab", "krb5cc_*", "*.keychain", "*.keychain-db", "*.agekey", "*.gpg",
+    "*.pgp", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*_rsa", "*_dsa", "*_ecdsa", "*_ed25519",
+    "master.key", "*.mobileprovision", "*.ovpn", "wg[0-9]*.conf", "*.sso", "wallet", "wallet.*", "*.wallet",
+    "utc--*",
+    # Logins of programs.
+    ".netrc", "_netrc", ".pgpass", "pgpass.conf", ".my.cnf", ".mylogin.cnf", "my.cnf", ".pypirc", ".npmrc",
+    ".yarnrc*", ".dockercfg", ".dockerconfigjson", "dockerconfig*.json", ".git-credentials", ".htpasswd",
+    "htpasswd", "*.htpasswd", "passwd", "shadow", "kubeconfig", "kubeconfig.*", "*.kubeconfig",
+    "*-kubeconfig", "*_kubeconfig", "kube.config", ".s3cfg", ".boto", "boto.cfg", "rclone.conf",
+    ".rclone.conf", ".databrickscfg", "snowsql.cnf", "kaggle.json", "auth.json", ".authinfo", "authinfo",
+    "gradle.properties", "settings-security.xml", "filezilla.xml", "sitemanager.xml", "recentservers.xml",
+    "*.publishsettings", "*.azureauth", "azureauth.json", "accesstokens.json", "azureprofile.json",
+    "msal_token_cache*", "logins.json", "key[34].db", "cookies.sqlite", "login data", ".pip.conf",
+    "pip.conf", ".*_history", ".lesshst", "wp-config.php", ".condarc", ".gitconfig-*", ".ldaprc", ".cookies",
+    "cookies.txt",
+    # Tokens and accounts.
+    "token", "token.*", "tokens", "tokens.*", "*.token", "*_token", "*-token", "auth_token*",
+    "access_token*", "refresh_token*", "api_key*", "apikey*", "api-key*", "*_api_key*", "*.apikey",
+    "keys.y*ml", "keys.json", "*-keys.json", "*.credentials", "*service-account*.json",
+    "*service_account*.json", "*serviceaccount*.json", "gcp-key*", "gcp_key*", "*-sa.json",
+    "*client_secret*", "*client-secret*", "application_default_credentials*", "adc.json", "*adminsdk*.json",
+    "google-services.json", "googleservice-info.plist",
+)  # fmt: skip
+"""Patterns of names, in lower case: case does not matter."""
+_SUSPECT = re.compile(r"credential|passw(or)?d|secret|private[-_.]?key")
+"""In the name of what is neither code nor prose."""
+_CODE = frozenset({
+    ".py", ".pyi", ".pyx", ".md", ".rst", ".js", ".ts", ".tsx", ".jsx", ".go", ".rs", ".java", ".kt",
+    ".scala", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".rb", ".r", ".jl", ".sh", ".bash", ".sql", ".html",
+    ".css", ".svg", ".png", ".onnx", ".parquet",
+})  # fmt: skip
+_HARMLESS = re.compile(r"\.(example|sample|template|tmpl|dist|defaults?)(\.[a-z]+)?$|\.pub$")
+"""Templates, and public halves of keys: what is in them is looked at all the same."""
+
+
+def judge_name(path: pathlib.PurePath) -> str | None:
+    """Why a relative path looks like a secret's, or None."""
+    parts = [part.lower() for part in path.parts]
+    name = parts[-1]
+    for folder in parts[:-1]:
+        if folder in FOLDERS:
+            return f"it lies in {folder}/"
+    if _HARMLESS.search(name):
+        return None
+    code = pathlib.PurePath(name).suffix in _CODE
+    for pattern in NAMES:
+        if fnmatch.fnmatchcase(name, pattern) and not (code and pattern.endswith((".*", "*"))):
+            return f"its name is like {pattern}"
+    if not code and (found := _SUSPECT.search(name)):
+        return f"its name has {found[0]!r}"
+    return None
+
+
+def judge_contents(path: pathlib.Path) -> str | None:
+    """What kind of secret a file holds and in which line, or None. Raises OSError."""
+    with path.open("rb") as file:
+        data = file.read(_READ)
+    if b"\0" in data[:8192] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "a private key" if b"PRIVATE KEY-----" in data else None
+    text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8", errors="replace")
+    for number, kind in find_secrets(text, path.suffix.lower() in _CODE):
+        return f"line {number} looks like {kind}"
+    return None
+
+
+def find_secrets(text: str, code: bool = False) -> Iterator[tuple[int, str]]:
+    """Line and kind of what looks like a secret; in code, a value beside a name must look like no word."""
+    # Rules are tried on the whole first: few files have what any of them finds.
+    scanners = [rule for rule in _rules() if any(pattern.search(text) for pattern in rule.denylist)]
+    assigned = _ASSIGNMENT.search(text) is not None
+    if not scanners and not assigned:
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if len(line) > _LONGEST or "allowlist secret" in line:
+            continue
+        for scanner in scanners:
+            # A placeholder, such as an f-string's or a shell's, is none.
+            if any(not _is_template(found) for found in scanner.analyze_string(line)):
+                yield number, _article(scanner.secret_type)
+                break
+        else:
+            if assigned and (found := _find_assignment(line, code)):
+                yield number, f"a value of {found}"
+
+
+_LONGEST = 20_000
+"""Characters of a line that is read by somebody."""
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}"
+
+
+_MORE = {
+    "Hugging Face token": re.compile(r"\bhf_[A-Za-z]{30,}\b"),
+    "API key of raymlops": re.compile(r"\brmk_[A-Za-z0-9.-]{1,64}_[\w-]{43}\b"),
+    "Google API key": re.compile(r"\bAIza[\w-]{35}\b"),
+    "Google OAuth token": re.compile(r"\bya29\.[\w-]{20,}"),
+    "DigitalOcean token": re.compile(r"\bdo[por]_v1_[a-f0-9]{64}\b"),
+    "Databricks token": re.compile(r"\bdapi[a-f0-9]{32}\b"),
+    "GitHub token": re.compile(r"\bgithub_pat_\w{22,}\b"),
+    "Anthropic key": re.compile(r"\bsk-ant-[\w-]{20,}\b"),
+}
+"""Kinds that the scanner has no rule for."""
+
+
+class _Rule:
+    """In the form of the scanner's own."""
+
+    def __init__(self, secret_type: str, pattern: re.Pattern[str]) -> None:
+        self.secret_type, self.denylist = secret_type, [pattern]
+
+    def analyze_string(self, text: str) -> Iterator[str]:
+        yield from (found[0] for found in self.denylist[0].finditer(text))
+
+
+@functools.cache
+def _rules() -> tuple[Any, ...]:
+    """Rules that name a service or a form; entropy and words beside names would hold code back."""
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+
+    left_out = ("Base64HighEntropyString", "HexHighEntropyString", "KeywordDetector", "IPPublicDetector")
+    kinds: list[Any] = list(get_mapping_from_secret_type_to_class().values())
+    rules = [kind for kind in kinds if kind.__name__ not in left_out]
+    return (*(kind() for kind in rules), *(_Rule(name, pattern) for name, pattern in _MORE.items()))
+
+
+_ASSIGNMENT = re.compile(
+    r"""((?:passw(?:or)?d|passphrase|pwd|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|account[-_]?key"""
+    r"""|credential|auth[-_]?key)[\w.-]*)["']?\s*[:=]>?\s*["']?([^\s"'#,;}\]]+)""",
+    re.IGNORECASE,
+)
+_ABOUT = re.compile(
+    r"(path|file|name|url|uri|type|kind|mode|ttl|count|length|size|limit|max|min|id|ref|env|field|s)$", re.I
+)
+_PASSWORD = re.compile(r"passw|passphrase|pwd", re.I)
+
+
+def _find_assignment(line: str, code: bool) -> str | None:
+    """The name of a setting that is a secret's, where its value stands beside it."""
+    for found in _ASSIGNMENT.finditer(line):
+        name, value = found[1], found[2]
+        if _is_placeholder(value) or (code and found[0][-len(value) - 1] not in "\"'"):
+            continue
+        if _is_dense(value) or (_PASSWORD.search(name) and not code and not _ABOUT.search(name)):
+            return name
+    return None
+
+
+def _is_dense(value: str) -> bool:
+    """Whether it is like no word or number."""
+    return len(value) >= 12 and bool(re.search(r"\d", value)) and bool(re.search(r"[A-Za-z]", value))
+
+
+_WORDS = frozenset({
+    "none", "null", "true", "false", "yes", "no", "on", "off", "changeme", "change-me", "redacted", "xxx",
+    "xxxx", "password", "secret", "token", "example", "optional", "required", "string", "str", "int",
+    "float", "bool", "default",
+})  # fmt: skip
+
+
+def _is_template(value: object) -> bool:
+    """Whether it stands for a value that is put in later; a rule may give a part of what it found only."""
+    text = str(value).strip("\"'")
+    return text.lower() in _WORDS or re.search(r"[{}<>$%]|\*\*\*|\.\.\.|^[x*.-]+$", text) is not None
+
+
+_NO_SECRET = re.compile(
+    r"(~|/|\./|\.\./|env:|file:|vault:|op:|arn:|!).*|[a-z]+(\.[a-z_]+)+|[A-Z][A-Z_]*[A-Z]|\d{1,9}(\.\d+)?[a-z]{0,2}"
+)
+"""Paths, references, names of attributes and variables, numbers with units."""
+
+
+def _is_placeholder(value: str) -> bool:
+    text = value.strip("\"'")
+    return len(text) < 6 or _is_template(text) or _NO_SECRET.fullmatch(text) is not None
