@@ -118,6 +118,11 @@ def count_rows(batch: Mapping[str, npt.NDArray[Any]]) -> int:
     return next((len(values) for values in batch.values()), 0)
 
 
+def have_rows_in_common(batch: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """True if all tensors have the same number of rows."""
+    return len({array.shape[:1] for array in batch.values()}) == 1
+
+
 def split_rows(batch: Batch, rows: Sequence[int]) -> list[Batch]:
     """Batches of so many rows each, one after the other."""
     ends = list(itertools.accumulate(rows))

@@ -39,7 +39,8 @@ def make_model(seed: int, inputs: tuple[str, ...] = ("x",), kind: int = FLOAT, w
         make("Cast", ["sum"], ["float"], to=FLOAT),
         make("MatMul", ["float", "weights"], ["product"]),
         make("Sigmoid", ["product"], ["y"]),
-        make("ReduceMax", ["y", "axes"], ["sure"], keepdims=0),
+        make("TopK", ["y", "axes"], ["top", "place"], axis=1),
+        make("Squeeze", ["top", "axes"], ["sure"]),
         make("ArgMax", ["y"], ["label"], axis=1, keepdims=0),
     ]
     info = onnx.helper.make_tensor_value_info

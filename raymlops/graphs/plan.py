@@ -3,25 +3,10 @@
 import dataclasses
 from collections.abc import Iterator
 
-from raymlops.specs.graph import AnyNode, GraphNode, GraphSpec
-from raymlops.specs.graph_nodes import (
-    INPUTS,
-    CascadeNode,
-    MeanNode,
-    ModelNode,
-    PythonNode,
-    ShadowNode,
-    StackNode,
-    SwitchNode,
-    VoteNode,
-    WeightedNode,
-)
+from raymlops.specs.graph import AnyNode, GraphSpec
+from raymlops.specs.graph_nodes import INPUTS, ModelNode, PythonNode, ShadowNode
 from raymlops.tensors import Signature, TensorSpec
 
-ROWWISE = (
-    ModelNode, MeanNode, WeightedNode, VoteNode, StackNode, SwitchNode, CascadeNode, ShadowNode, GraphNode,
-)  # fmt: skip
-"""A split chooses by caller, an `each` has elements, and what a Python node does is its own affair."""
 LENGTHS = "_lengths"
 """A ragged tensor enters and leaves a graph as two: the elements of all rows, and so suffixed their
 counts."""
@@ -96,16 +81,6 @@ class Plan:
     def signature(self) -> Signature:
         """What the graph takes and answers at its edge."""
         return Signature(tuple(_flatten(self.inputs)), tuple(_flatten(self.output_ports)))
-
-    @property
-    def is_rowwise(self) -> bool:
-        """True if nothing in the graph's structure ties the rows of a batch, or those who sent them, together."""
-        return not any(port.ragged for port in (*self.inputs, *self.output_ports)) and all(
-            isinstance(step.node, ROWWISE)
-            and step.node.fallback is None
-            and (step.inner is None or step.inner.is_rowwise)
-            for step in self.steps.values()
-        )
 
     def answering(self, prefix: str = "") -> Iterator[str]:
         """Paths of the leaves that an answer may wait for: all but those of mirrors."""

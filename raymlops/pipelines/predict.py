@@ -3,7 +3,7 @@ memory."""
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 import ray.data
 
 from raymlops.data import sources
-from raymlops.errors import DataError, StorageError, unknown_name
+from raymlops.errors import ArtifactError, DataError, StorageError, unknown_name
 from raymlops.features import FittedColumn, column_to_tensor
 from raymlops.graphs.plan import LENGTHS
+from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.safety import Model
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
+from raymlops.pipelines import signature_columns
 from raymlops.serving.graph import make_locate
 from raymlops.serving.opening import OfflineGraph, Ragged
 from raymlops.settings import Settings
@@ -42,17 +44,16 @@ class OnnxScorer:
     def __init__(
         self, model: Model | GraphSpec, keep: tuple[str, ...] | None, threads: int, batch_rows: int
     ) -> None:
-        self._session: Session | OfflineGraph
-        if isinstance(model, GraphSpec):
-            self._session = OfflineGraph(model, make_locate(Settings.from_env()), threads)
-        else:
-            self._session = open_session(model, SessionOptions(threads=threads))
+        self._session, independence = open_scorer(model, threads)
         ragged = self._session.ragged if isinstance(self._session, OfflineGraph) else Ragged()
         self._ragged = ragged
         lists = set(ragged.inputs) | {name + LENGTHS for name in ragged.inputs}
         self._columns = tuple(column for column in columns_of(self._session) if column.name not in lists)
+        told = {column.name for column in self._columns} | lists
+        self._inputs = tuple(spec for spec in self._session.signature.inputs if spec.name not in told)
         self._keep = keep
-        self._batch_rows = batch_rows
+        self._batch_rows = batch_rows if independence else 1
+        """An answer must not depend on which rows happen to be scored together."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
         if table.num_columns == 0:
@@ -62,39 +63,66 @@ class OnnxScorer:
             for start in range(0, table.num_rows, self._batch_rows)
         ]
         kept = table if self._keep is None else table.select(list(self._keep))
-        answers = pa.concat_tables(parts) if parts else pa.table({})
-        for name in answers.column_names:
+        for name in parts[0] if parts else ():
             if name in kept.column_names:
                 kept = kept.drop_columns([name])
-            kept = kept.append_column(name, answers[name])
+            kept = kept.append_column(name, _join_arrays([part[name] for part in parts]))
         return kept
 
-    def _score(self, table: pa.Table) -> pa.Table:
+    def _score(self, table: pa.Table) -> dict[str, np.ndarray[Any, Any] | pa.Array]:
         batch: Batch = {column.name: column_to_tensor(table, column) for column in self._columns}
+        batch |= {spec.name: signature_columns.read_column(table, spec) for spec in self._inputs}
         for name, spec in self._ragged.inputs.items():
             batch[name], batch[name + LENGTHS] = lists_to_elements(table, spec)
         answer = self._session.infer(batch)
         lengths = {name: answer.pop(name + LENGTHS) for name in self._ragged.outputs}
-        return pa.table(
-            {
-                name: _to_lists(values, lengths[name]) if name in lengths else _to_arrow(values)
-                for name, values in answer.items()
-            }
+        return {
+            name: _to_lists(values, lengths[name]) if name in lengths else _as_rows(values, table.num_rows)
+            for name, values in answer.items()
+        }
+
+
+def open_scorer(model: Model | GraphSpec, threads: int = 1) -> tuple[Session | OfflineGraph, Independence]:
+    """What scores, and whether rows may be scored together. Raises what opening raises."""
+    if isinstance(model, GraphSpec):
+        graph = OfflineGraph(model, make_locate(Settings.from_env()), threads)
+        return graph, graph.independence
+    return open_session(model, SessionOptions(threads=threads)), prove_rows(model)
+
+
+def _as_rows(values: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any] | pa.Array:
+    """An output with a value for each row; what one row is answered beside that is one value of its own."""
+    if values.ndim and len(values) == rows:
+        return values
+    if rows != 1:
+        raise ArtifactError(
+            f"The model answered {values.shape} for {rows} rows; a value for each row was expected"
         )
+    return values[None] if not values.ndim else pa.array([values.tolist()])
+
+
+def _join_arrays(parts: Sequence[np.ndarray[Any, Any] | pa.Array]) -> pa.Array | pa.ChunkedArray:
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(arrays) == len(parts) and len({array.shape[1:] for array in arrays}) == 1:
+        return _to_arrow(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
+    columns = [pa.array(part.tolist()) if isinstance(part, np.ndarray) else part for part in parts]
+    return (
+        pa.chunked_array(columns)
+        if len({column.type for column in columns}) == 1
+        else pa.concat_arrays(columns)
+    )
 
 
 def columns_of(session: Session | OfflineGraph) -> tuple[FittedColumn, ...]:
-    """The raw columns that a model takes: from its contract, or, for a file of another origin, from its
-    inputs."""
+    """The raw columns of which a model's contract tells; a file of another origin tells of none."""
     contract = {column["name"]: column for column in session.contract.get("columns", [])}
-    return tuple(_column_of(spec, contract.get(spec.name, {})) for spec in session.signature.inputs)
+    return tuple(
+        _column_of(spec, contract[spec.name]) for spec in session.signature.inputs if spec.name in contract
+    )
 
 
 def _column_of(spec: TensorSpec, said: dict[str, Any]) -> FittedColumn:
-    guessed: Any = {"BYTES": "string", "BOOL": "boolean", "INT64": "integer", "FP64": "integer"}.get(
-        spec.datatype, "number"
-    )
-    kind: Any = said.get("kind", guessed if len(spec.shape) == 1 else "image")
+    kind = said["kind"]
     nullable = spec.datatype not in ("INT64", "BOOL") or kind == "timestamp"
     return FittedColumn(spec.name, "number", kind, nullable=nullable, shape=spec.shape[1:])
 
@@ -136,8 +164,6 @@ def predict_dataset(
     dataset: ray.data.Dataset, model: Model | GraphSpec, scoring: Scoring = Scoring()
 ) -> ray.data.Dataset:
     """The dataset's rows with the model's answers as columns; lazy, in order."""
-    if not isinstance(model, GraphSpec):
-        open_session(model)  # what cannot be loaded is told here, and not by a worker that dies of it
     low, high = (scoring.workers, scoring.workers) if isinstance(scoring.workers, int) else scoring.workers
     return dataset.map_batches(
         OnnxScorer,
@@ -166,6 +192,11 @@ def predict_files(
         raise StorageError(f"Cannot write into {output!r}: it is a file; give a folder that is new or empty")
     if "://" not in output and any(folder.glob("*.parquet")):
         raise StorageError(f"{output!r} already holds Parquet files; give another folder, or remove them")
+    _, independence = open_scorer(
+        model
+    )  # what cannot be opened is told here, not by a worker that dies of it
+    if not independence:
+        tell(f"Each row is scored by a run of its own, which takes longer: {independence.reason}")
     with sources.reading(data):
         scored = predict_dataset(sources.read_dataset(data), model, scoring)
         tell(f"Scoring into {output}")

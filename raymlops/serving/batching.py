@@ -18,7 +18,7 @@ import numpy as np
 
 from raymlops.errors import DeadlineError, OverloadedError, ProcessEndedError
 from raymlops.serving.statistics import Statistics
-from raymlops.tensors import Batch, count_rows, split_rows
+from raymlops.tensors import Batch, count_rows, have_rows_in_common, split_rows
 
 
 @dataclasses.dataclass(slots=True)
@@ -75,7 +75,7 @@ class Batcher:
                 retry_after=max(1.0, self._seconds * len(self._waiting)),
             )
         loop = asyncio.get_running_loop()
-        shapes = tuple((name, array.dtype.char, array.shape[1:]) for name, array in sorted(batch.items()))
+        shapes = _shapes_of(batch)
         item = Waiting(batch, rows, shapes, time.perf_counter_ns(), loop.create_future())
         self._waiting.append(item)
         if self._worker is None or self._worker.done():
@@ -173,6 +173,13 @@ class Batcher:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _shapes_of(batch: Batch) -> tuple[object, ...]:
+    """What batches must have in common to be joined; one without rows of all its tensors is like none."""
+    if not have_rows_in_common(batch):
+        return (object(),)
+    return tuple((name, array.dtype.char, array.shape[1:]) for name, array in sorted(batch.items()))
 
 
 def join(batches: Sequence[Batch]) -> Batch:

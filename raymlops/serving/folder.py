@@ -12,6 +12,7 @@ from raymlops.errors import ArtifactError, InputError, NotFoundError
 from raymlops.models.header import Header, read_header
 from raymlops.models.lifting import Lifted, lift_weights, read_weights
 from raymlops.models.parity import find_differing
+from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.safety import read_model
 from raymlops.models.session import Session, SessionOptions, check_shareable, open_session
 from raymlops.serving.hosting import find_file
@@ -69,6 +70,15 @@ class Opener:
         alike = collections.Counter(model.lifted.skeleton for model in found.values() if model.lifted.weights)
         self._shared = {skeleton for skeleton, number in alike.items() if number > 1}
         self._sessions: dict[bytes, Session] = {}
+        self._proofs: dict[bytes, Independence] = {}
+
+    def prove(self, name: str) -> Independence:
+        """Whether requests for a model may share a run; one proof for all models of one structure."""
+        lifted = self._found[name].lifted
+        if lifted.skeleton not in self._proofs:
+            weights = {weight.name for weight in lifted.weights}
+            self._proofs[lifted.skeleton] = prove_rows(lifted.skeleton, weights)
+        return self._proofs[lifted.skeleton]
 
     def open(self, name: str) -> Session:
         """Only the bytes that were checked when the model was found. Raises ArtifactError when they have changed."""

@@ -13,9 +13,11 @@ from typing import Any
 
 from raymlops.errors import SpecError
 from raymlops.graphs.compiling import Merged
+from raymlops.graphs.coupling import find_coupling
 from raymlops.graphs.placement import Decision, Limits
 from raymlops.graphs.running import Graph, Implementation
-from raymlops.graphs.validation import validate
+from raymlops.graphs.validation import list_models, validate
+from raymlops.models.row_independence import Independence
 from raymlops.models.session import Session, SessionOptions
 from raymlops.serving import sources
 from raymlops.serving.batching import BatchOptions
@@ -23,7 +25,7 @@ from raymlops.serving.columns import read_columns
 from raymlops.serving.cost import check, count_batch_rows
 from raymlops.serving.hosting import find_file
 from raymlops.serving.hosts import Hosted
-from raymlops.serving.model import ModelEndpoint, rows_stand_alone
+from raymlops.serving.model import ModelEndpoint, require_independence
 from raymlops.serving.opening import Leaf, Locate, find_kinds, merge_chains, open_graph, open_leaves
 from raymlops.serving.python_runs import run_beside
 from raymlops.serving.serving_files import read_spec
@@ -31,6 +33,7 @@ from raymlops.serving.statistics import Sample, Statistics
 from raymlops.serving.turns import MOST_ROWS, Turns
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec, expand_files, read_graph
+from raymlops.specs.graph_nodes import ModelNode, PythonNode
 from raymlops.specs.serving import HostedModel
 from raymlops.tensors import Batch, Signature
 
@@ -46,8 +49,10 @@ class Prepared:
     decisions: Mapping[str, Decision]
     kinds: Mapping[str, str]
     """Kinds of the request's columns, from the contracts of the models that read them."""
+    couplings: Mapping[str, str]
+    """Why rows of a leaf may not share a run, by path; empty where they may."""
     joined_rows: Mapping[str, int]
-    """Rows of several requests that may share a call of a node, by path: it runs no longer than the call takes."""
+    """Rows of several requests that may share a call of a node, by path: a model runs no longer than the call takes."""
 
     @property
     def version(self) -> str:
@@ -80,15 +85,21 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
     deployed."""
     options = SessionOptions(shared=True)
     opened = open_graph(spec.model_copy(update={"merge": False}), make_locate(settings), options)
+    nodes = dict(list_models(spec))
     for path, decision in opened.decisions.items():
         LOG.info("%s %s: %s, because %s", spec.name, path, decision.place, decision.reason)
+        if decision.place == "separate":
+            require_independence(
+                f"{spec.name}/{path}", _batching_of(nodes[path]), opened.leaves[path].independence
+            )
     prepared = Prepared(
         spec,
         {path: leaf.signature for path, leaf in opened.leaves.items() if leaf.signature},
         opened.decisions,
         find_kinds(opened.plan, opened.leaves),
+        {path: leaf.independence.reason for path, leaf in opened.leaves.items()},
         {
-            path: _count_rows_of_a_hop(opened.leaves[path])
+            path: _count_rows_of_a_hop(opened.leaves[path], nodes[path])
             for path, decision in opened.decisions.items()
             if decision.place == "separate"
         },
@@ -99,11 +110,15 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
     return prepared
 
 
-def _count_rows_of_a_hop(leaf: Leaf) -> int:
-    if leaf.session is None or leaf.measured is None or leaf.session.by_value:
+def _batching_of(node: ModelNode | PythonNode) -> str:
+    return "on" if node.resources is not None and node.resources.batch_rows else "auto"
+
+
+def _count_rows_of_a_hop(leaf: Leaf, node: ModelNode | PythonNode) -> int:
+    if not leaf.independence or (leaf.session is not None and leaf.session.by_value):
         return 0
-    if not rows_stand_alone(leaf.session.infer, leaf.session.signature):
-        return 0
+    if leaf.measured is None:  # a Python node: how long it takes is not known
+        return node.resources.batch_rows if node.resources is not None else 0
     return min(MOST_ROWS, int(Limits().hop_ms / max(1e-3, leaf.measured.milliseconds)))
 
 
@@ -130,11 +145,10 @@ class GraphEndpoint:
 
 
 def count_joinable_rows(graph: Graph, leaves: Mapping[str, Implementation]) -> int:
-    """Rows up to which requests may share a run of the graph, whose `leaves` are here; 0 where they may not."""
-    if graph.suspends or not graph.plan.is_rowwise:
+    """Rows up to which requests may share a run of a graph that is row by row, whose `leaves` are here."""
+    if graph.suspends:
         return 0
-    most = min(MOST_ROWS, *(leaves[path].inline_rows for path in graph.plan.answering()))
-    return most if most >= 3 and rows_stand_alone(graph.infer_now, graph.signature) else 0
+    return min(MOST_ROWS, *(leaves[path].inline_rows for path in graph.plan.answering()))
 
 
 @dataclasses.dataclass(slots=True)
@@ -206,15 +220,17 @@ def host_graph(
     for chain, reason in unmerged.items():
         LOG.info("%s: %s stays unmerged: %s", name, chain, reason)
     implementations = {
-        path: run_live(leaf.session, f"{name}/{path}", queue)
+        path: run_live(leaf.session, f"{name}/{path}", leaf.independence, queue)
         if leaf.session
-        else run_beside(leaf.instance, path)
+        else run_beside(leaf.instance, path, leaf.check)
         for path, leaf in leaves.items()
     }
     merged = [
         Merged(
             chain.names,
-            run_live(chain.session, f"{name}/{chain.prefix}{'+'.join(chain.names)}", queue),
+            run_live(
+                chain.session, f"{name}/{chain.prefix}{'+'.join(chain.names)}", chain.independence, queue
+            ),
             chain.needs,
             chain.gives,
             chain.prefix,
@@ -224,9 +240,14 @@ def host_graph(
     make = functools.partial(
         Graph, plan, {**implementations, **remote}, merged=merged, version=prepared.version
     )
-    most = count_joinable_rows(make(), implementations)  # by one of its own, which counts what it is asked
     graph = make()
     statistics = GraphStatistics(name, prepared.version, graph=graph, decisions=prepared.decisions)
+    coupling = find_coupling(plan, prepared.couplings)
+    most = 0 if coupling else count_joinable_rows(graph, implementations)
+    statistics.sharing = (
+        Independence(coupling).told if coupling or most else "some of its nodes are waited for"
+    )
+    LOG.info("%s: shared runs: %s", name, statistics.sharing)
     contract = {"columns": [{"name": key, "kind": kind} for key, kind in prepared.kinds.items()]}
     columns = read_columns(graph.signature, contract)
     sessions = [leaf.session for leaf in leaves.values() if leaf.session]
@@ -243,9 +264,10 @@ def set_weights(hosted: Hosted, weights: Mapping[str, Mapping[str, float]]) -> N
     hosted.endpoint.graph.set_weights(weights)
 
 
-def run_live(session: Session, name: str, queue: int = 128) -> Implementation:
+def run_live(session: Session, name: str, independence: Independence, queue: int = 128) -> Implementation:
     """Short runs where they are called, long ones batched in a thread, as a model that is served alone."""
-    endpoint = ModelEndpoint(session, Statistics(name, "1"), BatchOptions(queue=queue))
+    statistics = Statistics(name, "1")
+    endpoint = ModelEndpoint(session, statistics, BatchOptions(queue=queue), independence=independence)
     infer, cost = session.infer, endpoint.cost
 
     async def run(batch: Batch) -> Batch:

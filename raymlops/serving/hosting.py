@@ -2,11 +2,13 @@
 Ray."""
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Sequence
 
 from raymlops.errors import ArtifactError, NotFoundError
 from raymlops.models.isolated_session import IsolatedSession
+from raymlops.models.row_independence import prove_rows
 from raymlops.models.safety import Model, digest_of, read_model
 from raymlops.models.session import SessionOptions, open_session
 from raymlops.serving.batching import BatchOptions
@@ -15,6 +17,8 @@ from raymlops.serving.hosts import Hosted
 from raymlops.serving.model import ModelEndpoint
 from raymlops.serving.statistics import Statistics
 from raymlops.specs.serving import HostedModel
+
+LOG = logging.getLogger("raymlops.serving")
 
 
 def find_file(source: pathlib.Path) -> pathlib.Path:
@@ -65,7 +69,9 @@ def host_model(
     session = open_isolated(name, file, model, options) if spec.isolate else open_session(model, options)
     statistics = Statistics(name, spec.version or "1")
     batching = BatchOptions(spec.batching.max_rows, spec.batching.wait_ms / 1000, True, queue)
-    endpoint = ModelEndpoint(session, statistics, batching, spec.batching.mode, spec.deadline_s)
+    mode, independence = spec.batching.mode, prove_rows(model)
+    endpoint = ModelEndpoint(session, statistics, batching, mode, spec.deadline_s, independence)
+    LOG.info("%s: shared runs: %s", name, statistics.sharing)
     columns = read_columns(session.signature, session.contract)
     running = session.is_running if isinstance(session, IsolatedSession) else None
     return Hosted(name, endpoint, statistics, columns, check=endpoint.check, running=running)

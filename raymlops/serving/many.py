@@ -15,7 +15,6 @@ from raymlops.serving.columns import read_columns
 from raymlops.serving.cost import INLINE_S, count_batch_rows, find_largest, list_free_axes
 from raymlops.serving.folder import OPTIONS, Found, Opener, find_models
 from raymlops.serving.hosts import Hosted
-from raymlops.serving.model import rows_stand_alone
 from raymlops.serving.statistics import Sample, Statistics
 from raymlops.serving.turns import MOST_ROWS, Turns
 from raymlops.specs.serving import ManyModels
@@ -28,7 +27,7 @@ class ManyHost:
     def __init__(self, spec: ManyModels, queue: int = 128, memory: int = 0) -> None:
         self._found = {found.name: found for found in find_models(pathlib.Path(spec.folder).expanduser())}
         self._deadline_s = spec.deadline_s
-        opener = Opener(self._found, dataclasses.replace(OPTIONS, memory=memory))
+        self._opener = opener = Opener(self._found, dataclasses.replace(OPTIONS, memory=memory))
         self._threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="many")
         self.cache: ModelCache[Session] = ModelCache(
             opener.open,
@@ -87,7 +86,10 @@ class ManyHost:
 
     def _host(self, found: Found) -> Hosted:
         statistics = Statistics(found.name, "1")
-        endpoint = ManyEndpoint(found, self.cache, self._threads, statistics, self._deadline_s)
+        independence = self._opener.prove(found.name)
+        statistics.sharing = independence.told
+        joins = bool(independence)
+        endpoint = ManyEndpoint(found, self.cache, self._threads, statistics, joins, self._deadline_s)
         columns = read_columns(found.header.signature, found.header.contract)
         return Hosted(
             found.name,
@@ -109,8 +111,11 @@ class ManyEndpoint:
         cache: ModelCache[Session],
         threads: concurrent.futures.Executor,
         statistics: Statistics,
+        joins: bool,
         deadline_s: float = 30.0,
     ) -> None:
+        """`joins` is whether requests may share a run."""
+        self._joins = joins
         self.signature = found.header.signature
         self._name = found.name
         self._cache = cache
@@ -141,15 +146,15 @@ class ManyEndpoint:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._deadline_s):
-                answer, seconds, alone = await loop.run_in_executor(
-                    self._threads, _time, session, batch, control, self._cost.alone
+                answer, seconds = await loop.run_in_executor(
+                    self._threads, _time, session, batch, control, not self._cost.rows
                 )
         except TimeoutError:
             raise DeadlineError(f"{self._name!r} did not answer within {self._deadline_s:g} s") from None
         finally:
             control.end()  # it is done, or nobody waits for it
         largest = find_largest(batch, self._free)
-        self._cost = self._cost.learn(rows, largest, seconds, alone, never=bool(session.by_value))
+        self._cost = self._cost.learn(rows, largest, seconds, self._joins, never=bool(session.by_value))
         self._statistics.record_run(rows, time.perf_counter_ns() - started)
         return answer
 
@@ -166,28 +171,23 @@ class _Cost:
     rows: int = 0
     size: int = 0
     most: int = 0
-    alone: bool | None = None
-    """Whether rows are answered each by itself; None before that was tried."""
 
-    def learn(self, rows: int, size: int, seconds: float, alone: bool, *, never: bool) -> "_Cost":
+    def learn(self, rows: int, size: int, seconds: float, joins: bool, *, never: bool) -> "_Cost":
         """What is known after a run of so many rows and seconds; a model of unknown length is never short."""
         if never or seconds > INLINE_S or (self.rows and size < self.size):
-            return dataclasses.replace(self, alone=alone)
+            return self
         short = int(rows * min(_STEP, INLINE_S / max(seconds, 1e-9)))
         if size == self.size:
             short = max(short, self.rows)
-        return _Cost(short, size, min(MOST_ROWS, short) if alone else 0, alone)
+        return _Cost(short, size, min(MOST_ROWS, short) if joins else 0)
 
 
-def _time(
-    session: Session, batch: Batch, control: RunControl, alone: bool | None
-) -> tuple[Batch, float, bool]:
-    # Before the clock starts, so that it does not time a first run.
-    if alone is None:
-        alone = rows_stand_alone(session.infer, session.signature)
+def _time(session: Session, batch: Batch, control: RunControl, is_first: bool) -> tuple[Batch, float]:
+    if is_first:
+        session.infer(batch, control=control)  # which takes longer than those after it
     started = time.perf_counter()
     answer = session.infer(batch, control=control)
-    return answer, time.perf_counter() - started, alone
+    return answer, time.perf_counter() - started
 
 
 class Closed:

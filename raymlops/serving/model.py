@@ -2,19 +2,20 @@
 when long. Requests that come together share a run either way."""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
-from raymlops.errors import ProcessEndedError, RaymlopsError
+from raymlops.errors import ArtifactError, ProcessEndedError
 from raymlops.models.isolated_session import IsolatedSession
-from raymlops.models.parity import find_differing
+from raymlops.models.row_independence import Independence
 from raymlops.models.session import Session
 from raymlops.serving import cost
 from raymlops.serving.batching import Batcher, BatchOptions
 from raymlops.serving.statistics import Statistics
 from raymlops.serving.turns import Turns
-from raymlops.tensors import Batch, Signature, split_rows
+from raymlops.tensors import Batch, Signature
+
+UNKNOWN = Independence("its operators were not looked at")
 
 
 class ModelEndpoint:
@@ -27,7 +28,12 @@ class ModelEndpoint:
         options: BatchOptions | None = None,
         mode: str = "auto",
         deadline_s: float = 30.0,
+        independence: Independence = UNKNOWN,
     ) -> None:
+        """Requests share runs only where the rows are proven to stand alone.
+
+        Raises ArtifactError where `mode` is "on" and they are not.
+        """
         self._session = session
         self._statistics = statistics
         self._deadline_s = deadline_s
@@ -35,11 +41,11 @@ class ModelEndpoint:
         self.version = statistics.version
         self.cost = cost.measure(session)
         options = options or BatchOptions()
+        require_independence(statistics.name, mode, independence)
         if isinstance(session, IsolatedSession):  # where one request may end the run of all that share it
-            mode = "off"
-        may_join = cost.is_joinable(session.signature) and (
-            mode == "on" or (mode == "auto" and rows_stand_alone(session.infer, session.signature))
-        )
+            independence = Independence("a request may end the process that answers it")
+        statistics.sharing = independence.told if mode != "off" else "switched off"
+        may_join = mode != "off" and bool(independence)
         join = may_join and (mode == "on" or self.cost.joins)
         self._batcher = Batcher(
             lambda batch, control: session.infer(batch, control=control),
@@ -72,19 +78,13 @@ class ModelEndpoint:
         self._session.close()
 
 
-def rows_stand_alone(infer: Callable[[Batch], Batch], signature: Signature) -> bool:
-    """True if rows together are answered as each alone, on random numbers; requests may then share a run."""
-    if not cost.is_joinable(signature):
-        return False
-    noise = make_noise(signature, 3)
-    try:
-        together = infer(noise)
-        if any(array.shape[:1] != (3,) for array in together.values()):
-            return False
-        rows = zip(split_rows(together, (1, 1, 1)), split_rows(noise, (1, 1, 1)), strict=True)
-        return not any(find_differing(answer, infer(row)) for answer, row in rows)
-    except RaymlopsError:
-        return False
+def require_independence(name: str, mode: str, independence: Independence) -> None:
+    """Raises ArtifactError where requests must share runs of a model whose rows are not proven to stand alone."""
+    if mode == "on" and not independence:
+        raise ArtifactError(
+            f"Requests for {name!r} cannot share a run, as batching asks: its rows are not proven to be answered "
+            f"each by itself ({independence.reason}); set batching: {{mode: off}}, or auto"
+        )
 
 
 def make_noise(signature: Signature, rows: int) -> Batch:

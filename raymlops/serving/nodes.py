@@ -47,13 +47,16 @@ class Node:
         options = dataclasses.replace(options, shared=True, memory=memory)
         leaf = open_leaf(path, node, make_locate(Settings.from_env()), options)
         if leaf.session is None:
-            self._run = run_beside(leaf.instance, path).run
+            self._run = run_beside(leaf.instance, path, leaf.check).run
             return
         batching = BatchOptions(
             max(1, resources.batch_rows), resources.batch_wait_ms / 1000, True, resources.max_queued
         )
         mode = "on" if resources.batch_rows else "off"
-        self._run = ModelEndpoint(leaf.session, Statistics(path, "1"), batching, mode).infer
+        statistics = Statistics(path, "1")
+        self._run = ModelEndpoint(
+            leaf.session, statistics, batching, mode, independence=leaf.independence
+        ).infer
 
     async def infer(self, batch: Batch, trace: Trace) -> Batch:
         tracing.follow(lambda: trace)

@@ -13,18 +13,21 @@ from typing import Any
 
 from raymlops.errors import ArtifactError, InputError, NotFoundError, SpecError, unknown_name
 from raymlops.graphs.compiling import Merged
+from raymlops.graphs.coupling import find_coupling
 from raymlops.graphs.placement import Decision, Limits, Measurement, decide, find_chains
 from raymlops.graphs.plan import Plan
 from raymlops.graphs.running import Graph, Implementation
 from raymlops.graphs.validation import list_models, validate
 from raymlops.models.merge import load_part, merge_models
 from raymlops.models.parity import find_differing
+from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.safety import Model, read_model, size_of
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
 from raymlops.serving.columns import ELEMENTS
 from raymlops.serving.cost import measure
 from raymlops.serving.hosting import find_file, open_isolated
 from raymlops.serving.model import make_noise
+from raymlops.serving.python_answers import Check, accept_all, make_check
 from raymlops.serving.python_refusals import RefusalsNamed
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import INPUTS, PythonNode
@@ -43,6 +46,10 @@ class Leaf:
     instance: Any
     data: Model
     measured: Measurement | None
+    independence: Independence
+    """Whether requests may share a run of it."""
+    check: Check = accept_all
+    """Holds a Python node to its declaration."""
 
     @property
     def signature(self) -> Signature | None:
@@ -56,6 +63,7 @@ class Chain:
     prefix: str
     names: tuple[str, ...]
     session: Session
+    independence: Independence
     needs: tuple[str, ...]
     gives: tuple[str, ...]
 
@@ -82,7 +90,9 @@ def locate_file(source: str) -> pathlib.Path:
 def open_leaf(path: str, node: Any, locate: Locate, options: SessionOptions | None = None) -> Leaf:
     """Load what answers for a node. Raises NotFoundError, ArtifactError, SpecError."""
     if isinstance(node, PythonNode):
-        return Leaf(path, None, load_python(path, node), b"", None)
+        instance = load_python(path, node)
+        check = make_check(path, node.outputs)
+        return Leaf(path, None, instance, b"", None, ask_independence(instance), check)
     file = locate(node.model)
     data = read_model(file, node.digest)
     started = (
@@ -91,7 +101,15 @@ def open_leaf(path: str, node: Any, locate: Locate, options: SessionOptions | No
         else open_session(data, options)
     )
     cost = measure(started)
-    return Leaf(path, started, None, data, Measurement((cost.fixed + cost.row) * 1000, size_of(data)))
+    measured = Measurement((cost.fixed + cost.row) * 1000, size_of(data))
+    return Leaf(path, started, None, data, measured, prove_rows(data))
+
+
+def ask_independence(instance: Any) -> Independence:
+    """A Python node says so by itself, as an attribute of its class: nothing else can know."""
+    if getattr(instance, "rows_independent", False) is True:
+        return Independence()
+    return Independence(f"{type(instance).__name__} does not say rows_independent = True")
 
 
 def open_leaves(
@@ -190,11 +208,12 @@ def _merge_chain(
         reference for _, reference in plan.outputs
     ]
     gives = tuple(dict.fromkeys(str(reference) for reference in read if reference.node in names))
-    session = open_session(merge_models(parts, gives), options)
+    merged = merge_models(parts, gives)
+    session = open_session(merged, options)
     sessions = {name: leaves[prefix + name].session for name in names}
     _compare(plan, names, {name: found for name, found in sessions.items() if found}, session)
     needs = tuple(spec.name for spec in session.signature.inputs)
-    return Chain(prefix, names, session, needs, gives)
+    return Chain(prefix, names, session, prove_rows(merged), needs, gives)
 
 
 def _compare(plan: Plan, names: tuple[str, ...], sessions: Mapping[str, Session], merged: Session) -> None:
@@ -220,7 +239,7 @@ def implement_now(opened: Opened) -> tuple[dict[str, Implementation], list[Merge
 
 
 def run_leaf(leaf: Leaf) -> Implementation:
-    return run_session(leaf.session) if leaf.session else run_python(leaf.instance)
+    return run_session(leaf.session) if leaf.session else run_python(leaf.instance, leaf.check)
 
 
 def run_session(session: Session) -> Implementation:
@@ -232,19 +251,22 @@ def run_session(session: Session) -> Implementation:
     return Implementation(run, suspends=False)
 
 
-def run_python(instance: Any) -> Implementation:
-    """A node that somebody wrote in Python. What it raises of ValueError's kind says that the request is at fault."""
+def run_python(instance: Any, check: Check = accept_all) -> Implementation:
+    """A node that somebody wrote in Python. What it raises of ValueError's kind says that the request is at fault;
+    what it answers is held to its declaration by `check`."""
     if inspect.iscoroutinefunction(instance.run):
 
         async def wait(batch: Batch) -> Batch:
             with RefusalsNamed():
-                return await instance.run(batch)  # type: ignore[no-any-return]
+                answer = await instance.run(batch)
+            return check(batch, answer)
 
         return Implementation(wait, suspends=True)
 
     async def run(batch: Batch) -> Batch:
         with RefusalsNamed():
-            return instance.run(batch)  # type: ignore[no-any-return]
+            answer = instance.run(batch)
+        return check(batch, answer)
 
     return Implementation(run, suspends=False)
 
@@ -279,6 +301,8 @@ class OfflineGraph:
         opened = open_graph(spec, locate, SessionOptions(threads=threads), fuse_all=True)
         implementations, merged = implement_now(opened)
         self._graph = Graph(opened.plan, implementations, merged=merged)
+        reasons = {path: leaf.independence.reason for path, leaf in opened.leaves.items()}
+        self.independence = Independence(find_coupling(opened.plan, reasons))
         self.signature = self._graph.signature
         plan = opened.plan
         self.ragged = Ragged(

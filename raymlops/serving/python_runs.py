@@ -13,6 +13,7 @@ from typing import Any
 
 from raymlops.graphs.running import Implementation
 from raymlops.serving.opening import run_python
+from raymlops.serving.python_answers import Check, accept_all
 from raymlops.serving.python_refusals import RefusalsNamed
 from raymlops.tensors import Batch
 
@@ -20,16 +21,17 @@ MOST_LEFT = 8
 """Threads whose run goes on though its caller gave up, for each of which a node gets another."""
 
 
-def run_beside(instance: Any, name: str) -> Implementation:
-    """What answers for a node while the event loop does other things."""
+def run_beside(instance: Any, name: str, check: Check = accept_all) -> Implementation:
+    """What answers for a node while the event loop does other things; `check` holds it to its declaration."""
     if inspect.iscoroutinefunction(instance.run):
-        return run_python(instance)
-    return Implementation(_OwnThread(instance.run, name).run, suspends=True)
+        return run_python(instance, check)
+    return Implementation(_OwnThread(instance.run, name, check).run, suspends=True)
 
 
 class _OwnThread:
-    def __init__(self, call: Callable[[Batch], Batch], name: str) -> None:
+    def __init__(self, call: Callable[[Batch], Batch], name: str, check: Check) -> None:
         self._call = call
+        self._check = check
         self._name = name
         self._left = 0
         self._thread = self._make_thread()
@@ -40,11 +42,12 @@ class _OwnThread:
         running = thread.submit(context.run, self._call, batch)
         try:
             with RefusalsNamed():
-                return await asyncio.wrap_future(running)
+                answer = await asyncio.wrap_future(running)
         except asyncio.CancelledError:
             if not running.cancel() and not running.done():
                 self._leave(thread)
             raise
+        return self._check(batch, answer)
 
     def _leave(self, thread: concurrent.futures.ThreadPoolExecutor) -> None:
         """Let a run that may never end have its thread, and the next ones another."""

@@ -30,6 +30,8 @@ class Statistics:
     queue_ns: int = 0
     compute_ns: int = 0
     last_ns: int = 0
+    sharing: str = ""
+    """Why requests share runs, or why they do not."""
     batches: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     """Rows of a run -> number of such runs and their time, for at most `BATCH_SIZES` sizes."""
 
@@ -72,6 +74,7 @@ class Statistics:
             "last_inference": self.last_ns // 1_000_000,
             "inference_count": self.rows,
             "execution_count": self.runs,
+            "shared_runs": self.sharing,
             "inference_stats": {
                 "success": pair(self.success, self.success_ns),
                 "fail": pair(self.failure, self.failure_ns),

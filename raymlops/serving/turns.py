@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from raymlops.errors import DeadlineError, OverloadedError
 from raymlops.serving.batching import join, split
 from raymlops.serving.statistics import Statistics
-from raymlops.tensors import Batch
+from raymlops.tensors import Batch, have_rows_in_common
 
 MOST_ROWS = 256
 """That share a run, where nobody says otherwise."""
@@ -108,9 +108,9 @@ class JoinedCalls:
 
 
 def _are_alike(batches: Sequence[Batch]) -> bool:
-    """The same tensors, but for their numbers of rows."""
+    """The same tensors, but for their numbers of rows, which all tensors of a batch have in common."""
     first = batches[0]
-    return all(
+    return all(map(have_rows_in_common, batches)) and all(
         other.keys() == first.keys()
         and all(
             array.dtype == first[name].dtype and array.shape[1:] == first[name].shape[1:]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from raymlops.errors import InputError, OverloadedError
+from raymlops.models.row_independence import prove_rows
 from raymlops.models.session import open_session
 from raymlops.serving import cost as cost_module
 from raymlops.serving import many as many_module
@@ -19,7 +20,7 @@ from raymlops.serving.batching import BatchOptions
 from raymlops.serving.graph import host_graph, prepare_graph
 from raymlops.serving.hosts import Hosted
 from raymlops.serving.many import ManyHost
-from raymlops.serving.model import ModelEndpoint, rows_stand_alone
+from raymlops.serving.model import ModelEndpoint
 from raymlops.serving.statistics import Statistics
 from raymlops.serving.turns import JoinedCalls, Turns
 from raymlops.settings import Settings
@@ -131,8 +132,9 @@ def ask_endpoint(endpoint: Any, values: Sequence[Sequence[float]], name: str = "
 
 def serve(model: Any, mode: str = "auto") -> tuple[ModelEndpoint, Statistics]:
     statistics = Statistics("toy", "1")
+    data = model.SerializeToString()
     return ModelEndpoint(
-        open_session(model.SerializeToString()), statistics, BatchOptions(), mode
+        open_session(data), statistics, BatchOptions(), mode, independence=prove_rows(data)
     ), statistics
 
 
@@ -169,8 +171,7 @@ def centred() -> Any:
 
 
 def test_a_model_whose_rows_are_not_independent_never_joins_by_itself() -> None:
-    session = open_session(centred().SerializeToString())
-    assert not rows_stand_alone(session.infer, session.signature)
+    assert not prove_rows(centred().SerializeToString())
     endpoint, statistics = serve(centred())
     for answer in ask_endpoint(endpoint, ROWS):
         np.testing.assert_array_equal(answer["y"], np.zeros((1, 3)))

@@ -1,0 +1,34 @@
+"""Why the rows of a graph's batch may depend on each other, or on who else is in it. Knows the plan; runs nothing."""
+
+from collections.abc import Mapping
+
+from raymlops.graphs.plan import Plan, Port
+from raymlops.specs.graph_nodes import EachNode, ModelNode, PythonNode, SplitNode
+
+
+def find_coupling(plan: Plan, leaves: Mapping[str, str], prefix: str = "") -> str:
+    """The first reason, with the node's path; empty where every row is answered by itself.
+
+    `leaves` has the reason of each model and Python node that ties rows, by path. What combines, routes or mirrors does
+    so row by row.
+    """
+    for port in (*plan.inputs, *plan.output_ports):
+        if port.ragged:
+            return f"{_describe(port)} has a number of elements of its own in each row"
+    for name, step in plan.steps.items():
+        path, node = prefix + name, step.node
+        if node.fallback is not None:
+            return f"node {path!r} has a fallback, which answers for all rows of a run"
+        if isinstance(node, SplitNode):
+            return f"node {path!r} chooses by caller"
+        if isinstance(node, EachNode):
+            return f"node {path!r} runs over elements"
+        if isinstance(node, ModelNode | PythonNode) and leaves.get(path):
+            return f"node {path!r}: {leaves[path]}"
+        if step.inner is not None and (reason := find_coupling(step.inner, leaves, f"{path}/")):
+            return reason
+    return ""
+
+
+def _describe(port: Port) -> str:
+    return f"tensor {port.spec.name!r}"

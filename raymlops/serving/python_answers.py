@@ -1,0 +1,82 @@
+"""Holds a Python node to its declaration: its answers have the names, datatypes, shapes and rows that its spec says."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from raymlops.errors import NodeError
+from raymlops.specs.graph_nodes import Tensor
+from raymlops.tensors import DATATYPE_OF_NUMPY, Batch, TensorSpec
+
+Check = Callable[[Batch, Any], Batch]
+"""The node's batch and what it answered -> the declared tensors of the answer. Raises NodeError."""
+
+
+def accept_all(batch: Batch, answer: Any) -> Batch:
+    """For a node that declares nothing."""
+    return answer  # type: ignore[no-any-return]
+
+
+def make_check(path: str, outputs: Sequence[Tensor]) -> Check:
+    """A check of the answers of the node at `path`. Tensors that are not declared are left out."""
+    specs = [(output, output.to_spec()) for output in outputs]
+
+    def check(batch: Batch, answer: Any) -> Batch:
+        if not isinstance(answer, dict):
+            raise NodeError(
+                f"Node {path!r} answered {type(answer).__name__}, not a dict of arrays by name", path
+            )
+        rows = next((len(values) for values in batch.values() if np.ndim(values)), None)
+        for output, spec in specs:
+            if output.name not in answer:
+                names = ", ".join(map(repr, answer)) or "nothing"
+                raise NodeError(f"Node {path!r} declares output {output.name!r}, but answered {names}", path)
+            fault = _find_fault(answer[output.name], spec, output.ragged, rows)
+            if fault:
+                raise NodeError(
+                    f"Node {path!r} declares {'ragged ' if output.ragged else ''}{spec}, but answered {fault}",
+                    path,
+                )
+        return {output.name: answer[output.name] for output, _ in specs}
+
+    return check
+
+
+def _find_fault(values: Any, spec: TensorSpec, ragged: bool, rows: int | None) -> str:
+    """What is wrong with an array; empty when nothing is."""
+    if not isinstance(values, np.ndarray):
+        return f"{type(values).__name__}, not a numpy array"
+    if ragged:
+        return _find_ragged_fault(values, spec, rows)
+    fault = _find_type_fault(values, spec)
+    if fault:
+        return fault
+    if spec.shape[:1] == (-1,) and rows is not None and len(values) != rows:
+        return f"{len(values)} rows for {rows}"
+    return ""
+
+
+def _find_ragged_fault(values: np.ndarray[Any, Any], spec: TensorSpec, rows: int | None) -> str:
+    if values.ndim != 1 or values.dtype != object:
+        return f"{_describe(values)}, not an object array with one array of elements a row"
+    if rows is not None and len(values) != rows:
+        return f"{len(values)} rows for {rows}"
+    for row, elements in enumerate(values):
+        if not isinstance(elements, np.ndarray):
+            return f"{type(elements).__name__} in row {row}, not an array of its elements"
+        if len(elements) and (fault := _find_type_fault(elements, spec)):
+            return f"{fault} in row {row}"
+    return ""
+
+
+def _find_type_fault(values: np.ndarray[Any, Any], spec: TensorSpec) -> str:
+    is_text = spec.datatype == "BYTES" and values.dtype.kind in "OSU"
+    if (is_text or values.dtype == spec.dtype) and spec.accepts(values.shape):
+        return ""
+    return _describe(values)
+
+
+def _describe(values: np.ndarray[Any, Any]) -> str:
+    datatype = DATATYPE_OF_NUMPY.get(values.dtype)
+    return f"{datatype.name if datatype else values.dtype}[{','.join(map(str, values.shape))}]"
