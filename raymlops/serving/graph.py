@@ -17,6 +17,7 @@ from raymlops.graphs.coupling import find_coupling
 from raymlops.graphs.placement import Decision, Limits
 from raymlops.graphs.running import Graph, Implementation
 from raymlops.graphs.validation import list_models, validate
+from raymlops.models.isolated_session import IsolatedSession
 from raymlops.models.row_independence import Independence
 from raymlops.models.session import Session, SessionOptions
 from raymlops.serving import sources
@@ -115,7 +116,9 @@ def _batching_of(node: ModelNode | PythonNode) -> str:
 
 
 def _count_rows_of_a_hop(leaf: Leaf, node: ModelNode | PythonNode) -> int:
-    if not leaf.independence or (leaf.session is not None and leaf.session.by_value):
+    if not leaf.independence or isinstance(leaf.session, IsolatedSession):
+        return 0
+    if leaf.session is not None and leaf.session.by_value:
         return 0
     if leaf.measured is None:  # a Python node: how long it takes is not known
         return node.resources.batch_rows if node.resources is not None else 0

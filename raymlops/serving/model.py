@@ -16,6 +16,7 @@ from raymlops.serving.turns import Turns
 from raymlops.tensors import Batch, Signature
 
 UNKNOWN = Independence("its operators were not looked at")
+ISOLATED = Independence("a request may end the process that answers it, and all that share its run with it")
 
 
 class ModelEndpoint:
@@ -41,9 +42,9 @@ class ModelEndpoint:
         self.version = statistics.version
         self.cost = cost.measure(session)
         options = options or BatchOptions()
+        if isinstance(session, IsolatedSession):
+            mode, independence = "auto", ISOLATED
         require_independence(statistics.name, mode, independence)
-        if isinstance(session, IsolatedSession):  # where one request may end the run of all that share it
-            independence = Independence("a request may end the process that answers it")
         statistics.sharing = independence.told if mode != "off" else "switched off"
         may_join = mode != "off" and bool(independence)
         join = may_join and (mode == "on" or self.cost.joins)
