@@ -55,13 +55,17 @@ def describe_server(name: str, version: str) -> dict[str, Any]:
     return {"name": name, "version": version, "extensions": list(EXTENSIONS)}
 
 
-def describe_model(name: str, version: str, signature: Signature, platform: str) -> dict[str, Any]:
+def describe_model(
+    name: str, version: str, signature: Signature, platform: str, shared_runs: str
+) -> dict[str, Any]:
+    """`shared_runs` says why requests share runs of the model, or why they do not."""
     return {
         "name": name,
         "versions": [version],
         "platform": platform,
         "inputs": [spec.to_json() for spec in signature.inputs],
         "outputs": [spec.to_json() for spec in signature.outputs],
+        "parameters": {"shared_runs": shared_runs},
     }
 
 

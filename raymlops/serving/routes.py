@@ -35,7 +35,13 @@ async def model(hosts: Hosts, request: Request) -> Response:
     hosted = hosts.find(*request.parts)
     endpoint = hosted.endpoint
     return _answer(
-        protocol.describe_model(hosted.name, endpoint.version, endpoint.signature, hosted.platform)
+        protocol.describe_model(
+            hosted.name,
+            endpoint.version,
+            endpoint.signature,
+            hosted.platform,
+            hosted.statistics.sharing,
+        )
     )
 
 
