@@ -1,21 +1,24 @@
 """Operators by which the values of one request could end the process that runs a model, and what is done about each:
 guarded with standard operators, bounded while it runs, or refused unless the model runs in a process of its own.
 
-What ONNX Runtime 1.31 does with hostile values was tried on its CPU kernels: `tests/survival/test_fatal_values.py`.
+What ONNX Runtime 1.31 does with hostile values was tried on its CPU kernels (`tests/survival/test_hostile_values.py`),
+and under a checker of memory: none was seen to read or write beside its tensors.
 
 | operator | values | by itself | here |
 |---|---|---|---|
 | Div, Mod of INT32 and INT64 | the least integer by -1 | SIGFPE | guarded: wraps around, and 0, as for INT8 and INT16 |
 | Div, Mod of any integers | a divisor of 0 | an error | the same: 400 |
 | STFT | a frame or a window of length 0 | SIGFPE | guarded: 400 |
+| RoiAlign, sampling as a region needs | a region of 1e10 | does not end, and cannot be ended | guarded: 400 |
 | Range, Expand, Resize, Pad, OneHot ... | a size of 2**40 | takes the machine's memory | bounded: 413 |
 | Loop | 2**62 iterations | does not end | off the event loop, ended at the deadline: 504 |
 | Expand, Tile, Gather of strings | one long string, many times | takes the machine's memory | refused: isolate |
-| indices, axes, counts | out of range | an error | the same: 400 |
+| indices, axes, counts, masks | out of range | an error, or as if in range | the same: 400, or an answer |
+| of com.microsoft with integers that were not tried | any | not known | refused: isolate |
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -39,6 +42,21 @@ _TEXTS = ("RegexFullMatch", "StringNormalizer", "StringSplit", "Tokenizer")
 """Operators whose time goes by the lengths of strings."""
 _REPEATING = {"Expand": 1, "Gather": 1, "GatherElements": 1, "GatherND": 1, "Tile": 1}
 """Operator -> input that says how often it repeats elements of input 0."""
+
+
+TRIED = frozenset((
+    "AttnLSTM", "Attention", "BifurcationDetector", "ConvTransposeWithDynamicPads", "CropAndResize",
+    "DecoderMaskedMultiHeadAttention", "DequantizeLinear", "DynamicQuantizeLSTM", "EmbedLayerNormalization",
+    "ExpandDims", "GatherBlockQuantized", "GatherND", "GroupQueryAttention", "MatMulInteger16", "MatMulNBits",
+    "MaxpoolWithMask", "MulInteger", "MultiHeadAttention", "MurmurHash3", "NGramRepeatBlock", "Pad", "QAttention",
+    "QEmbedLayerNormalization", "QuantizeLinear", "Range", "ReduceSumInteger", "RotaryEmbedding", "Trilu", "Unique",
+    "WordConvEmbedding",
+))  # fmt: skip
+"""Operators of com.microsoft that were tried with hostile integers."""
+_INDICES = (*TRAPPING, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64)
+"""Types of indices, counts and lengths; narrower integers are quantised numbers."""
+_REGIONS = 4.0
+"""Times the longer side of a picture that coordinates of a region in it may be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +117,9 @@ def _refuse(visit: Visit) -> str:
         and visit.input(_REPEATING[node.op_type]).sent
     ):
         return f"{_describe(node)} repeats strings of the request as often as it says"
+    foreign = node.domain == "com.microsoft" and node.op_type not in TRIED
+    if foreign and any(value.sent and value.dtype in _INDICES for value in visit.inputs):
+        return f"{_describe(node)} was not tried with all integers that a request may hold"
     if node.op_type in ("Div", "Mod") and node.domain in ONNX_DOMAINS and _divided(visit) is None:
         return f"{_describe(node)} divides tensors whose type is not known here"
     return ""
@@ -166,6 +187,42 @@ def _guard_frames(visit: Visit, names: "_Names") -> list[onnx.NodeProto]:
     return [*make.nodes, frames]
 
 
+def _guard_regions(visit: Visit, names: "_Names") -> list[onnx.NodeProto]:
+    """Refuse regions far beyond their picture, in which an adaptive sampling takes as many samples as they are long."""
+    node, dtype = visit.node, visit.input(1).dtype or onnx.TensorProto.FLOAT
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    if not visit.input(1).sent or ("sampling_ratio" in attributes and attributes["sampling_ratio"].i > 0):
+        return []
+    scale = attributes["spatial_scale"].f if "spatial_scale" in attributes else 1.0
+    make = _Maker(names)
+    sides = make("Gather", make("Shape", node.input[0]), make.constants([2, 3], onnx.TensorProto.INT64))
+    limit = make(
+        "Mul",
+        make("ReduceMax", make("Cast", sides, to=onnx.TensorProto.FLOAT), keepdims=0),
+        make.constant(_REGIONS / max(abs(scale), 1e-6), onnx.TensorProto.FLOAT),
+    )
+    flat = make("Reshape", node.input[1], make.constants([-1], onnx.TensorProto.INT64))
+    coordinates = make(
+        "Concat",
+        make("Cast", flat, to=onnx.TensorProto.FLOAT),
+        make.constants([0.0], onnx.TensorProto.FLOAT),
+        axis=0,
+    )
+    beyond = make("Not", make("Less", make("Abs", coordinates), limit))  # NaN is not less
+    some = make("ReduceMax", make("Cast", beyond, to=onnx.TensorProto.FLOAT), keepdims=0)
+    none = make(
+        "Cast", make("Sub", make.constant(1.0, onnx.TensorProto.FLOAT), some), to=onnx.TensorProto.INT64
+    )
+    one = make("Div", none, none)
+    make.nodes[
+        -1
+    ].name = f"regions of {node.name or 'RoiAlign'}, at most {_REGIONS:g} times as long as their picture"
+    regions = onnx.NodeProto()
+    regions.CopyFrom(node)
+    regions.input[1] = make("Mul", node.input[1], make("Cast", one, to=dtype))
+    return [*make.nodes, regions]
+
+
 def _has_elements(value: Value) -> bool:
     return value.constant is not None and value.constant.size > 0
 
@@ -177,6 +234,7 @@ def _is_positive(value: Value) -> bool:
 _GUARDS: dict[str, Callable[[Visit, "_Names"], list[onnx.NodeProto]]] = {
     "Div": _guard_division,
     "Mod": _guard_division,
+    "RoiAlign": _guard_regions,
     "STFT": _guard_frames,
 }
 """Operator of ONNX -> the nodes to put in its place, none where it is safe as it is."""
@@ -217,8 +275,11 @@ class _Maker:
         self.nodes.append(onnx.helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    def constant(self, value: int, dtype: int) -> str:
+    def constant(self, value: float, dtype: int) -> str:
         return self("Constant", value=onnx.helper.make_tensor("value", dtype, [], [value]))
+
+    def constants(self, values: Sequence[float], dtype: int) -> str:
+        return self("Constant", value=onnx.helper.make_tensor("value", dtype, [len(values)], values))
 
 
 def _replace(graph: onnx.GraphProto, nodes: dict[int, list[onnx.NodeProto]], number: int) -> int:

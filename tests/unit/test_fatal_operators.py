@@ -120,10 +120,29 @@ def list_fatal() -> list[tuple[str, onnx.ModelProto, dict[str, Any], Any]]:
         constant.graph.initializer.append(h.make_tensor("b", INTEGERS[dtype], [3], feed["b"].tolist()))
         del constant.graph.input[1]
         found.append((f"{operator} {dtype} by a constant", constant, {"a": feed["a"]}, right))
+    for region in ([0, 0, 1e10, 1e10], [0, 0, np.nan, 1], [-np.inf, 0, 1, 1], [1e30, 1e30, -1e30, 1]):
+        model, given = make_regions([[0, 0, 3, 3], region])
+        found.append((f"RoiAlign {region}", model, given, "regions of RoiAlign"))
     for window, length in ((None, 0), (0, None), (0, 16), (16, 0)):
         model, given = make_frames(window, length)
         found.append((f"STFT window {window} frame {length}", model, given, "division by zero"))
     return found
+
+
+def make_regions(regions: Any, **attributes: Any) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Regions of a picture of 8 by 6 points."""
+    inputs = [
+        V("x", T.FLOAT, [1, 2, "h", "w"]),
+        V("r", T.FLOAT, ["n", 4]),
+        V("b", T.INT64, ["n"]),
+    ]
+    node = N("RoiAlign", ["x", "r", "b"], ["y"], output_height=2, output_width=2, **attributes)
+    feed = {
+        "x": np.arange(96, dtype=np.float32).reshape(1, 2, 8, 6),
+        "r": np.array(regions, np.float32).reshape(-1, 4),
+        "b": np.zeros(len(regions), np.int64),
+    }
+    return make_model(h.make_graph([node], "g", inputs, [V("y", T.FLOAT, None)])), feed
 
 
 def make_frames(window: int | None, length: int | None) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -212,6 +231,26 @@ def test_a_guarded_fourier_transform_answers_as_before() -> None:
         model, feed = make_frames(window, length)
         answer = open_session(model.SerializeToString()).infer(feed)["y"]
         np.testing.assert_array_equal(answer, run_unguarded(model, feed)[0])
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25, 1 / 16])
+def test_guarded_regions_answer_as_before(scale: float) -> None:
+    corners = np.sort(np.random.default_rng(0).normal(size=(9, 2, 2)), axis=1).reshape(9, 4) * 8 / scale
+    for regions in (corners.clip(-30 / scale, 30 / scale), []):
+        model, feed = make_regions(regions, spatial_scale=scale)
+        answer = open_session(model.SerializeToString()).infer(feed)["y"]
+        np.testing.assert_array_equal(answer, run_unguarded(model, feed)[0])
+    sampled, _ = make_regions([], sampling_ratio=2)
+    assert examine(sampled).model is None
+
+
+def test_an_operator_that_was_not_tried_with_integers_needs_a_process_of_its_own() -> None:
+    inputs = [V("x", T.FLOAT, ["n", 3]), V("p", T.INT64, ["n"])]
+    for name, refused in (("RestorePadding", True), ("GatherND", False)):
+        node = N(name, ["x", "p"], ["y"], domain="com.microsoft")
+        graph = h.make_graph([node], "g", inputs, [V("y", T.FLOAT, None)])
+        model = make_model(graph, opsets=[*OPSETS, h.make_opsetid("com.microsoft", 1)])
+        assert bool(examine(model).refused) is refused
 
 
 def test_a_divisor_that_is_proven_safe_leaves_the_model_as_it_is() -> None:
