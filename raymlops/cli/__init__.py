@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import click
 
+from raymlops.cli.terminal import echo
 from raymlops.errors import RaymlopsError, unknown_name
 from raymlops.settings import apply_process_defaults
 
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if debug:
             raise
         ours = not isinstance(error, RaymlopsError)
-        click.echo(f"Error: {type(error).__name__}: {error}" if ours else f"Error: {error}", err=True)
+        echo(f"Error: {type(error).__name__}: {error}" if ours else f"Error: {error}", err=True)
         if ours:
             click.echo("This is a fault of raymlops; run again with --debug for the traceback.", err=True)
         sys.exit(1 if ours else error.exit_code)  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from raymlops.cli.terminal import echo
 from raymlops.settings import Settings
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
@@ -34,10 +35,10 @@ def evaluate(version: str, data: str | None, spec_file: str | None, trust: bool,
     """
     trusted = _measure(version, data, spec_file, trust, as_json, store=data is None)
     if as_json:
-        click.echo(json.dumps(trusted.evaluation.to_json()))
+        echo(json.dumps(trusted.evaluation.to_json()))
         return
     _show_evaluation(trusted.evaluation)
-    click.echo(f"Report  {trusted.report}")
+    echo(f"Report  {trusted.report}")
 
 
 @click.command()
@@ -54,10 +55,10 @@ def gate(version: str, data: str | None, spec_file: str | None, trust: bool, as_
     """
     trusted = _measure(version, data, spec_file, trust, as_json, store=data is None)
     if as_json:
-        click.echo(json.dumps(trusted.verdict.to_json()))
+        echo(json.dumps(trusted.verdict.to_json()))
     else:
-        click.echo(str(trusted.verdict))
-        click.echo(f"Report  {trusted.report}")
+        echo(str(trusted.verdict))
+        echo(f"Report  {trusted.report}")
     if not trusted.verdict.passed:
         raise SystemExit(1)  # click would turn its own Exit into 0 here
 
@@ -84,26 +85,26 @@ def _measure(
         spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"variants": ()})})
     join_cluster(settings)
     rows = read_rows(spec, data)
-    tell = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+    tell = (lambda line: None) if quiet else (lambda line: echo(line, err=True))
     return trusting.trust_version(client, found, spec, rows, settings, store=store, tell=tell)
 
 
 def _warn(line: str) -> None:
-    click.echo(line, err=True)
+    echo(line, err=True)
 
 
 def _show_evaluation(evaluation: Any) -> None:
     from raymlops.evaluation.contents import name_metric
 
-    click.echo(f"{evaluation.rows:,} rows, {evaluation.nonfinite:,} without a finite answer")
+    echo(f"{evaluation.rows:,} rows, {evaluation.nonfinite:,} without a finite answer")
     for name, interval in evaluation.metrics.items():
-        click.echo(f"  {name_metric(name):<20} {interval}")
+        echo(f"  {name_metric(name):<20} {interval}")
     if evaluation.threshold is not None:
         chosen = evaluation.threshold
-        click.echo(f"  {'threshold':<20} {chosen.value:.3g}, cost a row {chosen.cost}")
+        echo(f"  {'threshold':<20} {chosen.value:.3g}, cost a row {chosen.cost}")
     for part in evaluation.slices:
         first = next(iter(part.metrics))
-        click.echo(
+        echo(
             f"  {part.column}={part.value}: {name_metric(first)} {part.metrics[first]} on {part.rows:,} rows"
         )
 
@@ -142,7 +143,7 @@ def history(
     if key:
         from raymlops.attestation import load_signing_key
 
-        click.echo(load_signing_key(settings).line)
+        echo(load_signing_key(settings).line)
         return
     if model is None:
         raise click.UsageError("Give the name of a registered model.")
@@ -152,12 +153,10 @@ def history(
         raise click.UsageError("--version goes with --sign.")
     if repair and why:
         for line in accounts.repair_record(model, why, settings) or ["Nothing was broken."]:
-            click.echo(f"REPAIRED  {line}", err=True)
+            echo(f"REPAIRED  {line}", err=True)
     if sign and why:
         signed = accounts.sign_versions(model, why, settings, version or "")
-        click.echo(
-            f"Signed: {', '.join(f'version {one}' for one in signed) or 'nothing was unsigned'}", err=True
-        )
+        echo(f"Signed: {', '.join(f'version {one}' for one in signed) or 'nothing was unsigned'}", err=True)
     _show_record(accounts.read_record(model, settings), as_json)
 
 
@@ -166,13 +165,13 @@ def _show_record(record: Any, as_json: bool) -> None:
 
     if as_json:
         entries = [{**dataclasses.asdict(entry), "sha256": entry.digest} for entry in record.entries]
-        click.echo(json.dumps({"entries": entries, "problems": record.problems, "notes": record.notes}))
+        echo(json.dumps({"entries": entries, "problems": record.problems, "notes": record.notes}))
     else:
         for entry in record.entries:
-            click.echo(str(entry))
+            echo(str(entry))
         lines = [f"NOTE  {note}" for note in record.notes]
         lines += [f"PROBLEM  {problem}" for problem in record.problems] or ["The record holds."]
-        click.echo("\n".join(lines))
+        echo("\n".join(lines))
     if record.problems:
         raise SystemExit(1)  # click would turn its own Exit into 0 here
 
@@ -186,7 +185,7 @@ def rollback(model: str, alias: str, why: str) -> None:
     from raymlops.pipelines.accounts import roll_back
 
     entry = roll_back(model, why, Settings.from_env(), alias)
-    click.echo(f"models:/{model}@{alias} moved back from version {entry.before} to version {entry.version}")
+    echo(f"models:/{model}@{alias} moved back from version {entry.before} to version {entry.version}")
 
 
 @click.command()
@@ -209,16 +208,16 @@ def lineage(version: str | None, data: str, commit: str, as_json: bool) -> None:
     if version is not None:
         facts = accounts.trace_version(version, settings)
         lines = [f"{name:<18} {value}" for name, value in facts.items() if value]
-        click.echo(json.dumps(facts) if as_json else "\n".join(lines))
+        echo(json.dumps(facts) if as_json else "\n".join(lines))
         return
     found = accounts.find_versions(settings, data=data, commit=commit)
     if as_json:
-        click.echo(json.dumps(dict(found)))
+        echo(json.dumps(dict(found)))
         return
     for uri, tags in found:
-        click.echo(f"{uri}  {tags.get('raymlops.when', '')}  {tags.get('raymlops.why', '')}")
+        echo(f"{uri}  {tags.get('raymlops.when', '')}  {tags.get('raymlops.why', '')}")
     if not found:
-        click.echo("No version came from it.")
+        echo("No version came from it.")
 
 
 @click.command()
@@ -233,12 +232,12 @@ def diff(first: str, second: str, as_json: bool) -> None:
 
     changes = compare_versions(first, second, Settings.from_env())
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(change) for change in changes]))
+        echo(json.dumps([dataclasses.asdict(change) for change in changes]))
         return
     for change in changes:
-        click.echo(f"{change.part}: {change.name}: {change.first or '(none)'} -> {change.second or '(none)'}")
+        echo(f"{change.part}: {change.name}: {change.first or '(none)'} -> {change.second or '(none)'}")
     if not changes:
-        click.echo("Nothing differs.")
+        echo("Nothing differs.")
 
 
 @click.command()
@@ -256,21 +255,21 @@ def reproduce(version: str, environment: str, trust: bool) -> None:
     from raymlops.pipelines.reproduction import reproduce_rebuilt, reproduce_version
 
     if environment == "rebuild":
-        raise SystemExit(reproduce_rebuilt(version, Settings.from_env(), click.echo, trusted=trust))
-    found = reproduce_version(version, Settings.from_env(), click.echo, trusted=trust)
+        raise SystemExit(reproduce_rebuilt(version, Settings.from_env(), echo, trusted=trust))
+    found = reproduce_version(version, Settings.from_env(), echo, trusted=trust)
     for line in found.packages[:20]:
-        click.echo(f"  {line}")
+        echo(f"  {line}")
     if found.commit[0] != found.commit[1]:
-        click.echo(f"Code: recorded {found.commit[0][:12]}, here {found.commit[1][:12]}")
+        echo(f"Code: recorded {found.commit[0][:12]}, here {found.commit[1][:12]}")
     for name, (then, now) in found.metrics.items():
-        click.echo(f"  {name:<20} {then:.10g} then, {now:.10g} now")
-    click.echo(f"ONNX bytes: {'equal' if found.same_bytes else 'not equal'}")
-    click.echo(f"Largest difference of a metric: {found.largest:.2e}")
+        echo(f"  {name:<20} {then:.10g} then, {now:.10g} now")
+    echo(f"ONNX bytes: {'equal' if found.same_bytes else 'not equal'}")
+    echo(f"Largest difference of a metric: {found.largest:.2e}")
     if not found.exact:
-        click.echo(
+        echo(
             "Equal bytes were not to be expected: several workers, a GPU, other packages, or other code "
             "(`--environment rebuild` takes those of the record)."
         )
-    click.echo(f"{found.uri} is {'' if found.agrees else 'NOT '}reproduced")
+    echo(f"{found.uri} is {'' if found.agrees else 'NOT '}reproduced")
     if not found.agrees:
         raise SystemExit(1)  # click would turn its own Exit into 0 here

@@ -20,6 +20,7 @@ from raymlops.expressions.functions import (
 from raymlops.expressions.tokens import to_python
 from raymlops.expressions.tree import CALENDAR, Call, Column, Literal, Tree, columns_of, is_calendar, walk
 
+_LARGEST_FLOAT = 3.4e38
 MAX_CHARACTERS = 10_000
 MAX_NODES = 2_000
 MAX_DEPTH = 200
@@ -87,6 +88,8 @@ def parse_feature(expression: str) -> Tree:
     for node in walk(tree):
         if isinstance(node, Literal) and isinstance(node.value, str):
             raise ValueError(f"{shown} holds {node.value!r}; inside a model it computes with numbers only")
+        if isinstance(node, Literal) and abs(node.value) > _LARGEST_FLOAT:  # type: ignore[arg-type]
+            raise ValueError(f"{shown} holds {node.value!r}, which FP32 does not reach")
         if not isinstance(node, Call):
             continue
         function = FUNCTIONS.get(node.function)
@@ -237,6 +240,7 @@ class _Builder:
                     f"gives {name} something computed where it takes a number or text as it stands"
                 )
         _check_zone(name, arguments)
+        _check_places(name, arguments)
         missing = named.pop("na", None) if name in TEXT_PREDICATES else None
         for key, value in named.items():
             if key not in function.options or not isinstance(value, Literal):
@@ -280,6 +284,12 @@ def _check_zone(name: str, arguments: tuple[Tree, ...]) -> None:
     zone = arguments[1] if name in CALENDAR and len(arguments) == 2 else None
     if isinstance(zone, Literal) and zone.value not in zoneinfo.available_timezones():
         raise ValueError(f"gives {name} {zone.value!r}; it takes a time zone such as 'America/New_York'")
+
+
+def _check_places(name: str, arguments: tuple[Tree, ...]) -> None:
+    places = arguments[1] if name == "round" and len(arguments) == 2 else Literal(0)
+    if isinstance(places, Literal) and (type(places.value) is not int or abs(places.value) > 15):
+        raise ValueError(f"rounds to {places.value!r} places; it takes a whole number from -15 to 15")
 
 
 _BUILD: dict[type[ast.expr], Callable[..., Tree]] = {

@@ -1,12 +1,12 @@
 """What an ONNX file says of itself without being loaded: its signature and metadata. Makes no session."""
 
 import dataclasses
-import json
 from typing import Any
 
 import onnx
 
-from raymlops.errors import ArtifactError
+from raymlops.errors import ArtifactError, SpecError
+from raymlops.specs.document import read_json
 from raymlops.tensors import DATATYPE_OF_ONNX, Signature, TensorSpec
 
 
@@ -23,7 +23,18 @@ def read_header(data: bytes, contract_key: str = "raymlops.contract") -> Header:
     inputs = tuple(_to_spec(value) for value in model.graph.input if value.name not in weights)
     outputs = tuple(_to_spec(value) for value in model.graph.output)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return Header(Signature(inputs, outputs), json.loads(metadata.get(contract_key, "{}")))
+    return Header(Signature(inputs, outputs), read_contract(metadata.get(contract_key, "{}")))
+
+
+def read_contract(text: str) -> dict[str, Any]:
+    """What a model says of its own columns and labels. Raises ArtifactError for what is no JSON object."""
+    try:
+        held = read_json(text, "The contract in the model")
+    except SpecError as error:
+        raise ArtifactError(str(error)) from None
+    if not isinstance(held, dict):
+        raise ArtifactError(f"The contract in the model is {type(held).__name__}; expected a JSON object")
+    return held
 
 
 def _to_spec(value: onnx.ValueInfoProto) -> TensorSpec:

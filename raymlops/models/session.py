@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import functools
 import io
-import json
 import pathlib
 import re
 import threading
@@ -35,6 +34,7 @@ from raymlops.errors import (
 from raymlops.models import value_flow
 from raymlops.models.external_data import ModelFiles
 from raymlops.models.fatal_operators import Examined, examine
+from raymlops.models.header import read_contract
 from raymlops.models.safety import Model, read_model
 from raymlops.tensors import DATATYPE_OF_ORT, Batch, Signature, TensorSpec
 
@@ -185,7 +185,7 @@ class Session:
     @property
     def contract(self) -> dict[str, Any]:
         """What the file says of its own columns and labels; empty for a model of another origin."""
-        return json.loads(self.metadata.get(CONTRACT_KEY, "{}"))  # type: ignore[no-any-return]
+        return read_contract(self.metadata.get(CONTRACT_KEY, "{}"))
 
     def begin(self) -> RunControl:
         """What a run is ended with that is given to `infer`."""

@@ -1,7 +1,6 @@
 """Answers for versions: aliases moved and rolled back on the record, lineage both ways, differences."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from raymlops.pipelines import recall, trusting
 from raymlops.pipelines.rows import Rows
 from raymlops.pipelines.trusting import ORIGINAL, Trusted
 from raymlops.settings import Settings
+from raymlops.specs.document import read_json
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import evidence, history, history_writer, registry, store
 from raymlops.tracking.evidence import GATE_TAG, VERDICT_TAG
@@ -163,7 +163,7 @@ def _register_variant(client: Any, trusted: Trusted, kind: str, settings: Settin
             "raymlops.variant": f"{kind} of version {version.version}",
         },
         files={
-            file: json.loads((version.path / file).read_text())
+            file: read_json((version.path / file).read_bytes(), f"{file} of {version.uri}")
             for file in beside
             if (version.path / file).is_file()
         },
@@ -212,7 +212,7 @@ def trace_version(uri: str, settings: Settings) -> dict[str, str]:
         for entry in history.read_history(client, version.name, settings).entries
         if entry.version == version.version
     ]
-    data = json.loads(recall.read_text(client, version, "data.json") or "{}")
+    data = recall.read_record_file(client, version, "data.json")
     lock = recall.read_text(client, version, "requirements.lock.txt") or ""
     return {
         "version": version.uri,
@@ -250,12 +250,12 @@ def compare_versions(first: str, second: str, settings: Settings) -> list[Change
         tags = version.tags
         parts.append(
             {
-                "spec": dict(_flatten(json.loads(recall.read_text(client, version, "spec.json") or "{}"))),
-                "parameters": json.loads(tags.get("raymlops.parameters", "{}")),
+                "spec": dict(_flatten(recall.read_record_file(client, version, "spec.json"))),
+                "parameters": recall.read_tag(version, "raymlops.parameters"),
                 "data": {"fingerprint": tags.get("raymlops.fingerprint", "")},
                 "code": {"commit": tags.get("raymlops.commit", "")},
                 "file": {"sha256": version.digest},
-                "test metrics": json.loads(tags.get("raymlops.test", "{}")),
+                "test metrics": recall.read_tag(version, "raymlops.test"),
                 "gate": {"outcome": tags.get(GATE_TAG, "")},
             }
         )

@@ -1,7 +1,6 @@
 """What of a spec runs code, or reaches beyond files of data, once it is used: own readers and networks, options of
 readers, databases. Finds it by a list of what does not, so that what is new counts; runs nothing."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,5 +75,6 @@ def protocols_of(path: str) -> list[str]:
 
 
 def _show(value: Any) -> str:
-    text = re.sub(r"\s+", " ", str(value))
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    """As it stands, on one line, nothing of it hidden: whoever trusts it must see what it is."""
+    text = value if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)
+    return text if len(text) <= 500 else f"{text[:240]} ... {text[-240:]} ({len(text):,} characters)"

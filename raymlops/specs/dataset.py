@@ -1,5 +1,6 @@
 """What to read, what must hold for it, and how it is split."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -14,6 +15,9 @@ READERS = (
     "webdataset",
 )  # fmt: skip
 """The readers of ray.data, without their `read_`."""
+
+OWN_NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+"""`module.path:name` of code of the user's own."""
 
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
 
@@ -37,6 +41,8 @@ class TableSpec(Document):
     @field_validator("reader")
     @classmethod
     def _known_reader(cls, value: str) -> str:
+        if ":" in value and not re.fullmatch(OWN_NAME, value, re.ASCII):
+            raise ValueError("expected module.path:function")
         name = value.removeprefix("read_")
         if ":" not in value and name not in READERS:
             raise ValueError(unknown_name("reader", value, READERS))

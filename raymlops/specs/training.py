@@ -1,5 +1,6 @@
 """How a network is trained and how good values for its training are searched."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -7,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from raymlops import metrics
 from raymlops.errors import unknown_name
 from raymlops.specs import labels
+from raymlops.specs.dataset import OWN_NAME
 from raymlops.specs.document import Document
 
 DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
@@ -18,6 +20,13 @@ class NetworkSpec(Document):
 
     name: str = Field("mlp", description="mlp, cnn, or module.path:Class of your own")
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of its constructor")
+
+    @field_validator("name")
+    @classmethod
+    def _own_name(cls, value: str) -> str:
+        if ":" in value and not re.fullmatch(OWN_NAME, value, re.ASCII):
+            raise ValueError("expected module.path:Class")
+        return value
 
 
 class TrainingSpec(Document):

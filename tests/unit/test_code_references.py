@@ -81,3 +81,26 @@ def test_a_network_of_ones_own_counts_where_it_is_trained() -> None:
     assert codes(PLAIN["dataset"], training=False, **network) == ()
     with pytest.raises(SpecError):
         codes({"reader": "no_such_reader"})
+
+
+def test_what_is_shown_before_it_is_trusted_hides_nothing() -> None:
+    hidden = "x\x1b[2K\r\u202e" + "y" * 2000
+    (line,) = codes({"path": "a", "options": {"evil": hidden}}, training=False)
+    assert line.isascii()
+    assert line.isprintable()
+    assert "2,0" in line  # it says how long it is
+    for name in (
+        "os:system\n",
+        "os:a b",
+        "os:\x1b[2K",
+        "ｏｓ:system",
+        ":x",
+        "a:",
+        "a:b:c",
+        "a..b:c",
+        "../x:y",
+    ):
+        with pytest.raises(SpecError):
+            codes({"reader": name})
+        with pytest.raises(SpecError):
+            codes(PLAIN["dataset"], network={"name": name})

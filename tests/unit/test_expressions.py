@@ -18,7 +18,7 @@ from raymlops.models import encoder
 from raymlops.models.session import open_session
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
-from tests import random_expressions
+from tests import expression_soup, random_expressions
 
 ATTACKS = (
     "().__class__", "a.__class__.__mro__", "a.dt.__class__", "a.str.__init__.__globals__", "__import__('os')",
@@ -265,3 +265,15 @@ def test_nothing_is_run_or_written_by_what_walked_to_modules_before(tmp_path: pa
         with pytest.raises(DataError):
             derive_columns(table, None, {"b": expression})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_senseless_expressions_over_every_type_end_with_values_or_a_sentence() -> None:
+    table, soup = expression_soup.table(), expression_soup.Soup(1)
+    for _ in range(1500):
+        text = soup.draw()
+        try:
+            found = evaluate(table, text, "derive.x")
+        except DataError:
+            continue
+        assert len(found) == table.num_rows, text
+        assert found.type == evaluate(table.slice(0, 0), text, "derive.x").type, text
