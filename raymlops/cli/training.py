@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from raymlops.settings import Settings
+from raymlops.specs.code_references import OUR_READERS
 from raymlops.specs.document import read_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import DEFAULT_METRIC
@@ -37,7 +38,8 @@ def check(spec: str, overrides: tuple[str, ...], imports: bool) -> None:
     found = read_spec(spec, overrides, imports=imports)
     if imports:
         _import_readers(found)
-    own = [name for name in (found.network.name, found.dataset.reader) if ":" in name]
+    named = (found.network.name, found.dataset.reader)
+    own = [name for name in named if ":" in name and name not in OUR_READERS]
     inputs = len(found.features.by_column())
     click.echo(
         f"{spec} is right: model {found.name!r}, {inputs} features -> {found.features.target.column}, network "

@@ -37,7 +37,10 @@ def test_twenty_thousand_expressions_are_computed_as_by_pandas(arrow: bool) -> N
     frame = table.to_pandas(types_mapper=pd.ArrowDtype) if arrow else table.to_pandas()
     for seed in range(10_000, 20_000):
         expression = random_expressions.Generator(seed, arrow).draw()
-        expected = frame.eval(expression, engine="python")
+        try:
+            expected = frame.eval(expression, engine="python")
+        except TypeError:  # pandas joins no constant with a condition of arrow's
+            continue
         expected = expected if isinstance(expected, pd.Series) else pd.Series([expected] * table.num_rows)
         for got, wanted in zip(evaluate(table, expression, "x").to_pylist(), expected, strict=True):
             if got is None or pd.isna(wanted):
