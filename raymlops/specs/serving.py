@@ -17,8 +17,8 @@ class Batching(Document):
 
     mode: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="auto joins where it pays and the model's operators prove that each row is answered by itself; on is "
-        "refused where they do not; off gives each request a run of its own",
+        description="auto joins where it pays and the model's operators prove that each row is answered by itself; "
+        "on is refused where they do not; off gives each request a run of its own",
     )
     max_rows: int = Field(default=256, ge=1, le=1_000_000, description="rows joined in one run of the model")
     wait_ms: float = Field(

@@ -140,6 +140,8 @@ def rows_on(dims: Sequence[Dim], axis: int, per_row: Dim = 1) -> Value:
     """A tensor with `per_row` places for each row on that axis; its other sizes must not change with the rows."""
     shape = list(dims)
     shape[axis] = multiply([ROWS, per_row])
+    if counts_rows(per_row):
+        raise CoupledError("the places for each row change with the number of rows")
     if any(counts_rows(size) for place, size in enumerate(shape) if place != axis):
         raise CoupledError("two of its axes change with the number of rows")
     return Value(tuple(shape), axis)

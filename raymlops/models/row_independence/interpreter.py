@@ -32,6 +32,8 @@ from raymlops.models.row_independence.symbolic_dims import Dim, Term, UndecidedE
 
 MOST_NODES = 200_000
 """Nodes that are looked at, those of called functions and of repeated bodies each time."""
+BUILT_IN = ("", "ai.onnx.ml", "com.microsoft")
+"""Domains of the operators that ONNX Runtime brings."""
 MOST_DEPTH = 40
 """Graphs and functions inside each other."""
 
@@ -172,6 +174,8 @@ class _Interpreter:
         inputs = tuple(environment[name] if name else None for name in node.input)
         function = self._functions.get((domain, node.op_type, node.overload))
         if function is not None:
+            if domain in BUILT_IN:  # which of the two ONNX Runtime takes is its own affair
+                raise CoupledError("a function of the model bears the name of an operator")
             return self._call(function, inputs, attributes, scope)
         if not domain and node.op_type in _CONTROL:
             return _CONTROL[node.op_type](self, node, inputs, attributes, environment, scope)
@@ -184,7 +188,7 @@ class _Interpreter:
                 return folded
         shapes, datatypes = self._infer(node, domain, inputs, attributes, scope)
         if all(value is None or value.is_constant for value in inputs):
-            if (domain, node.op_type) not in RULES and domain not in ("", "ai.onnx.ml", "com.microsoft"):
+            if domain not in BUILT_IN:
                 raise CoupledError("it is an operator of a foreign library")
             return [Value(dims, datatype=kind) for dims, kind in zip(shapes, datatypes, strict=True)]
         rule = RULES.get((domain, node.op_type))

@@ -233,8 +233,3 @@ def table_first(node: Node) -> Outputs:
         fallback: tuple[Dim, ...] = (ROWS,) if is_labels else (ROWS, node.make_unknown())
         outputs.append(rows_on(shape or fallback, 0, per_row(value)))
     return outputs
-
-
-def cdist(node: Node) -> Outputs:
-    value = only_rows(node, axis=0)
-    return [rows_on((ROWS, node.tensor(1).size(0)), 0, per_row(value))]
