@@ -21,6 +21,9 @@ _FILE = click.option(
     type=click.Path(),
     help="The cluster's configuration.",
 )
+_SEND = click.option(
+    "--send", "sent", multiple=True, metavar="FILE", help="Copy this file although it looks like a secret."
+)
 _START_S = 300
 """Seconds that a head may take until it answers."""
 _OVERLAYS = click.argument("overlays", nargs=-1, type=click.Path())
@@ -164,22 +167,33 @@ def _require_sound(config: dict[str, Any], file: str) -> None:
 @cluster.command()
 @_OVERLAYS
 @_FILE
-def render(overlays: tuple[str, ...], file: str) -> None:
-    """Print the configuration with OVERLAYS laid over it, for `ray up`.
+@_SEND
+def render(overlays: tuple[str, ...], file: str, sent: tuple[str, ...]) -> None:
+    """Print the configuration with OVERLAYS laid over it, for `ray up`; files that look like secrets are excluded.
 
     \b
     raymlops cluster render clusters/gcp.yaml > gcp.yaml
     """
     from raymlops.clusters import configuration
 
-    click.echo(configuration.write_cluster(_read(file, overlays)), nl=False)
+    click.echo(configuration.write_cluster(_hold_back(_read(file, overlays), sent)), nl=False)
+
+
+def _hold_back(config: dict[str, Any], sent: tuple[str, ...]) -> dict[str, Any]:
+    from raymlops.clusters import mounts
+
+    changed, held = mounts.hold_back(config, sent=sent)
+    if held:
+        click.echo(mounts.describe(held), err=True)
+    return changed
 
 
 @cluster.command()
 @_OVERLAYS
 @_FILE
+@_SEND
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def up(overlays: tuple[str, ...], file: str, yes: bool) -> None:
+def up(overlays: tuple[str, ...], file: str, sent: tuple[str, ...], yes: bool) -> None:
     """Make the token, check the configuration with OVERLAYS laid over it, and hand it to `ray up`.
 
     \b
@@ -195,9 +209,10 @@ def up(overlays: tuple[str, ...], file: str, yes: bool) -> None:
     _require_sound(config, file)
     rendered = Settings.from_env().home / "clusters" / f"{config['cluster_name']}.yaml"
     rendered.parent.mkdir(parents=True, exist_ok=True)
-    rendered.write_text(configuration.write_cluster(config), encoding="utf-8")
+    rendered.write_text(configuration.write_cluster(_hold_back(config, sent)), encoding="utf-8")
     export({"RAY_AUTH_MODE": "token"})
-    click.echo(f"Jobs   ray dashboard {rendered}, then raymlops submit VERB\nStop   ray down {rendered}")
+    shown = shlex.quote(str(rendered))
+    click.echo(f"Jobs   ray dashboard {shown}, then raymlops submit VERB\nStop   ray down {shown}")
     sys.stdout.flush()
     ray = str(pathlib.Path(sys.executable).parent / "ray")
     os.execv(ray, [ray, "up", str(rendered), *(["--yes"] if yes else [])])  # noqa: S606
@@ -222,7 +237,7 @@ def manifest(kind: str, rest: tuple[str, ...], file: str, overlays: tuple[str, .
     import ray
 
     from raymlops.clusters import configuration, manifests
-    from raymlops.clusters.submission import Job
+    from raymlops.clusters.submission import Job, require_no_secrets
     from raymlops.errors import SpecError
     from raymlops.specs.document import read_yaml
 
@@ -237,7 +252,9 @@ def manifest(kind: str, rest: tuple[str, ...], file: str, overlays: tuple[str, .
             f"cluster manifest {kind} needs {'a verb' if kind == 'job' else 'a Serve config'} after it"
         )
     elif kind == "job":
-        made = manifests.to_ray_job(config, ray.__version__, variables, Job(rest[0], rest[1:]).entrypoint)
+        job = Job(rest[0], rest[1:])
+        require_no_secrets(job)  # a manifest is kept and shown
+        made = manifests.to_ray_job(config, ray.__version__, variables, job.entrypoint)
     else:
         text = pathlib.Path(rest[0]).read_text(encoding="utf-8")
         applications, _ = read_yaml(text, rest[0])

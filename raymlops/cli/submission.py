@@ -80,12 +80,9 @@ def _tell_held_back(package: Any) -> None:
     """Before anything is sent: the job may lack one of them."""
     if not package.why:
         return
-    click.echo("Held back, since they look like secrets (--send FILE sends one all the same):", err=True)
-    shown = list(package.why.items())
-    for name, reason in shown[:20]:
-        click.echo(f"  {name}: {reason}", err=True)
-    if len(shown) > 20:
-        click.echo(f"  and {len(shown) - 20} more", err=True)
+    from raymlops.clusters import mounts
+
+    click.echo(mounts.describe(dict(package.why)), err=True)
 
 
 def _to_variables(texts: tuple[str, ...]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 import copy
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +12,9 @@ import ray
 import yaml
 
 from raymlops.cli.clusters import cluster_environment
-from raymlops.clusters import capacity, checks, configuration
+from raymlops.clusters import capacity, checks, configuration, mounts
 from raymlops.clusters.findings import Finding
-from raymlops.errors import NotFoundError, SpecError
+from raymlops.errors import ForbiddenError, NotFoundError, SpecError
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLOUDS = {"aws": [], "gcp": [ROOT / "clusters/gcp.yaml"], "azure": [ROOT / "clusters/azure.yaml"]}
@@ -81,6 +82,36 @@ def test_the_head_takes_no_work_and_gpus_come_from_zero_spot_first() -> None:
     assert types["gpu-spot"]["priority"] > types["gpu"]["priority"]
     assert types["gpu-spot"]["resources"] == types["gpu"]["resources"]
     assert {kind["labels"]["raymlops/pool"] for kind in types.values()} == {"head", "cpu", "gpu"}
+
+
+def test_secrets_in_a_folder_that_is_mounted_are_held_back_and_named_mounts_go(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in (
+        "work/prod.env",
+        "work/app.py",
+        "work/a [x]/Secrets.yaml",
+        "home/.mlflow/credentials",
+        "one.pem",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    mounts_of = {"/r": "work", "/r/.mlflow": "~/.mlflow", "/r/one.pem": "one.pem"}
+    config, held = mounts.hold_back({"file_mounts": mounts_of, "rsync_exclude": [".git"]}, tmp_path)
+    assert config["rsync_exclude"] == [".git", "/a \\[x]/Secrets.yaml", "/prod.env"]
+    assert config["rsync_filter"] == [".gitignore", ".rayignore"]
+    assert set(held) == {"work/prod.env", "work/a [x]/Secrets.yaml"}
+    copied = tmp_path / "copied"
+    if shutil.which("rsync"):
+        excludes = [part for pattern in config["rsync_exclude"] for part in ("--exclude", pattern)]
+        subprocess.run(["rsync", "-a", *excludes, f"{tmp_path}/work/", f"{copied}/"], check=True)
+        assert [path.name for path in copied.rglob("*") if path.is_file()] == ["app.py"]
+    _, held = mounts.hold_back({"file_mounts": mounts_of}, tmp_path, ["work/prod.env"])
+    assert set(held) == {"work/a [x]/Secrets.yaml"}
+    (tmp_path / "work/credentials").write_text("x")  # excluding it would leave out that of ~/.mlflow
+    with pytest.raises(ForbiddenError, match="another mount"):
+        mounts.hold_back({"file_mounts": mounts_of}, tmp_path)
 
 
 def test_every_start_command_takes_the_token_and_the_fast_settings() -> None:
