@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 import secrets
+import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
@@ -121,7 +122,7 @@ def _read_private(path: pathlib.Path) -> Ed25519PrivateKey:
     if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
         raise UserError(
             f"The signing key {str(path)!r} has mode {stat.S_IMODE(mode):o}, so others may read it; run: "
-            f"chmod 600 {path}"
+            f"chmod 600 {shlex.quote(str(path))}"
         )
     try:
         key = load_pem_private_key(text, None)

@@ -211,8 +211,8 @@ def up(overlays: tuple[str, ...], file: str, sent: tuple[str, ...], yes: bool) -
     rendered.parent.mkdir(parents=True, exist_ok=True)
     rendered.write_text(configuration.write_cluster(_hold_back(config, sent)), encoding="utf-8")
     export({"RAY_AUTH_MODE": "token"})
-    shown = shlex.quote(str(rendered))
-    click.echo(f"Jobs   ray dashboard {shown}, then raymlops submit VERB\nStop   ray down {shown}")
+    click.echo(f"Jobs   ray dashboard {shlex.quote(str(rendered))}, then raymlops submit VERB")
+    click.echo(f"Stop   ray down {shlex.quote(str(rendered))}")
     sys.stdout.flush()
     ray = str(pathlib.Path(sys.executable).parent / "ray")
     os.execv(ray, [ray, "up", str(rendered), *(["--yes"] if yes else [])])  # noqa: S606

@@ -2,6 +2,7 @@
 
 import pathlib
 import platform
+import shlex
 import sys
 from typing import Any
 
@@ -77,7 +78,7 @@ def _check_tracking(settings: Settings) -> list[Any]:
                 "tracking",
                 str(error),
                 "no run is recorded",
-                f"curl {store.hide_password(settings.tracking_uri)}/version",
+                "curl " + shlex.quote(f"{store.hide_password(settings.tracking_uri)}/version"),
             )
         ]
     return []
@@ -154,7 +155,7 @@ def _check_spec(spec: str, kinds: Any, file: str, overlays: tuple[str, ...]) -> 
     try:
         training = read_spec(spec).training
     except UserError as error:
-        return [Finding("spec", str(error), "no job takes it", f"raymlops check {spec}")]
+        return [Finding("spec", str(error), "no job takes it", f"raymlops check {shlex.quote(spec)}")]
     demand = capacity.demand_of(training)
     where = "on the running cluster"
     if kinds is None or capacity.explain_shortage(demand, kinds) is not None:

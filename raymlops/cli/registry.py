@@ -1,6 +1,7 @@
 """register and promote."""
 
 import pathlib
+import shlex
 
 import click
 
@@ -22,7 +23,8 @@ def register(file: str, name: str, why: str) -> None:
     version, digest = register_file(pathlib.Path(file), name, why, Settings.from_env())
     click.echo(f"Registered models:/{name}/{version} (sha256 {digest[:12]})")
     click.echo(
-        f"Next: raymlops gate models:/{name}/{version} --spec SPEC, or raymlops promote {name} {version} --force"
+        f"Next: raymlops gate {shlex.quote(f'models:/{name}/{version}')} --spec SPEC, "
+        f"or raymlops promote {shlex.quote(name)} {version} --force"
     )
 
 

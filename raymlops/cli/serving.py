@@ -2,6 +2,7 @@
 
 import pathlib
 import secrets
+import shlex
 
 import click
 
@@ -47,7 +48,9 @@ def serve(
 
     running.run(spec, settings, once=once, key=key, report=click.echo)
     if once:
-        click.echo(f"Every model has answered, and serving has ended. Next: raymlops serve {file}")
+        click.echo(
+            f"Every model has answered, and serving has ended. Next: raymlops serve {shlex.quote(str(file))}"
+        )
 
 
 @click.command()

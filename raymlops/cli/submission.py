@@ -1,6 +1,7 @@
 """`raymlops submit`: checks a job here, sends it to a cluster, follows its log, and exits as it did."""
 
 import pathlib
+import shlex
 import sys
 from typing import Any
 
@@ -162,7 +163,9 @@ def _follow(client: Any, identity: str) -> int:
         code = submission.follow(client, identity, write)
     except KeyboardInterrupt:
         click.echo(
-            f"\nThe job goes on. raymlops submit --follow {identity}, or ray job stop {identity}", err=True
+            f"\nThe job goes on. raymlops submit --follow {shlex.quote(identity)}, or "
+            f"ray job stop {shlex.quote(identity)}",
+            err=True,
         )
         return 130
     click.echo(f"Job {identity} {'succeeded' if code == 0 else f'ended with exit code {code}'}", err=True)

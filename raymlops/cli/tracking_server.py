@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pathlib
+import shlex
 import sys
 
 import click
@@ -42,7 +43,9 @@ def tracking_server(
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
         extras = "server,s3" if bucket else "server"
-        raise SpecError(f"Not installed: {', '.join(missing)}; run: pip install 'raymlops[{extras}]'")
+        raise SpecError(
+            f"Not installed: {', '.join(missing)}; run: pip install {shlex.quote(f'raymlops[{extras}]')}"
+        )
     plan = server.plan_server(
         Settings.from_env().home / "tracking-server", database=database, artifacts=artifacts, host=host, port=port,
         workers=workers, allowed_hosts=allowed_hosts,

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shlex
 from typing import Any
 
 import click
@@ -229,8 +230,9 @@ def _summarise(spec: ExperimentSpec, path: str, settings: Settings, outcome: Any
     if outcome.version:
         console.print(f"Version    models:/{spec.name}/{outcome.version}  (@{outcome.alias})")
     console.print(f"Run        {outcome.run} in experiment {spec.name!r}")
-    console.print(f"MLflow UI  mlflow ui --backend-store-uri {settings.tracking_uri}")
+    console.print(f"MLflow UI  mlflow ui --backend-store-uri {shlex.quote(settings.tracking_uri)}")
     if outcome.version:
         console.print(
-            f"Next       raymlops predict models:/{spec.name}/{outcome.version} {path} --output scores/"
+            f"Next       raymlops predict {shlex.quote(f'models:/{spec.name}/{outcome.version}')} "
+            f"{shlex.quote(str(path))} --output scores/"
         )

@@ -1,5 +1,6 @@
 """What each node of a running cluster says of itself, and what does not go together. Changes nothing on them."""
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -202,7 +203,7 @@ def _judge(name: str, report: Report, tracking: str) -> Iterator[Finding]:
     if report["tracking"]:
         yield Finding(
             "tracking", f"{name} does not reach {tracking}: {report['tracking']}", "what runs there logs nothing",
-            f"curl {tracking}/version on that node; open its firewall",
+            f"curl {shlex.quote(f'{tracking}/version')} on that node; open its firewall",
         )  # fmt: skip
     server = report["mlflow_server"]
     if server and is_version(server) and to_numbers(server) < OLDEST_MLFLOW:

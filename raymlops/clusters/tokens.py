@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import secrets
+import shlex
 import stat
 
 from raymlops.errors import AuthenticationError
@@ -36,10 +37,16 @@ def describe_fault(path: pathlib.Path) -> tuple[str, str] | None:
     if not path.is_file():
         return f"there is no token at {path}", "raymlops cluster token"
     if len(path.read_text().strip()) < 16:
-        return f"the token at {path} is shorter than 16 characters", f"rm {path}; raymlops cluster token"
+        return (
+            f"the token at {path} is shorter than 16 characters",
+            f"rm {shlex.quote(str(path))}; raymlops cluster token",
+        )
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        return f"{path} has mode {mode:04o}, so that others can read it", f"chmod 600 {path}"
+        return (
+            f"{path} has mode {mode:04o}, so that others can read it",
+            f"chmod 600 {shlex.quote(str(path))}",
+        )
     return None
 
 

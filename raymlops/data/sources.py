@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import pathlib
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -149,7 +150,9 @@ def _find_package(name: str, path: str) -> str:
         place = pathlib.Path(folder, *inner)
         if all(inner) and place.is_dir():
             return str(place)
-    raise NotFoundError(f"No package {name!r} for path {path!r}; install it: pip install {first}")
+    raise NotFoundError(
+        f"No package {name!r} for path {path!r}; install it: pip install {shlex.quote(first)}"
+    )
 
 
 def _to_csv_option(reader: str, key: str, value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Answers for versions: aliases moved and rolled back on the record, lineage both ways, differences."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -80,16 +81,16 @@ def _find_objection(uri: str, alias: str, action: str, settings: Settings) -> Ra
         if action == ROLLBACK:
             return None  # it was champion before versions were signed
         return UserError(
-            f"{uri} has no evidence that a trusted key signed: run `raymlops history {version.name} --sign --why "
-            f"REASON`, {anyway}"
+            f"{uri} has no evidence that a trusted key signed: run `raymlops history "
+            f"{shlex.quote(version.name)} --sign --why REASON`, {anyway}"
         )
     if alias != CHAMPION or action == ROLLBACK or manifest.passed:
         return None
     if manifest.verdict is None:
-        return UserError(f"{uri} was never judged; run `raymlops gate {uri}`, {anyway}")
+        return UserError(f"{uri} was never judged; run `raymlops gate {shlex.quote(uri)}`, {anyway}")
     outcome = str(manifest.verdict["outcome"])
     said = "judged as another file" if manifest.verdict["passed"] else outcome
-    return UserError(f"{uri} was {said}; see `raymlops gate {uri}`, {anyway}")
+    return UserError(f"{uri} was {said}; see `raymlops gate {shlex.quote(uri)}`, {anyway}")
 
 
 def admit_version(

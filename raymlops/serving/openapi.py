@@ -4,6 +4,8 @@ any script."""
 import dataclasses
 import html
 import json
+import shlex
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -159,9 +161,9 @@ def render_page(document: Mapping[str, Any]) -> str:
         for method, operation in methods.items():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             example = json.dumps(content["example"]) if "example" in content else ""
-            command = (
-                f"curl -X POST http://HOST:8000{path} -H 'Content-Type: application/json' -d '{example}'"
-            )
+            url = f"http://HOST:8000{urllib.parse.quote(path, safe='/%')}"
+            header = "Content-Type: application/json"
+            command = shlex.join(["curl", "-X", "POST", url, "-H", header, "-d", example])
             shown = f"<pre>{html.escape(command)}</pre>" if example else ""
             rows.append(
                 f"<h3><code>{method.upper()} "

@@ -3,6 +3,7 @@ down."""
 
 import contextlib
 import json
+import shlex
 import signal
 import ssl
 import threading
@@ -46,7 +47,7 @@ def run(
         for name in pinned.graphs:
             report(f"{name}, a graph: POST {base}/v2/models/{name}/infer")
         address = ray.get_runtime_context().gcs_address
-        report(f"Change it while it serves: RAY_ADDRESS={address} raymlops deploy FILE")
+        report(f"Change it while it serves: RAY_ADDRESS={shlex.quote(address)} raymlops deploy FILE")
         report(f"Documentation and examples: {base}/docs")
         if once:
             for name in (*pinned.models, *pinned.graphs):

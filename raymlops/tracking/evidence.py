@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,8 +50,8 @@ def require(
         raise UntrustedError(
             f"Alias {alias!r} of {name!r} is at version {number}, but the record says "
             f"{f'version {said}' if said else 'nothing of it'}; it was moved past the record. Move it on the record: "
-            f"raymlops promote {name} {number} --alias {alias} --why REASON, or put it back: raymlops history {name} "
-            "--repair --why REASON"
+            f"raymlops promote {shlex.quote(name)} {number} --alias {shlex.quote(alias)} --why REASON, or put it back: "
+            f"raymlops history {shlex.quote(name)} --repair --why REASON"
         )
     if not record.manifests.get(number) and not dict(version.tags).get(MANIFEST_TAG):
         return None

@@ -13,6 +13,7 @@ does not follow, and which does not count.
 import concurrent.futures
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -332,7 +333,8 @@ def require_whole(name: str, record: Record) -> None:
     if record.problems:
         raise UntrustedError(
             f"The record of {name!r} does not hold: {'; '.join(record.problems[:5])}. Look at `raymlops history "
-            f"{name}`; once it is known why, mend it: raymlops history {name} --repair --why REASON"
+            f"{shlex.quote(name)}`; once it is known why, mend it: "
+            f"raymlops history {shlex.quote(name)} --repair --why REASON"
         )
 
 

@@ -4,6 +4,7 @@ Creates a local database when there is none."""
 import contextlib
 import logging
 import pathlib
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -97,7 +98,8 @@ def reaching_artifacts(location: str) -> Iterator[None]:
     except ImportError as error:
         package = _PACKAGES.get(location.partition("://")[0], error.name)
         raise StorageError(
-            f"The artifacts at {location!r} need the package {error.name!r}; run: pip install '{package}'"
+            f"The artifacts at {location!r} need the package {error.name!r}; run: "
+            f"pip install {shlex.quote(str(package))}"
         ) from None
     except Exception as error:
         if not isinstance(error, MlflowException) and not _is_of_files(error):
