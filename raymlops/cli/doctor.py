@@ -32,7 +32,7 @@ def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str
     raymlops doctor
     raymlops doctor --cluster 10.0.0.4:6379 jobs/specs/flights.yaml
     """
-    from raymlops.clusters import findings, surroundings
+    from raymlops.clusters import findings, sockets, surroundings
 
     environment = read_environment()
     address = address or Settings.from_env().ray_address
@@ -44,6 +44,10 @@ def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str
         *_check_tracking(Settings.from_env()),
         *_check_buckets(Settings.from_env()),
     ]
+    listened = sockets.list_sockets()
+    if listened:
+        click.echo(f"Listening here:\n{sockets.to_lines(listened)}")
+    found += sockets.check_sockets(listened)
     kinds = None
     checked = ["this machine"]
     if pathlib.Path(file).is_file():

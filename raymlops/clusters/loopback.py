@@ -9,7 +9,19 @@ import os
 import socket
 import urllib.parse
 
+from raymlops.clusters import surroundings, tokens
+from raymlops.settings import read_environment
+
 VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+def prepare_start() -> None:
+    """Before this process starts a cluster: it listens on loopback, and its token is readable by its owner only."""
+    stay_on_loopback()
+    # Ray would make one, and leave it readable for everyone.
+    environment = read_environment()
+    if environment.get("RAY_AUTH_MODE") != "disabled" and not environment.get("RAY_AUTH_TOKEN"):
+        tokens.make_token(surroundings.token_path(environment))
 
 
 def stay_on_loopback() -> None:

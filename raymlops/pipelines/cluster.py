@@ -26,7 +26,7 @@ def join_cluster(settings: Settings) -> None:
                     loopback.adapt_to(settings.ray_address)
                     ray.init(address=settings.ray_address, **options)
                 else:
-                    loopback.stay_on_loopback()
+                    loopback.prepare_start()
                     ray.init(address="local", include_dashboard=False, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = settings.ray_address or "this machine"

@@ -142,7 +142,7 @@ def connect(settings: Settings, start: bool = False) -> None:
         return
     address = settings.ray_address or ("local" if start else "auto")
     if address == "local":
-        loopback.stay_on_loopback()
+        loopback.prepare_start()
     else:
         loopback.adapt_to(address)
     try:

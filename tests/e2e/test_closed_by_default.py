@@ -123,12 +123,10 @@ def served(setup: Setup) -> Iterator[Served]:
 def check_sockets(served: Served) -> None:
     sockets = listening(processes(served))
     assert {served.port, served.grpc_port} <= {port for _, port in sockets}
-    beyond = {
-        found: name
-        for found, name in sockets.items()
-        if found[0] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-    }
-    assert not beyond
+    loopback = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+    assert not {found: name for found, name in sockets.items() if found[0] not in loopback}
+    listed = {(s.address, s.port) for s in list_sockets(processes(served))}
+    assert listed == sockets.keys()  # the doctor knows each of them
 
 
 def test_nothing_listens_beyond_loopback_on_an_endpoint_that_does_not(served: Served) -> None:

@@ -1,0 +1,99 @@
+"""Which sockets of this machine are ours or Ray's: address, port, and what for. Opens and closes none."""
+
+import contextlib
+import dataclasses
+import ipaddress
+import os
+import re
+from collections.abc import Iterable
+
+import psutil
+
+from raymlops.clusters.findings import Finding
+
+_PURPOSES: tuple[tuple[str, str], ...] = (
+    (r"(^|/)haproxy(\s|$)", "HAProxy of Ray Serve"),
+    (r"^ray::(\S*ProxyActor|HAProxyManager)", "proxy of Ray Serve"),
+    (r"^ray::ServeController", "controller of Ray Serve"),
+    (r"^ray::ServeReplica:([^:\s]+)", r"replica of \1"),
+    (r"^ray::DashboardAgent", "Ray's agent"),
+    (r"^ray::RuntimeEnvAgent", "Ray's agent of environments"),
+    (r"^ray-dashboard|ray/dashboard/dashboard\.py", "Ray's dashboard and job server"),
+    (r"ray/(autoscaler/)?\S*monitor\.py", "Ray's autoscaler"),
+    (r"(^|/)gcs_server(\s|$)", "Ray's control store"),
+    (r"(^|/)raylet(\s|$)", "Ray's node manager"),
+    (r"client[._]server|ray_client_server", "Ray's client server"),
+    (r"^ray::", "Ray's worker"),
+    (r"raymlops(\.\w+)*\s.*tracking-server|mlflow(\.\w+)*\s+(server|ui)|mlflow\.server", "MLflow"),
+    (r"(-m |/)raymlops(\s|$)", "raymlops"),
+)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Socket:
+    """One that is listened on."""
+
+    purpose: str
+    address: str
+    port: int
+    pid: int
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.address)
+
+
+def is_loopback(address: str) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback
+
+
+def name_purpose(command: str) -> str | None:
+    """What a process of this command line is for; None for one that is not ours or Ray's."""
+    for pattern, purpose in _PURPOSES:
+        if found := re.search(pattern, command):
+            return found.expand(purpose)
+    return None
+
+
+def list_sockets(processes: Iterable[psutil.Process] | None = None) -> list[Socket]:
+    """Of these processes, by default of all that are this user's."""
+    sockets = set()
+    for process in psutil.process_iter() if processes is None else processes:
+        with contextlib.suppress(psutil.Error):
+            if processes is None and process.uids().real != os.getuid():
+                continue
+            purpose = name_purpose(" ".join(process.cmdline()) or process.name())
+            if purpose is None:
+                continue
+            for connection in process.net_connections(kind="inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    sockets.add(Socket(purpose, connection.laddr.ip, connection.laddr.port, process.pid))
+    return sorted(sockets)
+
+
+def to_lines(sockets: Iterable[Socket]) -> str:
+    """A table: address and port, process, purpose."""
+    rows = [(f"{s.address}:{s.port}", str(s.pid), s.purpose) for s in sockets]
+    width = max((len(row[0]) for row in rows), default=0)
+    return "\n".join(f"  {address:<{width}}  {pid:>7}  {purpose}" for address, pid, purpose in rows)
+
+
+def check_sockets(sockets: Iterable[Socket]) -> list[Finding]:
+    """A warning that names what other machines can reach."""
+    reached = [f"{s.address}:{s.port} ({s.purpose})" for s in sockets if not s.is_loopback]
+    if not reached:
+        return []
+    return [
+        Finding(
+            "sockets",
+            f"other machines can reach {', '.join(reached)}",
+            "whoever reaches them may ask; Ray's own ports want its token, those of Serve API keys if there are any",
+            "serve on host 127.0.0.1, or set keys and tls and close the other ports in the firewall",
+            "warning",
+        )
+    ]
