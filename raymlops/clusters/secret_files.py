@@ -63,6 +63,17 @@ _HARMLESS = re.compile(r"\.(example|sample|template|tmpl|dist|defaults?)(\.[a-z]
 """Templates, and public halves of keys: what is in them is looked at all the same."""
 
 
+_SECRET_NAME = re.compile(
+    r"passw|passphrase|(^|[-_.])pwd|secret|token|api[-_]?key|access[-_]?key|auth[-_]?key|credential|private|(^|[-_.])pat$",
+    re.IGNORECASE,
+)
+
+
+def names_secret(name: str) -> bool:
+    """Whether a variable, an option or a setting of this name is a secret's."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def judge_name(path: pathlib.PurePath) -> str | None:
     """Why a relative path looks like a secret's, or None."""
     parts = [part.lower() for part in path.parts]

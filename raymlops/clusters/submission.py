@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import logging
 import pathlib
-import re
 import shlex
 import tempfile
 import time
@@ -19,9 +18,6 @@ from raymlops.clusters import packaging, secret_files, tokens
 from raymlops.clusters.capacity import NodeKind
 from raymlops.errors import ForbiddenError, NotFoundError, ResourceError, unknown_name
 
-_SECRET_NAME = re.compile(
-    r"(?i)(passw|passphrase|(^|[-_.])pwd|secret|token|api[-_]?key|access[-_]?key|auth[-_]?key|credential|private|(^|[-_.])pat$)"
-)
 STOPPED = 130
 
 
@@ -53,12 +49,12 @@ def require_no_secrets(job: Job) -> None:
         "~/.mlflow/credentials or a Kubernetes Secret"
     )
     for name, value in job.variables.items():
-        if (_SECRET_NAME.search(name) and value) or _holds_secret(value):
+        if (secret_files.names_secret(name) and value) or _holds_secret(value):
             raise ForbiddenError(f"The variable {name} looks like a secret; {remedy}")
     for place, argument in enumerate(job.arguments):
         following = job.arguments[place + 1] if place + 1 < len(job.arguments) else "--"
         name, equals, value = argument.partition("=")
-        named = _SECRET_NAME.search(name) is not None
+        named = secret_files.names_secret(name)
         # `--password=x`, `password=x`, and `--password x`.
         given = bool(value) if equals else argument.startswith("-") and not following.startswith("-")
         if (named and given) or _holds_secret(argument):

@@ -5,10 +5,11 @@ import base64
 import contextlib
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from raymlops import attestation
-from raymlops.clusters import storage, tokens
+from raymlops.clusters import secret_files, storage, tokens
 from raymlops.errors import ForbiddenError, NotFoundError, SpecError, UntrustedError
 from raymlops.settings import Settings
 from raymlops.specs.document import read_json
@@ -27,6 +28,14 @@ def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
             "MLFLOW_TRACKING_URI holds a password, which would stand in the application's environment for all to "
             "read; write user and password to ~/.mlflow/credentials of every node instead"
         )
+    args = spec.model_dump(mode="json")
+    for place, name, text in _texts(args):
+        secret = text and place[-2:-1] == ("config",) and secret_files.names_secret(name)
+        if secret or tokens.holds_password(text) or any(secret_files.find_secrets(text)):
+            raise ForbiddenError(
+                f"{'.'.join(place)} looks like a secret, which would stand in the application's config for all to "
+                "read; take it in the node from a file or a Kubernetes Secret instead"
+            )
     variables = {
         "RAYMLOPS_HOME": str(settings.home),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
@@ -40,8 +49,20 @@ def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
         "route_prefix": spec.route,
         "import_path": BUILDER,
         "runtime_env": {"env_vars": variables},
-        "args": spec.model_dump(mode="json"),
+        "args": args,
     }
+
+
+def _texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Place, name and text of every text in a document."""
+    if isinstance(value, str):
+        yield place, place[-1], value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, (*place, str(key)))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*place, str(index)))
 
 
 _PAYLOAD = "application/vnd.raymlops.deployment+json"

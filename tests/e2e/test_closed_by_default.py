@@ -19,6 +19,7 @@ import tritonclient.grpc
 import yaml
 from cryptography import x509
 
+from raymlops.clusters.sockets import list_sockets
 from raymlops.serving import key_files
 from tests import toy_models
 from tests.serving_process import Served, serve_for

@@ -3,6 +3,7 @@ import importlib.metadata
 import pathlib
 import subprocess
 import zipfile
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -321,6 +322,19 @@ def test_no_password_enters_the_environment_of_an_application() -> None:
     settings = Settings.from_env({"RAYMLOPS_HOME": "/tmp", "MLFLOW_TRACKING_URI": "http://ann:pw@mlflow"})
     with pytest.raises(ForbiddenError, match="credentials"):
         make_config(ServingSpec.model_validate({"models": {"a": {"source": "/a.onnx"}}}), settings)
+
+
+@pytest.mark.parametrize(
+    "config", [{"api_token": "x"}, {"url": "http://ann:pw@x"}, {"deep": ["hf_" + "a" * 34]}]
+)
+def test_no_secret_enters_the_config_of_an_application(config: dict[str, Any]) -> None:
+    settings = Settings.from_env({"RAYMLOPS_HOME": "/tmp"})
+    node = {"kind": "python", "target": "a:B", "config": {"harmless": "x"}, "outputs": [{"name": "y"}]}
+    spec = {"graphs": {"g": {"nodes": {"n": node}, "outputs": ["n"]}}}
+    make_config(ServingSpec.model_validate(spec), settings)
+    node["config"] = config
+    with pytest.raises(ForbiddenError, match=r"graphs\.g\.nodes\.n\.config"):
+        make_config(ServingSpec.model_validate(spec), settings)
 
 
 def test_what_is_no_secret_may_go_along() -> None:

@@ -1,0 +1,76 @@
+"""What may be reached from other machines has keys, or someone who says that it needs none."""
+
+import pathlib
+import socket
+
+import pytest
+from click.testing import CliRunner
+
+from raymlops.cli.serving import deploy, serve
+from raymlops.clusters import loopback
+from raymlops.errors import ForbiddenError
+from raymlops.serving import exposure
+from raymlops.serving.key_guard import read_application
+from raymlops.serving.keys import KeyRing
+from raymlops.specs.serving import ServingSpec
+from tests import toy_models
+
+
+def spec(**values: object) -> ServingSpec:
+    return ServingSpec.model_validate({"models": {"a": {"source": "/a.onnx"}}, **values})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.4", "example.org", ""])
+def test_a_host_beyond_loopback_wants_keys_or_a_word(host: str) -> None:
+    with pytest.raises(ForbiddenError, match="--open") as failure:
+        exposure.require_keys(spec(host=host))
+    assert "raymlops keys add" in str(failure.value)
+    exposure.require_keys(spec(host=host, keys="keys.yaml"))
+    exposure.require_keys(spec(host=host, open=True))
+    with pytest.raises(ForbiddenError):  # Serve runs already, on another host than this spec's
+        exposure.require_keys(spec(), host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
+def test_loopback_wants_none(host: str) -> None:
+    exposure.require_keys(spec(host=host))
+
+
+@pytest.mark.parametrize("command", [serve, deploy], ids=["serve", "deploy"])
+def test_the_commands_refuse_before_they_start_anything(command: object, tmp_path: pathlib.Path) -> None:
+    model = toy_models.save(toy_models.doubler(), tmp_path / "toy.onnx")
+    with pytest.raises(ForbiddenError, match="without API keys"):
+        CliRunner().invoke(command, [str(model), "host=0.0.0.0"], catch_exceptions=False)  # type: ignore[arg-type]
+
+
+def test_a_cluster_of_this_machine_alone_is_joined_where_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import ray_constants
+
+    monkeypatch.delenv(loopback.VARIABLE, raising=False)
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    for host, alone in (("0.0.0.0", False), ("127.0.0.1", True)):
+        with socket.create_server((host, 0)) as listener:
+            loopback.adapt_to(f"127.0.0.1:{listener.getsockname()[1]}")
+        assert ray_constants.ENABLE_RAY_CLUSTER is not alone
+    for address in ("auto", "local", "ray://head:10001", "10.0.0.4:6379", "nonsense:x"):
+        loopback.adapt_to(address)
+
+
+def details(**changes: object) -> dict[str, object]:
+    args = {"keys": "/x/keys.yaml"}
+    config = {"import_path": "raymlops.serving.app:build_app", "args": args, **changes}
+    return {"route_prefix": "/a", "deployed_app_config": config, "deployments": {"Ingress": {"replicas": []}}}
+
+
+def test_a_proxy_knows_which_applications_have_keys_and_whether_they_are_awake() -> None:
+    told = details()
+    found = read_application("a", told, None)
+    assert (found.ring.is_open, found.awake, found.prefix) == (False, False, "/a")
+    told["deployments"] = {"Ingress": {"replicas": [{"state": "STARTING"}, {"state": "RUNNING"}]}}
+    assert read_application("a", told, None).awake
+    assert read_application("a", details(args={}), None).ring.is_open
+    assert read_application("a", details(import_path="other:app"), None).ring.is_open  # not ours to judge
+    given = [{"name": "Ingress", "user_config": {"keys": []}}]
+    assert not read_application("a", details(args={}, deployments=given), None).ring.is_open
+    found.ring = KeyRing(required=True)
+    assert read_application("a", told, found).ring is found.ring  # keys that were read stay in force
