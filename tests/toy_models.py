@@ -155,6 +155,34 @@ def slow(width: int = 512, repeats: int = 400) -> onnx.ModelProto:
     return make(nodes, tensors[:1], tensors[1:], [weight])
 
 
+def widener() -> onnx.ModelProto:
+    """x FP32[-1] -> wide FP32[-1,1000], and top FP32[], the greatest of all rows."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "one"], ["column"]),
+        helper.make_node("Expand", ["column", "width"], ["wide"]),
+        helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
+    ]
+    weights = [
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+        numpy_helper.from_array(np.array([1, 1000], np.int64), "width"),
+    ]
+    return make(
+        nodes,
+        [value("x", TensorProto.FLOAT, "n")],
+        [value("wide", TensorProto.FLOAT, "n", 1000), value("top", TensorProto.FLOAT)],
+        weights,
+    )
+
+
+def repeater() -> onnx.ModelProto:
+    """count INT64[1] -> y FP32[-1] of so many zeros: a size that no signature tells."""
+    return make(
+        [helper.make_node("ConstantOfShape", ["count"], ["y"])],
+        [value("count", TensorProto.INT64, 1)],
+        [value("y", TensorProto.FLOAT, "m")],
+    )
+
+
 def save(model: onnx.ModelProto, path: pathlib.Path) -> pathlib.Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString())

@@ -189,7 +189,7 @@ class DataPlane:
         if isinstance(error, MemoryError):
             error = TooLargeError("The request needs more memory than there is; send fewer rows a request")
         status = error.status if isinstance(error, RaymlopsError) else 500
-        if status >= 500 and not isinstance(error, OverloadedError):
+        if status == 500:
             LOG.error("request %s failed: %s", request.id, error, exc_info=error)
         self.hosts.count_failure(request.model, request.started)
         extra: Headers = ()

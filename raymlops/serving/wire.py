@@ -30,6 +30,7 @@ WHOLE = 2**16
 _KEPT = 10_000
 """Heads of responses that are remembered; there are few for each model."""
 _KNOWN_HEADS: dict[tuple[int, Headers], bytes] = {}
+_LINGERS_S = 2.0
 _NOTHING, _HEAD, _BODY = 0, 1, 2
 """What is being read."""
 
@@ -65,6 +66,15 @@ class _Exchange:
         self.message_event = _NOBODY
 
 
+class _SlowlyClosed:
+    """A connection as uvicorn's cycles see it."""
+
+    def __init__(self, wire: "Wire") -> None:
+        self.write = wire.transport.write
+        self.is_closing = wire.transport.is_closing
+        self.close = wire._close_slowly
+
+
 class Wire(HttpToolsProtocol):
     """One connection."""
 
@@ -86,7 +96,11 @@ class Wire(HttpToolsProtocol):
     _blocked: tuple[float, int] | None = None
     """Since when the client does not read, and the bytes that wait for it."""
     _peer = ""
+    _running: Any = None
+    """The request that went uvicorn's way last, of those that are answered."""
     _refusal: tuple[int, str] | None = None
+    _ends = 0.0
+    """When a connection is closed to which all is said; 0 for others."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -101,6 +115,11 @@ class Wire(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, but for what is over its limits."""
         if self._is_deaf:
+            self._received += len(data)
+            if not self._ends:
+                self.flow.pause_reading()  # what was asked before is answered first
+            elif self._received > self._limits.body_bytes:
+                self._abort()
             return
         self._idle_since = None
         if len(data) > self._limits.head_bytes:
@@ -128,9 +147,8 @@ class Wire(HttpToolsProtocol):
         elif self._body or self._received > limits.head_bytes:
             if type(self.cycle) is _Exchange:
                 return
-            if self.cycle.response_complete and self._received > limits.body_bytes:
-                self._is_deaf = True
-                self.transport.close()
+            if self.cycle.response_complete and self._received > limits.body_bytes + limits.head_bytes:
+                self._close_slowly()
             elif len(self.headers) > limits.headers or self._received - self._body > limits.framing(
                 self._body
             ):
@@ -152,6 +170,7 @@ class Wire(HttpToolsProtocol):
             self._check_head()
         request = self._find_usual()
         if request is None:
+            self._check_length()
             self._go_round()
         else:
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
@@ -162,6 +181,15 @@ class Wire(HttpToolsProtocol):
         limits, self._has_wide_data = self._limits, False
         if len(self.headers) > limits.headers or self._measure_head() > limits.head_bytes:
             self._refusal = 431, f"The head has over {limits.headers} fields or {limits.head_bytes} bytes"
+            raise _RefusedError
+
+    def _check_length(self) -> None:
+        limit = self._limits.body_bytes
+        if int(dict(self.headers).get(b"content-length", 0)) > limit:
+            self._refusal = (
+                413,
+                f"The body is over {limit} bytes, the most that is taken here; send fewer rows a request",
+            )
             raise _RefusedError
 
     def _measure_head(self) -> int:
@@ -198,6 +226,7 @@ class Wire(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()
+        self.cycle.transport = _SlowlyClosed(self)
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # the parser reads nothing behind such a request
 
@@ -251,7 +280,7 @@ class Wire(HttpToolsProtocol):
             self.transport.write(b"".join(head))
             self.transport.write(body)
         if not exchange.keep_alive:
-            self.transport.close()
+            self._close_slowly()
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer the request that is being read, which is not whole, and close the connection; the answers to those
@@ -269,14 +298,44 @@ class Wire(HttpToolsProtocol):
         else:
             self._end_unread()
             return
+        self._close_slowly()
+
+    def _close_slowly(self) -> None:
+        """Say that nothing more comes, and throw away what the client still sends for a while: to close at once would
+        take from it what it has not read yet."""
+        if self._ends or self.transport.is_closing():
+            return
+        self._is_deaf, self._received, self._ends = True, 0, self.loop.time() + _LINGERS_S
+        self.pipeline.clear()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            self.transport.close()
+
+    def _abort(self) -> None:
+        """End the connection with what waits in it; nothing is written to it from here on."""
         self._is_deaf = True
-        self.transport.close()
+        self._tell_disconnected()
+        self.transport.abort()
+
+    def _tell_disconnected(self) -> None:
+        """uvicorn tells the last request only, of those in a row."""
+        for cycle in (self._running, self.cycle, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _end_unread(self) -> None:
         """Close the connection when what was asked is answered, as far as it is whole."""
         self._is_deaf = True
         if self.cycle is None or self._reading == _BODY or self.cycle.response_complete:
-            self.transport.abort()
+            self._abort()
         else:
             self.cycle.keep_alive = False
             self.flow.pause_reading()
@@ -300,12 +359,20 @@ class Wire(HttpToolsProtocol):
     def look(self, now: float) -> None:
         """Called every now and then: end what is over its time."""
         limits, transport = self._limits, self.transport
-        if self._blocked is None and transport.is_closing():  # what was written last is still there
+        if self._ends and not transport.is_closing():
+            if not transport.get_write_buffer_size():
+                if now > self._ends:
+                    self._abort()
+                return
+            self._ends = now + _LINGERS_S
+        if self._blocked is None and (
+            self._ends or transport.is_closing()
+        ):  # what was written last is still there
             self._blocked = now, transport.get_write_buffer_size()
         if self._blocked is not None:
             since, size = self._blocked
             if now - since > limits.time_to_send(size):
-                transport.abort()
+                self._abort()
         elif self._reading and (not self._since or self.flow.read_paused):  # paused: it is we who do not read
             self._since = now
         elif self._reading and now - self._since > limits.time_to_receive(self._received):
@@ -317,7 +384,7 @@ class Wire(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """As uvicorn's, but one timer looks after a connection, not one for each of its responses."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self._ends or self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -338,8 +405,8 @@ class Wire(HttpToolsProtocol):
         if self._idle_since is None or self.transport.is_closing():
             return  # the next response looks after it again
         left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self._watch_idle(left)
+        if left > 0 or self._reading:  # a part of the next request is here, which has a deadline of its own
+            self._watch_idle(max(left, 1.0))
         else:
             self.transport.close()
 
@@ -347,7 +414,9 @@ class Wire(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
+        self._tell_disconnected()
         super().connection_lost(exc)
+        self._running = None
 
 
 class _RefusedError(Exception):

@@ -9,11 +9,9 @@ import tracemalloc
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import InputError, NodeError, unknown_name
 from raymlops.serving import protocol
@@ -24,42 +22,13 @@ from raymlops.serving.request_limits import RequestLimits
 from tests import toy_models
 from tests.unit.test_plane import Ask, infer_body, make_ask, make_plane
 
-
-def widener() -> Any:
-    """x FP32[-1] -> wide FP32[-1,1000], and top FP32[], the greatest of all rows."""
-    nodes = [
-        helper.make_node("Unsqueeze", ["x", "one"], ["column"]),
-        helper.make_node("Expand", ["column", "width"], ["wide"]),
-        helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
-    ]
-    weights = [
-        numpy_helper.from_array(np.array([1], np.int64), "one"),
-        numpy_helper.from_array(np.array([1, 1000], np.int64), "width"),
-    ]
-    return toy_models.make(
-        nodes,
-        [toy_models.value("x", TensorProto.FLOAT, "n")],
-        [toy_models.value("wide", TensorProto.FLOAT, "n", 1000), toy_models.value("top", TensorProto.FLOAT)],
-        weights,
-    )
-
-
-def repeater() -> Any:
-    """count INT64[1] -> y FP32[-1] of so many zeros: a size that no signature tells."""
-    return toy_models.make(
-        [helper.make_node("ConstantOfShape", ["count"], ["y"])],
-        [toy_models.value("count", TensorProto.INT64, 1)],
-        [toy_models.value("y", TensorProto.FLOAT, "m")],
-    )
-
-
 MODELS = {
     "doubler": toy_models.doubler(),
     "echo": toy_models.echo(),
     "flights": toy_models.flights(),
     "adder": toy_models.adder(),
-    "widener": widener(),
-    "repeater": repeater(),
+    "widener": toy_models.widener(),
+    "repeater": toy_models.repeater(),
 }
 LIMITS = RequestLimits(json_elements=20_000, rows=5_000, elements=100_000, answer_bytes=400_000)
 
