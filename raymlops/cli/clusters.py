@@ -87,7 +87,7 @@ def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: in
     raymlops cluster start
     raymlops submit search jobs/specs/digits.yaml        (in another terminal)
     """
-    from raymlops.clusters import surroundings, tokens
+    from raymlops.clusters import loopback, surroundings, tokens
     from raymlops.serving import history
 
     path = surroundings.token_path(read_environment())
@@ -97,13 +97,22 @@ def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: in
     environment = {**cluster_environment(home=Settings.from_env().home), **read_environment()}
     # Jobs are started as `python`: the one that this is, whatever the shell had first.
     environment["PATH"] = f"{ray.parent}{os.pathsep}{environment.get('PATH', '')}"
-    click.echo(f"Jobs      http://127.0.0.1:{dashboard_port}\nWorkers   ray start --address={host}:{port}")
+    click.echo(f"Jobs      http://127.0.0.1:{dashboard_port}")
+    if tokens.is_loopback(host):
+        # Ray would listen on every interface, with its token as the only guard.
+        environment.setdefault(loopback.VARIABLE, "0")
+        click.echo(
+            "Workers   none: all of it is on loopback; --host ADDRESS lets other machines join\n"
+            f"Ray's own commands here, such as `ray status`, need: export {loopback.VARIABLE}=0"
+        )
+    else:
+        click.echo(f"Workers   ray start --address={shlex.quote(f'{host}:{port}')}")
     if history.list_applications(Settings.from_env()):
         restoring = [sys.executable, "-P", "-m", "raymlops", "cluster", "restore", f"--address={host}:{port}"]
         subprocess.Popen([*restoring, f"--patience={_START_S}"], env=environment)
     sys.stdout.flush()
-    # Ray listens on every interface whatever the host; the token is what keeps others out. Ports of workers and of the
-    # agent are whatever is free, so that two clusters on a machine do not meet.
+    # With a host that others reach, Ray listens on every interface; the token is what keeps others out. Ports of
+    # workers and of the agent are whatever is free, so that two clusters on a machine do not meet.
     command = [str(ray), "start", "--head", "--block", "--disable-usage-stats", f"--node-ip-address={host}",
                f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}",
                "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",

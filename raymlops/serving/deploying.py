@@ -7,10 +7,11 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.context import _get_global_client
 
 from raymlops.clusters import loopback
 from raymlops.errors import ResourceError
-from raymlops.serving import exposure, front
+from raymlops.serving import exposure, front, listeners
 from raymlops.serving.app import Ingress  # noqa: F401  -- an import that fails here fails before anything is deployed
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
@@ -29,7 +30,9 @@ def start_serve(spec: ServingSpec) -> None:
 
         grpc_options = {"grpc_options": {"port": spec.grpc_port, "grpc_servicer_functions": [SERVICER]}}
     http_options: dict[str, Any] = {"host": spec.host, "port": spec.port, "keep_alive_timeout_s": 75}
-    behind_haproxy = spec.tls is not None and front.prepare_nodes(spec.tls)
+    # A cluster whose Serve was ended may have been told of TLS before; another application's is left as it is.
+    anew = _get_global_client(raise_if_no_controller_running=False) is None and not listeners.is_local()
+    behind_haproxy = (spec.tls is not None or anew) and front.prepare_nodes(spec.tls)
     if spec.tls is not None and not behind_haproxy:
         http_options |= {
             "ssl_certfile": spec.tls.certificate,
@@ -48,8 +51,6 @@ def start_serve(spec: ServingSpec) -> None:
 
 
 def _read_http_options() -> Any:
-    from ray.serve.context import _get_global_client
-
     return ray.get(_get_global_client()._controller.get_http_config.remote())
 
 

@@ -26,23 +26,23 @@ def absolute(tls: Tls) -> Tls:
     return tls.model_copy(update=paths)
 
 
-def write_front(tls: Tls) -> None:
-    """On a node: for HAProxy of this node, from when it is started or reloaded next."""
+def write_front(tls: Tls | None) -> None:
+    """On a node: for HAProxy of this node, from when it is started or reloaded next; None is for plain text."""
     from ray.serve._private.constants import RAY_SERVE_HAPROXY_CONFIG_FILE_LOC as FILE
 
     folder = pathlib.Path(FILE).parent / ray.get_runtime_context().get_node_id()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = folder / f"{haproxy.FRONT_FILE}.{os.getpid()}"
-    partial.write_text(json.dumps({"tls": tls.model_dump()}))
+    partial.write_text(json.dumps({"tls": tls.model_dump() if tls else None}))
     partial.replace(folder / haproxy.FRONT_FILE)
 
 
-def prepare_node(tls: Tls) -> dict[str, Any]:
+def prepare_node(tls: Tls | None) -> dict[str, Any]:
     """On a node: write what HAProxy is to do, and say whether it will be done."""
     from ray.serve._private import constants
 
     unreadable = []
-    for path in (tls.certificate, tls.key, tls.client_ca):
+    for path in (tls.certificate, tls.key, tls.client_ca) if tls else ():
         try:
             if path:
                 pathlib.Path(path).read_bytes()
@@ -57,10 +57,11 @@ def prepare_node(tls: Tls) -> dict[str, Any]:
     }
 
 
-def prepare_nodes(tls: Tls) -> bool:
-    """Have every node that runs speak TLS; nodes that come later are told by their replicas. True behind HAProxy.
+def prepare_nodes(tls: Tls | None) -> bool:
+    """Have every node that runs speak TLS, or with None plain text again; true behind HAProxy.
 
-    Raises SpecError for files that a node cannot read, ResourceError where a node would go on without TLS.
+    Nodes that come later are told by their replicas. Raises SpecError for files that a node cannot read, and
+    ResourceError where a node would go on without TLS.
     """
     task: Any = ray.remote(num_cpus=0)(prepare_node)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
@@ -69,7 +70,7 @@ def prepare_nodes(tls: Tls) -> bool:
     for node, report in zip(nodes, reports, strict=True):
         if report["unreadable"]:
             raise SpecError(f"Node {node[:8]} cannot read the TLS files: {', '.join(report['unreadable'])}")
-        if report["haproxy"] and not report["ours"]:
+        if tls and report["haproxy"] and not report["ours"]:
             raise ResourceError(
                 f"Node {node[:8]} was started with variables that are not ours, so that its HAProxy would not speak "
                 'TLS; start Ray there after: eval "$(raymlops cluster environment)"'

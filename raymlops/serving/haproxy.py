@@ -14,6 +14,7 @@ import pathlib
 import re
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -274,9 +275,20 @@ def _try(binary: str, config: pathlib.Path, text: str) -> str | None:
 
 
 def write_pem(folder: pathlib.Path, tls: Mapping[str, str]) -> pathlib.Path:
-    """Certificate and key in one file, as HAProxy wants them, for the owner only. Raises OSError."""
+    """Certificate and key in one file, as HAProxy wants them, for the owner only.
+
+    While the two do not belong together, as when one of them was replaced, those before stay. Raises OSError where
+    there are none.
+    """
     text = "\n".join(pathlib.Path(tls[part]).read_text().strip() for part in ("certificate", "key"))
     pem = folder / "front.pem"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls["certificate"], tls["key"])
+    except ssl.SSLError as error:
+        if not pem.is_file():
+            raise
+        print(f"TLS: {tls['certificate']} is not in use yet: {error}", file=sys.stderr, flush=True)
+        return pem
     partial = folder / f"front.pem.{os.getpid()}"
     partial.unlink(missing_ok=True)
     partial.touch(mode=0o600)

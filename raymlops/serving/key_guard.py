@@ -14,8 +14,8 @@ from typing import Any
 
 import ray
 
-from raymlops.errors import AuthenticationError, RaymlopsError
-from raymlops.serving import http, protocol, routes
+from raymlops.errors import AuthenticationError, OverloadedError, RaymlopsError
+from raymlops.serving import http, listeners, protocol, routes
 from raymlops.serving.http import JSON, Receive, Response, Send
 from raymlops.serving.json_text import dump_json
 from raymlops.serving.keys import KeyRing, read_entry, read_keys
@@ -63,18 +63,22 @@ class Applications:
         self._lock = asyncio.Lock()
 
     async def refresh(self) -> Mapping[str, Application]:
-        """By name. Raises RayError when the controller does not answer."""
+        """By name. While the controller does not answer, what was known. Raises OverloadedError when nothing was."""
         if time.monotonic() - self._asked > _FRESH_S:
             async with self._lock:
                 if time.monotonic() - self._asked > _FRESH_S:
-                    await self._ask()
+                    try:
+                        await asyncio.wait_for(self._ask(), 10)
+                    except (ray.exceptions.RayError, ValueError, TimeoutError) as error:
+                        LOG.error("Serve's controller did not tell which applications have keys: %s", error)
+                        if not self._known:
+                            raise OverloadedError(
+                                "It is not known yet who may ask; try again later"
+                            ) from None
         return self._known
 
     async def _ask(self) -> None:
-        from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
-
-        controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-        details = await controller.get_serve_instance_details.remote()
+        details = await listeners.find_controller().get_serve_instance_details.remote()
         known = {}
         for name, told in (details.get("applications") or {}).items():
             found = read_application(name, told, self._known.get(name))
@@ -128,18 +132,29 @@ class KeyGuard:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not RING and not scope["path"].startswith("/-/"):
+        if RING or scope["type"] not in ("http", "websocket") or scope["path"].startswith("/-/"):
+            await self._app(scope, receive, send)
+            return
+        try:
             refusal = await self._judge(scope)
-            if refusal is not None:
-                await http.send_response(send, refusal, ((b"connection", b"close"),))
-                return
-        await self._app(scope, receive, send)
+        except OverloadedError as error:
+            refusal = Response(
+                503, dump_json(protocol.describe_error(error, "")), (JSON, (b"retry-after", b"1"))
+            )
+        if refusal is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await http.send_response(send, refusal, ((b"connection", b"close"),))
 
     async def _judge(self, scope: Any) -> Response | None:
         """What is said to this caller at once; None lets the request go on."""
         application = await APPLICATIONS.find(scope["path"])
         if application is None or application.ring.is_open:
             return None
+        if scope["type"] == "websocket":  # which no application of ours answers
+            return Response(403, b"")
         path = scope["path"][len(application.prefix.rstrip("/")) :] or "/"
         found = routes.find_route(scope["method"], path)
         if isinstance(found, tuple) and not found[0] and application.awake:
@@ -185,14 +200,16 @@ def _judge_first(answer: Any, method: str) -> Any:
 
     async def judge(message: Any, context: Any) -> Any:
         metadata = dict(context.invocation_metadata() or ())
-        ring, awake = await _find_ring(metadata)
         try:
+            ring, awake = await _find_ring(metadata)
             if method not in _PROBES or not awake:
                 ring.identify(grpc_plane.read_token(metadata))
         except AuthenticationError as error:
             if method in _PROBES:
                 return _PROBES[method]
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        except OverloadedError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         return await answer(message, context)
 
     return judge

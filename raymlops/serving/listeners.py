@@ -131,10 +131,16 @@ def read_host() -> str | None:
 
 def _read_http_options() -> Any:
     """What Serve was started with; the caller waits, as Serve's own replicas do at this point."""
+    return ray.get(find_controller().get_http_config.remote())
+
+
+def find_controller() -> Any:
+    """Serve's. Raises ValueError where there is none; Ray would start a cluster, or join one, to find it."""
     from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
-    controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-    return ray.get(controller.get_http_config.remote())
+    if not ray.is_initialized():
+        raise ValueError("This process is in no cluster")
+    return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
 
 
 def refresh_certificates() -> None:

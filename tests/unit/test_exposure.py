@@ -1,7 +1,11 @@
 """What may be reached from other machines has keys, or someone who says that it needs none."""
 
+import asyncio
 import pathlib
 import socket
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -9,9 +13,9 @@ from click.testing import CliRunner
 from raymlops.cli.serving import deploy, serve
 from raymlops.clusters import loopback
 from raymlops.errors import ForbiddenError
-from raymlops.serving import exposure
+from raymlops.serving import exposure, key_guard
 from raymlops.serving.key_guard import read_application
-from raymlops.serving.keys import KeyRing
+from raymlops.serving.keys import Key, KeyRing, make_key
 from raymlops.specs.serving import ServingSpec
 from tests import toy_models
 
@@ -54,6 +58,54 @@ def test_a_cluster_of_this_machine_alone_is_joined_where_it_listens(monkeypatch:
         assert ray_constants.ENABLE_RAY_CLUSTER is not alone
     for address in ("auto", "local", "ray://head:10001", "10.0.0.4:6379", "nonsense:x"):
         loopback.adapt_to(address)
+
+
+def make_guard(monkeypatch: pytest.MonkeyPatch, keys: list[Key], *, awake: bool) -> Callable[..., Any]:
+    """Asks a proxy's guard; gives the status, 0 for what was let through, or the code that closed a websocket."""
+    known = key_guard.Applications()
+    known._known = {"a": key_guard.Application("a", "/a", KeyRing(keys, required=True), awake)}
+    monkeypatch.setattr(key_guard, "APPLICATIONS", known)
+
+    def ask(path: str, kind: str = "http", **headers: str) -> int:
+        known._asked = time.monotonic()
+        told: list[int] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            told.append(0)
+
+        async def send(message: Any) -> None:
+            told.extend(message[key] for key in ("status", "code") if key in message)
+
+        scope = {"type": kind, "method": "POST" if "infer" in path else "GET", "path": path}
+        scope["headers"] = [
+            (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
+        ]
+        asyncio.run(key_guard.KeyGuard(app)(scope, app, send))
+        return told[0]
+
+    return ask
+
+
+@pytest.mark.parametrize("awake", [True, False])
+def test_a_proxy_lets_through_who_has_a_key_and_answers_probes_of_what_sleeps(
+    monkeypatch: pytest.MonkeyPatch, awake: bool
+) -> None:
+    token, key = make_key("app", ["infer"])
+    ended, old = make_key("old", ["infer"], expires="2001-01-01")
+    ask = make_guard(monkeypatch, [key, old], awake=awake)
+    infer = "/a/v2/models/m/infer"
+    assert ask(infer, authorization=f"Bearer {token}") == ask(infer, x_api_key=token) == 0
+    for wrong in ("", "rmk_app_x", ended, f"{token}x"):
+        assert ask(infer, x_api_key=wrong) == ask("/a/nothing", x_api_key=wrong) == 401
+    assert ask("/a/v2/health/ready") == (0 if awake else 200)
+    assert ask("/a", "websocket") == ask("/a/v2", "websocket", x_api_key=token) == 1008
+    assert ask("/-/healthz") == ask("/ab/v2") == ask("/other") == 0  # Serve's own, and what is not ours
+
+
+def test_a_proxy_that_knows_nothing_yet_lets_nobody_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = make_guard(monkeypatch, [], awake=False)
+    monkeypatch.setattr(key_guard, "APPLICATIONS", key_guard.Applications())  # and no cluster to ask
+    assert ask("/a/v2") == 503
 
 
 def details(**changes: object) -> dict[str, object]:

@@ -166,6 +166,20 @@ def test_without_its_certificates_there_is_no_endpoint_rather_than_plain_text(
     assert "/nowhere" in done.stderr
 
 
+def test_half_of_a_renewed_pair_leaves_the_one_before_in_use(tmp_path: pathlib.Path) -> None:
+    authority = Authority(tmp_path)
+    tls = {"certificate": str(tmp_path / "server.pem"), "key": str(tmp_path / "server.key")}
+    authority.write_pair(tmp_path / "server.pem", tmp_path / "server.key")
+    install(write_config(tmp_path), {"tls": tls})
+    before = (tmp_path / "front.pem").read_text()
+    authority.write_pair(tmp_path / "server.pem", tmp_path / "another.key")
+    install(write_config(tmp_path), {"tls": tls})  # as when Serve reloads HAProxy just then
+    assert (tmp_path / "front.pem").read_text() == before
+    (tmp_path / "another.key").rename(tmp_path / "server.key")
+    install(write_config(tmp_path), {"tls": tls})
+    assert (tmp_path / "front.pem").read_text() != before
+
+
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: pathlib.Path) -> None:
     path = write_config(tmp_path)
     shared = tmp_path / "shared"
