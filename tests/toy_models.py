@@ -183,6 +183,30 @@ def repeater() -> onnx.ModelProto:
     )
 
 
+def quotient() -> onnx.ModelProto:
+    """a, b INT64[-1] -> y = a // b, cut towards zero. The least integer by -1 ends a process that is not careful."""
+    return make(
+        [helper.make_node("Div", ["a", "b"], ["y"])],
+        [value(name, TensorProto.INT64, "n") for name in "ab"],
+        [value("y", TensorProto.INT64, "n")],
+    )
+
+
+def countdown() -> onnx.ModelProto:
+    """x INT64[-1] -> y = x, after as many turns as the largest x says."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Identity", ["s"], ["s2"])],
+        "body",
+        [value("i", TensorProto.INT64), value("c", TensorProto.BOOL), value("s", TensorProto.INT64, "n")],
+        [value("c2", TensorProto.BOOL), value("s2", TensorProto.INT64, "n")],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Loop", ["most", "", "x"], ["y"], body=body),
+    ]
+    return make(nodes, [value("x", TensorProto.INT64, "n")], [value("y", TensorProto.INT64, "n")])
+
+
 def save(model: onnx.ModelProto, path: pathlib.Path) -> pathlib.Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString())

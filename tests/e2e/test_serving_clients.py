@@ -1,5 +1,6 @@
 """Stock clients against `raymlops serve`: Triton's over HTTP and gRPC, MLflow's shapes, keys that change meanwhile."""
 
+import concurrent.futures
 import json
 import pathlib
 import time
@@ -8,6 +9,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc
 import tritonclient.http
@@ -20,7 +22,9 @@ from tests.serving_process import Served, serve_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-MODELS = ("adder", "echo", "flights", "doubler")
+MODELS = ("adder", "echo", "flights", "doubler", "quotient", "countdown")
+APART = {"countdown"}
+"""In a process of its own."""
 TOKENS: dict[str, str] = {}
 
 
@@ -33,7 +37,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         keys.append(key)
     write_keys(folder / "keys.yaml", keys)
     models = {
-        name: {"source": str(toy_models.save(getattr(toy_models, name)(), folder / f"{name}.onnx"))}
+        name: {
+            "source": str(toy_models.save(getattr(toy_models, name)(), folder / f"{name}.onnx")),
+            "isolate": name in APART,
+        }
         for name in MODELS
     }
     spec: dict[str, Any] = {"models": models, "grpc_port": 1, "cpus": 0.2, "keys": str(folder / "keys.yaml")}
@@ -204,6 +211,66 @@ def test_a_replica_lives_through_nonsense(served: Served) -> None:
     for body in (b"", b"{" * 100_000, b"\xff" * 1000, b"[" * 500_000, b"null", b'{"inputs":[1]}'):
         assert httpx.post(url, content=body, headers=auth()).status_code == 400
     assert httpx.get(f"{served.url}/v2/health/ready").status_code == 200
+
+
+def ask(served: Served, model: str, **inputs: list[int]) -> httpx.Response:
+    tensors = [
+        {"name": name, "shape": [len(values)], "datatype": "INT64", "data": values}
+        for name, values in inputs.items()
+    ]
+    url = f"{served.url}/v2/models/{model}/infer"
+    return httpx.post(url, json={"inputs": tensors}, headers=auth(), timeout=60)
+
+
+def test_a_division_that_would_end_a_process_is_answered_and_one_by_zero_refused(served: Served) -> None:
+    (replica,) = served.replicas()
+    answer = ask(served, "quotient", a=[-(2**63), 7, -7], b=[-1, -1, 2])
+    assert answer.json()["outputs"][0]["data"] == [-(2**63), -7, -3]
+    refused = ask(served, "quotient", a=[1], b=[0])
+    assert (refused.status_code, "division by zero" in refused.text) == (400, True)
+    assert served.replicas() == [replica]
+
+
+def test_a_request_that_ends_the_process_of_its_model_is_told_so_and_the_next_is_answered(
+    served: Served, grpc: Any
+) -> None:
+    (replica,) = served.replicas()
+
+    def find_process() -> psutil.Process:
+        (found,) = (
+            child
+            for child in replica.children(recursive=True)
+            if "raymlops.models.isolated_process" in child.cmdline()
+        )
+        return found
+
+    def end_process_when_busy() -> int:
+        process = find_process()
+        while process.cpu_percent(0.2) < 1:
+            pass
+        process.kill()
+        return process.pid
+
+    tensor = tritonclient.grpc.InferInput("x", [1], "INT64")
+    tensor.set_data_from_numpy(np.array([2**62]))
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(ask, served, "countdown", x=[2**62])
+        first = end_process_when_busy()
+        told = asked.result()
+        assert (told.status_code, int(told.headers["retry-after"]) >= 1) == (503, True)
+        assert "not run again" in told.json()["error"]
+        assert ask(served, "countdown", x=[3]).json()["outputs"][0]["data"] == [3]
+        asked = threads.submit(
+            grpc.infer, "countdown", [tensor], headers={"authorization": auth()["Authorization"]}
+        )
+        assert end_process_when_busy() != first
+        with pytest.raises(InferenceServerException, match="not run again") as failure:
+            asked.result()
+    assert "UNAVAILABLE" in failure.value.status()
+    assert ask(served, "countdown", x=[3]).status_code == 200
+    assert served.replicas() == [replica]
+    text = httpx.get(f"{served.url}/metrics", headers=auth("ops")).text
+    assert 'raymlops_process_ends{model="countdown",version="1"} 2' in text
 
 
 def test_prometheus_names_are_tritons(served: Served) -> None:

@@ -33,6 +33,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     models = {
         "toy": {"source": str(folder / "one.onnx"), "version": "1"},
         "dear": {"source": str(dear), "batching": {"mode": "off"}},
+        "quotient": {"source": str(toy_models.save(toy_models.quotient(), folder / "quotient.onnx"))},
     }
     spec = {"models": models, "replicas": 2, "cpus": 0.2, "limits": {"queue": 8}}
     yield from serve_for(folder, spec)
@@ -148,6 +149,30 @@ def test_no_request_that_may_be_repeated_fails_while_replicas_are_killed(served:
     assert load.lost <= len(killed) * load.clients  # no more than were in them
     assert load.told["200 toy/1"] > 500
     assert reading.told["200"] > 500
+
+
+FATAL = {
+    "inputs": [
+        {"name": name, "shape": [1], "datatype": "INT64", "data": [number]}
+        for name, number in (("a", -(2**63)), ("b", -1))
+    ]
+}
+
+
+def test_no_process_ends_by_a_division_while_others_are_answered(served: Served) -> None:
+    load = Load(f"{served.url}/v2/models/toy/infer")
+    replicas = served.replicas()
+
+    async def divide() -> None:
+        async with httpx.AsyncClient(timeout=60) as client:
+            for _ in range(200):
+                answer = await client.post(f"{served.url}/v2/models/quotient/infer", json=FATAL)
+                assert answer.json()["outputs"][0]["data"] == [-(2**63)]
+
+    asyncio.run(load.run(divide()))
+    assert served.replicas() == replicas
+    assert not failures(load)
+    assert load.told["200 toy/1"] > 500
 
 
 def deploy(served: Served, path: pathlib.Path, *options: str) -> Any:

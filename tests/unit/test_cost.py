@@ -70,27 +70,6 @@ def make_square(*shape: Any) -> Any:
     return toy_models.make(nodes, inputs, [toy_models.value("y", T.FLOAT, "n")], [axes])
 
 
-def make_countdown() -> Any:
-    """y = x after as many turns as x says."""
-    body = h.make_graph(
-        [h.make_node("Identity", ["c"], ["c2"]), h.make_node("Identity", ["s"], ["s2"])],
-        "body",
-        [h.make_tensor_value_info(*value) for value in (("i", T.INT64, []), ("c", T.BOOL, []))]
-        + [h.make_tensor_value_info("s", T.INT64, ["n"])],
-        [
-            h.make_tensor_value_info("c2", T.BOOL, []),
-            h.make_tensor_value_info("s2", T.INT64, ["n"]),
-        ],
-    )
-    nodes = [
-        h.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
-        h.make_node("Loop", ["most", "", "x"], ["y"], body=body),
-    ]
-    return toy_models.make(
-        nodes, [toy_models.value("x", T.INT64, "n")], [toy_models.value("y", T.INT64, "n")]
-    )
-
-
 SIZES = [
     ("rows that were measured", toy_models.doubler(), np.zeros((5, 3), np.float32), LOOP),
     ("more rows than were measured", toy_models.doubler(), np.zeros((2**20, 3), np.float32), APART),
@@ -98,7 +77,7 @@ SIZES = [
     ("one large picture", make_square("n", "s", "s"), np.zeros((1, 1100, 1100), np.float32), APART),
     ("many small pictures", make_square("n", "s", "s"), np.zeros((300_000, 2, 2), np.float32), APART),
     ("a picture of a fixed size", make_square("n", 1100, 1100), np.zeros((1, 1100, 1100), np.float32), LOOP),
-    ("as many turns as a value says", make_countdown(), np.zeros(1, np.int64), APART),
+    ("as many turns as a value says", toy_models.countdown(), np.zeros(1, np.int64), APART),
 ]
 
 
@@ -132,7 +111,7 @@ def test_the_sizes_that_are_short_are_measured_and_not_extrapolated(monkeypatch:
 
 
 def test_an_endless_run_ends_at_its_deadline_and_the_next_is_answered() -> None:
-    endpoint = make_endpoint(make_countdown(), deadline_s=0.3)
+    endpoint = make_endpoint(toy_models.countdown(), deadline_s=0.3)
 
     async def ask() -> Batch:
         with pytest.raises(DeadlineError):
@@ -148,7 +127,7 @@ def test_an_endless_run_ends_at_its_deadline_and_the_next_is_answered() -> None:
 
 
 def test_an_endless_run_whose_caller_left_makes_room_for_the_next() -> None:
-    endpoint = make_endpoint(make_countdown(), deadline_s=600)
+    endpoint = make_endpoint(toy_models.countdown(), deadline_s=600)
 
     async def ask() -> Batch:
         with pytest.raises(TimeoutError):
@@ -161,7 +140,7 @@ def test_an_endless_run_whose_caller_left_makes_room_for_the_next() -> None:
 def test_one_model_of_many_is_ended_too_and_never_holds_the_event_loop(
     tmp_path: pathlib.Path, places: list[str]
 ) -> None:
-    (tmp_path / "turns.onnx").write_bytes(make_countdown().SerializeToString())
+    (tmp_path / "turns.onnx").write_bytes(toy_models.countdown().SerializeToString())
     (tmp_path / "toy.onnx").write_bytes(toy_models.doubler().SerializeToString())
     host = ManyHost(ManyModels(folder=str(tmp_path), deadline_s=0.5))
 
@@ -248,7 +227,7 @@ def test_python_runs_of_a_node_follow_each_other() -> None:
 def test_the_nodes_of_a_graph_run_where_their_lengths_let_them(
     tmp_path: pathlib.Path, places: list[str]
 ) -> None:
-    (tmp_path / "turns.onnx").write_bytes(make_countdown().SerializeToString())
+    (tmp_path / "turns.onnx").write_bytes(toy_models.countdown().SerializeToString())
     document = {
         "nodes": {"turns": {"kind": "model", "model": str(tmp_path / "turns.onnx")}},
         "outputs": ["turns"],

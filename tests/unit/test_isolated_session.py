@@ -96,24 +96,8 @@ def test_what_the_model_refuses_is_raised_here(toy: IsolatedSession) -> None:
     assert toy.infer(ROW)["y"].tolist() == [[2, 4, 6]]
 
 
-def make_long() -> Any:
-    """A model that runs for as many turns as x says; it ends its process at a signal only."""
-    value = toy_models.value
-    body = h.make_graph(
-        [h.make_node("Identity", ["c"], ["c2"]), h.make_node("Identity", ["s"], ["s2"])],
-        "body",
-        [value("i", T.INT64), value("c", T.BOOL), value("s", T.INT64, "n")],
-        [value("c2", T.BOOL), value("s2", T.INT64, "n")],
-    )
-    nodes = [
-        h.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
-        h.make_node("Loop", ["most", "", "x"], ["y"], body=body),
-    ]
-    return toy_models.make(nodes, [value("x", T.INT64, "n")], [value("y", T.INT64, "n")])
-
-
 def test_a_request_that_ends_the_process_is_told_so_once_and_those_behind_it_are_answered() -> None:
-    session = open_isolated(make_long())
+    session = open_isolated(toy_models.countdown())
     statistics = Statistics("toy", "1")
     endpoint = ModelEndpoint(session, statistics, BatchOptions(), "on")
     assert not endpoint.joins
@@ -180,7 +164,7 @@ def test_a_process_that_cannot_be_started_makes_its_replica_unhealthy(
 
 
 def test_an_endless_run_is_ended_and_the_process_stays() -> None:
-    session = open_isolated(make_long())
+    session = open_isolated(toy_models.countdown())
     endpoint = ModelEndpoint(session, Statistics("toy", "1"), BatchOptions(), deadline_s=0.3)
     process = pid_of(session)
 
@@ -218,7 +202,7 @@ def test_the_process_ends_with_the_one_that_started_it_however_that_ends() -> No
     script = (
         "import time\n"
         "from tests.unit import test_isolated_session as tests\n"
-        "session = tests.open_isolated(tests.make_long())\n"
+        "session = tests.open_isolated(tests.toy_models.countdown())\n"
         "print(tests.pid_of(session), flush=True)\n"
         "import numpy as np\n"
         "session.infer({'x': np.array([2**62])})\n"
