@@ -130,3 +130,15 @@ def split_rows(batch: Batch, rows: Sequence[int]) -> list[Batch]:
         {name: values[start:end] for name, values in batch.items()}
         for start, end in zip([0, *ends], ends, strict=False)
     ]
+
+
+def sample(signature: Signature, rows: int, size: int = 1) -> Batch:
+    """Harmless values that the model takes: zeros and empty strings, other free dimensions of this size."""
+    return {spec.name: _sample_tensor(spec, rows, size) for spec in signature.inputs}
+
+
+def _sample_tensor(
+    spec: TensorSpec, rows: int, size: int
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
+    shape = [fixed if fixed >= 0 else (rows if axis == 0 else size) for axis, fixed in enumerate(spec.shape)]
+    return np.full(shape, "", dtype=object) if spec.datatype == "BYTES" else np.zeros(shape, spec.dtype)

@@ -93,12 +93,16 @@ def deploy(
         restoring.remove(settings, spec.name)
         click.echo(f"{spec.name} is no longer served")
         return
-    from raymlops.serving import exposure, history, sources
+    from raymlops.serving import exposure, history, sources, spec_trial
 
-    if not rollback:
-        exposure.require_keys(spec)
     past = history.History(settings, spec.name, trusted=trust)
-    config = past.previous() if rollback else history.make_config(sources.pin(spec, settings), settings)
+    if rollback:
+        config = past.previous()
+    else:
+        exposure.require_keys(spec)
+        pinned = sources.pin(spec, settings)
+        spec_trial.try_models(pinned, settings)
+        config = history.make_config(pinned, settings)
     if only_print:
         click.echo(serving_files.write_config(config))
         return

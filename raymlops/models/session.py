@@ -408,7 +408,10 @@ def _name(provider: Provider) -> str:
 def _to_spec(node: Any) -> TensorSpec:
     datatype = DATATYPE_OF_ORT.get(node.type)
     if datatype is None:
-        raise ArtifactError(f"Tensor {node.name!r} has type {node.type}; only plain tensors are supported")
+        raise ArtifactError(
+            f"Tensor {node.name!r} has type {node.type}; only plain tensors are supported; "
+            "export without maps and sequences (skl2onnx: options={'zipmap': False})"
+        )
     shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
     return TensorSpec(node.name, datatype.name, shape)
 

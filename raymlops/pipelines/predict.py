@@ -16,6 +16,7 @@ from raymlops.data import sources
 from raymlops.errors import ArtifactError, DataError, StorageError, unknown_name
 from raymlops.features import FittedColumn, column_to_tensor
 from raymlops.graphs.plan import LENGTHS
+from raymlops.models.model_trial import try_model
 from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.safety import Model
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
@@ -192,9 +193,10 @@ def predict_files(
         raise StorageError(f"Cannot write into {output!r}: it is a file; give a folder that is new or empty")
     if "://" not in output and any(folder.glob("*.parquet")):
         raise StorageError(f"{output!r} already holds Parquet files; give another folder, or remove them")
-    _, independence = open_scorer(
-        model
-    )  # what cannot be opened is told here, not by a worker that dies of it
+    # What cannot be opened is told here, and not by a worker that dies of it.
+    if not isinstance(model, GraphSpec):
+        try_model("The model", model)
+    _, independence = open_scorer(model)
     if not independence:
         tell(f"Each row is scored by a run of its own, which takes longer: {independence.reason}")
     with sources.reading(data):

@@ -5,6 +5,7 @@ import uuid
 
 from raymlops.errors import NotFoundError
 from raymlops.models.external_data import ModelFiles
+from raymlops.models.model_trial import try_model
 from raymlops.models.safety import read_model
 from raymlops.models.session import open_session
 from raymlops.pipelines import lineage
@@ -18,6 +19,7 @@ def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -
     if not file.is_file():
         raise NotFoundError(f"No ONNX file {str(file)!r}")
     content = read_model(file)
+    try_model(f"The model {str(file)!r}", content)
     signature = open_session(content).signature
     client = store.connect(settings)
     experiment = store.ensure_experiment(client, name, settings)

@@ -14,7 +14,7 @@ import numpy as np
 
 from raymlops.errors import DeadlineError, InputError, TooLargeError
 from raymlops.models.session import LONGEST_CHECK_S, Session
-from raymlops.tensors import Batch, Signature, TensorSpec
+from raymlops.tensors import Batch, Signature, sample
 
 INLINE_S = 0.001
 """A run shorter than this stays on the event loop: handing it to a thread and back costs 0.1 ms and a lock
@@ -119,18 +119,6 @@ def list_free_axes(signature: Signature) -> Axes:
 def find_largest(batch: Batch, axes: Axes) -> int:
     """The largest size of these axes; 0 where there are none."""
     return max((batch[name].shape[axis] for name, free in axes for axis in free), default=0)
-
-
-def sample(signature: Signature, rows: int, size: int = 1) -> Batch:
-    """Harmless values that the model takes: zeros and empty strings, other free dimensions of this size."""
-    return {spec.name: _sample_tensor(spec, rows, size) for spec in signature.inputs}
-
-
-def _sample_tensor(
-    spec: TensorSpec, rows: int, size: int
-) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
-    shape = [fixed if fixed >= 0 else (rows if axis == 0 else size) for axis, fixed in enumerate(spec.shape)]
-    return np.full(shape, "", dtype=object) if spec.datatype == "BYTES" else np.zeros(shape, spec.dtype)
 
 
 def _find_short_rows(session: Session, times: dict[int, float]) -> int:

@@ -13,7 +13,7 @@ from raymlops.serving import cost
 from raymlops.serving.batching import Batcher, BatchOptions
 from raymlops.serving.statistics import Statistics
 from raymlops.serving.turns import Turns
-from raymlops.tensors import Batch, Signature
+from raymlops.tensors import Batch, Signature, sample
 
 UNKNOWN = Independence("its operators were not looked at")
 ISOLATED = Independence("a request may end the process that answers it, and all that share its run with it")
@@ -91,7 +91,7 @@ def require_independence(name: str, mode: str, independence: Independence) -> No
 def make_noise(signature: Signature, rows: int) -> Batch:
     """As `sample`, with random numbers where a tensor is of floats."""
     noise = np.random.default_rng(0)
-    batch = cost.sample(signature, rows)
+    batch = sample(signature, rows)
     for name, array in batch.items():
         if array.dtype.kind == "f":
             batch[name] = noise.normal(size=array.shape).astype(array.dtype)

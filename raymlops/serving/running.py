@@ -17,7 +17,7 @@ import ray
 from ray import serve
 
 from raymlops.errors import AuthenticationError, RaymlopsError
-from raymlops.serving import deploying, exposure, history, sources
+from raymlops.serving import deploying, exposure, history, sources, spec_trial
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
@@ -33,6 +33,7 @@ def run(
     """Serve until SIGINT or SIGTERM; with `once`, only until each model has answered its example, asked with `key`."""
     exposure.require_keys(spec)
     pinned = sources.pin(spec, settings)
+    spec_trial.try_models(pinned, settings)
     started = not ray.is_initialized()
     deploying.connect(settings, start=True)
     stop = threading.Event()

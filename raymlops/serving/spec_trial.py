@@ -1,0 +1,58 @@
+"""Tries every model of a serving spec before anything is deployed; a replica that cannot start says neither which of
+its models it was nor why."""
+
+import concurrent.futures
+from collections.abc import Iterator
+
+from raymlops.graphs.validation import list_models
+from raymlops.models.model_trial import try_model
+from raymlops.models.row_independence import prove_rows
+from raymlops.models.safety import read_model
+from raymlops.serving import sources
+from raymlops.serving.hosting import find_file
+from raymlops.serving.model import require_independence
+from raymlops.settings import Settings
+from raymlops.specs.graph_nodes import ModelNode
+from raymlops.specs.serving import HostedModel, ServingSpec
+
+AT_ONCE = 2
+"""Processes, which share the machine with whatever serves on it."""
+
+
+def try_models(spec: ServingSpec, settings: Settings) -> None:
+    """Raises ArtifactError for the first model that cannot be opened and run once, with its name and file.
+
+    What is meant for a GPU is left out, for this machine may have none.
+    """
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE, thread_name_prefix="trial") as pool:
+        waiting = [pool.submit(_try, name, model, settings) for name, model in _list(spec)]
+        try:
+            for future in waiting:
+                future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _list(spec: ServingSpec) -> Iterator[tuple[str, HostedModel]]:
+    if spec.gpus:
+        return
+    seen = set()
+    for name, model in spec.models.items():
+        if model.device in ("auto", "cpu"):
+            seen.add(model.digest)
+            yield name, model
+    for name, graph in spec.graphs.items():
+        for path, node in list_models(graph):
+            on_gpu = node.resources is not None and node.resources.gpus
+            if isinstance(node, ModelNode) and not on_gpu and node.digest not in seen:
+                seen.add(node.digest)
+                yield f"{name}/{path}", HostedModel(source=node.model, digest=node.digest)
+
+
+def _try(name: str, model: HostedModel, settings: Settings) -> None:
+    file = find_file(sources.locate(model, settings).path)
+    read = read_model(file, model.digest)
+    require_independence(name, model.batching.mode, prove_rows(read))
+    source = model.source if model.source.startswith("models:/") else str(file)
+    try_model(f"Model {name!r} ({source})", read, model.optimisation)
