@@ -33,7 +33,7 @@ NAMES = (
     "master.key", "*.mobileprovision", "*.ovpn", "wg[0-9]*.conf", "*.sso", "wallet", "wallet.*", "*.wallet",
     "utc--*",
     # Logins of programs.
-    ".netrc", "_netrc", ".pgpass", "pgpass.conf", ".my.cnf", ".mylogin.cnf", "my.cnf", ".pypirc", ".npmrc",
+    ".netrc", "_netrc", ".pgpass*", "pgpass.conf", ".my.cnf", ".mylogin.cnf", "my.cnf", ".pypirc", ".npmrc",
     ".yarnrc*", ".dockercfg", ".dockerconfigjson", "dockerconfig*.json", ".git-credentials", ".htpasswd",
     "htpasswd", "*.htpasswd", "passwd", "shadow", "kubeconfig", "kubeconfig.*", "*.kubeconfig",
     "*-kubeconfig", "*_kubeconfig", "kube.config", ".s3cfg", ".boto", "boto.cfg", "rclone.conf",
@@ -43,8 +43,12 @@ NAMES = (
     "msal_token_cache*", "logins.json", "key[34].db", "cookies.sqlite", "login data", ".pip.conf",
     "pip.conf", ".*_history", ".lesshst", "wp-config.php", ".condarc", ".gitconfig-*", ".ldaprc", ".cookies",
     "cookies.txt",
+    ".dev.vars", "admin.conf", "vault.json", "mnemonic*", "connections.toml", "pg_service.conf", ".pg_service.conf",
+    "sftp-config.json", ".ftpconfig", ".rhosts", ".shosts", ".xauthority", ".iceauthority", ".esmtprc", ".msmtprc",
+    ".fetchmailrc", ".muttrc", "muttrc", ".offlineimaprc", "*.psk", "wpa_supplicant.conf", "*.cred", "*.opvault",
     # Tokens and accounts.
-    "token", "token.*", "tokens", "tokens.*", "*.token", "*_token", "*-token", "auth_token*",
+    "sa.json",
+    "token", "token.*",  "*.token", "*_token", "*-token", "auth_token*",
     "access_token*", "refresh_token*", "api_key*", "apikey*", "api-key*", "*_api_key*", "*.apikey",
     "keys.y*ml", "keys.json", "*-keys.json", "*.credentials", "*service-account*.json",
     "*service_account*.json", "*serviceaccount*.json", "gcp-key*", "gcp_key*", "*-sa.json",
@@ -52,13 +56,18 @@ NAMES = (
     "google-services.json", "googleservice-info.plist",
 )  # fmt: skip
 """Patterns of names, in lower case: case does not matter."""
-_SUSPECT = re.compile(r"credential|passw(or)?d|secret|private[-_.]?key")
+_SUSPECT = re.compile(
+    r"credential|passw(or)?d|secret|private[-_.]?key|creds?([-_.]|$)|(^|[-_.])token([-_.](json|txt|ya?ml|ini|cfg|conf|toml))?$"
+    r"|(^|[-_.])keys?\.(json|txt|ini|cfg|conf|toml)$|[-_]key$"
+)
 """In the name of what is neither code nor prose."""
 _CODE = frozenset({
     ".py", ".pyi", ".pyx", ".md", ".rst", ".js", ".ts", ".tsx", ".jsx", ".go", ".rs", ".java", ".kt",
-    ".scala", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".rb", ".r", ".jl", ".sh", ".bash", ".sql", ".html",
+    ".scala", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".rb", ".jl", ".sql", ".html",
     ".css", ".svg", ".png", ".onnx", ".parquet",
 })  # fmt: skip
+_COPY = re.compile(r"(~|\.(bak|old|orig|save|sw[a-p]|tmp|backup|copy|\d{1,8}))+$|^#|#$")
+"""What editors and people put on the name of a copy."""
 _HARMLESS = re.compile(r"\.(example|sample|template|tmpl|dist|defaults?)(\.[a-z]+)?$|\.pub$")
 """Templates, and public halves of keys: what is in them is looked at all the same."""
 
@@ -77,7 +86,7 @@ def names_secret(name: str) -> bool:
 def judge_name(path: pathlib.PurePath) -> str | None:
     """Why a relative path looks like a secret's, or None."""
     parts = [part.lower() for part in path.parts]
-    name = parts[-1]
+    name = _COPY.sub("", parts[-1]) or parts[-1]
     for folder in parts[:-1]:
         if folder in FOLDERS:
             return f"it lies in {folder}/"

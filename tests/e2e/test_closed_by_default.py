@@ -19,7 +19,7 @@ import tritonclient.grpc
 import yaml
 from cryptography import x509
 
-from raymlops.clusters.sockets import list_sockets
+from raymlops.clusters.sockets import is_loopback, list_sockets
 from raymlops.serving import key_files
 from tests import toy_models
 from tests.serving_process import Served, serve_for
@@ -124,8 +124,7 @@ def served(setup: Setup) -> Iterator[Served]:
 def check_sockets(served: Served) -> None:
     sockets = listening(processes(served))
     assert {served.port, served.grpc_port} <= {port for _, port in sockets}
-    loopback = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-    assert not {found: name for found, name in sockets.items() if found[0] not in loopback}
+    assert not {found: name for found, name in sockets.items() if not is_loopback(found[0])}
     listed = {(s.address, s.port) for s in list_sockets(processes(served))}
     assert listed == sockets.keys()  # the doctor knows each of them
 
@@ -328,8 +327,11 @@ def test_clients_without_a_certificate_are_refused_where_one_is_asked_for(
     os.environ.pop("SSL_CERT_FILE", None)
     spec = {**setup.spec, "graphs": {}, "replicas": 1, "grpc_port": 0}
     spec["tls"] = {**spec["tls"], "client_ca": str(setup.authority.path)}
+    spec["host"] = "0.0.0.0"
     served = Served(tmp_path, spec)
     try:
+        beyond = {found for found in listening(processes(served)) if not is_loopback(found[0])}
+        assert beyond == {("0.0.0.0", served.port)}
         with setup.client(served) as client, pytest.raises(httpx.TransportError):
             client.get("/v2")
         setup.authority.write_pair(tmp_path / "client.pem", tmp_path / "client.key")

@@ -109,6 +109,13 @@ NAMES = [
     "application_default_credentials.json",
     "secrets/anything.txt",
     "rclone.conf",
+    ".env.bak",
+    "id_rsa~",
+    "creds.yml",
+    "gcs-key.json",
+    "deploy_key",
+    "#secrets.yaml#",
+    "kube.config.old",
 ]
 
 
@@ -147,6 +154,11 @@ def test_the_case_of_a_name_does_not_matter(name: str, data: st.DataObject) -> N
         "jobs/specs/flights.yaml",
         "token_counts.csv",
         "Dockerfile",
+        "tokens.txt",
+        "primary_keys.csv",
+        "monkey.json",
+        "donkey.txt",
+        "turkey.json",
         ".gitignore",
         "keyboard.parquet",
     ],
