@@ -163,10 +163,10 @@ class _Writer:
         head = Head(self._name, entry.index, entry.digest, entry.number)
         record_run.write_head(self._client, run, head, self._key)
 
-    def apply(self, entry: Entry, manifest: Manifest | None) -> None:
+    def apply(self, entry: Entry, manifest: Manifest | None, anchor: str = "") -> None:
         """Make what an entry says so. May be done twice."""
         if entry.version:
-            tags = {ANCHOR_TAG: anchor_of(entry)}
+            tags = {ANCHOR_TAG: anchor or anchor_of(entry)}
             if entry.manifest:
                 tags[MANIFEST_TAG] = entry.manifest
             for key, value in {**(manifest.facts if manifest else {}), **tags}.items():
@@ -191,8 +191,8 @@ class _Writer:
         if mine not in record.entries:
             self._client.delete_registered_model_tag(self._name, key_of(mine))
             return None
-        if record.anchors.get(mine.version) == anchor_of(mine):
-            self.apply(mine, self._manifest_of(record, mine))
+        if record.anchors.get(mine.version) == anchor_of(mine):  # the alias is where the record says already
+            self.apply(dataclasses.replace(mine, alias=""), self._manifest_of(record, mine), anchor_of(mine))
         return mine
 
     def _manifest_of(self, record: Record, entry: Entry) -> Manifest | None:
@@ -267,7 +267,7 @@ class _Writer:
             for tag in tags_of(there[number]):
                 if found and tag.startswith(manifests.PREFIX) and tag not in {*found.facts, *_TAGS}:
                     client.delete_model_version_tag(name, number, tag)
-            self.apply(dataclasses.replace(entry, alias="", manifest=manifest), found)
+            self.apply(dataclasses.replace(entry, alias="", manifest=manifest), found, anchor_of(entry))
             done.append(f"put the tags of version {number} back")
         gone = []
         for alias in {**now, **record.aliases}:

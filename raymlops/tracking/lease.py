@@ -86,11 +86,12 @@ def find_writers(tags: Mapping[str, str]) -> list[str]:
 
 def _announce(client: mlflow.MlflowClient, name: str, identity: str) -> int:
     """Take a ticket; while one chooses, all others wait for it."""
-    client.set_registered_model_tag(name, ANNOUNCED + identity, json.dumps({"ticket": None}))
-    tags = _read(client, name)
-    held = [_ticket(tags[key]) or 0 for key in find_writers(tags)]
-    ticket = 1 + max(held)
-    client.set_registered_model_tag(name, ANNOUNCED + identity, json.dumps({"ticket": ticket, "beat": 0}))
+    key, tags = ANNOUNCED + identity, dict[str, str]()
+    while key not in tags:  # who is stopped here may be taken for dead
+        client.set_registered_model_tag(name, key, json.dumps({"ticket": None}))
+        tags = _read(client, name)
+    ticket = 1 + max(_ticket(tags[other]) or 0 for other in find_writers(tags))
+    client.set_registered_model_tag(name, key, json.dumps({"ticket": ticket, "beat": 0}))
     return ticket
 
 
@@ -121,7 +122,7 @@ def _wait(
             key for key in find_writers(tags) if key != mine and _is_before(tags[key], key, ticket, mine)
         ]
         for key in before:
-            if seen.get(key, ("", 0.0))[0] != tags[key]:
+            if key not in seen or seen[key][0] != tags[key]:
                 seen[key] = tags[key], now
             elif now - seen[key][1] > LEASE_S:
                 client.delete_registered_model_tag(name, key)
