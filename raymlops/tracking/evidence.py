@@ -67,17 +67,24 @@ def sign_registered(
     client: mlflow.MlflowClient,
     name: str,
     number: str,
-    files: Mapping[str, str],
-    digest: str,
+    model: Mapping[str, str],
     contract: str,
     settings: Settings,
+    files: Mapping[str, str] | None = None,
 ) -> None:
-    """Sign a version that was just registered, unless it is signed. Where that cannot be, the version is kept and
-    people are told: it is served with a warning and not promoted."""
+    """Sign a version that was just registered, unless it is signed. `model` are the digests of the model's files,
+    `files` of all that were stored; those that are there when None.
+
+    Where it cannot be signed, the version is kept and people are told: it is served with a warning and not promoted.
+    """
     version = find_version(client, f"models:/{name}/{number}")
     if dict(version.tags).get(MANIFEST_TAG):
         return
+    digest = attestation.digest_of_files(model)
     try:
+        files = manifests.digest_files(_download(version, settings)) if files is None else files
+        if any(files.get(file) != sha256 for file, sha256 in model.items()):
+            raise UntrustedError("its files are not those that were to be registered")
         manifest = _make(client, version, files, digest, contract, settings, adopted=False)
         _append(client, manifest, "register", str(manifest.why), settings)
     except UnreachableError:
@@ -132,21 +139,14 @@ def adopt(client: mlflow.MlflowClient, name: str, why: str, settings: Settings, 
 
 def _adopt(client: mlflow.MlflowClient, version: Any, settings: Settings) -> Manifest:
     uri = f"models:/{version.name}/{version.version}"
-    with store.reaching_artifacts(str(version.source)):
-        path = pathlib.Path(
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=str(version.source), tracking_uri=settings.tracking_uri
-            )
-        )
+    path = _download(version, settings)
     model = path / MODEL_FILE
     if not model.is_file():
         raise ArtifactError(f"{uri} has no {MODEL_FILE}; only ONNX models are signed")
     loaded = onnx.load(str(model), load_external_data=False)
     weights = sorted(_find_weights(loaded))
-    files = manifests.digest_files(path, [MODEL_FILE, *weights])
-    digest = attestation.digest_of_files(files)
-    beside = [file for file in (PROFILE_FILE, FEATURES_FILE) if (path / file).is_file()]
-    files |= manifests.digest_files(path, beside)
+    digest = attestation.digest_of_files(manifests.digest_files(path, [MODEL_FILE, *weights]))
+    files = manifests.digest_files(path)
     recorded = dict(version.tags).get(DIGEST_TAG)
     if recorded and recorded != digest:
         raise UntrustedError(
@@ -156,6 +156,15 @@ def _adopt(client: mlflow.MlflowClient, version: Any, settings: Settings) -> Man
         client.set_model_version_tag(version.name, version.version, DIGEST_TAG, digest)
         version = find_version(client, uri)
     return _make(client, version, files, digest, digest_contract(loaded), settings, adopted=True)
+
+
+def _download(version: Any, settings: Settings) -> pathlib.Path:
+    with store.reaching_artifacts(str(version.source)):
+        return pathlib.Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=str(version.source), tracking_uri=settings.tracking_uri
+            )
+        )
 
 
 def _find_weights(model: Any) -> set[str]:

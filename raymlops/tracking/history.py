@@ -142,7 +142,7 @@ def verify(
     signed: dict[str, bool] = {}
     for key, text in sorted(held.items()):
         try:
-            entry, signature = _read_entry(text)
+            entry, signature = read_entry(text)
         except (ValueError, TypeError):
             problems.append(f"entry {key.removeprefix(TAG)} cannot be read")
             continue
@@ -168,7 +168,7 @@ def verify(
     return dataclasses.replace(record, problems=tuple(dict.fromkeys(problems)))
 
 
-def _read_entry(text: str) -> tuple[Entry, Mapping[str, Any] | None]:
+def read_entry(text: str) -> tuple[Entry, Mapping[str, Any] | None]:
     held = json.loads(text)
     signature = held.pop("signature", None)
     entry = Entry(**held)
@@ -180,7 +180,7 @@ def _read_entry(text: str) -> tuple[Entry, Mapping[str, Any] | None]:
 def is_in_place(key: str, text: str, record: Record) -> bool:
     """Whether a tag holds an entry that fits its key, and is of the record or lies before its end."""
     try:
-        entry, _ = _read_entry(text)
+        entry, _ = read_entry(text)
     except (ValueError, TypeError):
         return False
     last = record.head.index if record.head else len(record.entries)
@@ -341,7 +341,7 @@ def require_whole(name: str, record: Record) -> None:
 def read_history(client: mlflow.MlflowClient, name: str, settings: Settings) -> Record:
     """The record of a registered model, with every version compared with what was signed of it.
 
-    The files of versions are compared when they are loaded. Raises NotFoundError with the near names.
+    The models of versions are compared when they are loaded. Raises NotFoundError with the near names.
     """
     ends = time.monotonic() + lease.LEASE_S + 1
     while True:
@@ -366,7 +366,9 @@ def compare_versions(
     problems, notes = [], []
     there = {str(version.version): version for version in versions}
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda version: compare_version(client, record, version, keys), there.values())
+        found = pool.map(
+            lambda version: compare_version(client, record, version, keys, documents=True), there.values()
+        )
         for number, words in zip(there, found, strict=True):
             problems += [f"version {number}: {word}" for word in words]
     aliased = set(record.aliases.values())
@@ -380,9 +382,10 @@ def compare_versions(
 
 
 def compare_version(
-    client: mlflow.MlflowClient, record: Record, version: Any, keys: TrustedKeys
+    client: mlflow.MlflowClient, record: Record, version: Any, keys: TrustedKeys, *, documents: bool = False
 ) -> list[str]:
-    """What is wrong with a version, beside the record and its manifest; nothing for one that was never signed."""
+    """What is wrong with a version, beside the record and its manifest, and with `documents` with the files of its
+    run; nothing for one that was never signed."""
     number = str(version.version)
     tags = tags_of(version)
     problems = []
@@ -399,6 +402,7 @@ def compare_version(
         try:
             manifest = manifests.read_manifest(client, record.run, expected, keys)
             problems += manifests.compare_version(manifest, version)
+            problems += manifests.compare_documents(client, manifest) if documents else []
         except UntrustedError as error:
             problems.append(str(error))
     return problems

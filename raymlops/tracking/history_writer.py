@@ -296,7 +296,9 @@ class _Writer:
                 found = manifests.read_manifest(client, record.run, digest, self._keys) if digest else None
             except UntrustedError:
                 found = None
-            if found is not None and not manifests.compare_version(found, version):
+            if found is not None and not (
+                manifests.compare_version(found, version) or manifests.compare_documents(client, found)
+            ):
                 kept[number] = found
                 continue
             for tag in (MANIFEST_TAG, ANCHOR_TAG):

@@ -36,7 +36,8 @@ class Manifest:
     digest: str
     """Of the model, external weights included, as a session is opened from it."""
     files: Mapping[str, str]
-    """File of the version's folder -> digest: the model, each file of weights, profile and fitted features."""
+    """File of the version's folder -> digest: the model, each file of weights, profile, fitted features, and what
+    MLflow says of them."""
     documents: Mapping[str, str]
     """File of the version's run -> digest: spec, lock of packages, data, verdict, evaluation, report."""
     facts: Mapping[str, str]
@@ -100,10 +101,13 @@ def compare_version(manifest: Manifest, version: Any) -> list[str]:
     return problems
 
 
-def digest_files(folder: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
-    """sha256 of files of a folder. Raises UntrustedError for one that is not there, or not a plain file in it."""
+def digest_files(folder: pathlib.Path, names: Iterable[str] | None = None) -> dict[str, str]:
+    """sha256 of files of a folder, or of all of them. Raises UntrustedError for one that is not there, or not a plain
+    file in it."""
     digests = {}
     root = folder.resolve()
+    if names is None:
+        names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
     for name in names:
         path = root / name
         if not path.resolve().is_relative_to(root) or not path.is_file():
@@ -121,6 +125,16 @@ def compare_files(manifest: Manifest, folder: pathlib.Path) -> None:
                 f"The file {name!r} of models:/{manifest.model}/{manifest.version} has sha256 {found[:12]}, but "
                 f"{manifest.files[name][:12]} was registered; it was changed after registration and is not loaded"
             )
+
+
+def compare_documents(client: mlflow.MlflowClient, manifest: Manifest) -> list[str]:
+    """Files of the version's run that are not as they were signed."""
+    found = digest_documents(client, manifest.run, manifest.documents)
+    return [
+        f"the file {path} of its run is {'not as it was signed' if path in found else 'gone'}"
+        for path, digest in manifest.documents.items()
+        if found.get(path) != digest
+    ]
 
 
 def digest_documents(client: mlflow.MlflowClient, run: str, paths: Iterable[str]) -> dict[str, str]:

@@ -85,12 +85,11 @@ def register_version(
     digests = {file: attestation.digest_of(content) for file, content in contents.items()}
     digest = attestation.digest_of_files(digests)
     texts = {file: json.dumps(value, indent=1, default=str) for file, value in files.items()}
-    digests |= {file: attestation.digest_of(text.encode()) for file, text in texts.items()}
     tags = {**{key: str(value)[:5000] for key, value in tags.items()}, DIGEST_TAG: digest}
     loaded = onnx.load_from_string(model)
     contract = evidence.digest_contract(loaded)
     if held := _find_registered(client, name, run, digest):
-        evidence.sign_registered(client, name, held, digests, digest, contract, settings)
+        evidence.sign_registered(client, name, held, digests, contract, settings)
         return held, digest
     with tempfile.TemporaryDirectory(prefix="raymlops-") as directory:
         path = pathlib.Path(directory) / "model"
@@ -113,6 +112,7 @@ def register_version(
             (path / file).write_bytes(content)  # what was judged; MLflow writes its own serialisation
         for file, text in texts.items():
             (path / file).write_text(text, encoding="utf-8")
+        files_there = manifests.digest_files(path)
         client.log_artifacts(run, str(path), folder)
     ensure_model(client, name)
     created = client.create_model_version(
@@ -122,7 +122,7 @@ def register_version(
         tags=tags,
         description=description,
     )
-    evidence.sign_registered(client, name, str(created.version), digests, digest, contract, settings)
+    evidence.sign_registered(client, name, str(created.version), digests, contract, settings, files_there)
     return str(created.version), digest
 
 
