@@ -35,11 +35,23 @@ def stay_on_loopback() -> None:
 
 def adapt_to(address: str) -> None:
     """Before this cluster is joined: Ray would look for one at 127.0.0.1 at the address of the machine instead."""
+    if address == "auto":
+        address = _find_running()
     parsed = urllib.parse.urlsplit(address if "//" in address else f"//{address}")
     with contextlib.suppress(ValueError):
         host, port = parsed.hostname or "", parsed.port
         if port and host in ("127.0.0.1", "localhost", "::1") and not _answers_beyond_loopback(port):
             stay_on_loopback()
+
+
+def _find_running() -> str:
+    """The address of the cluster of this machine that Ray would join by itself; empty where there is none."""
+    from ray._private import services
+
+    try:
+        return services.get_ray_address_from_environment("auto", None) or ""
+    except ConnectionError:
+        return ""
 
 
 def _answers_beyond_loopback(port: int) -> bool:

@@ -32,18 +32,19 @@ def start_serve(spec: ServingSpec) -> None:
     http_options: dict[str, Any] = {"host": spec.host, "port": spec.port, "keep_alive_timeout_s": 75}
     # A cluster whose Serve was ended may have been told of TLS before; another application's is left as it is.
     anew = _get_global_client(raise_if_no_controller_running=False) is None and not listeners.is_local()
-    behind_haproxy = (spec.tls is not None or anew) and front.prepare_nodes(spec.tls)
-    if spec.tls is not None and not behind_haproxy:
+    tls = front.absolute(spec.tls) if spec.tls else None
+    behind_haproxy = (tls is not None or anew) and front.prepare_nodes(tls)
+    if tls is not None and not behind_haproxy:
         http_options |= {
-            "ssl_certfile": spec.tls.certificate,
-            "ssl_keyfile": spec.tls.key,
-            "ssl_ca_certs": spec.tls.client_ca or None,
+            "ssl_certfile": tls.certificate,
+            "ssl_keyfile": tls.key,
+            "ssl_ca_certs": tls.client_ca or None,
         }
     serve.start(proxy_location="EveryNode", http_options=http_options, **grpc_options)
     # Serve that runs already stays as it was started, whatever this spec says.
     running = _read_http_options()
     exposure.require_keys(spec, running.host or "")
-    if spec.tls is not None and not behind_haproxy and running.ssl_certfile != spec.tls.certificate:
+    if tls is not None and not behind_haproxy and running.ssl_certfile != tls.certificate:
         raise ResourceError(
             "Serve runs on this cluster already, with other TLS files or none; end it with `serve shutdown`, "
             "and deploy again"
