@@ -15,6 +15,8 @@ from raymlops.errors import ResourceError, SpecError
 from raymlops.serving import haproxy
 from raymlops.specs.serving import Tls
 
+_PATIENCE_S = 60
+
 
 def absolute(tls: Tls) -> Tls:
     """The same files whatever the working directory is."""
@@ -66,7 +68,16 @@ def prepare_nodes(tls: Tls | None) -> bool:
     task: Any = ray.remote(num_cpus=0)(prepare_node)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-    reports = ray.get([task.options(scheduling_strategy=strategy).remote(tls) for strategy in strategies])
+    asked = [task.options(scheduling_strategy=strategy).remote(tls) for strategy in strategies]
+    try:
+        reports = ray.get(asked, timeout=_PATIENCE_S)
+    except ray.exceptions.RayError as error:
+        if tls is None:  # nothing of what a Serve before was told is needed
+            return False
+        cause = " ".join(str(error).split())[-300:]
+        raise ResourceError(
+            f"Not every node could be told to speak TLS within {_PATIENCE_S} s: {cause}"
+        ) from None
     for node, report in zip(nodes, reports, strict=True):
         if report["unreadable"]:
             raise SpecError(f"Node {node[:8]} cannot read the TLS files: {', '.join(report['unreadable'])}")
