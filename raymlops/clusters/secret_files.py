@@ -117,9 +117,12 @@ def find_secrets(text: str, code: bool = False) -> Iterator[tuple[int, str]]:
     """Line and kind of what looks like a secret; in code, a value beside a name must look like no word."""
     # Rules are tried on the whole first: few files have what any of them finds.
     scanners = [rule for rule in _rules() if any(pattern.search(text) for pattern in rule.denylist)]
-    assigned = _ASSIGNMENT.search(text) is not None
+    assigned = re.search(_WORD, text, re.IGNORECASE) is not None
     if not scanners and not assigned:
         return
+    for pair in _PAIR.finditer(text):
+        if not _is_placeholder(pair[2]):
+            yield text.count("\n", 0, pair.end()) + 1, f"a value of {pair[1]}"
     for number, line in enumerate(text.splitlines(), start=1):
         if len(line) > _LONGEST or "allowlist secret" in line:
             continue
@@ -144,6 +147,7 @@ def _article(kind: str) -> str:
 _MORE = {
     "Hugging Face token": re.compile(r"\bhf_[A-Za-z]{30,}\b"),
     "API key of raymlops": re.compile(r"\brmk_[A-Za-z0-9.-]{1,64}_[\w-]{43}\b"),
+    "bearer token": re.compile(r"\bBearer [A-Za-z0-9+/_.~=-]{20,}"),
     "Google API key": re.compile(r"\bAIza[\w-]{35}\b"),
     "Google OAuth token": re.compile(r"\bya29\.[\w-]{20,}"),
     "DigitalOcean token": re.compile(r"\bdo[por]_v1_[a-f0-9]{64}\b"),
@@ -175,24 +179,41 @@ def _rules() -> tuple[Any, ...]:
     return (*(kind() for kind in rules), *(_Rule(name, pattern) for name, pattern in _MORE.items()))
 
 
+_WORD = (
+    r"passw(?:or)?d|passphrase|pwd|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|account[-_]?key|credential"
+    r"|auth[-_]?key|requirepass|(?<![a-z])pass(?![a-z])"
+)
 _ASSIGNMENT = re.compile(
-    r"""((?:passw(?:or)?d|passphrase|pwd|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|account[-_]?key"""
-    r"""|credential|auth[-_]?key)[\w.-]*)["']?\s*[:=]>?\s*["']?([^\s"'#,;}\]]+)""",
-    re.IGNORECASE,
+    rf"""((?:{_WORD})[\w.-]*)["'\\]*(?:\s*[:=]>?|>)\s*["'\\]*([^\s"'\\#,;}}\]<]+)""", re.IGNORECASE
 )
+_COMMAND = re.compile(
+    rf"^\s*(?:ENV|ARG|setenv|set)\s+(\S*(?:{_WORD})\S*)\s+(\S+)|^\s*(requirepass)\s+(\S+)", re.IGNORECASE
+)
+"""As in a Dockerfile, and in Redis' configuration."""
+_PAIR = re.compile(
+    rf"""name:\s*["']?(\w*(?:{_WORD})\w*)["']?\s*\n\s*value:\s*["']?([^\s"'#]+)""", re.IGNORECASE
+)
+"""As in Kubernetes' manifests."""
 _ABOUT = re.compile(
-    r"(path|file|name|url|uri|type|kind|mode|ttl|count|length|size|limit|max|min|id|ref|env|field|s)$", re.I
+    r"(path|file|name|url|uri|type|kind|mode|ttl|count|length|size|limit|max|min|id|ref|env|field|[^s]s)$",
+    re.I,
 )
-_PASSWORD = re.compile(r"passw|passphrase|pwd", re.I)
+_PLACE = re.compile(r"(path|file|name|url|uri|type|kind|ref|field)$", re.IGNORECASE)
+_PASSWORD = re.compile(r"passw|passphrase|pwd|requirepass|(?<![a-z])pass(?![a-z])", re.I)
 
 
 def _find_assignment(line: str, code: bool) -> str | None:
     """The name of a setting that is a secret's, where its value stands beside it."""
-    for found in _ASSIGNMENT.finditer(line):
-        name, value = found[1], found[2]
-        if _is_placeholder(value) or (code and found[0][-len(value) - 1] not in "\"'"):
+    for found in (*_ASSIGNMENT.finditer(line), *(() if code else _COMMAND.finditer(line))):
+        name, value = (str(part) for part in found.groups() if part is not None)
+        quoted = line[found.end() - len(value) - 1] in "\"'"
+        is_password = _PASSWORD.search(name) is not None and not _ABOUT.search(name)
+        if code and not quoted:
             continue
-        if _is_dense(value) or (_PASSWORD.search(name) and not code and not _ABOUT.search(name)):
+        if is_password and value.isdecimal() and len(value) >= 6:
+            return name
+        dense = _is_dense(value) and not _PLACE.search(name)
+        if not _is_placeholder(value) and (is_password or dense):
             return name
     return None
 
