@@ -12,7 +12,7 @@ and under a checker of memory: none was seen to read or write beside its tensors
 | RoiAlign, sampling as a region needs | a region of 1e10 | does not end, and cannot be ended | guarded: 400 |
 | Range, Expand, Resize, Pad, OneHot ... | a size of 2**40 | takes the machine's memory | bounded: 413 |
 | Loop | 2**62 iterations | does not end | off the event loop, ended at the deadline: 504 |
-| Expand, Tile, Gather of strings | one long string, many times | takes the machine's memory | refused: isolate |
+| Expand, Gather, Where ... of strings | one long one, many times | takes the machine's memory | refused: isolate |
 | indices, axes, counts, masks | out of range | an error, or as if in range | the same: 400, or an answer |
 | of com.microsoft with integers that were not tried | any | not known | refused: isolate |
 """
@@ -24,7 +24,16 @@ import numpy as np
 import onnx
 import onnx.inliner
 
-from raymlops.models.value_flow import ABSENT, ONNX_DOMAINS, Schema, Value, Visit, bodies_of, follow
+from raymlops.models.value_flow import (
+    ABSENT,
+    ONNX_DOMAINS,
+    Schema,
+    Value,
+    Visit,
+    bodies_of,
+    follow,
+    list_operators,
+)
 
 TRAPPING = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 """C++ computes narrower integers in 32 bits, where their least divided by -1 has room."""
@@ -42,6 +51,8 @@ _TEXTS = ("RegexFullMatch", "StringNormalizer", "StringSplit", "Tokenizer")
 """Operators whose time goes by the lengths of strings."""
 _REPEATING = {"Expand": 1, "Gather": 1, "GatherElements": 1, "GatherND": 1, "Tile": 1}
 """Operator -> input that says how often it repeats elements of input 0."""
+_BROADCASTING = ("StringConcat", "Where")
+"""Operators that repeat strings where their inputs have different shapes."""
 
 
 TRIED = frozenset((
@@ -72,8 +83,11 @@ class Examined:
 
 def examine(model: onnx.ModelProto, schema: Schema | None = None) -> Examined:
     """Guard what can be guarded, and name the rest. The given model is left as it is."""
+    if not any(name in _LOOKED_AT or domain == _FOREIGN for domain, name in list_operators(model)):
+        return Examined(None, (), ())
     whole = onnx.inliner.inline_local_functions(model) if model.functions else model
     names = _Names(whole.graph)
+    regular = _is_regular(whole.graph)
     by_value: dict[str, None] = {}
     refused: dict[str, None] = {}
     guarded: dict[int, list[onnx.NodeProto]] = {}
@@ -81,7 +95,7 @@ def examine(model: onnx.ModelProto, schema: Schema | None = None) -> Examined:
         node = visit.node
         if _goes_by_value(visit):
             by_value[node.op_type] = None
-        reason = _refuse(visit)
+        reason = _refuse(visit, regular=regular)
         if reason:
             refused[reason] = None
         guard = _GUARDS.get(node.op_type) if node.domain in ONNX_DOMAINS else None
@@ -108,16 +122,30 @@ def _goes_by_value(visit: Visit) -> bool:
             return any(visit.input(place).sent for place in SIZED_BY.get(operator, ()))
 
 
-def _refuse(visit: Visit) -> str:
+def _is_regular(graph: onnx.GraphProto) -> bool:
+    """True if every input is rows of one size, as many in each: then none is repeated for the rows of another."""
+    weights = {tensor.name for tensor in graph.initializer}
+    for info in graph.input:
+        shape = info.type.tensor_type.shape.dim
+        if info.name not in weights and (
+            not shape
+            or shape[0].HasField("dim_value")
+            or not all(size.HasField("dim_value") for size in shape[1:])
+        ):
+            return False
+    return True
+
+
+def _refuse(visit: Visit, *, regular: bool) -> str:
+    """Why a model with this node may not run beside others; `regular` says that its inputs are rows of one size."""
     node = visit.node
-    if (
-        node.op_type in _REPEATING
-        and visit.input(0).dtype == onnx.TensorProto.STRING
-        and visit.input(0).sent
-        and visit.input(_REPEATING[node.op_type]).sent
+    texts = any(value.sent and value.dtype == onnx.TensorProto.STRING for value in visit.inputs)
+    if texts and (
+        (node.op_type in _REPEATING and visit.input(_REPEATING[node.op_type]).constant is None)
+        or (node.op_type in _BROADCASTING and not regular)
     ):
         return f"{_describe(node)} repeats strings of the request as often as it says"
-    foreign = node.domain == "com.microsoft" and node.op_type not in TRIED
+    foreign = node.domain == _FOREIGN and node.op_type not in TRIED
     if foreign and any(value.sent and value.dtype in _INDICES for value in visit.inputs):
         return f"{_describe(node)} was not tried with all integers that a request may hold"
     if node.op_type in ("Div", "Mod") and node.domain in ONNX_DOMAINS and _divided(visit) is None:
@@ -238,6 +266,11 @@ _GUARDS: dict[str, Callable[[Visit, "_Names"], list[onnx.NodeProto]]] = {
     "STFT": _guard_frames,
 }
 """Operator of ONNX -> the nodes to put in its place, none where it is safe as it is."""
+
+
+_FOREIGN = "com.microsoft"
+_LOOKED_AT = frozenset(("If", "Loop", *SIZED_BY, *_TEXTS, *_REPEATING, *_BROADCASTING, *_GUARDS))
+"""A model without any of these runs as it is."""
 
 
 class _Names:

@@ -6,6 +6,7 @@ Bodies of `If`, `Loop`, `Scan` and the like are entered; local functions are not
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import onnx.numpy_helper
 ONNX_DOMAINS = ("", "ai.onnx")
 LARGEST_CONSTANT = 2**20
 """Elements of the largest constant that is looked at; a larger one is taken for anything of its type."""
+_INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
 _SHAPES = ("Shape", "Size")
 """Tell of a tensor's shape and not of its values."""
 
@@ -61,12 +63,20 @@ def follow(model: onnx.ModelProto, schema: Schema | None = None) -> Iterator[Vis
     yield from walk.enter(model.graph, scope, [])
 
 
-def list_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def list_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
     """Every node, and after it those of its bodies."""
     for node in graph.node:
         yield node
         for body in bodies_of(node):
             yield from list_nodes(body)
+
+
+def list_operators(model: onnx.ModelProto) -> set[tuple[str, str]]:
+    """Domain and name of every operator that the graph, its bodies and the local functions use."""
+    found: set[tuple[str, str]] = set()
+    for part in (model.graph, *model.functions):
+        found.update((node.domain, node.op_type) for node in list_nodes(part))
+    return found
 
 
 def find_onnx_schema(operator: str, domain: str, opset: int) -> Any:
@@ -181,10 +191,11 @@ def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def read_constant(tensor: onnx.TensorProto) -> "np.ndarray[Any, Any] | None":
-    """The tensor's values; None when they lie in another file, or are too many to look at."""
+    """The integers of a tensor; None for other types, and when they lie in another file or are too many to look at."""
     if (
-        tensor.data_location == onnx.TensorProto.EXTERNAL
-        or np.prod(tensor.dims, dtype=float) > LARGEST_CONSTANT
+        tensor.data_type not in _INTEGERS
+        or tensor.data_location == onnx.TensorProto.EXTERNAL
+        or math.prod(tensor.dims) > LARGEST_CONSTANT
     ):
         return None
     try:

@@ -349,6 +349,34 @@ def test_strings_that_are_repeated_as_often_as_values_say_need_a_process_of_thei
         open_session(data, SessionOptions(shared=True))
 
 
+REPEATING_OR_NOT = [
+    ("a column of constant place", [N("Gather", ["x", "zero"], ["y"], axis=1)], ["n", 2], ["n", 1], False),
+    ("one text for each row", [N("Where", ["b", "x", "x"], ["y"])], [1], ["n"], True),
+    ("texts of rows, or others", [N("Where", ["b", "x", "x"], ["y"])], ["n", 2], ["n", 1], False),
+    (
+        "as many as another input has",
+        [N("Shape", ["b"], ["s"]), N("Expand", ["x", "s"], ["y"])],
+        ["n", 1],
+        ["n", "m"],
+        True,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes", "texts", "flags", "refused"),
+    REPEATING_OR_NOT,
+    ids=[name for name, *_ in REPEATING_OR_NOT],
+)
+def test_texts_of_a_request_are_repeated_only_as_the_file_says(
+    name: str, nodes: Any, texts: list[Any], flags: list[Any], refused: bool
+) -> None:
+    inputs = [V("x", T.STRING, texts), V("b", T.BOOL, flags)]
+    zero = h.make_tensor("zero", T.INT64, [1], [0])
+    model = make_model(h.make_graph(nodes, "g", inputs, [V("y", T.STRING, None)], [zero]))
+    assert bool(examine(model).refused) is refused
+
+
 MEMORY = """
 import numpy as np
 from tests.unit import test_fatal_operators as fatal
