@@ -27,10 +27,26 @@ def prepare_start() -> None:
 def stay_on_loopback() -> None:
     """What this process starts of Ray listens on loopback only, unless the user has set the variable otherwise."""
     # Read and set where Ray is about to be started, which is not known when the command is entered.
-    chosen = os.environ.setdefault(VARIABLE, "0")
+    if VARIABLE not in os.environ:
+        os.environ[VARIABLE] = "0"
+        _SET.add(VARIABLE)
     from ray._private import ray_constants
 
-    ray_constants.ENABLE_RAY_CLUSTER = chosen == "1"  # Ray has read the variable when it was imported
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ[VARIABLE] == "1"  # Ray has read it when it was imported
+
+
+_SET: set[str] = set()
+"""Holds the variable when it was this process that set it, which may join another cluster later."""
+
+
+def _leave_loopback() -> None:
+    if VARIABLE in _SET:
+        from ray._private import ray_constants
+
+        # As Ray has it where nobody says otherwise.
+        os.environ.pop(VARIABLE, None)
+        _SET.clear()
+        ray_constants.ENABLE_RAY_CLUSTER = not ray_constants.IS_WINDOWS_OR_OSX
 
 
 def adapt_to(address: str) -> None:
@@ -42,6 +58,8 @@ def adapt_to(address: str) -> None:
         host, port = parsed.hostname or "", parsed.port
         if port and host in ("127.0.0.1", "localhost", "::1") and not _answers_beyond_loopback(port):
             stay_on_loopback()
+            return
+    _leave_loopback()
 
 
 def _find_running() -> str:
@@ -55,10 +73,11 @@ def _find_running() -> str:
 
 
 def _answers_beyond_loopback(port: int) -> bool:
-    from ray._private import services
+    from ray._common.network_utils import node_ip_address_from_perspective
 
     try:
-        with socket.create_connection((services.get_node_ip_address(), port), timeout=2):
+        # Ray's own address of this machine is that of loopback once it is to stay there.
+        with socket.create_connection((node_ip_address_from_perspective(), port), timeout=2):
             return True
     except OSError:
         return False

@@ -1,6 +1,7 @@
 """What may be reached from other machines has keys, or someone who says that it needs none."""
 
 import asyncio
+import os
 import pathlib
 import socket
 import time
@@ -56,8 +57,14 @@ def test_a_cluster_of_this_machine_alone_is_joined_where_it_listens(monkeypatch:
         with socket.create_server((host, 0)) as listener:
             loopback.adapt_to(f"127.0.0.1:{listener.getsockname()[1]}")
         assert ray_constants.ENABLE_RAY_CLUSTER is not alone
-    for address in ("auto", "local", "ray://head:10001", "10.0.0.4:6379", "nonsense:x"):
+    loopback.stay_on_loopback()
+    for address in ("local", "ray://head:10001", "10.0.0.4:6379", "nonsense:x"):
         loopback.adapt_to(address)
+        assert ray_constants.ENABLE_RAY_CLUSTER  # this process may join any cluster after that one
+        assert loopback.VARIABLE not in os.environ
+    monkeypatch.setenv(loopback.VARIABLE, "0")  # the user's own word stays
+    loopback.adapt_to("10.0.0.4:6379")
+    assert os.environ[loopback.VARIABLE] == "0"
 
 
 def make_guard(monkeypatch: pytest.MonkeyPatch, keys: list[Key], *, awake: bool) -> Callable[..., Any]:
