@@ -235,7 +235,7 @@ def _install(binary: str, config: pathlib.Path, settings: Mapping[str, Any]) -> 
     sections = repeat_unbegun(sections)
     if tls := settings.get("tls"):
         pem = write_pem(config.parent, tls)
-        sections = use_tls(sections, pem, str(tls.get("client_ca") or ""))
+        sections = use_tls(sections, pem, copy_client_ca(config.parent, tls))
     if opened := find_open(sections):
         raise ValueError(f"this would be open to others: {'; '.join(opened)}")
     # Read here, since this script has no settings of its own: the process that starts it is Serve's.
@@ -295,6 +295,17 @@ def write_pem(folder: pathlib.Path, tls: Mapping[str, str]) -> pathlib.Path:
     partial.write_text(f"{text}\n")
     partial.replace(pem)
     return pem
+
+
+def copy_client_ca(folder: pathlib.Path, tls: Mapping[str, str]) -> str:
+    """A copy under a name that HAProxy's commands can hold; empty where clients show no certificates. Raises OSError."""
+    if not tls.get("client_ca"):
+        return ""
+    copied = folder / "client-ca.pem"
+    partial = folder / f"client-ca.pem.{os.getpid()}"
+    partial.write_bytes(pathlib.Path(tls["client_ca"]).read_bytes())
+    partial.replace(copied)
+    return str(copied)
 
 
 def _die_with_parent() -> None:
