@@ -298,7 +298,7 @@ def write_pem(folder: pathlib.Path, tls: Mapping[str, str]) -> pathlib.Path:
 
 
 def copy_client_ca(folder: pathlib.Path, tls: Mapping[str, str]) -> str:
-    """A copy under a name that HAProxy's commands can hold; empty where clients show no certificates. Raises OSError."""
+    """A copy under a name that HAProxy's commands can hold; empty where clients show none. Raises OSError."""
     if not tls.get("client_ca"):
         return ""
     copied = folder / "client-ca.pem"

@@ -20,6 +20,7 @@ from tests.closed_endpoint import (
     until,
 )
 from tests.serving_process import Served
+from tests.tls_files import Authority
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -46,21 +47,32 @@ def test_serve_as_it_comes_is_as_closed(setup: Setup, tmp_path: pathlib.Path) ->
 def test_clients_without_a_certificate_are_refused_where_one_is_asked_for(
     setup: Setup, tmp_path: pathlib.Path
 ) -> None:
-    spec = {**setup.spec, "graphs": {}, "replicas": 1, "grpc_port": 0}
-    spec["tls"] = {**spec["tls"], "client_ca": str(setup.authority.path)}
-    spec["host"] = "0.0.0.0"
+    folder = tmp_path / "clients' authority"
+    folder.mkdir()
+    trusted = Authority(folder)
+    spec = {**setup.spec, "graphs": {}, "replicas": 1, "grpc_port": 0, "host": "0.0.0.0"}
+    spec["tls"] = {**spec["tls"], "client_ca": str(trusted.path)}
+
+    def ask(authority: Authority | None) -> int:
+        context = ssl.create_default_context(cafile=str(setup.authority.path))
+        if authority is not None:
+            authority.write_pair(tmp_path / "client.pem", tmp_path / "client.key")
+            context.load_cert_chain(tmp_path / "client.pem", tmp_path / "client.key")
+        url = f"{served.url.replace('http:', 'https:')}/v2"
+        try:
+            return httpx.get(url, verify=context, headers=setup.auth).status_code
+        except httpx.TransportError:
+            return 0
+
     served = Served(tmp_path, spec)
     try:
         beyond = {found for found in listening(processes(served)) if not is_loopback(found[0])}
         assert beyond == {("0.0.0.0", served.port)}
-        with setup.client(served) as client, pytest.raises(httpx.TransportError):
-            client.get("/v2")
-        setup.authority.write_pair(tmp_path / "client.pem", tmp_path / "client.key")
-        context = ssl.create_default_context(cafile=str(setup.authority.path))
-        context.load_cert_chain(tmp_path / "client.pem", tmp_path / "client.key")
-        url = served.url.replace("http:", "https:")
-        with httpx.Client(base_url=url, verify=context, headers=setup.auth) as client:
-            assert client.get("/v2").status_code == 200
+        assert (ask(None), ask(setup.authority), ask(trusted)) == (0, 0, 200)
+        other = Authority(tmp_path)
+        other.path.replace(trusted.path)  # another authority is trusted from now on
+        assert until(lambda: ask(other) == 200)
+        assert ask(trusted) == 0
     finally:
         served.stop()
 
