@@ -8,7 +8,8 @@ import sys
 import pytest
 import yaml
 
-from raymlops.serving.keys import make_key, write_keys
+from raymlops.serving.key_files import write_keys
+from raymlops.serving.keys import make_key
 from tests import toy_models
 from tests.serving_process import free_port
 
@@ -42,7 +43,7 @@ def test_a_promoted_version_is_served_under_its_number(tmp_path: pathlib.Path) -
     config.write_text(yaml.safe_dump({"http_options": {"port": free_port()}, "applications": [application]}))
     pinned = yaml.safe_load(raymlops("deploy", str(config), "--print"))["applications"][0]["args"]["models"]
     assert pinned["flights"]["source"] == "models:/flights/2"
-    token, key = make_key("tester", "infer")
+    token, key = make_key("tester", ("infer", "view"))
     write_keys(tmp_path / "keys.yaml", [key])
     application["args"]["keys"] = str(tmp_path / "keys.yaml")  # type: ignore[index]
     config.write_text(yaml.safe_dump({"http_options": {"port": free_port()}, "applications": [application]}))
