@@ -48,11 +48,11 @@ class Tally:
     faults: list[str] = dataclasses.field(default_factory=list)
     slowest_probe_s: float = 0.0
 
-    def count(self, status: int, shown: str) -> None:
+    def count(self, status: int, shown: str, body: bytes = b"") -> None:
         self.statuses[str(status)] += 1
         if status == OVERLOADED:
             self.overloaded += 1
-        elif status == LATE and "timeout" in shown:
+        elif status == LATE and b"asked for" in body:
             self.late += 1
         elif status >= 500:
             self.faults.append(f"{status}: {shown}")
@@ -539,7 +539,7 @@ class Client:
             if case.check is not None:
                 tally.wrong.append(f"no answer: {shown}")
             return False
-        tally.count(status, shown)
+        tally.count(status, shown, body)
         answered = fields.get(b"x-request-id", b"")
         refused = (
             not answered and fields.get(b"connection") == b"close"
@@ -577,7 +577,7 @@ class Client:
             writer.close()
         for line in answer.split(b"HTTP/1.1 ")[1:]:
             if line[:3].isdigit():
-                self._tally.count(int(line[:3]), f"framing {data!r:.600}")
+                self._tally.count(int(line[:3]), f"framing {data!r:.600}", line)
         return len(cases)
 
     async def _drip(self) -> int:

@@ -2,6 +2,7 @@
 ASGI and no Ray."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -20,7 +21,19 @@ T = TypeVar("T")
 
 async def run_large(hosts: Hosts, call: Callable[..., T], *arguments: Any) -> T:
     """The result of a call that takes long, made in a thread."""
-    return await asyncio.get_running_loop().run_in_executor(hosts.threads, call, *arguments)
+    return await asyncio.get_running_loop().run_in_executor(hosts.threads, _run_uncollected, call, *arguments)
+
+
+def _run_uncollected(call: Callable[..., T], *arguments: Any) -> T:
+    """Without the garbage collector, which would look at all lists of a body again and again as they are made, and
+    stops every thread while it looks."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return call(*arguments)
+    finally:
+        if collects:
+            gc.enable()
 
 
 async def infer(hosts: Hosts, request: Request) -> Response:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import pathlib
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,9 +23,10 @@ from tests.serving_process import Served, serve_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-MODELS = ("adder", "echo", "flights", "doubler", "quotient", "countdown")
+MODELS = ("adder", "echo", "flights", "doubler", "quotient", "countdown", "slow")
 APART = {"countdown"}
 """In a process of its own."""
+BODY_MB = 4
 TOKENS: dict[str, str] = {}
 
 
@@ -44,6 +46,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         for name in MODELS
     }
     spec: dict[str, Any] = {"models": models, "grpc_port": 1, "cpus": 0.2, "keys": str(folder / "keys.yaml")}
+    spec["limits"] = {"body_mb": BODY_MB}
     yield from serve_for(folder, spec)
 
 
@@ -161,6 +164,59 @@ def test_grpc_failures_have_their_codes(grpc: Any, model: str, key: str | None, 
         grpc.infer(model, inputs, headers=headers)
     assert status in failure.value.status()
     assert len(failure.value.message()) > 10
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.8, True), (1.2, False), (4, False)])
+def test_a_request_may_be_as_large_over_grpc_as_over_http(
+    http: Any, grpc: Any, share: float, taken: bool
+) -> None:
+    rows = int(share * BODY_MB * 2**20 / 12)
+    for module, client, refusals in (
+        (tritonclient.http, http, ("413", "over")),
+        (tritonclient.grpc, grpc, ("RESOURCE_EXHAUSTED",)),
+    ):
+        tensor = module.InferInput("x", [rows, 3], "FP32")
+        tensor.set_data_from_numpy(np.ones((rows, 3), np.float32))
+        headers = {name.lower(): value for name, value in auth().items()}
+        if not taken:
+            with pytest.raises(InferenceServerException) as failure:
+                client.infer("doubler", [tensor], headers=headers)
+            told = f"{failure.value.status()} {failure.value.message()}"
+            assert any(refusal in told for refusal in refusals), told
+        else:
+            outputs = [module.InferRequestedOutput("y")]
+            assert client.infer("doubler", [tensor], outputs=outputs, headers=headers).as_numpy(
+                "y"
+            ).shape == (rows, 3)
+
+
+def test_a_grpc_call_that_its_client_gives_up_gives_its_place_back(served: Served, grpc: Any) -> None:
+    tensor = tritonclient.grpc.InferInput("x", [300, 512], "FP32")
+    tensor.set_data_from_numpy(np.ones((300, 512), np.float32))
+    headers = {"authorization": f"Bearer {TOKENS['app']}"}
+    for _ in range(5):
+        with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
+            grpc.infer("slow", [tensor], headers=headers, client_timeout=0.05)
+    ends = time.monotonic() + 60
+    pending = ""
+    while "count 0" not in pending and time.monotonic() < ends:
+        time.sleep(0.2)
+        text = httpx.get(f"{served.url}/metrics", headers=auth("ops")).text
+        pending = next(line for line in text.splitlines() if line.startswith("nv_inference_pending"))
+    assert pending.endswith(" 0"), pending
+
+
+def test_clients_that_send_slowly_take_no_place_of_others(served: Served) -> None:
+    body = json.dumps({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]})
+    path = "/v2/models/doubler/infer"
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nX-Api-Key: {TOKENS['app']}\r\nContent-Length: 300000\r\n\r\n"
+    slow = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(300)]
+    for number, connection in enumerate(slow):
+        connection.sendall(head.encode() + b" " * (1 if number % 2 else 200_000))
+    for _ in range(5):
+        assert httpx.post(f"{served.url}{path}", content=body, headers=auth()).status_code == 200
+    for connection in slow:
+        connection.close()
 
 
 ROW = {"distance": None, "carrier": "UA", "departure": "2013-07-01T12:00:00Z"}
