@@ -21,7 +21,7 @@ serve: $(VENV)/installed  ## serve the champion until interrupted
 test: $(VENV)/installed  ## every test but those that kill things for many minutes: see survive
 	$(PY) -m pytest
 
-survive: $(VENV)/installed  ## kill drivers, nodes and replicas under load, fake clusters that grow and shrink: half an hour
+survive: $(VENV)/installed  ## kill drivers, nodes and replicas under load, grow and shrink fake clusters, send a million wrong requests: an hour
 	$(PY) -m pytest tests/survival
 
 lint: $(VENV)/installed

@@ -45,7 +45,9 @@ async def serve(folder: pathlib.Path) -> None:
     plane = make_plane(folder)
     LANE.app, LANE.limits = plane, ConnectionLimits(body_bytes=BODY_LIMIT, receive_s=15, send_s=15)
     app = FastLane(answer_nothing)
-    config = uvicorn.Config(app, http=Wire, lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app, http=Wire, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=40
+    )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0), backlog=1_024) as listener:
         async with serve_grpc(plane) as address:

@@ -159,6 +159,8 @@ def put_rows(target: Batch, index: npt.NDArray[np.intp], answer: Batch) -> None:
 def group_elements(values: Array, lengths: Array) -> Array:
     """Elements of all rows -> a ragged array: one array of elements a row."""
     grouped = np.empty(len(lengths), dtype=object)
+    if len(lengths) and not 0 <= lengths.min() <= lengths.max() <= len(values):
+        raise InputError(f"The rows' lengths must be from 0 to the {len(values)} elements that there are")
     ends = np.cumsum(lengths)
     if (ends[-1] if len(ends) else 0) != len(values):
         raise InputError(

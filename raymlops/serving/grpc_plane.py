@@ -83,6 +83,8 @@ async def answer(plane: DataPlane, name: str, message: bytes, context: Any) -> A
                 header.encode(): _text(sent.get(header, "")).encode("latin-1", "replace") for header in _PROXY
             }
             await plane.rate.admit(caller.name or plane.addresses.find(_read_peer(context.peer()), headers))
+        if not role:  # probes say nothing, and come from anyone
+            message = b""
         if len(message) <= inference.LARGE:
             request = _parse(name, message)
             return await _run(plane, name, request, caller, token)

@@ -23,7 +23,7 @@ class RequestLimits:
 
     json_depth: int = 32
     json_elements: int = 1_000_000
-    rows: int = 100_000
+    rows: int = 1_000_000
     elements: int = 2**26
     answer_bytes: int = 64 * 2**20
 

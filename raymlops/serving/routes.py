@@ -10,12 +10,21 @@ from raymlops.errors import ForbiddenError, InputError
 from raymlops.serving import openapi, protocol, statistics
 from raymlops.serving.hosts import Hosts, Repository
 from raymlops.serving.http import Request, Response
-from raymlops.serving.inference import infer, invoke
+from raymlops.serving.inference import infer, invoke, run_large
 from raymlops.serving.json_text import dump_json
 
 
 def _answer(document: Any, status: int = 200) -> Response:
     return Response(status, dump_json(document))
+
+
+_MANY = 100
+"""Models of which a document is made in a thread."""
+
+
+async def _make(hosts: Hosts, make: Callable[[], Response]) -> Response:
+    """A description of all models, of which nothing changes while they are served."""
+    return make() if len(hosts.models) <= _MANY else await run_large(hosts, make)
 
 
 async def live(hosts: Hosts, request: Request) -> Response:
@@ -101,12 +110,17 @@ async def version(hosts: Hosts, request: Request) -> Response:
 
 
 async def document(hosts: Hosts, request: Request) -> Response:
-    return _answer(openapi.describe(hosts.name, _described(hosts, request)))
+    return await _make(hosts, lambda: _answer(openapi.describe(hosts.name, _described(hosts, request))))
 
 
 async def docs(hosts: Hosts, request: Request) -> Response:
-    page = openapi.render_page(openapi.describe(hosts.name, _described(hosts, request)))
-    return Response(200, page.encode(), ((b"content-type", b"text/html; charset=utf-8"),))
+    headers = ((b"content-type", b"text/html; charset=utf-8"),)
+
+    def render() -> Response:
+        page = openapi.render_page(openapi.describe(hosts.name, _described(hosts, request)))
+        return Response(200, page.encode(), headers)
+
+    return await _make(hosts, render)
 
 
 def _described(hosts: Hosts, request: Request) -> list[openapi.Described]:

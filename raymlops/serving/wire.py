@@ -30,7 +30,8 @@ WHOLE = 2**16
 _KEPT = 10_000
 """Heads of responses that are remembered; there are few for each model."""
 _KNOWN_HEADS: dict[tuple[int, Headers], bytes] = {}
-_LINGERS_S = 2.0
+_LINGERS_S = 10.0
+"""Seconds that a client has to read the last answer of a connection that is closed while it still sends."""
 _NOTHING, _HEAD, _BODY = 0, 1, 2
 """What is being read."""
 

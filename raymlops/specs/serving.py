@@ -101,7 +101,7 @@ class Limits(Document):
         ge=1,
         description="most elements of a JSON body or answer, and most strings of any; binary tensors may have more",
     )
-    rows: int = Field(default=100_000, ge=1, description="most rows of a request; more get 413")
+    rows: int = Field(default=1_000_000, ge=1, description="most rows of a request; more get 413")
     elements: int = Field(
         default=2**26, ge=1, description="most elements of a tensor, in requests and answers; more get 413"
     )

@@ -317,6 +317,12 @@ def test_lengths_that_do_not_sum_up_are_refused() -> None:
         arrays.group_elements(np.zeros((5, 2)), np.array([1, 3]))
 
 
+@pytest.mark.parametrize("lengths", [[6, -1], [-1, 6], [2**63 - 1, 2**63 - 1, 7], [-(2**63), 5, -(2**63)]])
+def test_lengths_that_sum_up_by_what_no_length_can_be_are_refused(lengths: list[int]) -> None:
+    with pytest.raises(InputError, match="must be from 0 to the 5 elements"):
+        arrays.group_elements(np.zeros((5, 2)), np.array(lengths, np.int64))
+
+
 def test_elements_return_to_their_rows() -> None:
     port = Port(TensorSpec("t", "BYTES", (-1,)), ragged=True)
     values, lengths = np.array(["a", "b", "c"], dtype=object), np.array([1, 0, 2])
