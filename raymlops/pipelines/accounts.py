@@ -135,7 +135,7 @@ def admit_version(
 
 def _move_once(client: Any, name: str, version: str, alias: str, why: str, settings: Settings) -> None:
     """As a search does, which may have been cut off after it had moved it."""
-    if dict(find_model(client, name).aliases).get(alias) != version:
+    if str(dict(find_model(client, name).aliases).get(alias, "")) != version:
         move_alias(name, version, alias, why, settings, action="search")
 
 

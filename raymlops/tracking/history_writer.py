@@ -274,6 +274,7 @@ class _Writer:
             version = record.aliases.get(alias, "")
             if version and version not in there:
                 gone.append(alias)
+                done.append(f"took alias {alias} away: version {version} is gone")
             elif version != now.get(alias, ""):
                 held.check()
                 self.apply(
@@ -311,6 +312,8 @@ class _Writer:
             record_run.leave_run(client, record.run)
             record = dataclasses.replace(record, run=record_run.ensure_run(client, name, self._settings))
         who = self._settings.user
+        held.check()
+        self._remove_unproven(record)
         self.write(
             held, record, Change("repair", "", f"{why} [the record did not hold: {problems}]", who), root=True
         )

@@ -56,11 +56,12 @@ def find_run(client: mlflow.MlflowClient, name: str, named: str) -> str:
         return ""
     runs = client.search_runs(
         [experiment.experiment_id],
-        filter_string=f"tags.`{RUN_TAG}` = '{name}'",
+        filter_string=f"tags.`{RUN_TAG}` LIKE '%'",
         order_by=["attributes.start_time ASC"],
-        max_results=1,
+        max_results=1000,
     )
-    return str(runs[0].info.run_id) if runs else ""
+    found = [str(run.info.run_id) for run in runs if run.data.tags.get(RUN_TAG) == name]
+    return found[0] if found else ""
 
 
 def ensure_run(client: mlflow.MlflowClient, name: str, settings: Settings) -> str:
