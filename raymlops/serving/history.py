@@ -178,11 +178,23 @@ def list_applications(settings: Settings) -> list[str]:
     return sorted({pathlib.PurePosixPath(path).parent.name for path in files.glob(f"{folder}/*/*.json")})
 
 
-def read_deployed(settings: Settings, *, trusted: bool = False) -> list[dict[str, Any]]:
-    """The newest config of each application that was not taken away, by name. Raises UntrustedError."""
-    names = list_applications(settings)
-    newest = [History(settings, name, trusted=trusted).newest() for name in names]
-    return [config for config in newest if config is not None]
+def read_deployed(
+    settings: Settings, *, trusted: bool = False, refused: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """The newest config of each application that was not taken away, by name. Why others are not given is appended to
+    `refused`; raises UntrustedError without."""
+    found = []
+    for name in list_applications(settings):
+        try:
+            config = History(settings, name, trusted=trusted).newest()
+        except UntrustedError as error:
+            if refused is None:
+                raise
+            refused.append(str(error))
+            continue
+        if config is not None:
+            found.append(config)
+    return found
 
 
 def _open_folder(settings: Settings, *parts: str) -> tuple[Any, str]:

@@ -29,7 +29,12 @@ def restore(
     Raises ResourceError, and UntrustedError, once the others run, for those that no trusted key signed and that are not
     `trusted` by the caller; the code that such name is told.
     """
-    configs, refused = _read_newest(settings, trusted, report)
+    refused: list[str] = []
+    configs = history.read_deployed(settings, trusted=trusted, refused=refused)
+    for config in configs if trusted else ():
+        report(
+            f"{config['name']} is trusted, and runs: {', '.join(history.list_code(config)) or 'models alone'}"
+        )
     if not configs and refused:
         raise UntrustedError("; ".join(refused))
     if not configs:
@@ -46,26 +51,6 @@ def restore(
     if refused:
         raise UntrustedError("; ".join(refused))
     return [config["name"] for config in configs]
-
-
-def _read_newest(
-    settings: Settings, trusted: bool, report: Callable[[str], None]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """The newest config of each application, and why others are refused."""
-    configs, refused = [], []
-    for name in history.list_applications(settings):
-        try:
-            config = history.History(settings, name, trusted=trusted).newest()
-        except UntrustedError as error:
-            refused.append(str(error))
-            continue
-        if config is not None:
-            configs.append(config)
-            if trusted:
-                report(
-                    f"{name} is trusted, and runs: {', '.join(history.list_code(config)) or 'models alone'}"
-                )
-    return configs, refused
 
 
 def remove(settings: Settings, application: str) -> None:

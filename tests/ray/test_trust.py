@@ -1,5 +1,6 @@
 """A registered version is measured in a streaming pass, judged, and moved on the record."""
 
+import dataclasses
 import json
 import sys
 
@@ -20,6 +21,7 @@ from raymlops.pipelines.rows import Rows, read_rows
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.training import NetworkSpec
 from raymlops.tracking import evidence, history, recall, registry, store
 
 TABLE = small_models.to_table(*small_models.draw_flights(6000, seed=1))
@@ -62,6 +64,13 @@ def models():
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     return Settings.from_env({"RAYMLOPS_HOME": str(tmp_path_factory.mktemp("home")), "USER": "ann"})
+
+
+@pytest.fixture
+def stranger(settings, tmp_path):
+    """Somebody with another key, who may write to the same store."""
+    home = tmp_path / "strangers-home"
+    return dataclasses.replace(settings, home=home, user="mallory")
 
 
 def _register(settings, data, spec):
@@ -198,7 +207,7 @@ def test_code_that_a_record_names_is_run_only_by_who_trusts_it(
     sys.modules.pop("tests.recorded_code", None)
     plain = _spec(place / "rows.parquet")
     dataset = plain.dataset.model_copy(update={"reader": "tests.recorded_code:read_rows", "path": None})
-    version = _register(settings, models["good"], plain.model_copy(update={"dataset": dataset}))
+    version = _register(stranger, models["good"], plain.model_copy(update={"dataset": dataset}))
     uri, client = f"models:/flights/{version}", store.connect(settings)
     found = registry.resolve(uri, settings)
     with pytest.raises(ForbiddenError, match=r"dataset\.reader: tests\.recorded_code:read_rows.*--trust"):
@@ -219,10 +228,30 @@ def test_code_that_a_record_names_is_run_only_by_who_trusts_it(
     assert (tmp_path / "run").exists()
 
 
+def test_code_of_a_record_that_a_trusted_key_signed_needs_no_word(place, models, settings, stranger):
+    own = _spec(place / "rows.parquet").model_copy(
+        update={"network": NetworkSpec(name="tests.own_networks:Linear")}
+    )
+    client = store.connect(settings)
+    for signer, trusted in ((settings, True), (stranger, False)):
+        version = _register(signer, models["good"], own)
+        found = registry.resolve(f"models:/flights/{version}", settings)
+        said = []
+        if trusted:
+            assert pipeline_recall.read_spec(client, found, tell=said.append) == own
+            assert "tests.own_networks:Linear" in said[0]
+        else:
+            with pytest.raises(ForbiddenError, match=r"network\.name: tests\.own_networks:Linear"):
+                pipeline_recall.read_spec(client, found)
+            assert (
+                pipeline_recall.read_spec(client, found, training=False) == own
+            )  # the gate builds no network
+
+
 def test_a_record_of_data_alone_needs_no_trust_and_its_lock_is_read_before_anything_runs(
     place, models, settings
 ):
-    version = _register(settings, models["good"], _spec(place / "rows.parquet"))
+    version = _register(stranger, models["good"], _spec(place / "rows.parquet"))
     uri, client = f"models:/flights/{version}", store.connect(settings)
     found = registry.resolve(uri, settings)
     assert pipeline_recall.read_spec(client, found) == _spec(place / "rows.parquet")
