@@ -67,10 +67,10 @@ def settings(tmp_path_factory):
 
 
 @pytest.fixture
-def stranger(settings, tmp_path):
-    """Somebody with another key, who may write to the same store."""
-    home = tmp_path / "strangers-home"
-    return dataclasses.replace(settings, home=home, user="mallory")
+def stranger(place, models, settings, tmp_path_factory):
+    """Somebody with another key, who may write to the same store; the model's record is ours."""
+    _register(settings, models["good"], _spec(place / "rows.parquet"))
+    return dataclasses.replace(settings, home=tmp_path_factory.mktemp("strangers-home"), user="mallory")
 
 
 def _register(settings, data, spec):
@@ -201,7 +201,7 @@ def test_a_version_that_cannot_be_measured_stays_challenger_and_people_are_told(
 
 
 def test_code_that_a_record_names_is_run_only_by_who_trusts_it(
-    place, models, settings, tmp_path, monkeypatch
+    place, models, settings, stranger, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("RECORDED_CODE_FOLDER", str(tmp_path))
     sys.modules.pop("tests.recorded_code", None)
@@ -249,7 +249,7 @@ def test_code_of_a_record_that_a_trusted_key_signed_needs_no_word(place, models,
 
 
 def test_a_record_of_data_alone_needs_no_trust_and_its_lock_is_read_before_anything_runs(
-    place, models, settings
+    place, models, settings, stranger
 ):
     version = _register(stranger, models["good"], _spec(place / "rows.parquet"))
     uri, client = f"models:/flights/{version}", store.connect(settings)
