@@ -191,11 +191,12 @@ def derive_columns(table: pa.Table, where: str | None, derive: dict[str, str]) -
     """
     if table.num_columns == 0:
         return table
-    budget = column_expressions.LARGEST_TEXTS + 8 * table.nbytes
+    limit = column_expressions.LARGEST_TEXTS + 9 * table.nbytes
     if where is not None:
         table = table.filter(column_expressions.evaluate_condition(table, where, "where"))
     for name, expression in derive.items():
-        values = column_expressions.evaluate(table, expression, f"derive.{name}", budget)
+        room = max(0, limit - table.nbytes)  # for the texts of all columns together
+        values = column_expressions.evaluate(table, expression, f"derive.{name}", room)
         if name in table.column_names:
             table = table.set_column(table.column_names.index(name), name, values)
         else:

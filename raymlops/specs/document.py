@@ -34,6 +34,7 @@ class Document(pydantic.BaseModel):
 
 
 D = TypeVar("D", bound=Document)
+_MOST_MISTAKES = 100  # that are told of one document
 
 
 def read_document(path: str | pathlib.Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
@@ -74,7 +75,7 @@ def validate_document(
         where = lines or (lambda key: None)
         mistakes = [
             _explain(_without_tags(mistake["loc"], value), mistake, kind, source, where)
-            for mistake in error.errors(include_url=False)
+            for mistake in error.errors(include_url=False)[:_MOST_MISTAKES]
         ]
         raise SpecError("\n".join(dict.fromkeys(mistakes))) from None
 
