@@ -37,6 +37,9 @@ from raymlops.specs.graph_nodes import (
 )
 from raymlops.tensors import Batch
 
+LARGE = 2**16
+"""Elements that are combined in a thread: a vote over as many takes 10 ms."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Implementation:
@@ -264,9 +267,22 @@ def _build_combination(node: MeanNode | WeightedNode | VoteNode | StackNode, ste
     members = [str(reference) for reference in step.reads]
 
     async def run(batch: Batch, request: Request) -> Batch:
-        return {name: combine([batch[member] for member in members])}
+        values = [batch[member] for member in members]
+        # Requests that were joined are small, and are run by what cannot wait.
+        if not request.rows and sum(array.size for array in values) > LARGE and _on_loop():
+            return {name: await asyncio.to_thread(combine, values)}
+        return {name: combine(values)}
 
     return run
+
+
+def _on_loop() -> bool:
+    """False where a graph is run without an event loop: in threads, and over files."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _build_fallback(step: Step, branches: Mapping[str, Branch]) -> Run | None:

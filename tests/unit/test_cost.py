@@ -13,6 +13,7 @@ from onnx import TensorProto as T
 from onnx import helper as h
 
 from raymlops.errors import DeadlineError
+from raymlops.graphs import arrays
 from raymlops.models.session import Session, open_session
 from raymlops.serving import app, cost, many
 from raymlops.serving.batching import BatchOptions
@@ -238,6 +239,31 @@ def test_the_nodes_of_a_graph_run_where_their_lengths_let_them(
     places.clear()
     asyncio.run(hosted.endpoint.infer({"x": np.array([2])}))
     assert places == [APART]
+
+
+@pytest.mark.parametrize(("rows", "place"), [(10, LOOP), (30_000, APART)])
+def test_answers_of_many_rows_are_combined_beside_the_event_loop(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, rows: int, place: str
+) -> None:
+    places: list[str] = []
+    mean = arrays.mean
+
+    def record(values: Any) -> Any:
+        places.append(LOOP if threading.current_thread() is threading.main_thread() else APART)
+        return mean(values)
+
+    monkeypatch.setattr(arrays, "mean", record)
+    model = str(toy_models.save(toy_models.doubler(), tmp_path / "toy.onnx"))
+    nodes: dict[str, Any] = {name: {"kind": "model", "model": model} for name in "abc"}
+    nodes["most"] = {"kind": "mean", "of": ["a.y", "b.y", "c.y"]}
+    settings = Settings.from_env({"RAYMLOPS_HOME": str(tmp_path)})
+    spec = validate_document({"nodes": nodes, "outputs": ["most"]}, GraphSpec)
+    hosted = host_graph("graph", prepare_graph(spec, settings), {}, settings)
+    places.clear()
+    x = np.ones((rows, 3), np.float32)
+    answer = asyncio.run(hosted.endpoint.infer({"x": x}))
+    np.testing.assert_array_equal(next(iter(answer.values())), 2 * x)
+    assert places == [place]
 
 
 def test_the_health_check_runs_no_model_on_the_event_loop() -> None:
