@@ -105,7 +105,8 @@ def _inspect(data: bytes, name: str, limits: SafetyLimits) -> list[onnx.TensorPr
     try:
         model = onnx.ModelProto.FromString(data)
     except (DecodeError, ValueError) as error:
-        raise ArtifactError(f"{name!r} is not an ONNX file, or it is cut short: {error}") from None
+        cause = " ".join(str(error).split())
+        raise ArtifactError(f"{name!r} is not an ONNX file, or it is cut short; cannot load it: {cause}") from None
     if not model.HasField("graph") or (not model.graph.node and not model.graph.output):
         raise ArtifactError(f"{name!r} holds no graph; it is not an ONNX file, or it is cut short")
     _check_known(model, name)
