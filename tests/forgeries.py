@@ -349,7 +349,9 @@ def _sign_with_another_key(world: World) -> Iterator[Forgery]:
         texts = [value for key, value in tags.items() if key.startswith(history.TAG)]
         last = max((history.read_entry(text)[0] for text in texts), key=lambda held: held.index)
         run = client.get_registered_model(GOOD).tags[record_run.RUN_TAG]
-        record_run.write_head(client, run, record_run.Head(GOOD, last.index, last.digest, last.number), eve)
+        record_run.write_head(
+            client, run, record_run.Head(GOOD, last.index, last.digest, last.number, run), eve
+        )
 
     def manifest() -> None:
         record = history.read_record(client, GOOD, world.settings)

@@ -25,6 +25,9 @@ from raymlops.tensors import DATATYPE_OF_ONNX
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Operator domains that ONNX Runtime brings itself; any other would need a library of someone else's code."""
 
+LOADERS = frozenset(("EPContext", "PythonOp", "PythonOpGrad", "ATen", "TritonOp", "Snpe"))
+"""Operators of com.microsoft that load compiled code or call code of the machine by its name."""
+
 Model: TypeAlias = bytes | ModelFiles
 """A checked model: the bytes of its file, with those of the files that it keeps weights in where there are any."""
 _Call: TypeAlias = tuple[str, str, str]  # domain, name and overload of an operator or function
@@ -157,6 +160,10 @@ def _check_domain(
         raise ArtifactError(
             f"{name!r} uses operator {node.op_type!r} of a foreign library; "
             + unknown_name("operator domain", node.domain, (d or "ai.onnx" for d in domains))
+        )
+    if node.domain == "com.microsoft" and node.op_type in LOADERS:
+        raise ArtifactError(
+            f"{name!r} uses operator {node.op_type!r}, which runs code that is not in the graph; export it without"
         )
 
 

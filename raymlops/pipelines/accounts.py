@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from raymlops.errors import ArtifactError, RaymlopsError, UnreachableError, UserError
+from raymlops import attestation
+from raymlops.errors import ArtifactError, RaymlopsError, UnreachableError, UntrustedError, UserError
 from raymlops.models.safety import read_model
 from raymlops.models.session import open_session
 from raymlops.pipelines import recall, trusting
@@ -18,6 +19,7 @@ from raymlops.tracking import evidence, history, history_writer, registry, store
 from raymlops.tracking.evidence import GATE_TAG, VERDICT_TAG
 from raymlops.tracking.history import Entry, Record
 from raymlops.tracking.lookup import find_model
+from raymlops.tracking.registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ROLLBACK = "rollback"
@@ -163,17 +165,21 @@ def _register_variant(client: Any, trusted: Trusted, kind: str, settings: Settin
             **{tag: value for tag, value in version.tags.items() if tag in recall.KEPT},
             "raymlops.variant": f"{kind} of version {version.version}",
         },
-        files={
-            file: read_json((version.path / file).read_bytes(), f"{file} of {version.uri}")
-            for file in beside
-            if (version.path / file).is_file()
-        },
+        files={file: _read_beside(version, file) for file in beside if (version.path / file).is_file()},
         settings=settings,
         folder=f"model-{kind}",
     )
     uri = f"models:/{version.name}/{made}"
     trusting.store_verdict(client, uri, dataclasses.replace(verdict, candidate=uri), {}, settings)
     return made
+
+
+def _read_beside(version: ModelVersion, file: str) -> Any:
+    """A JSON file beside a version's model, as it was signed. Raises UntrustedError."""
+    content = (version.path / file).read_bytes()
+    if version.manifest and version.manifest.files.get(file) != attestation.digest_of(content):
+        raise UntrustedError(f"The file {file!r} of {version.uri} is not as it was signed")
+    return read_json(content, f"{file} of {version.uri}")
 
 
 def roll_back(name: str, why: str, settings: Settings, alias: str = CHAMPION) -> Entry:

@@ -38,7 +38,8 @@ def pin_model(model: HostedModel, settings: Settings) -> HostedModel:
 
         found = resolve(model.source, settings)
         _read(find_file(found.path), model, found.digest)
-        update = {"source": found.uri, "version": model.version or found.version, "digest": found.digest}
+        digest = digest_of(read_model(found.file, found.digest))
+        update = {"source": found.uri, "version": model.version or found.version, "digest": digest}
         return model.model_copy(update=update)
     if "://" in model.source or model.source.startswith("models:"):
         raise SpecError(f"Model source {model.source!r} must be models:/name@alias, models:/name/3 or a path")

@@ -11,6 +11,7 @@ does not follow, and which does not count.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -22,7 +23,7 @@ import mlflow
 
 from raymlops import attestation
 from raymlops.attestation import SigningKey, TrustedKeys
-from raymlops.errors import NotFoundError, UntrustedError
+from raymlops.errors import NotFoundError, StorageError, UntrustedError
 from raymlops.settings import Settings
 from raymlops.tracking import lease, manifests, record_run
 from raymlops.tracking.lookup import find_model
@@ -298,7 +299,8 @@ def read_once(client: mlflow.MlflowClient, name: str, settings: Settings) -> tup
         problems.append(f"the tag {RUN_TAG} does not name the run of the record, {run}")
     problems += _compare_memory(record, record_run.recall_head(name, settings))
     if head is not None and not problems:
-        record_run.remember_head(head, settings)
+        with contextlib.suppress(StorageError):  # whoever may only read remembers nothing
+            record_run.remember_head(head, settings)
     notes = record.notes
     if head is None and record.entries and not problems:
         notes = (*notes, "the record is not signed: it was made before, or by a key that is not trusted")

@@ -160,7 +160,7 @@ class _Writer:
         return entry
 
     def _write_head(self, run: str, entry: Entry) -> None:
-        head = Head(self._name, entry.index, entry.digest, entry.number)
+        head = Head(self._name, entry.index, entry.digest, entry.number, run)
         record_run.write_head(self._client, run, head, self._key)
 
     def apply(self, entry: Entry, manifest: Manifest | None, anchor: str = "") -> None:

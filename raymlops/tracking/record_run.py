@@ -37,6 +37,8 @@ class Head:
     index: int
     entry: str
     number: int
+    run: str = ""
+    """That keeps the record: a head of another store does not count here."""
 
     @property
     def order(self) -> tuple[int, int]:
@@ -94,8 +96,8 @@ def read_head(
             payload = attestation.verify(text, attestation.STATEMENT_PAYLOAD, keys).payload
             _, predicate = attestation.read_statement(payload, HEAD_KIND)
             head = Head(**predicate)
-            if head.model != name:
-                raise UntrustedError(f"It is a head of {head.model!r}")
+            if (head.model, head.run) != (name, run):
+                raise UntrustedError(f"It is a head of {head.model!r}, kept by run {head.run!r}")
             if path != _path_of(head):
                 raise UntrustedError(f"It is the head of entry {head.index}, kept under another name")
             return head, problems

@@ -313,6 +313,14 @@ def test_functions_that_call_themselves_are_refused(levels: int) -> None:
         check_model(calling(levels, 1, turn=True).SerializeToString())
 
 
+@pytest.mark.parametrize("operator", ["EPContext", "PythonOp"])
+def test_operators_that_run_code_from_outside_the_graph_are_refused(operator: str) -> None:
+    node = helper.make_node(operator, ["x"], ["y"], domain="com.microsoft", ep_cache_context="/tmp/engine.so")
+    model = model_of(graph_of([node]))
+    with pytest.raises(ArtifactError, match="runs code that is not in the graph"):
+        check_model(model.SerializeToString())
+
+
 def test_a_domain_of_a_function_is_no_licence_for_other_operators() -> None:
     model = calling(1, 1)
     model.graph.node[0].op_type = "Run"
