@@ -109,7 +109,9 @@ def _inspect(data: bytes, name: str, limits: SafetyLimits) -> list[onnx.TensorPr
         model = onnx.ModelProto.FromString(data)
     except (DecodeError, ValueError) as error:
         cause = " ".join(str(error).split())
-        raise ArtifactError(f"{name!r} is not an ONNX file, or it is cut short; cannot load it: {cause}") from None
+        raise ArtifactError(
+            f"{name!r} is not an ONNX file, or it is cut short; cannot load it: {cause}"
+        ) from None
     if not model.HasField("graph") or (not model.graph.node and not model.graph.output):
         raise ArtifactError(f"{name!r} holds no graph; it is not an ONNX file, or it is cut short")
     _check_known(model, name)

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,7 +114,8 @@ class History:
         self._files.rm(self._paths()[-1])
 
     def _paths(self) -> list[str]:
-        return sorted(self._files.glob(f"{self._folder}/*.json"))
+        found = self._files.glob(f"{self._folder}/*.json")
+        return sorted(path for path in found if re.fullmatch(r"[0-9]{6}", pathlib.PurePosixPath(path).stem))
 
     def _read(self, path: str) -> dict[str, Any] | None:
         text = self._files.cat_file(path)

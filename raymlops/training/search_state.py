@@ -64,7 +64,7 @@ class SearchState:
         with contextlib.suppress(
             OSError
         ):  # a storage that does not answer is told of by who copies the files
-            storage.in_time(self._write)
+            storage.in_time(self._write, seconds=5)
 
     def _add(self, digests: Mapping[str, str]) -> None:
         for file, digest in digests.items():

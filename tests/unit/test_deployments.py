@@ -94,6 +94,7 @@ def test_a_signed_config_is_bound_to_its_application_its_place_and_its_bytes(set
         with pytest.raises(UntrustedError):
             History(settings, "a").newest()
     second.write_bytes(kept)
+    (folder / "a" / "zzz.json").write_text("{}")  # no number of ours
     assert History(settings, "a").newest() == {"v": "aa"}
 
 
