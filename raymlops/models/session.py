@@ -364,9 +364,10 @@ class _Arena:
             place = onnxruntime.OrtMemoryInfo(
                 "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
             )
-            as_requested = 1
+            # Its parts double in size: a part for each tensor makes a loop's many small ones take for ever to free.
+            doubling = 0
             onnxruntime.create_and_register_allocator(
-                place, onnxruntime.OrtArenaCfg({"max_mem": memory, "arena_extend_strategy": as_requested})
+                place, onnxruntime.OrtArenaCfg({"max_mem": memory, "arena_extend_strategy": doubling})
             )
             self._bound = memory
 
