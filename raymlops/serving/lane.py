@@ -86,4 +86,6 @@ def make_guards() -> list[Middleware]:
 
 
 def _is_proxy() -> bool:
+    if not ray.is_initialized():  # which asking would do
+        return False
     return str(ray.get_runtime_context().get_actor_name() or "").startswith("SERVE_PROXY_ACTOR")
