@@ -74,7 +74,11 @@ class SessionOptions:
     """Callers share the process: a model by which a request could end it is refused."""
     memory: int = 0
     """Bytes that the tensors of all runs in this process may take, weights not counted; 0 sets no bound. The first
-    bound that is set in a process is that of all its later sessions that have one."""
+    bound that is set in a process is that of all its later sessions that have one. On a GPU there is none."""
+
+    @property
+    def is_bounded(self) -> bool:
+        return self.memory > 0 and self.providers == (_CPU,)
 
     @classmethod
     def for_device(
@@ -312,7 +316,7 @@ def open_session(model: str | pathlib.Path | Model, options: SessionOptions | No
             f"{cause}. Install the CUDA build of torch, which brings the libraries, and for TensorRT its own, or "
             "choose device: cpu"
         )
-    return Session(session, examined.by_value, bounded=options.memory > 0)
+    return Session(session, examined.by_value, bounded=options.is_bounded)
 
 
 def check_shareable(model: Model, what: str) -> None:
@@ -340,12 +344,12 @@ def _make_settings(options: SessionOptions) -> onnxruntime.SessionOptions:
     # ONNX Runtime opens no file: weights are given from memory, and their names lead nowhere.
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
     settings.add_session_config_entry("session.load_model_format", "ONNX")  # its own format was not checked
-    if options.memory:
+    if options.is_bounded:
         _ARENA.bound(options.memory)
         settings.add_session_config_entry("session.use_env_allocators", "1")
         settings.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     if options.lean:
-        settings.enable_cpu_mem_arena = bool(options.memory)  # one of its own is too much for each of many
+        settings.enable_cpu_mem_arena = options.is_bounded  # one of its own is too much for each of many
         settings.add_session_config_entry("session.disable_prepacking", "1")
     return settings
 
