@@ -17,6 +17,9 @@ FAST: Mapping[str, str] = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     # Replicas run our code on the loop that reads the socket, and write logs and metrics in bulk.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # Separate nodes are asked over gRPC, whose default of 4 MiB is less than the plane takes of a caller, which bounds
+    # what comes here.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
     # Only a request that was surely not begun goes to another replica: one that ended a replica would else end
     # them all. haproxy.py adds requests that run no model. The second line, which has no variable of its own,
     # keeps clients that send slowly away from replicas, as far as a request fits the buffer.

@@ -17,6 +17,11 @@ _CONTENTS = {
     "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
     "INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
+_WIDTHS: dict[str, type] = {
+    "bool_contents": np.bool_, "int_contents": np.int32, "int64_contents": np.int64, "uint_contents": np.uint32,
+    "uint64_contents": np.uint64, "fp32_contents": np.float32, "fp64_contents": np.float64,
+}  # fmt: skip
+"""What the protocol's fields hold."""
 
 
 def decode(request: Any, hosted: Hosted, limits: RequestLimits) -> Batch:
@@ -63,7 +68,7 @@ def _from_contents(tensor: Any, count: int) -> Array:
         array = np.empty(count, dtype=object)
         array[:] = list(values)
         return array
-    wide = _to_array(values)
+    wide = _to_array(values, _WIDTHS[field])
     if (
         dtype.kind in "iu"
         and count
@@ -77,10 +82,9 @@ _PIECE = 2**16
 """Numbers that are converted at once: nothing else runs meanwhile, in no thread."""
 
 
-def _to_array(values: Any) -> Array:
-    if len(values) <= _PIECE:
-        return np.array(values)
-    return np.concatenate([np.array(values[i : i + _PIECE]) for i in range(0, len(values), _PIECE)])
+def _to_array(values: Any, dtype: type) -> Array:
+    pieces: list[Array] = [np.array(values[i : i + _PIECE], dtype) for i in range(0, len(values), _PIECE)]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, dtype)])
 
 
 def encode(

@@ -19,6 +19,7 @@ from raymlops.graphs.validation import list_models
 from raymlops.serving.opening import OfflineGraph
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch
+from tests import toy_models
 from tests.graph_models import ask, batches, decode, encode, graphs, read_model
 from tests.serving_process import Served, serve_for
 
@@ -94,6 +95,12 @@ def make_witness() -> dict[str, Any]:
     return {"inputs": [{"name": "x", "shape": [-1, 3]}], "nodes": {"witness": node}, "outputs": ["witness"]}
 
 
+def make_apart(folder: pathlib.Path) -> dict[str, Any]:
+    path = toy_models.save(toy_models.doubler(), folder / "doubler.onnx")
+    node = {"kind": "model", "model": str(path), "placement": "separate", "resources": {"cpus": 0.05}}
+    return {"inputs": [{"name": "x", "shape": [-1, 3]}], "nodes": {"double": node}, "outputs": ["double"]}
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("nodes")
@@ -101,6 +108,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "full": make_gate(folder / "full", max_queued=QUEUED),
         "dying": make_gate(folder / "dying", replicas=2),
         "witness": make_witness(),
+        "apart": make_apart(folder),
     }
     for i, (spec, _) in enumerate(draw_graphs()):
         served_graphs[f"fused{i}"] = place(spec, folder, placement="fused") | {"merge": False}
@@ -204,6 +212,23 @@ def test_a_full_node_is_named_with_503_and_those_inside_are_answered(
     assert statuses.count(200) >= QUEUED  # those on their way to the replica count as waiting, too
     assert set(statuses) == {200, 503}
     assert decode(post(0))["pid"][0]
+
+
+def test_a_large_batch_goes_to_a_separate_node_and_back(served: Served) -> None:
+    x = np.arange(1_500_000, dtype="<f4").reshape(-1, 3)
+    entry = {
+        "name": "x",
+        "shape": list(x.shape),
+        "datatype": "FP32",
+        "parameters": {"binary_data_size": x.nbytes},
+    }
+    text = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(text))}
+    url = f"{served.url}/v2/models/apart/infer"
+    response = httpx.post(url, content=text + x.tobytes(), headers=headers, timeout=60)
+    assert response.status_code == 200, response.text[:500]
+    length = int(response.headers["inference-header-content-length"])
+    np.testing.assert_array_equal(np.frombuffer(response.content[length:], "<f4").reshape(-1, 3), 2 * x)
 
 
 def test_the_trace_of_a_request_reaches_separate_nodes_and_their_logs(

@@ -9,11 +9,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from onnx import TensorProto
 from tritonclient.grpc import service_pb2 as pb
 
 from raymlops.serving import grpc_plane
 from raymlops.serving.keys import KeyRing, make_key
 from raymlops.serving.plane import DataPlane
+from raymlops.serving.request_limits import RequestLimits
 from tests import toy_models
 from tests.grpc_server import serve_grpc
 from tests.unit.test_plane import make_plane
@@ -149,6 +151,31 @@ def test_what_is_small_on_the_wire_and_large_in_memory_is_not_parsed(plane: Data
     for message in (empty_inputs, packed, strings):
         ((code, details),) = ask(plane, message)
         assert code == EXHAUSTED, details
+
+
+def test_typed_contents_keep_every_bit(tmp_path: pathlib.Path) -> None:
+    kinds = {
+        "UINT64": ("uint64_contents", TensorProto.UINT64, np.uint64),
+        "INT64": ("int64_contents", TensorProto.INT64, np.int64),
+        "FP64": ("fp64_contents", TensorProto.DOUBLE, np.float64),
+        "INT8": ("int_contents", TensorProto.INT8, np.int8),
+        "BOOL": ("bool_contents", TensorProto.BOOL, np.bool_),
+    }
+    models = {name.lower(): toy_models.dtypes(kind) for name, (_, kind, _) in kinds.items()}
+    plane = make_plane(tmp_path, models, body_limit=LIMIT)
+    plane.hosts.limits = RequestLimits(json_elements=200_000)
+    for name, (field, _, dtype) in kinds.items():
+        for rows in (1, 70_000):  # small values first, so that pieces of them differ
+            last = (
+                True if dtype is np.bool_ else np.finfo(dtype).max if name == "FP64" else np.iinfo(dtype).max
+            )
+            values = np.array([*[1] * (rows - 1), last], dtype)
+            request = pb.ModelInferRequest(model_name=name.lower())
+            tensor = request.inputs.add(name="x", datatype=name, shape=[rows])
+            getattr(tensor.contents, field).extend(values.tolist())
+            ((code, answer),) = ask(plane, request)
+            assert code == OK, answer
+            assert answer.raw_output_contents[0] == values.tobytes(), name
 
 
 def test_a_timeout_of_any_length_is_taken(plane: DataPlane) -> None:
