@@ -27,6 +27,8 @@ FAST: Mapping[str, str] = {
     "RAY_SERVE_HAPROXY_RETRIES": "5",
     # Heads must fit it; larger ones make each request dearer.
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "32768",
+    # uvicorn would believe X-Forwarded-For of anyone on loopback; client_addresses.py judges who may say it.
+    "FORWARDED_ALLOW_IPS": "",
     # HAProxy learns of a change within 0.1 s; 30 s of waiting, the default, makes every update slow.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
     # HAProxy sends a line per request to a Python process that counts them; the data plane does so itself.

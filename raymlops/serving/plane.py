@@ -82,7 +82,8 @@ class DataPlane:
         if root and path.startswith(root):
             path = path[len(root) :] or "/"
         request = self.begin(scope["method"], path, dict(scope["headers"]))
-        request.peer = (scope.get("client") or ("",))[0]
+        # uvicorn puts what any client on loopback says of itself into `client`.
+        request.peer = scope.get("raymlops.peer") or (scope.get("client") or ("",))[0]
         try:
             response = await self.respond(request, receive)
         except http.DisconnectedError:

@@ -224,6 +224,7 @@ class Wire(HttpToolsProtocol):
         """uvicorn's way; it wants a scope from the beginning on."""
         url, headers, expect, self._body = self.url, self.headers, self.expect_100_continue, 0
         super().on_message_begin()
+        self.scope["raymlops.peer"] = self._peer  # type: ignore[typeddict-unknown-key]
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()

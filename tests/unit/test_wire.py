@@ -13,6 +13,7 @@ import uvicorn
 
 from raymlops.errors import RaymlopsError
 from raymlops.serving import lane, wire
+from raymlops.serving.client_addresses import ClientAddresses
 from raymlops.serving.http import Request, Response
 from raymlops.serving.lane import LANE, FastLane
 from raymlops.serving.plane import DataPlane
@@ -245,6 +246,28 @@ def test_an_id_that_no_header_may_hold_is_refused(character: str) -> None:
     ((status, headers, _),) = ask(post(ROW, f"X-Request-Id: a{character}b"))
     assert status == 400
     assert "x-request-id" not in headers
+
+
+@pytest.mark.parametrize("request_bytes", [ROW, LARGE, None], ids=["usual", "large", "chunked"])
+def test_a_client_is_known_by_its_connection_whatever_it_says_and_whichever_way_it_goes(
+    plane: DataPlane, monkeypatch: pytest.MonkeyPatch, request_bytes: bytes | None
+) -> None:
+    seen: list[str] = []
+
+    class Watched:
+        async def admit(self, caller: str) -> None:
+            seen.append(caller)
+
+    monkeypatch.setattr(plane, "rate", Watched())
+    monkeypatch.setattr(plane, "addresses", ClientAddresses(token="secret"))
+    forged = "X-Forwarded-For: 1.2.3.4"
+    request = (
+        CHUNKED.replace(FIXED.encode(), forged.encode())
+        if request_bytes is None
+        else post(request_bytes, forged)
+    )
+    assert ask(request)[0][0] == 200
+    assert seen == ["127.0.0.1"]
 
 
 def test_an_application_below_a_prefix_answers_below_it_only() -> None:
