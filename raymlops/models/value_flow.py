@@ -154,11 +154,12 @@ class _Walk:
 
     def _type_output(self, node: onnx.NodeProto, inputs: tuple[Value, ...], place: int) -> int | None:
         """By an attribute, or the schema: a type of its own, or that of an input of the same variable."""
-        said = _type_said(node)
+        said = _type_said(node) if place == 0 else None
         if said:
             return said
-        if node.op_type in _LIKE_INPUT and inputs:
-            return inputs[0].dtype
+        like = _LIKE_INPUT.get(node.op_type) if node.domain in ONNX_DOMAINS else None
+        if like is not None and like < len(inputs):
+            return inputs[like].dtype
         schema = self._find(node)
         if schema is None or not schema.outputs:
             return None
@@ -236,16 +237,22 @@ def _give(node: onnx.NodeProto, inputs: tuple[Value, ...]) -> list[Value]:
 
 
 _TYPES_SAID = ("to", "dtype", "output_dtype", "output_datatype")
-_LIKE_INPUT = (
-    "Bernoulli", "ConcatFromSequence", "EyeLike", "Optional", "OptionalGetElement", "RandomNormalLike",
-    "RandomUniformLike", "SequenceAt", "SequenceConstruct", "SequenceErase", "SequenceInsert", "SplitToSequence",
-)  # fmt: skip
-"""Where no attribute says another type; the elements of sequences and optionals, too."""
+_LIKE_INPUT = {
+    **dict.fromkeys(
+        ("Bernoulli", "ConcatFromSequence", "EyeLike", "Optional", "OptionalGetElement", "RandomNormalLike",
+         "RandomUniformLike", "SequenceAt", "SequenceConstruct", "SequenceErase", "SequenceInsert",
+         "SplitToSequence"), 0,
+    ),
+    "DequantizeLinear": 1,
+}  # fmt: skip
+"""Operator -> input of the same type where no attribute says another; the elements of sequences and optionals, too."""
 _DEFAULTS = {
     **dict.fromkeys(
         ("BlackmanWindow", "ConstantOfShape", "HammingWindow", "HannWindow", "MelWeightMatrix", "RandomNormal",
          "RandomUniform", "SequenceEmpty"), onnx.TensorProto.FLOAT,
     ),
+    "GroupNormalization": onnx.TensorProto.FLOAT,
+    "LayerNormalization": onnx.TensorProto.FLOAT,
     "Multinomial": onnx.TensorProto.INT32,
     "QuantizeLinear": onnx.TensorProto.UINT8,
 }  # fmt: skip

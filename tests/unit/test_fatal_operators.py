@@ -253,6 +253,53 @@ def test_an_operator_that_was_not_tried_with_integers_needs_a_process_of_its_own
         assert bool(examine(model).refused) is refused
 
 
+def test_scores_beside_whole_labels_are_no_integers() -> None:
+    classifier = N(
+        "LinearClassifier",
+        ["x"],
+        ["label", "scores"],
+        domain="ai.onnx.ml",
+        coefficients=[1.0, -1.0, -1.0, 1.0],
+        intercepts=[0.5, 1.0],
+        classlabels_ints=[3, 5],
+    )
+    trees = N(
+        "TreeEnsembleClassifier",
+        ["x"],
+        ["label", "scores"],
+        domain="ai.onnx.ml",
+        nodes_treeids=[0],
+        nodes_nodeids=[0],
+        nodes_featureids=[0],
+        nodes_values=[0.0],
+        nodes_modes=["LEAF"],
+        nodes_truenodeids=[0],
+        nodes_falsenodeids=[0],
+        class_treeids=[0],
+        class_nodeids=[0],
+        class_ids=[0],
+        class_weights=[1.0],
+        classlabels_int64s=[3, 5],
+    )
+    for node in (classifier, trees):
+        nodes = [node, N("Div", ["scores", "scores"], ["share"]), N("Div", ["label", "label"], ["y"])]
+        outputs = [V("share", T.FLOAT, None), V("y", T.INT64, None)]
+        graph = h.make_graph(nodes, "g", [V("x", T.FLOAT, ["n", 2])], outputs)
+        model = make_model(graph, opsets=[*OPSETS, h.make_opsetid("ai.onnx.ml", 3)])
+        answer = open_session(model.SerializeToString()).infer({"x": np.ones((1, 2), np.float32)})
+        assert answer["y"].tolist() == [1]
+        assert answer["share"].dtype == np.float32
+
+
+@pytest.mark.parametrize("opset", [13, 21, 24])
+def test_a_division_of_dequantised_numbers_is_none_of_integers(opset: int) -> None:
+    nodes = [N("DequantizeLinear", ["q", "s"], ["x"]), N("Div", ["x", "x"], ["y"])]
+    inputs = [V("q", T.INT32, ["n"]), V("s", T.FLOAT, [])]
+    graph = h.make_graph(nodes, "g", inputs, [V("y", T.FLOAT, ["n"])])
+    examined = examine(make_model(graph, opsets=[h.make_opsetid("", opset)]))
+    assert (examined.model, examined.refused) == (None, ())
+
+
 def test_a_divisor_that_is_proven_safe_leaves_the_model_as_it_is() -> None:
     for values, guarded in (([2, 3, 7], False), ([2, -1, 7], True)):
         model = make_division("Div", "int64")
