@@ -541,9 +541,8 @@ class Client:
             return False
         tally.count(status, shown, body)
         answered = fields.get(b"x-request-id", b"")
-        refused = (
-            not answered and fields.get(b"connection") == b"close"
-        )  # by the protocol, which reads no further
+        # By the protocol, which reads no further; a path that is none HAProxy answers itself.
+        refused = not answered and (fields.get(b"connection") == b"close" or case.path == "*")
         if not refused and answered != name.encode():
             tally.wrong.append(f"{answered!r} answered {name}: {shown}")
         if case.check is not None and status != OVERLOADED:
