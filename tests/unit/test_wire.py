@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gzip
+import itertools
 import json
+import random
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -220,6 +222,45 @@ def test_requests_that_are_sent_at_once_are_answered_in_their_order() -> None:
     assert {status for status, _, _ in answers} == {200}
     sizes = [len(json.loads(body)["outputs"][0]["data"]) for _, _, body in answers]
     assert sizes == [3, 9_000, 3, 3, 3]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_requests_in_a_row_may_be_cut_anywhere(seed: int) -> None:
+    draw = random.Random(seed)
+    kinds = [
+        post(ROW),
+        post(LARGE),
+        CHUNKED,
+        get("/v2/health/live"),
+        post(b"{"),
+        get("/nowhere"),
+        post(b" " * 70_000),
+    ]
+    chosen = [draw.choice(kinds) for _ in range(8)]
+    data = b"".join(chosen)
+    cuts = sorted(draw.randrange(len(data)) for _ in range(15))
+    pieces = [data[start:end] for start, end in itertools.pairwise([0, *cuts, len(data)])]
+
+    async def run() -> list[Answer]:
+        async with served() as (_, address):
+            reader, writer = await asyncio.open_connection(*address)
+            reading = asyncio.ensure_future(read_all(reader, len(chosen)))
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.002)
+            answers = await reading
+            writer.close()
+            return answers
+
+    found = [(status, len(body)) for status, _, body in asyncio.run(run())]
+    alone = {kind: ask(kind)[0] for kind in set(chosen)}
+    assert [status for status, _ in found] == [alone[kind][0] for kind in chosen]
+    assert [size for _, size in found] == [len(alone[kind][2]) for kind in chosen]
+
+
+async def read_all(reader: asyncio.StreamReader, answers: int) -> list[Answer]:
+    return [await read_answer(reader) for _ in range(answers)]
 
 
 def test_a_connection_carries_many_requests_and_is_closed_when_the_client_says_so() -> None:
