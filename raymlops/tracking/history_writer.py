@@ -89,19 +89,24 @@ class _Writer:
         self._settings = settings
         self._key = attestation.load_signing_key(settings)
         self._keys = attestation.load_trusted_keys(settings)
+        seen = record_run.recall_head(name, settings)
+        self._floor = seen.number if seen else 0
+        self._written: set[str] = set()
         self._mine: Entry | None = None
         """The entry that was being written when the lease was lost."""
 
     def hold(self) -> Any:
-        run = record_run.find_run(
-            self._client, self._name, tags_of(find_model(self._client, self._name)).get(RUN_TAG, "")
-        )
-        head, _ = record_run.read_head(self._client, self._name, run, self._keys)
-        heads = head, record_run.recall_head(self._name, self._settings)
-        return lease.hold(self._client, self._name, max(held.number if held else 0 for held in heads))
+        return lease.hold(self._client, self._name, self._floor)
 
-    def read(self) -> Record:
-        return history.read_once(self._client, self._name, self._settings)[0]
+    def read(self, held: Lease) -> Record:
+        """The record; LeaseLostError when the lease's number is not above that of the head, as where the tags of
+        leases are gone: the next try is."""
+        record = history.read_once(self._client, self._name, self._settings)[0]
+        head = record.head
+        if head is not None and head.number >= held.number and head.entry not in self._written:
+            self._floor = head.number
+            raise LeaseLostError(f"The record of {self._name!r} is at lease {head.number} already")
+        return record
 
     def append(self, held: Lease, change: Change, *, anyway: bool) -> Entry:
         record_run.ensure_run(self._client, self._name, self._settings)
@@ -110,7 +115,7 @@ class _Writer:
             return done
         if held.dead:
             self.finish(held, "by the next writer")
-        record = self.read()
+        record = self.read(held)
         if record.problems:
             if not anyway:
                 require_whole(self._name, record)
@@ -148,6 +153,7 @@ class _Writer:
         )
         held.check()
         self._mine = entry
+        self._written.add(entry.digest)
         self._client.set_registered_model_tag(
             self._name, key_of(entry), history.write_entry(entry, self._key)
         )
@@ -169,7 +175,9 @@ class _Writer:
             tags = {ANCHOR_TAG: anchor or anchor_of(entry)}
             if entry.manifest:
                 tags[MANIFEST_TAG] = entry.manifest
-            for key, value in {**(manifest.facts if manifest else {}), **tags}.items():
+            there = tags_of(find_version(self._client, f"models:/{self._name}/{entry.version}"))
+            wanted = {**(manifest.facts if manifest else {}), **tags}
+            for key, value in wanted.items() - there.items():
                 self._client.set_model_version_tag(self._name, entry.version, key, value)
         if entry.alias and entry.version:
             self._client.set_registered_model_alias(self._name, entry.alias, entry.version)
@@ -183,7 +191,7 @@ class _Writer:
         mine, self._mine = self._mine, None
         if mine is None:
             return None
-        record = self.read()
+        record = self.read(held)
         held.check()
         if record.aliases.get(mine.alias):  # which may have been moved late
             version = record.aliases[mine.alias]
@@ -206,7 +214,7 @@ class _Writer:
 
     def finish(self, held: Lease, how: str) -> list[Entry]:
         """Complete what writers that were stopped had begun and signed, and say so on the record."""
-        record = self.read()
+        record = self.read(held)
         begun = record.unfinished
         last = begun or (record.entries[-1] if record.entries else None)
         if last is None or last.number not in held.dead:
@@ -216,7 +224,7 @@ class _Writer:
             self._write_head(record.run, begun)
         self.apply(last, self._manifest_of(record, last))
         why = f"finished entry {last.index}, whose writer was stopped, {how}"
-        return [self.write(held, self.read(), Change("repair", "", why, self._settings.user))]
+        return [self.write(held, self.read(held), Change("repair", "", why, self._settings.user))]
 
     def repair(self, held: Lease, why: str) -> list[str]:
         """Finish what was begun, and put tags and aliases back to what the record says; where the record itself is
@@ -224,14 +232,14 @@ class _Writer:
         client, name = self._client, self._name
         run = record_run.ensure_run(client, name, self._settings)
         done: list[str] = []
-        record = self.read()
+        record = self.read(held)
         if record.unfinished is not None:
             self._write_head(run, record.unfinished)
             done.append(f"finished entry {record.unfinished.index}")
-            record = self.read()
+            record = self.read(held)
         self._remove_late(record)
         gone = self._restore(held, record, done)
-        record = self.read()
+        record = self.read(held)
         versions = client.search_model_versions(f"name='{name}'", max_results=10_000)
         damaged = history.compare_versions(client, record, versions, self._settings)[0]
         said = history.compare_aliases(record, dict(find_model(client, name).aliases))
@@ -243,7 +251,7 @@ class _Writer:
             )
             self.write(held, record, change)
             for alias in gone:
-                self.write(held, self.read(), dataclasses.replace(change, alias=alias))
+                self.write(held, self.read(held), dataclasses.replace(change, alias=alias))
         return done
 
     def _restore(self, held: Lease, record: Record, done: list[str]) -> list[str]:
@@ -324,7 +332,7 @@ class _Writer:
         stated = [*aliases.items(), *(("", number) for number in kept if number not in aliases.values())]
         for alias, number in stated:
             change = Change("repair", number, "as it was found", who, alias, manifest=kept.get(number))
-            self.write(held, self.read(), change)
+            self.write(held, self.read(held), change)
 
     def _remove_unproven(self, record: Record) -> None:
         """Tags of entries that cannot be read, do not fit their key, or stand where the next will."""

@@ -24,6 +24,8 @@ from raymlops.tracking import store
 
 RUN_TAG = "raymlops.record"
 """Of the registered model: the id of its run. Of the run: the name of its registered model."""
+EXPERIMENT = "raymlops-records"
+"""Of these runs alone, apart from those of searches."""
 HEAD_KIND = "https://raymlops.dev/attestation/history-head/v1"
 _HEAD = re.compile(r"heads/[0-9]+/(?P<number>[0-9]{1,18})-(?P<index>[0-9]{1,18})\.json")
 _A_FOLDER = 100  # heads
@@ -53,7 +55,7 @@ def find_run(client: mlflow.MlflowClient, name: str, named: str) -> str:
             run = client.get_run(named)
             if run.data.tags.get(RUN_TAG) == name:
                 return named
-    experiment = client.get_experiment_by_name(name)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return ""
     runs = client.search_runs(
@@ -71,7 +73,7 @@ def ensure_run(client: mlflow.MlflowClient, name: str, settings: Settings) -> st
     named = str(dict(client.get_registered_model(name).tags).get(RUN_TAG, ""))
     run = find_run(client, name, named)
     if not run:
-        experiment = store.ensure_experiment(client, name, settings).experiment_id
+        experiment = store.ensure_experiment(client, EXPERIMENT, settings).experiment_id
         made = client.create_run(experiment, tags={RUN_TAG: name}, run_name=f"record of {name}")
         run = str(made.info.run_id)
         client.set_terminated(run)
