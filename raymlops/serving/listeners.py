@@ -6,6 +6,7 @@ log says which port stays as Serve has it.
 
 import logging
 import pathlib
+import socket
 import ssl
 import sys
 import threading
@@ -30,7 +31,7 @@ def close_ports() -> None:
         _warn("gRPC of replicas")
         return
     default_impl.add_grpc_address = _add_grpc_address
-    _close_http_behind_haproxy("ray.serve._private.proxy")
+    _close_http_behind_haproxy()
 
 
 def close_replica_ports() -> None:
@@ -48,26 +49,41 @@ def close_replica_ports() -> None:
 
         bind_to_node.replaced = bind  # type: ignore[attr-defined]
         replica.add_port_to_grpc_server = bind_to_node  # type: ignore[union-attr]
-    _close_http_behind_haproxy("ray.serve._private.replica")
+    _close_http_behind_haproxy()
 
 
-def _close_http_behind_haproxy(module_name: str) -> None:
+def _close_http_behind_haproxy() -> None:
     """HTTP that only HAProxy of this machine asks is on loopback: it may be HAProxy that speaks TLS to the outside."""
-    from ray.serve._private import constants
+    from ray.serve._private import constants, http_util
 
-    module = sys.modules.get(module_name)
-    start = getattr(module, "start_asgi_http_server", None)
-    if start is None:
+    if not (is_local() and constants.RAY_SERVE_ENABLE_HA_PROXY):
+        return
+    # Where the proxy's actor runs, its functions are copies that find this module's names no more; the function that
+    # makes the socket does, in both.
+    if getattr(http_util, "socket", None) not in (socket, _LOOPBACK_SOCKETS) or not hasattr(
+        http_util, "start_asgi_http_server"
+    ):
         _warn("HTTP of replicas")
         return
-    if hasattr(start, "replaced") or not (is_local() and constants.RAY_SERVE_ENABLE_HA_PROXY):
-        return
+    http_util.socket = _LOOPBACK_SOCKETS
 
-    async def start_on_loopback(app: Any, http_options: Any, **options: Any) -> Any:
-        return await start(app, http_options.model_copy(update={"host": LOOPBACK}), **options)
 
-    start_on_loopback.replaced = start  # type: ignore[attr-defined]
-    module.start_asgi_http_server = start_on_loopback  # type: ignore[union-attr]
+class _LoopbackSocket(socket.socket):
+    def bind(self, address: Any) -> None:
+        host = f"::ffff:{LOOPBACK}" if self.family == socket.AF_INET6 else LOOPBACK  # where HAProxy asks
+        super().bind((host, *address[1:]))
+
+
+class _Sockets:
+    """The module `socket`, whose sockets bind to loopback only."""
+
+    socket = _LoopbackSocket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(socket, name)
+
+
+_LOOPBACK_SOCKETS = _Sockets()
 
 
 def _warn(port: str) -> None:

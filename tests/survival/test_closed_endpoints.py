@@ -66,8 +66,11 @@ def test_clients_without_a_certificate_are_refused_where_one_is_asked_for(
 
     served = Served(tmp_path, spec)
     try:
-        beyond = {found for found in listening(processes(served)) if not is_loopback(found[0])}
-        assert beyond == {("0.0.0.0", served.port)}
+
+        def beyond() -> set[tuple[str, int]]:
+            return {found for found in listening(processes(served)) if not is_loopback(found[0])}
+
+        assert until(lambda: beyond() == {("0.0.0.0", served.port)}, 20), beyond()
         assert (ask(None), ask(setup.authority), ask(trusted)) == (0, 0, 200)
         other = Authority(tmp_path)
         other.path.replace(trusted.path)  # another authority is trusted from now on
