@@ -17,6 +17,7 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
         certificate = self._build(self._name, self._key, x509.BasicConstraints(ca=True, path_length=None))
+        folder.mkdir(exist_ok=True)
         self.path = folder / "ca.pem"
         self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 

