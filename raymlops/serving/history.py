@@ -42,9 +42,10 @@ def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "MLFLOW_REGISTRY_URI": settings.registry_uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        # Replicas elsewhere have no files of keys; public keys may be read by all.
-        "RAYMLOPS_TRUSTED_KEYS": attestation.to_lines(attestation.load_trusted_keys(settings)),
     }
+    if keys := attestation.load_trusted_keys(settings):
+        # Replicas elsewhere have no files of keys; public keys may be read by all.
+        variables["RAYMLOPS_TRUSTED_KEYS"] = attestation.to_lines(keys)
     return {
         "name": spec.name,
         "route_prefix": spec.route,

@@ -44,7 +44,7 @@ class Entry:
     at: str
     who: str
     action: str
-    """register, gate, promote, search, rollback, sign, repair."""
+    """register, gate, promote, search, rollback, sign, repair, adopt."""
     alias: str
     """Empty where none was moved."""
     version: str
@@ -165,7 +165,11 @@ def verify(
         for anchor in anchors
         if anchor and anchor not in known
     ]
-    problems += compare_aliases(record, aliases)
+    if record.entries or head is not None or problems:
+        problems += compare_aliases(record, aliases)
+    elif aliases:
+        notes = ("the aliases were set before there was a record",)
+        record = dataclasses.replace(record, notes=notes)
     return dataclasses.replace(record, problems=tuple(dict.fromkeys(problems)))
 
 

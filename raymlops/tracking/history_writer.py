@@ -115,7 +115,7 @@ class _Writer:
             return done
         if held.dead:
             self.finish(held, "by the next writer")
-        record = self.read(held)
+        record = self._begin(held, self.read(held))
         if record.problems:
             if not anyway:
                 require_whole(self._name, record)
@@ -123,6 +123,15 @@ class _Writer:
             change = dataclasses.replace(change, why=why, forced=True)
         self._remove_late(record)
         return self.write(held, record, change)
+
+    def _begin(self, held: Lease, record: Record) -> Record:
+        """State the aliases that there were before there was a record."""
+        if record.head is not None or record.entries or record.problems:
+            return record
+        for alias, version in dict(find_model(self._client, self._name).aliases).items():
+            change = Change("adopt", str(version), "as it was found", self._settings.user, str(alias))
+            self.write(held, self.read(held), change)
+        return self.read(held)
 
     def write(self, held: Lease, record: Record, change: Change, *, root: bool = False) -> Entry:
         """Entry, head, then what they say: the tags of the version and the alias."""
@@ -232,7 +241,7 @@ class _Writer:
         client, name = self._client, self._name
         run = record_run.ensure_run(client, name, self._settings)
         done: list[str] = []
-        record = self.read(held)
+        record = self._begin(held, self.read(held))
         if record.unfinished is not None:
             self._write_head(run, record.unfinished)
             done.append(f"finished entry {record.unfinished.index}")
@@ -277,6 +286,12 @@ class _Writer:
                     client.delete_model_version_tag(name, number, tag)
             self.apply(dataclasses.replace(entry, alias="", manifest=manifest), found, anchor_of(entry))
             done.append(f"put the tags of version {number} back")
+        for number in there:
+            unknown = {} if record.manifests.get(number) else tags_of(there[number])
+            if MANIFEST_TAG in unknown or (ANCHOR_TAG in unknown and number not in latest):
+                for tag in unknown.keys() & _TAGS:
+                    client.delete_model_version_tag(name, number, tag)
+                done.append(f"took evidence that the record does not know from version {number}")
         gone = []
         for alias in {**now, **record.aliases}:
             version = record.aliases.get(alias, "")
@@ -341,7 +356,7 @@ class _Writer:
                 self._client.delete_registered_model_tag(self._name, key)
 
 
-_TAGS = (MANIFEST_TAG, ANCHOR_TAG)
+_TAGS = {MANIFEST_TAG, ANCHOR_TAG}
 
 
 def repair(client: mlflow.MlflowClient, name: str, settings: Settings, why: str) -> list[str]:

@@ -298,3 +298,32 @@ def test_the_command_signs_repairs_and_prints_the_key(
     assert "REPAIRED  put alias champion back to version 1" in output
     assert "The record holds." in output
     assert history_writer.repair(store.connect(own), name, own, "again") == []
+
+
+def test_a_model_that_mlflow_alone_knew_is_taken_over_with_its_aliases(
+    own: Settings, name: str, tmp_path: pathlib.Path
+) -> None:
+    client = store.connect(own)
+    register_before(own, name, write_model(tmp_path / "m"))
+    for key in client.get_registered_model(name).tags:
+        client.delete_registered_model_tag(name, key)
+    for key in client.get_model_version(name, "1").tags:
+        client.delete_model_version_tag(name, "1", key)
+    record = accounts.read_record(name, own)
+    assert (record.problems, record.notes) == ((), ("the aliases were set before there was a record",))
+    version, _ = register_file(write_model(tmp_path / "m", seed=1), name, "the next", own)
+    record = accounts.read_record(name, own)
+    assert record.problems == ()
+    assert [(entry.action, entry.alias) for entry in record.entries] == [
+        ("adopt", "champion"),
+        ("register", ""),
+    ]
+    assert registry.resolve(f"models:/{name}@champion", own).version == "1"
+    accounts.move_alias(name, version, "challenger", "please", own)
+    copied = {**client.get_model_version(name, version).tags}
+    for key, value in copied.items():  # as MLflow copies a version to another model, with its tags
+        client.set_model_version_tag(name, "1", key, value)
+    assert accounts.read_record(name, own).problems
+    done = accounts.repair_record(name, "MLflow copied them", own)
+    assert any("version 1" in line for line in done)
+    assert accounts.read_record(name, own).problems == ()
