@@ -49,8 +49,9 @@ def require(
         said = record.aliases.get(alias)
         raise UntrustedError(
             f"Alias {alias!r} of {name!r} is at version {number}, but the record says "
-            f"{f'version {said}' if said else 'nothing of it'}; it was moved past the record. Put it back: raymlops history "
-            f"{name} --repair --why REASON; then move it on the record with raymlops promote"
+            f"{f'version {said}' if said else 'nothing of it'}; it was moved past the record. Put it back: "
+            f"raymlops history {shlex.quote(name)} --repair --why REASON; then move it on the record "
+            "with raymlops promote"
         )
     if not record.manifests.get(number) and not dict(version.tags).get(MANIFEST_TAG):
         return None
