@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import pathlib
+import shlex
 import tempfile
 from collections.abc import Mapping
 from typing import Any
@@ -170,7 +171,7 @@ def resolve(uri: str, settings: Settings) -> ModelVersion:
     LOG.warning(
         "%s has no evidence that a trusted key signed; look at it, then: raymlops history %s --sign --why REASON",
         pinned,
-        name,
+        shlex.quote(name),
     )
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     recorded = tags.get(DIGEST_TAG)
