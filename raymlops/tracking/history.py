@@ -350,6 +350,7 @@ def read_history(client: mlflow.MlflowClient, name: str, settings: Settings) -> 
     The models of versions are compared when they are loaded. Raises NotFoundError with the near names.
     """
     ends = time.monotonic() + lease.LEASE_S + 1
+    again = False
     while True:
         record, writing = read_once(client, name, settings)
         versions = client.search_model_versions(f"name='{name}'", max_results=10_000)
@@ -359,8 +360,9 @@ def read_history(client: mlflow.MlflowClient, name: str, settings: Settings) -> 
             problems=tuple(dict.fromkeys([*record.problems, *problems])),
             notes=(*record.notes, *notes),
         )
-        if not found.problems or not writing or time.monotonic() > ends:
+        if not found.problems or (again and not writing) or time.monotonic() > ends:
             return found
+        again = True  # a writer may have come between the record and the versions
         time.sleep(0.1)
 
 

@@ -8,6 +8,7 @@ import logging
 import pathlib
 import shlex
 import tempfile
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ import onnx
 from mlflow.exceptions import MlflowException
 
 from raymlops import attestation
-from raymlops.errors import ArtifactError
+from raymlops.errors import ArtifactError, UntrustedError
 from raymlops.settings import Settings
 from raymlops.tensors import Batch, Signature
 from raymlops.tracking import evidence, manifests, signatures, store
@@ -37,6 +38,7 @@ __all__ = [
     "resolve",
 ]
 
+_PAUSES = (0.3, 1.0, 0.0)  # seconds after which evidence that does not hold is looked at again
 LOG = logging.getLogger("raymlops.tracking")
 
 
@@ -143,6 +145,19 @@ def ensure_model(client: mlflow.MlflowClient, name: str) -> None:
             raise
 
 
+def _find_proven(client: mlflow.MlflowClient, uri: str, settings: Settings) -> tuple[Any, Manifest | None]:
+    """A version and its manifest; what a writer changes meanwhile is looked at again."""
+    for pause in _PAUSES:
+        found = find_version(client, uri)
+        try:
+            return found, evidence.require(client, found, settings, alias_of(uri))
+        except UntrustedError:
+            if not pause:
+                raise
+            time.sleep(pause)
+    raise AssertionError("the last pause is none")
+
+
 def resolve(uri: str, settings: Settings) -> ModelVersion:
     """`models:/name@alias` or `models:/name/3` -> the exact version, downloaded and compared with what was signed.
 
@@ -151,10 +166,9 @@ def resolve(uri: str, settings: Settings) -> ModelVersion:
     past the record.
     """
     client = store.connect(settings)
-    found = find_version(client, uri)
+    found, manifest = _find_proven(client, uri, settings)
     name, version = str(found.name), str(found.version)
     pinned = f"models:/{name}/{version}"
-    manifest = evidence.require(client, found, settings, alias_of(uri))
     with store.reaching_artifacts(str(found.source)):
         path = pathlib.Path(
             mlflow.artifacts.download_artifacts(
