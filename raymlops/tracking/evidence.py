@@ -244,7 +244,7 @@ def _read_verdict(
             "against": str(held["champion"]) or "no champion",
             "outcome": facts.get(GATE_TAG, ""),
         }
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise UntrustedError(f"The verdict {path!r} cannot be read; judge the version again") from None
     if sha256 != facts[VERDICT_TAG] or (verdict["outcome"] == PASSED) != verdict["passed"]:
         raise UntrustedError(

@@ -33,6 +33,7 @@ from raymlops.tracking.record_run import RUN_TAG, Head
 TAG = "raymlops.history."
 ENTRY_PAYLOAD = "application/vnd.raymlops.history-entry+json"
 _READERS = 16
+_TYPES = {"index": int, "number": int, "forced": bool, "root": bool}  # of fields that are no text
 _LATER_FIELDS = {"manifest": "", "model": "", "number": 0, "root": False}  # that first entries did not have
 
 
@@ -174,12 +175,19 @@ def verify(
 
 
 def read_entry(text: str) -> tuple[Entry, Mapping[str, Any] | None]:
-    held = json.loads(text)
+    """Raises ValueError or TypeError for what is no entry."""
+    try:
+        held = json.loads(text)
+    except RecursionError:
+        raise ValueError("lists within lists") from None
+    if not isinstance(held, dict):
+        raise TypeError(f"expected an entry, not {type(held).__name__}")
     signature = held.pop("signature", None)
     entry = Entry(**held)
-    if not isinstance(entry.index, int) or not isinstance(entry.number, int):
-        raise TypeError
-    return entry, signature
+    for field in dataclasses.fields(entry):
+        if type(getattr(entry, field.name)) is not _TYPES.get(field.name, str):
+            raise TypeError(f"{field.name} is {type(getattr(entry, field.name)).__name__}")
+    return entry, signature if isinstance(signature, dict) else None
 
 
 def is_in_place(key: str, text: str, record: Record) -> bool:

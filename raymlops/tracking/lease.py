@@ -165,7 +165,7 @@ def _ticket(text: str) -> int | None:
     """None for one that still chooses, or whose announcement cannot be read."""
     try:
         held = json.loads(text)["ticket"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return held if isinstance(held, int) else None
 

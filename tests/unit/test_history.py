@@ -4,6 +4,8 @@ import concurrent.futures
 import dataclasses
 import json
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 from raymlops.errors import NotFoundError
@@ -184,3 +186,32 @@ def test_a_version_that_is_not_there_is_not_recorded(client, model, move, read):
     with pytest.raises(NotFoundError, match="no version 99"):
         move(99)
     assert read().entries == ()
+
+
+@hypothesis.given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from([*Entry.__dataclass_fields__, "signature"]), inner, max_size=4)
+        ),
+        max_leaves=10,
+    ),
+    st.booleans(),
+)
+def test_whatever_stands_in_an_entrys_place_is_told_of(value, over):
+    held = _chain(3)
+    key = sorted(held)[1]
+    entry = json.loads(held[key])
+    changed = {**entry, **value} if over and isinstance(value, dict) else value
+    held[key] = json.dumps(changed)
+    same = changed == entry and json.dumps(changed) == json.dumps(entry)
+    record = history.verify(held, {"champion": "3"})
+    assert bool(record.problems) != same
+    assert {**record.aliases, **record.manifests, **record.anchors}
+
+
+@pytest.mark.parametrize("text", ["[" * 4900, '{"a":' * 900, "", "null", "NaN", "1e999", "9" * 4900])
+def test_a_tag_that_is_no_entry_is_told_of(text):
+    held = {**_chain(2), f"{history.TAG}000003.{'0' * 16}": text}
+    assert any("cannot be read" in problem for problem in history.verify(held).problems)
