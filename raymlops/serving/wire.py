@@ -107,6 +107,10 @@ class Wire(HttpToolsProtocol):
         super().connection_made(transport)
         self.ws_protocol_class = None  # a plane has no websockets, and theirs would be watched by nobody
         self._limits = LANE.limits
+        self._most_bytes, self._most_headers = (
+            self._limits.head_bytes,
+            self._limits.headers,
+        )  # asked by each request
         self._peer = self.client[0] if self.client else ""
         if len(self.connections) > self._limits.connections:
             transport.abort()
@@ -123,7 +127,7 @@ class Wire(HttpToolsProtocol):
                 self._abort()
             return
         self._idle_since = None
-        if len(data) > self._limits.head_bytes:
+        if len(data) > self._most_bytes:
             self._has_wide_data = True
         try:
             self.parser.feed_data(data)
@@ -167,7 +171,7 @@ class Wire(HttpToolsProtocol):
             raise _RefusedError
 
     def on_headers_complete(self) -> None:
-        if self._received or self._has_wide_data or len(self.headers) > self._limits.headers:
+        if self._received or self._has_wide_data or len(self.headers) > self._most_headers:
             self._check_head()
         request = self._find_usual()
         if request is None:
@@ -421,6 +425,9 @@ class Wire(HttpToolsProtocol):
         self._running = None
 
 
+_SLASH = ord("/")
+
+
 class _RefusedError(Exception):
     """Ends the parser."""
 
@@ -445,7 +452,7 @@ def _look(state: ServerState, loop: asyncio.AbstractEventLoop, interval: float) 
 
 
 def _read_path(url: bytes) -> str:
-    if url[:1] == b"/" and url[1:2] != b"/" and b"?" not in url and b"%" not in url and b"#" not in url:
+    if b"%" not in url and b"?" not in url and b"#" not in url and url[0] == _SLASH and b"//" not in url:
         return url.decode("ascii")
     path = httptools.parse_url(url).path.decode("ascii")
     return unquote(path) if "%" in path else path
