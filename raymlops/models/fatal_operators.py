@@ -18,19 +18,20 @@ and under a checker of memory: none was seen to read or write beside its tensors
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import onnx
 import onnx.inliner
 
+from raymlops.models import fatal_shapes
+from raymlops.models.guard_nodes import Maker, Names, replace_nodes
 from raymlops.models.value_flow import (
     ABSENT,
     ONNX_DOMAINS,
     Schema,
     Value,
     Visit,
-    bodies_of,
     follow,
     list_operators,
 )
@@ -79,18 +80,24 @@ class Examined:
     """Operators whose time or output grows with what values say, not with how many there are."""
     refused: tuple[str, ...]
     """Operators that could end the process and cannot be guarded, each in a few words."""
+    filled: tuple[tuple[str, int], ...] = ()
+    """Inputs and their axes of which a request has at least one: on them work operators that fail on none."""
 
 
 def examine(model: onnx.ModelProto, schema: Schema | None = None) -> Examined:
     """Guard what can be guarded, and name the rest. The given model is left as it is."""
-    if not any(name in _LOOKED_AT or domain == _FOREIGN for domain, name in list_operators(model)):
+    operators = {("" if domain in ONNX_DOMAINS else domain, name) for domain, name in list_operators(model)}
+    by_shape = not operators.isdisjoint(fatal_shapes.OPERATORS) or bool(model.functions)
+    if not by_shape and not any(name in _LOOKED_AT or domain == _FOREIGN for domain, name in operators):
         return Examined(None, (), ())
     whole = onnx.inliner.inline_local_functions(model) if model.functions else model
-    names = _Names(whole.graph)
+    names = Names(whole.graph)
     regular = _is_regular(whole.graph)
     by_value: dict[str, None] = {}
     refused: dict[str, None] = {}
     guarded: dict[int, list[onnx.NodeProto]] = {}
+    shapes = fatal_shapes.Shapes(whole) if by_shape else None
+    sizes: set[str] = set()
     for visit in follow(whole, schema):
         node = visit.node
         if _goes_by_value(visit):
@@ -100,14 +107,23 @@ def examine(model: onnx.ModelProto, schema: Schema | None = None) -> Examined:
             refused[reason] = None
         guard = _GUARDS.get(node.op_type) if node.domain in ONNX_DOMAINS else None
         nodes = guard(visit, names) if guard else []
+        if shapes is not None:
+            last = dataclasses.replace(visit, node=nodes[-1]) if nodes else visit
+            checked = fatal_shapes.guard(last, shapes, names)
+            sizes.update(checked.sizes)
+            if checked.refused:
+                refused[checked.refused] = None
+            if checked.nodes:
+                nodes = [*nodes[:-1], *checked.nodes]
         if nodes:
             guarded[visit.number] = nodes
     result = None
     if guarded:
         result = onnx.ModelProto()
         result.CopyFrom(whole)
-        _replace(result.graph, guarded, 0)
-    return Examined(result, tuple(by_value), tuple(refused))
+        replace_nodes(result.graph, guarded, 0)
+    filled = [place for size in sorted(sizes) if shapes is not None for place in shapes.inputs[size]]
+    return Examined(result, tuple(by_value), tuple(refused), tuple(filled))
 
 
 def _goes_by_value(visit: Visit) -> bool:
@@ -162,7 +178,7 @@ def _divided(visit: Visit) -> int | None:
     return visit.input(0).dtype or visit.input(1).dtype
 
 
-def _guard_division(visit: Visit, names: "_Names") -> list[onnx.NodeProto]:
+def _guard_division(visit: Visit, names: Names) -> list[onnx.NodeProto]:
     """Divide by 1 in place of -1, and turn the sign of a quotient: what a division that wraps around answers."""
     node, dtype = visit.node, _divided(visit)
     fmod = any(attribute.name == "fmod" and attribute.i for attribute in node.attribute)
@@ -174,7 +190,7 @@ def _guard_division(visit: Visit, names: "_Names") -> list[onnx.NodeProto]:
         or _cannot_hold(visit.input(1))
     ):
         return []
-    make = _Maker(names)
+    make = Maker(names)
     minus_one = make.constant(-1, dtype)
     is_minus_one = make("Cast", make("Equal", node.input[1], minus_one), to=dtype)
     two = make("Add", is_minus_one, is_minus_one)
@@ -197,10 +213,10 @@ def _cannot_hold(value: Value, limits: Callable[..., "np.iinfo[np.signedinteger]
     return not bool(np.any(value.constant == fatal))
 
 
-def _guard_frames(visit: Visit, names: "_Names") -> list[onnx.NodeProto]:
+def _guard_frames(visit: Visit, names: Names) -> list[onnx.NodeProto]:
     """Refuse a frame or a window of length 0: n // n is 1, or the error of a division by zero."""
     node = visit.node
-    make = _Maker(names)
+    make = Maker(names)
     frames = onnx.NodeProto()
     frames.CopyFrom(node)
     step = node.input[1]
@@ -215,14 +231,14 @@ def _guard_frames(visit: Visit, names: "_Names") -> list[onnx.NodeProto]:
     return [*make.nodes, frames]
 
 
-def _guard_regions(visit: Visit, names: "_Names") -> list[onnx.NodeProto]:
+def _guard_regions(visit: Visit, names: Names) -> list[onnx.NodeProto]:
     """Refuse regions far beyond their picture, in which an adaptive sampling takes as many samples as they are long."""
     node, dtype = visit.node, visit.input(1).dtype or onnx.TensorProto.FLOAT
     attributes = {attribute.name: attribute for attribute in node.attribute}
     if not visit.input(1).sent or ("sampling_ratio" in attributes and attributes["sampling_ratio"].i > 0):
         return []
     scale = attributes["spatial_scale"].f if "spatial_scale" in attributes else 1.0
-    make = _Maker(names)
+    make = Maker(names)
     sides = make("Gather", make("Shape", node.input[0]), make.constants([2, 3], onnx.TensorProto.INT64))
     limit = make(
         "Mul",
@@ -259,7 +275,7 @@ def _is_positive(value: Value) -> bool:
     return value.constant is not None and bool(np.all(value.constant > 0))
 
 
-_GUARDS: dict[str, Callable[[Visit, "_Names"], list[onnx.NodeProto]]] = {
+_GUARDS: dict[str, Callable[[Visit, Names], list[onnx.NodeProto]]] = {
     "Div": _guard_division,
     "Mod": _guard_division,
     "RoiAlign": _guard_regions,
@@ -271,59 +287,3 @@ _GUARDS: dict[str, Callable[[Visit, "_Names"], list[onnx.NodeProto]]] = {
 _FOREIGN = "com.microsoft"
 _LOOKED_AT = frozenset(("If", "Loop", *SIZED_BY, *_TEXTS, *_REPEATING, *_BROADCASTING, *_GUARDS))
 """A model without any of these runs as it is."""
-
-
-class _Names:
-    """Names of tensors that a graph and its bodies do not have."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._taken: set[str] = set()
-        self._take(graph)
-
-    def _take(self, graph: onnx.GraphProto) -> None:
-        self._taken.update(value.name for value in (*graph.input, *graph.output))
-        self._taken.update(tensor.name for tensor in graph.initializer)
-        for node in graph.node:
-            self._taken.update((*node.input, *node.output))
-            for body in bodies_of(node):
-                self._take(body)
-
-    def make(self, word: str) -> str:
-        name = f"guard_{word}_{len(self._taken)}"
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name
-
-
-class _Maker:
-    """Nodes with one output each, in order."""
-
-    def __init__(self, names: _Names) -> None:
-        self._names = names
-        self.nodes: list[onnx.NodeProto] = []
-
-    def __call__(self, operator: str, *inputs: str, **attributes: object) -> str:
-        output = self._names.make(operator.lower())
-        self.nodes.append(onnx.helper.make_node(operator, inputs, [output], **attributes))
-        return output
-
-    def constant(self, value: float, dtype: int) -> str:
-        return self("Constant", value=onnx.helper.make_tensor("value", dtype, [], [value]))
-
-    def constants(self, values: Sequence[float], dtype: int) -> str:
-        return self("Constant", value=onnx.helper.make_tensor("value", dtype, [len(values)], values))
-
-
-def _replace(graph: onnx.GraphProto, nodes: dict[int, list[onnx.NodeProto]], number: int) -> int:
-    """Put nodes in the place of those of these numbers, which count as `Visit.number` does; gives the next."""
-    kept: list[onnx.NodeProto] = []
-    for node in graph.node:
-        own = number
-        number += 1
-        for body in bodies_of(node):
-            number = _replace(body, nodes, number)
-        kept.extend(nodes.get(own, [node]))
-    del graph.node[:]
-    graph.node.extend(kept)
-    return number

@@ -161,12 +161,17 @@ class Session:
     """A loaded model. Safe to call from several threads at once."""
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, by_value: tuple[str, ...] = (), bounded: bool = False
+        self,
+        session: onnxruntime.InferenceSession,
+        by_value: tuple[str, ...] = (),
+        bounded: bool = False,
+        filled: tuple[tuple[str, int], ...] = (),
     ) -> None:
         self._session = session
         self._bounded = bounded
         self.by_value = by_value
         """Operators whose time or output grows with what values say, not with how many there are."""
+        self._filled = filled
         self.signature = Signature(
             tuple(_to_spec(node) for node in session.get_inputs()),
             tuple(_to_spec(node) for node in session.get_outputs()),
@@ -205,6 +210,8 @@ class Session:
         """
         names = self._output_names if outputs is None else list(outputs)
         feed = {**self.weights, **batch} if self.weights else batch
+        if self._filled:
+            self._check_filled(feed)
         try:
             # Options that are there already spare the session making some; on a GPU a binding of host arrays takes
             # 10% longer.
@@ -238,6 +245,16 @@ class Session:
             return self.infer(batch, control=control)
         finally:
             timer.cancel()
+
+    def _check_filled(self, feed: Batch) -> None:
+        """Refuse no rows, or no steps, where an operator would end the process."""
+        for name, axis in self._filled:
+            shape = np.shape(feed[name]) if name in feed else ()
+            if axis < len(shape) and not shape[axis]:
+                raise InputError(
+                    f"Input {name!r} has the shape {list(shape)}; the model takes no axis {axis} of length 0: send at "
+                    "least one"
+                )
 
     def _run_again(
         self, names: list[str], feed: Batch, batch: Batch, failure: str, control: RunControl | None
@@ -316,7 +333,7 @@ def open_session(model: str | pathlib.Path | Model, options: SessionOptions | No
             f"{cause}. Install the CUDA build of torch, which brings the libraries, and for TensorRT its own, or "
             "choose device: cpu"
         )
-    return Session(session, examined.by_value, bounded=options.is_bounded)
+    return Session(session, examined.by_value, bounded=options.is_bounded, filled=examined.filled)
 
 
 def check_shareable(model: Model, what: str) -> None:
@@ -327,7 +344,7 @@ def check_shareable(model: Model, what: str) -> None:
 def _refuse_fatal(examined: Examined, what: str) -> None:
     if examined.refused:
         raise ArtifactError(
-            f"The values of a request could end the process that runs {what}: {'; '.join(examined.refused)}. "
+            f"The values or shapes of a request could end the process that runs {what}: {'; '.join(examined.refused)}. "
             "Serve it with isolate: true, which gives it a process of its own"
         )
 

@@ -1,0 +1,313 @@
+"""Operators by which the shapes of one request could end the process that runs a model, and what is checked before.
+
+ONNX Runtime 1.31 ends the process, or never ends the run, where some operators meet an axis of length 0 or a tensor
+with fewer axes than they index (`tests/survival/test_hostile_shapes.py`). What the graph's inputs declare proves most
+tensors safe. A size that is an input's own is checked before a run; what is known only while the model runs is checked
+by nodes before the operator, whose error is the caller's: 400.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import onnx
+import onnx.shape_inference
+from onnx import helper
+
+from raymlops.models.guard_nodes import Maker, Names
+from raymlops.models.value_flow import LARGEST_CONSTANT, ONNX_DOMAINS, Visit, bodies_of, list_nodes
+
+Shape = tuple[int | str | None, ...]
+"""Each axis: its size, the name of a free size of the graph's inputs, or None where nothing is known."""
+_INT64 = onnx.TensorProto.INT64
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What the input at `place` has to be. `rank` is its exact count of axes, `least` the fewest; from axis `filled`
+    on no axis may be of length 0. `like` is another input that has as many axes."""
+
+    place: int
+    rank: int | None = None
+    least: int = 0
+    filled: int | None = None
+    like: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Guarded:
+    """What is put in the place of a node, nothing where it is safe as it is."""
+
+    nodes: tuple[onnx.NodeProto, ...] = ()
+    sizes: frozenset[str] = frozenset()
+    """Names of free sizes of the graph's inputs that must not be 0."""
+    refused: str = ""
+
+
+def _read(node: onnx.NodeProto, name: str, otherwise: int) -> int:
+    return int(next((attribute.i for attribute in node.attribute if attribute.name == name), otherwise))
+
+
+def _check_einsum(node: onnx.NodeProto) -> Iterator[Check]:
+    equation = next((a.s.decode() for a in node.attribute if a.name == "equation"), "")
+    for place, term in enumerate(equation.replace(" ", "").partition("->")[0].split(",")):
+        letters = len(term.replace("...", ""))
+        exact = None if "..." in term else letters
+        yield Check(place, rank=exact, least=letters, filled=0)
+
+
+def _check_concat(node: onnx.NodeProto) -> Iterator[Check]:
+    for place in range(1, len(node.input)):
+        yield Check(place, like=0)
+
+
+def _check_unique(node: onnx.NodeProto) -> Iterator[Check]:
+    if any(attribute.name == "axis" for attribute in node.attribute):
+        yield Check(0, filled=0)
+
+
+def _check_quantised(node: onnx.NodeProto) -> Iterator[Check]:
+    if _read(node, "block_size", 0):
+        yield Check(0, filled=0)
+        yield Check(1, filled=0)
+
+
+def _always(*checks: Check) -> Callable[[onnx.NodeProto], Iterator[Check]]:
+    return lambda node: iter(checks)
+
+
+_RECURRENT = _always(Check(0, rank=3, filled=0), Check(1, rank=3, filled=0), Check(2, rank=3, filled=0))
+_CONVOLUTION = _always(Check(0, least=3), Check(1, least=3, filled=1))
+_HEADS = tuple(Check(place, filled=0) for place in (0, 1, 2))
+_CHECKS: Mapping[tuple[str, str], Callable[[onnx.NodeProto], Iterator[Check]]] = {
+    ("", "Attention"): _always(*_HEADS, Check(4, rank=4), Check(5, rank=4)),
+    ("", "Concat"): _check_concat,
+    ("", "Conv"): _CONVOLUTION,
+    ("", "ConvInteger"): _CONVOLUTION,
+    ("", "ConvTranspose"): _always(Check(0, least=3, filled=2), Check(1, least=3, filled=1)),
+    ("", "DequantizeLinear"): _check_quantised,
+    ("", "Einsum"): _check_einsum,
+    ("", "GRU"): _RECURRENT,
+    ("", "LSTM"): _RECURRENT,
+    ("", "QLinearConv"): _always(Check(0, least=3), Check(3, least=3, filled=1)),
+    ("", "QuantizeLinear"): _check_quantised,
+    ("", "RNN"): _RECURRENT,
+    ("", "ReverseSequence"): _always(Check(0, least=2), Check(1, rank=1)),
+    ("", "RoiAlign"): _always(Check(0, rank=4), Check(1, rank=2), Check(2, rank=1)),
+    ("", "STFT"): _always(Check(0, least=2)),
+    ("", "StringConcat"): _always(Check(0, filled=0), Check(1, filled=0)),
+    ("", "Unique"): _check_unique,
+    ("com.microsoft", "CropAndResize"): _always(
+        Check(0, rank=4, filled=0), Check(1, rank=2), Check(2, rank=1), Check(3, rank=1)
+    ),
+    ("com.microsoft", "AttnLSTM"): _RECURRENT,
+    ("com.microsoft", "DynamicQuantizeLSTM"): _RECURRENT,
+    ("com.microsoft", "FusedConv"): _CONVOLUTION,
+    ("com.microsoft", "GroupQueryAttention"): _always(Check(0, rank=3, filled=0)),
+    ("com.microsoft", "MultiHeadAttention"): _always(*_HEADS),
+    ("com.microsoft", "RotaryEmbedding"): _always(Check(0, filled=0), Check(2, filled=0), Check(3, filled=0)),
+}
+"""Domain and name of an operator -> what its inputs have to be."""
+OPERATORS = frozenset((*_CHECKS, ("", "Scan")))
+
+
+class Shapes:
+    """What is known of the shapes of the tensors of a model, from what its inputs declare."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.inputs: dict[str, list[tuple[str, int]]] = {}
+        """Name of a free size -> the inputs and their axes that it is the size of."""
+        copy = self._copy_bare(model)
+        # Where it fails, the shapes of inputs and weights are known.
+        with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
+            copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
+        self._nodes: list[tuple[Shape | None, ...]] = []
+        self._collect(copy.graph, {})
+
+    def of(self, number: int, place: int) -> Shape | None:
+        """Of the input at `place` of the node of this number; None if even its rank is not known."""
+        shapes = self._nodes[number]
+        return shapes[place] if place < len(shapes) else None
+
+    def _copy_bare(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Without what the file says of inner tensors, which need not be true, and without large weights."""
+        copy = onnx.ModelProto()
+        copy.ir_version = model.ir_version
+        copy.opset_import.extend(model.opset_import)
+        graph = copy.graph
+        graph.name = model.graph.name
+        graph.node.extend(model.graph.node)
+        for tensor in model.graph.initializer:
+            kept = graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            if sum(tensor.dims) <= 64 and tensor.ByteSize() < LARGEST_CONSTANT:
+                kept.CopyFrom(tensor)
+        graph.input.extend(model.graph.input)
+        for info in model.graph.output:
+            graph.output.add(name=info.name)
+        for info in graph.input:
+            if info.type.WhichOneof("value") != "tensor_type":
+                continue
+            if not info.type.tensor_type.shape.dim:
+                info.type.tensor_type.ClearField("shape")  # ONNX Runtime takes any shape for a scalar
+            for axis, size in enumerate(info.type.tensor_type.shape.dim):
+                if size.HasField("dim_value") and size.dim_value >= 0:
+                    continue
+                name = size.dim_param or f"{info.name}/{axis}"
+                size.Clear()
+                size.dim_param = name
+                self.inputs.setdefault(name, []).append((info.name, axis))
+        _strip_bodies(graph)
+        return copy
+
+    def _collect(self, graph: onnx.GraphProto, outer: Mapping[str, Shape | None]) -> None:
+        known = dict(outer)
+        known.update((tensor.name, tuple(tensor.dims)) for tensor in graph.initializer)
+        for info in (*graph.value_info, *graph.output, *graph.input):
+            known[info.name] = _shape_of(info.type)
+        for node in graph.node:
+            if node.op_type == "Constant" and node.domain in ONNX_DOMAINS:
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        known[node.output[0]] = tuple(attribute.t.dims)
+            self._nodes.append(tuple(known.get(name) for name in node.input))
+            for body in bodies_of(node):
+                self._collect(body, known)
+
+
+def _strip_bodies(graph: onnx.GraphProto) -> None:
+    for node in list_nodes(graph):
+        for body in bodies_of(node):
+            del body.value_info[:]
+            for info in (*body.input, *body.output):
+                if info.type.WhichOneof("value") == "tensor_type":
+                    info.type.tensor_type.ClearField("shape")
+
+
+def _shape_of(kind: onnx.TypeProto) -> Shape | None:
+    if kind.WhichOneof("value") != "tensor_type" or not kind.tensor_type.HasField("shape"):
+        return None
+    return tuple(
+        size.dim_value if size.HasField("dim_value") else (size.dim_param or None)
+        for size in kind.tensor_type.shape.dim
+    )
+
+
+def guard(visit: Visit, shapes: Shapes, names: Names) -> Guarded:
+    """Check what is not proven of the inputs of a node."""
+    node = visit.node
+    key = "" if node.domain in ONNX_DOMAINS else node.domain, node.op_type
+    if key == ("", "Scan"):
+        return _turn_scan(visit, shapes, names)
+    if key not in _CHECKS:
+        return Guarded()
+    sizes: set[str] = set()
+    make = Maker(names)
+    guarded = onnx.NodeProto()
+    guarded.CopyFrom(node)
+    for check in _CHECKS[key](node):
+        if check.place >= len(node.input) or not node.input[check.place]:
+            continue
+        guarded.input[check.place] = _apply(visit, check, shapes, make, sizes)
+    if not make.nodes:
+        return Guarded(sizes=frozenset(sizes))
+    if visit.opset < 10 and key[0] == "":
+        return Guarded(refused=f"{node.op_type} of opset {visit.opset} takes shapes that are not known here")
+    what = f"{node.op_type} {node.name!r}" if node.name else node.op_type
+    for number, made in enumerate(make.nodes):
+        made.name = f"{number}: {what} takes another number of axes, or none of length 0"
+    return Guarded((*make.nodes, guarded), frozenset(sizes))
+
+
+def _apply(visit: Visit, check: Check, shapes: Shapes, make: Maker, sizes: set[str]) -> str:
+    """The name of the input, or of what it is once it was checked."""
+    name = str(visit.node.input[check.place])
+    shape = shapes.of(visit.number, check.place)
+    rank, like = check.rank, ""
+    if check.like is not None:
+        every = [shapes.of(visit.number, place) for place in range(len(visit.node.input))]
+        rank = next((len(known) for known in every if known is not None), None)
+        like = visit.node.input[check.like] if rank is None else ""
+    if shape is None:
+        fits = rank is None and not check.least and not like
+    else:
+        fits = len(shape) >= check.least and rank in (None, len(shape))
+    full = check.filled is None or _is_full(shape, check.filled, shapes, sizes)
+    if fits and full:
+        return name
+    checked = make("Shape", name)
+    if not fits and like:
+        count = make("Reshape", make("Size", make("Shape", like)), make.constants([1], _INT64))
+        checked = make("Reshape", checked, count)
+    elif not fits and rank:
+        checked = make("Reshape", checked, make.constants([rank], _INT64))
+    elif not fits and check.least:
+        last = make("Gather", checked, make.constants([check.least - 1], _INT64))
+        checked = make("Add", checked, make("Mul", last, make.constant(0, _INT64)))
+    if not full and check.filled:
+        bounds = [make.constants([bound], _INT64) for bound in (check.filled, 2**31 - 1)]
+        elements = make("ReduceProd", make("Slice", checked, *bounds), keepdims=0)
+        checked = make("Mul", checked, make("Div", elements, elements))
+    elif not full:
+        elements = make("Size", name)
+        checked = make("Mul", checked, make("Div", elements, elements))
+    return make("Reshape", name, checked)
+
+
+def _is_full(shape: Shape | None, first: int, shapes: Shapes, sizes: set[str]) -> bool:
+    """True if no axis from the first on has length 0, as long as no size that is added to `sizes` is 0."""
+    if shape is None:
+        return False
+    named = {size for size in shape[first:] if isinstance(size, str)}
+    if not named.issubset(shapes.inputs) or any(size is None or size == 0 for size in shape[first:]):
+        return False
+    sizes.update(named)
+    return True
+
+
+def _turn_scan(visit: Visit, shapes: Shapes, names: Names) -> Guarded:
+    """Turn the axes that are scanned to the front, and back, by operators: as a part of Scan that divides by sizes."""
+    node = visit.node
+    if visit.opset < 9:
+        return Guarded(refused=f"Scan of opset {visit.opset}, which takes no batch of 0")
+    lists = {attribute.name: list(attribute.ints) for attribute in node.attribute}
+    body = next(bodies_of(node), onnx.GraphProto())
+    scanned = _read(node, "num_scan_inputs", 0)
+    states = len(node.input) - scanned
+    before, after = Maker(names), Maker(names)
+    turned = onnx.NodeProto()
+    turned.CopyFrom(node)
+    for place, axis in enumerate(lists.get("scan_input_axes", [])):
+        if axis == 0:
+            continue
+        shape = shapes.of(visit.number, states + place)
+        rank = len(shape) if shape is not None else _rank_in_body(body.input, states + place)
+        if rank is None or not -rank <= axis < rank:
+            return Guarded(refused=f"Scan {node.name!r} goes along an axis of a tensor of unknown rank")
+        axis %= rank
+        order = [axis, *(other for other in range(rank) if other != axis)]
+        turned.input[states + place] = before("Transpose", node.input[states + place], perm=order)
+    for place, axis in enumerate(lists.get("scan_output_axes", [])):
+        output = node.output[states + place] if states + place < len(node.output) else ""
+        if axis == 0 or not output:
+            continue
+        rank = _rank_in_body(body.output, states + place)
+        if rank is None or not -rank <= axis < rank:
+            return Guarded(refused=f"Scan {node.name!r} stacks tensors of unknown rank")
+        axis %= rank
+        order = [*range(1, axis + 1), 0, *range(axis + 1, rank)]
+        turned.output[states + place] = names.make("stacked")
+        after.nodes.append(
+            helper.make_node("Transpose", [turned.output[states + place]], [output], perm=order)
+        )
+    if not before.nodes and not after.nodes:
+        return Guarded()
+    kept = [a for a in turned.attribute if a.name not in ("scan_input_axes", "scan_output_axes")]
+    del turned.attribute[:]
+    turned.attribute.extend(kept)
+    return Guarded((*before.nodes, turned, *after.nodes))
+
+
+def _rank_in_body(infos: Sequence[onnx.ValueInfoProto], place: int) -> int | None:
+    """Axes of what a Scan goes along or stacks, of which its body sees one fewer; Transpose checks it at run time."""
+    shape = _shape_of(infos[place].type) if place < len(infos) else None
+    return None if shape is None else len(shape) + 1

@@ -1,0 +1,63 @@
+"""Nodes that are put around an operator of an ONNX graph to guard it, with names that the graph does not have."""
+
+from collections.abc import Sequence
+
+import onnx
+
+from raymlops.models.value_flow import bodies_of
+
+
+class Names:
+    """Names of tensors that a graph and its bodies do not have."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._taken: set[str] = set()
+        self._take(graph)
+
+    def _take(self, graph: onnx.GraphProto) -> None:
+        self._taken.update(value.name for value in (*graph.input, *graph.output))
+        self._taken.update(tensor.name for tensor in graph.initializer)
+        for node in graph.node:
+            self._taken.update((*node.input, *node.output))
+            for body in bodies_of(node):
+                self._take(body)
+
+    def make(self, word: str) -> str:
+        name = f"guard_{word}_{len(self._taken)}"
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
+class Maker:
+    """Nodes with one output each, in order."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self.nodes: list[onnx.NodeProto] = []
+
+    def __call__(self, operator: str, *inputs: str, **attributes: object) -> str:
+        output = self._names.make(operator.lower())
+        self.nodes.append(onnx.helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def constant(self, value: float, dtype: int) -> str:
+        return self("Constant", value=onnx.helper.make_tensor("value", dtype, [], [value]))
+
+    def constants(self, values: Sequence[float], dtype: int) -> str:
+        return self("Constant", value=onnx.helper.make_tensor("value", dtype, [len(values)], values))
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: dict[int, list[onnx.NodeProto]], number: int) -> int:
+    """Put nodes in the place of those of these numbers, which count as `Visit.number` does; gives the next."""
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        own = number
+        number += 1
+        for body in bodies_of(node):
+            number = replace_nodes(body, nodes, number)
+        kept.extend(nodes.get(own, [node]))
+    del graph.node[:]
+    graph.node.extend(kept)
+    return number
