@@ -27,7 +27,10 @@ def make_check(path: str, outputs: Sequence[Tensor]) -> Check:
             raise NodeError(
                 f"Node {path!r} answered {type(answer).__name__}, not a dict of arrays by name", path
             )
-        rows = next((len(values) for values in batch.values() if np.ndim(values)), None)
+        lengths = {len(values) for values in batch.values() if np.ndim(values)}
+        rows = (
+            lengths.pop() if len(lengths) == 1 else None
+        )  # else not all of its inputs have a value for each row
         for output, spec in specs:
             if output.name not in answer:
                 names = ", ".join(map(repr, answer)) or "nothing"

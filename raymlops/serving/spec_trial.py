@@ -53,6 +53,6 @@ def _list(spec: ServingSpec) -> Iterator[tuple[str, HostedModel]]:
 def _try(name: str, model: HostedModel, settings: Settings) -> None:
     file = find_file(sources.locate(model, settings).path)
     read = read_model(file, model.digest)
-    require_independence(name, model.batching.mode, prove_rows(read))
     source = model.source if model.source.startswith("models:/") else str(file)
     try_model(f"Model {name!r} ({source})", read, model.optimisation)
+    require_independence(name, model.batching.mode, prove_rows(read))

@@ -2,6 +2,7 @@
 
 import asyncio
 import pathlib
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -287,6 +288,19 @@ def test_what_onnx_generates_for_each_operator_answers_alike_alone_and_beside_ot
     assert count.differing == []
     assert count.models > 1500
     assert count.ran > 400
+
+
+def test_broken_files_prove_nothing_and_break_nothing() -> None:
+    noise = random.Random(0)
+    for model in TIED.values():
+        for _ in range(60):
+            damaged = bytearray(model.SerializeToString())
+            for _ in range(noise.randint(1, 4)):
+                damaged[noise.randrange(len(damaged))] = noise.randrange(256)
+            prove_rows(bytes(damaged))
+    stray = tied_mean()
+    del stray.graph.node[0].attribute[:]
+    assert not prove_rows(stray.SerializeToString())
 
 
 def test_files_are_scored_row_by_row_where_rows_are_tied() -> None:

@@ -16,6 +16,7 @@ import onnx
 import onnx.shape_inference
 from onnx import TensorProto
 
+from raymlops.errors import shorten
 from raymlops.models.external_data import ModelFiles
 from raymlops.models.row_independence.abstract_values import (
     OLDEST_OPSET,
@@ -64,8 +65,8 @@ def prove_rows(model: bytes | ModelFiles, weights: Collection[str] = ()) -> Inde
         _Interpreter(onnx.ModelProto.FromString(data)).prove(weights)
     except CoupledError as coupled:
         return Independence(str(coupled))
-    except RecursionError:
-        return Independence("the graph is nested too deeply to be followed")
+    except Exception as error:  # a file that is broken or hostile proves nothing, whatever it breaks here
+        return Independence(f"its graph cannot be followed: {type(error).__name__}: {shorten(str(error))}")
     return Independence()
 
 
