@@ -106,7 +106,9 @@ def make_foreign(operator: str, feed: Feed, skip: tuple[int, ...] = (), **attrib
     return f"com.microsoft.{operator}", h.make_model(graph, opset_imports=opsets, ir_version=9), feed
 
 
-_KINDS = {"f4": T.FLOAT, "u1": T.UINT8, "i1": T.INT8, "i4": T.INT32, "i8": T.INT64, "O": T.STRING}
+_KINDS = {
+    "?": T.BOOL, "f4": T.FLOAT, "u1": T.UINT8, "i1": T.INT8, "i2": T.INT16, "i4": T.INT32, "i8": T.INT64, "O": T.STRING
+}  # fmt: skip
 
 
 def list_foreign_cases() -> Iterator[Case]:

@@ -25,13 +25,13 @@ _INT64 = onnx.TensorProto.INT64
 @dataclasses.dataclass(frozen=True)
 class Check:
     """What the input at `place` has to be. `rank` is its exact count of axes, `least` the fewest; from axis `filled`
-    on no axis may be of length 0. `like` is another input that has as many axes."""
+    on no axis may be of length 0. `alike` are inputs that all have as many axes."""
 
     place: int
     rank: int | None = None
     least: int = 0
     filled: int | None = None
-    like: int | None = None
+    alike: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,13 @@ def _check_einsum(node: onnx.NodeProto) -> Iterator[Check]:
 
 
 def _check_concat(node: onnx.NodeProto) -> Iterator[Check]:
-    for place in range(1, len(node.input)):
-        yield Check(place, like=0)
+    alike = tuple(range(len(node.input)))
+    return (Check(place, alike=alike) for place in alike)
+
+
+def _check_quantised_concat(node: onnx.NodeProto) -> Iterator[Check]:
+    alike = tuple(range(2, len(node.input), 3))
+    return (Check(place, alike=alike) for place in alike)
 
 
 def _check_unique(node: onnx.NodeProto) -> Iterator[Check]:
@@ -100,15 +105,32 @@ _CHECKS: Mapping[tuple[str, str], Callable[[onnx.NodeProto], Iterator[Check]]] =
     ("com.microsoft", "CropAndResize"): _always(
         Check(0, rank=4, filled=0), Check(1, rank=2), Check(2, rank=1), Check(3, rank=1)
     ),
-    ("com.microsoft", "AttnLSTM"): _RECURRENT,
+    ("com.microsoft", "DecoderMaskedMultiHeadAttention"): _always(*_HEADS),
     ("com.microsoft", "DynamicQuantizeLSTM"): _RECURRENT,
     ("com.microsoft", "FusedConv"): _CONVOLUTION,
     ("com.microsoft", "GroupQueryAttention"): _always(Check(0, rank=3, filled=0)),
+    ("com.microsoft", "MatMulIntegerToFloat"): _always(Check(2, filled=0), Check(3, filled=0)),
+    ("com.microsoft", "MoE"): _always(*_HEADS, Check(4, filled=0)),
     ("com.microsoft", "MultiHeadAttention"): _always(*_HEADS),
+    ("com.microsoft", "QAttention"): _always(Check(0, filled=0), Check(1, filled=0)),
+    ("com.microsoft", "QLinearConcat"): _check_quantised_concat,
     ("com.microsoft", "RotaryEmbedding"): _always(Check(0, filled=0), Check(2, filled=0), Check(3, filled=0)),
+    ("com.microsoft", "SkipLayerNormalization"): _always(Check(1, filled=0)),
+    ("com.microsoft", "SkipSimplifiedLayerNormalization"): _always(Check(1, filled=0)),
 }
 """Domain and name of an operator -> what its inputs have to be."""
-OPERATORS = frozenset((*_CHECKS, ("", "Scan")))
+_UNPROVEN = ("ArgMax", "ArgMin", "ConcatFromSequence", "OptionalGetElement", "SequenceAt", "SequenceMap")
+"""Operators whose outputs have other shapes than onnx infers: of elements that a loop changes, or of no elements."""
+_REFUSED = frozenset(
+    ("com.microsoft", name) for name in ("AttnLSTM", "DynamicQuantizeMatMul", "Inverse", "QLinearAveragePool")
+)
+"""Operators that cannot be checked by nodes."""
+_NORMALISATIONS = frozenset(
+    ("LayerNormalization", "ReduceMean", "RMSNormalization", "SimplifiedLayerNormalization")
+)
+"""ONNX Runtime joins an addition and what follows where the graph's inputs name their sizes alike; then it divides by
+a size."""
+OPERATORS = frozenset((*_CHECKS, *_REFUSED, *(("", name) for name in _NORMALISATIONS), ("", "Scan")))
 
 
 class Shapes:
@@ -123,6 +145,8 @@ class Shapes:
             copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
         self._nodes: list[tuple[Shape | None, ...]] = []
         self._collect(copy.graph, {})
+
+        self.normalises = any(node.op_type in _NORMALISATIONS for node in list_nodes(model.graph))
 
     def of(self, number: int, place: int) -> Shape | None:
         """Of the input at `place` of the node of this number; None if even its rank is not known."""
@@ -157,6 +181,7 @@ class Shapes:
                 size.dim_param = name
                 self.inputs.setdefault(name, []).append((info.name, axis))
         _strip_bodies(graph)
+        _hide_unproven(graph)
         return copy
 
     def _collect(self, graph: onnx.GraphProto, outer: Mapping[str, Shape | None]) -> None:
@@ -183,6 +208,20 @@ def _strip_bodies(graph: onnx.GraphProto) -> None:
                     info.type.tensor_type.ClearField("shape")
 
 
+def _hide_unproven(graph: onnx.GraphProto) -> None:
+    """Rename, for those who read them, tensors whose inferred shape need not be true; so is what a loop stacks, which
+    has one axis where it never ran."""
+    for number, node in enumerate(list_nodes(graph)):
+        first = len(node.output)
+        if node.op_type in _UNPROVEN:
+            first = 0
+        elif node.op_type == "Loop":
+            first = max(len(node.input) - 2, 0)
+        for place in range(first, len(node.output)):
+            if node.output[place]:
+                node.output[place] = f"hidden {number} {place}"
+
+
 def _shape_of(kind: onnx.TypeProto) -> Shape | None:
     if kind.WhichOneof("value") != "tensor_type" or not kind.tensor_type.HasField("shape"):
         return None
@@ -198,6 +237,10 @@ def guard(visit: Visit, shapes: Shapes, names: Names) -> Guarded:
     key = "" if node.domain in ONNX_DOMAINS else node.domain, node.op_type
     if key == ("", "Scan"):
         return _turn_scan(visit, shapes, names)
+    if key == ("", "Add") and shapes.normalises:
+        return Guarded(sizes=_find_shared(visit, shapes))
+    if key in _REFUSED:
+        return Guarded(refused=_refuse(visit, shapes))
     if key not in _CHECKS:
         return Guarded()
     sizes: set[str] = set()
@@ -218,15 +261,38 @@ def guard(visit: Visit, shapes: Shapes, names: Names) -> Guarded:
     return Guarded((*make.nodes, guarded), frozenset(sizes))
 
 
+def _find_shared(visit: Visit, shapes: Shapes) -> frozenset[str]:
+    """Free sizes that both sides of an addition have, as several inputs of the graph do: a request may not keep to
+    it."""
+    one, other = (shapes.of(visit.number, place) for place in (0, 1))
+    if one is None or one != other:
+        return frozenset()
+    return frozenset(size for size in one if isinstance(size, str) and len(shapes.inputs.get(size, ())) > 1)
+
+
+def _refuse(visit: Visit, shapes: Shapes) -> str:
+    """Why a request's shapes could end the process in an operator of com.microsoft; nothing if its shapes are fixed."""
+    name = visit.node.op_type
+    shape = shapes.of(visit.number, 0)
+    fixed = shape is not None and all(isinstance(size, int) and size > 0 for size in shape[1:])
+    if name == "Inverse" and fixed and shape is not None and len(shape) > 2 and shape[-1] == shape[-2]:
+        return ""
+    if name == "QLinearAveragePool" and fixed:
+        return ""
+    if name == "DynamicQuantizeMatMul" and not any(visit.input(place).sent for place in (1, 2, 3)):
+        return ""
+    return f"com.microsoft.{name} does not check all shapes that a request may hold"
+
+
 def _apply(visit: Visit, check: Check, shapes: Shapes, make: Maker, sizes: set[str]) -> str:
     """The name of the input, or of what it is once it was checked."""
     name = str(visit.node.input[check.place])
     shape = shapes.of(visit.number, check.place)
     rank, like = check.rank, ""
-    if check.like is not None:
-        every = [shapes.of(visit.number, place) for place in range(len(visit.node.input))]
-        rank = next((len(known) for known in every if known is not None), None)
-        like = visit.node.input[check.like] if rank is None else ""
+    if check.alike:
+        known = (shapes.of(visit.number, place) for place in check.alike)
+        rank = next((len(other) for other in known if other is not None), None)
+        like = visit.node.input[check.alike[0]] if rank is None and check.place != check.alike[0] else ""
     if shape is None:
         fits = rank is None and not check.least and not like
     else:

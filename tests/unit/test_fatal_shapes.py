@@ -55,6 +55,18 @@ def make_scan(
     return make_model([scan], {"x": [f"d{n}" for n in range(rank)] if declared else None}, opset=opset)
 
 
+def make_inserting_body() -> onnx.GraphProto:
+    """Of a loop that adds the rows of `x` to a sequence, without their first axis where there is one row."""
+    kind = h.make_sequence_type_proto(h.make_tensor_type_proto(T.FLOAT, [2, 2]))
+    nodes = [
+        N("Identity", ["c"], ["c2"]),
+        N("Squeeze", ["x"], ["q"]),
+        N("SequenceInsert", ["s", "q"], ["s2"]),
+    ]
+    inputs = [V("i", T.INT64, []), V("c", T.BOOL, []), h.make_value_info("s", kind)]
+    return h.make_graph(nodes, "b", inputs, [V("c2", T.BOOL, []), h.make_value_info("s2", kind)])
+
+
 def list_fatal() -> list[Fatal]:
     """Models, inputs that they answer, and inputs that end a process which runs them as they are."""
     two = {"w": ones(2, 2)}
@@ -121,6 +133,45 @@ def list_fatal() -> list[Fatal]:
             make_model([N("ConvTranspose", ["x", "w"], ["y"])], {"x": [1, 1, "d", 4, 5]}, {"w": ones(1, 2, 3, 3, 3)}),
             {"x": ones(1, 1, 2, 4, 5)},
             {"x": ones(1, 1, 0, 4, 5)},
+        ),
+        (
+            "rows that inputs of one size do not agree on",
+            make_model(
+                [N("Add", ["x", "s"], ["a"]), N("LayerNormalization", ["a", "g", "g"], ["y"])],
+                {"x": ["n", "t", 4], "s": ["n", "t", 4]},
+                {"g": ones(4)},
+            ),
+            {"x": ones(2, 3, 4), "s": ones(2, 3, 4)},
+            {"x": ones(2, 3, 4), "s": ones(0, 3, 4)},
+        ),
+        (
+            "an element that a loop put into a sequence",
+            make_model(
+                [
+                    N("SequenceConstruct", ["x"], ["before"]),
+                    N("Loop", ["one", "", "before"], ["after"], body=make_inserting_body()),
+                    N("SequenceAt", ["after", "one"], ["t"]),
+                    product,
+                ],
+                {"x": ["n", 2]},
+                {**two, "one": np.array(1)},
+            ),
+            {"x": ones(3, 2)},
+            {"x": ones(1, 2)},
+        ),
+        (
+            "Einsum of what a selection left",
+            make_model(
+                [
+                    N("Greater", ["by", "zero"], ["some"]),
+                    N("Compress", ["x", "some"], ["t"], axis=0),
+                    N("Einsum", ["t", "t"], ["y"], equation="bhid,bjhd->bhij"),
+                ],
+                {"x": [2, 2, 2, 2], "by": [2]},
+                {"zero": np.float32(0)},
+            ),
+            {"x": ones(2, 2, 2, 2), "by": ones(2)},
+            {"x": ones(2, 2, 2, 2), "by": -ones(2)},
         ),
         (
             "Conv of a vector",
