@@ -87,7 +87,7 @@ class Examined:
 def examine(model: onnx.ModelProto, schema: Schema | None = None) -> Examined:
     """Guard what can be guarded, and name the rest. The given model is left as it is."""
     operators = {("" if domain in ONNX_DOMAINS else domain, name) for domain, name in list_operators(model)}
-    by_shape = not operators.isdisjoint(fatal_shapes.OPERATORS) or bool(model.functions)
+    by_shape = not operators.isdisjoint(fatal_shapes.OPERATORS)
     if not by_shape and not any(name in _LOOKED_AT or domain == _FOREIGN for domain, name in operators):
         return Examined(None, (), ())
     whole = onnx.inliner.inline_local_functions(model) if model.functions else model

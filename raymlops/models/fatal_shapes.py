@@ -81,11 +81,20 @@ def _always(*checks: Check) -> Callable[[onnx.NodeProto], Iterator[Check]]:
     return lambda node: iter(checks)
 
 
+def _check_attention(node: onnx.NodeProto) -> Iterator[Check]:
+    """Three axes can be split into heads only where an attribute says how many."""
+    split = _read(node, "q_num_heads", 0) > 0 and _read(node, "kv_num_heads", 0) > 0
+    for place in (0, 1, 2):
+        yield Check(place, rank=None if split else 4, filled=0)
+    yield Check(4, rank=4)
+    yield Check(5, rank=4)
+
+
 _RECURRENT = _always(Check(0, rank=3, filled=0), Check(1, rank=3, filled=0), Check(2, rank=3, filled=0))
 _CONVOLUTION = _always(Check(0, least=3), Check(1, least=3, filled=1))
 _HEADS = tuple(Check(place, filled=0) for place in (0, 1, 2))
 _CHECKS: Mapping[tuple[str, str], Callable[[onnx.NodeProto], Iterator[Check]]] = {
-    ("", "Attention"): _always(*_HEADS, Check(4, rank=4), Check(5, rank=4)),
+    ("", "Attention"): _check_attention,
     ("", "Concat"): _check_concat,
     ("", "Conv"): _CONVOLUTION,
     ("", "ConvInteger"): _CONVOLUTION,
@@ -253,7 +262,8 @@ def guard(visit: Visit, shapes: Shapes, names: Names) -> Guarded:
         guarded.input[check.place] = _apply(visit, check, shapes, make, sizes)
     if not make.nodes:
         return Guarded(sizes=frozenset(sizes))
-    if visit.opset < 10 and key[0] == "":
+    oldest = 10 if any(made.op_type == "Slice" for made in make.nodes) else 7
+    if not key[0] and visit.opset < oldest:
         return Guarded(refused=f"{node.op_type} of opset {visit.opset} takes shapes that are not known here")
     what = f"{node.op_type} {node.name!r}" if node.name else node.op_type
     for number, made in enumerate(make.nodes):
