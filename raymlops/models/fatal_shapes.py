@@ -102,6 +102,7 @@ _CHECKS: Mapping[tuple[str, str], Callable[[onnx.NodeProto], Iterator[Check]]] =
     ("", "DequantizeLinear"): _check_quantised,
     ("", "Einsum"): _check_einsum,
     ("", "GRU"): _RECURRENT,
+    ("", "Loop"): _always(Check(0, filled=0), Check(1, filled=0)),
     ("", "LSTM"): _RECURRENT,
     ("", "QLinearConv"): _always(Check(0, least=3), Check(3, least=3, filled=1)),
     ("", "QuantizeLinear"): _check_quantised,

@@ -57,7 +57,19 @@ def replace_nodes(graph: onnx.GraphProto, nodes: dict[int, list[onnx.NodeProto]]
         number += 1
         for body in bodies_of(node):
             number = replace_nodes(body, nodes, number)
-        kept.extend(nodes.get(own, [node]))
+        placed = nodes.get(own, [node])
+        for other in placed:
+            if other is not node:
+                _take_bodies(other, node)
+        kept.extend(placed)
     del graph.node[:]
     graph.node.extend(kept)
     return number
+
+
+def _take_bodies(node: onnx.NodeProto, old: onnx.NodeProto) -> None:
+    """Give what stands in the place of a node its bodies, in which nodes were replaced."""
+    bodies = {attribute.name: attribute for attribute in old.attribute if attribute.HasField("g")}
+    for attribute in node.attribute:
+        if attribute.HasField("g") and attribute.name in bodies:
+            attribute.g.CopyFrom(bodies[attribute.name].g)

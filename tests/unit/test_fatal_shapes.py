@@ -252,6 +252,37 @@ def test_a_scan_whose_axes_cannot_be_known_needs_a_process_of_its_own() -> None:
     assert (plain.model, plain.refused, plain.filled) == (None, (), ())
 
 
+def test_a_division_within_a_scan_whose_axes_are_turned_is_guarded_too() -> None:
+    body = h.make_graph(
+        [N("Div", ["e", "e"], ["o"])], "b", [V("e", T.INT64, [None])], [V("o", T.INT64, [None])]
+    )
+    scan = N("Scan", ["x"], ["y"], body=body, num_scan_inputs=1, scan_input_axes=[1])
+    model = make_model([scan], {"x": ["n", "m"]})
+    model.graph.input[0].type.tensor_type.elem_type = T.INT64
+    guarded = examine(model).model
+    assert guarded is not None
+    inner = next(node for node in guarded.graph.node if node.op_type == "Scan").attribute
+    assert {"Equal", "Div"} <= {node.op_type for node in next(a.g for a in inner if a.name == "body").node}
+
+
+def test_a_loop_without_a_count_or_a_condition_in_them_is_refused() -> None:
+    body = h.make_graph(
+        [N("Identity", ["c"], ["c2"]), N("Identity", ["s"], ["s2"])],
+        "b",
+        [V("i", T.INT64, []), V("c", T.BOOL, None), V("s", T.FLOAT, None)],
+        [V("c2", T.BOOL, None), V("s2", T.FLOAT, None)],
+    )
+    nodes = [
+        N("Cast", ["x"], ["count"], to=T.INT64),
+        N("Cast", ["x"], ["go"], to=T.BOOL),
+        N("Loop", ["count", "go", "x"], ["y"], body=body),
+    ]
+    session = open_session(make_model(nodes, {"x": ["n"]}).SerializeToString(), SessionOptions(shared=True))
+    assert session.infer({"x": ones(1)})["y"].shape == (1,)
+    with pytest.raises(InputError):
+        session.infer({"x": ones(0)})
+
+
 def test_shapes_that_the_file_claims_of_inner_tensors_are_not_believed() -> None:
     product = N("Einsum", ["t", "w"], ["y"], equation="ij,jk->ki")
     model = make_model([N("Squeeze", ["x"], ["t"]), product], {"x": ["n", 2]}, {"w": ones(2, 2)})
