@@ -115,6 +115,8 @@ def examine(model: onnx.ModelProto, schema: Schema | None = None) -> Examined:
                 refused[checked.refused] = None
             if checked.nodes:
                 nodes = [*nodes[:-1], *checked.nodes]
+            if visit.number in shapes.conditions:
+                nodes = fatal_shapes.guard_condition(nodes or [node], shapes.conditions[visit.number], names)
         if nodes:
             guarded[visit.number] = nodes
     result = None

@@ -154,6 +154,8 @@ class Shapes:
         with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
             copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
         self._nodes: list[tuple[Shape | None, ...]] = []
+        self.conditions: dict[int, str] = {}
+        """Number of a node -> the one of its outputs by which a loop goes on, where it may have no elements."""
         self._collect(copy.graph, {})
 
         self.normalises = any(node.op_type in _NORMALISATIONS for node in list_nodes(model.graph))
@@ -194,11 +196,20 @@ class Shapes:
         _hide_unproven(graph)
         return copy
 
-    def _collect(self, graph: onnx.GraphProto, outer: Mapping[str, Shape | None]) -> None:
+    def _collect(
+        self, graph: onnx.GraphProto, outer: Mapping[str, Shape | None], *, loop: bool = False
+    ) -> None:
         known = dict(outer)
         known.update((tensor.name, tuple(tensor.dims)) for tensor in graph.initializer)
         for info in (*graph.value_info, *graph.output, *graph.input):
             known[info.name] = _shape_of(info.type)
+        if loop:
+            name = graph.output[0].name
+            number = len(self._nodes)
+            for node in graph.node:
+                if name in node.output and (known.get(name) is None or not all(_sure(known[name]))):
+                    self.conditions[number] = name
+                number += 1 + sum(1 for body in bodies_of(node) for _ in list_nodes(body))
         for node in graph.node:
             if node.op_type == "Constant" and node.domain in ONNX_DOMAINS:
                 for attribute in node.attribute:
@@ -206,14 +217,33 @@ class Shapes:
                         known[node.output[0]] = tuple(attribute.t.dims)
             self._nodes.append(tuple(known.get(name) for name in node.input))
             for body in bodies_of(node):
-                self._collect(body, known)
+                self._collect(body, known, loop=node.op_type == "Loop")
+
+
+def _sure(shape: Shape | None) -> Iterator[bool]:
+    return (isinstance(size, int) and size > 0 for size in shape or ())
+
+
+def guard_condition(nodes: Sequence[onnx.NodeProto], name: str, names: Names) -> list[onnx.NodeProto]:
+    """Make a scalar of what a loop goes on by: of no elements it would read one."""
+    make = Maker(names)
+    made = [onnx.NodeProto() for _ in nodes]
+    asked = names.make("condition")
+    for copy, node in zip(made, nodes, strict=True):
+        copy.CopyFrom(node)
+        for place, output in enumerate(copy.output):
+            copy.output[place] = asked if output == name else output
+    make("Reshape", asked, make.constants([], _INT64))
+    make.nodes[-1].output[0] = name
+    return [*made, *make.nodes]
 
 
 def _strip_bodies(graph: onnx.GraphProto) -> None:
     for node in list_nodes(graph):
         for body in bodies_of(node):
             del body.value_info[:]
-            for info in (*body.input, *body.output):
+            counter = 1 if node.op_type == "Loop" else 0  # whose shape ONNX Runtime takes from here
+            for info in (*body.input[counter:], *body.output):
                 if info.type.WhichOneof("value") == "tensor_type":
                     info.type.tensor_type.ClearField("shape")
 

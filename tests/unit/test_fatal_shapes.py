@@ -283,6 +283,25 @@ def test_a_loop_without_a_count_or_a_condition_in_them_is_refused() -> None:
         session.infer({"x": ones(0)})
 
 
+def test_a_loop_whose_body_makes_no_condition_is_refused() -> None:
+    for nodes, fails in (
+        ([N("Cast", ["s"], ["q"], to=T.BOOL), N("Not", ["q"], ["c2"])], True),
+        ([N("Less", ["i", "three"], ["c2"])], False),
+    ):
+        body = h.make_graph(
+            [*nodes, N("Identity", ["s"], ["s2"])],
+            "b",
+            [V("i", T.INT64, []), V("c", T.BOOL, []), V("s", T.FLOAT, None)],
+            [V("c2", T.BOOL, None), V("s2", T.FLOAT, None)],
+        )
+        model = make_model([N("Loop", ["", "", "x"], ["y"], body=body)], {"x": ["n"]}, {"three": np.array(3)})
+        assert (examine(model).model is not None) is fails
+        session = open_session(model.SerializeToString(), SessionOptions(shared=True))
+        assert session.infer({"x": ones(1)})["y"].shape == (1,)
+        with pytest.raises(InputError) if fails else contextlib.nullcontext():
+            session.infer({"x": ones(0)})
+
+
 def test_shapes_that_the_file_claims_of_inner_tensors_are_not_believed() -> None:
     product = N("Einsum", ["t", "w"], ["y"], equation="ij,jk->ki")
     model = make_model([N("Squeeze", ["x"], ["t"]), product], {"x": ["n", 2]}, {"w": ones(2, 2)})
