@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 
 PROCESS_DEFAULTS = {
@@ -109,6 +110,10 @@ def export(values: Mapping[str, str]) -> None:
     """Set variables for the processes that this one starts; what the user has set stays."""
     for name, value in values.items():
         os.environ.setdefault(name, value)
+    ray = sys.modules.get("ray")
+    if "RAY_AUTH_MODE" in values and ray is not None and not ray.is_initialized():
+        # Ray has read it when it was imported: it would start a cluster with a token, and ask it without one.
+        ray._raylet.Config.initialize("")
 
 
 def choose_authentication() -> dict[str, str]:

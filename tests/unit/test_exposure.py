@@ -17,6 +17,7 @@ from raymlops.errors import ForbiddenError
 from raymlops.serving import exposure, key_guard
 from raymlops.serving.key_guard import read_application
 from raymlops.serving.keys import Key, KeyRing, make_key
+from raymlops.settings import export
 from raymlops.specs.serving import ServingSpec
 from tests import toy_models
 
@@ -69,6 +70,21 @@ def test_a_cluster_of_this_machine_alone_is_joined_where_it_listens(monkeypatch:
     monkeypatch.setenv(loopback.VARIABLE, "0")  # the user's own word stays
     loopback.adapt_to("10.0.0.4:6379")
     assert os.environ[loopback.VARIABLE] == "0"
+
+
+def test_a_token_chosen_after_ray_was_imported_is_what_ray_goes_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._raylet import AuthenticationMode, Config, get_authentication_mode
+
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    Config.initialize("")
+    assert get_authentication_mode() == AuthenticationMode.DISABLED
+    try:
+        export({"RAY_AUTH_MODE": "token"})
+        # Else it starts a cluster with a token, and asks it without one.
+        assert get_authentication_mode() == AuthenticationMode.TOKEN
+    finally:
+        monkeypatch.delenv("RAY_AUTH_MODE")
+        Config.initialize("")
 
 
 def make_guard(monkeypatch: pytest.MonkeyPatch, keys: list[Key], *, awake: bool) -> Callable[..., Any]:
