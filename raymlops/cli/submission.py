@@ -53,7 +53,7 @@ def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None
     job = submission.Job(
         verb,
         arguments,
-        _to_variables(options["variables"]),
+        {**_trusted_keys(), **_to_variables(options["variables"])},
         submission.read_requirements(root) if options["install"] else (),
     )
     submission.require_no_secrets(job)
@@ -84,6 +84,15 @@ def _tell_held_back(package: Any) -> None:
     from raymlops.clusters import mounts
 
     click.echo(mounts.describe(dict(package.why)), err=True)
+
+
+def _trusted_keys() -> dict[str, str]:
+    """The public keys whose signatures count here count in the job too, beside those that the cluster trusts."""
+    from raymlops import attestation
+
+    lines = attestation.to_lines(attestation.load_trusted_keys(Settings.from_env()))
+    # Ray puts in the node's own value, or nothing.
+    return {"RAYMLOPS_TRUSTED_KEYS": "${RAYMLOPS_TRUSTED_KEYS}," + lines} if lines else {}
 
 
 def _to_variables(texts: tuple[str, ...]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """`raymlops submit` and `doctor` against a real cluster with token authentication that does not have the package."""
 
+import base64
 import json
 import pathlib
 import shutil
@@ -48,8 +49,15 @@ def test_a_job_that_fails_gives_its_own_exit_code(head: Head) -> None:
     assert "ended with exit code 2" in done.stderr
 
 
-def test_a_job_may_be_left_and_followed_later_and_its_metadata_hold_no_secret(head: Head) -> None:
-    left = head.run("submit", "--no-wait", "check", "jobs/specs/digits.yaml")
+def test_a_job_may_be_left_and_followed_later_and_its_metadata_hold_no_secret(
+    head: Head, tmp_path: pathlib.Path
+) -> None:
+    trusted = "ed25519:" + base64.b64encode(bytes(range(32))).decode()
+    (tmp_path / "colleague.pub").write_text(trusted)
+    left = head.run(
+        "submit", "--no-wait", "check", "jobs/specs/digits.yaml",
+        RAYMLOPS_TRUSTED_KEYS=str(tmp_path / "colleague.pub"),
+    )  # fmt: skip
     identity = left.stdout.strip()
     assert left.returncode == 0, left.stderr
     followed = head.run("submit", "--follow", identity)
@@ -57,6 +65,7 @@ def test_a_job_may_be_left_and_followed_later_and_its_metadata_hold_no_secret(he
     assert "is right" in followed.stdout
     shown = json.dumps(head.get("/api/jobs/").json())
     assert identity in shown
+    assert trusted in shown  # a file of this machine says nothing to the cluster
     assert head.token_path.read_text() not in shown
 
 
