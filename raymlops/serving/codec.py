@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from raymlops.errors import InputError, TooLargeError, unknown_name
-from raymlops.serving import columns
+from raymlops.serving import columns, json_numbers
 from raymlops.serving.columns import Array, Column
-from raymlops.serving.json_text import dump_json, parse_json
+from raymlops.serving.json_text import check_elements, dump_json, parse_json
 from raymlops.serving.protocol import InferRequest, RequestedOutput
 from raymlops.serving.request_limits import (
     RequestLimits,
@@ -42,7 +42,7 @@ def decode_infer(
                 f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} bytes"
             )
         blob, body = memoryview(body)[header_length:], body[:header_length]
-    document = parse_json(body, limits)
+    document = _parse(body, known, limits)
     if not isinstance(document, dict) or not isinstance(document.get("inputs"), list):
         raise InputError('The body must be a JSON object with a list "inputs"')
     batch: Batch = {}
@@ -73,6 +73,16 @@ def decode_infer(
         parameters=parameters,
         rows=rows,
     )
+
+
+def _parse(body: bytes, known: Mapping[str, Column], limits: RequestLimits) -> Any:
+    """The JSON of a request; the numbers of a large one are arrays already. Raises InputError, TooLargeError."""
+    if len(body) >= json_numbers.LARGE:
+        check_elements(body, limits)
+        document = json_numbers.read_request(body, known, limits.json_depth)
+        if document is not None:
+            return document
+    return parse_json(body, limits)
 
 
 def _find_column(entry: Any, known: Mapping[str, Column]) -> Column:
@@ -108,7 +118,7 @@ def _decode_tensor(
         array = decode_binary(blob[offset : offset + size], datatype, count, name)
         return columns.convert(array.reshape(shape), datatype, column), offset + size
     data = entry.get("data")
-    if not isinstance(data, list):
+    if not isinstance(data, list | np.ndarray):
         raise InputError(
             f"Input {name!r} has no data; give a list, or binary_data_size and the bytes after the JSON"
         )
@@ -116,7 +126,7 @@ def _decode_tensor(
         raise InputError(f"Input {name!r}: FP16 travels only as a binary tensor")
     if datatype != column.spec.datatype:  # raises when it cannot join
         columns.convert(np.empty(0, DATATYPES[datatype].numpy), datatype, column)
-    array = columns.to_array(data, column)
+    array = columns.to_array(data, column) if isinstance(data, list) else columns.check_whole(data, column)
     if array.size != count:
         raise InputError(
             f"Input {name!r} has shape {show(shape)}, {count} elements, but its data has {array.size}"

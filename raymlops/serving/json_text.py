@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+import numpy as np
 import orjson
 
 from raymlops.errors import InputError, TooLargeError, encodable, shorten
@@ -13,22 +14,32 @@ from raymlops.serving.request_limits import RequestLimits
 def parse_json(body: bytes | memoryview, limits: RequestLimits) -> Any:
     """Parse within limits, which hold before anything is parsed. Raises InputError, TooLargeError."""
     text = bytes(body)
+    check_elements(text, limits)
+    if _is_deeper(text, limits.json_depth):
+        raise InputError(f"The JSON is nested deeper than {limits.json_depth} levels")
+    try:
+        # Not a number is no JSON, but Python's own clients write it; only the slow parser takes it.
+        return _parse_with_nan(text) if _has_nan(text) else orjson.loads(text)
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also UnicodeDecodeError and integers of thousands of digits
+        raise InputError(f"The body is not JSON: {shorten(str(error))}") from None
+
+
+def check_elements(text: bytes, limits: RequestLimits) -> None:
+    """Raises TooLargeError where a JSON text may have more values than a request."""
     if len(text) > limits.json_elements and _count_elements(text) > limits.json_elements:
         plain = _strip_strings(text)
         if _count_elements(plain) > limits.json_elements and plain.count(b"[") + plain.count(b"{") < len(
             plain
         ):
             raise TooLargeError(f"The JSON has over {limits.json_elements} elements; send binary tensors")
-    if _is_deeper(text, limits.json_depth):
-        raise InputError(f"The JSON is nested deeper than {limits.json_depth} levels")
-    try:
-        # Not a number is no JSON, but Python's own clients write it; only the slow parser takes it.
-        return _parse_with_nan(text) if b"NaN" in text or b"Infinity" in text else orjson.loads(text)
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # also UnicodeDecodeError and integers of thousands of digits
-        raise InputError(f"The body is not JSON: {shorten(str(error))}") from None
+
+
+def _has_nan(text: bytes) -> bool:
+    # One byte is found many times faster than three.
+    return (b"N" in text and b"NaN" in text) or (b"I" in text and b"Infinity" in text)
 
 
 def _parse_with_nan(text: bytes) -> Any:
@@ -46,7 +57,12 @@ _NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 
 def _count_elements(text: bytes) -> int:
     """An upper bound of the values in a JSON text; lists and objects cost as much as what they hold."""
-    return text.count(b",") + text.count(b"[") + text.count(b"{")
+    return count_byte(text, b",") + count_byte(text, b"[") + count_byte(text, b"{")
+
+
+def count_byte(text: bytes, mark: bytes) -> int:
+    """As `text.count(mark)`, many times faster on a large text."""
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(mark)))
 
 
 def _strip_strings(text: bytes) -> bytes:

@@ -1,0 +1,165 @@
+"""Reads the numbers of a large JSON request straight into arrays, by a SIMD parser: no Python object is made for each.
+
+Knows the form of an inference request; refuses nothing. It reads what both parsers understand alike; whatever else a
+body may be (a mistake, or rare) is left to the usual parser and its checks.
+"""
+
+import math
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from raymlops.serving.columns import Array, Column
+from raymlops.serving.json_text import count_byte
+
+try:
+    import simdjson
+except ImportError:  # there is no wheel for every platform: the usual parser reads everything
+    simdjson = None  # type: ignore[assignment]
+
+LARGE = 2**12
+"""Bytes of a body from which on the usual parser is slower."""
+_KEPT = 2**23
+"""Bytes of a body whose parser is kept for the next one: it holds several times as much."""
+_KEYS = 16
+"""Of an object; to find a key takes as long as there are keys before it."""
+_WIDE = 2**24 - 1
+"""The parser counts no further."""
+_LEVELS = 8
+_BUFFERS: Mapping[str, tuple[str, type[np.generic]]] = {
+    **dict.fromkeys(("FP32", "FP64"), ("d", np.float64)),
+    **dict.fromkeys(("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32"), ("i", np.int64)),
+    "UINT64": ("u", np.uint64),
+}
+"""How the parser gives the numbers of a datatype. It raises for an element that is no such number; integers become
+floats as everywhere."""
+
+
+class _OtherBodyError(Exception):
+    """The usual parser must read the body."""
+
+
+class _Parsers(threading.local):
+    """One for each thread. A parser cannot be used again while anything that it gave is alive."""
+
+    kept: Any = None
+
+
+_PARSERS = _Parsers()
+
+
+def read_request(text: bytes, known: Mapping[str, Column], depth: int) -> dict[str, Any] | None:
+    """The document as orjson gives it, but that the data of an input are an array of its column's datatype where they
+    are numbers of it, nested regularly or not at all; None where the usual parser must read the body.
+
+    `depth` is the most levels of lists and objects; what that costs which a body may hold is checked by the caller.
+    """
+    if simdjson is None or not _is_promising(text, known):
+        return None
+    parser, _PARSERS.kept = _PARSERS.kept or simdjson.Parser(), None
+    try:
+        document = _read_document(parser.parse(text), text, known, depth)
+    except (_OtherBodyError, ValueError, TypeError, RuntimeError, MemoryError):
+        return None  # and the parser goes, too: the traceback may hold what it gave
+    if len(text) <= _KEPT:
+        _PARSERS.kept = parser
+    return document
+
+
+def _is_promising(text: bytes, known: Mapping[str, Column]) -> bool:
+    """False for a body with what the parsers read differently, a mark of byte order or escapes, and for one of mostly
+    strings, which is not read faster."""
+    return (
+        text[:1] in (b"{", b" ", b"\n", b"\r", b"\t")
+        and b"\\" not in text
+        and any(column.spec.datatype in _BUFFERS for column in known.values())
+        and count_byte(text, b'"') <= 100 + 50 * len(known)
+    )
+
+
+def _read_document(root: Any, text: bytes, known: Mapping[str, Column], depth: int) -> dict[str, Any]:
+    document = _read_object(root, "inputs")
+    if type(document.get("inputs")) is not simdjson.Array:
+        raise _OtherBodyError
+    entries = [_read_object(entry, "data") for entry in document["inputs"]]
+    document["inputs"] = entries
+    found = [(entry, entry.pop("data")) for entry in entries if type(entry.get("data")) is simdjson.Array]
+    lists, levels = _measure(document)
+    shapes = [_find_shape(data) for _, data in found]
+    for shape in shapes:
+        lists += sum(math.prod(shape[:axis]) for axis in range(len(shape)))
+        levels = max(levels, 3 + len(shape))  # within an object, within a list, within an object
+    # Brackets in strings count, too: where the numbers are equal, no list is in the data but those of the shapes.
+    is_regular = count_byte(text, b"[") == lists
+    if levels > depth or (not is_regular and count_byte(text, b"[") + count_byte(text, b"{") > depth):
+        raise _OtherBodyError
+    for (entry, data), shape in zip(found, shapes, strict=True):
+        column = known.get(entry["name"]) if type(entry.get("name")) is str else None
+        array = _read_numbers(data, column, math.prod(shape)) if is_regular and column is not None else None
+        entry["data"] = data.as_list() if array is None else array
+    return document
+
+
+def _read_object(value: Any, unread: str) -> dict[str, Any]:
+    """Its values as Python's, but for the list under the key `unread`."""
+    if type(value) is not simdjson.Object or len(value) > _KEYS:
+        raise _OtherBodyError
+    keys = list(value)
+    if len(set(keys)) != len(keys):  # the last one counts, but the first one is found
+        raise _OtherBodyError
+    return {key: value[key] if key == unread else _to_python(value[key]) for key in keys}
+
+
+def _to_python(value: Any) -> Any:
+    if type(value) is simdjson.Object:
+        return value.as_dict()
+    return value.as_list() if type(value) is simdjson.Array else value
+
+
+def _measure(value: Any) -> tuple[int, int]:
+    """Lists within a value, and levels of lists and objects."""
+    if type(value) is not dict and type(value) is not list:
+        return 0, 0
+    within = [_measure(item) for item in (value.values() if type(value) is dict else value)]
+    return (
+        sum(lists for lists, _ in within) + (type(value) is list),
+        max((levels for _, levels in within), default=0) + 1,
+    )
+
+
+def _find_shape(data: Any) -> tuple[int, ...]:
+    """Of lists of lists as far as all of a level are lists of one length. What the elements are is not looked at."""
+    shape: tuple[int, ...] = (len(data),)
+    level = [data]
+    while shape[-1] and len(shape) < _LEVELS and type(level[0][0]) is simdjson.Array:
+        level = [inner for outer in level for inner in outer]
+        lengths = {len(inner) if type(inner) is simdjson.Array else -1 for inner in level}
+        if len(lengths) > 1 or -1 in lengths:
+            raise _OtherBodyError
+        shape += tuple(lengths)
+    if max(shape) >= _WIDE:
+        raise _OtherBodyError
+    return shape
+
+
+def _read_numbers(data: Any, column: Column, count: int) -> Array | None:
+    """Flat; None where not all of the data are numbers that the column can hold."""
+    datatype = column.spec.datatype
+    if datatype not in _BUFFERS or not count:
+        return None
+    code, kind = _BUFFERS[datatype]
+    try:
+        values = np.frombuffer(data.as_buffer(of_type=code), kind)
+    except (TypeError, ValueError):
+        return None
+    if values.size != count:
+        return None
+    want = column.spec.dtype
+    if want.kind in "iu" and want.itemsize < 8:
+        bounds = np.iinfo(want)
+        if values.min() < bounds.min or values.max() > bounds.max:
+            return None
+    with np.errstate(over="ignore"):  # becomes infinite, as everywhere
+        return values.astype(want, copy=False)
