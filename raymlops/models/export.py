@@ -15,10 +15,11 @@ import torch
 from onnx import TensorProto, compose, helper
 
 from raymlops import __version__
-from raymlops.errors import ArtifactError
+from raymlops.errors import ArtifactError, shorten
 from raymlops.features import FittedFeatures, FittedTarget, Packing, packing_of
 from raymlops.models import encoder
 from raymlops.models.nodes import INNER, IR_VERSION, ML_OPSET, OPSET, GraphBuilder, to_value_info
+from raymlops.models.runtime_messages import explain_failure
 from raymlops.models.session import CONTRACT_KEY
 from raymlops.tensors import Signature, TensorSpec
 
@@ -137,7 +138,7 @@ def _export_core(network: torch.nn.Module, packing: Packing) -> onnx.ModelProto:
                 verbose=False,
             )
     except Exception as error:  # torch raises many classes from tracing
-        cause = " ".join(str(error).split())[:300]
+        cause = shorten(explain_failure(error), 300)
         raise ArtifactError(
             f"torch cannot export network {type(network).__name__} to ONNX: {cause}; "
             "a network must not branch on the values of its tensors"

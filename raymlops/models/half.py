@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError
+from raymlops.models.runtime_messages import explain_failure
 
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -87,7 +88,7 @@ def _find_floats(model: onnx.ModelProto) -> set[str]:
     try:
         graph = onnx.shape_inference.infer_shapes(model, check_type=True).graph
     except onnx.shape_inference.InferenceError as error:
-        raise ArtifactError(f"The types of the graph cannot be inferred: {error}") from None
+        raise ArtifactError(f"The types of the graph cannot be inferred: {explain_failure(error)}") from None
     values = (*graph.input, *graph.output, *graph.value_info)
     floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     return floats | {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}

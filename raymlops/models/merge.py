@@ -10,6 +10,7 @@ import onnx.version_converter
 
 from raymlops.errors import ArtifactError
 from raymlops.models.external_data import ModelFiles
+from raymlops.models.runtime_messages import explain_failure
 from raymlops.models.safety import Model, read_model
 
 MAX_BYTES = 1_500_000_000
@@ -91,7 +92,7 @@ def merge_models(parts: Sequence[Part], outputs: Sequence[str]) -> bytes:
         onnx.checker.check_model(merged)
     except onnx.checker.ValidationError as error:
         raise ArtifactError(
-            f"Merging {_names(parts)} gives no valid model: {' '.join(str(error).split())}"
+            f"Merging {_names(parts)} gives no valid model: {explain_failure(error)}"
         ) from None
     return bytes(merged.SerializeToString())
 
@@ -119,7 +120,9 @@ def _convert(part: Part, opsets: Mapping[str, int]) -> onnx.ModelProto:
     try:
         return onnx.version_converter.convert_version(part.model, opsets[""])
     except Exception as error:  # the converter raises RuntimeError, ValueError and its own classes
-        raise ArtifactError(f"{part.name!r} cannot be converted to opset {opsets['']}: {error}") from None
+        raise ArtifactError(
+            f"{part.name!r} cannot be converted to opset {opsets['']}: {explain_failure(error)}"
+        ) from None
 
 
 def _list_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

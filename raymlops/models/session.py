@@ -10,6 +10,8 @@ import copy
 import dataclasses
 import functools
 import io
+import itertools
+import logging
 import pathlib
 import re
 import threading
@@ -35,9 +37,11 @@ from raymlops.models import value_flow
 from raymlops.models.external_data import ModelFiles
 from raymlops.models.fatal_operators import Examined, examine
 from raymlops.models.header import read_contract
+from raymlops.models.runtime_messages import explain_failure
 from raymlops.models.safety import Model, read_model
 from raymlops.tensors import DATATYPE_OF_ORT, Batch, Signature, TensorSpec
 
+LOG = logging.getLogger("raymlops.models")
 CONTRACT_KEY = "raymlops.contract"
 """Key of the ONNX metadata entry that holds a model's own contract as JSON."""
 
@@ -119,6 +123,8 @@ _DEVICES: dict[str, tuple[Provider, ...]] = {
 LONGEST_CHECK_S = 5.0
 """Of a run with a sample of which it is not known whether it ends."""
 _FAILURES = (_ort.Fail, _ort.RuntimeException, _ort.NotImplemented, _ort.EPFail)
+_SHOWN = 8
+"""Tensors of a request that are told of when a run fails."""
 _NO_MEMORY = re.compile(r"Available memory of|allocate memory|bad.?alloc", re.IGNORECASE)
 
 
@@ -276,7 +282,7 @@ class Session:
             raise InputError(self._explain(batch, failure))
         raise TooLargeError(
             "The tensors of this request take more memory than the runs of a replica may; send fewer or smaller "
-            f"rows, or raise limits: {{run_memory_mb}} ({' '.join(failure.split())[-200:]})"
+            f"rows, or raise limits: {{run_memory_mb}} ({shorten(explain_failure(failure))})"
         )
 
     def _explain(self, batch: Batch, cause: str) -> str:
@@ -294,7 +300,13 @@ class Session:
                     f"Input {name!r} is {batch[name].dtype}{list(batch[name].shape)}, but the model "
                     f"takes {spec}"
                 )
-        return f"The model refused its input: {shorten(cause, 1000)}"
+        LOG.debug("a run failed: %s", cause)
+        given = ", ".join(
+            f"{name!r} {array.dtype}{list(array.shape)}"
+            for name, array in itertools.islice(batch.items(), _SHOWN)
+        )
+        more = f" and {len(batch) - _SHOWN} more" if len(batch) > _SHOWN else ""
+        return f"The model refused its input: {shorten(explain_failure(cause), 1000)} (given: {given}{more})"
 
 
 def open_session(model: str | pathlib.Path | Model, options: SessionOptions | None = None) -> Session:
@@ -325,7 +337,8 @@ def open_session(model: str | pathlib.Path | Model, options: SessionOptions | No
                 onnxruntime.preload_dlls()  # finds CUDA and cuDNN inside the wheels that torch brought
             session = onnxruntime.InferenceSession(data, settings, providers=list(options.providers))
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes from loading
-        raise ArtifactError(f"ONNX Runtime cannot load {what}: {' '.join(str(error).split())}") from None
+        LOG.debug("%s was not loaded: %s", what, error)
+        raise ArtifactError(f"ONNX Runtime cannot load {what}: {explain_failure(error)}") from None
     if wanted not in session.get_providers():  # it goes on without, which is slow and hides the fault
         cause = " ".join(said.getvalue().split()).rstrip(".") or "it does not say why"
         raise ResourceError(
@@ -405,7 +418,7 @@ def _examine(data: bytes) -> Examined:
     try:
         return examine(model, _find_schema)
     except Exception as error:  # inlining functions raises a dozen unrelated classes
-        return Examined(None, (), (f"its graph cannot be followed ({' '.join(str(error).split())[:200]})",))
+        return Examined(None, (), (f"its graph cannot be followed ({shorten(explain_failure(error))})",))
 
 
 def _find_schema(operator: str, domain: str, opset: int) -> Any:

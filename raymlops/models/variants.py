@@ -18,6 +18,7 @@ from onnxruntime import quantization
 from raymlops.errors import ArtifactError, InputError, unknown_name
 from raymlops.models.external_data import ModelFiles
 from raymlops.models.half import LARGEST, halve
+from raymlops.models.runtime_messages import explain_failure
 from raymlops.models.safety import read_model
 from raymlops.models.session import SessionOptions, open_session
 from raymlops.tensors import Batch, count_rows
@@ -65,7 +66,7 @@ def make_variant(
     except (InputError, ArtifactError):
         raise
     except Exception as error:  # the quantisers raise a dozen unrelated classes
-        raise ArtifactError(f"{source.name!r} cannot become {kind}: {' '.join(str(error).split())}") from None
+        raise ArtifactError(f"{source.name!r} cannot become {kind}: {explain_failure(error)}") from None
     del smaller.metadata_props[:]
     onnx.helper.set_model_props(smaller, dict(metadata))
     smaller.ir_version = min(smaller.ir_version, model.ir_version)

@@ -18,6 +18,7 @@ from raymlops.serving.connection_limits import ConnectionLimits
 from raymlops.serving.grpc_options import limit_grpc_servers, server_options
 from raymlops.serving.http import Receive, Send
 from raymlops.serving.joining import join_writes
+from raymlops.serving.traceback_text import repair_print
 
 
 @dataclasses.dataclass
@@ -79,6 +80,7 @@ def make_middlewares() -> list[Middleware]:
 
 def make_guards() -> list[Middleware]:
     """The same for Serve as it comes: ports are closed, and a proxy asks for keys; a replica does that itself."""
+    repair_print()
     limit_grpc_servers(server_options(LANE.limits))
     listeners.close_ports()
     listeners.refresh_certificates()

@@ -31,6 +31,7 @@ from raymlops.serving.http import JSON, Headers, Request, Response
 from raymlops.serving.json_text import dump_json
 from raymlops.serving.keys import KeyRing
 from raymlops.serving.rates import RateLimit
+from raymlops.serving.traceback_text import TracebackFormatter, repair_print
 
 ACCESS = logging.getLogger("raymlops.access")
 LOG = logging.getLogger("raymlops.serving")
@@ -38,10 +39,13 @@ LOG = logging.getLogger("raymlops.serving")
 
 def log_to_stderr() -> None:
     """Access lines and failures go where Ray collects a replica's output."""
+    repair_print()
     for logger in (ACCESS, LOG):
         if not logger.handlers:
             # Serve puts a logger of its own in the place of sys.stderr, which drops lines below its level.
-            logger.addHandler(logging.StreamHandler(sys.__stderr__))
+            handler = logging.StreamHandler(sys.__stderr__)
+            handler.setFormatter(TracebackFormatter())
+            logger.addHandler(handler)
             logger.setLevel(logging.INFO)
             logger.propagate = False
 

@@ -30,6 +30,7 @@ from raymlops.models.row_independence.branches import WIDENED, are_alike, is_wid
 from raymlops.models.row_independence.operator_table import RANDOM, RULES
 from raymlops.models.row_independence.shape_arithmetic import fold, read_tensor, to_tensor
 from raymlops.models.row_independence.symbolic_dims import Dim, Term, UndecidedError, same, symbol
+from raymlops.models.runtime_messages import explain_failure
 
 MOST_NODES = 200_000
 """Nodes that are looked at, those of called functions and of repeated bodies each time."""
@@ -66,7 +67,9 @@ def prove_rows(model: bytes | ModelFiles, weights: Collection[str] = ()) -> Inde
     except CoupledError as coupled:
         return Independence(str(coupled))
     except Exception as error:  # a file that is broken or hostile proves nothing, whatever it breaks here
-        return Independence(f"its graph cannot be followed: {type(error).__name__}: {shorten(str(error))}")
+        return Independence(
+            f"its graph cannot be followed: {type(error).__name__}: {shorten(explain_failure(error))}"
+        )
     return Independence()
 
 
