@@ -9,6 +9,7 @@ RaymlopsError            500, exit 1: ours
 │   ├── ForbiddenError   403
 │   ├── NotFoundError    404: a model, version, route or file
 │   ├── TooLargeError    413
+│   ├── MediaTypeError   415: a Content-Type that is not taken
 │   ├── TooManyRequestsError 429
 │   ├── ResourceError    the cluster cannot meet the demand
 │   └── StorageError     a path or store that cannot be written or reached
@@ -65,6 +66,10 @@ class NotFoundError(UserError):
 
 class TooLargeError(UserError):
     status = 413
+
+
+class MediaTypeError(UserError):
+    status = 415
 
 
 class TooManyRequestsError(UserError):

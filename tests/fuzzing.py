@@ -331,7 +331,7 @@ def _invocations(random: random.Random) -> Case:
     )
 
     def check(status: int, body: bytes, fields: dict[bytes, bytes]) -> bool:
-        found = np.array(json.loads(body)["predictions"], np.float32)
+        found = np.array(json.loads(body)["predictions"]["y"], np.float32)
         return status == 200 and np.array_equal(found, 2 * np.array(rows, np.float32))
 
     body = json.dumps(random.choice(documents)).encode()

@@ -4,7 +4,7 @@ at a time."""
 import dataclasses
 import datetime
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,12 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """A model input and what its contract says of it; `kind` is empty for a model of another origin."""
+    """A model input and what its contract says of it; `kind` is empty for a model of another origin. One that is
+    `optional` has a value in the model, which a request may leave."""
 
     spec: TensorSpec
     kind: str = ""
+    optional: bool = False
 
     @property
     def takes_missing(self) -> bool:
@@ -38,9 +40,13 @@ class Column:
         )
 
 
-def read_columns(signature: Signature, contract: Mapping[str, Any]) -> dict[str, Column]:
+def read_columns(
+    signature: Signature, contract: Mapping[str, Any], optional: Iterable[TensorSpec] = ()
+) -> dict[str, Column]:
+    """By name, those that a request must have first."""
     kinds = {column["name"]: column["kind"] for column in contract.get("columns", ())}
-    return {spec.name: Column(spec, kinds.get(spec.name, "")) for spec in signature.inputs}
+    columns = {spec.name: Column(spec, kinds.get(spec.name, "")) for spec in signature.inputs}
+    return columns | {spec.name: Column(spec, optional=True) for spec in optional}
 
 
 def to_array(data: list[Any], column: Column) -> Array:
@@ -194,4 +200,7 @@ def check_rows(batch: Mapping[str, Array], columns: Mapping[str, Column]) -> int
 
 
 def _has_rows(array: Array, column: Column) -> bool:
-    return array.ndim > 0 and column.spec.shape[:1] == (-1,) and column.kind != ELEMENTS
+    """An optional input may have any length: it stands for what is the model's own."""
+    return (
+        array.ndim > 0 and column.spec.shape[:1] == (-1,) and column.kind != ELEMENTS and not column.optional
+    )

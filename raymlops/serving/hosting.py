@@ -14,6 +14,7 @@ from raymlops.models.session import SessionOptions, open_session
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.columns import read_columns
 from raymlops.serving.hosts import Hosted
+from raymlops.serving.invocations import read_answers_frames
 from raymlops.serving.model import ModelEndpoint
 from raymlops.serving.statistics import Statistics
 from raymlops.specs.serving import HostedModel
@@ -74,4 +75,7 @@ def host_model(
     LOG.info("%s: shared runs: %s", name, statistics.sharing)
     columns = read_columns(session.signature, session.contract)
     running = session.is_running if isinstance(session, IsolatedSession) else None
-    return Hosted(name, endpoint, statistics, columns, check=endpoint.check, running=running)
+    frames = read_answers_frames(file.parent)
+    return Hosted(
+        name, endpoint, statistics, columns, check=endpoint.check, running=running, answers_frames=frames
+    )

@@ -42,6 +42,8 @@ class Hosted:
     """Whether a model's own process is there; it is started again when it has ended."""
     headers: Headers = ()
     binary_headers: Headers = ()
+    answers_frames: bool = False
+    """Whether MLflow would answer a table with a table, as `invocations` tells."""
     estimate: AnswerEstimate | None = None
     """Of its answers, made when it is first asked."""
 

@@ -2,13 +2,14 @@
 ASGI and no Ray."""
 
 import asyncio
+import functools
 import gc
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from raymlops.errors import DeadlineError, InputError, NotFoundError
-from raymlops.serving import codec, invocations, protocol
+from raymlops.serving import codec, invocations, kserve_v1, protocol
 from raymlops.serving.hosts import Hosted, Hosts
 from raymlops.serving.http import Request, Response
 from raymlops.serving.request_limits import AnswerEstimate, show
@@ -127,6 +128,7 @@ def _sticky(request: Request) -> str | None:
 
 
 async def invoke(hosts: Hosts, request: Request) -> Response:
+    """MLflow's scoring protocol."""
     if request.parts:
         hosted = hosts.find(*request.parts)
     elif len(hosts.models) == 1:
@@ -134,23 +136,36 @@ async def invoke(hosts: Hosts, request: Request) -> Response:
     else:
         raise InputError(
             f"Several models are served; say which: POST /invocations/NAME with one of "
-            f"{', '.join(hosts.models)}"
+            f"{', '.join(hosts.seen_by(request.caller))}"
         )
+    encode = functools.partial(invocations.encode, answers_frames=hosted.answers_frames)
+    return await _score(hosts, hosted, request, invocations.decode, encode)
+
+
+async def predict(hosts: Hosts, request: Request) -> Response:
+    """KServe's protocol of version 1."""
+    return await _score(hosts, hosts.find(*request.parts), request, kserve_v1.decode, kserve_v1.encode)
+
+
+async def _score(
+    hosts: Hosts,
+    hosted: Hosted,
+    request: Request,
+    decode: Callable[..., invocations.Scored],
+    encode: Callable[..., bytes],
+) -> Response:
     request.model = hosted.name
     limits, body, signature = hosts.limits, request.body, hosted.endpoint.signature
     what = body, request.content_type, hosted.columns, limits
-    batch, rows, parameters = (
-        invocations.decode_invocations(*what)
+    asked = (
+        decode(*what)
         if len(body) <= LARGE // 4  # an object a row costs more than a number
-        else await run_large(hosts, invocations.decode_invocations, *what)
+        else await run_large(hosts, decode, *what)
     )
-    request.rows = rows
-    check_estimate(hosts, hosted, rows)
-    answer = await ask(hosted, batch, _sticky(request), read_timeout(parameters), request.started)
-    given = answer, rows, signature, limits
-    text = (
-        invocations.encode_invocations(*given)
-        if count_bytes(answer) <= LARGE // 4
-        else await run_large(hosts, invocations.encode_invocations, *given)
-    )
+    request.rows = asked.rows
+    check_estimate(hosts, hosted, asked.rows)
+    timeout_s = read_timeout(asked.parameters)
+    answer = await ask(hosted, asked.batch, _sticky(request), timeout_s, request.started)
+    given = answer, asked, signature, limits
+    text = encode(*given) if count_bytes(answer) <= LARGE // 4 else await run_large(hosts, encode, *given)
     return Response(200, text, hosted.headers)

@@ -10,8 +10,9 @@ from raymlops.errors import ForbiddenError, InputError
 from raymlops.serving import openapi, protocol, statistics
 from raymlops.serving.hosts import Hosts, Repository
 from raymlops.serving.http import Request, Response
-from raymlops.serving.inference import infer, invoke, run_large
+from raymlops.serving.inference import infer, invoke, predict, run_large
 from raymlops.serving.json_text import dump_json
+from raymlops.serving.model_config import describe_config
 
 
 def _answer(document: Any, status: int = 200) -> Response:
@@ -76,8 +77,17 @@ async def index(hosts: Hosts, request: Request) -> Response:
     return _answer(protocol.describe_index(states))
 
 
+async def config(hosts: Hosts, request: Request) -> Response:
+    return _answer(describe_config(hosts.find(*request.parts), hosts.limits))
+
+
 async def list_models(hosts: Hosts, request: Request) -> Response:
+    """Of both versions of the protocol."""
     return _answer({"models": list(hosts.seen_by(request.caller))})
+
+
+async def alive(hosts: Hosts, request: Request) -> Response:
+    return _answer({"status": "alive"})
 
 
 async def load(hosts: Hosts, request: Request) -> Response:
@@ -141,6 +151,8 @@ _MODEL = r"/v2/models/([^/]+)(?:/versions/([^/]+))?"
 ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("POST", _MODEL + "/infer", "infer", infer),
     ("POST", "/invocations(?:/([^/]+))?", "infer", invoke),
+    ("POST", "/v1/models/([^/]+):predict", "infer", predict),
+    ("GET", "/", "", alive),
     ("GET", "/v2/health/live", "", live),
     ("GET", "/v2/health/ready", "", ready),
     ("GET", "/ping", "", ready),
@@ -152,6 +164,9 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("GET", _MODEL, "view", model),
     ("GET", _MODEL + "/ready", "ready", model_ready),
     ("GET", _MODEL + "/stats", "view", stats),
+    ("GET", _MODEL + "/config", "view", config),
+    ("GET", "/v1/models/?", "view", list_models),
+    ("GET", "/v1/models/([^/:]+)", "ready", model_ready),
     ("POST", "/v2/repository/index", "view", index),
     ("POST", "/v2/repository/models/([^/]+)/load", "admin", load),
     ("POST", "/v2/repository/models/([^/]+)/unload", "admin", unload),

@@ -238,7 +238,7 @@ def test_mlflows_shapes_are_answered(served: Served, body: Any) -> None:
     response = httpx.post(
         f"{served.url}/invocations/flights", content=content, headers={"Content-Type": kind, **auth()}
     )
-    assert response.json()["predictions"][0]["label"] == "late", response.text
+    assert response.json()["predictions"]["label"][0] == "late", response.text
     assert response.headers["x-model-version"] == "flights/1"
 
 

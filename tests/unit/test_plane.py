@@ -141,14 +141,13 @@ COLUMNS = ["distance", "carrier", "departure"]
 def test_every_json_shape_of_mlflow_gives_the_same_predictions(ask: Ask, body: dict[str, Any]) -> None:
     response = ask("POST", "/invocations/flights", json=body)
     assert response.status_code == 200, response.text
-    labels = [row["label"] for row in response.json()["predictions"]]
-    assert labels == ["late", "on_time"]
+    assert response.json()["predictions"]["label"] == ["late", "on_time"]
 
 
 def test_csv_is_taken_as_mlflow_does(ask: Ask) -> None:
     text = "carrier,distance,departure\nAA,,2013-07-01T12:00:00Z\nAA,5,2013-07-01T12:00:00Z\n"
     response = ask("POST", "/invocations/flights", content=text, headers={"Content-Type": "text/csv"})
-    assert [row["label"] for row in response.json()["predictions"]] == ["late", "on_time"]
+    assert response.json()["predictions"]["label"] == ["late", "on_time"]
 
 
 def x_input(**changes: Any) -> bytes:
@@ -339,16 +338,20 @@ def test_an_integer_outside_its_datatype_is_refused_not_wrapped(tmp_path: pathli
         assert ask("POST", "/v2/models/same/infer", json=body).status_code == 400
 
 
-PROBES = "/v2/health/live /v2/health/ready /ping /health /version"
-GETS = "/v2 /v2/models /v2/models/stats /docs /openapi.json"
-ABOUT = "/v2/models/doubler /v2/models/doubler/ready /v2/models/doubler/stats"
-POSTS = "/v2/repository/index /v2/models/doubler/infer /v2/models/doubler/versions/3/infer /invocations"
+PROBES = "/ /v2/health/live /v2/health/ready /ping /health /version"
+GETS = "/v2 /v2/models /v2/models/stats /v1/models /docs /openapi.json"
+ABOUT = "/v2/models/doubler /v2/models/doubler/ready /v2/models/doubler/stats /v2/models/doubler/config"
+POSTS = (
+    "/v2/repository/index /v2/models/doubler/infer /v2/models/doubler/versions/3/infer /invocations "
+    "/v1/models/doubler:predict"
+)
 LOADS = "/v2/repository/models/doubler/load /v2/repository/models/doubler/unload"
 VIEWS = (*GETS.split(), *(path for path in ABOUT.split() if not path.endswith("/ready")))
 ROUTES = [
     *(("GET", path, "probe") for path in PROBES.split()),
     *(("GET", path, "view") for path in VIEWS),
     ("GET", "/v2/models/doubler/ready", "ready"),
+    ("GET", "/v1/models/doubler", "ready"),
     ("POST", "/v2/repository/index", "view"),
     *(("POST", path, "infer") for path in POSTS.split() if path != "/v2/repository/index"),
     *(("POST", path, "admin") for path in LOADS.split()),

@@ -213,27 +213,30 @@ def test_rows_that_leave_out_their_columns_cost_what_they_become(ask: Ask) -> No
 
 def _decode(ask: Ask, body: Any, limits: RequestLimits) -> None:
     from raymlops.serving.columns import Column
-    from raymlops.serving.invocations import decode_invocations
+    from raymlops.serving.invocations import decode
     from raymlops.tensors import TensorSpec
 
     known = {name: Column(TensorSpec(name, "FP32", (-1,)), "number") for name in ("distance", "a", "b")}
-    decode_invocations(json.dumps(body).encode(), "application/json", known, limits)
+    decode(json.dumps(body).encode(), "application/json", known, limits)
 
 
 def test_outputs_without_a_common_first_dimension_are_not_paired(ask: Ask) -> None:
     for rows in (1, 3):
-        response = ask("POST", "/invocations/widener", json={"instances": [1.0] * rows})
+        asked = {"instances": [float(row) for row in range(rows)]}
+        response = ask("POST", "/v1/models/widener:predict", json=asked)
         assert response.status_code == 400
         assert "common first dimension" in response.json()["error"]
+        apart = ask("POST", "/invocations/widener", json=asked).json()["predictions"]
+        assert apart == {"wide": [[value] * 1000 for value in asked["instances"]], "top": rows - 1}
     both = {"INPUT0": [[1] * 16] * 2, "INPUT1": [[2] * 16] * 2}
     predictions = ask("POST", "/invocations/adder", json={"inputs": both}).json()["predictions"]
-    assert [row["OUTPUT0"][0] for row in predictions] == [3, 3]
+    assert [row[0] for row in predictions["OUTPUT0"]] == [3, 3]
 
 
 def test_columns_of_records_keep_the_order_of_the_first_row(ask: Ask) -> None:
     rows = [{"a": 1, "b": 2, "c": 3}, {"c": 30, "a": 10, "b": 20}]
     response = ask("POST", "/invocations/doubler", json={"dataframe_records": rows})
-    assert response.json()["predictions"] == [[2, 4, 6], [20, 40, 60]]
+    assert response.json()["predictions"] == {"y": [[2, 4, 6], [20, 40, 60]]}
     rows[1] = {"a": 1, "b": 2, "d": 3}
     assert ask("POST", "/invocations/doubler", json={"dataframe_records": rows}).status_code == 400
     split = {"columns": ["a", "a", "b"], "data": [[1, 2, 3]]}
