@@ -253,7 +253,7 @@ class IsolatedSession(Session):
         time.sleep(max(0.0, pause))
         try:
             self._start()
-        except RaymlopsError as error:
+        except (RaymlopsError, OSError) as error:  # the system may have no process or descriptor left
             self._failed_starts += 1
             self._plan_start(None)
             raise OverloadedError(f"The process of {self._name!r} does not start: {error}") from None

@@ -16,6 +16,7 @@ from ray.serve.schema import LoggingConfig
 
 from raymlops.errors import RaymlopsError
 from raymlops.serving import exposure, front, hosting, key_guard, listeners, nodes, sources
+from raymlops.serving.background import Repeated
 from raymlops.serving.client_addresses import ClientAddresses
 from raymlops.serving.connection_limits import ConnectionLimits
 from raymlops.serving.graph import Prepared, host_graph, prepare_graph, set_weights
@@ -25,7 +26,8 @@ from raymlops.serving.lane import LANE
 from raymlops.serving.many import ManyHost
 from raymlops.serving.metrics import MetricsExport
 from raymlops.serving.plane import LOG, DataPlane, log_to_stderr
-from raymlops.serving.rates import Bank, RateLimit
+from raymlops.serving.rate_bank import make_lease
+from raymlops.serving.rates import RateLimit
 from raymlops.serving.request_limits import RequestLimits
 from raymlops.serving.run_memory import bound_memory
 from raymlops.settings import Settings
@@ -81,11 +83,11 @@ class Ingress:
             repository = nodes.SharedRepository(self._many, self._closed)
         limits = spec.limits
         LANE.limits = ConnectionLimits.of(limits)
-        self._keys_stamp = 0
+        self._keys_stamp = (0, 0, 0)
         self.plane = DataPlane(
             Hosts(spec.name, hosted, RequestLimits.of(limits), repository, limits.queue),
             KeyRing(required=bool(spec.keys)),
-            RateLimit(limits.rate, _make_lease(spec)) if limits.rate else None,
+            RateLimit(limits.rate, make_lease(spec)) if limits.rate else None,
             body_limit=int(limits.body_mb * 2**20),
             large_bodies_limit=int(limits.large_bodies_mb * 2**20),
             log_share=spec.access_log,
@@ -94,11 +96,17 @@ class Ingress:
         self._read_key_file()
         key_guard.RING[:] = [self.plane.keys]
         self._export = MetricsExport(spec.name)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = [
+            Repeated("keys", self._refresh_keys, POLL_S),
+            Repeated("metrics", self._push_metrics, POLL_S),
+        ]
+        if self._many is not None:
+            self._background.append(Repeated("repository", self._follow_others, POLL_S))
         log_to_stderr()
 
     async def __serve_build_asgi_app__(self) -> Any:
-        self._tasks = [asyncio.create_task(self._keep_fresh())]
+        for task in self._background:
+            task.start()
         if self._spec.autoscaling is None:  # else Serve must count the requests in flight
             LANE.prefix = "" if self._spec.route == "/" else self._spec.route
             LANE.app = self.plane
@@ -115,33 +123,32 @@ class Ingress:
 
     async def check_health(self) -> None:
         """Run every model that is ready, off the event loop; what fails marks the replica unhealthy, and Serve replaces
-        it."""
+        it. So does a background task that has ended."""
+        for task in self._background:
+            task.check()
         for hosted in list(self.plane.hosts.models.values()):
             if hosted.ready and hosted.check is not None:
                 await asyncio.to_thread(hosted.check)
 
-    async def _keep_fresh(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_S)
-            self._read_key_file()
-            await self._follow_others()
-            self._export.push(self.plane.hosts.samples())
+    async def _refresh_keys(self) -> None:
+        if self._spec.keys:
+            await asyncio.to_thread(self._read_key_file)
+
+    async def _push_metrics(self) -> None:
+        self._export.push(self.plane.hosts.samples())
 
     async def _follow_others(self) -> None:
         """What another replica was told to load or unload."""
-        if self._many is None or self._closed is None:
-            return
-        try:
+        if self._many is not None and self._closed is not None:
             self._many.follow(*await self._closed.read.remote())
-        except ray.exceptions.RayError as error:
-            LOG.error("what other replicas unloaded is not known: %s", error)
 
     def _read_key_file(self) -> None:
         if not self._spec.keys:
             return
         path = pathlib.Path(self._spec.keys).expanduser()
         try:
-            stamp = path.stat().st_mtime_ns
+            status = path.stat()
+            stamp = status.st_mtime_ns, status.st_ino, status.st_size
             if stamp != self._keys_stamp:
                 self.plane.keys.replace(read_keys(path))
                 self._keys_stamp = stamp
@@ -183,20 +190,6 @@ def _know_proxies() -> ClientAddresses:
     nodes_of_now = [node["NodeManagerAddress"] for node in ray.nodes()]
     # Made when serving starts, for HAProxy and its replicas only: see `haproxy`.
     return ClientAddresses(nodes_of_now, os.environ.get("RAYMLOPS_PROXY_TOKEN", ""))
-
-
-def _make_lease(spec: ServingSpec) -> Any:
-    """Leases from one bank for all replicas, an actor that outlives them."""
-    actor: Any = ray.remote(num_cpus=0)(Bank)
-    bank = actor.options(
-        name=f"raymlops-rates-{spec.name}", get_if_exists=True, lifetime="detached", namespace="raymlops"
-    ).remote(spec.limits.rate, spec.limits.burst)
-    bank.set_rate.remote(spec.limits.rate, spec.limits.burst)
-
-    async def lease(key: str, wanted: float) -> float:
-        return float(await bank.lease.remote(key, wanted))
-
-    return lease
 
 
 def build_app(spec: ServingSpec) -> serve.Application:

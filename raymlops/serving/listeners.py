@@ -192,6 +192,8 @@ def _watch_certificates(context: Any, certfile: str, keyfile: str) -> None:
                 context.load_cert_chain(certfile, keyfile)
                 LOG.info("TLS: certificates of %s are in use", certfile)
             known = stamps
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; half of a pair was replaced
+        except (
+            Exception
+        ) as error:  # half of a pair was replaced, or a file cannot be read; whatever it is, look again
             LOG.error("TLS: the changed certificates are not in use yet: %s", error)
         time.sleep(_POLL_S)

@@ -3,12 +3,14 @@ all replicas share. What is kept of callers is bounded: whoever did not call for
 
 import asyncio
 import dataclasses
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from raymlops.errors import TooManyRequestsError
 
+LOG = logging.getLogger("raymlops.serving")
 Lease = Callable[[str, float], Awaitable[float]]
 """(caller, tokens wanted) -> tokens granted by whoever counts for all replicas."""
 
@@ -19,6 +21,12 @@ class Bucket:
     def __init__(self, rate: float, burst: float, now: float = 0.0) -> None:
         self._rate, self._burst = rate, burst
         self._tokens, self._filled = burst, now
+
+    def set_limits(self, rate: float, burst: float, now: float) -> None:
+        """Other limits from now on; two replicas of two versions win no tokens by turns."""
+        if (rate, burst) != (self._rate, self._burst):
+            self.take(0.0, now)
+            self._rate, self._burst = rate, burst
 
     def take(self, wanted: float, now: float) -> float:
         """Take up to `wanted` tokens; returns how many there were."""
@@ -82,16 +90,72 @@ class Bank:
         self._rate, self._burst = rate, burst
         self._buckets: dict[str, Bucket] = {}
 
-    async def lease(self, caller: str, wanted: float) -> float:
+    async def lease(
+        self, caller: str, wanted: float, rate: float | None = None, burst: float | None = None
+    ) -> float:
+        """Up to `wanted` tokens of the caller's bucket, which has the limits of whoever leases, where they are told."""
         now = time.monotonic()
-        bucket = self._buckets.pop(caller, None) or Bucket(self._rate, self._burst, now)
+        rate, burst = rate or self._rate, burst or self._burst
+        bucket = self._buckets.pop(caller, None) or Bucket(rate, burst, now)
         self._buckets[caller] = bucket  # the latest one is the last one
         _forget_oldest(self._buckets)
         await asyncio.sleep(0)
+        bucket.set_limits(rate, burst, now)
         return bucket.take(wanted, now)
 
-    def set_rate(self, rate: float, burst: float) -> None:
-        """Other limits from now on; buckets start full."""
-        if (rate, burst) != (self._rate, self._burst):
-            self._rate, self._burst = rate, burst
-            self._buckets.clear()
+
+PATIENCE_S = 1.0
+"""Longest wait for whoever counts for all replicas."""
+START_S = 10.0
+"""The same before it has answered for the first time: it may be starting."""
+RETRY_S = 2.0
+"""Pause between two looks whether it answers again."""
+
+
+class SharedLease:
+    """Leases from whoever counts for all replicas. While that does not answer, a bank of this replica's own gives its
+    share of the rate: callers are neither let through without a limit nor refused for it."""
+
+    def __init__(self, ask: Lease, own: Bank) -> None:
+        self._ask = ask
+        self._own = own
+        self._patience_s = START_S
+        self._is_away = False
+        self._next_look = 0.0
+        self._look: asyncio.Task[None] | None = None
+
+    async def __call__(self, caller: str, wanted: float) -> float:
+        if not self._is_away:
+            try:
+                return await self._ask_in_time(caller, wanted)
+            except Exception as error:  # whatever it is, callers are not to blame
+                if not self._is_away:
+                    LOG.error("rate limit: each replica counts by itself for now: %s", describe(error))
+                self._is_away = True
+                self._next_look = time.monotonic() + RETRY_S
+        if time.monotonic() >= self._next_look and (self._look is None or self._look.done()):
+            self._look = asyncio.get_running_loop().create_task(self._look_again())
+        return await self._own.lease(caller, wanted)
+
+    async def _ask_in_time(self, caller: str, wanted: float) -> float:
+        granted = await asyncio.wait_for(self._ask(caller, wanted), self._patience_s)
+        self._patience_s = PATIENCE_S
+        return granted
+
+    async def _look_again(self) -> None:
+        """No request waits for this."""
+        try:
+            await self._ask_in_time("", 0.0)
+        except Exception as error:
+            LOG.debug("rate limit: still by itself: %s", describe(error))
+        else:
+            self._is_away = False
+            LOG.info("rate limit: all replicas count together again")
+        finally:
+            self._next_look = time.monotonic() + RETRY_S
+
+
+def describe(error: BaseException) -> str:
+    """Kind and first line of an error of which others tell a whole page."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
