@@ -19,6 +19,7 @@ from raymlops.serving import exposure, front, hosting, key_guard, listeners, nod
 from raymlops.serving.background import Repeated
 from raymlops.serving.client_addresses import ClientAddresses
 from raymlops.serving.connection_limits import ConnectionLimits
+from raymlops.serving.cors import make_policy
 from raymlops.serving.graph import Prepared, host_graph, prepare_graph, set_weights
 from raymlops.serving.hosts import Hosts
 from raymlops.serving.keys import KeyRing, read_entry, read_keys
@@ -92,6 +93,7 @@ class Ingress:
             large_bodies_limit=int(limits.large_bodies_mb * 2**20),
             log_share=spec.access_log,
             addresses=_know_proxies(),
+            cors=make_policy(spec.cors),
         )
         self._read_key_file()
         key_guard.RING[:] = [self.plane.keys]

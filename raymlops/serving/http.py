@@ -31,6 +31,9 @@ class Request:
     body: bytes = b""
     caller: Key = ANYONE
     peer: str = ""
+    prefix: str = ""
+    """What stood before `path`, such as the application's route; what a proxy took away before is not in it."""
+    scheme: str = "http"
     parts: tuple[str, ...] = ()
     model: str = ""
     rows: int = 0
@@ -152,13 +155,16 @@ def _too_large(limit: int) -> str:
     return f"The body is over {limit} bytes, which is the most that is taken here; send fewer rows a request"
 
 
-async def send_response(send: Send, response: Response, extra: Headers = ()) -> None:
-    length = (b"content-length", str(len(response.body)).encode())
+async def send_response(
+    send: Send, response: Response, extra: Headers = (), *, head_only: bool = False
+) -> None:
+    """`head_only` is for HEAD, which is told the length of what GET would get. Status 204 has neither."""
+    length: Headers = () if response.status == 204 else ((b"content-length", b"%d" % len(response.body)),)
     await send(
         {
             "type": "http.response.start",
             "status": response.status,
-            "headers": [*response.headers, length, *extra],
+            "headers": [*response.headers, *length, *extra],
         }
     )
-    await send({"type": "http.response.body", "body": response.body})
+    await send({"type": "http.response.body", "body": b"" if head_only else response.body})

@@ -14,8 +14,9 @@ from typing import Any
 
 import ray
 
-from raymlops.errors import AuthenticationError, OverloadedError, RaymlopsError
+from raymlops.errors import AuthenticationError, ForbiddenError, OverloadedError, RaymlopsError
 from raymlops.serving import http, listeners, protocol, routes
+from raymlops.serving.cors import CorsPolicy, read_policy
 from raymlops.serving.http import JSON, Receive, Response, Send
 from raymlops.serving.json_text import dump_json
 from raymlops.serving.keys import KeyRing, read_entry, read_keys
@@ -38,6 +39,7 @@ class Application:
     awake: bool
     file: pathlib.Path | None = None
     stamp: tuple[int, int] | None = None
+    cors: CorsPolicy | None = None
 
     def read_file(self) -> None:
         """Take a changed key file up; one that cannot be read leaves the keys that were known in force."""
@@ -117,7 +119,8 @@ def read_application(name: str, told: Mapping[str, Any], before: Application | N
         file = None
     elif before is not None and before.file == file:
         ring, stamp = before.ring, before.stamp
-    return Application(name, told.get("route_prefix") or "/", ring, awake, file, stamp)
+    cors = read_policy(args) if ours else None
+    return Application(name, told.get("route_prefix") or "/", ring, awake, file, stamp, cors)
 
 
 APPLICATIONS = Applications()
@@ -146,7 +149,8 @@ class KeyGuard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await http.send_response(send, refusal, ((b"connection", b"close"),))
+            is_head = scope["method"] == "HEAD"
+            await http.send_response(send, refusal, ((b"connection", b"close"),), head_only=is_head)
 
     async def _judge(self, scope: Any) -> Response | None:
         """What is said to this caller at once; None lets the request go on."""
@@ -156,19 +160,27 @@ class KeyGuard:
         if scope["type"] == "websocket":  # which no application of ours answers
             return Response(403, b"")
         path = scope["path"][len(application.prefix.rstrip("/")) :] or "/"
+        headers, cors = dict(scope["headers"]), application.cors
+        shared = () if cors is None else cors.list_headers(headers)
+        request_id = headers.get(b"x-request-id", b"")[:128].decode("latin-1")
+        if cors is not None and cors.is_preflight(scope["method"], headers):  # browsers send no key with it
+            try:
+                told = cors.answer_preflight(headers)
+            except ForbiddenError as error:
+                told = Response(403, dump_json(protocol.describe_error(error, request_id)))
+            return Response(told.status, told.body, told.headers + shared)
         found = routes.find_route(scope["method"], path)
-        if isinstance(found, tuple) and not found[0] and application.awake:
+        if found is not None and not found[0] and application.awake:
             return None  # a probe
-        headers = dict(scope["headers"])
         try:
             application.ring.identify(http.Request(scope["method"], path, headers, "").token)
         except AuthenticationError as error:
-            if isinstance(found, tuple) and not found[0]:
+            if found is not None and not found[0]:
                 return Response(
                     200, dump_json({"live": True, "ready": True})
                 )  # it will be woken by whoever may
-            told = protocol.describe_error(error, headers.get(b"x-request-id", b"")[:128].decode("latin-1"))
-            return Response(401, dump_json(told), (JSON, (b"www-authenticate", b"Bearer")))
+            refused = dump_json(protocol.describe_error(error, request_id))
+            return Response(401, refused, (JSON, (b"www-authenticate", b"Bearer"), *shared))
         return None
 
 

@@ -31,9 +31,10 @@ class Lane:
 
     def own_path(self, path: str) -> str | None:
         """The path within the application; None for one that is Serve's."""
-        if path.startswith("/-/") or not path.startswith(self.prefix):
+        own = path[len(self.prefix) :]
+        if path.startswith("/-/") or not path.startswith(self.prefix) or (own and own[0] != "/"):
             return None
-        return path[len(self.prefix) :] or "/"
+        return own or "/"
 
 
 LANE = Lane()

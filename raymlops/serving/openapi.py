@@ -24,8 +24,8 @@ class Described:
     kinds: Mapping[str, str]
 
 
-def describe(name: str, models: Sequence[Described]) -> dict[str, Any]:
-    """An OpenAPI 3.1 document."""
+def describe(name: str, models: Sequence[Described], prefix: str = "") -> dict[str, Any]:
+    """An OpenAPI 3.1 document of an application whose paths stand behind `prefix`."""
     paths: dict[str, Any] = {}
     for path, words in _PLAIN.items():
         paths[path] = {"get": _operation(words, {})}
@@ -50,6 +50,7 @@ def describe(name: str, models: Sequence[Described]) -> dict[str, Any]:
             "version": __version__,
             "description": "Open Inference Protocol v2 and MLflow shapes",
         },
+        "servers": [{"url": prefix or "/"}],
         "paths": paths,
         "components": {
             "schemas": {"Error": _ERROR},
@@ -154,14 +155,16 @@ def _tensor_schema(spec: TensorSpec) -> dict[str, Any]:
     }
 
 
-def render_page(document: Mapping[str, Any]) -> str:
-    """The document as one page of plain HTML: what to send where, with examples to copy."""
+def render_page(document: Mapping[str, Any], origin: str = "http://HOST:8000") -> str:
+    """The document as one page of plain HTML: what to send where, with examples to copy. `origin` is what stands
+    before the server's path."""
     rows = []
+    base = f"{origin}{document['servers'][0]['url'].rstrip('/')}"
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             example = json.dumps(content["example"]) if "example" in content else ""
-            url = f"http://HOST:8000{urllib.parse.quote(path, safe='/%')}"
+            url = f"{base}{urllib.parse.quote(path, safe='/%:')}"
             header = "Content-Type: application/json"
             command = shlex.join(["curl", "-X", "POST", url, "-H", header, "-d", example])
             shown = f"<pre>{html.escape(command)}</pre>" if example else ""

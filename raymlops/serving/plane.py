@@ -24,8 +24,9 @@ from raymlops.errors import (
     shorten,
     unknown_name,
 )
-from raymlops.serving import http, inference, protocol, routes, tracing
+from raymlops.serving import http, inference, protocol, public_address, routes, tracing
 from raymlops.serving.client_addresses import ClientAddresses
+from raymlops.serving.cors import CorsPolicy
 from raymlops.serving.hosts import Hosts
 from raymlops.serving.http import JSON, Headers, Request, Response
 from raymlops.serving.json_text import dump_json
@@ -64,10 +65,12 @@ class DataPlane:
         large_bodies_limit: int = 512 * 2**20,
         log_share: float = 0.01,
         addresses: ClientAddresses | None = None,
+        cors: CorsPolicy | None = None,
     ) -> None:
         self.hosts = hosts
         self.keys = keys or KeyRing()
         self.rate = rate
+        self.cors = cors
         self.body_limit = body_limit
         self.large_bodies = http.ByteBudget(large_bodies_limit)
         self._log_share = log_share
@@ -81,11 +84,11 @@ class DataPlane:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
             return
-        path = scope["path"]
-        root = scope.get("root_path")
-        if root and path.startswith(root):
+        path, root = scope["path"], scope.get("root_path") or ""
+        if root and (path == root or path.startswith(f"{root}/")):
             path = path[len(root) :] or "/"
         request = self.begin(scope["method"], path, dict(scope["headers"]))
+        request.prefix, request.scheme = root, scope.get("scheme", "http")
         # uvicorn puts what any client on loopback says of itself into `client`.
         request.peer = scope.get("raymlops.peer") or (scope.get("client") or ("",))[0]
         try:
@@ -96,9 +99,7 @@ class DataPlane:
         if response.status >= 400 and b"expect" in request.headers:
             # Whether its body still comes is the client's choice: what comes next could be either.
             extra += ((b"connection", b"close"),)
-        if request.method == "HEAD":
-            response.body = b""
-        await http.send_response(send, response, extra)
+        await http.send_response(send, response, extra, head_only=request.method == "HEAD")
 
     def begin(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Request:
         """A request whose head was read; `path` is that of the application, `headers` have lower case names."""
@@ -112,6 +113,8 @@ class DataPlane:
         """The response, whatever happens; without `receive` the body is in the request. Raises DisconnectedError."""
         tracing.follow(request.trace)
         response = await self._answer(request, receive)
+        if self.cors is not None:
+            response.headers += self.cors.list_headers(request.headers)
         if response.status >= 500 or request.logged:
             self._log(request, response, (time.perf_counter_ns() - request.started) / 1e9)
         return response
@@ -144,7 +147,7 @@ class DataPlane:
         """The role and the handler of the path, for the key that came with the request; what is remembered of paths is
         remembered for those who were admitted. Raises NotFoundError, AuthenticationError, ForbiddenError."""
         known = self._known.get((request.method, request.path))
-        role, handler, request.parts = known or self._find(request.method, request.path)
+        role, handler, request.parts = known or self._find(request)
         if role and (role == "admin" or not self.keys.is_open):
             request.caller = self.keys.admit(request.token, role, self._model_of(request, handler))
         if known is None:
@@ -173,13 +176,25 @@ class DataPlane:
         models = self.hosts.models
         return next(iter(models)) if handler is inference.invoke and len(models) == 1 else None
 
-    def _find(self, method: str, path: str) -> tuple[str, routes.Handler, tuple[str, ...]]:
+    def _find(self, request: Request) -> tuple[str, routes.Handler, tuple[str, ...]]:
+        method, path = request.method, request.path
+        if method == "OPTIONS" and (path == "*" or routes.list_methods(path)):
+            return "", self._answer_options, ()
         found = routes.find_route(method, path)
-        if isinstance(found, set):
-            if found:
-                raise _MethodError(found, f"{shorten(path)} takes {', '.join(sorted(found))}, not {method}")
-            raise NotFoundError(unknown_name("path", path, _PATHS))
+        if found is None:
+            prefix, methods = public_address.find_prefix(request), routes.list_methods(path)
+            if methods:
+                text = f"{shorten(prefix + path)} takes {', '.join(methods)}, not {shorten(method, 40)}"
+                raise _MethodError(methods, text)
+            raise NotFoundError(unknown_name("path", prefix + path, [prefix + known for known in _PATHS]))
         return found
+
+    async def _answer_options(self, hosts: Hosts, request: Request) -> Response:
+        """What the path takes, for whoever asks; it tells nothing of models."""
+        if self.cors is not None and self.cors.is_preflight(request.method, request.headers):
+            return self.cors.answer_preflight(request.headers)
+        methods = routes.list_methods(request.path) or ["GET", "HEAD", "OPTIONS", "POST"]
+        return Response(204, b"", ((b"allow", ", ".join(methods).encode()),))
 
     def _remember(self, method: str, path: str, found: tuple[str, routes.Handler, tuple[str, ...]]) -> None:
         if (
@@ -203,8 +218,10 @@ class DataPlane:
         elif isinstance(error, AuthenticationError):
             extra = ((b"www-authenticate", b"Bearer"),)
         elif isinstance(error, _MethodError):
-            extra = ((b"allow", ", ".join(sorted(error.methods)).encode()),)
-        return Response(status, dump_json(protocol.describe_error(error, request.id)), (JSON, *extra))
+            extra = ((b"allow", ", ".join(error.methods).encode()),)
+        told = protocol.describe_error(error, request.id)
+        told["error"] = public_address.prefix_paths(told["error"], public_address.find_prefix(request))
+        return Response(status, dump_json(told), (JSON, *extra))
 
     def _log(self, request: Request, response: Response, seconds: float) -> None:
         entry = {
@@ -225,7 +242,7 @@ class DataPlane:
 
 
 class _MethodError(NotFoundError):
-    """`methods` are those that the path takes."""
+    """`methods` are those that the path takes, in order."""
 
     status = 405
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from raymlops import __version__
 from raymlops.errors import ForbiddenError, InputError
-from raymlops.serving import openapi, protocol, statistics
+from raymlops.serving import openapi, protocol, public_address, statistics
 from raymlops.serving.hosts import Hosts, Repository
-from raymlops.serving.http import Request, Response
+from raymlops.serving.http import JSON, Request, Response
 from raymlops.serving.inference import infer, invoke, predict, run_large
 from raymlops.serving.json_text import dump_json
 from raymlops.serving.model_config import describe_config
@@ -120,17 +120,29 @@ async def version(hosts: Hosts, request: Request) -> Response:
 
 
 async def document(hosts: Hosts, request: Request) -> Response:
-    return await _make(hosts, lambda: _answer(openapi.describe(hosts.name, _described(hosts, request))))
+    def describe() -> Response:
+        return Response(200, dump_json(_describe(hosts, request)), (JSON, _NOT_STORED))
+
+    return await _make(hosts, describe)
 
 
 async def docs(hosts: Hosts, request: Request) -> Response:
-    headers = ((b"content-type", b"text/html; charset=utf-8"),)
+    headers = ((b"content-type", b"text/html; charset=utf-8"), _NOT_STORED)
 
     def render() -> Response:
-        page = openapi.render_page(openapi.describe(hosts.name, _described(hosts, request)))
+        page = openapi.render_page(_describe(hosts, request), public_address.find_origin(request))
         return Response(200, page.encode(), headers)
 
     return await _make(hosts, render)
+
+
+_NOT_STORED = (b"cache-control", b"no-store")
+"""What tells a caller its own address, as its headers say it, is for no other caller."""
+
+
+def _describe(hosts: Hosts, request: Request) -> dict[str, Any]:
+    prefix = public_address.find_prefix(request)
+    return openapi.describe(hosts.name, _described(hosts, request), prefix)
 
 
 def _described(hosts: Hosts, request: Request) -> list[openapi.Described]:
@@ -183,15 +195,20 @@ LIMITED = frozenset({"infer", "view", "ready"})
 COMPILED = tuple((method, re.compile(pattern), role, handler) for method, pattern, role, handler in ROUTES)
 
 
-def find_route(method: str, path: str) -> tuple[str, Handler, tuple[str, ...]] | set[str]:
-    """Role, handler and what the pattern matched; or the methods that the path has, none when there is no
-    such path."""
-    methods = set()
+def find_route(method: str, path: str) -> tuple[str, Handler, tuple[str, ...]] | None:
+    """Role, handler and what the pattern matched; a slash at the end of the path makes no difference."""
+    wanted = "GET" if method == "HEAD" else method
     for want, pattern, role, handler in COMPILED:
-        found = pattern.fullmatch(path)
-        if found is None:
-            continue
-        if want == method or (method == "HEAD" and want == "GET"):
+        if want == wanted and (found := pattern.fullmatch(_without_slash(path))):
             return role, handler, tuple(part for part in found.groups() if part is not None)
-        methods.add(want)
-    return methods
+    return None
+
+
+def list_methods(path: str) -> list[str]:
+    """Those that the path takes, in order; none where there is no such path."""
+    methods = {want for want, pattern, _, _ in COMPILED if pattern.fullmatch(_without_slash(path))}
+    return sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())) if methods else []
+
+
+def _without_slash(path: str) -> str:
+    return path[:-1] if path.endswith("/") and len(path) > 1 else path

@@ -221,7 +221,7 @@ class Wire(HttpToolsProtocol):
         if path is None:
             return None
         request: Request = plane.begin(method.decode("ascii"), path, fields)
-        request.peer = self._peer
+        request.peer, request.prefix = self._peer, LANE.prefix
         return request
 
     def _go_round(self) -> None:
@@ -349,8 +349,11 @@ class Wire(HttpToolsProtocol):
     def _write_refusal(self, status: int, text: str) -> None:
         body = dump_json({"error": text, "status": status, "request_id": ""})
         defaults = _DEFAULTS.render(self.server_state.default_headers)
-        fields = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
-            body
+        cors = LANE.app.cors if LANE.app is not None and self.headers else None
+        shared = b"" if cors is None else _render(cors.list_headers(dict(self.headers)))
+        fields = b"content-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n" % (
+            len(body),
+            shared,
         )
         self.transport.write(b"".join((STATUS_LINE[status], defaults, fields, body)))
 

@@ -165,6 +165,53 @@ class Tls(Document):
     client_ca: str = Field(default="", description="PEM file: clients must show a certificate that it signed")
 
 
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s,]+", re.IGNORECASE)
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+class Cors(Document):
+    """Pages of other origins that browsers let ask this application; without it, none."""
+
+    origins: list[str] = Field(
+        min_length=1, description="such as https://app.example.com, scheme and host; '*' is every page"
+    )
+    methods: list[str] = Field(default=["GET", "HEAD", "POST"], min_length=1)
+    headers: list[str] = Field(
+        default=[
+            "authorization",
+            "content-encoding",
+            "inference-header-content-length",
+            "traceparent",
+            "tracestate",
+            "x-api-key",
+            "x-request-id",
+            "x-request-key",
+        ],
+        description="that pages may send, beside content-type and those that browsers let every page send; '*' is any",
+    )
+    max_age_s: int = Field(
+        default=600, ge=0, le=86_400, description="how long browsers remember what they were told"
+    )
+
+    @field_validator("origins")
+    @classmethod
+    def _check_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} must be scheme://host or scheme://host:port, without a path, or '*'"
+                )
+        return origins
+
+    @field_validator("methods", "headers")
+    @classmethod
+    def _check_tokens(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not _TOKEN.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of an HTTP method or header")
+        return names
+
+
 class ServingSpec(Document):
     """An application of one or more models and compositions of models."""
 
@@ -195,6 +242,7 @@ class ServingSpec(Document):
     tls: Tls | None = Field(
         default=None, description="of the cluster's HTTP and gRPC ports, on each of its nodes"
     )
+    cors: Cors | None = None
     access_log: float = Field(
         0.01, ge=0, le=1, description="share of requests that are logged; failures always are"
     )
