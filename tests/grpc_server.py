@@ -8,24 +8,34 @@ import grpc
 
 from raymlops.serving import grpc_plane
 from raymlops.serving.connection_limits import ConnectionLimits
+from raymlops.serving.grpc_answers import STREAMS
+from raymlops.serving.grpc_methods import UNARY, GrpcMethods
 from raymlops.serving.grpc_options import server_options
 from raymlops.serving.plane import DataPlane
 
 
-class _Servicer:
-    """Answers as Serve does: a failure has set its code when it is raised, and the answer leaves as bytes."""
+class _Servicer(GrpcMethods):
+    """Answers as Serve does: by the methods of a replica, whose answers leave as bytes."""
 
     def __init__(self, plane: DataPlane) -> None:
-        self._plane = plane
+        self.plane = plane
 
-    def __getattr__(self, name: str) -> Any:
-        async def answer(message: bytes, context: Any) -> bytes:
-            with contextlib.suppress(Exception):
-                response = await grpc_plane.answer(self._plane, name, message, context)
-                return bytes(response.SerializeToString())
-            return b""
+    def __getattribute__(self, name: str) -> Any:
+        method = super().__getattribute__(name)
+        if name in STREAMS:
 
-        return answer
+            async def stream(request: Any, context: Any) -> AsyncIterator[bytes]:
+                async for response in method(request, context):
+                    yield response.SerializeToString()
+
+            return stream
+        if name in UNARY:
+
+            async def answer(message: bytes, context: Any) -> bytes:
+                return bytes((await method(message, context)).SerializeToString())
+
+            return answer
+        return method
 
 
 @contextlib.asynccontextmanager

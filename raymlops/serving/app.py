@@ -15,12 +15,13 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from raymlops.errors import RaymlopsError
-from raymlops.serving import exposure, front, hosting, key_guard, listeners, nodes, sources
+from raymlops.serving import exposure, front, hosting, key_guard, listeners, nodes, replica_state, sources
 from raymlops.serving.background import Repeated
 from raymlops.serving.client_addresses import ClientAddresses
 from raymlops.serving.connection_limits import ConnectionLimits
 from raymlops.serving.cors import make_policy
 from raymlops.serving.graph import Prepared, host_graph, prepare_graph, set_weights
+from raymlops.serving.grpc_methods import GrpcMethods
 from raymlops.serving.hosts import Hosts
 from raymlops.serving.keys import KeyRing, read_entry, read_keys
 from raymlops.serving.lane import LANE
@@ -39,7 +40,7 @@ POLL_S = 2.0
 
 
 @serve.ingress()  # the application is built by the replica itself, below
-class Ingress:
+class Ingress(GrpcMethods):
     """One replica: sessions, data plane, and the tasks that keep keys and metrics fresh."""
 
     def __init__(
@@ -95,6 +96,7 @@ class Ingress:
             addresses=_know_proxies(),
             cors=make_policy(spec.cors),
         )
+        self.plane.is_draining = replica_state.find_draining()
         self._read_key_file()
         key_guard.RING[:] = [self.plane.keys]
         self._export = MetricsExport(spec.name)
@@ -156,35 +158,6 @@ class Ingress:
                 self._keys_stamp = stamp
         except (OSError, RaymlopsError) as error:
             LOG.error("the key file was not read; the keys known so far stay in force: %s", error)
-
-    async def ServerLive(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("ServerLive", request, grpc_context)
-
-    async def ServerReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("ServerReady", request, grpc_context)
-
-    async def ModelReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("ModelReady", request, grpc_context)
-
-    async def ServerMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("ServerMetadata", request, grpc_context)
-
-    async def ModelMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("ModelMetadata", request, grpc_context)
-
-    async def ModelStatistics(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("ModelStatistics", request, grpc_context)
-
-    async def RepositoryIndex(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("RepositoryIndex", request, grpc_context)
-
-    async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        return await self._grpc("ModelInfer", request, grpc_context)
-
-    async def _grpc(self, method: str, message: bytes, context: Any) -> Any:
-        from raymlops.serving import grpc_plane  # needs the extra [grpc]
-
-        return await grpc_plane.answer(self.plane, method, message, context)
 
 
 def _know_proxies() -> ClientAddresses:

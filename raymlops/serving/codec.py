@@ -181,6 +181,8 @@ def _decode_outputs(value: Any, signature: Signature, binary: bool) -> tuple[Req
         own = _object(entry.get("parameters") if isinstance(entry, dict) else None, "parameters of an output")
         if own.get("classification"):
             raise InputError(f"Output {name!r}: the classification extension is not supported")
+        if "shared_memory_region" in own:
+            raise InputError(f"Output {name!r} is to be in shared memory, which is not supported")
         wanted[name] = RequestedOutput(name, _flag(own, "binary_data", default=binary))
     return tuple(wanted.values())
 

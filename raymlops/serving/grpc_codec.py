@@ -1,5 +1,6 @@
 """Messages of the Open Inference Protocol over gRPC <-> tensors. Knows no server."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ _WIDTHS: dict[str, type] = {
 
 def decode(request: Any, hosted: Hosted, limits: RequestLimits) -> Batch:
     """The batch of a ModelInferRequest, from raw bytes or typed contents. Raises InputError, TooLargeError."""
+    _refuse_shared_memory(request.inputs)
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InputError(f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs")
@@ -52,6 +54,36 @@ def decode(request: Any, hosted: Hosted, limits: RequestLimits) -> Batch:
     if missing:
         raise InputError(f"Input missing: {', '.join(missing)}")
     return batch
+
+
+def _refuse_shared_memory(tensors: Any) -> None:
+    for tensor in tensors:
+        if tensor.parameters and "shared_memory_region" in tensor.parameters:
+            raise InputError(
+                f"Tensor {tensor.name!r} is in shared memory, which is not supported; send it in the request"
+            )
+
+
+def decode_outputs(request: Any, known: Sequence[str]) -> list[str]:
+    """The names of the outputs that are asked for; none for all. Raises InputError."""
+    names: list[str] = []
+    if request.outputs:
+        _refuse_shared_memory(request.outputs)
+    for output in request.outputs:
+        if read_parameter(output, "classification"):
+            raise InputError(f"Output {output.name!r}: the classification extension is not supported")
+        codec.check_output(output.name, known, names)
+        names.append(output.name)
+    return names
+
+
+def read_parameter(request: Any, name: str) -> Any:
+    """Its value, whatever its kind; None where there is none."""
+    if name not in request.parameters:
+        return None
+    parameter = request.parameters[name]
+    kind = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, kind) if kind else None
 
 
 def _from_contents(tensor: Any, count: int) -> Array:

@@ -1,58 +1,59 @@
-"""The Open Inference Protocol over gRPC: messages of `inference.GRPCInferenceService` <-> the same hosts as
-over REST.
+"""The Open Inference Protocol and grpc.health.v1 over gRPC, for whoever the metadata says: parses, admits, answers,
+tells failures in gRPC's codes, and logs.
 
-Serve calls these by method name through its gRPC port; the messages are those of the stock client.
+Serve calls these by method name through its gRPC port; the messages are those of the stock client, see
+`grpc_answers.py` for what each is answered with.
 """
 
+import asyncio
+import json
+import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
-from google.protobuf import json_format
 from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2 as pb
 
-from raymlops import __version__
-from raymlops.errors import InputError, RaymlopsError, TooLargeError, shorten
-from raymlops.serving import codec, columns, grpc_codec, inference, protocol, routes, tracing
-from raymlops.serving.keys import ANYONE, Key
-from raymlops.serving.plane import LOG, DataPlane
-from raymlops.serving.protobuf_limits import check_fields
-from raymlops.serving.request_limits import (
-    RequestLimits,
-    check_rows,
+from raymlops.errors import (
+    InputError,
+    OverloadedError,
+    ProcessEndedError,
+    RaymlopsError,
+    TooLargeError,
+    TooManyRequestsError,
+    shorten,
 )
+from raymlops.serving import grpc_answers, grpc_codec, inference, protocol, routes, tracing
+from raymlops.serving.grpc_answers import HEALTH, METHODS, SERVICE, STREAMS, Call
+from raymlops.serving.plane import ACCESS, LOG, DataPlane
+from raymlops.serving.protobuf_limits import check_fields
+from raymlops.serving.request_limits import RequestLimits
+from raymlops.serving.server_settings import UnsupportedError
 from raymlops.serving.tracing import Trace
 
 SERVICER = "raymlops.serving.grpc_plane.add_to_server"
-_SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
 def add_to_server(servicer: Any, server: Any) -> None:
-    """Register the protocol's methods. Messages arrive as bytes, which are parsed when the key was checked."""
-    handlers = {
-        method.name: grpc.unary_unary_rpc_method_handler(getattr(servicer, method.name))
-        for method in _SERVICE.methods
-        if method.name in _ROLES
-    }
-    handler = grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
-    server.add_generic_rpc_handlers((handler,))
+    """Register the methods of both services. Messages arrive as bytes, which are parsed when the key was checked."""
+    for file, name in ((pb, "GRPCInferenceService"), (health_pb2, "Health")):
+        service = file.DESCRIPTOR.services_by_name[name]
+        handlers = {}
+        for method in service.methods:
+            if method.name not in METHODS and method.name not in STREAMS:
+                continue
+            kind = "_".join(
+                "stream" if streams else "unary"
+                for streams in (method.client_streaming, method.server_streaming)
+            )
+            make = getattr(grpc, f"{kind}_rpc_method_handler")
+            handlers[method.name] = make(getattr(servicer, method.name))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 
-
-_ROLES = {
-    "ServerLive": "",
-    "ServerReady": "",
-    "ModelReady": "ready",
-    "ServerMetadata": "view",
-    "ModelMetadata": "view",
-    "ModelStatistics": "view",
-    "RepositoryIndex": "view",
-    "ModelInfer": "infer",
-}
-"""What is answered, by the protocol's names, and for which role of a key; none is for probes."""
-_REQUESTS = {name: getattr(pb, f"{name}Request") for name in _ROLES}
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -65,52 +66,280 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-_TRACE = ("x-request-id", "traceparent", "tracestate")
+_DETAILS = 500
+"""Characters of a failure: it travels in a trailer of at most 8 KiB, in which one takes up to twelve bytes."""
+_ID = 128
+"""Characters of a request id."""
+_PROXY = ("x-forwarded-for", "x-raymlops-proxy")
 
 
 async def answer(plane: DataPlane, name: str, message: bytes, context: Any) -> Any:
-    """Answer a method of the protocol for whoever the metadata says, and turn failures into gRPC's codes."""
-    started = time.perf_counter_ns()
-    request: Any = None
+    """Answer a method of the protocol. What fails has its code, details and trailers set when it is raised."""
+    sent = dict(context.invocation_metadata() or ())
+    call, trace = _begin(plane, name, sent)
+    failure: BaseException | None = asyncio.CancelledError()
+    response = None
     try:
-        sent = dict(context.invocation_metadata() or ())
-        request_id, parent, state = (_text(sent.get(name, "")) for name in _TRACE)
-        tracing.follow(lambda: Trace(request_id, parent, state))
-        role, token = _ROLES[name], read_token(sent)
-        caller = plane.keys.admit(token, role) if role else ANYONE
+        response = await _run(plane, call, message, sent, context)
+        failure = None
+        context.set_trailing_metadata(_trailers(plane, call, None))
+        return response
+    except Exception as error:
+        failure = _count_failure(plane, call, error)
+        _tell(plane, call, failure, context)
+        raise failure from None
+    finally:
+        _log(call, trace, failure, len(message), response)
+
+
+async def stream(
+    plane: DataPlane, name: str, messages: AsyncIterator[bytes], context: Any
+) -> AsyncIterator[Any]:
+    """Answer the requests of a stream, one after the other; what fails is told in its place, and the next is answered.
+
+    With the metadata `triton_grpc_error: true` a failure ends the stream with its code, as Triton does.
+    """
+    sent = dict(context.invocation_metadata() or ())
+    ends = _text(sent.get("triton_grpc_error", "")).lower() == "true"
+    method = STREAMS[name]
+    try:
+        if METHODS[method].role:
+            plane.keys.admit(read_token(sent), METHODS[method].role)
+    except RaymlopsError as error:
+        _tell(plane, _begin(plane, method, sent)[0], error, context)
+        return
+    async for message in _until_draining(plane, messages):
+        if message is None:
+            ended = OverloadedError("This replica is being replaced; open the stream again")
+            _tell(plane, _begin(plane, method, sent)[0], ended, context)
+            return
+        call, trace = _begin(plane, method, sent)
+        failure: BaseException | None = asyncio.CancelledError()
+        response = None
+        try:
+            response = await _run(plane, call, message, sent, context)
+            failure = None
+            if call.wants_final:  # the only answer is the last one
+                response.parameters["triton_final_response"].bool_param = True
+            answered = pb.ModelStreamInferResponse(infer_response=response)
+        except Exception as error:
+            failure = _count_failure(plane, call, error)
+            if ends:
+                _tell(plane, call, failure, context)
+                return
+            answered = pb.ModelStreamInferResponse(error_message=_describe(failure, call))
+            answered.infer_response.model_name = call.model
+            answered.infer_response.id = call.message_id
+        finally:
+            _log(call, trace, failure, len(message), response)
+        yield answered
+
+
+async def _until_draining(plane: DataPlane, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:
+    """The messages, and None when none is here and the replica is about to end."""
+    while True:
+        coming = asyncio.ensure_future(anext(messages, _END))
+        try:
+            while not (await asyncio.wait({coming}, timeout=_LOOK_S))[0]:
+                if plane.is_draining():
+                    yield None
+                    return
+        finally:
+            if not coming.done():
+                coming.cancel()
+        if (message := coming.result()) is _END:
+            return
+        yield message
+
+
+_END: Any = object()
+_WATCHERS, _LOOK_S = 64, 1.0
+"""Watchers of health that a replica has at a time, and how often it looks for what watchers and open streams must be
+told."""
+
+
+async def watch(plane: DataPlane, message: bytes, context: Any) -> AsyncIterator[Any]:
+    """The health of a service now and whenever it changes, as grpc.health.v1 has it: a service that is not known may
+    be one later."""
+    sent = dict(context.invocation_metadata() or ())
+    call, _ = _begin(plane, "Watch", sent)
+    try:
+        if plane.watchers >= _WATCHERS:
+            raise TooManyRequestsError(f"{_WATCHERS} clients watch this replica already; call Check instead")
+        request = _parse("Check", message)
+        if request.service not in ("", SERVICE, HEALTH):
+            plane.keys.admit(call.token, "ready", request.service)
+    except RaymlopsError as error:
+        _tell(plane, call, error, context)
+        return
+    plane.watchers += 1
+    try:
+        told = None
+        while not plane.is_draining():
+            try:
+                status = grpc_answers.find_health(plane, request.service, call.token)
+            except RaymlopsError as error:
+                unknown = error.status == 404
+                if not unknown:  # the key was revoked
+                    _tell(plane, call, error, context)
+                    return
+                status = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            if status != told:
+                yield health_pb2.HealthCheckResponse(status=status)
+                told = status
+            await asyncio.sleep(_LOOK_S)
+        yield health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
+    finally:
+        plane.watchers -= 1
+
+
+def _begin(plane: DataPlane, name: str, sent: Mapping[str, Any]) -> tuple[Call, Trace]:
+    given = _text(sent.get("x-request-id", ""))[:_ID]
+    request_id = given or f"{random.getrandbits(64):016x}"
+    logged = random.random() < plane.log_share  # noqa: S311
+    trace = Trace(
+        request_id, _text(sent.get("traceparent", "")), _text(sent.get("tracestate", "")), logged=logged
+    )
+    tracing.follow(lambda: trace)
+    return Call(name, request_id, read_token(sent), _text(sent.get("x-request-key", ""))), trace
+
+
+async def _run(plane: DataPlane, call: Call, message: bytes, sent: Mapping[str, Any], context: Any) -> Any:
+    """The answer to a message of any size. Raises RaymlopsError."""
+    role = METHODS[call.method].role
+    if role:
+        call.caller = plane.keys.admit(call.token, role)
         if plane.rate is not None and role in routes.LIMITED:
             headers = {
                 header.encode(): _text(sent.get(header, "")).encode("latin-1", "replace") for header in _PROXY
             }
-            await plane.rate.admit(caller.name or plane.addresses.find(_read_peer(context.peer()), headers))
-        if not role:  # probes say nothing, and come from anyone
-            message = b""
-        if len(message) <= inference.LARGE:
-            request = _parse(name, message)
-            return await _run(plane, name, request, caller, token)
-        held = plane.large_bodies.hold()
-        try:
-            held.take(len(message))
-            request = await inference.run_large(
-                plane.hosts, _parse_large, name, message, plane.body_limit, plane.hosts.limits
-            )
-            return await _run(plane, name, request, caller, token)
-        finally:
-            held.release()
-    except Exception as error:
-        if isinstance(error, MemoryError):
-            error = TooLargeError("The request needs more memory than there is; send fewer rows a request")
-        status = error.status if isinstance(error, RaymlopsError) else 500
-        if status == 500:
-            LOG.error("gRPC request failed: %s", error, exc_info=error)
-        plane.hosts.count_failure(getattr(request, "model_name", ""), started)
-        context.set_code(_CODES.get(status, grpc.StatusCode.INTERNAL))
-        # They travel in a trailer of at most 8 KiB, in which a character takes up to twelve bytes.
-        context.set_details(shorten(protocol.describe_error(error, "")["error"], 500))
-        raise error from None
+            peer = _read_peer(context.peer())
+            await plane.rate.admit(call.caller.name or plane.addresses.find(peer, headers))
+    elif len(message) > _PROBE:
+        raise TooLargeError(f"A probe takes {_PROBE} bytes, got {len(message)}")
+    if len(message) <= inference.LARGE:
+        return await _dispatch(plane, call, _parse(call.method, message))
+    held = plane.large_bodies.hold()
+    try:
+        held.take(len(message))
+        given = call.method, message, plane.body_limit, plane.hosts.limits
+        return await _dispatch(plane, call, await inference.run_large(plane.hosts, _parse_large, *given))
+    finally:
+        held.release()
 
 
-_PROXY = ("x-forwarded-for", "x-raymlops-proxy")
+_PROBE = 1024
+"""Bytes that are parsed for who has no key."""
+
+
+async def _dispatch(plane: DataPlane, call: Call, request: Any) -> Any:
+    method = METHODS[call.method]
+    call.model = model = method.name_model(request)
+    if method.role == "infer":
+        call.message_id = request.id
+        call.wants_final = bool(grpc_codec.read_parameter(request, "triton_enable_empty_final_response"))
+    if call.caller.models and method.model and (model or not method.optional):
+        plane.keys.admit(call.token, method.role, model)
+    if method.role not in routes.LIMITED:
+        return await method.run(plane, request, call)
+    plane.hosts.enter([model])
+    try:
+        return await method.run(plane, request, call)
+    finally:
+        plane.hosts.pending -= 1
+
+
+def _parse(name: str, message: bytes) -> Any:
+    try:
+        return METHODS[name].request.FromString(message)
+    except DecodeError as error:
+        raise InputError(f"The message is no {METHODS[name].request.DESCRIPTOR.name}: {error}") from None
+
+
+def _parse_large(name: str, message: bytes, limit: int, limits: RequestLimits) -> Any:
+    if len(message) > limit:
+        raise TooLargeError(
+            f"The message has {len(message)} bytes, over {limit}, the most that is taken here; send fewer rows"
+        )
+    check_fields(message, METHODS[name].request.DESCRIPTOR, _FIELDS + limits.json_elements)
+    return _parse(name, message)
+
+
+_FIELDS = 10_000
+"""Of a message beside the elements of its tensors."""
+
+
+def _count_failure(plane: DataPlane, call: Call, error: Exception) -> Exception:
+    """What the caller is told, which the log has with its cause where it is a fault of ours."""
+    if isinstance(error, MemoryError):
+        error = TooLargeError("The request needs more memory than there is; send fewer rows a request")
+    if _status(error) == 500:
+        LOG.error("gRPC request %s failed: %s", call.request_id, error, exc_info=error)
+    plane.hosts.count_failure(call.model, call.started)
+    return error
+
+
+def _status(error: BaseException) -> int:
+    return error.status if isinstance(error, RaymlopsError) else 500
+
+
+def _code(error: BaseException) -> grpc.StatusCode:
+    if isinstance(error, UnsupportedError):
+        return grpc.StatusCode.UNIMPLEMENTED
+    return _CODES.get(_status(error), grpc.StatusCode.INTERNAL)
+
+
+def _describe(error: BaseException, call: Call) -> str:
+    return shorten(protocol.describe_error(error, call.request_id)["error"], _DETAILS)
+
+
+def _tell(plane: DataPlane, call: Call, error: BaseException, context: Any) -> None:
+    context.set_code(_code(error))
+    context.set_details(_describe(error, call))
+    context.set_trailing_metadata(_trailers(plane, call, error))
+
+
+def _trailers(plane: DataPlane, call: Call, error: BaseException | None) -> list[tuple[str, str]]:
+    """What HTTP says in headers. Clients that repeat failed calls by themselves are told when, and not to repeat what
+    may have been begun: https://github.com/grpc/proposal/blob/master/A6-client-retries.md"""
+    told = []
+    if call.request_id.isascii() and call.request_id.isprintable():
+        told.append(("x-request-id", call.request_id))
+    hosted = plane.hosts.models.get(call.model)
+    if error is None and hosted is not None and call.model.isascii() and call.model.isprintable():
+        told.append(("x-model-version", f"{call.model}/{hosted.endpoint.version}"))
+    if isinstance(error, ProcessEndedError):
+        told.append(("grpc-retry-pushback-ms", "-1"))
+    elif isinstance(error, OverloadedError | TooManyRequestsError):
+        told.append(("retry-after", str(max(1, round(error.retry_after)))))
+        told.append(("grpc-retry-pushback-ms", str(max(1, round(1000 * error.retry_after)))))
+    return told
+
+
+def _log(call: Call, trace: Trace, failure: BaseException | None, size: int, response: Any) -> None:
+    """The line of HTTP's access log, with `status` as HTTP has it and gRPC's code beside it."""
+    gone = isinstance(failure, asyncio.CancelledError)
+    status = 200 if failure is None else 499 if gone else _status(failure)
+    if status < 500 and not trace.logged:
+        return
+    code = grpc.StatusCode.OK if failure is None else grpc.StatusCode.CANCELLED if gone else _code(failure)
+    service = HEALTH if call.method in ("Check", "Watch") else SERVICE
+    entry = {
+        "time": round(time.time(), 3),
+        "request_id": call.request_id,
+        "method": "gRPC",
+        "path": f"/{service}/{call.method}",
+        "status": status,
+        "grpc_status": code.name,
+        "ms": round((time.perf_counter_ns() - call.started) / 1e6, 3),
+        "model": call.model[:_ID],
+        "rows": call.rows,
+        "bytes_in": size,
+        "bytes_out": 0 if response is None else response.ByteSize(),
+        "key": call.caller.name,
+        "trace": trace.parent,
+    }
+    ACCESS.info(json.dumps(entry))
 
 
 def _text(value: Any) -> str:
@@ -124,149 +353,7 @@ def _read_peer(peer: str) -> str:
     return unquote(rest.rpartition(":")[0]).strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
-def _parse(name: str, message: bytes) -> Any:
-    try:
-        return _REQUESTS[name].FromString(message)
-    except DecodeError as error:
-        raise InputError(f"The message is no {name}Request: {error}") from None
-
-
-def _parse_large(name: str, message: bytes, limit: int, limits: RequestLimits) -> Any:
-    if len(message) > limit:
-        raise TooLargeError(
-            f"The message has {len(message)} bytes, over {limit}, the most that is taken here; send fewer rows"
-        )
-    check_fields(message, _REQUESTS[name].DESCRIPTOR, _FIELDS + limits.json_elements)
-    return _parse(name, message)
-
-
-_FIELDS = 10_000
-"""Of a message beside the elements of its tensors."""
-
-
-async def _run(plane: DataPlane, name: str, request: Any, caller: Key, token: str) -> Any:
-    method, role = _METHODS[name], _ROLES[name]
-    model = getattr(request, "model_name", getattr(request, "name", None))
-    if caller.models and (model or method is not model_statistics):
-        plane.keys.admit(token, role, model)
-    if role not in routes.LIMITED:
-        return await method(plane, request, caller)
-    plane.hosts.enter([getattr(request, "model_name", "")])
-    try:
-        return await method(plane, request, caller)
-    finally:
-        plane.hosts.pending -= 1
-
-
 def read_token(metadata: Mapping[str, Any]) -> str:
     """The API key among a call's metadata; empty for none."""
     bearer = _text(metadata.get("authorization", ""))
     return bearer[7:].strip() if bearer[:7].lower() == "bearer " else _text(metadata.get("x-api-key", ""))
-
-
-async def server_live(plane: DataPlane, request: Any, caller: Key) -> Any:
-    return pb.ServerLiveResponse(live=True)
-
-
-async def server_ready(plane: DataPlane, request: Any, caller: Key) -> Any:
-    return pb.ServerReadyResponse(ready=all(hosted.ready for hosted in plane.hosts.models.values()))
-
-
-async def model_ready(plane: DataPlane, request: Any, caller: Key) -> Any:
-    return pb.ModelReadyResponse(ready=plane.hosts.find(request.name, request.version).can_answer)
-
-
-async def server_metadata(plane: DataPlane, request: Any, caller: Key) -> Any:
-    return pb.ServerMetadataResponse(
-        name=plane.hosts.name, version=__version__, extensions=protocol.EXTENSIONS
-    )
-
-
-async def model_metadata(plane: DataPlane, request: Any, caller: Key) -> Any:
-    hosted = plane.hosts.find(request.name, request.version)
-    endpoint = hosted.endpoint
-
-    def tensors(specs: Any) -> list[Any]:
-        kind = pb.ModelMetadataResponse.TensorMetadata
-        return [kind(name=s.name, datatype=s.datatype, shape=s.shape) for s in specs]
-
-    return pb.ModelMetadataResponse(
-        name=hosted.name,
-        versions=[endpoint.version],
-        platform=hosted.platform,
-        inputs=tensors(endpoint.signature.inputs),
-        outputs=tensors(endpoint.signature.outputs),
-    )
-
-
-async def repository_index(plane: DataPlane, request: Any, caller: Key) -> Any:
-    seen = plane.hosts.seen_by(caller)
-    states = {name: (hosted.endpoint.version, hosted.ready) for name, hosted in seen.items()}
-    entries = [
-        entry for entry in protocol.describe_index(states) if entry["state"] == "READY" or not request.ready
-    ]
-    return pb.RepositoryIndexResponse(
-        models=[pb.RepositoryIndexResponse.ModelIndex(**entry) for entry in entries]
-    )
-
-
-async def model_statistics(plane: DataPlane, request: Any, caller: Key) -> Any:
-    hosts = plane.hosts
-    wanted = (
-        [hosts.find(request.name, request.version)] if request.name else list(hosts.seen_by(caller).values())
-    )
-    response = pb.ModelStatisticsResponse()
-    for hosted in wanted:
-        json_format.ParseDict(
-            hosted.statistics.to_json(), response.model_stats.add(), ignore_unknown_fields=True
-        )
-    return response
-
-
-async def model_infer(plane: DataPlane, request: Any, caller: Key) -> Any:
-    hosts = plane.hosts
-    hosted = hosts.find(request.model_name, request.model_version)
-    endpoint, limits = hosted.endpoint, hosts.limits
-    large = request.ByteSize() > inference.LARGE
-    batch = (
-        await inference.run_large(hosts, grpc_codec.decode, request, hosted, limits)
-        if large
-        else grpc_codec.decode(request, hosted, limits)
-    )
-    known = [spec.name for spec in endpoint.signature.outputs]
-    names: list[str] = []
-    for output in request.outputs:
-        codec.check_output(output.name, known, names)
-        names.append(output.name)
-    rows = columns.check_rows(batch, hosted.columns)
-    check_rows(rows, limits)
-    outputs = tuple(protocol.RequestedOutput(name, binary=True) for name in names or known)
-    asked = protocol.InferRequest(request.id, batch, outputs)
-    inference.check_estimate(hosts, hosted, rows, asked)
-    timeout_s = inference.read_timeout({"timeout": _parameter(request, "timeout")})
-    result = await inference.ask(hosted, batch, caller.name or None, timeout_s, time.perf_counter_ns())
-    given = result, asked, hosted.name, endpoint.version, endpoint.signature, limits
-    if inference.count_bytes(result) <= inference.LARGE:
-        return grpc_codec.encode(*given)
-    return await inference.run_large(hosts, grpc_codec.encode, *given)
-
-
-def _parameter(request: Any, name: str) -> Any:
-    """Its value, whatever its kind; None where there is none."""
-    if name not in request.parameters:
-        return None
-    parameter = request.parameters[name]
-    kind = parameter.WhichOneof("parameter_choice")
-    return getattr(parameter, kind) if kind else None
-
-
-_METHODS: dict[str, Callable[[DataPlane, Any, Key], Awaitable[Any]]] = {
-    "ServerLive": server_live,
-    "ServerReady": server_ready,
-    "ModelReady": model_ready,
-    "ServerMetadata": server_metadata,
-    "ModelMetadata": model_metadata,
-    "ModelStatistics": model_statistics,
-    "RepositoryIndex": repository_index,
-    "ModelInfer": model_infer,
-}

@@ -10,7 +10,7 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -73,8 +73,12 @@ class DataPlane:
         self.cors = cors
         self.body_limit = body_limit
         self.large_bodies = http.ByteBudget(large_bodies_limit)
-        self._log_share = log_share
+        self.log_share = log_share
         self.addresses = addresses or ClientAddresses()
+        self.watchers = 0
+        """Clients that watch the health of this replica over gRPC."""
+        self.is_draining: Callable[[], bool] = lambda: False
+        """Whether this replica is about to end, so that watchers must be let go."""
         self._known: dict[tuple[str, str], tuple[str, routes.Handler, tuple[str, ...]]] = {}
 
     async def __call__(self, scope: Any, receive: http.Receive, send: http.Send) -> None:
@@ -106,7 +110,7 @@ class DataPlane:
         given = headers.get(b"x-request-id")
         name = given[:128].decode("latin-1") if given else f"{random.getrandbits(64):016x}"
         request = Request(method, path, headers, name)
-        request.logged = random.random() < self._log_share  # noqa: S311
+        request.logged = random.random() < self.log_share  # noqa: S311
         return request
 
     async def respond(self, request: Request, receive: http.Receive | None = None) -> Response:

@@ -3,15 +3,16 @@ no Ray."""
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from raymlops import __version__
 from raymlops.errors import ForbiddenError, InputError
-from raymlops.serving import openapi, protocol, public_address, statistics
+from raymlops.serving import openapi, protocol, public_address, server_settings, statistics
 from raymlops.serving.hosts import Hosts, Repository
 from raymlops.serving.http import JSON, Request, Response
 from raymlops.serving.inference import infer, invoke, predict, run_large
-from raymlops.serving.json_text import dump_json
+from raymlops.serving.json_text import dump_json, parse_json
+from raymlops.serving.keys import Key
 from raymlops.serving.model_config import describe_config
 
 
@@ -68,13 +69,18 @@ async def stats(hosts: Hosts, request: Request) -> Response:
 
 async def index(hosts: Hosts, request: Request) -> Response:
     wants_ready = b'"ready"' in request.body and b"true" in request.body
+    return _answer(list_index(hosts, request.caller, ready_only=wants_ready))
+
+
+def list_index(hosts: Hosts, caller: Key, ready_only: bool) -> list[dict[str, str]]:
+    """The entries of the repository index that a key sees; `ready_only` leaves out what is not in memory."""
     states = {
         name: (hosted.endpoint.version, hosted.ready and (hosted.loaded is None or hosted.loaded()))
-        for name, hosted in hosts.seen_by(request.caller).items()
+        for name, hosted in hosts.seen_by(caller).items()
     }
-    if wants_ready:
+    if ready_only:
         states = {name: state for name, state in states.items() if state[1]}
-    return _answer(protocol.describe_index(states))
+    return protocol.describe_index(states)
 
 
 async def config(hosts: Hosts, request: Request) -> Response:
@@ -91,19 +97,59 @@ async def alive(hosts: Hosts, request: Request) -> Response:
 
 
 async def load(hosts: Hosts, request: Request) -> Response:
-    await _repository(hosts).load(request.parts[0])
+    parameters = _read_object(hosts, request).get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise InputError('"parameters" must be an object')
+    server_settings.check_load_parameters(list(parameters))
+    await find_repository(hosts).load(request.parts[0])
     return _answer({})
 
 
 async def unload(hosts: Hosts, request: Request) -> Response:
-    await _repository(hosts).unload(request.parts[0])
+    await find_repository(hosts).unload(request.parts[0])
     return _answer({})
 
 
-def _repository(hosts: Hosts) -> Repository:
+def find_repository(hosts: Hosts) -> Repository:
+    """Raises InputError where the models are fixed."""
     if hosts.repository is None:
         raise InputError("This application serves a fixed set of models; change its spec and deploy it again")
     return hosts.repository
+
+
+async def trace_setting(hosts: Hosts, request: Request) -> Response:
+    if request.parts:
+        hosts.find(*request.parts)
+    if request.method == "POST":
+        server_settings.refuse_trace(_read_object(hosts, request))
+    return _answer(server_settings.describe_trace())
+
+
+async def logging(hosts: Hosts, request: Request) -> Response:
+    if request.method == "POST":
+        server_settings.refuse_log(_read_object(hosts, request))
+    return _answer(dict(server_settings.LOG_SETTINGS))
+
+
+async def register(hosts: Hosts, request: Request) -> NoReturn:
+    server_settings.refuse_shared_memory()
+
+
+async def list_shared_memory(hosts: Hosts, request: Request) -> Response:
+    return _answer([])
+
+
+async def unregister(hosts: Hosts, request: Request) -> Response:
+    """None is registered, so all are ended."""
+    return _answer({})
+
+
+def _read_object(hosts: Hosts, request: Request) -> dict[str, Any]:
+    """The body, a JSON object; none is an empty one. Raises InputError."""
+    given = parse_json(request.body, hosts.limits) if request.body else {}
+    if not isinstance(given, dict):
+        raise InputError("The body must be a JSON object")
+    return given
 
 
 async def metrics(hosts: Hosts, request: Request) -> Response:
@@ -159,6 +205,7 @@ def _described(hosts: Hosts, request: Request) -> list[openapi.Described]:
 
 Handler = Callable[[Hosts, Request], Awaitable[Response]]
 
+_SHARED = "/v2/(?:system|cuda)sharedmemory"
 _MODEL = r"/v2/models/([^/]+)(?:/versions/([^/]+))?"
 ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("POST", _MODEL + "/infer", "infer", infer),
@@ -182,6 +229,15 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("POST", "/v2/repository/index", "view", index),
     ("POST", "/v2/repository/models/([^/]+)/load", "admin", load),
     ("POST", "/v2/repository/models/([^/]+)/unload", "admin", unload),
+    ("GET", "/v2/trace/setting", "view", trace_setting),
+    ("POST", "/v2/trace/setting", "view", trace_setting),
+    ("GET", _MODEL + "/trace/setting", "view", trace_setting),
+    ("POST", _MODEL + "/trace/setting", "view", trace_setting),
+    ("GET", "/v2/logging", "view", logging),
+    ("POST", "/v2/logging", "view", logging),
+    ("GET", _SHARED + "(?:/region/[^/]+)?/status", "view", list_shared_memory),
+    ("POST", _SHARED + "/region/[^/]+/register", "view", register),
+    ("POST", _SHARED + "(?:/region/[^/]+)?/unregister", "view", unregister),
     ("GET", "/metrics", "metrics", metrics),
     ("GET", "/openapi.json", "view", document),
     ("GET", "/docs", "view", docs),

@@ -91,6 +91,9 @@ def test_the_handler_refuses_what_the_server_lets_through(plane: DataPlane) -> N
         def set_details(self, details: str) -> None:
             self.details = details
 
+        def set_trailing_metadata(self, metadata: Any) -> None:
+            self.trailers = metadata
+
     context = Context()
     message = doubler(np.zeros((200_000, 3), "<f4")).SerializeToString()
     with pytest.raises(Exception, match="over 2000000"):

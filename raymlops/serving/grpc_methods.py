@@ -1,0 +1,70 @@
+"""The methods of the gRPC services as Ray Serve calls them: by name, on a replica. Needs the extra [grpc] only when one
+is called."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from raymlops.serving.plane import DataPlane
+
+UNARY = (
+    "ServerLive",
+    "ServerReady",
+    "ModelReady",
+    "ServerMetadata",
+    "ModelMetadata",
+    "ModelConfig",
+    "ModelStatistics",
+    "ModelInfer",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+    "TraceSetting",
+    "LogSettings",
+    *(f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")),
+    "Check",
+)
+"""Of inference.GRPCInferenceService, but for the last, which is of grpc.health.v1.Health."""
+
+
+class GrpcMethods:
+    """Base of a deployment that answers for `plane`."""
+
+    plane: DataPlane
+
+    async def ModelStreamInfer(self, requests: Any, grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        from raymlops.serving import grpc_plane
+
+        async for response in grpc_plane.stream(self.plane, "ModelStreamInfer", requests, grpc_context):
+            yield response
+
+    async def Watch(self, request: bytes, grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        from raymlops.serving import grpc_plane
+
+        async for response in grpc_plane.watch(self.plane, request, grpc_context):
+            yield response
+
+
+class NoMessage:
+    """Stands for the answer of a call that failed, whose code is set: if the failure were raised, Serve would log it
+    with a traceback, whoever caused it."""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802
+        return b""
+
+
+def _make_method(name: str) -> Callable[..., Awaitable[Any]]:
+    async def method(self: GrpcMethods, request: bytes, grpc_context: Any) -> Any:
+        from raymlops.serving import grpc_plane
+
+        try:
+            return await grpc_plane.answer(self.plane, name, request, grpc_context)
+        except Exception:
+            return NoMessage()
+
+    method.__name__ = name
+    method.__qualname__ = f"GrpcMethods.{name}"
+    return method
+
+
+for _name in UNARY:
+    setattr(GrpcMethods, _name, _make_method(_name))
