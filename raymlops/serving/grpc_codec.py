@@ -50,7 +50,11 @@ def decode(request: Any, hosted: Hosted, limits: RequestLimits) -> Batch:
         else:
             array = _from_contents(tensor, count)
         batch[name] = columns.convert(array.reshape(shape), tensor.datatype, column)
-    missing = [str(column.spec) for name, column in hosted.columns.items() if name not in batch]
+    missing = [
+        str(column.spec)
+        for name, column in hosted.columns.items()
+        if name not in batch and not column.optional
+    ]
     if missing:
         raise InputError(f"Input missing: {', '.join(missing)}")
     return batch

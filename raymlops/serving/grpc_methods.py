@@ -20,7 +20,11 @@ UNARY = (
     "RepositoryModelUnload",
     "TraceSetting",
     "LogSettings",
-    *(f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")),
+    *(
+        f"{kind}SharedMemory{verb}"
+        for kind in ("System", "Cuda")
+        for verb in ("Status", "Register", "Unregister")
+    ),
     "Check",
 )
 """Of inference.GRPCInferenceService, but for the last, which is of grpc.health.v1.Health."""

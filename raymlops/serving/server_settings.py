@@ -36,7 +36,9 @@ LOG_SETTINGS: Mapping[str, str | bool | int] = {
 
 def describe_trace() -> dict[str, Any]:
     """As Triton's REST does: a text each, but a list of levels."""
-    return {name: list(value) if name == "trace_level" else value[0] for name, value in TRACE_SETTINGS.items()}
+    return {
+        name: list(value) if name == "trace_level" else value[0] for name, value in TRACE_SETTINGS.items()
+    }
 
 
 def refuse_trace(asked: Any) -> None:

@@ -5,7 +5,6 @@ import asyncio
 import json
 import logging
 import pathlib
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,7 +66,9 @@ def on_channel(plane: DataPlane, use: Callable[[grpc.aio.Channel], Any]) -> Any:
     return asyncio.run(run())
 
 
-async def call(channel: Any, service: str, method: str, message: bytes, **options: Any) -> tuple[Any, Any, Any]:
+async def call(
+    channel: Any, service: str, method: str, message: bytes, **options: Any
+) -> tuple[Any, Any, Any]:
     """Code, message or details, and trailers."""
     ask = channel.unary_unary(f"/{service}/{method}")(message, timeout=30, **options)
     try:
@@ -100,7 +102,9 @@ BLAMED = {
 
 
 @settings(max_examples=15, deadline=None)
-@given(message=st.binary(max_size=60), words=st.lists(st.sampled_from(["doubler", "echo", "x", ""]), max_size=3))
+@given(
+    message=st.binary(max_size=60), words=st.lists(st.sampled_from(["doubler", "echo", "x", ""]), max_size=3)
+)
 def test_no_message_to_any_method_fails_without_a_code_that_blames_the_caller(
     plane: DataPlane, message: bytes, words: list[str]
 ) -> None:
@@ -140,7 +144,11 @@ def test_settings_are_told_and_changes_and_shared_memory_refused(plane: DataPlan
         log = pb.LogSettingsRequest()
         log.settings["log_verbose_level"].uint32_param = 1
         memory = pb.SystemSharedMemoryRegisterRequest(name="mine", key="/mine", byte_size=64)
-        for method, request in (("TraceSetting", trace), ("LogSettings", log), ("SystemSharedMemoryRegister", memory)):
+        for method, request in (
+            ("TraceSetting", trace),
+            ("LogSettings", log),
+            ("SystemSharedMemoryRegister", memory),
+        ):
             with pytest.raises(grpc.aio.AioRpcError, match=r"cannot be|be registered") as refused:
                 await getattr(client, method)(request)
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -150,8 +158,30 @@ def test_settings_are_told_and_changes_and_shared_memory_refused(plane: DataPlan
     stub(plane, use)
 
 
+def test_metadata_and_configuration_are_those_of_http(plane: DataPlane) -> None:
+    async def http(path: str) -> Any:
+        transport = httpx.ASGITransport(app=plane)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return (await client.get(path)).json()
+
+    for method, path in (("ModelMetadata", ""), ("ModelConfig", "/config")):
+        request = getattr(pb, f"{method}Request")(name="doubler")
+        answer = stub(plane, lambda client, method=method, request=request: getattr(client, method)(request))
+        told = json_format.MessageToDict(answer, preserving_proto_field_name=True)
+        told = told.get("config", told)
+        wanted = asyncio.run(http(f"/v2/models/doubler{path}"))
+        assert told["name"] == wanted["name"] == "doubler"
+        for side in ("inputs", "input", "outputs", "output"):
+            for tensor, same in zip(told.get(side, ()), wanted.get(side, ()), strict=True):
+                assert {**tensor, "shape": [], "dims": []} == {**same, "shape": [], "dims": []}
+                sizes = tensor.get("shape") or tensor.get("dims")
+                assert [int(size) for size in sizes] == (same.get("shape") or same.get("dims"))
+
+
 @pytest.mark.parametrize("side", ["inputs", "outputs"])
-def test_a_tensor_in_shared_memory_is_refused_and_not_answered_with_another(plane: DataPlane, side: str) -> None:
+def test_a_tensor_in_shared_memory_is_refused_and_not_answered_with_another(
+    plane: DataPlane, side: str
+) -> None:
     request = doubler()
     if side == "outputs":
         request.outputs.add(name="y")
@@ -376,7 +406,12 @@ def test_the_access_log_tells_calls_as_it_tells_requests(
         infer(plane, pb.ModelInferRequest(model_name="nobody"))
     first, second = (json.loads(record.message) for record in caplog.records if record.name == ACCESS.name)
     assert first["path"] == "/inference.GRPCInferenceService/ModelInfer"
-    assert (first["request_id"], first["trace"], first["model"], first["rows"]) == ("mine", parent, "doubler", 1)
+    assert (first["request_id"], first["trace"], first["model"], first["rows"]) == (
+        "mine",
+        parent,
+        "doubler",
+        1,
+    )
     assert (first["status"], first["grpc_status"]) == (200, "OK")
     assert first["bytes_in"] == doubler().ByteSize()
     assert first["bytes_out"] > 12
@@ -411,7 +446,10 @@ def test_callers_are_told_when_to_come_back_and_not_to_repeat_what_was_begun(
 
     async def run() -> None:
         options = [("grpc.service_config", json.dumps(policy))]
-        async with serve_grpc(plane) as address, grpc.aio.insecure_channel(address, options=options) as channel:
+        async with (
+            serve_grpc(plane) as address,
+            grpc.aio.insecure_channel(address, options=options) as channel,
+        ):
             code, _, _ = await call(
                 channel, "inference.GRPCInferenceService", "ModelInfer", doubler().SerializeToString()
             )
