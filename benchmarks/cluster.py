@@ -141,8 +141,8 @@ def to_job(folder: pathlib.Path, rows: int | None = None, **training: Any) -> An
     """The training of the flights' packed rows, or of the first few of them."""
     import ray
 
+    from raymlops.training.learners import Job
     from raymlops.training.packed import PackedSplit
-    from raymlops.training.worker import Job
 
     spec, packing, target, arrays = pickle.loads((folder / "rows.pickle").read_bytes())
     splits = {}

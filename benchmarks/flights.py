@@ -10,7 +10,8 @@ from raymlops.models import export
 from raymlops.pipelines.prepare import Prepared, prepare
 from raymlops.specs.document import read_document
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.training.worker import network_of
+from raymlops.training import torch_export
+from raymlops.training.learners.network import network_of
 
 SPEC = pathlib.Path(__file__).parent.parent / "jobs" / "specs" / "flights.yaml"
 
@@ -28,7 +29,8 @@ def export_model(prepared: Prepared) -> bytes:
     """The spec's model with weights as they are drawn: what an answer costs does not depend on them."""
     torch.manual_seed(0)
     network = network_of(prepared.spec.network, prepared.job.packing, prepared.features.target)
-    return export.export_network(network, prepared.features, name="flights").SerializeToString()
+    trained = torch_export.export_network(network, prepared.job.packing)
+    return export.export_model(trained, prepared.features, name="flights").SerializeToString()
 
 
 def take_rows(prepared: Prepared) -> pa.Table:

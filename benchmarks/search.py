@@ -19,9 +19,10 @@ import torch
 
 from benchmarks import flights, rounds
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.training.learners import Job
+from raymlops.training.learners.network import network_of
 from raymlops.training.loop import train_network
 from raymlops.training.rows import ResidentRows
-from raymlops.training.worker import Job, network_of
 
 PARAMETERS = {"lr": (0.002, 0.01), "weight_decay": (1e-5, 1e-1)}
 

@@ -21,9 +21,9 @@ from benchmarks.search import write_rows
 from raymlops.pipelines.cluster import join_cluster
 from raymlops.settings import Settings
 from raymlops.tracking import runs, store
+from raymlops.training.learners import Job
 from raymlops.training.packed import PackedSplit
 from raymlops.training.search import run_search
-from raymlops.training.worker import Job
 
 _FEWER = 10
 

@@ -13,9 +13,9 @@ from torch.nn import functional
 from benchmarks import flights, rounds
 from raymlops.pipelines.cluster import join_cluster
 from raymlops.settings import Settings
+from raymlops.training.learners.network import network_of
 from raymlops.training.loop import train_network
 from raymlops.training.rows import LABEL, ResidentRows
-from raymlops.training.worker import network_of
 
 
 def main() -> None:

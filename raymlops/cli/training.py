@@ -39,15 +39,20 @@ def check(spec: str, overrides: tuple[str, ...], imports: bool) -> None:
     found = read_spec(spec, overrides, imports=imports)
     if imports:
         _import_readers(found)
-    named = (found.network.name, found.dataset.reader)
+    named = (found.training.learner, found.network.name, found.dataset.reader)
     own = [name for name in named if ":" in name and name not in OUR_READERS]
     inputs = len(found.features.by_column())
     click.echo(
-        f"{spec} is right: model {found.name!r}, {inputs} features -> {found.features.target.column}, network "
-        f"{found.network.name}, {found.search.trials} trials by {found.search.algorithm}"
+        f"{spec} is right: model {found.name!r}, {inputs} features -> {found.features.target.column}, "
+        f"{_describe_learner(found)}, {found.search.trials} trials by {found.search.algorithm}"
     )
     if own and not imports:
         click.echo(f"Not imported, and so not checked: {', '.join(own)}; --imports does that", err=True)
+
+
+def _describe_learner(spec: ExperimentSpec) -> str:
+    own = spec.training.learner
+    return f"network {spec.network.name}" if own == "network" else f"learner {own}"
 
 
 def _import_readers(spec: ExperimentSpec) -> None:
@@ -60,12 +65,10 @@ def _import_readers(spec: ExperimentSpec) -> None:
 
 def read_spec(path: str, overrides: tuple[str, ...] = (), *, imports: bool = True) -> ExperimentSpec:
     """The spec of a file, with what can be checked without data or a cluster; its own network only with `imports`."""
-    from raymlops.specs.experiment import space_key
-    from raymlops.training import networks
+    from raymlops.training import learners
 
     spec = read_document(path, ExperimentSpec, overrides)
-    options = {space_key(key)[1]: None for key in spec.search.space if space_key(key)[0] == "network.options"}
-    networks.check_options(spec.network.name, {**options, **spec.network.options}, imports=imports)
+    learners.check(spec, imports=imports)
     return spec
 
 

@@ -8,7 +8,7 @@ import zoneinfo
 import numpy as np
 from onnx import TensorProto
 
-from raymlops.models.nodes import GraphBuilder
+from raymlops.onnx_builder import GraphBuilder
 
 _DAY = 86_400_000
 _HOUR = 3_600_000

@@ -14,8 +14,8 @@ from onnx import TensorProto
 from raymlops.features import MISSING_INSTANT, FittedColumn, FittedFeatures, packing_of
 from raymlops.models.calendar import add_calendar
 from raymlops.models.formulas import add_formula
-from raymlops.models.nodes import INNER, GraphBuilder, to_value_info
 from raymlops.models.session import Session
+from raymlops.onnx_builder import INNER, GraphBuilder, to_value_info
 from raymlops.tensors import Batch, TensorSpec
 
 _CYCLES = {"hour": 24.0, "weekday": 7.0, "day": 31.0, "month": 12.0, "dayofyear": 365.2425}

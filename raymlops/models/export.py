@@ -1,38 +1,33 @@
-"""Network + fitted features -> one ONNX file that takes raw columns. Proves nothing: see parity."""
+"""A trained model on packed rows + fitted features -> one ONNX file that takes raw columns. Proves nothing: see
+parity."""
 
-import contextlib
 import hashlib
-import io
 import json
-import logging
 import pathlib
-import warnings
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, compose, helper
 
 from raymlops import __version__
-from raymlops.errors import ArtifactError, shorten
-from raymlops.features import FittedFeatures, FittedTarget, Packing, packing_of
+from raymlops.features import FittedFeatures, FittedTarget
 from raymlops.models import encoder
-from raymlops.models.nodes import INNER, IR_VERSION, ML_OPSET, OPSET, GraphBuilder, to_value_info
-from raymlops.models.runtime_messages import explain_failure
 from raymlops.models.session import CONTRACT_KEY
+from raymlops.onnx_builder import INNER, IR_VERSION, ML_OPSET, OPSET, GraphBuilder, to_value_info
 from raymlops.tensors import Signature, TensorSpec
 
 MODEL_FILE = "model.onnx"
 
 
-def export_network(network: torch.nn.Module, features: FittedFeatures, *, name: str) -> onnx.ModelProto:
-    """Encoder, network and answer in one graph, with its own contract in the metadata; opset 20, IR 10.
+def export_model(trained: onnx.ModelProto, features: FittedFeatures, *, name: str) -> onnx.ModelProto:
+    """Encoder, trained model and answer in one graph, with its own contract in the metadata; opset 20, IR 10.
 
-    Raises ArtifactError when torch cannot export the network.
+    `trained` takes packed rows and gives `outputs` (rows, outputs), as `Learner.to_onnx` has it.
     """
     front = encoder.build_encoder(features)
-    core = compose.add_prefix(_export_core(network, packing_of(features)), "network/")
+    core = compose.add_prefix(trained, "network/")
     given = {output.name for output in front.graph.output}
     joined = [(INNER + value.name.removeprefix("network/"), value.name) for value in core.graph.input]
     raw = core.graph.output[0].name
@@ -82,7 +77,7 @@ def contract_of(features: FittedFeatures) -> dict[str, Any]:
         },
         "versions": {
             "raymlops": __version__,
-            "torch": str(torch.__version__).partition("+")[0],
+            "torch": metadata.version("torch").partition("+")[0],
             "onnx": onnx.__version__,
             "opset": OPSET,
             "ir": IR_VERSION,
@@ -108,54 +103,6 @@ def save_model(model: onnx.ModelProto, directory: pathlib.Path) -> tuple[pathlib
     path = directory / MODEL_FILE
     path.write_bytes(data)
     return path, hashlib.sha256(data).hexdigest()
-
-
-def _export_core(network: torch.nn.Module, packing: Packing) -> onnx.ModelProto:
-    network = network.eval().cpu()
-    rows = 2  # an example of one row would fix the batch at one
-    inputs: dict[str, torch.Tensor] = {}
-    if packing.numeric:
-        inputs["numeric"] = torch.zeros(rows, packing.numeric)
-    if packing.categories:
-        inputs["category"] = torch.zeros(rows, len(packing.categories), dtype=torch.int64)
-    if packing.image:
-        inputs["image"] = torch.zeros(rows, *packing.image)
-    batch = torch.export.Dim("batch", min=1)
-    noise = io.StringIO()  # the exporter prints its progress
-    try:
-        with warnings.catch_warnings(), _quiet_loggers(), contextlib.redirect_stdout(noise):
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                network,
-                (),
-                kwargs=inputs,
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes={key: {0: batch} for key in inputs},
-                input_names=list(inputs),
-                output_names=["outputs"],
-                external_data=False,
-                verbose=False,
-            )
-    except Exception as error:  # torch raises many classes from tracing
-        cause = shorten(explain_failure(error), 300)
-        raise ArtifactError(
-            f"torch cannot export network {type(network).__name__} to ONNX: {cause}; "
-            "a network must not branch on the values of its tensors"
-        ) from error
-    assert program is not None
-    model = program.model_proto
-    model.ir_version = IR_VERSION
-    del model.functions[:]
-    for node in model.graph.node:
-        del node.metadata_props[:]  # stack traces of this machine
-        node.doc_string = ""
-    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]:
-        del value.metadata_props[:]
-    del model.graph.metadata_props[:]
-    del model.opset_import[:]
-    model.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)])
-    return model
 
 
 def _build_answer(target: FittedTarget) -> onnx.ModelProto:
@@ -193,16 +140,3 @@ def _build_answer(target: FittedTarget) -> onnx.ModelProto:
     given = to_value_info(TensorSpec("outputs", "FP32", (-1, target.outputs)))
     model = build.to_model("answer", [given], outputs)
     return compose.add_prefix(model, "answer/", rename_inputs=False, rename_outputs=False)
-
-
-@contextlib.contextmanager
-def _quiet_loggers() -> Any:
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -11,7 +11,7 @@ from raymlops import expressions
 from raymlops.expressions import Call, Column, Literal, Tree
 from raymlops.features import MISSING_INSTANT
 from raymlops.models import calendar
-from raymlops.models.nodes import GraphBuilder
+from raymlops.onnx_builder import GraphBuilder
 
 _Add = Callable[..., str]
 

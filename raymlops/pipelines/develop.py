@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 from raymlops import attestation
 from raymlops.errors import DataError, SpecError
+from raymlops.features import packing_of
 from raymlops.models import export, parity
 from raymlops.pipelines import resuming
 from raymlops.pipelines.accounts import admit_version
@@ -33,9 +32,9 @@ from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.tracking import store
 from raymlops.training import demand, search_state, storage
+from raymlops.training.learners import Scorer, learner_of
 from raymlops.training.search import run_search
 from raymlops.training.trials import SearchResult, Trial, TrialObserver, read_state
-from raymlops.training.worker import network_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,23 +159,21 @@ class _Clock:
         self.laps[name], self._last = now - self._last, now
 
 
-def load_best(trial: Trial, prepared: Prepared) -> torch.nn.Module:
-    """The network of a trial with the weights of its best epoch."""
-    spec = with_parameters(prepared.spec, trial.parameters)
-    job = prepared.job
-    network = network_of(spec.network, job.packing, job.target)
-    network.load_state_dict(read_state(trial)["best_network"])
-    return network.eval()
+def load_best(trial: Trial, prepared: Prepared) -> Scorer:
+    """The best model of a trial, as of its best epoch."""
+    job = dataclasses.replace(prepared.job, spec=with_parameters(prepared.spec, trial.parameters))
+    return learner_of(job.spec).load(read_state(trial), job)
 
 
 def _finish(record: Record, found: SearchResult, clock: _Clock, *, register: bool) -> Outcome:
     prepared, settings, tell = record.prepared, record.settings, record.tell
     spec, best = prepared.spec, found.best
     tell("Exporting the best trial to one ONNX file, and proving it on the test split")
-    network = load_best(best, prepared)
-    model = export.export_network(network, prepared.features, name=spec.name)
+    scorer = load_best(best, prepared)
+    trained = learner_of(spec).to_onnx(scorer, packing_of(prepared.features), prepared.features.target)
+    model = export.export_model(trained, prepared.features, name=spec.name)
     path, digest = export.save_model(model, settings.home / "models" / spec.name / _digest_of(model)[:12])
-    proof = prove_model(path.read_bytes(), network, prepared)
+    proof = prove_model(path.read_bytes(), scorer, prepared)
     parity.require(proof.parity, limit=spec.limits.parity, flipped=spec.limits.flipped)
     clock.lap("export")
     version = register_best(record, found, proof, path) if register else None

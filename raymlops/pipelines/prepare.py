@@ -15,9 +15,10 @@ from raymlops.models import encoder
 from raymlops.models.session import Session, open_session
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tensors import Batch
+from raymlops.training import learners
+from raymlops.training.learners import Job
 from raymlops.training.packed import PackedSplit, pack_split
 from raymlops.training.rows import LABEL
-from raymlops.training.worker import Job, network_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +54,7 @@ def prepare(spec: ExperimentSpec, tell: Callable[[str], None] = lambda line: Non
         inputs, formulas = find_formulas(dataset, spec)
         measured = fitting.measure_columns(parts["train"], spec.features, formulas)
         features = fitting.fit_features(measured, spec.features, spec.contract, inputs)
-        network_of(
-            spec.network, packing_of(features), features.target
-        )  # a wrong option fails here, not in each trial
+        learners.check(spec, packing_of(features), features.target)  # here, and not in each trial
         model = encoder.build_encoder(features).SerializeToString()
         packed = {
             name: pack_split(

@@ -1,12 +1,11 @@
-"""Proves an exported model on the test split: parity with its network, metrics, and the profile of its
-predictions."""
+"""Proves an exported model on the test split: parity with what was trained, metrics, and the profile
+of its predictions."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from raymlops import metrics
 from raymlops.data import fitting, scan, statistics
@@ -15,7 +14,8 @@ from raymlops.models import parity
 from raymlops.models.encoder import run_encoder
 from raymlops.pipelines.prepare import Prepared, opened
 from raymlops.tensors import Batch
-from raymlops.training.heads import HEADS
+from raymlops.training.learners import Scorer
+from raymlops.training.learners.scoring import to_own_unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +29,8 @@ class Proof:
     example: Batch
 
 
-def prove_model(model: bytes, network: torch.nn.Module, prepared: Prepared) -> Proof:
-    """One streaming pass over the test rows through both the network and the ONNX file."""
-    network = network.eval().cpu()
+def prove_model(model: bytes, scorer: Scorer, prepared: Prepared) -> Proof:
+    """One streaming pass over the test rows through both what was trained and the ONNX file."""
     found = parity.Parity()
     labels, scores, example = [], [], None
     blocks = scan.fold(
@@ -39,7 +38,7 @@ def prove_model(model: bytes, network: torch.nn.Module, prepared: Prepared) -> P
         _prove_block,
         model=model,
         encoder=prepared.encoder,
-        network=network,
+        scorer=scorer,
         features=prepared.features,
     )
     for block_parity, block_labels, block_scores, block_example in blocks:
@@ -48,24 +47,20 @@ def prove_model(model: bytes, network: torch.nn.Module, prepared: Prepared) -> P
         scores.append(block_scores)
         example = example or block_example
     target = prepared.features.target
-    true, given = np.concatenate(labels), np.concatenate(scores)
-    if target.task == "regression":
-        true, given = true * target.std + target.mean, given * target.std + target.mean
+    true, given = (to_own_unit(target, np.concatenate(parts)) for parts in (labels, scores))
     assert example is not None
     return Proof(found, metrics.measure(target.task, true, given), profile_of(given), example)
 
 
 def _prove_block(
-    table: pa.Table, model: bytes, encoder: bytes, network: torch.nn.Module, features: FittedFeatures
+    table: pa.Table, model: bytes, encoder: bytes, scorer: Scorer, features: FittedFeatures
 ) -> tuple[parity.Parity, Any, Any, Batch | None]:
     target = features.target
     if table.num_rows == 0:
         width = (0, len(target.classes)) if target.task == "multiclass" else (0,)
         return parity.Parity(), np.empty(0), np.empty(width), None
     batch = table_to_batch(table, features)
-    packed = {name: torch.from_numpy(values) for name, values in run_encoder(opened(encoder), batch).items()}
-    with torch.inference_mode():
-        scores = HEADS[target.task].scores(network(**packed)).numpy()
+    scores = scorer.scores(run_encoder(opened(encoder), batch))
     found = parity.compare(scores, opened(model).infer(batch), target)
     example = {name: values[:3] for name, values in batch.items()}
     return found, fitting.encode_target(table[target.name], target), scores, example

@@ -94,6 +94,7 @@ def _start_run(
             "algorithm": spec.search.algorithm,
             "scheduler": spec.search.scheduler,
             "trials": spec.search.trials,
+            "learner": spec.training.learner,
             "network": spec.network.name,
             "workers": spec.training.workers,
             "epochs": spec.training.epochs,

@@ -51,6 +51,8 @@ def digest_of(spec: ExperimentSpec) -> str:
     value = spec.model_dump(mode="json")
     for key in ("trials", "concurrent", "max_minutes"):
         value["search"].pop(key)
+    if spec.training.learner == "network":  # specs had no other, and their searches go on
+        del value["training"]["learner"], value["training"]["options"]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -33,12 +33,12 @@ _PROTOCOLS = frozenset(
 
 
 def find_code(spec: ExperimentSpec, *, training: bool = True) -> tuple[str, ...]:
-    """`place: what` for each thing that is more than data; of the network only where it is trained."""
+    """`place: what` for each thing that is more than data; of what is trained only where it is."""
     found = list(_in_table("dataset", spec.dataset))
     for place, join in enumerate(spec.dataset.joins):
         found += _in_table(f"dataset.joins.{place}.table", join.table)
-    if training and ":" in spec.network.name:
-        found.append(f"network.name: {spec.network.name}")
+    own = {"training.learner": spec.training.learner, "network.name": spec.network.name}
+    found += [f"{place}: {name}" for place, name in own.items() if training and ":" in name]
     return tuple(found)
 
 

@@ -52,6 +52,7 @@ class ExperimentSpec(Document):
             )
         for key in self.search.space:
             self._check_dimension(key)
+        self._check_options()
         if self.search.algorithm == "grid" and any(d.choices is None for d in self.search.space.values()):
             raise ValueError("search.algorithm: grid needs choices for every dimension of search.space")
         return self
@@ -68,14 +69,33 @@ class ExperimentSpec(Document):
 
     def _check_dimension(self, key: str) -> None:
         if space_key(key)[0] == "training" and (name := space_key(key)[1]) not in TrainingSpec.model_fields:
-            known = [*TrainingSpec.model_fields, "network.options.NAME"]
+            known = [*TrainingSpec.model_fields, "training.options.NAME", "network.options.NAME"]
             raise ValueError(f"search.space.{key}: " + unknown_name("parameter", name, known))
+
+    def _check_options(self) -> None:
+        """What the learner would not read is a mistake."""
+        parts = {space_key(key)[0]: key for key in self.search.space}
+        learner = self.training.learner
+        if learner == "network":
+            if self.training.options:
+                raise ValueError("training.options: a network takes network.options")
+            if "training.options" in parts:
+                raise ValueError(
+                    f"search.space.{parts['training.options']}: a network takes network.options.NAME"
+                )
+        elif self.network != NetworkSpec():
+            raise ValueError(f"network: learner {learner!r} reads training.options; leave network out")
+        elif "network.options" in parts:
+            raise ValueError(
+                f"search.space.{parts['network.options']}: learner {learner!r} takes training.options.NAME"
+            )
 
 
 def space_key(key: str) -> tuple[str, str]:
     """A key of the search space -> (part of the spec, name): `lr` is ("training", "lr")."""
-    if key.startswith("network.options."):
-        return "network.options", key.removeprefix("network.options.")
+    for part in ("network.options", "training.options"):
+        if key.startswith(f"{part}."):
+            return part, key.removeprefix(f"{part}.")
     return "training", key.removeprefix("training.")
 
 
@@ -85,6 +105,8 @@ def with_parameters(spec: ExperimentSpec, parameters: dict[str, Any]) -> Experim
     value = spec.model_dump()
     for key, parameter in parameters.items():
         part, name = space_key(key)
-        target = value["network"]["options"] if part == "network.options" else value["training"]
+        target = value
+        for step in part.split("."):
+            target = target[step]
         target[name] = parameter
     return validate_document(value, ExperimentSpec, source=f"the parameters {parameters}")

@@ -32,6 +32,13 @@ class NetworkSpec(Document):
 class TrainingSpec(Document):
     """One training. Every number here may be searched over."""
 
+    learner: str = Field(
+        "network",
+        description="Family of models: network, the torch one of `network`; or module.path:Class of your own",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the learner; those of a network are network.options"
+    )
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(1024, ge=1, description="Rows a step, over all workers together")
     lr: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW")
@@ -84,6 +91,13 @@ class TrainingSpec(Document):
         description="Packed rows up to this size are held in memory; of larger data each worker reads its part anew "
         "each epoch",
     )
+
+    @field_validator("learner")
+    @classmethod
+    def _own_learner(cls, value: str) -> str:
+        if ":" in value and not re.fullmatch(OWN_NAME, value, re.ASCII):
+            raise ValueError("expected module.path:Class")
+        return value
 
     @field_validator("metric")
     @classmethod
@@ -178,6 +192,6 @@ class SearchSpec(Document):
     max_minutes: float | None = Field(None, gt=0, description="Stop starting trials after this time")
     space: dict[str, Dimension] = Field(
         default_factory=dict,
-        description="training.KEY or network.options.KEY -> dimension; "
-        "the prefix may be left out for keys of training",
+        description="training.KEY, training.options.KEY or network.options.KEY -> dimension; "
+        "the prefix may be left out for keys of training; default that of the learner",
     )

@@ -20,26 +20,14 @@ from raymlops import metrics
 from raymlops.features import FittedTarget
 from raymlops.specs.training import DEFAULT_METRIC, TrainingSpec
 from raymlops.training.heads import HEADS
+from raymlops.training.learners import ALONE, Report, State, Team
+from raymlops.training.learners.scoring import measure
 from raymlops.training.rows import LABEL, Rows, count_steps
-
-State = dict[str, Any]
-"""All that a training needs to go on: tensors and plain numbers, so that it loads without unpickling code."""
-
-Report = Callable[[dict[str, float], Callable[[], State]], bool]
-"""Called after each epoch with its metrics and a function that gives the state; false asks to stop."""
 
 UNDER_WAY = "under_way"
 """Marks a report from the middle of an epoch: a state to go on from, with the metrics of the epoch before."""
 
 _VALIDATION_ROWS = 8192  # rows scored at a time; no gradients are kept, so it may be large
-
-
-@dataclasses.dataclass(frozen=True)
-class Team:
-    """The data-parallel workers of one training."""
-
-    rank: int = 0
-    world: int = 1
 
 
 @dataclasses.dataclass
@@ -69,7 +57,7 @@ def train_network(
     report: Report,
     save_now: Callable[[], bool] = lambda: False,
     state: State | None = None,
-    team: Team = Team(),
+    team: Team = ALONE,
 ) -> None:
     """Train until the epochs are done, `report` says stop, or `patience` runs out. `network` may be
     wrapped for DDP.
@@ -194,7 +182,7 @@ class _Training:
 
 
 def validate(
-    network: nn.Module, rows: Rows, *, target: FittedTarget, device: torch.device, team: Team = Team()
+    network: nn.Module, rows: Rows, *, target: FittedTarget, device: torch.device, team: Team = ALONE
 ) -> dict[str, float]:
     """Every metric of the task over the rows of all workers, by the network of the first."""
     if team.world > 1:
@@ -205,11 +193,7 @@ def validate(
         gathered: list[Any] = [None] * team.world
         distributed.all_gather_object(gathered, (labels, scores))
         labels, scores = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
-    if not np.isfinite(scores).all():
-        return dict.fromkeys(metrics.METRICS[target.task], math.nan)
-    if target.task == "regression":  # metrics in the target's own unit
-        labels, scores = labels * target.std + target.mean, scores * target.std + target.mean
-    return metrics.measure(target.task, labels, scores)
+    return measure(target, labels, scores)
 
 
 def score_rows(network: nn.Module, rows: Rows, *, task: str) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ blocks."""
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import ray
@@ -39,6 +39,13 @@ class PackedSplit:
         if self.arrays is not None:
             return ResidentRows(ray.get(self.arrays), device, rank, world, largest)
         return StreamedRows(self.sizes, self._load, device, rank, world, largest)
+
+    def load(self) -> Batch:
+        """All rows, in order: read-only where they are shared with other processes of the node."""
+        if self.arrays is not None:
+            return cast(Batch, ray.get(self.arrays))
+        parts = self._load(range(len(self.blocks)))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _load(self, numbers: Sequence[int]) -> list[Batch]:
         blocks = ray.get([self.blocks[number] for number in numbers])

@@ -12,7 +12,7 @@ import torch
 from torch import distributed
 
 from raymlops.specs.training import TrainingSpec
-from raymlops.training.loop import Team
+from raymlops.training.learners import Team
 
 _PAUSE = 1.0
 """Seconds between two questions: a cloud's notice is half a minute at the least, and its workers must agree."""

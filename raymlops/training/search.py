@@ -21,6 +21,7 @@ from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import DEFAULT_METRIC, TrainingSpec
 from raymlops.training import space, worker
+from raymlops.training.learners import Job
 from raymlops.training.search_state import SearchState, signed_by
 from raymlops.training.trials import (
     Notify,
@@ -30,7 +31,6 @@ from raymlops.training.trials import (
     Unended,
     to_trial,
 )
-from raymlops.training.worker import Job
 
 
 def run_search(
@@ -202,7 +202,7 @@ def _resources(spec: ExperimentSpec) -> tune.PlacementGroupFactory:
 
 def _algorithm(spec: ExperimentSpec, metric: str, mode: str, concurrent: int) -> Any:
     if spec.search.algorithm == "optuna":
-        if not spec.search.space:
+        if not space.dimensions_of(spec):
             raise SpecError(
                 "search.algorithm optuna needs search.space; give one, or run `raymlops train` instead"
             )

@@ -1,17 +1,24 @@
 """The search space of a spec in the words of Ray Tune. Draws nothing itself."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
 
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import Dimension
+from raymlops.training.learners import learner_of
+
+
+def dimensions_of(spec: ExperimentSpec) -> Mapping[str, Dimension]:
+    """What the search varies: the spec's own space, or that of its learner."""
+    return spec.search.space or learner_of(spec).space
 
 
 def to_tune_space(spec: ExperimentSpec) -> dict[str, Any]:
     """Parameter -> Tune domain, in the order of the spec."""
     grid = spec.search.algorithm == "grid"
-    return {name: _to_domain(dimension, grid) for name, dimension in spec.search.space.items()}
+    return {name: _to_domain(dimension, grid) for name, dimension in dimensions_of(spec).items()}
 
 
 def _to_domain(dimension: Dimension, grid: bool) -> Any:
@@ -29,7 +36,7 @@ def to_mutations(spec: ExperimentSpec) -> dict[str, Any]:
     """What PBT may change under way: numbers of the training, not the shape of the network."""
     return {
         name: _to_domain(dimension, grid=False)
-        for name, dimension in spec.search.space.items()
-        if not name.startswith("network.")
+        for name, dimension in dimensions_of(spec).items()
+        if not name.startswith(("network.", "training.options."))
         and name not in ("batch_size", "training.batch_size", "epochs", "seed")
     }

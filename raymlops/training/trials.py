@@ -11,7 +11,8 @@ from ray import tune
 from raymlops import locations, metrics
 from raymlops.errors import StorageError
 from raymlops.training import storage, worker
-from raymlops.training.loop import UNDER_WAY, State
+from raymlops.training.learners import State
+from raymlops.training.loop import UNDER_WAY
 
 Parameters = dict[str, Any]
 

@@ -13,6 +13,7 @@ from raymlops.pipelines.prepare import Prepared, prepare
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import demand, worker
+from raymlops.training.learners.network import network_of
 from raymlops.training.search import run_search
 from raymlops.training.trials import SearchResult
 from tests import experiments
@@ -127,7 +128,7 @@ def test_a_trial_of_two_workers_trains_one_network_on_all_rows(
     assert told.reported[found.best.name] == [1, 2]
     assert found.best.checkpoint is not None
     state = worker.load_state(found.best.checkpoint)
-    network = worker.network_of(prepared.spec.network, prepared.job.packing, prepared.job.target)
+    network = network_of(prepared.spec.network, prepared.job.packing, prepared.job.target)
     network.load_state_dict(state["best_network"])  # the bare network, without the wrapper of its team
     assert found.best.learned["best_roc_auc"] > 0.5
 

@@ -185,8 +185,8 @@ def main(folder: pathlib.Path, options: dict[str, Any]) -> None:
 def reference(spec: Any, folder: pathlib.Path) -> list[float]:
     """The losses of the same training in one process that nothing happens to."""
     from raymlops.pipelines.prepare import prepare
+    from raymlops.training.learners.network import network_of
     from raymlops.training.loop import train_network
-    from raymlops.training.worker import network_of
 
     set_pace(folder, 0)  # also of a training that ended before its plan
     job = prepare(spec).job

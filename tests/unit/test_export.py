@@ -14,8 +14,9 @@ from raymlops.features import FittedColumn, FittedFeatures, FittedTarget, packin
 from raymlops.models import encoder, export, parity
 from raymlops.models.session import CONTRACT_KEY, open_session
 from raymlops.specs.training import NetworkSpec
+from raymlops.training import torch_export
 from raymlops.training.heads import HEADS
-from raymlops.training.worker import network_of
+from raymlops.training.learners.network import network_of
 from tests import feature_tables
 
 pytestmark = pytest.mark.slow  # files are exported, quantised and timed
@@ -42,12 +43,17 @@ def build(features: FittedFeatures, name: str = "mlp", **options: Any) -> torch.
     return network.eval()
 
 
+def export_network(network: torch.nn.Module, features: FittedFeatures, *, name: str) -> onnx.ModelProto:
+    trained = torch_export.export_network(network, packing_of(features))
+    return export.export_model(trained, features, name=name)
+
+
 @functools.cache
 def exported(kind: str) -> tuple[torch.nn.Module, onnx.ModelProto]:
     """A small network for that target and its file; an export costs a second."""
     features = tabular(TARGETS[kind])
     network = build(features, hidden=16)
-    return network, export.export_network(network, features, name="toy")
+    return network, export_network(network, features, name="toy")
 
 
 def agree(model: bytes, network: torch.nn.Module, features: FittedFeatures, table: pa.Table) -> parity.Parity:
@@ -83,7 +89,7 @@ def test_one_file_answers_as_the_network_does_on_raw_rows_of_any_number(kind: st
 def test_networks_of_every_origin_are_exported(name: str, options: dict[str, Any]) -> None:
     features = tabular(TARGETS["multiclass-strings"])
     network = build(features, name, **options)
-    model = export.export_network(network, features, name="toy").SerializeToString()
+    model = export_network(network, features, name="toy").SerializeToString()
     found = agree(model, network, features, feature_tables.random_table(50))
     assert found.difference < 1e-5
 
@@ -91,7 +97,7 @@ def test_networks_of_every_origin_are_exported(name: str, options: dict[str, Any
 def test_a_network_of_images_is_exported() -> None:
     features = FittedFeatures((IMAGE,), FittedTarget("digit", "multiclass", "integer", tuple(range(10))))
     network = build(features, "cnn", channels=4)
-    model = export.export_network(network, features, name="digits").SerializeToString()
+    model = export_network(network, features, name="digits").SerializeToString()
     for rows in (1, 7):
         pixels = np.random.default_rng(rows).integers(0, 17, (rows, 8, 8)).astype(np.float32)
         table = pa.table({"pixels": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)})
@@ -146,7 +152,7 @@ def test_the_file_tells_nothing_of_the_machine_it_was_made_on(saved: pathlib.Pat
 
 def test_the_same_weights_give_the_same_bytes(tmp_path: pathlib.Path) -> None:
     features = tabular(TARGETS["regression"])
-    again = export.export_network(build(features, hidden=16), features, name="toy")
+    again = export_network(build(features, hidden=16), features, name="toy")
     digests = [
         export.save_model(model, tmp_path / str(i))[1]
         for i, model in enumerate((exported("regression")[1], again))
@@ -165,4 +171,4 @@ def test_a_network_that_branches_on_its_values_is_refused_with_the_reason() -> N
     features = tabular(TARGETS["binary-strings"])
     network = build(features, "tests.own_networks:Branching")
     with pytest.raises(ArtifactError, match=r"cannot export network Branching .* must not branch"):
-        export.export_network(network, features, name="toy")
+        export_network(network, features, name="toy")

@@ -1,0 +1,154 @@
+"""The families of models that a spec may name: one file a family, behind one Protocol. Knows no Tune, no tracking."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from raymlops.errors import SpecError, unknown_name
+from raymlops.features import FittedTarget, Packing
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.training import Dimension
+from raymlops.tensors import Batch
+from raymlops.training.packed import PackedSplit
+
+State = dict[str, Any]
+"""All that a training needs to go on: tensors, arrays, text and plain numbers, so that it loads without unpickling
+code. `history` in it holds what each epoch learned."""
+
+Report = Callable[[dict[str, float], Callable[[], State]], bool]
+"""Called after each epoch with its metrics and a function that gives the state; false asks to stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Team:
+    """The data-parallel workers of one training, as one of them sees it."""
+
+    rank: int = 0
+    world: int = 1
+
+
+ALONE = Team()
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a training needs beside its parameters; travels to the workers as it is."""
+
+    spec: ExperimentSpec
+    packing: Packing
+    target: FittedTarget
+    train: PackedSplit
+    validation: PackedSplit
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training, as a learner is handed it: `spec` has the trial's parameters in their places."""
+
+    job: Job
+    spec: ExperimentSpec
+    report: Report
+    state: State | None = None
+    """One that was reported before, to go on from."""
+    team: Team | None = None
+    """Set in the workers of a team; None where one process trains alone."""
+
+    @property
+    def threads(self) -> int:
+        return max(1, int(self.spec.training.cpus_per_worker))
+
+
+class Scorer(Protocol):
+    """A trained model. Travels to other processes by pickle."""
+
+    def scores(self, batch: Batch) -> npt.NDArray[np.floating[Any]]:
+        """Of packed rows: probabilities (rows,) or (rows, classes), or standardised predictions (rows,)."""
+        ...
+
+
+class Learner(Protocol):
+    """A family of models.
+
+    Packed rows are tensors by name: `numeric` (rows, columns) FP32 without missing values, `category` (rows, columns)
+    INT64 with 0 for unseen values, `image` (rows, channels, height, width) FP32, and `label` (rows,).
+    """
+
+    teams: ClassVar[bool]
+    """Whether several workers may share one training (`training.workers`)."""
+    space: ClassVar[Mapping[str, Dimension]]
+    """What a search varies where the spec has no `search.space`."""
+
+    def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
+        """Raises SpecError for what this family cannot do; asked before data are read, without `packing` and
+        `target`, and again when they are known."""
+        ...
+
+    def fit(self, run: Run) -> None:
+        """Train, and report after each epoch, or once; `metrics` of a report are made by `scoring.Progress`."""
+        ...
+
+    def load(self, state: State, job: Job) -> Scorer:
+        """The best model of a training; `job.spec` has the trial's parameters."""
+        ...
+
+    def to_onnx(self, scorer: Any, packing: Packing, target: FittedTarget) -> onnx.ModelProto:
+        """Packed rows without the label -> `outputs` (rows, outputs) FP32: logits, or standardised predictions.
+
+        The first axis of all is free. Opset and IR version are those of `onnx_builder`. Raises ArtifactError.
+        """
+        ...
+
+
+LEARNERS: dict[str, str] = {"network": "raymlops.training.learners.network:NetworkLearner"}
+"""Name -> class, imported when it is asked for: a family's library may take seconds."""
+
+
+def find_learner(name: str) -> Learner:
+    """The learner of that name, or of `module.path:Class`. Raises SpecError."""
+    if ":" not in name and name not in LEARNERS:
+        known = unknown_name("learner", name, LEARNERS)
+        raise SpecError(f"training.learner: {known}, or module.path:Class of your own")
+    module, _, attribute = LEARNERS.get(name, name).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise SpecError(f"training.learner: cannot make {name!r}: {error}") from None
+    missing = [
+        part for part in ("teams", "space", "check", "fit", "load", "to_onnx") if not hasattr(found, part)
+    ]
+    if missing:
+        raise SpecError(
+            f"training.learner: {name!r} has no {', '.join(missing)}; see raymlops.training.learners.Learner"
+        )
+    return cast(Learner, found)
+
+
+def learner_of(spec: ExperimentSpec) -> Learner:
+    return find_learner(spec.training.learner)
+
+
+def check(
+    spec: ExperimentSpec,
+    packing: Packing | None = None,
+    target: FittedTarget | None = None,
+    *,
+    imports: bool = True,
+) -> None:
+    """Whether the learner of a spec can do what it says. Raises SpecError.
+
+    A learner or network of one's own is only looked at where `imports` says that its module may be run.
+    """
+    if not imports and any(":" in name for name in (spec.training.learner, spec.network.name)):
+        return
+    learner = learner_of(spec)
+    if spec.training.workers > 1 and not learner.teams:
+        raise SpecError(
+            f"training.workers: {spec.training.workers}, but learner {spec.training.learner!r} trains in one process; "
+            "set it to 1, and training.cpus_per_worker to the CPUs of one trial"
+        )
+    learner.check(spec, packing, target)

@@ -1,0 +1,100 @@
+"""Networks of torch, alone or as a team of data-parallel workers. The loop itself is training/loop.py's."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from ray import train
+
+from raymlops.features import FittedTarget, Packing
+from raymlops.specs.experiment import ExperimentSpec, space_key
+from raymlops.specs.training import Dimension, NetworkSpec
+from raymlops.tensors import Batch
+from raymlops.training import networks, torch_export
+from raymlops.training.heads import HEADS
+from raymlops.training.learners import ALONE, Job, Run, State
+from raymlops.training.loop import train_network
+from raymlops.training.saving import Saving
+
+
+def network_of(spec: NetworkSpec, packing: Packing, target: FittedTarget) -> torch.nn.Module:
+    return networks.build_network(
+        spec.name, dict(spec.options), **dataclasses.asdict(packing), outputs=target.outputs
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkScorer:
+    """A trained network, on the CPU."""
+
+    network: torch.nn.Module
+    task: str
+
+    def scores(self, batch: Batch) -> npt.NDArray[np.floating[Any]]:
+        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+        with torch.inference_mode():
+            return HEADS[self.task].scores(self.network(**tensors)).numpy()
+
+
+class NetworkLearner:
+    """The networks of `network.name`, trained by AdamW."""
+
+    teams: ClassVar[bool] = True
+    space: ClassVar[Mapping[str, Dimension]] = {}
+
+    def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
+        if packing is not None and target is not None:
+            network_of(spec.network, packing, target)
+            return
+        keys = map(space_key, spec.search.space)
+        searched = {name: None for part, name in keys if part == "network.options"}
+        networks.check_options(spec.network.name, {**searched, **spec.network.options})
+
+    def fit(self, run: Run) -> None:
+        """With the CPUs, the GPU or the share of one that Ray gave this process."""
+        training, job = run.spec.training, run.job
+        torch.set_num_threads(run.threads)
+        torch.manual_seed(training.seed)  # the same start everywhere
+        network = network_of(run.spec.network, job.packing, job.target)
+        if run.team is None:
+            team, share = ALONE, (0, 1, 1)
+            device = torch.device("cuda" if training.use_gpu else "cpu")
+            if 0 < training.gpus < 1:
+                torch.cuda.set_per_process_memory_fraction(training.gpus)  # the rest is the other trials'
+            network = network.to(device)
+        else:
+            team = run.team
+            device = train.torch.get_device()
+            network = train.torch.prepare_model(network)
+            share = (team.rank, team.world, training.workers)
+
+        def report(metrics: dict[str, float], snapshot: Callable[[], State]) -> bool:
+            go_on = run.report(metrics, snapshot)
+            saving.saved()
+            return go_on
+
+        with Saving(training, device, team) as saving:
+            train_network(
+                network,
+                job.train.to_rows(device, *share),
+                job.validation.to_rows(device, *share),
+                spec=training,
+                target=job.target,
+                device=device,
+                report=report,
+                save_now=saving,
+                state=run.state,
+                team=team,
+            )
+
+    def load(self, state: State, job: Job) -> NetworkScorer:
+        network = network_of(job.spec.network, job.packing, job.target)
+        network.load_state_dict(state["best_network"])
+        return NetworkScorer(network.eval(), job.target.task)
+
+    def to_onnx(self, scorer: NetworkScorer, packing: Packing, target: FittedTarget) -> onnx.ModelProto:
+        return torch_export.export_network(scorer.network, packing)

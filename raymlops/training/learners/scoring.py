@@ -1,0 +1,73 @@
+"""What all learners tell of themselves: the metrics of scores on the validation rows, and how far a training is."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raymlops import metrics
+from raymlops.features import FittedTarget
+from raymlops.specs.training import DEFAULT_METRIC
+from raymlops.training.learners import Run, State
+
+
+def measure(
+    target: FittedTarget, labels: npt.NDArray[Any], scores: npt.NDArray[np.floating[Any]]
+) -> dict[str, float]:
+    """Every metric of the task, in the target's own unit; all NaN where a score is not finite."""
+    if not np.isfinite(scores).all():
+        return dict.fromkeys(metrics.METRICS[target.task], math.nan)
+    return metrics.measure(target.task, to_own_unit(target, labels), to_own_unit(target, scores))
+
+
+def to_own_unit(target: FittedTarget, values: Any) -> Any:
+    """Labels or scores as the raw column has them: those of a regression are standardised while it trains."""
+    return values * target.std + target.mean if target.task == "regression" else values
+
+
+class Progress:
+    """The epochs of a training: what each learned, and which was the best. Part of the state that it reports."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.metric = run.spec.training.metric or DEFAULT_METRIC[run.job.target.task]
+        self._falling = self.metric in metrics.FALLING
+        self.history: list[dict[str, float]] = list(run.state["history"]) if run.state else []
+        self._validation = run.job.validation.load()
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.history)
+
+    @property
+    def best(self) -> float:
+        """Of the metric that the training goes by, so far; infinite before the first epoch."""
+        worst = math.inf if self._falling else -math.inf
+        values = [learned[self.metric] for learned in self.history]
+        return (min if self._falling else max)(values, default=worst)
+
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one."""
+        values = [learned[self.metric] for learned in self.history]
+        return len(values) - 1 - values.index(self.best) if values else 0
+
+    def report(self, scorer: Any, snapshot: Callable[[], State], **more: float) -> bool:
+        """Measure one more epoch on the validation rows and report it, with `more`; false when it is time to stop.
+
+        `snapshot` gives the learner's own part of the state.
+        """
+        label = self._validation["label"]
+        rows = {name: values for name, values in self._validation.items() if name != "label"}
+        found = measure(self._run.job.target, label, scorer.scores(rows))
+        astray = math.isnan(found[self.metric])
+        if astray:  # ends the trial as the poorest, not the search
+            found[self.metric] = math.inf if self._falling else -math.inf
+        self.history.append({"epoch": self.epoch + 1, **more, **found})
+        learned = {**self.history[-1], f"best_{self.metric}": self.best}
+        self.history[-1] = learned
+        go_on = self._run.report(learned, lambda: {**snapshot(), "history": self.history})
+        return go_on and not astray and self.waited < self._run.spec.training.patience
