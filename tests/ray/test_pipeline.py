@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.models.session import open_session
 from raymlops.pipelines.develop import Outcome, Request, develop_model
@@ -251,3 +252,47 @@ def test_images_are_learned_from_a_folder_of_files(tmp_path: pathlib.Path, setti
     outcome = develop_model(spec, settings)
     assert outcome.proof.metrics["accuracy"] > 0.5
     assert outcome.proof.parity.difference < 1e-4
+
+
+@pytest.mark.parametrize("target", ["late", "kind"])
+def test_a_family_of_ones_own_goes_all_the_way_to_the_registry(
+    target: str, folder: pathlib.Path, settings: Settings
+) -> None:
+    told = experiments.Told()
+    spec = experiments.spec_of(
+        f"own-{target}",
+        {"path": str(folder / "rows.parquet")},
+        target,
+        network={},
+        training={"learner": "tests.own_learners:Logistic"},
+        search={"trials": 2},  # over the learner's own space
+    )
+    outcome = develop_model(spec, settings, Request(), observers=[told])
+    assert [set(trial.parameters) for trial in outcome.search.trials] == [{"training.options.C"}] * 2
+    assert all(trial.learned["epoch"] == 1 for trial in outcome.search.trials)
+    assert outcome.proof.parity.difference < 1e-5
+    assert outcome.proof.metrics["accuracy"] > 0.7
+    assert outcome.alias == "champion"
+    version = registry.resolve(f"models:/own-{target}@champion", settings)
+    batch = table_to_batch(experiments.signal_table(7, seed=5), features_of(version))
+    labels = open_session(version.file.read_bytes()).infer(batch)["label"]
+    assert set(labels.tolist()) <= {0, 1, "low", "mid", "high"}
+
+
+def test_what_a_family_cannot_do_is_told_before_a_trial_runs(
+    folder: pathlib.Path, settings: Settings
+) -> None:
+    def refused(target: str = "late", **training: Any) -> str:
+        spec = experiments.spec_of(
+            "refused", {"path": str(folder / "rows.parquet")}, target, network={}, search={},
+            training={"learner": "tests.own_learners:Logistic", **training},
+        )  # fmt: skip
+        with pytest.raises(SpecError) as error:
+            develop_model(spec, settings)
+        return str(error.value)
+
+    assert "takes C" in refused(options={"c": 1})
+    assert "needs classes" in refused("price")
+    assert "trains in one process" in refused(workers=2)
+    assert "cannot make 'tests.own_learners:Missing'" in refused(learner="tests.own_learners:Missing")
+    assert "has no teams, space" in refused(learner="builtins:dict")

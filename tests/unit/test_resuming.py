@@ -85,3 +85,14 @@ def test_a_driver_elsewhere_is_dead_once_it_writes_no_more(
     assert not resuming.is_lost(
         str(tmp_path), dataclasses.replace(silent, host="elsewhere")
     )  # in doubt it lives
+
+
+def test_searches_begun_before_specs_had_learners_are_gone_on_with() -> None:
+    spec = ExperimentSpec.model_validate({
+        "name": "kept", "dataset": {"path": "rows.csv"},
+        "features": {"target": {"column": "y"}, "numbers": ["x"]},
+        "network": {"options": {"hidden": 8}}, "training": {"epochs": 3},
+        "search": {"space": {"lr": {"low": 0.1, "high": 1.0}}},
+    })  # fmt: skip
+    # What was written beside searches by then.
+    assert resuming.digest_of(spec) == "60300f6f00f7bac03b6dfb6c8269f2cc7f644714ae5361b2e6c57b2073bca6dc"

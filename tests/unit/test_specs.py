@@ -6,10 +6,11 @@ import pytest
 
 from raymlops.errors import SpecError
 from raymlops.specs import labels
+from raymlops.specs.code_references import find_code
 from raymlops.specs.document import parse_document, read_document
 from raymlops.specs.experiment import ExperimentSpec, space_key, with_parameters
 from raymlops.specs.features import FeaturesSpec
-from raymlops.training import networks
+from raymlops.training import learners, networks
 
 JOBS = pathlib.Path(__file__).parents[2] / "jobs" / "specs"
 SPEC = """\
@@ -87,3 +88,30 @@ def test_an_elastic_training_asks_for_its_fewest_workers() -> None:
     spec = parse_document(SPEC + "training: {workers: 8, min_workers: 2}\n", ExperimentSpec)
     assert spec.training.fewest_workers == 2
     assert toy().training.fewest_workers == toy().training.workers == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ("training: {options: {C: 1}}", "a network takes network.options"),
+        ("search: {space: {training.options.C: {low: 1, high: 2}}}", "takes network.options.NAME"),
+        ("training: {learner: 'a:B'}\nnetwork: {name: mlp, options: {hidden: 8}}", "leave network out"),
+        (
+            "training: {learner: 'a:B'}\nsearch: {space: {network.options.h: {low: 1, high: 2}}}",
+            "takes training.options",
+        ),
+        ("training: {learner: 'a:b:c'}", "expected module.path:Class"),
+    ],
+)
+def test_options_that_the_learner_would_not_read_are_refused(parts: str, told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        parse_document(SPEC + parts + "\n", ExperimentSpec)
+
+
+def test_a_learner_that_nobody_knows_is_refused_with_the_known_ones() -> None:
+    spec = parse_document(SPEC + "training: {learner: netwrk}\n", ExperimentSpec)
+    with pytest.raises(SpecError, match="did you mean 'network'"):
+        learners.check(spec)
+    own = parse_document(SPEC + "training: {learner: 'no.such.module:Class'}\n", ExperimentSpec)
+    learners.check(own, imports=False)
+    assert find_code(own) == ("training.learner: no.such.module:Class",)
