@@ -54,17 +54,28 @@ def _draw(opened: "Opened", svg: pathlib.Path | None, check: bool) -> None:
 @click.argument("split")
 @click.argument("shares", nargs=-1, required=True, metavar="BRANCH=SHARE...")
 def weights(application: str, graph: str, split: str, shares: tuple[str, ...]) -> None:
-    """Change the shares of a SPLIT of GRAPH in APPLICATION on the cluster of RAY_ADDRESS, without a restart."""
+    """Change the shares of a SPLIT of GRAPH in APPLICATION on the cluster of RAY_ADDRESS, without a restart.
+
+    A share is a weight, relative to those of the other branches: of old=3 and new=1, new gets a quarter. Branches that
+    are not named keep their weights. Or it is a percentage of all requests: with new=10% the branches that are not
+    named divide the other 90% as they did before.
+
+    \b
+    raymlops weights release flights-release canary challenger=10%
+    raymlops weights release flights-release canary challenger=0
+    raymlops weights release flights-release canary steady=1 challenger=1
+    """
     from raymlops.errors import SpecError
     from raymlops.settings import Settings, choose_authentication, export
 
-    wanted: dict[str, float] = {}
+    wanted: dict[str, str] = {}
     for text in shares:
-        branch, _, share = text.partition("=")
-        try:
-            wanted[branch] = float(share)
-        except ValueError:
-            raise SpecError(f"{text!r} is not of the form branch=share, such as challenger=0.1") from None
+        branch, equals, share = text.partition("=")
+        if not equals or not share:
+            raise SpecError(f"{text!r} is not of the form branch=share, such as challenger=0.1")
+        if branch in wanted:
+            raise SpecError(f"Branch {branch!r} is named twice; give it one share")
+        wanted[branch] = share
     export(choose_authentication())
     from raymlops.serving import deploying, history, releasing
 
@@ -72,7 +83,9 @@ def weights(application: str, graph: str, split: str, shares: tuple[str, ...]) -
     deploying.connect(settings)
     past = history.History(settings, application)
     newest = past.newest()  # before anything is changed: it may be refused
-    releasing.change_weights(application, graph, split, wanted)
+    changed = releasing.change_weights(application, graph, split, wanted)
     if newest is not None:  # a head that starts again has these shares, not the file's
-        past.amend(releasing.set_in_config(newest, graph, split, wanted))
-    click.echo(f"{graph} {split}: {', '.join(shares)}")
+        past.amend(releasing.set_in_config(newest, graph, split, changed))
+    total = sum(changed.values())
+    told = ", ".join(f"{branch}={weight:g} ({weight / total:.1%})" for branch, weight in changed.items())
+    click.echo(f"{graph} {split}: {told}")

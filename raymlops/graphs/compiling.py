@@ -133,6 +133,9 @@ class Compiler:
             started = time.perf_counter()
             try:
                 return await run(batch, request)
+            except asyncio.CancelledError:
+                request.waited_for.append(path)
+                raise
             except Exception as error:
                 raise _name_failure(error, path) from error
             finally:
@@ -209,6 +212,9 @@ class Compiler:
                     }
                     return await run(own, request)
                 return await run(batch, request)
+            except asyncio.CancelledError:
+                request.waited_for.append(path)
+                raise
             except Exception as error:
                 if fallback is None:
                     raise _name_failure(error, path) from error
@@ -313,6 +319,7 @@ def _limit(run: Run, seconds: float, suspends: bool, path: str) -> Run:
         try:
             return await asyncio.wait_for(waiting, seconds)
         except TimeoutError:
+            request.waited_for.clear()
             raise DeadlineError(f"Node {path!r} did not answer within {seconds:g} s") from None
 
     return limited

@@ -33,6 +33,8 @@ class Request:
     """False where shadows must not run, as offline."""
     rows: Sequence[int] = ()
     """Of each of the callers whose requests were joined; empty for one caller."""
+    waited_for: list[str] = dataclasses.field(default_factory=list)
+    """Nodes that had not answered when the request was given up, the innermost first."""
 
 
 Run = Callable[[Batch, Request], Coroutine[Any, Any, Batch]]

@@ -8,10 +8,11 @@ only where several nodes wait at the same time are tasks made.
 
 import asyncio
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raymlops.errors import InputError, SpecError, unknown_name
+from raymlops.errors import InputError, NodeError, SpecError, unknown_name
 from raymlops.graphs import arrays
 from raymlops.graphs.compiling import Call, Clock, Compiler, Implementation, Merged
 from raymlops.graphs.plan import LENGTHS, Plan, Port
@@ -80,6 +81,34 @@ async def _overlap(calls: Sequence[Call], values: dict[str, Any], request: Reque
         raise
 
 
+def _blame_empty_input(error: NodeError, batch: Batch) -> NodeError | InputError:
+    """What a node cannot do with an input without elements is the caller's to mend, as with a model alone."""
+    empty = [(name, values.shape) for name, values in batch.items() if not values.size]
+    if not empty:
+        return error
+    name, shape = empty[0]
+    return InputError(
+        f"Node {error.node!r} cannot take this request, whose input {name!r} has the shape {list(shape)}: send at "
+        "least one element along every axis"
+    )
+
+
+def change_weights(split: str, present: Mapping[str, float], named: Mapping[str, float]) -> dict[str, float]:
+    """The weights of all branches of a split after those that are named were set. Raises SpecError."""
+    for branch, weight in named.items():
+        if branch not in present:
+            raise SpecError(unknown_name(f"branch of split {split!r}:", branch, present))
+        if not 0 <= weight < math.inf:
+            raise SpecError(f"Weight {weight} of branch {branch!r} of split {split!r} is not 0 or more")
+    changed = {**present, **named}
+    if not 0 < sum(changed.values()) < math.inf:
+        told = ", ".join(f"{branch}={weight:g}" for branch, weight in changed.items())
+        raise SpecError(
+            f"Weights of split {split!r} would sum to nothing ({told}); at least one must be above 0"
+        )
+    return changed
+
+
 @dataclasses.dataclass(frozen=True)
 class Statistics:
     """What a graph has counted since it was made, by node path."""
@@ -119,39 +148,44 @@ class Graph:
         """False when the graph never waits, so that it can be run without an event loop."""
         return self._program.suspends
 
-    async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
+    async def infer(self, batch: Batch, *, key: str | None = None, request: Request | None = None) -> Batch:
         """Answer a batch; `key` makes splits sticky. Raises InputError, NodeError, DeadlineError,
         OverloadedError."""
-        return self._leave(await self._program.run(self._enter(batch), Request(key)))
+        try:
+            return self._leave(await self._program.run(self._enter(batch), request or Request(key)))
+        except NodeError as error:
+            raise _blame_empty_input(error, batch) from error
 
     def infer_joined(self, batch: Batch, rows: Sequence[int]) -> Batch:
         """As `infer` for requests of so many rows each, on the event loop, by a graph that does not wait for them."""
-        return self._leave(finish(self._program.run(self._enter(batch), Request(rows=rows))))
+        try:
+            return self._leave(finish(self._program.run(self._enter(batch), Request(rows=rows))))
+        except NodeError as error:
+            raise _blame_empty_input(error, batch) from error
 
     def infer_now(self, batch: Batch, *, key: str | None = None) -> Batch:
         """As `infer`, outside an event loop and without shadows; for files."""
         coroutine = self._program.run(self._enter(batch), Request(key, live=False))
-        return self._leave(asyncio.run(coroutine) if self.suspends else finish(coroutine))
+        try:
+            return self._leave(asyncio.run(coroutine) if self.suspends else finish(coroutine))
+        except NodeError as error:
+            raise _blame_empty_input(error, batch) from error
 
     def statistics(self) -> Statistics:
         return Statistics(self._compiler.clocks, self._compiler.shadows, self._compiler.weights)
 
     def set_weights(self, weights: Mapping[str, Mapping[str, float]]) -> None:
-        """Change the shares of splits, by path, from the next request on. Raises SpecError, and then
-        changes none."""
+        """Change the weights of splits, by path, from the next request on; branches that are not named keep theirs.
+
+        Raises SpecError, and then changes none.
+        """
         known = self._compiler.weights
-        for path, shares in weights.items():
+        changed = {}
+        for path, named in weights.items():
             if path not in known:
                 raise SpecError(unknown_name("split:", path, known))
-            for branch, share in shares.items():
-                if branch not in known[path]:
-                    raise SpecError(unknown_name(f"branch of split {path!r}:", branch, known[path]))
-                if not share >= 0:
-                    raise SpecError(f"Weight {share} of branch {branch!r} of split {path!r} is not 0 or more")
-            if not sum(shares.values()) > 0:
-                raise SpecError(f"Weights of split {path!r} sum to nothing; at least one must be above 0")
-        for path, shares in weights.items():
-            known[path] = dict.fromkeys(known[path], 0.0) | dict(shares)
+            changed[path] = change_weights(path, known[path], named)
+        known.update(changed)
 
     def _enter(self, batch: Batch) -> Batch:
         for name in self._names:

@@ -71,7 +71,7 @@ class Ingress(GrpcMethods):
                 memory=memory,
             )
         for name, graph in (prepared or {}).items():
-            remote = nodes.call_nodes((handles or {}).get(name, {}), graph.joined_rows)
+            remote = nodes.call_nodes((handles or {}).get(name, {}), graph)
             threads = max(1, int(spec.cpus))
             queue = spec.limits.queue
             hosted[name] = host_graph(

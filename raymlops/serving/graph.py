@@ -8,19 +8,20 @@ import logging
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from raymlops.errors import SpecError
+from raymlops.errors import DeadlineError, SpecError
 from raymlops.graphs.compiling import Merged
 from raymlops.graphs.coupling import find_coupling
 from raymlops.graphs.placement import Decision, Limits
+from raymlops.graphs.routing import Request
 from raymlops.graphs.running import Graph, Implementation
 from raymlops.graphs.validation import list_models, validate
 from raymlops.models.isolated_session import IsolatedSession
 from raymlops.models.row_independence import Independence
 from raymlops.models.session import Session, SessionOptions
-from raymlops.serving import sources
+from raymlops.serving import deadlines, sources
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.columns import read_columns
 from raymlops.serving.cost import check, count_batch_rows
@@ -29,11 +30,11 @@ from raymlops.serving.hosts import Hosted
 from raymlops.serving.model import ModelEndpoint, require_independence
 from raymlops.serving.opening import Leaf, Locate, find_kinds, merge_chains, open_graph, open_leaves
 from raymlops.serving.python_runs import run_beside
-from raymlops.serving.serving_files import read_spec
+from raymlops.serving.serving_files import read_spec, require_one_module_of_a_name
 from raymlops.serving.statistics import Sample, Statistics
 from raymlops.serving.turns import MOST_ROWS, Turns
 from raymlops.settings import Settings
-from raymlops.specs.graph import GraphSpec, expand_files, read_graph
+from raymlops.specs.graph import GraphSpec, read_graph
 from raymlops.specs.graph_nodes import ModelNode, PythonNode
 from raymlops.specs.serving import HostedModel
 from raymlops.tensors import Batch, Signature
@@ -69,12 +70,13 @@ def read_graphs(path: pathlib.Path) -> list[GraphSpec]:
     """The graph of a file, or all those of a serving file. Raises SpecError, NotFoundError."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if not re.search(r"^\s*(graphs|applications):", text, re.MULTILINE):
-        return [read_graph(path)]
+        spec_alone = read_graph(path)
+        require_one_module_of_a_name({spec_alone.name: spec_alone})
+        return [spec_alone]
     spec = read_spec(path)
     if not spec.graphs:
         raise SpecError(f"{path} serves no graph")
-    named = [graph.model_copy(update={"name": name}) for name, graph in spec.graphs.items()]
-    return [expand_files(graph, path.parent) for graph in named]
+    return [graph.model_copy(update={"name": name}) for name, graph in spec.graphs.items()]
 
 
 def make_locate(settings: Settings) -> Locate:
@@ -128,8 +130,11 @@ def _count_rows_of_a_hop(leaf: Leaf, node: ModelNode | PythonNode) -> int:
 class GraphEndpoint:
     """A graph that counts what it answers."""
 
-    def __init__(self, graph: Graph, statistics: "GraphStatistics", most: int = 0) -> None:
+    def __init__(
+        self, graph: Graph, statistics: "GraphStatistics", most: int = 0, deadline_s: float = 30.0
+    ) -> None:
         """`most` rows of requests may share a run."""
+        self._deadline_s = deadline_s
         self.graph = graph
         self.signature = graph.signature
         self.version = graph.version
@@ -139,12 +144,30 @@ class GraphEndpoint:
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
         rows = count_batch_rows(batch)
-        if rows <= self._most:
+        if 0 < rows <= self._most:
             return await self._turns.infer(self.graph.infer_joined, batch, rows, self._most)
         started = time.perf_counter_ns()
-        answer = await self.graph.infer(batch, key=key)
+        answer = await (
+            self._infer_within(batch, key) if self.graph.suspends else self.graph.infer(batch, key=key)
+        )
         self._statistics.record_run(rows, time.perf_counter_ns() - started)
         return answer
+
+    async def _infer_within(self, batch: Batch, key: str | None) -> Batch:
+        request, seconds = Request(key), self._deadline_s
+        try:
+            with deadlines.bound(seconds):
+                async with asyncio.timeout(seconds):
+                    return await self.graph.infer(batch, request=request)
+        except TimeoutError:
+            raise DeadlineError(f"{_tell_waited_for(request)} did not answer within {seconds:g} s") from None
+        except asyncio.CancelledError as error:  # whoever gave up may tell for what it waited
+            error.add_note(_tell_waited_for(request))
+            raise
+
+
+def _tell_waited_for(request: Request) -> str:
+    return f"Node {request.waited_for[0]!r}" if request.waited_for else "The graph"
 
 
 def count_joinable_rows(graph: Graph, leaves: Mapping[str, Implementation]) -> int:
@@ -222,18 +245,22 @@ def host_graph(
     chains, unmerged = merge_chains(plan, prepared.decisions, leaves, options)
     for chain, reason in unmerged.items():
         LOG.info("%s: %s stays unmerged: %s", name, chain, reason)
+    live = functools.partial(run_live, queue=queue, deadline_s=prepared.spec.deadline_s)
+    beside = {
+        path: run_beside(leaf.instance, path, leaf.check)
+        for path, leaf in leaves.items()
+        if leaf.session is None
+    }
     implementations = {
-        path: run_live(leaf.session, f"{name}/{path}", leaf.independence, queue)
+        path: live(leaf.session, f"{name}/{path}", leaf.independence)
         if leaf.session
-        else run_beside(leaf.instance, path, leaf.check)
+        else beside[path].implementation
         for path, leaf in leaves.items()
     }
     merged = [
         Merged(
             chain.names,
-            run_live(
-                chain.session, f"{name}/{chain.prefix}{'+'.join(chain.names)}", chain.independence, queue
-            ),
+            live(chain.session, f"{name}/{chain.prefix}{'+'.join(chain.names)}", chain.independence),
             chain.needs,
             chain.gives,
             chain.prefix,
@@ -254,9 +281,13 @@ def host_graph(
     contract = {"columns": [{"name": key, "kind": kind} for key, kind in prepared.kinds.items()]}
     columns = read_columns(graph.signature, contract)
     sessions = [leaf.session for leaf in leaves.values() if leaf.session]
-    endpoint = GraphEndpoint(graph, statistics, most)
+    endpoint = GraphEndpoint(graph, statistics, most, prepared.spec.deadline_s)
+    checks: list[Callable[[], None]] = [
+        *(functools.partial(check, session) for session in sessions),
+        *(node.check for node in beside.values()),
+    ]
     return Hosted(
-        name, endpoint, statistics, columns, platform="raymlops_graph", check=lambda: _check(sessions)
+        name, endpoint, statistics, columns, platform="raymlops_graph", check=lambda: _run_all(checks)
     )
 
 
@@ -267,10 +298,14 @@ def set_weights(hosted: Hosted, weights: Mapping[str, Mapping[str, float]]) -> N
     hosted.endpoint.graph.set_weights(weights)
 
 
-def run_live(session: Session, name: str, independence: Independence, queue: int = 128) -> Implementation:
+def run_live(
+    session: Session, name: str, independence: Independence, queue: int = 128, deadline_s: float = 30.0
+) -> Implementation:
     """Short runs where they are called, long ones batched in a thread, as a model that is served alone."""
     statistics = Statistics(name, "1")
-    endpoint = ModelEndpoint(session, statistics, BatchOptions(queue=queue), independence=independence)
+    endpoint = ModelEndpoint(
+        session, statistics, BatchOptions(queue=queue), deadline_s=deadline_s, independence=independence
+    )
     infer, cost = session.infer, endpoint.cost
 
     async def run(batch: Batch) -> Batch:
@@ -290,6 +325,6 @@ def _on_loop() -> bool:
     return True
 
 
-def _check(sessions: Sequence[Session]) -> None:
-    for session in sessions:
-        check(session)
+def _run_all(checks: Sequence[Callable[[], None]]) -> None:
+    for check_one in checks:
+        check_one()

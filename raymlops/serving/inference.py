@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from raymlops.errors import DeadlineError, InputError, NotFoundError
-from raymlops.serving import codec, invocations, kserve_v1, protocol
+from raymlops.serving import codec, deadlines, invocations, kserve_v1, protocol
 from raymlops.serving.hosts import Hosted, Hosts
 from raymlops.serving.http import Request, Response
 from raymlops.serving.request_limits import AnswerEstimate, show
@@ -111,11 +111,13 @@ async def ask(hosted: Hosted, batch: Batch, key: str | None, timeout_s: float | 
         if timeout_s is None:
             answer = await hosted.endpoint.infer(batch, key=key)
         else:
-            async with asyncio.timeout(timeout_s):
-                answer = await hosted.endpoint.infer(batch, key=key)
-    except TimeoutError:
+            with deadlines.bound(timeout_s, is_asked=True):
+                async with asyncio.timeout(timeout_s):
+                    answer = await hosted.endpoint.infer(batch, key=key)
+    except TimeoutError as error:
+        node = ", ".join(getattr(error.__cause__, "__notes__", ()))  # that a graph waited for
         raise DeadlineError(
-            f"{hosted.name!r} did not answer within the {timeout_s or 0:g} s asked for"
+            f"{hosted.name!r} did not answer within the {timeout_s or 0:g} s asked for{node and f': {node} did not'}"
         ) from None
     hosted.statistics.record_success(time.perf_counter_ns() - started)
     return answer

@@ -1,6 +1,7 @@
 """Separate nodes of compositions as Ray Serve deployments, and calls to them. Decides nothing: placement
 was judged."""
 
+import asyncio
 import dataclasses
 import json
 import time
@@ -13,10 +14,11 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError
 from ray.serve.schema import LoggingConfig
 
-from raymlops.errors import OverloadedError, ProcessEndedError, RaymlopsError
+from raymlops.errors import DeadlineError, OverloadedError, ProcessEndedError, RaymlopsError
 from raymlops.graphs.running import Implementation
+from raymlops.graphs.validation import list_models
 from raymlops.models.session import SessionOptions
-from raymlops.serving import listeners, tracing
+from raymlops.serving import deadlines, listeners, tracing
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.cost import count_batch_rows
 from raymlops.serving.graph import Prepared, make_locate
@@ -37,7 +39,14 @@ from raymlops.tensors import Batch
 class Node:
     """A replica of one node; `name` is that of the graph and the node's path in it."""
 
-    def __init__(self, name: str, path: str, node: ModelNode | PythonNode, resources: Resources) -> None:
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        node: ModelNode | PythonNode,
+        resources: Resources,
+        deadline_s: float = 30.0,
+    ) -> None:
         self._name = name
         listeners.close_replica_ports()
         log_to_stderr()
@@ -47,23 +56,34 @@ class Node:
         options = dataclasses.replace(options, shared=True, memory=memory)
         leaf = open_leaf(path, node, make_locate(Settings.from_env()), options)
         if leaf.session is None:
-            self._run = run_beside(leaf.instance, path, leaf.check).run
+            beside = run_beside(leaf.instance, path, leaf.check)
+            self._run, self._check = beside.implementation.run, beside.check
             return
         batching = BatchOptions(
             max(1, resources.batch_rows), resources.batch_wait_ms / 1000, True, resources.max_queued
         )
         mode = "on" if resources.batch_rows else "off"
         statistics = Statistics(path, "1")
-        self._run = ModelEndpoint(
-            leaf.session, statistics, batching, mode, independence=leaf.independence
-        ).infer
+        endpoint = ModelEndpoint(leaf.session, statistics, batching, mode, deadline_s, leaf.independence)
+        self._run, self._check = endpoint.infer, endpoint.check
 
-    async def infer(self, batch: Batch, trace: Trace) -> Batch:
+    async def check_health(self) -> None:
+        """Run the model once, off the event loop; what fails, or takes too long, has Serve replace the replica."""
+        await asyncio.to_thread(self._check)
+
+    async def infer(self, batch: Batch, trace: Trace, within_s: float | None = None) -> Batch:
+        """Answer a batch. Raises DeadlineError where it takes longer than `within_s`, and what the node raises."""
         tracing.follow(lambda: trace)
         started = time.perf_counter()
         failure = ""
         try:
-            return await self._run(batch)
+            async with asyncio.timeout(within_s) as scope:
+                return await self._run(batch)
+        except TimeoutError as error:
+            failure = f"{type(error).__name__}: {error}"
+            if not scope.expired():
+                raise
+            raise DeadlineError(f"it did not answer within the {within_s or 0:.3g} s that it had") from None
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}"
             raise
@@ -86,13 +106,16 @@ class Node:
 
 def bind_nodes(name: str, prepared: Prepared) -> dict[str, serve.Application]:
     """A deployment for each separate node of a graph, by path."""
-    from raymlops.graphs.validation import list_models
-
     leaves = dict(list_models(prepared.spec))
-    return {path: _make_deployment(name, path, leaves[path]) for path in prepared.separate}
+    return {
+        path: _make_deployment(name, path, leaves[path], prepared.spec.deadline_s)
+        for path in prepared.separate
+    }
 
 
-def _make_deployment(graph: str, path: str, node: ModelNode | PythonNode) -> serve.Application:
+def _make_deployment(
+    graph: str, path: str, node: ModelNode | PythonNode, deadline_s: float
+) -> serve.Application:
     resources = node.resources or Resources()
     actor: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
     if resources.memory_mb:
@@ -103,6 +126,8 @@ def _make_deployment(graph: str, path: str, node: ModelNode | PythonNode) -> ser
         "ray_actor_options": actor,
         "logging_config": LoggingConfig(enable_access_log=False, log_level="WARNING"),
         "graceful_shutdown_wait_loop_s": 0.5,
+        "health_check_period_s": 5,
+        "health_check_timeout_s": 15,
     }
     if resources.max_replicas is None:
         options["num_replicas"] = resources.replicas
@@ -113,7 +138,7 @@ def _make_deployment(graph: str, path: str, node: ModelNode | PythonNode) -> ser
             "target_ongoing_requests": resources.target_ongoing,
         }
     deployment = serve.deployment(name=f"{graph}.{path.replace('/', '.')}", **options)(Node)
-    return deployment.bind(f"{graph}/{path}", path, node, resources)
+    return deployment.bind(f"{graph}/{path}", path, node, resources, deadline_s)
 
 
 class SharedRepository:
@@ -143,23 +168,30 @@ def share_closed(application: str) -> Any:
     ).remote()
 
 
-def call_nodes(handles: Mapping[str, Any], joined_rows: Mapping[str, int]) -> dict[str, Implementation]:
-    return {path: call_node(path, handle, joined_rows.get(path, 0)) for path, handle in handles.items()}
+def call_nodes(handles: Mapping[str, Any], prepared: Prepared) -> dict[str, Implementation]:
+    nodes = dict(list_models(prepared.spec))
+    return {
+        path: call_node(handle, prepared.joined_rows.get(path, 0), nodes[path].timeout_s)
+        for path, handle in handles.items()
+    }
 
 
-def call_node(path: str, handle: Any, joined_rows: int = 0) -> Implementation:
+def call_node(handle: Any, joined_rows: int = 0, timeout_s: float | None = None) -> Implementation:
     """Ask a separate node. What a replica had begun when it died is not sent to another, which could die of it, too:
     ProcessEndedError.
 
-    Requests of the same moment share a call of up to `joined_rows`, but for those that are traced.
+    Requests of the same moment share a call of up to `joined_rows`, but for those that are traced or whose callers
+    named a deadline. A call ends at the request's deadline, or after the node's own `timeout_s`.
     """
     remote = handle.options(
         method_name="infer", request_serialization="pickle", response_serialization="pickle"
     ).remote
 
     async def call(batch: Batch) -> Batch:
+        left = deadlines.count_remaining()
+        within_s = timeout_s if left is None or (timeout_s is not None and timeout_s < left) else left
         try:
-            return await remote(batch, tracing.current())  # type: ignore[no-any-return]
+            return await remote(batch, tracing.current(), within_s)  # type: ignore[no-any-return]
         except BackPressureError as error:
             raise OverloadedError(f"its queue is full: {error.message}") from None
         except ray.exceptions.RayTaskError as error:
@@ -176,7 +208,7 @@ def call_node(path: str, handle: Any, joined_rows: int = 0) -> Implementation:
     async def run(batch: Batch) -> Batch:
         trace = tracing.current()
         rows = count_batch_rows(batch)
-        if rows >= joined_rows or trace.parent or trace.logged:
+        if rows >= joined_rows or trace.parent or trace.logged or deadlines.is_asked():
             return await call(batch)
         return await joined.infer(batch, rows)
 

@@ -5,13 +5,12 @@ no Ray.
 """
 
 import dataclasses
-import importlib
 import inspect
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from raymlops.errors import ArtifactError, InputError, NotFoundError, SpecError, unknown_name
+from raymlops.errors import ArtifactError, InputError, NotFoundError, unknown_name
 from raymlops.graphs.compiling import Merged
 from raymlops.graphs.coupling import find_coupling
 from raymlops.graphs.placement import Decision, Limits, Measurement, decide, find_chains
@@ -28,6 +27,7 @@ from raymlops.serving.cost import measure
 from raymlops.serving.hosting import find_file, open_isolated
 from raymlops.serving.model import make_noise
 from raymlops.serving.python_answers import Check, accept_all, make_check
+from raymlops.serving.python_modules import load_python
 from raymlops.serving.python_refusals import RefusalsNamed
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import INPUTS, PythonNode
@@ -130,25 +130,6 @@ def open_leaves(
             models[node.model, node.isolate] = leaf
         leaves[path] = leaf
     return leaves
-
-
-def load_python(path: str, node: PythonNode) -> Any:
-    """An instance of a python node's class."""
-    module_name, _, class_name = node.target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SpecError(f"Node {path!r}: {node.target!r} cannot be imported: {error}") from None
-    if not hasattr(module, class_name):
-        classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        raise SpecError(f"Node {path!r}: " + unknown_name(f"class of {module_name}:", class_name, classes))
-    try:
-        instance = getattr(module, class_name)(**node.config)
-    except TypeError as error:
-        raise SpecError(f"Node {path!r}: {node.target} does not take config {node.config}: {error}") from None
-    if not callable(getattr(instance, "run", None)):
-        raise SpecError(f"Node {path!r}: {node.target} has no method run(batch)")
-    return instance
 
 
 def open_graph(

@@ -8,41 +8,78 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymlops.errors import NotFoundError, SpecError, unknown_name
+from raymlops.graphs import running
 from raymlops.serving import deploying
 
 INGRESS = "Ingress"
 
 
 def change_weights(
-    application: str, graph: str, split: str, weights: Mapping[str, float], timeout_s: float = 60.0
-) -> None:
-    """New shares for the branches of a split, in all replicas; branches that are not named keep none.
+    application: str, graph: str, split: str, shares: Mapping[str, str], timeout_s: float = 60.0
+) -> dict[str, float]:
+    """Set the weights of some branches of a split, in all replicas; gives those of all its branches.
 
-    Raises NotFoundError for an unknown application or graph, SpecError for a wrong split or branch.
+    `shares` are as they were typed, see `resolve_shares`. Raises NotFoundError for an unknown application or graph,
+    SpecError for a wrong split, branch or share.
     """
     configs = deploying.running_configs()
     config = next((found for found in configs if found["name"] == application), None)
     if config is None:
         raise NotFoundError(unknown_name("application", application, [found["name"] for found in configs]))
+    weights = resolve_shares(split, find_weights(config, graph, split), shares)
+    deploying.deploy(set_in_config(config, graph, split, weights), timeout_s, report=lambda line: None)
+    return weights
+
+
+def find_weights(config: Mapping[str, Any], graph: str, split: str) -> dict[str, float]:
+    """The present weights of a split: those of its file, under what was set while it served.
+
+    Raises NotFoundError, SpecError.
+    """
     graphs = config["args"].get("graphs", {})
     if graph not in graphs:
-        raise NotFoundError(unknown_name(f"graph of {application!r}:", graph, graphs))
-    check_weights(graphs[graph], split, weights)
-    deploying.deploy(set_in_config(config, graph, split, weights), timeout_s, report=lambda line: None)
-
-
-def check_weights(graph: Mapping[str, Any], split: str, weights: Mapping[str, float]) -> None:
-    """Raises SpecError before anything is changed."""
-    splits = dict(_find_splits(graph))
+        raise NotFoundError(unknown_name(f"graph of {config['name']!r}:", graph, graphs))
+    splits = dict(_find_splits(graphs[graph]))
     if split not in splits:
         raise SpecError(unknown_name("split:", split, splits))
-    for branch, share in weights.items():
-        if branch not in splits[split]:
-            raise SpecError(unknown_name(f"branch of split {split!r}:", branch, splits[split]))
-        if not share >= 0:
-            raise SpecError(f"Weight {share} of branch {branch!r} is not 0 or more")
-    if not sum(weights.values()) > 0:
-        raise SpecError(f"Weights of split {split!r} sum to nothing; at least one must be above 0")
+    return splits[split] | _set_weights(config).get(graph, {}).get(split, {})
+
+
+def resolve_shares(split: str, present: Mapping[str, float], shares: Mapping[str, str]) -> dict[str, float]:
+    """The weights of all branches of a split after a change of some.
+
+    A number is a weight, and the branches that are not named keep theirs. A percentage is a share of all requests, and
+    the branches that are not named divide the rest as before. Raises SpecError.
+    """
+    percents = [branch for branch, text in shares.items() if text.strip().endswith("%")]
+    if percents and len(percents) < len(shares):
+        raise SpecError(f"Shares of split {split!r} are percentages and weights; give one or the other")
+    named = {branch: _read_number(branch, text.strip().removesuffix("%")) for branch, text in shares.items()}
+    weights = running.change_weights(split, present, named)
+    if not percents:
+        return weights
+    total = sum(named.values())
+    rest = {branch: weight for branch, weight in present.items() if branch not in named}
+    others = sum(rest.values())
+    if total > 100.0001 or (total < 99.9999 and not others):
+        left = "" if others else ", and no other branch has a share"
+        raise SpecError(
+            f"Percentages of split {split!r} sum to {total:g}{left}; at most 100 are to be shared"
+        )
+    unit = max(0.0, 100 - total) / 100 / others if others else 0.0
+    return {
+        branch: round(named[branch] / 100 if branch in named else unit * weight, 9)
+        for branch, weight in present.items()
+    }
+
+
+def _read_number(branch: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SpecError(
+            f"Share {text!r} of branch {branch!r} is no number; give a weight such as 0.1, or 10%"
+        ) from None
 
 
 def _find_splits(graph: Mapping[str, Any], prefix: str = "") -> list[tuple[str, dict[str, float]]]:

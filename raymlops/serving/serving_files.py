@@ -3,22 +3,33 @@ file; or no file but the model itself."""
 
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from raymlops.errors import SpecError
+from raymlops.graphs.validation import list_models
 from raymlops.specs.document import apply_override, read_document, read_yaml, validate_document
+from raymlops.specs.graph import GraphSpec, complete
+from raymlops.specs.graph_nodes import PythonNode
 from raymlops.specs.serving import ServingSpec
 
 
 def read_spec(path: pathlib.Path, overrides: Sequence[str] = ()) -> ServingSpec:
     """The spec of a file; of a Serve config file, the `args` of its only application with its name and route.
 
-    An ONNX file, a folder that holds one, or `models:/NAME@ALIAS` stands for a spec of that model alone.
+    An ONNX file, a folder that holds one, or `models:/NAME@ALIAS` stands for a spec of that model alone. Graph files
+    and modules of Python nodes that it names beside the file are read in.
     Raises NotFoundError, SpecError.
     """
+    spec = _read(path, overrides)
+    graphs = {name: complete(graph, path.parent) for name, graph in spec.graphs.items()}
+    require_one_module_of_a_name(graphs)
+    return spec.model_copy(update={"graphs": graphs})
+
+
+def _read(path: pathlib.Path, overrides: Sequence[str]) -> ServingSpec:
     if (name := _name_model(path)) is not None:
         return _validate({"name": name, "models": {name: {"source": str(path)}}}, str(path), overrides)
     value = _peek(path)
@@ -36,6 +47,20 @@ def read_spec(path: pathlib.Path, overrides: Sequence[str] = ()) -> ServingSpec:
         if key in http:
             arguments.setdefault(key, http[key])
     return _validate(arguments, f"{path} (args)", overrides)
+
+
+def require_one_module_of_a_name(graphs: Mapping[str, GraphSpec]) -> None:
+    """All graphs of an application may share a process, which has one module of a name. Raises SpecError."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, graph in graphs.items():
+        for path, node in list_models(graph):
+            for file, text in node.code.items() if isinstance(node, PythonNode) else ():
+                place, known = seen.setdefault(file, (f"{name}/{path}", text))
+                if known != text:
+                    raise SpecError(
+                        f"Nodes {place!r} and {f'{name}/{path}'!r} have different files {file!r} beside their "
+                        "documents, but an application's processes import one of a name; rename one of them"
+                    )
 
 
 def _validate(arguments: dict[str, Any], source: str, overrides: Sequence[str]) -> ServingSpec:

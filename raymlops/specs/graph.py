@@ -27,6 +27,7 @@ from raymlops.specs.graph_nodes import (
     VoteNode,
     WeightedNode,
 )
+from raymlops.specs.module_files import collect_files
 
 
 class GraphNode(NodeDocument):
@@ -83,6 +84,12 @@ class GraphSpec(Document):
     outputs: Bindings = Field(
         min_length=1, description="output name -> reference; or nodes whose tensors are all answered"
     )
+    deadline_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="a request not answered in this time gets 504; of an inner graph that of the outer one counts",
+    )
     merge: bool = Field(True, description="merge fused chains of ONNX models into one graph")
 
     @pydantic.field_validator("nodes", mode="before")
@@ -117,7 +124,25 @@ def _explain_node(name: str, node: Any) -> Iterator[str]:
 def read_graph(path: str | pathlib.Path) -> GraphSpec:
     """Read a graph file and the files of its inner graphs. Raises SpecError, NotFoundError."""
     path = pathlib.Path(path)
-    return expand_files(read_document(path, GraphSpec), path.parent, (path.resolve(),))
+    return complete(read_document(path, GraphSpec), path.parent, (path.resolve(),))
+
+
+def complete(spec: GraphSpec, folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> GraphSpec:
+    """The graph of a document in `folder` with all that it names there: inner graph files, and the modules of its
+    Python nodes. What it gives is independent of the machine but for its models. Raises SpecError, NotFoundError."""
+    return _attach_code(expand_files(spec, folder, above), folder)
+
+
+def _attach_code(spec: GraphSpec, folder: pathlib.Path) -> GraphSpec:
+    nodes: dict[str, AnyNode] = {}
+    for name, node in spec.nodes.items():
+        nodes[name] = node
+        if isinstance(node, PythonNode) and not node.code:
+            files = collect_files(folder, node.target.partition(":")[0])
+            nodes[name] = node.model_copy(update={"code": files})
+        elif isinstance(node, GraphNode) and node.graph is not None:
+            nodes[name] = node.model_copy(update={"graph": _attach_code(node.graph, folder)})
+    return spec.model_copy(update={"nodes": nodes})
 
 
 def expand_files(spec: GraphSpec, folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> GraphSpec:
@@ -135,6 +160,6 @@ def expand_files(spec: GraphSpec, folder: pathlib.Path, above: tuple[pathlib.Pat
         path = folder / node.file
         if path.resolve() in above:
             raise SpecError(f"{path} contains itself, by way of {' -> '.join(file.name for file in above)}")
-        inner = expand_files(read_document(path, GraphSpec), path.parent, (*above, path.resolve()))
+        inner = complete(read_document(path, GraphSpec), path.parent, (*above, path.resolve()))
         nodes[name] = node.model_copy(update={"graph": inner, "file": None})
     return spec.model_copy(update={"nodes": nodes})

@@ -3,6 +3,7 @@
 A reference is `node.tensor`, or `node` for all tensors of a node; the node `inputs` stands for the request.
 """
 
+import pathlib
 import re
 from typing import Annotated, Any, Literal
 
@@ -111,9 +112,23 @@ class PythonNode(_Placed):
     target: str = Field(
         pattern=r"^[\w.]+:\w+$", description="module:Class with __init__(**config) and run(batch)"
     )
+    code: dict[str, str] = Field(
+        {},
+        description="files of its module, path -> text; filled in from beside the document, and else it is imported "
+        "as installed",
+    )
     config: dict[str, Any] = Field({}, description="arguments of the class")
     takes: list[Tensor] | None = Field(None, description="inputs it takes; none takes all that is bound")
     outputs: list[Tensor] = Field(min_length=1, description="tensors it answers")
+
+    @pydantic.field_validator("code")
+    @classmethod
+    def _inside(cls, code: dict[str, str]) -> dict[str, str]:
+        for name in code:
+            path = pathlib.PurePosixPath(name)
+            if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
+                raise ValueError(f"file name {name!r} must be a path below the document's folder")
+        return code
 
 
 class MeanNode(NodeDocument):
@@ -123,7 +138,9 @@ class MeanNode(NodeDocument):
 
 class WeightedNode(NodeDocument):
     kind: Literal["weighted"] = "weighted"
-    of: dict[str, Annotated[float, Field(ge=0)]] = Field(min_length=1, description="tensor -> weight")
+    of: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        min_length=1, description="tensor -> weight"
+    )
 
     @pydantic.field_validator("of")
     @classmethod
@@ -193,7 +210,7 @@ class CascadeNode(NodeDocument):
 
 class SplitNode(NodeDocument):
     kind: Literal["split"] = "split"
-    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         min_length=1, description="node -> share of the requests; can be changed while it runs"
     )
     by: str | None = Field(

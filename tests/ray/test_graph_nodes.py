@@ -14,6 +14,8 @@ import hypothesis
 import numpy as np
 import psutil
 import pytest
+import tritonclient.grpc
+import tritonclient.http
 
 from raymlops.graphs.validation import list_models
 from raymlops.serving.opening import OfflineGraph
@@ -101,6 +103,71 @@ def make_apart(folder: pathlib.Path) -> dict[str, Any]:
     return {"inputs": [{"name": "x", "shape": [-1, 3]}], "nodes": {"double": node}, "outputs": ["double"]}
 
 
+MODULE = """
+import os, pathlib, time
+import numpy as np
+from answers import describe
+
+class Picture:
+    def run(self, batch):
+        images = batch["image"]
+        size = np.full(len(images), images[0].size)
+        return {"last": images[:, -1, -1, -1], "size": size, "copy": images, "told": describe(len(images))}
+
+class Hanging:
+    def run(self, batch):
+        while not batch["x"].any():
+            time.sleep(0.05)
+        return {"pid": np.full(len(batch["x"]), os.getpid())}
+
+class Sick:
+    def __init__(self, folder):
+        self._file = pathlib.Path(folder) / "sick"
+
+    def check_health(self):
+        if self._file.exists() and self._file.read_text() == str(os.getpid()):
+            raise RuntimeError("sick")
+
+    def run(self, batch):
+        self._file.write_text(str(os.getpid()))
+        return {"pid": np.full(len(batch["x"]), os.getpid())}
+"""
+"""Of nodes in replicas of their own, beside the serving file."""
+ANSWERS = "import numpy as np\n\ndef describe(rows):\n    return np.array(['seen'] * rows, object)\n"
+
+
+def make_own(
+    name: str, inputs: list[dict[str, Any]], outputs: dict[str, Any], **changes: Any
+) -> dict[str, Any]:
+    """A graph of one node of `MODULE`."""
+    node = {
+        "kind": "python",
+        "target": f"own_nodes:{name}",
+        "takes": inputs,
+        "outputs": [{"name": key, **spec} for key, spec in outputs.items()],
+        "resources": {"cpus": 0.05},
+    }
+    return {"nodes": {"own": node | changes.pop("node", {})}, "outputs": ["own"], **changes}
+
+
+def make_own_graphs(folder: pathlib.Path) -> dict[str, Any]:
+    (folder / "own_nodes.py").write_text(MODULE)
+    (folder / "answers.py").write_text(ANSWERS)
+    image = {"datatype": "UINT8", "shape": [-1, -1, -1, 3]}
+    seen = {
+        "last": {"datatype": "UINT8"},
+        "size": {"datatype": "INT64"},
+        "copy": image,
+        "told": {"datatype": "BYTES"},
+    }
+    rows, pid = [{"name": "x", "shape": [-1, 3]}], {"pid": {"datatype": "INT64"}}
+    return {
+        "picture": make_own("Picture", [{"name": "image", **image}], seen),
+        "hanging": make_own("Hanging", rows, pid, deadline_s=2),
+        "sick": make_own("Sick", rows, pid, node={"config": {"folder": str(folder)}}),
+    }
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("nodes")
@@ -109,6 +176,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "dying": make_gate(folder / "dying", replicas=2),
         "witness": make_witness(),
         "apart": make_apart(folder),
+        **make_own_graphs(folder),
     }
     for i, (spec, _) in enumerate(draw_graphs()):
         served_graphs[f"fused{i}"] = place(spec, folder, placement="fused") | {"merge": False}
@@ -116,7 +184,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         served_graphs[f"separate{i}"] = place(spec, folder, placement="separate", resources={"cpus": 0.05})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_DEDUP_LOGS", "0")
-        yield from serve_for(folder, {"graphs": served_graphs, "cpus": 0.1, "access_log": 1.0})
+        spec = {"graphs": served_graphs, "cpus": 0.1, "access_log": 1.0, "grpc_port": 1}
+        yield from serve_for(folder, spec)
 
 
 @pytest.fixture(scope="module")
@@ -214,21 +283,71 @@ def test_a_full_node_is_named_with_503_and_those_inside_are_answered(
     assert decode(post(0))["pid"][0]
 
 
-def test_a_large_batch_goes_to_a_separate_node_and_back(served: Served) -> None:
-    x = np.arange(1_500_000, dtype="<f4").reshape(-1, 3)
-    entry = {
-        "name": "x",
-        "shape": list(x.shape),
-        "datatype": "FP32",
-        "parameters": {"binary_data_size": x.nbytes},
-    }
-    text = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
-    headers = {"Inference-Header-Content-Length": str(len(text))}
-    url = f"{served.url}/v2/models/apart/infer"
-    response = httpx.post(url, content=text + x.tobytes(), headers=headers, timeout=60)
-    assert response.status_code == 200, response.text[:500]
-    length = int(response.headers["inference-header-content-length"])
-    np.testing.assert_array_equal(np.frombuffer(response.content[length:], "<f4").reshape(-1, 3), 2 * x)
+def fall_ill(client: httpx.Client) -> int:
+    return int(ask(client, "sick", ROW)["pid"][0])
+
+
+@pytest.fixture(scope="module")
+def sick(client: httpx.Client) -> int:
+    """The process of a node whose check of health fails from here on."""
+    return fall_ill(client)
+
+
+@pytest.mark.parametrize("megabytes", [1, 4, 5, 22, 63])
+def test_a_separate_node_takes_and_gives_what_a_body_can_hold(
+    served: Served, sick: int, megabytes: int
+) -> None:
+    width = megabytes * 1_000_000 // 3000
+    image = np.random.default_rng(megabytes).integers(0, 256, (1, 1000, width, 3), np.uint8)
+    client = tritonclient.http.InferenceServerClient(f"127.0.0.1:{served.port}", network_timeout=120)
+    tensor = tritonclient.http.InferInput("image", image.shape, "UINT8")
+    tensor.set_data_from_numpy(image)
+    check_picture(client.infer("picture", [tensor]), image)
+
+
+def test_the_same_over_grpc(served: Served) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 1000, 7400, 3), np.uint8)
+    client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{served.grpc_port}")
+    tensor = tritonclient.grpc.InferInput("image", image.shape, "UINT8")
+    tensor.set_data_from_numpy(image)
+    check_picture(client.infer("picture", [tensor]), image)
+
+
+def check_picture(found: Any, image: Any) -> None:
+    assert found.as_numpy("last").tolist() == [image[0, -1, -1, -1]]
+    assert found.as_numpy("size").tolist() == [image.size]
+    assert np.array_equal(found.as_numpy("copy"), image)
+    assert list(found.as_numpy("told")) == [b"seen"]  # by a module beside the serving file
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "told"),
+    [
+        (None, ["Node 'own'", "did not answer within"]),
+        (0.3, ["'hanging' did not answer within the 0.3 s asked for: Node 'own' did not"]),
+    ],
+)
+def test_a_separate_node_that_hangs_is_named_with_504_and_others_are_answered(
+    client: httpx.Client, timeout_s: float | None, told: list[str]
+) -> None:
+    body = encode({"x": np.zeros((1, 3), np.float32)})
+    if timeout_s:
+        body["parameters"] = {"timeout": 1e6 * timeout_s}
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        hanging = [threads.submit(client.post, "/v2/models/hanging/infer", json=body) for _ in range(3)]
+        for waiting in hanging:
+            response = waiting.result()
+            assert response.status_code == 504
+            for part in told:
+                assert part in response.json()["error"]
+    assert ask(client, "hanging", ROW)["pid"][0]
+
+
+def test_inputs_without_elements_are_refused_as_by_a_model(client: httpx.Client) -> None:
+    for shape in ((1, 0, 5, 3), (1, 5, 0, 3), (0, 5, 5, 3)):
+        response = client.post("/v2/models/picture/infer", json=encode({"image": np.zeros(shape, np.uint8)}))
+        assert response.status_code == 400, response.text
+        assert "out of bounds" not in response.text
 
 
 def test_the_trace_of_a_request_reaches_separate_nodes_and_their_logs(
@@ -255,3 +374,11 @@ def test_a_trace_that_the_standard_forbids_goes_no_further(client: httpx.Client)
     answer = ask(client, "witness", ROW, **wrong)
     assert (answer["parent"][0], answer["state"][0]) == ("", "")
     assert answer["id"][0]
+
+
+def test_a_replica_whose_node_is_unhealthy_is_replaced(client: httpx.Client, sick: int) -> None:
+    def find_other() -> bool:
+        response = client.post("/v2/models/sick/infer", json=encode(ROW))
+        return response.status_code == 200 and decode(response)["pid"][0] != sick
+
+    wait_until(find_other, 120)

@@ -172,7 +172,7 @@ class Held:
 
 def test_a_python_node_that_is_no_coroutine_leaves_the_event_loop_to_others() -> None:
     held = Held()
-    node = run_beside(held, "held")
+    node = run_beside(held, "held").implementation
     assert node.suspends
 
     async def ask() -> Batch:
@@ -194,7 +194,7 @@ def test_a_python_run_that_was_given_up_holds_nobody_up() -> None:
                 assert end.wait(30)
             return batch
 
-    node = run_beside(Hanging(), "hanging")
+    node = run_beside(Hanging(), "hanging").implementation
 
     async def ask() -> Batch:
         given_up = asyncio.ensure_future(node.run({"x": np.zeros(1)}))
@@ -217,7 +217,7 @@ def test_python_runs_of_a_node_follow_each_other() -> None:
             inside.pop()
             return batch
 
-    node = run_beside(Counter(), "counter")
+    node = run_beside(Counter(), "counter").implementation
 
     async def ask() -> None:
         await asyncio.gather(*(node.run({"x": np.zeros(1)}) for _ in range(50)))

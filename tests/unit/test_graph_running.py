@@ -138,7 +138,9 @@ def test_changed_weights_move_only_keys_of_the_branch_that_lost_share() -> None:
 def test_weights_change_while_the_graph_runs() -> None:
     graph = make_graph(SPLIT)
     batch = rows(3)
-    graph.set_weights({"canary": {"challenger": 1}})
+    graph.set_weights({"canary": {"challenger": 0.4}})
+    assert graph.statistics().weights == {"canary": {"champion": 0.8, "challenger": 0.4}}
+    graph.set_weights({"canary": {"champion": 0}})
     np.testing.assert_array_equal(graph.infer_now(batch)["y"], open_model("2").infer(batch)["y"])
     graph.set_weights({"canary": {"champion": 1, "challenger": 0}})
     np.testing.assert_array_equal(graph.infer_now(batch)["y"], open_model("1").infer(batch)["y"])
@@ -147,6 +149,8 @@ def test_weights_change_while_the_graph_runs() -> None:
         ({"canary": {"chalenger": 1}}, "did you mean 'challenger'"),
         ({"canary": {"champion": 0}}, "sum to nothing"),
         ({"canary": {"champion": -1}}, "not 0 or more"),
+        ({"canary": {"champion": float("inf")}}, "not 0 or more"),
+        ({"canary": {"champion": float("nan")}}, "not 0 or more"),
     ]:
         with pytest.raises(SpecError, match=told):
             graph.set_weights(wrong)

@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import urllib.error
 import zlib
 from typing import Any
 
@@ -25,7 +26,15 @@ REFUSALS = [
     struct.error("unpack requires a buffer of 4 bytes"),
     zlib.error("incorrect header check"),
 ]
-FAULTS = [KeyError("x"), TypeError("no"), OSError(28, "No space left on device"), RuntimeError("no")]
+FAULTS = [
+    KeyError("x"),
+    TypeError("no"),
+    OSError(28, "No space left on device"),
+    RuntimeError("no"),
+    TimeoutError("another service did not answer"),
+    ConnectionResetError("another service went away"),
+    urllib.error.URLError("another service is not there"),
+]
 
 
 def run(error: Exception, waits: bool) -> None:
