@@ -136,8 +136,10 @@ def _to_times(data: list[Any], kinds: set[type], spec: TensorSpec) -> Array:
 
 
 def _to_milliseconds(value: Any, spec: TensorSpec) -> int:
-    if value is None or value == "":
+    if value is None or value == "" or value == "NaT":  # as pandas writes a time that is not there
         return int(NO_TIME)
+    if isinstance(value, float) and value.is_integer():  # milliseconds among which one was missing
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and NO_TIME <= value <= -NO_TIME - 1:
         return value
     if isinstance(value, str):

@@ -68,6 +68,8 @@ def _read_csv(body: bytes, known: Mapping[str, Column], limits: RequestLimits) -
     header = list(reader.fieldnames or ())
     json_tables.check_unique(header)
     taken = {name: column for name, column in known.items() if name in header or not column.optional}
+    if json_tables.has_features(dict.fromkeys(header), known):
+        taken = dict.fromkeys(header, known[json_tables.list_required(known)[0]])
     for name in taken:
         if name not in header:
             shown = ", ".join(map(show, sorted(header)[:20]))
@@ -109,7 +111,7 @@ def _from_split(value: Any, known: Mapping[str, Column], limits: RequestLimits) 
     for key in value:
         if key not in ("columns", "index", "data"):
             raise InputError(unknown_name('key of "dataframe_split":', key, ("columns", "index", "data")))
-    names = value.get("columns", [name for name, column in known.items() if not column.optional])
+    names = value.get("columns", json_tables.list_required(known))
     if not isinstance(names, list) or not all(
         isinstance(row, list) and len(row) == len(names) for row in value["data"]
     ):
@@ -125,7 +127,9 @@ def _from_split(value: Any, known: Mapping[str, Column], limits: RequestLimits) 
 
 
 def _from_instances(value: Any, known: Mapping[str, Column], limits: RequestLimits) -> Batch:
-    if isinstance(value, list) and value and isinstance(value[0], dict):
+    if not isinstance(value, list):
+        raise InputError(f'"instances" must be a list of rows, got {show(value)}')
+    if value and isinstance(value[0], dict):
         return json_tables.from_records(value, known, limits)
     return json_tables.from_tensor(value, known, limits)
 

@@ -22,14 +22,13 @@ def from_records(value: Any, known: Known, limits: RequestLimits) -> Batch:
     """Rows as objects, column name -> value. Raises InputError, TooLargeError."""
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         raise InputError("Rows must be a list of objects, column name -> value, at least one")
-    if _has_features(value[0], known):
+    if has_features(value[0], known):
         # A model with one tensor of many features takes a frame's columns in their order, which the first row gives.
         order = list(value[0])
         if any(row.keys() != value[0].keys() for row in value):
             raise InputError(f"The rows have different columns; the first has {show(order)}")
-        return from_columns(
-            {next(iter(known)): [[row[name] for name in order] for row in value]}, known, limits
-        )
+        features = [[row[name] for name in order] for row in value]
+        return from_columns({list_required(known)[0]: features}, known, limits)
     named = set(itertools.chain.from_iterable(value))
     taken = {name: column for name, column in known.items() if name in named or not column.optional}
     check_cells(len(value), taken, limits)
@@ -44,13 +43,18 @@ def from_records(value: Any, known: Known, limits: RequestLimits) -> Batch:
     return from_columns({name: [row.get(name) for row in value] for name in taken}, known, limits)
 
 
-def _has_features(row: Mapping[str, Any], known: Known) -> bool:
+def has_features(row: Mapping[str, Any], known: Known) -> bool:
     """Whether the columns of a row are those of the one tensor that the model takes."""
-    required = [column.spec for column in known.values() if not column.optional]
-    if len(required) != 1 or len(known) != 1 or len(row) < 2:
+    required = list_required(known)
+    if len(required) != 1 or len(row) < 2:
         return False
-    shape = required[0].shape
-    return required[0].name not in row or (len(shape) == 2 and not isinstance(row[required[0].name], list))
+    name = required[0]
+    return name not in row or (len(known[name].spec.shape) == 2 and not isinstance(row[name], list))
+
+
+def list_required(known: Known) -> list[str]:
+    """Names of the inputs that a request must have, in order."""
+    return [name for name, column in known.items() if not column.optional]
 
 
 def _require_missing(name: str, column: Column, row: Mapping[str, Any], known: Known) -> None:
@@ -65,7 +69,7 @@ def _require_missing(name: str, column: Column, row: Mapping[str, Any], known: K
 
 def from_positions(value: Any, known: Known, limits: RequestLimits) -> Batch:
     """Rows as lists, with one value for each column in the model's order. Raises InputError, TooLargeError."""
-    names = [name for name, column in known.items() if not column.optional]
+    names = list_required(known)
     if (
         not isinstance(value, list)
         or not value
@@ -81,7 +85,7 @@ def from_positions(value: Any, known: Known, limits: RequestLimits) -> Batch:
 
 def from_tensor(value: Any, known: Known, limits: RequestLimits) -> Batch:
     """The one tensor that the model needs. Raises InputError, TooLargeError."""
-    names = [name for name, column in known.items() if not column.optional] or list(known)[:1]
+    names = list_required(known) or list(known)[:1]
     if len(names) != 1:
         raise InputError(
             f"The model takes {len(names)} inputs, so each row must name them: {', '.join(names)}"

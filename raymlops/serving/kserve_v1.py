@@ -50,7 +50,7 @@ def _from_instances(value: Any, known: Mapping[str, Column], limits: RequestLimi
         raise InputError('"instances" must be a list of rows, at least one')
     if isinstance(value[0], dict):
         return json_tables.from_records(value, known, limits)
-    if sum(not column.optional for column in known.values()) > 1:
+    if len(json_tables.list_required(known)) > 1:
         return json_tables.from_positions(value, known, limits)
     return json_tables.from_tensor(value, known, limits)
 
