@@ -251,11 +251,11 @@ def test_a_compressed_body_of_several_streams_is_refused(ask: Ask) -> None:
         assert response.status_code == 400
 
 
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD", "SPAM"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "HEAD", "SPAM"])
 def test_a_method_that_a_path_does_not_take_is_told_which_it_takes(ask: Ask, method: str) -> None:
     response = ask(method, "/v2/models/doubler/infer")
     assert response.status_code == 405
-    assert response.headers["allow"] == "POST"
+    assert response.headers["allow"] == "OPTIONS, POST"
 
 
 def test_names_of_any_length_are_refused_at_once(plane: DataPlane, ask: Ask) -> None:
