@@ -1,22 +1,26 @@
 """The node that mirrors requests: who asks never waits for a mirror, and under load the mirror goes first.
 
-Nothing is queued for a mirror. A request is mirrored when the node had paused for as long as the mirror takes;
-while requests follow closely, only a small share of the time goes to mirrors.
+Nothing is queued for a mirror. A request is mirrored when the node had paused for as long as the mirror takes, and the
+requests before it left such pauses, too; while requests follow closely, only a small share of the time goes to mirrors.
 """
 
 import asyncio
+import collections
 import concurrent.futures
 import dataclasses
 import random
 import time
+from collections.abc import Sequence
 
 from raymlops.graphs import arrays
 from raymlops.graphs.routing import Branch, Request, Run, finish
 from raymlops.specs.graph_nodes import ShadowNode
-from raymlops.tensors import Batch, count_rows, split_rows
+from raymlops.tensors import Batch, split_rows
 
 PAUSE_S = 0.002
 """Requests that follow within this time are load, however short a mirror's run is."""
+_LAST = 10
+"""Requests whose pauses are looked at: on a busy machine one pause may come about under any load."""
 
 
 @dataclasses.dataclass
@@ -44,10 +48,16 @@ class Pauses:
     took: float = 0.0
     """Length of the mirror's last run."""
     rests_until: float = -1e9
+    entered: collections.deque[float] = dataclasses.field(
+        default_factory=lambda: collections.deque([-1e9] * _LAST, _LAST)
+    )
+    """When the last requests came, the oldest first."""
 
     def enter(self, now: float) -> bool:
         """A request comes; True if it may be mirrored."""
-        paused = not self.inside and now - self.left >= max(PAUSE_S, self.took)
+        pause = max(PAUSE_S, self.took)
+        paused = not self.inside and now - self.left >= pause and now - self.entered[0] >= _LAST * pause
+        self.entered.append(now)
         self.inside += 1
         return paused or (not self.mirrored and now >= self.rests_until)
 
@@ -70,29 +80,26 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
     pauses = Pauses(node.load)
     clock = time.monotonic
 
-    def work(batch: Batch, request: Request) -> Batch:
-        return finish(mirror.call(batch, request))
+    def work(batch: Batch, request: Request, answer: Batch) -> tuple[int, float]:
+        return compare(answer, finish(mirror.call(batch, request)), request.rows, node.tolerance)
 
     async def reflect(batch: Batch, request: Request, answer: Batch) -> None:
         began, callers = clock(), len(request.rows) or 1
         try:
             if mirror.suspends:
                 other = await mirror.call(batch, request)
+                different, largest = compare(answer, other, request.rows, node.tolerance)
             else:  # in a thread, since a mirror that hangs must not hang those who ask
-                other = await asyncio.get_running_loop().run_in_executor(thread, work, batch, request)
-            rows = request.rows or (count_rows(answer),)
-            parts = [
-                arrays.differ(ours, theirs, node.tolerance)
-                for ours, theirs in zip(split_rows(answer, rows), split_rows(other, rows), strict=True)
-            ]
+                loop = asyncio.get_running_loop()
+                different, largest = await loop.run_in_executor(thread, work, batch, request, answer)
         except Exception:  # whatever a mirror does must not be felt by those who ask
             counted.failed += callers
             return
         finally:
             pauses.spend(began, clock())
-        counted.compared += len(parts)
-        counted.different += sum(different for different, _ in parts)
-        counted.largest = max(counted.largest, *(gap for _, gap in parts))
+        counted.compared += callers
+        counted.different += different
+        counted.largest = max(counted.largest, largest)
 
     async def run(batch: Batch, request: Request) -> Batch:
         if not request.live:
@@ -113,3 +120,15 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
         return answer
 
     return run
+
+
+def compare(answer: Batch, other: Batch, rows: Sequence[int], tolerance: float) -> tuple[int, float]:
+    """How many of the callers, of so many rows each, would have been answered otherwise, and the largest difference."""
+    different, largest = arrays.differ(answer, other, tolerance)
+    if not rows or not different:
+        return int(different), largest
+    parts = [
+        arrays.differ(ours, theirs, tolerance)
+        for ours, theirs in zip(split_rows(answer, rows), split_rows(other, rows), strict=True)
+    ]
+    return sum(different for different, _ in parts), max(gap for _, gap in parts)
