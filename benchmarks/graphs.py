@@ -7,6 +7,7 @@ Everything is measured through HTTP, in turns, within one run; medians and ratio
 
 import argparse
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -26,7 +27,7 @@ import psutil
 from benchmarks.rounds import verdict
 from benchmarks.serving import Target, compare, make_body, median, running, show, standing_still
 from benchmarks.wrk import Figures, measure_mix
-from raymlops.settings import choose_authentication, export
+from raymlops.settings import Settings, choose_authentication, export
 from tests import toy_models
 from tests.graph_models import make_mlp
 from tests.serving_process import Served, free_port
@@ -153,9 +154,11 @@ def run_weights(arguments: argparse.Namespace, work: pathlib.Path) -> None:
         export(choose_authentication())
         import ray
 
+        from raymlops.serving import deploying
         from raymlops.serving.releasing import change_weights
 
-        ray.init(address[1], log_to_driver=False)
+        # As the commands join it: a cluster of one machine listens on loopback only.
+        deploying.connect(dataclasses.replace(Settings.from_env(), ray_address=address[1]))
         body = make_body(1, 20)
         url = f"{served.url}/v2/models/canary/infer"
         for turn in range(arguments.rounds):

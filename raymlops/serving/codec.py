@@ -62,6 +62,11 @@ def decode_infer(
     rows = columns.check_rows(batch, known)
     if rows > limits.rows:
         check_rows(rows, limits)
+    return make_request(document, batch, rows, signature)
+
+
+def make_request(document: Mapping[str, Any], batch: Batch, rows: int, signature: Signature) -> InferRequest:
+    """The request of a document whose inputs are decoded. Raises InputError."""
     parameters = _object(document.get("parameters"), "parameters")
     binary = bool(parameters) and _flag(parameters, "binary_data_output", default=False)
     outputs = document.get("outputs")

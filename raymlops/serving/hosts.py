@@ -10,6 +10,7 @@ from raymlops.errors import NotFoundError, OverloadedError, unknown_name
 from raymlops.serving import protocol
 from raymlops.serving.columns import Column
 from raymlops.serving.http import JSON, Headers
+from raymlops.serving.infer_decoder import InferDecoder
 from raymlops.serving.keys import Key
 from raymlops.serving.request_limits import AnswerEstimate, RequestLimits
 from raymlops.serving.statistics import Sample, Statistics
@@ -44,6 +45,7 @@ class Hosted:
     binary_headers: Headers = ()
     answers_frames: bool = False
     """Whether MLflow would answer a table with a table, as `invocations` tells."""
+    decoder: InferDecoder = dataclasses.field(init=False)
     estimate: AnswerEstimate | None = None
     """Of its answers, made when it is first asked."""
 
@@ -54,6 +56,7 @@ class Hosted:
 
     def __post_init__(self) -> None:
         stamp = (b"x-model-version", f"{self.name}/{self.endpoint.version}".encode())
+        self.decoder = InferDecoder(self.columns)
         self.headers = (JSON, stamp)
         self.binary_headers = ((b"content-type", b"application/octet-stream"), stamp)
 

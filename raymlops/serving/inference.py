@@ -46,10 +46,8 @@ async def infer(hosts: Hosts, request: Request) -> Response:
     header_length = None if length is None else int(length)
     endpoint, body, limits = hosted.endpoint, request.body, hosts.limits
     signature = endpoint.signature
-    what = body, header_length, hosted.columns, signature, limits
-    decoded = (
-        codec.decode_infer(*what) if len(body) <= LARGE else await run_large(hosts, codec.decode_infer, *what)
-    )
+    what, decode = (body, header_length, signature, limits), hosted.decoder.decode
+    decoded = decode(*what) if len(body) <= LARGE else await run_large(hosts, decode, *what)
     rows = request.rows = decoded.rows
     if rows > 1:
         check_estimate(hosts, hosted, rows, decoded)

@@ -86,18 +86,23 @@ def _read_document(root: Any, text: bytes, known: Mapping[str, Column], depth: i
     entries = [_read_object(entry, "data") for entry in document["inputs"]]
     document["inputs"] = entries
     found = [(entry, entry.pop("data")) for entry in entries if type(entry.get("data")) is simdjson.Array]
-    lists, levels = _measure(document)
+    brackets, levels = _measure(document)
     shapes = [_find_shape(data) for _, data in found]
     for shape in shapes:
-        lists += sum(math.prod(shape[:axis]) for axis in range(len(shape)))
+        brackets += sum(math.prod(shape[:axis]) for axis in range(len(shape)))
         levels = max(levels, 3 + len(shape))  # within an object, within a list, within an object
-    # Brackets in strings count, too: where the numbers are equal, no list is in the data but those of the shapes.
-    is_regular = count_byte(text, b"[") == lists
-    if levels > depth or (not is_regular and count_byte(text, b"[") + count_byte(text, b"{") > depth):
+    # Where the numbers are equal, no list is in the data but those of the shapes, and nothing deep under a key that is
+    # given twice; brackets in strings count, too.
+    there = count_byte(text, b"[") + count_byte(text, b"{")
+    if levels > depth or (there != brackets and there > depth):
         raise _OtherBodyError
     for (entry, data), shape in zip(found, shapes, strict=True):
         column = known.get(entry["name"]) if type(entry.get("name")) is str else None
-        array = _read_numbers(data, column, math.prod(shape)) if is_regular and column is not None else None
+        array = (
+            _read_numbers(data, column, math.prod(shape))
+            if there == brackets and column is not None
+            else None
+        )
         entry["data"] = data.as_list() if array is None else array
     return document
 
@@ -119,12 +124,12 @@ def _to_python(value: Any) -> Any:
 
 
 def _measure(value: Any) -> tuple[int, int]:
-    """Lists within a value, and levels of lists and objects."""
+    """Lists and objects within a value, and their levels."""
     if type(value) is not dict and type(value) is not list:
         return 0, 0
     within = [_measure(item) for item in (value.values() if type(value) is dict else value)]
     return (
-        sum(lists for lists, _ in within) + (type(value) is list),
+        sum(brackets for brackets, _ in within) + 1,
         max((levels for _, levels in within), default=0) + 1,
     )
 

@@ -1,9 +1,12 @@
-"""Bodies that the SIMD parser may read are answered, and refused, exactly as the usual parser has it."""
+"""Requests that the SIMD parser or the plan of a model's columns read are answered and refused exactly as the usual way
+has it."""
 
 import collections
 import concurrent.futures
 import contextlib
+import datetime
 import json
+import math
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,18 +16,24 @@ import pytest
 
 from raymlops.errors import RaymlopsError
 from raymlops.serving import codec, json_numbers
-from raymlops.serving.columns import Column
+from raymlops.serving.columns import NO_TIME, Column, to_array
+from raymlops.serving.infer_decoder import InferDecoder
 from raymlops.serving.request_limits import RequestLimits
 from raymlops.tensors import DATATYPES, Signature, TensorSpec
 
-KINDS = {"FP64": ("", "number", "integer"), "FP32": ("", "integer"), "INT64": ("", "timestamp")}
+KINDS = {
+    "FP64": ("", "number", "integer"),
+    "FP32": ("", "integer"),
+    "INT64": ("", "timestamp", "integer"),
+    "BYTES": ("", "string"),
+}
 COLUMNS = [
-    Column(TensorSpec(f"{datatype}{kind}{axes}", datatype, (-1,) * axes), kind)
+    Column(TensorSpec(f"{datatype}{kind}{'x'.join(map(str, shape))}", datatype, shape), kind)
     for datatype in DATATYPES
     for kind in KINDS.get(datatype, ("",))
-    for axes in (1, 2)
+    for shape in ((-1,), (-1, -1), (-1, 2), (-1, 3, 1))
 ]
-LIMITS = RequestLimits(json_depth=9, json_elements=200)
+LIMITS = RequestLimits(json_depth=9, json_elements=2000)
 ODD = [
     *(
         "-0",
@@ -105,12 +114,17 @@ def large_from(size: int) -> Iterator[None]:
         json_numbers.LARGE = before
 
 
-def decode(body: bytes, known: dict[str, Column], limits: RequestLimits, large: int) -> Any:
+def decode(
+    body: bytes, known: dict[str, Column], limits: RequestLimits, large: int, plain: bool = False
+) -> Any:
     """What the request is, to the last bit, or why it is none."""
     signature = Signature(tuple(column.spec for column in known.values()), (TensorSpec("y", "FP32", (-1,)),))
     with large_from(large):
         try:
-            found = codec.decode_infer(body, None, known, signature, limits)
+            if plain:
+                found = InferDecoder(known).decode(body, None, signature, limits)
+            else:
+                found = codec.decode_infer(body, None, known, signature, limits)
         except RaymlopsError as error:
             return type(error), str(error)
     arrays = {
@@ -121,66 +135,107 @@ def decode(body: bytes, known: dict[str, Column], limits: RequestLimits, large: 
 
 
 def check_same(body: bytes, known: dict[str, Column], limits: RequestLimits = LIMITS) -> Any:
-    ours, usual = (decode(body, known, limits, large) for large in (0, 2**62))
+    usual = decode(body, known, limits, 2**62)
+    assert decode(body, known, limits, 0) == usual, body
+    ours = decode(body, known, limits, 2**62, plain=True)
     assert ours == usual, body
-    return ours
+    assert not isinstance(usual[0], dict) or list(ours[0]) == list(usual[0]), "another order"
+    return usual
 
 
 def make_data(chance: random.Random, shape: list[int], element: Callable[[random.Random], str]) -> str:
     """Lists of lists of this shape, with something else in it now and then."""
-    if chance.random() < 0.02:
+    if chance.random() < 0.01:
         return chance.choice(["[]", "[1, [2]]", "[[1], 2]", "3", "null", *ODD])
     if not shape:
-        return element(chance) if chance.random() > 0.02 else chance.choice(ODD)
+        return element(chance) if chance.random() > 0.01 else chance.choice(ODD)
     size = shape[0] + (chance.random() < 0.02)
     return f"[{', '.join(make_data(chance, shape[1:], element) for _ in range(size))}]"
 
 
-def make_entry(chance: random.Random, column: Column) -> str:
-    sizes = [chance.randint(0, 4) for _ in range(chance.choice([1, 1, 2, 2, 3, 7]))]
-    count = int(np.prod(sizes))
-    shape = (
-        [count] if len(column.spec.shape) == 1 else chance.choice([[count // 2, 2], [1, count], [count, 1]])
+MORE_OF_AN_INPUT = [
+    *(
+        '"parameters": {}',
+        '"parameters": {}',
+        '"parameters": []',
+        '"parameters": null',
+        '"parameters": false',
+    ),
+    *(
+        '"parameters": {"a": [[1], {"b": []}]}',
+        '"parameters": {"binary_data_size": 4}',
+        '"data": [1]',
+        '"data": null',
+    ),
+    ", ".join(f'"k{i}": 1' for i in range(20)),
+]
+
+
+def make_entry(chance: random.Random, column: Column, rows: int) -> str:
+    width = next((size for size in column.spec.shape[1:] if size > 0), 1)
+    usual = [[rows, width], [rows * width], [rows * width]]
+    sizes = chance.choice([*usual, [chance.randint(0, 4) for _ in range(chance.choice([1, 2, 3, 7]))]])
+    count = math.prod(sizes)
+    shape = {1: [count], 2: [rows, width], 3: [rows, width, 1]}[len(column.spec.shape)]
+    if chance.random() < 0.1:
+        shape = chance.choice([[count], [1, count], [count, True], [True], [-1], [], [1.0], [count + 1]])
+    datatype = (
+        chance.choice(["INT32", "BYTES", "FP33", column.spec.datatype]) if chance.random() < 0.1 else None
     )
     fields = [
         f'"name": {json.dumps(column.spec.name)}',
-        f'"shape": {json.dumps(shape if chance.random() < 0.95 else [count + 1])}',
-        f'"datatype": "{column.spec.datatype if chance.random() < 0.9 else "INT32"}"',
-        f'"data": {make_data(chance, chance.choice([[count], sizes]), chance.choice(ELEMENTS))}',
+        f'"shape": {json.dumps(shape)}',
+        f'"datatype": "{datatype or column.spec.datatype}"',
+        f'"data": {make_data(chance, sizes, choose_elements(chance, column))}',
     ]
     if chance.random() < 0.1:
-        fields.append(
-            chance.choice(
-                ['"parameters": {}', '"parameters": {"a": [[1], {"b": []}]}', '"data": [1]', '"data": null']
-            )
-        )
-    if chance.random() < 0.02:
-        fields += [f'"k{i}": 1' for i in range(20)]
+        fields.append(chance.choice(MORE_OF_AN_INPUT))
     chance.shuffle(fields)
     return f"{{{', '.join(fields)}}}"
 
 
+def choose_elements(chance: random.Random, column: Column) -> Callable[[random.Random], str]:
+    """Most often such as the column takes."""
+    fit = {"BYTES": ELEMENTS[-1], "BOOL": ELEMENTS[-2]}.get(column.spec.datatype, ELEMENTS[0])
+    return fit if chance.random() < 0.6 else chance.choice(ELEMENTS)
+
+
+def nest(levels: int) -> str:
+    """Lists and objects in each other."""
+    if levels == 0:
+        return "1"
+    return f"[{nest(levels - 1)}]" if levels % 3 else f'{{"a": {nest(levels - 1)}}}'
+
+
+EDGES = [
+    *('"id": "a"', '"id": "[1]"', '"id": "true"', '"id": 3', '"id": null', '"inputs": []', '"inputs": [1]'),
+    *(
+        '"outputs": [{"name": "y"}]',
+        '"outputs": [{"name": "z"}]',
+        '"outputs": ["y"]',
+        '"outputs": {}',
+        '"a": [true]',
+    ),
+    '"outputs": [{"name": "y", "parameters": {"binary_data": true}}]',
+    *('"parameters": {"timeout": 3, "binary_data_output": true}', '"parameters": {"binary_data_output": 1}'),
+    *(f'"parameters": {{"a": {nest(levels)}}}' for levels in (1, 2, 3, 5, 6, 7, 8)),
+    *(f'"parameters": {{"a": {nest(levels)}, "a": 1}}' for levels in (5, 7, 8)),
+    *(f'"id": {nest(levels)}, "id": "x"' for levels in (6, 8, 9)),
+    *('"parameters": ' + "[" * levels + "]" * levels for levels in (9, 1100)),
+    *('"id": ' + '{"a": ' * levels + "1" + "}" * levels + ', "id": ""' for levels in (8, 9, 1100)),
+]
+
+
 def make_request(chance: random.Random) -> tuple[bytes, dict[str, Column]]:
-    known = {column.spec.name: column for column in chance.sample(COLUMNS, chance.choice([1, 1, 2, 3]))}
-    entries = [make_entry(chance, column) for column in known.values()]
+    known = {column.spec.name: column for column in chance.sample(COLUMNS, chance.choice([1, 1, 2, 3, 8]))}
+    rows = chance.choice([1, 1, 2, 3, 20])
+    entries = [make_entry(chance, column, rows) for column in known.values()]
+    chance.shuffle(entries)
     if chance.random() < 0.03:
         entries.append(chance.choice([entries[0], "3", "[[1]]", "null", "{}"]))
     pairs = [f'"inputs": [{", ".join(entries)}]']
-    if chance.random() < 0.2:
-        pairs.insert(
-            chance.randint(0, 1),
-            chance.choice(
-                [
-                    '"id": "a"',
-                    '"id": "[1]"',
-                    '"id": 3',
-                    '"outputs": [{"name": "y"}]',
-                    '"inputs": []',
-                    '"inputs": [1]',
-                ]
-                + [f'"parameters": {{"a": {"[" * depth}1{"]" * depth}}}' for depth in (5, 7, 8, 1100)]
-            ),
-        )
+    if chance.random() < 0.3:
+        pairs.insert(chance.randint(0, 1), chance.choice(EDGES))
     text = f"{{{', '.join(pairs)}}}"
     if chance.random() < 0.05:
         text = chance.choice(
@@ -205,10 +260,10 @@ def test_any_request_is_read_as_by_the_usual_parser(seed: int) -> None:
 
 def test_a_wide_request_of_numbers_makes_no_python_object_for_each() -> None:
     """Else all that is tested here would be the usual parser against itself."""
-    values = np.random.default_rng(0).normal(size=(64, 32))
+    values = np.random.default_rng(0).normal(size=(1024, 2))
     for data in (values.tolist(), values.ravel().tolist()):
-        entry = {"name": "FP642", "shape": [64, 32], "datatype": "FP64", "data": data}
-        known = {column.spec.name: column for column in COLUMNS if column.spec.name == "FP642"}
+        entry = {"name": "FP64-1x2", "shape": [1024, 2], "datatype": "FP64", "data": data}
+        known = {column.spec.name: column for column in COLUMNS if column.spec.name == "FP64-1x2"}
         document = json_numbers.read_request(json.dumps({"inputs": [entry]}).encode(), known, 32)
         assert document is not None
         found = document["inputs"][0]["data"]
@@ -218,19 +273,35 @@ def test_a_wide_request_of_numbers_makes_no_python_object_for_each() -> None:
 
 def test_requests_in_several_threads_do_not_mix() -> None:
     """A parser is used again for the next request of its thread, as long as nothing of the last one is left."""
-    known = {"FP641": next(column for column in COLUMNS if column.spec.name == "FP641")}
+    known = {"FP64-1": next(column for column in COLUMNS if column.spec.name == "FP64-1")}
 
     def ask(number: int) -> bool:
         data = [number + i / 7 for i in range(1000)]
         entry = {
-            "name": "FP641",
+            "name": "FP64-1",
             "shape": [1000],
             "datatype": "FP64",
             "data": data if number % 5 else [*data, None],
         }
         body = json.dumps({"inputs": [entry]}).encode()
         found = decode(body, known, RequestLimits(), 0)
-        return found[0]["FP641"][2] == np.array(data).tobytes() if number % 5 else found[0].status == 400
+        return found[0]["FP64-1"][2] == np.array(data).tobytes() if number % 5 else found[0].status == 400
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert all(pool.map(ask, range(400)))
+
+
+def test_times_are_told_to_the_millisecond_before_and_after_1970_and_again_when_remembered() -> None:
+    chance = random.Random(0)
+    column = Column(TensorSpec("at", "INT64", (-1,)), "timestamp")
+    zones = [None, datetime.UTC, *(datetime.timezone(datetime.timedelta(minutes=m)) for m in (-754, 330))]
+    times = [
+        datetime.datetime(1, 1, 2, tzinfo=datetime.UTC)
+        + datetime.timedelta(seconds=chance.randrange(315_000_000_000), microseconds=chance.randrange(10**6))
+        for _ in range(500)
+    ]
+    texts = [time.astimezone(chance.choice(zones) or datetime.UTC).isoformat() for time in times]
+    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    wanted = [(time - epoch) // datetime.timedelta(milliseconds=1) for time in times]
+    for _ in range(2):
+        assert to_array([*texts, None], column).tolist() == [*wanted, NO_TIME]
