@@ -26,6 +26,7 @@ import onnx.inliner
 
 from raymlops.models import fatal_shapes
 from raymlops.models.guard_nodes import Maker, Names, replace_nodes
+from raymlops.models.optional_inputs import list_optional
 from raymlops.models.value_flow import (
     ABSENT,
     ONNX_DOMAINS,
@@ -92,7 +93,8 @@ def examine(model: onnx.ModelProto, schema: Schema | None = None) -> Examined:
         return Examined(None, (), ())
     whole = onnx.inliner.inline_local_functions(model) if model.functions else model
     names = Names(whole.graph)
-    regular = _is_regular(whole.graph)
+    fixed = {tensor.name for tensor in whole.graph.initializer} - set(list_optional(whole))
+    regular = _is_regular(whole.graph, fixed)
     by_value: dict[str, None] = {}
     refused: dict[str, None] = {}
     guarded: dict[int, list[onnx.NodeProto]] = {}
@@ -140,12 +142,12 @@ def _goes_by_value(visit: Visit) -> bool:
             return any(visit.input(place).sent for place in SIZED_BY.get(operator, ()))
 
 
-def _is_regular(graph: onnx.GraphProto) -> bool:
-    """True if every input is rows of one size, as many in each: then none is repeated for the rows of another."""
-    weights = {tensor.name for tensor in graph.initializer}
+def _is_regular(graph: onnx.GraphProto, fixed: set[str]) -> bool:
+    """True if every input but those that are `fixed` is rows of one size, as many in each: then none is repeated for
+    the rows of another."""
     for info in graph.input:
         shape = info.type.tensor_type.shape.dim
-        if info.name not in weights and (
+        if info.name not in fixed and (
             not shape
             or shape[0].HasField("dim_value")
             or not all(size.HasField("dim_value") for size in shape[1:])

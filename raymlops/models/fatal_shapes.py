@@ -15,6 +15,7 @@ import onnx.shape_inference
 from onnx import helper
 
 from raymlops.models.guard_nodes import Maker, Names
+from raymlops.models.optional_inputs import list_optional
 from raymlops.models.value_flow import LARGEST_CONSTANT, ONNX_DOMAINS, Visit, bodies_of, list_nodes
 
 Shape = tuple[int | str | None, ...]
@@ -173,7 +174,10 @@ class Shapes:
         graph = copy.graph
         graph.name = model.graph.name
         graph.node.extend(model.graph.node)
+        optional = set(list_optional(model))
         for tensor in model.graph.initializer:
+            if tensor.name in optional:  # a run may be given another, of which only the input tells
+                continue
             kept = graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
             if sum(tensor.dims) <= 64 and tensor.ByteSize() < LARGEST_CONSTANT:
                 kept.CopyFrom(tensor)

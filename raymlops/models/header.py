@@ -1,11 +1,14 @@
 """What an ONNX file says of itself without being loaded: its signature and metadata. Makes no session."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import onnx
 
 from raymlops.errors import ArtifactError, SpecError
+from raymlops.models.optional_inputs import list_optional
 from raymlops.specs.document import read_json
 from raymlops.tensors import DATATYPE_OF_ONNX, Signature, TensorSpec
 
@@ -14,6 +17,8 @@ from raymlops.tensors import DATATYPE_OF_ONNX, Signature, TensorSpec
 class Header:
     signature: Signature
     contract: dict[str, Any]
+    optional: tuple[TensorSpec, ...] = ()
+    """Inputs with a value of the model's own, which a request may give anew."""
 
 
 def read_header(data: bytes, contract_key: str = "raymlops.contract") -> Header:
@@ -23,7 +28,15 @@ def read_header(data: bytes, contract_key: str = "raymlops.contract") -> Header:
     inputs = tuple(_to_spec(value) for value in model.graph.input if value.name not in weights)
     outputs = tuple(_to_spec(value) for value in model.graph.output)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return Header(Signature(inputs, outputs), read_contract(metadata.get(contract_key, "{}")))
+    contract = read_contract(metadata.get(contract_key, "{}"))
+    return Header(Signature(inputs, outputs), contract, tuple(_list_optional(model)))
+
+
+def _list_optional(model: onnx.ModelProto) -> Iterator[TensorSpec]:
+    values = {value.name: value for value in model.graph.input}
+    for name in list_optional(model):
+        with contextlib.suppress(ArtifactError):  # of a type that no request can hold
+            yield _to_spec(values[name])
 
 
 def read_contract(text: str) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def main(number: int) -> None:
             connection,
             {
                 "signature": session.signature.to_json(),
+                "optional": [spec.to_json() for spec in session.optional],
                 "metadata": session.metadata,
                 "providers": session.providers,
             },

@@ -27,7 +27,7 @@ from raymlops.models.external_data import ModelFiles
 from raymlops.models.safety import Model
 from raymlops.models.session import RunControl, Session, SessionOptions
 from raymlops.models.tensor_stream import StreamEndedError, read_message, write_message
-from raymlops.tensors import Batch, Signature
+from raymlops.tensors import Batch, Signature, TensorSpec
 
 LARGEST_ANSWER = 2**31
 """Bytes that are taken from the process for one answer, where no bound is set."""
@@ -127,6 +127,7 @@ class IsolatedSession(Session):
         self._process: _Process | None = None
         told = self._start()
         self.signature = Signature.from_json(told["signature"])
+        self.optional = tuple(TensorSpec.from_json(spec) for spec in told["optional"])
         self.metadata = {str(key): str(value) for key, value in told["metadata"].items()}
         self.providers = tuple(told["providers"])
 

@@ -37,6 +37,7 @@ from raymlops.models import value_flow
 from raymlops.models.external_data import ModelFiles
 from raymlops.models.fatal_operators import Examined, examine
 from raymlops.models.header import read_contract
+from raymlops.models.optional_inputs import fix_optional, list_optional
 from raymlops.models.runtime_messages import explain_failure
 from raymlops.models.safety import Model, read_model
 from raymlops.tensors import DATATYPE_OF_ORT, Batch, Signature, TensorSpec
@@ -182,6 +183,8 @@ class Session:
             tuple(_to_spec(node) for node in session.get_inputs()),
             tuple(_to_spec(node) for node in session.get_outputs()),
         )
+        self.optional: tuple[TensorSpec, ...] = _to_optional(session.get_overridable_initializers())
+        """Inputs with a value of the model's own, which a batch may give anew."""
         self._output_names = [spec.name for spec in self.signature.outputs]
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         self.providers: tuple[str, ...] = tuple(session.get_providers())
@@ -286,15 +289,14 @@ class Session:
         )
 
     def _explain(self, batch: Batch, cause: str) -> str:
-        specs = {spec.name: spec for spec in self.signature.inputs}
+        required = {spec.name: spec for spec in self.signature.inputs}
+        specs = required | {spec.name: spec for spec in self.optional if spec.name in batch}
         for name in batch:
             if name not in specs:
                 return unknown_name("input", name, specs)
         for name, spec in specs.items():
             if name not in batch:
-                return (
-                    f"Input {name!r} is missing; the model takes {', '.join(str(s) for s in specs.values())}"
-                )
+                return f"Input {name!r} is missing; the model takes {', '.join(str(s) for s in required.values())}"
             if batch[name].dtype != spec.dtype or not spec.accepts(batch[name].shape):
                 return (
                     f"Input {name!r} is {batch[name].dtype}{list(batch[name].shape)}, but the model "
@@ -416,9 +418,19 @@ def _examine(data: bytes) -> Examined:
     except DecodeError:
         return Examined(None, (), ())
     try:
-        return examine(model, _find_schema)
+        found = examine(model, _find_schema)
+        if found.refused and list_optional(model):
+            return _examine_fixed(model)
+        return found
     except Exception as error:  # inlining functions raises a dozen unrelated classes
         return Examined(None, (), (f"its graph cannot be followed ({shorten(explain_failure(error))})",))
+
+
+def _examine_fixed(model: onnx.ModelProto) -> Examined:
+    """Where another value for an optional input could do harm, none can be given."""
+    fixed = fix_optional(model)
+    found = examine(fixed, _find_schema)
+    return found if found.model is not None else dataclasses.replace(found, model=fixed)
 
 
 def _find_schema(operator: str, domain: str, opset: int) -> Any:
@@ -438,6 +450,11 @@ def _list_schemas() -> dict[tuple[str, str], Any]:
 
 def _name(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
+
+
+def _to_optional(nodes: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    """Those of types that a request can hold."""
+    return tuple(_to_spec(node) for node in nodes if node.type in DATATYPE_OF_ORT)
 
 
 def _to_spec(node: Any) -> TensorSpec:

@@ -52,6 +52,7 @@ class OnnxScorer:
         self._columns = tuple(column for column in columns_of(self._session) if column.name not in lists)
         told = {column.name for column in self._columns} | lists
         self._inputs = tuple(spec for spec in self._session.signature.inputs if spec.name not in told)
+        self._optional = self._session.optional if isinstance(self._session, Session) else ()
         self._keep = keep
         self._batch_rows = batch_rows if independence else 1
         """An answer must not depend on which rows happen to be scored together."""
@@ -59,10 +60,11 @@ class OnnxScorer:
     def __call__(self, table: pa.Table) -> pa.Table:
         if table.num_columns == 0:
             return table
-        parts = [
-            self._score(table.slice(start, self._batch_rows))
-            for start in range(0, table.num_rows, self._batch_rows)
-        ]
+        given = [spec for spec in self._optional if spec.name in table.column_names]
+        rows = (
+            1 if given else self._batch_rows
+        )  # that rows stand alone is known of the model's own values only
+        parts = [self._score(table.slice(start, rows), given) for start in range(0, table.num_rows, rows)]
         kept = table if self._keep is None else table.select(list(self._keep))
         for name in parts[0] if parts else ():
             if name in kept.column_names:
@@ -70,11 +72,17 @@ class OnnxScorer:
             kept = kept.append_column(name, _join_arrays([part[name] for part in parts]))
         return kept
 
-    def _score(self, table: pa.Table) -> dict[str, np.ndarray[Any, Any] | pa.Array]:
+    def _score(
+        self, table: pa.Table, given: Sequence[TensorSpec] = ()
+    ) -> dict[str, np.ndarray[Any, Any] | pa.Array]:
+        """`given` are optional inputs, of which a row has one value for its own run."""
         batch: Batch = {column.name: column_to_tensor(table, column) for column in self._columns}
         batch |= {spec.name: signature_columns.read_column(table, spec) for spec in self._inputs}
         for name, spec in self._ragged.inputs.items():
             batch[name], batch[name + LENGTHS] = lists_to_elements(table, spec)
+        for spec in given:
+            each = TensorSpec(spec.name, spec.datatype, (-1, *spec.shape))
+            batch[spec.name] = np.asarray(signature_columns.read_column(table, each)[0], dtype=spec.dtype)
         answer = self._session.infer(batch)
         lengths = {name: answer.pop(name + LENGTHS) for name in self._ragged.outputs}
         return {
@@ -196,11 +204,18 @@ def predict_files(
     # What cannot be opened is told here, and not by a worker that dies of it.
     if not isinstance(model, GraphSpec):
         try_model("The model", model)
-    _, independence = open_scorer(model)
+    opened, independence = open_scorer(model)
     if not independence:
         tell(f"Each row is scored by a run of its own, which takes longer: {independence.reason}")
     with sources.reading(data):
-        scored = predict_dataset(sources.read_dataset(data), model, scoring)
+        dataset = sources.read_dataset(data)
+        optional = {spec.name for spec in opened.optional} if isinstance(opened, Session) else set()
+        if optional and (given := optional & set(dataset.columns() or ())):
+            tell(
+                f"Columns {', '.join(sorted(given))} are passed as optional inputs of the model, so each row is scored "
+                "by a run of its own; drop them from the table to score with the model's own values"
+            )
+        scored = predict_dataset(dataset, model, scoring)
         tell(f"Scoring into {output}")
         scored.write_parquet(output)
     if "://" in output:

@@ -66,8 +66,9 @@ class Batcher:
         self._worker: asyncio.Task[None] | None = None
         self._seconds = 0.01  # of a recent run, for Retry-After
 
-    async def submit(self, batch: Batch, rows: int, deadline_s: float) -> Batch:
-        """The model's answer for these rows. Raises OverloadedError at once, DeadlineError in time."""
+    async def submit(self, batch: Batch, rows: int, deadline_s: float, *, alone: bool = False) -> Batch:
+        """The model's answer for these rows, `alone` in a run of its own. Raises OverloadedError at once, DeadlineError
+        in time."""
         if len(self._waiting) >= self._options.queue:
             self._statistics.refused += 1
             raise OverloadedError(
@@ -75,7 +76,7 @@ class Batcher:
                 retry_after=max(1.0, self._seconds * len(self._waiting)),
             )
         loop = asyncio.get_running_loop()
-        shapes = _shapes_of(batch)
+        shapes = (object(),) if alone else _shapes_of(batch)
         item = Waiting(batch, rows, shapes, time.perf_counter_ns(), loop.create_future())
         self._waiting.append(item)
         if self._worker is None or self._worker.done():

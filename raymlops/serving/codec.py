@@ -57,8 +57,7 @@ def decode_infer(
     if offset != len(blob):
         raise InputError(f"The binary tensors use {offset} bytes, but {len(blob)} follow the JSON")
     if len(batch) != len(known):
-        missing = ", ".join(str(column.spec) for name, column in known.items() if name not in batch)
-        raise InputError(f"Input missing: {missing}")
+        columns.require_inputs(batch, known)
     rows = columns.check_rows(batch, known)
     if rows > limits.rows:
         check_rows(rows, limits)

@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import functools
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,15 @@ def check_shape(array: Array, column: Column) -> Array:
             f"Input {column.spec.name!r} has shape {list(array.shape)}, but the model takes {column.spec}"
         )
     return array
+
+
+def require_inputs(batch: Collection[str], columns: Mapping[str, Column]) -> None:
+    """Raises InputError where one is missing that has no value of the model's own."""
+    missing = [
+        str(column.spec) for name, column in columns.items() if name not in batch and not column.optional
+    ]
+    if missing:
+        raise InputError(f"Input missing: {', '.join(missing)}")
 
 
 def check_rows(batch: Mapping[str, Array], columns: Mapping[str, Column]) -> int:

@@ -70,6 +70,7 @@ async def model_metadata(plane: DataPlane, request: Any, call: Call) -> Any:
         hosted.endpoint.signature,
         hosted.platform,
         hosted.statistics.sharing,
+        hosted.optional,
     )
     return json_format.ParseDict(described, pb.ModelMetadataResponse(), ignore_unknown_fields=True)
 

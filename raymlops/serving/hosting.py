@@ -73,7 +73,7 @@ def host_model(
     mode, independence = spec.batching.mode, prove_rows(model)
     endpoint = ModelEndpoint(session, statistics, batching, mode, spec.deadline_s, independence)
     LOG.info("%s: shared runs: %s", name, statistics.sharing)
-    columns = read_columns(session.signature, session.contract)
+    columns = read_columns(session.signature, session.contract, session.optional)
     running = session.is_running if isinstance(session, IsolatedSession) else None
     frames = read_answers_frames(file.parent)
     return Hosted(

@@ -14,6 +14,7 @@ from raymlops.serving.infer_decoder import InferDecoder
 from raymlops.serving.keys import Key
 from raymlops.serving.request_limits import AnswerEstimate, RequestLimits
 from raymlops.serving.statistics import Sample, Statistics
+from raymlops.tensors import TensorSpec
 
 
 class Repository(Protocol):
@@ -48,6 +49,11 @@ class Hosted:
     decoder: InferDecoder = dataclasses.field(init=False)
     estimate: AnswerEstimate | None = None
     """Of its answers, made when it is first asked."""
+
+    @property
+    def optional(self) -> list[TensorSpec]:
+        """Inputs beside those of the signature, with a value of the model's own that a request may give anew."""
+        return [column.spec for column in self.columns.values() if column.optional]
 
     @property
     def can_answer(self) -> bool:

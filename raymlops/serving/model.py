@@ -57,18 +57,27 @@ class ModelEndpoint:
         self._turns = Turns(statistics)
         self._most = min(options.max_rows, self.cost.inline_rows) if may_join else 0
         self.joins = join
+        self._required = len(session.signature.inputs)
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
-        """Answer a batch. Raises InputError, OverloadedError, DeadlineError."""
-        rows = cost.count_batch_rows(batch)
-        if not self.cost.is_short(batch, rows):
+        """Answer a batch. Raises InputError, OverloadedError, DeadlineError.
+
+        One with values for optional inputs has a run of its own, off the event loop: that rows stand alone, and how
+        long a run takes, is known of the model's own values only.
+        """
+        alone = len(batch) > self._required
+        rows = cost.count_batch_rows(self._leave_optional(batch) if alone else batch)
+        if alone or not self.cost.is_short(batch, rows):
             try:
-                return await self._batcher.submit(batch, rows, self._deadline_s)
+                return await self._batcher.submit(batch, rows, self._deadline_s, alone=alone)
             except ProcessEndedError:
                 self._statistics.ended += 1
                 raise
         most = self.cost.count_joined_rows(batch, rows, self._most)
         return await self._turns.infer(lambda joined, _: self._session.infer(joined), batch, rows, most)
+
+    def _leave_optional(self, batch: Batch) -> Batch:
+        return {spec.name: batch[spec.name] for spec in self.signature.inputs}
 
     def check(self) -> None:
         """Run the model once. Raises what the run raises, unless the sample row itself is to blame."""

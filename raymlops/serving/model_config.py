@@ -19,8 +19,8 @@ def describe_config(hosted: Hosted, limits: RequestLimits) -> dict[str, Any]:
     dimension and has another: Triton has no tensor of rows alone, so such models tell whole shapes.
     """
     signature = hosted.endpoint.signature
-    optional = {name for name, column in hosted.columns.items() if column.optional}
-    inputs = [column.spec for column in hosted.columns.values()]
+    optional = {spec.name for spec in hosted.optional}
+    inputs = (*signature.inputs, *hosted.optional)
     batched = all(len(spec.shape) > 1 and spec.shape[0] == -1 for spec in (*inputs, *signature.outputs))
     skipped = 1 if batched and not optional else 0
     return {

@@ -22,6 +22,7 @@ class Described:
     version: str
     signature: Signature
     kinds: Mapping[str, str]
+    optional: Sequence[TensorSpec] = ()
 
 
 def describe(name: str, models: Sequence[Described], prefix: str = "") -> dict[str, Any]:
@@ -36,7 +37,7 @@ def describe(name: str, models: Sequence[Described], prefix: str = "") -> dict[s
         paths[f"{base}/ready"] = {"get": _operation(f"Whether {model.name} is ready", {})}
         paths[f"{base}/stats"] = {"get": _operation(f"Counts and times of {model.name}", {})}
         request = example_request(model.signature, model.kinds)
-        schema = _infer_schema(model.signature)
+        schema = _infer_schema(model.signature, model.optional)
         paths[f"{base}/infer"] = {"post": _operation(f"Ask {model.name}", _body(schema, request))}
         records = {"dataframe_records": [{e["name"]: _first(e) for e in request["inputs"]}]}
         path = "/invocations" if len(models) == 1 else f"/invocations/{model.name}"
@@ -110,7 +111,8 @@ def _first(entry: Mapping[str, Any]) -> Any:
     return entry["data"][0] if len(entry["shape"]) == 1 else entry["data"]
 
 
-def _infer_schema(signature: Signature) -> dict[str, Any]:
+def _infer_schema(signature: Signature, optional: Sequence[TensorSpec] = ()) -> dict[str, Any]:
+    inputs = (*signature.inputs, *optional)
     return {
         "type": "object",
         "required": ["inputs"],
@@ -120,8 +122,8 @@ def _infer_schema(signature: Signature) -> dict[str, Any]:
             "inputs": {
                 "type": "array",
                 "minItems": len(signature.inputs),
-                "maxItems": len(signature.inputs),
-                "items": {"oneOf": [_tensor_schema(spec) for spec in signature.inputs]},
+                "maxItems": len(inputs),
+                "items": {"oneOf": [_tensor_schema(spec) for spec in inputs]},
             },
             "outputs": {
                 "type": "array",

@@ -2,7 +2,7 @@
 parsing."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from raymlops.errors import NodeError, RaymlopsError, encodable, shorten
@@ -56,16 +56,23 @@ def describe_server(name: str, version: str) -> dict[str, Any]:
 
 
 def describe_model(
-    name: str, version: str, signature: Signature, platform: str, shared_runs: str
+    name: str,
+    version: str,
+    signature: Signature,
+    platform: str,
+    shared_runs: str,
+    optional: Sequence[TensorSpec] = (),
 ) -> dict[str, Any]:
-    """`shared_runs` says why requests share runs of the model, or why they do not."""
+    """`shared_runs` says why requests share runs of the model, or why they do not; `optional` are inputs beside those
+    of the signature, which a request may leave out."""
+    told = {"optional_inputs": [spec.name for spec in optional]} if optional else {}
     return {
         "name": name,
         "versions": [version],
         "platform": platform,
-        "inputs": [spec.to_json() for spec in signature.inputs],
+        "inputs": [spec.to_json() for spec in (*signature.inputs, *optional)],
         "outputs": [spec.to_json() for spec in signature.outputs],
-        "parameters": {"shared_runs": shared_runs},
+        "parameters": {"shared_runs": shared_runs, **told},
     }
 
 

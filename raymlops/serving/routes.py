@@ -52,6 +52,7 @@ async def model(hosts: Hosts, request: Request) -> Response:
             endpoint.signature,
             hosted.platform,
             hosted.statistics.sharing,
+            hosted.optional,
         )
     )
 
@@ -198,6 +199,7 @@ def _described(hosts: Hosts, request: Request) -> list[openapi.Described]:
             hosted.endpoint.version,
             hosted.endpoint.signature,
             {name: column.kind for name, column in hosted.columns.items()},
+            hosted.optional,
         )
         for hosted in hosts.seen_by(request.caller).values()
     ]
