@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from raymlops.errors import ArtifactError, SpecError
+from raymlops.errors import ArtifactError, SpecError, shorten
 from raymlops.models.optional_inputs import list_optional
 from raymlops.specs.document import read_json
 from raymlops.tensors import DATATYPE_OF_ONNX, Signature, TensorSpec
@@ -47,7 +47,17 @@ def read_contract(text: str) -> dict[str, Any]:
         raise ArtifactError(str(error)) from None
     if not isinstance(held, dict):
         raise ArtifactError(f"The contract in the model is {type(held).__name__}; expected a JSON object")
+    columns = held.get("columns", [])
+    if not isinstance(columns, list) or not all(map(_is_column, columns)):
+        raise ArtifactError(
+            f"The columns of the contract in the model are {shorten(repr(columns))}; expected a list of objects with a "
+            "name and a kind"
+        )
     return held
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("name", "kind"))
 
 
 def _to_spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -32,6 +32,7 @@ from raymlops.serving.rate_bank import make_lease
 from raymlops.serving.rates import RateLimit
 from raymlops.serving.request_limits import RequestLimits
 from raymlops.serving.run_memory import bound_memory
+from raymlops.serving.shared_repository import share_repository
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
@@ -77,17 +78,13 @@ class Ingress(GrpcMethods):
             hosted[name] = host_graph(
                 name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue, memory=memory
             )
-        self._many = ManyHost(spec.many, spec.limits.queue, memory) if spec.many else None
-        self._closed = nodes.share_closed(spec.name) if spec.many else None
-        repository = None
-        if self._many is not None:
-            hosted |= self._many.hosted
-            repository = nodes.SharedRepository(self._many, self._closed)
+        self._many = ManyHost(spec.many, spec.limits.queue, memory, hosted) if spec.many else None
+        self._repository = share_repository(spec, self._many) if self._many is not None else None
         limits = spec.limits
         LANE.limits = ConnectionLimits.of(limits)
         self._keys_stamp = (0, 0, 0)
         self.plane = DataPlane(
-            Hosts(spec.name, hosted, RequestLimits.of(limits), repository, limits.queue),
+            Hosts(spec.name, hosted, RequestLimits.of(limits), self._repository, limits.queue),
             KeyRing(required=bool(spec.keys)),
             RateLimit(limits.rate, make_lease(spec)) if limits.rate else None,
             body_limit=int(limits.body_mb * 2**20),
@@ -104,8 +101,8 @@ class Ingress(GrpcMethods):
             Repeated("keys", self._refresh_keys, POLL_S),
             Repeated("metrics", self._push_metrics, POLL_S),
         ]
-        if self._many is not None:
-            self._background.append(Repeated("repository", self._follow_others, POLL_S))
+        if self._repository is not None:
+            self._background.append(Repeated("repository", self._repository.follow, POLL_S))
         log_to_stderr()
 
     async def __serve_build_asgi_app__(self) -> Any:
@@ -140,11 +137,6 @@ class Ingress(GrpcMethods):
 
     async def _push_metrics(self) -> None:
         self._export.push(self.plane.hosts.samples())
-
-    async def _follow_others(self) -> None:
-        """What another replica was told to load or unload."""
-        if self._many is not None and self._closed is not None:
-            self._many.follow(*await self._closed.read.remote())
 
     def _read_key_file(self) -> None:
         if not self._spec.keys:

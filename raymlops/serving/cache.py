@@ -43,11 +43,11 @@ class CacheCount:
 
 
 class ModelCache(Generic[T]):
-    """Models by name, on one event loop. Different models load in parallel, each once however many ask for
-    it.
+    """Models by name, on one event loop. Different models load in parallel, each once however many ask for it.
 
-    `sizes` are bytes by name and also what names there are; `load` runs in a thread; `close` frees a model.
-    A model in use is never evicted: whoever needs its room waits, at most `patience_s`.
+    `sizes` are bytes by name and also what names there are; `load` runs in a thread, or here where it is short and
+    `may_block`; `close` frees a model; `label` is what a name is called in messages. A model in use is never evicted:
+    whoever needs its room waits, at most `patience_s`.
     """
 
     def __init__(
@@ -59,9 +59,13 @@ class ModelCache(Generic[T]):
         close: Callable[[T], None] | None = None,
         threads: int = 2,
         patience_s: float = 10.0,
+        label: Callable[[str], str] = str,
+        may_block: bool = True,
     ) -> None:
         self._load = load
         self._close = close
+        self._label = label
+        self._may_block = may_block
         self.sizes = dict(sizes)
         self.budget = budget
         self.held = 0
@@ -72,6 +76,8 @@ class ModelCache(Generic[T]):
         self._entries: collections.OrderedDict[str, _Entry[T]] = collections.OrderedDict()
         self._loading: dict[str, _Loading[T]] = {}
         self._unloaded: set[str] = set()
+        self._forgotten: set[str] = set()
+        """Models that are no more, but for requests that still use them."""
         self._short: set[str] = set()
         """Models that load on the event loop."""
         self._penance: dict[str, int] = {}
@@ -109,7 +115,7 @@ class ModelCache(Generic[T]):
             self.count.hits += 1
             return entry.model
         if name in self._unloaded:
-            raise NotFoundError(f"Model {name!r} is not loaded; POST /v2/repository/models/{name}/load")
+            raise self._refuse(name)
         if name in self._short and name not in self._loading and self._find_room(self.sizes[name]):
             return self._bring_now(name)
         return await self._wait_for(name)
@@ -132,19 +138,46 @@ class ModelCache(Generic[T]):
         """Let the next request load a model that was unloaded."""
         self._unloaded.discard(name)
 
+    def add(self, name: str, size: int) -> None:
+        """There is one more model, of so many bytes."""
+        self.sizes[name] = size
+        self._unloaded.discard(name)
+        self._forgotten.discard(name)
+
+    def forget(self, name: str) -> None:
+        """As `unload`, for a model that is no more."""
+        self._forgotten.add(name)
+        self.unload(name)
+        self._clean_up(name)
+
     def unload(self, name: str) -> None:
         """Close a model to requests; it leaves memory when the last request that uses it ends."""
         if name not in self.sizes:
-            raise NotFoundError(unknown_name("model", name, self.sizes))
+            raise self._refuse(name)
         self._unloaded.add(name)
         entry = self._entries.get(name)
         if entry is not None and not entry.users:
             self._evict(name)
             self._call_room()
 
+    def _refuse(self, name: str) -> Exception:
+        label = self._label(name)
+        if name in self._unloaded:
+            return NotFoundError(f"Model {label!r} is not loaded; POST /v2/repository/models/{label}/load")
+        return NotFoundError(unknown_name("model", label, map(self._label, self.sizes)))
+
+    def _clean_up(self, name: str) -> None:
+        """Drop what is known of a model that is no more, once nobody uses it."""
+        if name in self._forgotten and name not in self._entries and name not in self._loading:
+            self.sizes.pop(name, None)
+            self._penance.pop(name, None)
+            self._short.discard(name)
+            self._unloaded.discard(name)
+            self._forgotten.discard(name)
+
     async def _wait_for(self, name: str) -> T:
         if name not in self.sizes:
-            raise NotFoundError(unknown_name("model", name, self.sizes))
+            raise self._refuse(name)
         loading = self._loading.get(name)
         if loading is None:
             loading = self._loading[name] = _Loading(asyncio.ensure_future(self._bring(name)))
@@ -176,10 +209,13 @@ class ModelCache(Generic[T]):
                 model = await self._load_apart(name)
         except BaseException:
             del self._loading[name]
+            self._clean_up(name)
             raise
         entry = _Entry(model, size, self._loading.pop(name).waiting)
         self._entries[name] = entry
         if not entry.users:
+            if name in self._unloaded:  # meanwhile
+                self._evict(name)
             self._call_room()
         return entry
 
@@ -209,7 +245,7 @@ class ModelCache(Generic[T]):
         left = self._penance.pop(name, 0)
         if left > 1:
             self._penance[name] = left - 1
-        elif seconds < SHORT_S:
+        elif seconds < SHORT_S and self._may_block:
             self._short.add(name)
         return model
 
@@ -225,7 +261,7 @@ class ModelCache(Generic[T]):
     async def _make_room(self, name: str, size: int) -> None:
         if size > self.budget:
             raise ResourceError(
-                f"Model {name!r} takes {size} bytes, over the whole budget of {self.budget}; raise it"
+                f"Model {self._label(name)!r} takes {size} bytes, over the whole budget of {self.budget}; raise it"
             )
         deadline = asyncio.get_running_loop().time() + self._patience_s
         while not self._find_room(size):
@@ -236,7 +272,7 @@ class ModelCache(Generic[T]):
                     await called
             except TimeoutError:
                 raise OverloadedError(
-                    f"No room for model {name!r}: {self.held} of {self.budget} bytes are in use",
+                    f"No room for model {self._label(name)!r}: {self.held} of {self.budget} bytes are in use",
                     retry_after=1.0,
                 ) from None
             finally:
@@ -262,6 +298,7 @@ class ModelCache(Generic[T]):
         self.count.evictions += 1
         if self._close is not None:
             self._close(entry.model)
+        self._clean_up(name)
 
     def _call_room(self) -> None:
         """Wake all who wait for room; each looks for itself."""

@@ -53,6 +53,8 @@ def _is_ready(plane: DataPlane) -> bool:
 
 
 async def model_ready(plane: DataPlane, request: Any, call: Call) -> Any:
+    if request.name in plane.hosts.unavailable:
+        return pb.ModelReadyResponse(ready=False)
     return pb.ModelReadyResponse(ready=plane.hosts.find(request.name, request.version).can_answer)
 
 
@@ -81,7 +83,7 @@ async def model_config(plane: DataPlane, request: Any, call: Call) -> Any:
 
 
 async def repository_index(plane: DataPlane, request: Any, call: Call) -> Any:
-    entries = routes.list_index(plane.hosts, call.caller, ready_only=request.ready)
+    entries = await routes.list_index(plane.hosts, call.caller, ready_only=request.ready)
     return pb.RepositoryIndexResponse(
         models=[pb.RepositoryIndexResponse.ModelIndex(**entry) for entry in entries]
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from raymlops.errors import NotFoundError, OverloadedError, unknown_name
+from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, unknown_name
 from raymlops.serving import protocol
 from raymlops.serving.columns import Column
 from raymlops.serving.http import JSON, Headers
@@ -20,9 +20,18 @@ from raymlops.tensors import TensorSpec
 class Repository(Protocol):
     """What loads and unloads models on demand, where an application has such a thing."""
 
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """Models that cannot be served -> why."""
+        ...
+
     async def load(self, name: str) -> None: ...
 
     async def unload(self, name: str) -> None: ...
+
+    async def refresh(self) -> None:
+        """Find out what there is now; raises nothing."""
+        ...
 
     def samples(self) -> Iterable[Sample]: ...
 
@@ -40,6 +49,8 @@ class Hosted:
     check: Callable[[], None] | None = None
     loaded: Callable[[], bool] | None = None
     """Whether a model that is loaded on demand is in memory now; only the index asks."""
+    reason: Callable[[], str] | None = None
+    """Why it is not in memory, or what else its operator should know; only the index asks."""
     running: Callable[[], bool] | None = None
     """Whether a model's own process is there; it is started again when it has ended."""
     headers: Headers = ()
@@ -91,9 +102,16 @@ class Hosts:
             yield from self.repository.samples()
         yield "nv_inference_pending_request_count", (), self.pending
 
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """Models that cannot be served -> why."""
+        return {} if self.repository is None else self.repository.unavailable
+
     def find(self, name: str, version: str = "") -> Hosted:
         hosted = self.models.get(name)
         if hosted is None:
+            if name in self.unavailable:
+                raise ArtifactError(f"Model {name!r} is unavailable: {self.unavailable[name]}")
             raise NotFoundError(unknown_name("model", name, self.models))
         if version and version != hosted.endpoint.version:
             raise NotFoundError(unknown_name(f"version of {name!r}:", version, [hosted.endpoint.version]))
@@ -102,8 +120,8 @@ class Hosts:
     def seen_by(self, caller: Key) -> Mapping[str, Hosted]:
         """The models that a key is for."""
         if not caller.models:
-            return self.models
-        return {name: hosted for name, hosted in self.models.items() if caller.sees(name)}
+            return dict(self.models)  # which may change while a thread goes through them
+        return {name: hosted for name, hosted in list(self.models.items()) if caller.sees(name)}
 
     def count_failure(self, name: str, started: int) -> None:
         """A request for this model, if there is one of this name, got no answer; `started` in nanoseconds."""

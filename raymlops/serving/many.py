@@ -1,72 +1,177 @@
-"""A folder of models behind one application: each is known from the start, and loaded when it is asked for.
-No Ray."""
+"""A folder of models behind one application: each is known from the start or soon after it was added, and loaded when
+it is asked for. What cannot be served is known with its reason. No Ray."""
 
 import asyncio
 import concurrent.futures
 import dataclasses
-import pathlib
+import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from raymlops.errors import DeadlineError, NotFoundError, unknown_name
+from raymlops.errors import (
+    ArtifactError,
+    DeadlineError,
+    NotFoundError,
+    OverloadedError,
+    RaymlopsError,
+    unknown_name,
+)
 from raymlops.models.session import RunControl, Session
 from raymlops.serving.cache import ModelCache
-from raymlops.serving.columns import read_columns
 from raymlops.serving.cost import INLINE_S, count_batch_rows, find_largest, list_free_axes
-from raymlops.serving.folder import OPTIONS, Found, Opener, find_models
+from raymlops.serving.folder import OPTIONS, RELOAD, Entry, Examiner, Found, Opener, read_entries
+from raymlops.serving.folder_files import open_folder
 from raymlops.serving.hosts import Hosted
 from raymlops.serving.statistics import Sample, Statistics
 from raymlops.serving.turns import MOST_ROWS, Turns
 from raymlops.specs.serving import ManyModels
 from raymlops.tensors import Batch
 
+LOG = logging.getLogger("raymlops.serving")
+LOOKED_S = 1.0
+"""For as long the index takes what a look at the folder found for what there is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What a replica knows of a name of the folder: the model that it serves, or the reason why it serves none; with a
+    model, the reason is why the file that is there now is not taken for it."""
+
+    entry: Entry
+    found: Found | None = None
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What a look at the folder found."""
+
+    examined: Mapping[str, tuple[Entry, Found | str]]
+    gone: Collection[str]
+    notices: Collection[str] = ()
+
 
 class ManyHost:
-    """The hosted models of a folder, and the repository that the protocol loads and unloads."""
+    """The hosted models of a folder, and the repository that the protocol loads and unloads.
 
-    def __init__(self, spec: ManyModels, queue: int = 128, memory: int = 0) -> None:
-        self._found = {found.name: found for found in find_models(pathlib.Path(spec.folder).expanduser())}
+    A model answers with the bytes that were first found. A file that is added is a new model; one that is removed is
+    none any more; one that is replaced is taken when it is loaded by name, or at the next deployment.
+    """
+
+    def __init__(
+        self, spec: ManyModels, queue: int = 128, memory: int = 0, hosted: dict[str, Hosted] | None = None
+    ) -> None:
+        """`hosted` are the models of the application, those of the folder are put among them. Raises NotFoundError
+        where there is no such folder, StorageError."""
+        self.hosted: dict[str, Hosted] = {} if hosted is None else hosted
+        self.unavailable: dict[str, str] = {}
+        """Name -> why it cannot be served."""
+        self._taken = frozenset(self.hosted)
         self._deadline_s = spec.deadline_s
-        self._opener = opener = Opener(self._found, dataclasses.replace(OPTIONS, memory=memory))
+        self._files = open_folder(spec.folder)
+        self._known: dict[str, Known] = {}
+        self._notices: set[str] = set()
+        self._faults: dict[str, str] = {}
+        """Key of a model -> why it could not be loaded the last time."""
+        self._examiner = Examiner(self._files, int(spec.memory_mb * 1e6))
+        self._opener = Opener({}, dataclasses.replace(OPTIONS, memory=memory))
         self._threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="many")
+        self._looking = asyncio.Lock()
+        self.looked = time.monotonic()
+        """When the folder was looked at for the last time."""
         self.cache: ModelCache[Session] = ModelCache(
-            opener.open,
-            {name: found.size for name, found in self._found.items()},
+            self._open,
+            {},
             int(spec.memory_mb * 1e6),
             threads=spec.loads,
             patience_s=spec.patience_s,
+            label=_name_of,
+            may_block=self._files.is_near,
         )
-        self.hosted = {name: self._host(found) for name, found in self._found.items()}
         self.version = 0
         """Of what is closed; an older word of it, which was on its way when this replica changed it, is ignored."""
         self.closed: set[str] = set()
         """Names that were unloaded by hand; the same in all replicas, within the time between two looks."""
+        self._apply(self._find_changes({}, is_first=True))
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """sha256 of the file of every model that is served."""
+        return {name: known.found.digest for name, known in self._known.items() if known.found is not None}
+
+    async def refresh(self) -> None:
+        """Take up what was added to the folder or removed, unless it was looked at a moment ago. When it cannot be
+        looked at, what was found before is served."""
+        if time.monotonic() - self.looked < LOOKED_S:
+            return
+        async with self._looking:
+            self.looked = time.monotonic()
+            try:
+                self._apply(await asyncio.to_thread(self._find_changes, dict(self._known)))
+            except (RaymlopsError, OSError) as error:
+                LOG.error("the folder of models was not looked at; those found so far are served: %s", error)
+
+    async def take(self, name: str) -> str:
+        """Serve the file that is there now under this name; its sha256.
+
+        Raises NotFoundError where there is none, ArtifactError where it cannot be served: what was served before goes
+        on answering.
+        """
+        await self._take({name: ""})
+        known = self._known.get(name)
+        if known is None:
+            raise NotFoundError(unknown_name("model", name, self._known))
+        if known.reason or known.found is None:
+            before = "; the model that was found before goes on answering" if known.found is not None else ""
+            raise ArtifactError(f"Model {name!r} cannot be loaded: {known.reason}{before}")
+        return known.found.digest
 
     async def load(self, name: str) -> None:
+        """As `take` and `open`."""
+        await self.take(name)
+        await self.open(name)
+
+    async def open(self, name: str) -> None:
+        """Have the model in memory, and open it to requests. Raises what `check` and loading do."""
         self.check(name)
         self.closed.discard(name)
         self.hosted[name].ready = True
-        await self.cache.load(name)
+        await self.cache.load(self._key(name))
 
     async def unload(self, name: str) -> None:
         self.check(name)
         self.closed.add(name)
         self.hosted[name].ready = False
-        self.cache.unload(name)
+        self.cache.unload(self._key(name))
 
     def follow(self, version: int, closed: Iterable[str]) -> None:
         """Take over what another replica was told to unload, and to open again, unless this one knows better."""
         if version < self.version:
             return
         self.version = version
-        wanted = set(closed) & self._found.keys()
-        for name in wanted - self.closed:
+        wanted = set(closed)
+        served = self.digests.keys()
+        for name in (wanted - self.closed) & served:
             self.hosted[name].ready = False
-            self.cache.unload(name)
-        for name in self.closed - wanted:
+            self.cache.unload(self._key(name))
+        for name in (self.closed - wanted) & served:
             self.hosted[name].ready = True
-            self.cache.reopen(name)
+            self.cache.reopen(self._key(name))
         self.closed = wanted
+
+    async def agree(self, digests: Mapping[str, str]) -> None:
+        """Serve the files that all replicas have agreed on, by their sha256; refuse a model whose file is another."""
+        own = self.digests
+        others = {name: digest for name, digest in digests.items() if own.get(name, "") != digest}
+        if not others:
+            return
+        await self._take(others)
+        for name, digest in others.items():
+            known = self._known.get(name)
+            if known is not None and known.found is not None and known.found.digest != digest:
+                self._withdraw(name)
+                reason = f"its file is not the one that the other replicas serve; {RELOAD.format(name)}"
+                self._know(name, Known(known.entry, None, reason))
 
     def samples(self) -> Iterator[Sample]:
         """What the cache counts, as metrics."""
@@ -79,31 +184,163 @@ class ManyHost:
         yield "raymlops_many_bytes", (), self.cache.held
 
     def check(self, name: str) -> str:
-        """The same name. Raises NotFoundError unless there is such a model."""
-        if name not in self._found:
-            raise NotFoundError(unknown_name("model", name, self._found))
+        """The same name. Raises NotFoundError unless there is such a model, ArtifactError when it cannot be served."""
+        if name in self.unavailable:
+            raise ArtifactError(f"Model {name!r} is unavailable: {self.unavailable[name]}")
+        known = self._known.get(name)
+        if known is None or known.found is None:
+            raise NotFoundError(unknown_name("model", name, self._known))
         return name
 
+    async def _take(self, digests: Mapping[str, str]) -> None:
+        """Examine what is there now under these names, and serve it where it has the digest, or none is asked for."""
+        async with self._looking:
+            changes = await asyncio.to_thread(self._find_changes, dict(self._known), digests)
+            self._apply(changes, digests)
+
+    def _find_changes(
+        self, known: Mapping[str, Known], wanted: Mapping[str, str] | None = None, *, is_first: bool = False
+    ) -> Changes:
+        """What differs from what is known, of all names or of those `wanted`, which are examined again where the last
+        time they could not be served. Reads files, changes nothing."""
+        entries = read_entries(self._files.list())
+        examined: dict[str, tuple[Entry, Found | str]] = {}
+        for name, entry in entries.models.items():
+            before = known.get(name)
+            if wanted is not None and name not in wanted:
+                continue
+            if before is not None and before.entry == entry and (wanted is None or not before.reason):
+                continue
+            if wanted is None and not is_first and not entry.file.is_settled:
+                continue  # it may still be written
+            taken = "a model or graph of the application has this name; rename one"
+            examined[name] = entry, taken if name in self._taken else self._examiner.examine(entry)
+        gone = [name for name in known if name not in entries.models and (wanted is None or name in wanted)]
+        return Changes(examined, gone, entries.notices)
+
+    def _apply(self, changes: Changes, wanted: Mapping[str, str] | None = None) -> None:
+        """Serve what was found. Another file for a model that is served is taken where it is `wanted` only."""
+        for notice in changes.notices:
+            if notice not in self._notices:
+                LOG.warning("%s", notice)
+        self._notices = set(changes.notices)
+        for name in changes.gone:
+            self._withdraw(name)
+            self._known.pop(name, None)
+            self.unavailable.pop(name, None)
+        for name, (entry, found) in changes.examined.items():
+            before = self._known.get(name)
+            served = before.found if before is not None else None
+            if isinstance(found, str):
+                self._know(name, Known(entry, served, found))
+            elif served is None or served.digest == found.digest or _is_wanted(name, found, wanted):
+                self._serve(found)
+                self._know(name, Known(entry, found))
+            else:
+                reason = f"the file has changed since this replica started; {RELOAD.format(name)}"
+                self._know(name, Known(entry, served, reason))
+
+    def _know(self, name: str, known: Known) -> None:
+        before = self._known.get(name)
+        if known.reason and (before is None or before.reason != known.reason):
+            LOG.error("model %r: %s", name, known.reason)
+        self._known[name] = known
+        if known.found is None:
+            self.unavailable[name] = known.reason
+        else:
+            self.unavailable.pop(name, None)
+
+    def _serve(self, found: Found) -> None:
+        """Answer with this file from now on; requests that use the one before go on."""
+        before = self._known.get(found.name)
+        served = before.found if before is not None else None
+        if served is not None and (served.key, served.path, served.version) == (
+            found.key,
+            found.path,
+            found.version,
+        ):
+            return
+        old = self.hosted.get(found.name)
+        if served is not None:
+            self._withdraw(found.name)
+        self._opener.add(found.key, found)
+        self.cache.add(found.key, found.size)
+        hosted = self.hosted[found.name] = self._host(found)
+        if old is not None and old.statistics.version == found.version:  # counters go on
+            old.statistics.sharing = hosted.statistics.sharing
+            hosted.statistics = old.statistics
+        if found.name in self.closed:
+            hosted.ready = False
+            self.cache.unload(found.key)
+
+    def _withdraw(self, name: str) -> None:
+        """Serve this model no longer; requests that use it go on."""
+        known = self._known.get(name)
+        if known is None or known.found is None:
+            return
+        hosted, key = self.hosted.pop(name), known.found.key
+        if isinstance(hosted.endpoint, ManyEndpoint):
+            hosted.endpoint.is_withdrawn = True
+        self.cache.forget(key)
+        self._opener.remove(key)
+        self._faults.pop(key, None)
+
+    def _open(self, key: str) -> Session:
+        """In a thread or on the event loop, as the cache chooses."""
+        try:
+            session = self._opener.open(key)
+        except RaymlopsError as error:
+            self._faults[key] = str(error)
+            raise
+        self._faults.pop(key, None)
+        return session
+
+    def _key(self, name: str) -> str:
+        found = self._known[name].found
+        assert found is not None  # `check` was there before
+        return found.key
+
+    def _reason(self, name: str) -> str:
+        """What the index tells of a model that is served."""
+        known = self._known[name]
+        if known.found is None:
+            return known.reason
+        if name in self.closed:
+            return f"it was unloaded; POST /v2/repository/models/{name}/load"
+        told = known.reason or self._faults.get(known.found.key, "")
+        waits = "it is not in memory; the next request loads it"
+        return told or ("" if self.cache.state(known.found.key) == "READY" else waits)
+
     def _host(self, found: Found) -> Hosted:
-        statistics = Statistics(found.name, "1")
-        independence = self._opener.prove(found.name)
-        statistics.sharing = independence.told
-        joins = bool(independence)
+        statistics = Statistics(found.name, found.version)
+        statistics.sharing = found.independence.told
+        joins = bool(found.independence)
         endpoint = ManyEndpoint(found, self.cache, self._threads, statistics, joins, self._deadline_s)
-        columns = read_columns(found.header.signature, found.header.contract)
         return Hosted(
             found.name,
             endpoint,
             statistics,
-            columns,
-            loaded=lambda: self.cache.state(found.name) == "READY",
+            found.columns,
+            loaded=lambda: self.cache.state(found.key) == "READY",
+            reason=lambda: self._reason(found.name),
         )
+
+
+def _name_of(key: str) -> str:
+    """What a model is called for whoever asks for it."""
+    return key.partition("@")[0]
+
+
+def _is_wanted(name: str, found: Found, wanted: Mapping[str, str] | None) -> bool:
+    """Whether a file is to be taken: any file, or the one of a digest."""
+    return wanted is not None and wanted.get(name) in ("", found.digest)
 
 
 class ManyEndpoint:
     """One model of many; holds its session only while it answers."""
 
-    version = "1"
+    is_withdrawn = False
+    """The file was removed, or replaced, since this was the model."""
 
     def __init__(
         self,
@@ -117,7 +354,9 @@ class ManyEndpoint:
         """`joins` is whether requests may share a run."""
         self._joins = joins
         self.signature = found.header.signature
+        self.version = found.version
         self._name = found.name
+        self._key = found.key
         self._cache = cache
         self._threads = threads
         self._statistics = statistics
@@ -128,7 +367,11 @@ class ManyEndpoint:
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
         rows = count_batch_rows(batch)
-        session = await self._cache.acquire(self._name)
+        if self.is_withdrawn:
+            raise OverloadedError(
+                f"Model {self._name!r} was replaced while this request was on its way; send it again"
+            )
+        session = await self._cache.acquire(self._key)
         try:
             cost = self._cost
             if rows <= cost.rows and (not self._free or find_largest(batch, self._free) <= cost.size):
@@ -137,7 +380,7 @@ class ManyEndpoint:
                 )
             return await self._infer_apart(session, batch, rows)
         finally:
-            self._cache.release(self._name)
+            self._cache.release(self._key)
 
     async def _infer_apart(self, session: Session, batch: Batch, rows: int) -> Batch:
         """In a thread, where it is timed. Raises DeadlineError, and then ends the run."""
@@ -188,20 +431,3 @@ def _time(session: Session, batch: Batch, control: RunControl, is_first: bool) -
     started = time.perf_counter()
     answer = session.infer(batch, control=control)
     return answer, time.perf_counter() - started
-
-
-class Closed:
-    """What was unloaded by hand, for all replicas: an actor that outlives them."""
-
-    def __init__(self) -> None:
-        self._names: set[str] = set()
-        self._version = 0
-
-    def change(self, name: str, closed: bool) -> int:
-        """The version from which on everyone knows."""
-        (self._names.add if closed else self._names.discard)(name)
-        self._version += 1
-        return self._version
-
-    def read(self) -> tuple[int, list[str]]:
-        return self._version, sorted(self._names)

@@ -5,7 +5,7 @@ import asyncio
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -22,13 +22,12 @@ from raymlops.serving import deadlines, listeners, tracing
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.cost import count_batch_rows
 from raymlops.serving.graph import Prepared, make_locate
-from raymlops.serving.many import Closed, ManyHost
 from raymlops.serving.model import ModelEndpoint
 from raymlops.serving.opening import open_leaf
 from raymlops.serving.plane import ACCESS, log_to_stderr
 from raymlops.serving.python_runs import run_beside
 from raymlops.serving.run_memory import share_memory
-from raymlops.serving.statistics import Sample, Statistics
+from raymlops.serving.statistics import Statistics
 from raymlops.serving.tracing import Trace
 from raymlops.serving.turns import JoinedCalls
 from raymlops.settings import Settings
@@ -139,33 +138,6 @@ def _make_deployment(
         }
     deployment = serve.deployment(name=f"{graph}.{path.replace('/', '.')}", **options)(Node)
     return deployment.bind(f"{graph}/{path}", path, node, resources, deadline_s)
-
-
-class SharedRepository:
-    """Loads and unloads models of this replica, and tells the other replicas by way of the actor `closed`."""
-
-    def __init__(self, many: ManyHost, closed: Any) -> None:
-        self._many = many
-        self._closed = closed
-
-    async def load(self, name: str) -> None:
-        self._many.version = await self._closed.change.remote(self._many.check(name), False)
-        await self._many.load(name)
-
-    async def unload(self, name: str) -> None:
-        self._many.version = await self._closed.change.remote(self._many.check(name), True)
-        await self._many.unload(name)
-
-    def samples(self) -> Iterator[Sample]:
-        return self._many.samples()
-
-
-def share_closed(application: str) -> Any:
-    """One actor for all replicas of an application, which outlives them."""
-    actor: Any = ray.remote(num_cpus=0)(Closed)
-    return actor.options(
-        name=f"raymlops-closed-{application}", get_if_exists=True, lifetime="detached", namespace="raymlops"
-    ).remote()
 
 
 def call_nodes(handles: Mapping[str, Any], prepared: Prepared) -> dict[str, Implementation]:

@@ -76,11 +76,16 @@ def describe_model(
     }
 
 
-def describe_index(states: Mapping[str, tuple[str, bool]]) -> list[dict[str, str]]:
-    """The repository index from name -> (version, ready)."""
+def describe_index(states: Mapping[str, tuple[str, bool, str]]) -> list[dict[str, str]]:
+    """The repository index from name -> (version, ready, reason)."""
     return [
-        {"name": name, "version": version, "state": "READY" if ready else "UNAVAILABLE", "reason": ""}
-        for name, (version, ready) in states.items()
+        {
+            "name": name,
+            "version": version,
+            "state": "READY" if ready else "UNAVAILABLE",
+            "reason": encodable(reason),
+        }
+        for name, (version, ready, reason) in states.items()
     ]
 
 

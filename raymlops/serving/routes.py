@@ -58,6 +58,9 @@ async def model(hosts: Hosts, request: Request) -> Response:
 
 
 async def model_ready(hosts: Hosts, request: Request) -> Response:
+    if request.parts[0] in hosts.unavailable:
+        reason = hosts.unavailable[request.parts[0]]
+        return _answer({"name": request.parts[0], "ready": False, "reason": reason}, 503)
     hosted = hosts.find(*request.parts)
     can = hosted.can_answer
     return _answer({"name": hosted.name, "ready": can}, 200 if can else 503)
@@ -70,15 +73,23 @@ async def stats(hosts: Hosts, request: Request) -> Response:
 
 async def index(hosts: Hosts, request: Request) -> Response:
     wants_ready = b'"ready"' in request.body and b"true" in request.body
-    return _answer(list_index(hosts, request.caller, ready_only=wants_ready))
+    return _answer(await list_index(hosts, request.caller, ready_only=wants_ready))
 
 
-def list_index(hosts: Hosts, caller: Key, ready_only: bool) -> list[dict[str, str]]:
-    """The entries of the repository index that a key sees; `ready_only` leaves out what is not in memory."""
+async def list_index(hosts: Hosts, caller: Key, ready_only: bool) -> list[dict[str, str]]:
+    """The entries of the repository index that a key sees, of models that cannot be served, too; `ready_only` leaves
+    out what is not in memory."""
+    if hosts.repository is not None:
+        await hosts.repository.refresh()
     states = {
-        name: (hosted.endpoint.version, hosted.ready and (hosted.loaded is None or hosted.loaded()))
+        name: (
+            hosted.endpoint.version,
+            hosted.ready and (hosted.loaded is None or hosted.loaded()),
+            hosted.reason() if hosted.reason is not None else "",
+        )
         for name, hosted in hosts.seen_by(caller).items()
     }
+    states |= {name: ("1", False, reason) for name, reason in hosts.unavailable.items() if caller.sees(name)}
     if ready_only:
         states = {name: state for name, state in states.items() if state[1]}
     return protocol.describe_index(states)

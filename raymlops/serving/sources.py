@@ -3,10 +3,12 @@
 import dataclasses
 import pathlib
 
+from raymlops import locations
 from raymlops.errors import SpecError
 from raymlops.models.safety import Model, digest_of, read_model
 from raymlops.models.session import check_shareable
 from raymlops.serving import front
+from raymlops.serving.folder import digest_listing
 from raymlops.serving.hosting import find_file
 from raymlops.settings import Settings
 from raymlops.specs.graph import AnyNode, GraphNode, GraphSpec, expand_files
@@ -24,8 +26,10 @@ def pin(spec: ServingSpec, settings: Settings) -> ServingSpec:
     graphs = {name: pin_graph(graph, settings) for name, graph in spec.graphs.items()}
     many = spec.many
     if many is not None:
-        folder = str(pathlib.Path(many.folder).expanduser().absolute())
-        many = many.model_copy(update={"folder": folder})
+        folder = many.folder
+        if not locations.is_remote(folder):
+            folder = str(pathlib.Path(folder).expanduser().absolute())
+        many = many.model_copy(update={"folder": folder, "listing": many.listing or digest_listing(folder)})
     keys = str(pathlib.Path(spec.keys).expanduser().absolute()) if spec.keys else ""
     tls = front.absolute(spec.tls) if spec.tls else None
     update = {"models": models, "graphs": graphs, "many": many, "keys": keys, "tls": tls}

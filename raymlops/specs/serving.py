@@ -144,9 +144,22 @@ class Limits(Document):
 class ManyModels(Document):
     """More models than fit in memory: loaded when asked for, the least recently used leave."""
 
-    folder: str = Field(description="each NAME.onnx, and each folder with an ONNX file, is a model")
+    folder: str = Field(
+        min_length=1,
+        description="path or URI: each NAME.onnx, NAME/model.onnx and NAME/VERSION/model.onnx, of the highest version, "
+        "is a model",
+    )
     memory_mb: float = Field(1024.0, gt=0, description="bytes of ONNX files that a replica keeps loaded")
     loads: int = Field(2, ge=1, description="models that load at the same time")
+    refresh_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="how often the folder is looked at for files that were added or removed; 0 is only for the "
+        "repository index and when a model is loaded by name",
+    )
+    listing: str = Field(
+        default="", description="digest of the list of files when it was deployed; deploying fills it in"
+    )
     patience_s: float = Field(
         10.0, gt=0, description="longest wait for room when all that is loaded is in use"
     )

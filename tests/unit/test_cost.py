@@ -270,7 +270,7 @@ def test_the_health_check_runs_no_model_on_the_event_loop() -> None:
     checked: list[threading.Thread] = []
     hosted = types.SimpleNamespace(ready=True, check=lambda: checked.append(threading.current_thread()))
     ingress = types.SimpleNamespace(
-        plane=types.SimpleNamespace(hosts=types.SimpleNamespace(models={"toy": hosted}))
+        plane=types.SimpleNamespace(hosts=types.SimpleNamespace(models={"toy": hosted})), _background=()
     )
     asyncio.run(app.Ingress.check_health(ingress))  # type: ignore[arg-type]
     assert checked

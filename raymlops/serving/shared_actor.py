@@ -1,0 +1,31 @@
+"""An actor that all replicas of an application share and that outlives them. It needs no CPU, is started again on any
+node when its own is lost, with nothing of what it knew, and made anew where it has ended for good."""
+
+import asyncio
+from typing import Any
+
+import ray
+
+
+class SharedActor:
+    """Calls the actor of this name, made as `kind(*arguments)` where there is none."""
+
+    def __init__(self, kind: type, name: str, *arguments: Any) -> None:
+        self._kind, self._name, self._arguments = kind, name, arguments
+        self._actor = self._find()
+
+    def _find(self) -> Any:
+        actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(self._kind)
+        return actor.options(
+            name=self._name, get_if_exists=True, lifetime="detached", namespace="raymlops"
+        ).remote(*self._arguments)
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """What the method gives. Raises RayActorError while the actor is away; calls are not repeated."""
+        try:
+            return await getattr(self._actor, method).remote(*arguments)
+        except ray.exceptions.ActorUnavailableError:  # it is being started again
+            raise
+        except ray.exceptions.RayActorError:
+            self._actor = await asyncio.to_thread(self._find)
+            raise
