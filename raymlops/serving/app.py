@@ -51,6 +51,7 @@ class Ingress(GrpcMethods):
         handles: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._spec = spec
+        log_to_stderr()  # first: what is wrong with models and keys is told there
         listeners.close_replica_ports()
         if spec.tls is not None:  # this node may have joined after the application was deployed
             front.write_front(spec.tls)
@@ -103,7 +104,6 @@ class Ingress(GrpcMethods):
         ]
         if self._repository is not None:
             self._background.append(Repeated("repository", self._repository.follow, POLL_S))
-        log_to_stderr()
 
     async def __serve_build_asgi_app__(self) -> Any:
         for task in self._background:
