@@ -1,3 +1,38 @@
-"""Distributed training and serving on Ray: from a dataset to a monitored endpoint with one spec and one artifact."""
+"""Distributed training and serving on Ray: from a dataset to a monitored endpoint with one spec and one artifact.
+
+import raymlops
+found = raymlops.search("jobs/specs/flights.yaml")
+found.leaderboard
+raymlops.predict(found.version, frame)
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from raymlops.api import (
+        evaluate,
+        load_model,
+        predict,
+        promote,
+        read_spec,
+        register,
+        search,
+        train,
+    )
+
+__all__ = ["evaluate", "load_model", "predict", "promote", "read_spec", "register", "search", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """The functions, imported when the first is asked for: the package itself is imported in a moment."""
+    if name not in __all__:
+        raise AttributeError(f"module 'raymlops' has no attribute {name!r}")
+    import raymlops.api
+
+    return getattr(raymlops.api, name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from raymlops import metrics
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.training import DEFAULT_METRIC
 from raymlops.training.trials import SearchResult
 
 _ROWS = 12  # trials shown at a time; a table longer than the screen flickers
@@ -27,6 +29,12 @@ class SearchProgress:
         )
         self._task = self._bar.add_task("trials", total=trials)
         self._live: Live | None = None
+
+    @classmethod
+    def of(cls, spec: ExperimentSpec, *, quiet: bool = False) -> "SearchProgress":
+        """For the trials of a spec."""
+        metric = spec.training.metric or DEFAULT_METRIC.get(spec.features.target.task, "roc_auc")
+        return cls(spec.search.trials, metric, quiet=quiet)
 
     def __enter__(self) -> "SearchProgress":
         return self

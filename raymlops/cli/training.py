@@ -11,7 +11,6 @@ from raymlops.settings import Settings
 from raymlops.specs.code_references import OUR_READERS
 from raymlops.specs.document import read_document
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.specs.training import DEFAULT_METRIC
 
 _OVERRIDES = click.option(
     "--set",
@@ -118,22 +117,11 @@ def search(resume: bool, **options: Any) -> None:
     raymlops search jobs/specs/flights.yaml
     raymlops search jobs/specs/flights.yaml --set search.trials=40 --why "weekly retrain"
     """
-    from raymlops.errors import SpecError
-    from raymlops.pipelines import resuming
-    from raymlops.training.storage import require_writable
+    from raymlops.pipelines import launch
 
-    path, name = options.pop("spec"), options["name"]
+    path = options.pop("spec")
     spec = read_spec(path, options.pop("overrides"))
-    storage = Settings.from_env().storage_path
-    require_writable(storage)  # before a cluster is started for nothing
-    lost = resuming.find_lost(storage, spec, name, _warn if resume else None)
-    if resume and lost is None:
-        raise SpecError(
-            f"Nothing to resume: {resuming.explain_none(storage, spec, name)}; run it without --resume"
-        )
-    if lost is not None and not resume:
-        _warn(f"{lost.name} was cut off; this begins anew, and `--resume` goes on with that one")
-        lost = None
+    lost = launch.find_search(spec, Settings.from_env(), options["name"], resume, _warn)
     _develop(spec, path, lost, or_anew=False, **options)
 
 
@@ -148,20 +136,11 @@ def train(fresh: bool, **options: Any) -> None:
     \b
     raymlops train jobs/specs/digits.yaml --set training.lr=0.002
     """
-    from raymlops.pipelines import resuming
-    from raymlops.training.storage import require_writable
+    from raymlops.pipelines import launch
 
     path = options.pop("spec")
-    spec = read_spec(path, options.pop("overrides"))
-    single = spec.search.model_copy(
-        update={"algorithm": "random", "scheduler": "none", "trials": 1, "space": {}}
-    )
-    spec = spec.model_copy(update={"search": single})
-    storage = Settings.from_env().storage_path
-    require_writable(storage)
-    lost = None if fresh else resuming.find_lost(storage, spec, options["name"], _warn)
-    if lost is not None:
-        _warn(f"Going on with {lost.name}, which was cut off, from its last checkpoint; --fresh begins anew")
+    spec = launch.to_training(read_spec(path, options.pop("overrides")))
+    lost = launch.find_training(spec, Settings.from_env(), options["name"], fresh, _warn)
     _develop(spec, path, lost, or_anew=True, **options)
 
 
@@ -172,7 +151,7 @@ def _warn(line: str) -> None:
 def _develop(
     spec: ExperimentSpec,
     path: str,
-    lost: Any,
+    lost: str | None,
     *,
     or_anew: bool,
     why: str,
@@ -182,26 +161,27 @@ def _develop(
     autoscaling: bool,
     trust: bool,
 ) -> None:
+    from raymlops.pipelines import launch
     from raymlops.pipelines.cluster import join_cluster
 
     settings = Settings.from_env()
-    join_cluster(settings)  # Ray starts its workers while the imports below take their seconds
+    join_cluster(settings)  # Ray starts its workers while the import below takes its seconds
     from raymlops.cli.progress import SearchProgress
-    from raymlops.pipelines.develop import Request, develop_model
 
-    task = spec.features.target.task
-    metric = spec.training.metric or DEFAULT_METRIC.get(task, "roc_auc")
-    request = Request(
-        why=why,
-        name=lost.name if lost else name,
-        autoscaling=autoscaling,
-        register=not no_register,
-        resume=lost is not None,
-        trusted=trust,
-        or_anew=or_anew,
-    )
-    with SearchProgress(spec.search.trials, metric, quiet=quiet) as progress:
-        outcome = develop_model(spec, settings, request, observers=[progress], tell=progress.tell)
+    with SearchProgress.of(spec, quiet=quiet) as progress:
+        outcome = launch.run(
+            spec,
+            settings,
+            lost,
+            observers=[progress],
+            tell=progress.tell,
+            name=name,
+            why=why,
+            autoscaling=autoscaling,
+            register=not no_register,
+            trusted=trust,
+            or_anew=or_anew,
+        )
     _summarise(spec, path, settings, outcome)
 
 

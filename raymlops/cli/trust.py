@@ -66,27 +66,20 @@ def gate(version: str, data: str | None, spec_file: str | None, trust: bool, as_
 def _measure(
     version: str, data: str | None, spec_file: str | None, trust: bool, quiet: bool, *, store: bool
 ) -> Any:
-    from raymlops.pipelines import recall, trusting
-    from raymlops.pipelines.cluster import join_cluster
-    from raymlops.pipelines.rows import read_rows
+    from raymlops.pipelines import launch
     from raymlops.specs.document import read_document
     from raymlops.specs.experiment import ExperimentSpec
-    from raymlops.tracking import registry
-    from raymlops.tracking.store import connect
 
-    settings = Settings.from_env()
-    client = connect(settings)
-    found = registry.resolve(version, settings)
-    if spec_file:
-        spec = read_document(spec_file, ExperimentSpec)
-    else:
-        spec = recall.read_spec(client, found, trusted=trust, training=False, tell=_warn)
-    if data is not None:  # the files of a version are compared on its own test rows only
-        spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"variants": ()})})
-    join_cluster(settings)
-    rows = read_rows(spec, data)
-    tell = (lambda line: None) if quiet else (lambda line: echo(line, err=True))
-    return trusting.trust_version(client, found, spec, rows, settings, store=store, tell=tell)
+    return launch.evaluate(
+        version,
+        Settings.from_env(),
+        data=data,
+        spec=read_document(spec_file, ExperimentSpec) if spec_file else None,
+        trusted=trust,
+        store=store,
+        tell=(lambda line: None) if quiet else _warn,
+        warn=_warn,
+    )
 
 
 def _warn(line: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+import raymlops
 from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.models.session import open_session
@@ -296,3 +297,32 @@ def test_what_a_family_cannot_do_is_told_before_a_trial_runs(
     assert "trains in one process" in refused(workers=2)
     assert "cannot make 'tests.own_learners:Missing'" in refused(learner="tests.own_learners:Missing")
     assert "has no teams, space" in refused(learner="builtins:dict")
+
+
+def test_a_notebook_searches_evaluates_and_predicts_by_the_same_functions(
+    folder: pathlib.Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setenv("RAYMLOPS_HOME", str(settings.home))
+    content = experiments.spec_of("notebook", {"path": str(folder / "rows.parquet")}).model_dump(mode="json")
+    with pytest.raises(SpecError, match="did you mean 'epochs'"):
+        raymlops.read_spec(content, {"training.epocs": 3})
+    found = raymlops.train(content, why="tried out", overrides={"training.epochs": 1}, progress=False)
+    assert found.version == "models:/notebook/1"
+    assert found.leaderboard["epoch"].tolist() == [1]
+    assert set(found.metrics) > {"roc_auc", "log_loss"}
+    shown = found._repr_html_()
+    assert "models:/notebook/1" in shown
+    assert "<iframe" in shown
+    frame = experiments.signal_table(5, seed=8).to_pandas().set_index("id")
+    answers = raymlops.predict(found.version, frame, keep=["x"])
+    assert answers.index.equals(frame.index)
+    assert set(answers) == {"x", "label", "probability"}
+    again = raymlops.load_model(found.model)
+    np.testing.assert_array_equal(again.predict(frame)["probability"], answers["probability"])
+    assert [output.name for output in again.signature.outputs] == ["label", "probability"]
+    measured = raymlops.evaluate("models:/notebook@champion")
+    assert measured.metrics["metric"].tolist()[0] == "roc_auc"
+    assert measured.report.is_file()
+    assert raymlops.register(found.model, "from-a-file", why="tried out") == "models:/from-a-file/1"
+    raymlops.promote("from-a-file", 1, "tried out", force=True)
+    assert raymlops.load_model("models:/from-a-file@champion").uri == "models:/from-a-file@champion"
