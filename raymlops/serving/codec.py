@@ -5,7 +5,8 @@ Knows no HTTP and no model; a mistake of the caller is an InputError with a sent
 """
 
 import struct
-from collections.abc import Collection, Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from raymlops.serving.request_limits import (
     show,
 )
 from raymlops.tensors import DATATYPES, Batch, Signature
+
+IS_LITTLE = sys.byteorder == "little"
+"""As numbers travel."""
 
 
 def decode_infer(
@@ -243,34 +247,33 @@ def encode_infer(
     limits: RequestLimits,
 ) -> tuple[bytes, int | None]:
     """The body, and the length of its JSON when binary tensors follow it. Raises TooLargeError, InputError."""
-    wanted: Sequence[RequestedOutput] = request.outputs or [
-        RequestedOutput(spec.name, request.binary) for spec in signature.outputs
-    ]
-    datatypes = {spec.name: spec.datatype for spec in signature.outputs}
+    if request.outputs:
+        specs = {spec.name: spec for spec in signature.outputs}
+        wanted = [(specs[output.name], output.binary) for output in request.outputs]
+    else:
+        wanted = [(spec, request.binary) for spec in signature.outputs]
     blobs: list[bytes] = []
     outputs = []
-    for output in wanted:
-        array, datatype = answer[output.name], datatypes[output.name]
-        entry: dict[str, Any] = {"name": output.name, "datatype": datatype, "shape": list(array.shape)}
-        if output.binary:
+    for spec, is_binary in wanted:
+        array, datatype = answer[spec.name], spec.datatype
+        entry: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": list(array.shape)}
+        if is_binary:
             blob = encode_binary(array, datatype)
             entry["parameters"] = {"binary_data_size": len(blob)}
             blobs.append(blob)
         elif datatype == "FP16":
             raise InputError(
-                f"Output {output.name!r} is FP16, which travels only as a binary tensor: ask for it so"
+                f"Output {spec.name!r} is FP16, which travels only as a binary tensor: ask for it so"
             )
         else:
-            entry["data"] = (
-                to_json_list(array) if array.dtype == object else np.ascontiguousarray(array).ravel()
-            )
+            entry["data"] = to_json_list(array) if array.dtype == object else array.ravel()
         outputs.append(entry)
     document: dict[str, Any] = {"model_name": name, "model_version": version}
     if request.id:
         document["id"] = request.id
     document["outputs"] = outputs
     text = dump_json(document)
-    size = len(text) + sum(map(len, blobs))
+    size = len(text) + sum(map(len, blobs)) if blobs else len(text)
     if size > limits.answer_bytes:  # long strings, and characters that JSON writes as six
         raise TooLargeError(f"The answer has {size} bytes, over {limits.answer_bytes}; ask for fewer rows")
     return (b"".join([text, *blobs]), len(text)) if blobs else (text, None)
@@ -278,7 +281,7 @@ def encode_infer(
 
 def encode_binary(array: Array, datatype: str) -> bytes:
     if datatype != "BYTES":
-        return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        return (array if IS_LITTLE else array.astype(array.dtype.newbyteorder("<"))).tobytes()
     parts = []
     for value in array.ravel():
         data = value if isinstance(value, bytes) else str(value).encode()

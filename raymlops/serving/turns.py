@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from raymlops.errors import DeadlineError, OverloadedError
 from raymlops.serving.batching import join, split
 from raymlops.serving.statistics import Statistics
-from raymlops.tensors import Batch, have_rows_in_common
+from raymlops.tensors import Batch
 
 MOST_ROWS = 256
 """That share a run, where nobody says otherwise."""
@@ -56,7 +56,7 @@ class Turns:
         finally:
             if self._open is group:
                 self._open = None
-        if len(group.batches) > 1 and _are_alike(group.batches):
+        if len(group.batches) > 1 and _are_alike(group.batches, group.rows):
             try:
                 group.answers = split(self._run(run, join(group.batches), group.rows), group.rows)
                 return group.answers[0]
@@ -102,22 +102,22 @@ class JoinedCalls:
             self._open = None
         if len(group.batches) == 1:
             return [await self._call(group.batches[0])]
-        if not _are_alike(group.batches):
+        if not _are_alike(group.batches, group.rows):
             return list(await asyncio.gather(*(self._call(batch) for batch in group.batches)))
         return split(await self._call(join(group.batches)), group.rows)
 
 
-def _are_alike(batches: Sequence[Batch]) -> bool:
+def _are_alike(batches: Sequence[Batch], rows: Sequence[int]) -> bool:
     """The same tensors, but for their numbers of rows, which all tensors of a batch have in common."""
-    first = batches[0]
-    return all(map(have_rows_in_common, batches)) and all(
-        other.keys() == first.keys()
-        and all(
-            array.dtype == first[name].dtype and array.shape[1:] == first[name].shape[1:]
-            for name, array in other.items()
-        )
-        for other in batches
-    )
+    kinds = [(name, array.dtype, array.shape[1:]) for name, array in batches[0].items()]
+    for batch, count in zip(batches, rows, strict=True):
+        if len(batch) != len(kinds):
+            return False
+        for name, dtype, rest in kinds:
+            array = batch.get(name)
+            if array is None or array.dtype != dtype or array.shape != (count, *rest):
+                return False
+    return True
 
 
 @types.coroutine

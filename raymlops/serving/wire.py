@@ -10,8 +10,10 @@ a process and ends those that are over their time; see `connection_limits`.
 """
 
 import asyncio
+import dataclasses
 import logging
 import weakref
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -67,6 +69,32 @@ class _Exchange:
         self.message_event = _NOBODY
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _UsualHead:
+    """The bytes of a head and what they say. The same bytes say the same again, and need not be parsed: clients repeat
+    their heads on a connection."""
+
+    head: bytes
+    size: int
+    """Of the whole message."""
+    method: str
+    path: str
+    fields: Mapping[bytes, bytes]
+
+
+def _find_usual_head(data: bytes, cycle: Any) -> _UsualHead | None:
+    """Of a usual message that is all of `data`, and behind which others may come."""
+    if type(cycle) is not _Exchange or not cycle.keep_alive:
+        return None
+    request = cycle.request
+    end = data.find(b"\r\n\r\n") + 4
+    if len(data) - end != len(request.body) or int(request.headers.get(b"content-length", 0)) != len(
+        request.body
+    ):
+        return None  # another message is in the data, too
+    return _UsualHead(data[:end], len(data), request.method, request.path, request.headers)
+
+
 class _SlowlyClosed:
     """A connection as uvicorn's cycles see it."""
 
@@ -99,6 +127,8 @@ class Wire(HttpToolsProtocol):
     _peer = ""
     _running: Any = None
     """The request that went uvicorn's way last, of those that are answered."""
+    _usual: "_UsualHead | None" = None
+    """The head that came last, of a usual request that came in one piece."""
     _refusal: tuple[int, str] | None = None
     _ends = 0.0
     """When a connection is closed to which all is said; 0 for others."""
@@ -127,10 +157,20 @@ class Wire(HttpToolsProtocol):
                 self._abort()
             return
         self._idle_since = None
+        usual, begins = self._usual, self._reading == _NOTHING
+        if usual is not None and begins and len(data) == usual.size and data.startswith(usual.head):
+            cycle = self.cycle
+            if cycle.response_complete and not self.pipeline:
+                self._start_answer(usual.method, usual.path, usual.fields, True)
+                self.cycle.request.body = data[len(usual.head) :]
+                self._create_task(self.cycle)
+                return
         if len(data) > self._most_bytes:
             self._has_wide_data = True
         try:
             self.parser.feed_data(data)
+            if begins and self._reading == _NOTHING:
+                self._usual = _find_usual_head(data, self.cycle)
         except httptools.HttpParserError:
             self._refuse(*(self._refusal or (400, "The bytes of this connection are no valid HTTP request")))
         except httptools.HttpParserUpgrade:
@@ -173,14 +213,20 @@ class Wire(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._received or self._has_wide_data or len(self.headers) > self._most_headers:
             self._check_head()
-        request = self._find_usual()
-        if request is None:
+        fields = dict(self.headers)
+        path = self._find_usual(fields)
+        if path is None:
             self._check_length()
             self._go_round()
         else:
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-            self.cycle = _Exchange(request, keep_alive)
+            self._start_answer(self.parser.get_method().decode("ascii"), path, fields, keep_alive)
         self._reading = _BODY
+
+    def _start_answer(self, method: str, path: str, fields: Mapping[bytes, bytes], keep_alive: bool) -> None:
+        request: Request = LANE.app.begin(method, path, fields)
+        request.peer, request.prefix = self._peer, LANE.prefix
+        self.cycle = _Exchange(request, keep_alive)
 
     def _check_head(self) -> None:
         limits, self._has_wide_data = self._limits, False
@@ -200,29 +246,22 @@ class Wire(HttpToolsProtocol):
     def _measure_head(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
-    def _find_usual(self) -> Request | None:
-        """The request whose head was read, if it is a usual one."""
-        plane = LANE.app
-        if plane is None or self.root_path or self.limit_concurrency is not None or self.access_log:
+    def _find_usual(self, fields: Mapping[bytes, bytes]) -> str | None:
+        """The path of the request whose head was read, if it is a usual one."""
+        if LANE.app is None or self.root_path or self.limit_concurrency is not None or self.access_log:
             return None
         if self.cycle is not None and not self.cycle.response_complete:
             return None
         method = self.parser.get_method()
         if method not in (b"POST", b"GET") or self.parser.should_upgrade():
             return None
-        fields = dict(self.headers)
         if (
             b"transfer-encoding" in fields
             or b"expect" in fields
             or int(fields.get(b"content-length", 0)) > WHOLE
         ):
             return None
-        path = LANE.own_path(_read_path(self.url))
-        if path is None:
-            return None
-        request: Request = plane.begin(method.decode("ascii"), path, fields)
-        request.peer, request.prefix = self._peer, LANE.prefix
-        return request
+        return LANE.own_path(_read_path(self.url))
 
     def _go_round(self) -> None:
         """uvicorn's way; it wants a scope from the beginning on."""
@@ -252,6 +291,9 @@ class Wire(HttpToolsProtocol):
         if type(exchange) is not _Exchange:
             super().on_message_complete()
             return
+        self._create_task(exchange)
+
+    def _create_task(self, exchange: _Exchange) -> None:
         exchange.task = self.loop.create_task(self._answer(exchange))
         self.tasks.add(exchange.task)
 

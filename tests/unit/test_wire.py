@@ -31,6 +31,8 @@ class CountingWire(Wire):
 
     writes = 0
     round_about = 0
+    parsed = 0
+    usual = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -44,6 +46,14 @@ class CountingWire(Wire):
                 return getattr(transport, name)
 
         self.transport = Counted()  # type: ignore[assignment]
+
+    def on_headers_complete(self) -> None:
+        CountingWire.parsed += 1
+        super().on_headers_complete()
+
+    def _start_answer(self, *arguments: Any) -> None:
+        CountingWire.usual += 1
+        super()._start_answer(*arguments)
 
     def _go_round(self) -> None:
         CountingWire.round_about += 1
@@ -59,7 +69,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> DataPlane:
 @pytest.fixture(autouse=True)
 def _on_the_lane(plane: DataPlane) -> Iterator[None]:
     LANE.app, LANE.prefix = plane, ""
-    CountingWire.writes = CountingWire.round_about = 0
+    CountingWire.writes = CountingWire.round_about = CountingWire.parsed = CountingWire.usual = 0
     yield
     LANE.app, LANE.prefix = None, ""
 
@@ -257,6 +267,61 @@ def test_requests_in_a_row_may_be_cut_anywhere(seed: int) -> None:
     alone = {kind: ask(kind)[0] for kind in set(chosen)}
     assert [status for status, _ in found] == [alone[kind][0] for kind in chosen]
     assert [size for _, size in found] == [len(alone[kind][2]) for kind in chosen]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_head_that_comes_again_is_known_and_each_body_behind_it_is_its_own(seed: int) -> None:
+    """Heads that are the same to the byte are not parsed again, wherever bytes are cut and whatever came between."""
+    draw = random.Random(seed)
+
+    def make() -> tuple[bytes, list[float] | int]:
+        kind, values = draw.randrange(20), [float(draw.randrange(10, 100)) for _ in range(3)]
+        body = json.dumps(infer_body(values, [1, 3])).encode()
+        answer = [2 * value for value in values]
+        if kind == 0:
+            return post(body, f"X-Request-Id: {draw.randrange(99)}"), answer
+        if kind == 1:
+            return post(LARGE), [0.246913578] * 9_000
+        if kind == 2:
+            return draw.choice([(CHUNKED, [2.0, 4.0, 6.0]), (get("/v2/health/live"), 200), (post(b"{"), 400)])
+        return post(body), answer
+
+    async def run() -> None:
+        async with served() as (_, address):
+            reader, writer = await asyncio.open_connection(*address)
+            for _ in range(60):
+                made = [make() for _ in range(draw.choice([1, 1, 1, 1, 2, 3]))]
+                data = b"".join(part for part, _ in made)
+                cuts = sorted(draw.randrange(len(data)) for _ in range(draw.choice([0, 0, 0, 1, 2])))
+                for start, end in itertools.pairwise([0, *cuts, len(data)]):
+                    writer.write(data[start:end])
+                    await writer.drain()
+                    await asyncio.sleep(0.001 if cuts else 0)
+                for status, _, body in await read_all(reader, len(made)):
+                    _, wanted = made.pop(0)
+                    found = json.loads(body)["outputs"][0]["data"] if isinstance(wanted, list) else status
+                    assert found == pytest.approx(wanted)
+            writer.close()
+
+    asyncio.run(run())
+    known = CountingWire.usual + CountingWire.round_about - CountingWire.parsed
+    assert known > 5, "hardly any head was known"
+
+
+def test_a_head_is_known_on_its_own_connection_only() -> None:
+    """Who comes by another connection has another address, whatever its head says."""
+
+    async def run() -> None:
+        async with served() as (_, address):
+            for _ in range(2):
+                reader, writer = await asyncio.open_connection(*address)
+                for _ in range(4):
+                    writer.write(post(ROW))
+                    assert (await read_answer(reader))[0] == 200
+                writer.close()
+
+    asyncio.run(run())
+    assert CountingWire.parsed == 4, "the first is parsed, and the second, which is remembered"
 
 
 async def read_all(reader: asyncio.StreamReader, answers: int) -> list[Answer]:
