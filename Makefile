@@ -5,7 +5,7 @@ PYTHON ?= python3
 SPEC ?= jobs/specs/flights.yaml
 SERVING ?= serve_configs/flights.yaml
 
-.PHONY: help run serve test survive lint check bench packages clean tools
+.PHONY: help run serve examples test survive lint check bench packages clean tools
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -15,8 +15,12 @@ run: $(VENV)/installed  ## search on the flights, register the best, serve it an
 	$(PY) -m raymlops search $(SPEC)
 	$(PY) -m raymlops serve $(SERVING) --check
 
-serve: $(VENV)/installed  ## serve the champion until interrupted
+serve: $(VENV)/installed  ## serve the champion until interrupted, or SERVING=FILE, with the example models that it names
+	$(PY) -m examples.models $(SERVING)
 	$(PY) -m raymlops serve $(SERVING)
+
+examples: $(VENV)/installed  ## make the models that the files of serve_configs/ and examples/ name, where they are missing
+	$(PY) -m examples.models
 
 test: $(VENV)/installed  ## every test but those that kill things for many minutes: see survive
 	$(PY) -m pytest

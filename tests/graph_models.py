@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from hypothesis import strategies as st
 
+from examples.tables import make_mlp
 from raymlops.graphs.plan import Plan, Step
 from raymlops.graphs.running import Implementation
 from raymlops.graphs.validation import list_models, validate
@@ -23,6 +24,8 @@ from raymlops.specs.document import validate_document
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import ModelNode, PythonNode
 from raymlops.tensors import DATATYPE_OF_NUMPY, DATATYPES, Batch
+
+__all__ = ["make_mlp"]
 
 WIDTH = 3
 FLOAT, DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
@@ -164,26 +167,6 @@ def decode(response: httpx.Response) -> Batch:
 def ask(client: httpx.Client, name: str, batch: Batch, **headers: str) -> Batch:
     """What a served graph answers."""
     return decode(client.post(f"/v2/models/{name}/infer", json=encode(batch), headers=headers))
-
-
-def make_mlp(seed: int, features: int = 20, width: int = 64, outputs: int = 20) -> onnx.ModelProto:
-    """x FP32[-1,features] -> y FP32[-1,outputs], through one hidden layer."""
-    noise = np.random.default_rng(seed)
-    weights = {"a": noise.normal(size=(features, width)), "b": noise.normal(size=(width, outputs))}
-    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [
-            make("MatMul", ["x", "a"], ["h"]),
-            make("Relu", ["h"], ["r"]),
-            make("MatMul", ["r", "b"], ["s"]),
-            make("Sigmoid", ["s"], ["y"]),
-        ],
-        "mlp",
-        [info("x", FLOAT, ["rows", features])],
-        [info("y", FLOAT, ["rows", outputs])],
-        [onnx.numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
-    )
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
 
 
 INPUTS = [

@@ -9,7 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from examples.tables import flights
 from raymlops.models.session import CONTRACT_KEY
+
+__all__ = ["flights"]
 
 OPSETS = (helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3))
 
@@ -69,57 +72,6 @@ def dtypes(kind: int) -> onnx.ModelProto:
     return make(
         [helper.make_node("Identity", ["x"], ["y"])], [value("x", kind, "n")], [value("y", kind, "n")]
     )
-
-
-FLIGHTS = {
-    "columns": [
-        {"name": "distance", "kind": "number", "nullable": True},
-        {"name": "carrier", "kind": "category", "nullable": True},
-        {"name": "departure", "kind": "timestamp", "nullable": True},
-    ],
-    "target": {"task": "binary", "classes": ["on_time", "late"]},
-}
-
-
-def flights() -> onnx.ModelProto:
-    """Raw columns distance FP32, carrier BYTES, departure INT64 -> label BYTES, probability FP32, as our
-    exports do.
-
-    The probability is 0.9 where the distance is missing, else 0.25; plus 0.5 where the carrier is UA or no
-    time is given.
-    """
-    weights = [
-        numpy_helper.from_array(np.array(0.9, np.float32), "high"),
-        numpy_helper.from_array(np.array(0.25, np.float32), "low"),
-        numpy_helper.from_array(np.array(0.5, np.float32), "half"),
-        numpy_helper.from_array(np.array(0, np.int64), "zero"),
-    ]
-    nodes = [
-        helper.make_node("IsNaN", ["distance"], ["missing"]),
-        helper.make_node("Where", ["missing", "high", "low"], ["p"]),
-        helper.make_node(
-            "LabelEncoder", ["carrier"], ["code"], domain="ai.onnx.ml",
-            keys_strings=["UA"], values_floats=[0.5], default_float=0.0,
-        ),
-        helper.make_node("Less", ["departure", "zero"], ["timeless"]),
-        helper.make_node("Cast", ["timeless"], ["timeless_f"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["timeless_f", "half"], ["t"]),
-        helper.make_node("Add", ["p", "code"], ["pc"]),
-        helper.make_node("Add", ["pc", "t"], ["probability"]),
-        helper.make_node("Greater", ["probability", "half"], ["is_late"]),
-        helper.make_node("Cast", ["is_late"], ["late_i"], to=TensorProto.INT64),
-        helper.make_node(
-            "LabelEncoder", ["late_i"], ["label"], domain="ai.onnx.ml",
-            keys_int64s=[0, 1], values_strings=["on_time", "late"],
-        ),
-    ]  # fmt: skip
-    inputs = [
-        value("distance", TensorProto.FLOAT, "n"),
-        value("carrier", TensorProto.STRING, "n"),
-        value("departure", TensorProto.INT64, "n"),
-    ]
-    outputs = [value("label", TensorProto.STRING, "n"), value("probability", TensorProto.FLOAT, "n")]
-    return make(nodes, inputs, outputs, weights, FLIGHTS)
 
 
 def mlp(features: int = 20, width: int = 64, layers: int = 2, seed: int = 0) -> onnx.ModelProto:

@@ -1,6 +1,8 @@
 """`raymlops graph` checks a composition of models and draws it; `raymlops weights` changes its shares."""
 
 import pathlib
+import shutil
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -13,10 +15,16 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=pathlib.Path))
 @click.option("--svg", type=click.Path(path_type=pathlib.Path), help="Write a picture here as well.")
 @click.option("--check", is_flag=True, help="Check only, and draw nothing.")
-def graph(file: pathlib.Path, svg: pathlib.Path | None, check: bool) -> None:
-    """Check a graph FILE whole, measure its models, and print it as Mermaid text.
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["text", "mermaid"]),
+    help="What to print; default text in a terminal, mermaid into a file or another program.",
+)
+def graph(file: pathlib.Path, svg: pathlib.Path | None, check: bool, form: str | None) -> None:
+    """Check a graph FILE whole, measure its models, and print it: in a terminal as text, else as Mermaid.
 
-    FILE is a graph, or a serving spec that has one under `graph`. Boxes tell where each node would run and
+    FILE is a graph, or a serving spec that has some under `graphs`. Boxes tell where each node would run and
     why; why chains stay unmerged goes to standard error.
     """
     from raymlops.serving.graph import make_locate, read_graphs
@@ -27,11 +35,13 @@ def graph(file: pathlib.Path, svg: pathlib.Path | None, check: bool) -> None:
     if len(graphs) > 1 and svg is not None:
         raise click.UsageError(f"{file} has several graphs; a picture shows one")
     for spec in graphs:
-        _draw(open_graph(spec, make_locate(Settings.from_env())), svg, check)
+        form = form or ("text" if sys.stdout.isatty() else "mermaid")
+        _draw(open_graph(spec, make_locate(Settings.from_env())), svg, check, form)
 
 
-def _draw(opened: "Opened", svg: pathlib.Path | None, check: bool) -> None:
+def _draw(opened: "Opened", svg: pathlib.Path | None, check: bool, form: str) -> None:
     from raymlops.graphs.drawing import sketch, to_mermaid
+    from raymlops.graphs.outline import to_text
     from raymlops.graphs.svg import to_svg
 
     for chain, reason in opened.unmerged.items():
@@ -42,7 +52,8 @@ def _draw(opened: "Opened", svg: pathlib.Path | None, check: bool) -> None:
     times = {path: leaf.measured.milliseconds for path, leaf in opened.leaves.items() if leaf.measured}
     chains = [[chain.prefix + name for name in chain.names] for chain in opened.chains]
     picture = sketch(opened.plan, opened.decisions, times, chains)
-    click.echo(to_mermaid(picture), nl=False)
+    width = shutil.get_terminal_size().columns
+    click.echo(to_text(picture, width) if form == "text" else to_mermaid(picture), nl=False)
     if svg is not None:
         svg.write_text(to_svg(picture), encoding="utf-8")
         click.echo(f"Wrote {svg}", err=True)

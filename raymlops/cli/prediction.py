@@ -17,7 +17,15 @@ _ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@click.option("--output", required=True, type=click.Path(), help="A new folder, for Parquet files.")
+@click.option("--output", required=True, type=click.Path(), help="A new folder, for the files.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["parquet", "csv", "jsonl"]),
+    default="parquet",
+    show_default=True,
+    help="Files to write; CSV holds no lists.",
+)
 @click.option("--reader", help="A ray.data reader; default by the file's ending, or the reader of --spec.")
 @click.option(
     "--keep", multiple=True, metavar="COLUMN", help="Columns to keep beside the answers; default all."
@@ -33,20 +41,22 @@ def predict(
     model: str,
     data: str,
     output: str,
+    file_format: str,
     reader: str | None,
     keep: tuple[str, ...],
     workers: int | None,
     batch_rows: int,
     quiet: bool,
 ) -> None:
-    """Score DATA with MODEL into Parquet files.
+    """Score DATA with MODEL into files.
 
     MODEL is models:/NAME@ALIAS, models:/NAME/3, an ONNX file, or a graph (.yaml). DATA is a file, a folder or a URL,
     or a spec (.yaml), whose dataset is then read with its joins and derived columns.
 
     \b
     raymlops predict models:/flights@champion jobs/specs/flights.yaml --output scores/
-    raymlops predict model.onnx new.parquet --output scores/ --keep id
+    raymlops predict model.onnx new.parquet --output scores/ --keep id --format csv
+    raymlops predict examples/ocr/serving.yaml pages.parquet --output texts/ --keep page
     """
     from raymlops.pipelines.cluster import join_cluster
     from raymlops.pipelines.predict import Scoring, predict_files
@@ -71,6 +81,7 @@ def predict(
         output,
         scoring,
         tell=(lambda line: None) if quiet else lambda line: click.echo(line, err=True),
+        file_format=file_format,
     )
     click.echo(f"Wrote {rows:,} rows to {output}" if rows >= 0 else f"Wrote {output}")
 

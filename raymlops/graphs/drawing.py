@@ -186,6 +186,13 @@ CLASSES = {
 """Look -> fill and stroke."""
 
 
+def shorten_list(texts: Sequence[str], most: int) -> list[str]:
+    """So many of the texts, the last of which says how many more there are."""
+    if len(texts) <= most:
+        return list(texts)
+    return [*texts[: most - 1], f"and {len(texts) - most + 1} more"]
+
+
 def to_mermaid(picture: Sketch) -> str:
     """Mermaid flowchart text, as GitHub and MLflow's notes show it."""
     names = {box.id: f"n{i}" for i, box in enumerate(picture.boxes)}

@@ -1,26 +1,43 @@
-"""A sketch as a standalone SVG picture: boxes in columns by what they wait for. Needs no other program."""
+"""A sketch as a standalone SVG picture: boxes in columns by what they wait for, columns in bands as wide as a page.
+
+Needs no other program. Where things may lie: a column is as wide as its widest box. Left of it is first a channel in
+which lines turn, then room for the labels of the lines that end there. Lines that pass a column have a place between
+its boxes. A line from the last column of a band to the first of the next one goes around, in a lane of its own.
+"""
 
 import dataclasses
 import itertools
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
-from raymlops.graphs.drawing import CLASSES, Arrow, Box, Sketch
+from raymlops.graphs.drawing import CLASSES, Arrow, Box, Sketch, shorten_list
 
-LETTER, LINE = 6.7, 16
-"""Width of a letter and height of a line at 12 pixels, roughly those of any sans-serif."""
-ROW_GAP, PADDING, MARGIN, LABEL = 34, 10, 24, 5.6
-BEND = 64.0
-"""Width in which a line may turn between two columns, beside its label."""
-WRAP = 34
-"""Letters in a line of a box."""
+LINE, LABEL_LINE = 16, 11
+"""Height of a line of text of 12 pixels, and of labels of 10."""
+ROW_GAP, PADDING, MARGIN, BEND, LANE = 34.0, 10.0, 24.0, 64.0, 8.0
+WRAP, LONGEST, MOST_LINES, MOST_LABELS = 34, 40, 16, 3
+"""Letters in a line of a box and in a label; lines of a box and of a label."""
+PAGE = 1700.0
+"""Width in pixels up to which columns stand beside each other; a single wider column still has a band."""
+_NARROW, _BROAD = "ijl.,:;|!'()[]/ ", "mwMW@%&"
+
+
+def measure(text: str, size: float = 12, *, bold: bool = False) -> float:
+    """At least the width of a text in pixels in the usual sans-serif fonts, of which DejaVu's is the widest."""
+    units = sum(
+        0.42 if letter in _NARROW else 1.02 if letter in _BROAD else 0.79 if letter.isupper() else 0.67
+        if letter.isascii() else 1.05
+        for letter in text
+    )  # fmt: skip
+    return size * units * (1.14 if bold else 1)
 
 
 @dataclasses.dataclass
 class _Placed:
     box: Box
     lines: tuple[str, ...]
+    """Of text; none where a line passes."""
     width: float
     height: float
     x: float = 0.0
@@ -28,22 +45,55 @@ class _Placed:
 
 
 @dataclasses.dataclass
+class _Column:
+    items: list[_Placed]
+    band: int = 0
+    labels: float = 0.0
+    """Width of the labels that stand left of it."""
+    x: float = 0.0
+
+    @property
+    def width(self) -> float:
+        return max(item.width for item in self.items)
+
+    @property
+    def height(self) -> float:
+        return sum(item.height + ROW_GAP for item in self.items) - ROW_GAP
+
+
+@dataclasses.dataclass
 class _Layout:
-    columns: list[list[_Placed]]
+    columns: list[_Column]
     placed: dict[str, _Placed]
     ways: dict[Arrow, list[str]]
     """Arrow -> what it passes: its two boxes, and between them a free place in every column."""
+    column_of: dict[str, _Column]
+    bottoms: list[float] = dataclasses.field(default_factory=list)
+    """Of the bands."""
+    right: float = 0.0
+    lanes: dict[tuple[Arrow, int], int] = dataclasses.field(default_factory=dict)
+    """Of the pieces of arrows that go from band to band."""
 
     def ends(self, arrow: Arrow, i: int) -> tuple[float, float, float, float]:
-        """Where the i-th piece of a line starts and ends: spread over the sides of boxes, by height of the
-        others."""
+        """Where the i-th piece of a line starts and ends."""
         way = self.ways[arrow]
         start, end = self.placed[way[i]], self.placed[way[i + 1]]
-        leaving = sorted(self._beside(start, 1), key=lambda item: item[0])
-        coming = sorted(self._beside(end, -1), key=lambda item: item[0])
-        down = start.height * (1 + [found for _, found in leaving].index(arrow)) / (len(leaving) + 1)
-        up = end.height * (1 + [found for _, found in coming].index(arrow)) / (len(coming) + 1)
-        return start.x + start.width, start.y + down, end.x, end.y + up
+        return start.x + start.width, self._leaving(start, arrow), end.x, self._coming(end, arrow)
+
+    def _leaving(self, item: _Placed, arrow: Arrow) -> float:
+        if not item.lines:
+            return item.y + item.height / 2
+        others = [found for _, found in sorted(self._beside(item, 1), key=lambda pair: pair[0])]
+        return item.y + item.height * (1 + others.index(arrow)) / (len(others) + 1)
+
+    def _coming(self, item: _Placed, arrow: Arrow) -> float:
+        """Each line has room for its label above it."""
+        if not item.lines:
+            return item.y + item.height / 2
+        others = [found for _, found in sorted(self._beside(item, -1), key=lambda pair: pair[0])]
+        rooms = [_label_height(other) for other in others]
+        above = (item.height - sum(rooms)) / 2
+        return item.y + above + sum(rooms[: others.index(arrow) + 1]) - 4
 
     def _beside(self, item: _Placed, step: int) -> list[tuple[float, Arrow]]:
         found = []
@@ -56,8 +106,13 @@ class _Layout:
 
 
 def to_svg(picture: Sketch) -> str:
+    title = textwrap.wrap(picture.title, 90) or [""]
     layout = _arrange(picture)
-    width, height = _position(layout.columns, picture)
+    _set_bands(layout)
+    top = MARGIN + 20 * len(title)
+    _position(layout, top)
+    width = max(layout.right + MARGIN, *(measure(line, 15, bold=True) + 2 * MARGIN for line in title))
+    height = layout.bottoms[-1] + MARGIN
     boxes = [item for item in layout.placed.values() if item.lines]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
@@ -65,8 +120,10 @@ def to_svg(picture: Sketch) -> str:
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" '
         'orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#555"/></marker></defs>',
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="white"/>',
-        f'<text x="{MARGIN}" y="{MARGIN}" font-size="15" font-weight="bold">{escape(picture.title)}</text>',
-        *_draw_groups(boxes),
+        *(
+            f'<text x="{MARGIN}" y="{MARGIN + 20 * i:.1f}" font-size="15" font-weight="bold">{escape(line)}</text>'
+            for i, line in enumerate(title)
+        ),
         *(_draw_line(arrow, layout) for arrow in picture.arrows),
         *(_draw_box(item) for item in boxes),
         *(_draw_label(arrow, layout) for arrow in picture.arrows),
@@ -81,15 +138,28 @@ def _rank(picture: Sketch) -> dict[str, int]:
     for arrow in picture.arrows:
         before[arrow.end].append(arrow.start)
     ranks: dict[str, int] = {}
-
-    def rank(name: str) -> int:
-        if name not in ranks:
-            ranks[name] = 1 + max((rank(other) for other in before[name]), default=-1)
-        return ranks[name]
-
-    for box in picture.boxes:
-        rank(box.id)
+    waiting = [box.id for box in picture.boxes]
+    while waiting:  # not by recursion: a graph may be deeper than Python's stack
+        name = waiting[-1]
+        missing = [other for other in before[name] if other not in ranks]
+        if missing:
+            waiting += missing
+            continue
+        ranks[waiting.pop()] = 1 + max((ranks[other] for other in before[name]), default=-1)
     return ranks
+
+
+def _make_item(box: Box, incoming: Sequence[Arrow], leaving: int) -> _Placed:
+    name = box.id if box.group else box.lines[0]
+    texts = [
+        line
+        for text in (name, *box.lines[1:])
+        for line in textwrap.wrap(text, WRAP, break_on_hyphens=False) or [""]
+    ]
+    lines = tuple(shorten_list(texts, MOST_LINES))
+    width = max(measure(line, bold=i == 0) for i, line in enumerate(lines)) + 2 * PADDING
+    rooms = sum(_label_height(arrow) for arrow in incoming)
+    return _Placed(box, lines, width, max(len(lines) * LINE + 2 * PADDING, rooms, 14.0 * leaving))
 
 
 def _arrange(picture: Sketch) -> _Layout:
@@ -97,11 +167,9 @@ def _arrange(picture: Sketch) -> _Layout:
     ranks = _rank(picture)
     columns: list[list[_Placed]] = [[] for _ in range(1 + max(ranks.values()))]
     for box in picture.boxes:
-        lines = tuple(
-            line for text in box.lines for line in textwrap.wrap(text, WRAP, break_on_hyphens=False) or [""]
-        )
-        width = max(len(line) for line in lines) * LETTER + 2 * PADDING
-        columns[ranks[box.id]].append(_Placed(box, lines, width, len(lines) * LINE + 2 * PADDING))
+        incoming = [arrow for arrow in picture.arrows if arrow.end == box.id]
+        leaving = sum(arrow.start == box.id for arrow in picture.arrows)
+        columns[ranks[box.id]].append(_make_item(box, incoming, leaving))
     ways: dict[Arrow, list[str]] = {}
     for number, arrow in enumerate(picture.arrows):
         ways[arrow] = [arrow.start]
@@ -110,6 +178,18 @@ def _arrange(picture: Sketch) -> _Layout:
             columns[column].append(free)
             ways[arrow].append(free.box.id)
         ways[arrow].append(arrow.end)
+    _order(columns, ways)
+    made = [
+        _Column(
+            items, labels=max((_label_width(a) for a in picture.arrows if ranks[a.end] == i), default=0.0)
+        )
+        for i, items in enumerate(columns)
+    ]
+    placed = {item.box.id: item for column in columns for item in column}
+    return _Layout(made, placed, ways, {item.box.id: column for column in made for item in column.items})
+
+
+def _order(columns: list[list[_Placed]], ways: Mapping[Arrow, Sequence[str]]) -> None:
     before: dict[str, list[str]] = {}
     after: dict[str, list[str]] = {}
     for way in ways.values():
@@ -119,69 +199,122 @@ def _arrange(picture: Sketch) -> _Layout:
     order = {item.box.id: i - len(column) / 2 for column in columns for i, item in enumerate(column)}
     for sweep in range(8):
         beside = before if sweep % 2 == 0 else after
-        for column_items in columns if sweep % 2 == 0 else reversed(columns):
-            column_items.sort(key=lambda item: _mean(beside.get(item.box.id, []), order))
-            for i, item in enumerate(column_items):
-                order[item.box.id] = i - len(column_items) / 2
-    return _Layout(columns, {item.box.id: item for column in columns for item in column}, ways)
+        for items in columns if sweep % 2 == 0 else reversed(columns):
+            items.sort(key=lambda item: _mean(beside.get(item.box.id, []), order))
+            for i, item in enumerate(items):
+                order[item.box.id] = i - len(items) / 2
 
 
 def _mean(names: Sequence[str], order: Mapping[str, float]) -> float:
     return sum(order[name] for name in names) / len(names) if names else 0.0
 
 
-def _position(columns: list[list[_Placed]], picture: Sketch) -> tuple[float, float]:
-    heights = [sum(item.height + ROW_GAP for item in column) - ROW_GAP for column in columns]
-    tallest = max(heights)
-    x = float(MARGIN)
-    rank = {item.box.id: i for i, column in enumerate(columns) for item in column}
-    for i, (column, height) in enumerate(zip(columns, heights, strict=True)):
-        widest = max(item.width for item in column)
-        y = 2 * MARGIN + 10 + (tallest - height) / 2
-        for item in column:
-            if not item.lines:
-                item.width = widest
-            item.x, item.y = x + (widest - item.width) / 2, y
-            y += item.height + ROW_GAP
-        labels = [_label_width(arrow) for arrow in picture.arrows if rank[arrow.end] == i + 1]
-        x += widest + BEND + max(labels, default=0.0)
-    return max(item.x + item.width for item in columns[-1]) + MARGIN, tallest + 3 * MARGIN + 10
+def _set_bands(layout: _Layout) -> None:
+    """Columns stand beside each other while they fit the page."""
+    band, x = 0, 0.0
+    for i, column in enumerate(layout.columns):
+        wanted = column.width + (BEND + column.labels if i else 0)
+        if x and x + wanted > PAGE:
+            band, x = band + 1, 0.0
+        column.band = band
+        x += wanted
+    for arrow, way in layout.ways.items():
+        for i, (start, end) in enumerate(itertools.pairwise(way)):
+            if layout.column_of[start].band != layout.column_of[end].band:
+                crossing = layout.column_of[start].band
+                lanes = [
+                    lane
+                    for (other, j), lane in layout.lanes.items()
+                    if _band_of(layout, other, j) == crossing
+                ]
+                layout.lanes[arrow, i] = len(lanes)
+
+
+def _band_of(layout: _Layout, arrow: Arrow, i: int) -> int:
+    return layout.column_of[layout.ways[arrow][i]].band
+
+
+def _position(layout: _Layout, top: float) -> None:
+    for band, members in itertools.groupby(layout.columns, key=lambda column: column.band):
+        columns = list(members)
+        height = max(column.height for column in columns)
+        x = MARGIN
+        for i, column in enumerate(columns):
+            lanes = sum(_band_of(layout, *piece) == band - 1 for piece in layout.lanes) if i == 0 else 0
+            x += (LANE * lanes + column.labels + LANE if lanes else 0) if i == 0 else BEND + column.labels
+            column.x = x
+            y = top + (height - column.height) / 2
+            for item in column.items:
+                if not item.lines:
+                    item.width = column.width
+                item.x, item.y = x + (column.width - item.width) / 2, y
+                y += item.height + ROW_GAP
+            x += column.width
+        leaving = sum(_band_of(layout, *piece) == band for piece in layout.lanes)
+        layout.right = max(layout.right, x + LANE * (leaving + 2) * bool(leaving))
+        layout.bottoms.append(top + height)
+        top += height + ROW_GAP + LANE * (leaving + 2)
+
+
+def _label_texts(arrow: Arrow) -> list[str]:
+    texts = [text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..." for text in arrow.labels]
+    return shorten_list(texts, MOST_LABELS)
 
 
 def _label_width(arrow: Arrow) -> float:
-    return max((len(text) for text in arrow.labels), default=0) * LABEL + 24 * bool(arrow.labels)
+    return max((measure(text, 10) for text in _label_texts(arrow)), default=0.0) + 24 * bool(arrow.labels)
+
+
+def _label_height(arrow: Arrow) -> float:
+    return LABEL_LINE * len(_label_texts(arrow)) + 10.0
 
 
 def _draw_line(arrow: Arrow, layout: _Layout) -> str:
-    """Curves from column to column; the end is straight for as long as its label, which stands above it."""
+    """Curves from column to column; where labels stand, and from band to band, straight."""
     drawn = ""
-    last = len(layout.ways[arrow]) - 2
-    for i in range(last + 1):
+    for i in range(len(layout.ways[arrow]) - 1):
         x1, y1, x2, y2 = layout.ends(arrow, i)
-        turned = x2 - _label_width(arrow) if i == last else x2
-        bend = max(30.0, (turned - x1) / 2)
         drawn += f"{'L' if drawn else 'M'}{x1:.1f} {y1:.1f} "
-        drawn += f"C{x1 + bend:.1f} {y1:.1f} {turned - bend:.1f} {y2:.1f} {turned:.1f} {y2:.1f} "
-        drawn += f"L{x2:.1f} {y2:.1f} " if turned < x2 else ""
+        column = layout.column_of[layout.ways[arrow][i + 1]]
+        turned = column.x - column.labels
+        if (arrow, i) in layout.lanes:
+            drawn += _go_around(layout, arrow, i, y2) + f"L{x2:.1f} {y2:.1f} "
+            continue
+        right = layout.column_of[layout.ways[arrow][i]]
+        from_x = right.x + right.width
+        bend = (turned - from_x) / 2
+        drawn += f"L{from_x:.1f} {y1:.1f} C{from_x + bend:.1f} {y1:.1f} {turned - bend:.1f} {y2:.1f} "
+        drawn += f"{turned:.1f} {y2:.1f} L{x2:.1f} {y2:.1f} "
     dash = ' stroke-dasharray="5 4"' if arrow.dashed else ""
     return f'<path d="{drawn.strip()}" fill="none" stroke="#555"{dash} marker-end="url(#tip)"/>'
 
 
+def _go_around(layout: _Layout, arrow: Arrow, i: int, y2: float) -> str:
+    """Right of its band, below it, and left of the next one."""
+    lane, band = layout.lanes[arrow, i], _band_of(layout, arrow, i)
+    last = [column for column in layout.columns if column.band == band][-1]
+    right = last.x + last.width + LANE * (lane + 1)
+    below = layout.bottoms[band] + ROW_GAP / 2 + LANE * (lane + 1)
+    left = MARGIN + LANE * lane
+    return f"H{right:.1f} V{below:.1f} H{left:.1f} V{y2:.1f} "
+
+
 def _draw_label(arrow: Arrow, layout: _Layout) -> str:
-    """Above the end of the line, where lines into one box lie apart; white below, so that it can be read."""
+    """Above the end of the line, where lines into one box lie apart."""
     _, _, x, y = layout.ends(arrow, len(layout.ways[arrow]) - 2)
     lines = [
-        f'<text x="{x - 12:.1f}" y="{y - 4 - 11 * i:.1f}" font-size="10" text-anchor="end" fill="#333" '
+        f'<text x="{x - 12:.1f}" y="{y - 4 - LABEL_LINE * i:.1f}" font-size="10" text-anchor="end" fill="#333" '
         f'stroke="white" stroke-width="3" paint-order="stroke">{escape(text)}</text>'
-        for i, text in enumerate(reversed(arrow.labels))
+        for i, text in enumerate(reversed(_label_texts(arrow)))
     ]
     return "\n".join(lines)
 
 
 def _draw_box(item: _Placed) -> str:
     fill, stroke = CLASSES[item.box.look]
+    first = item.y + (item.height - LINE * len(item.lines)) / 2 + 12
     texts = [
-        f'<text x="{item.x + PADDING:.1f}" y="{item.y + PADDING + 12 + i * LINE:.1f}"'
+        f'<text x="{item.x + PADDING:.1f}" y="{first + i * LINE:.1f}"'
         f"{' font-weight=' + chr(34) + 'bold' + chr(34) if i == 0 else ''}>{escape(line)}</text>"
         for i, line in enumerate(item.lines)
     ]
@@ -189,20 +322,3 @@ def _draw_box(item: _Placed) -> str:
         f'<rect x="{item.x:.1f}" y="{item.y:.1f}" width="{item.width:.1f}" height="{item.height:.1f}" rx="6" '
         f'fill="{fill}" stroke="{stroke}"/>' + "".join(texts)
     )
-
-
-def _draw_groups(items: Iterable[_Placed]) -> list[str]:
-    groups: dict[str, list[_Placed]] = {}
-    for item in items:
-        if item.box.group:
-            groups.setdefault(item.box.group, []).append(item)
-    drawn = []
-    for name, members in groups.items():
-        x, y = min(m.x for m in members) - 12, min(m.y for m in members) - 22
-        right, bottom = max(m.x + m.width for m in members) + 12, max(m.y + m.height for m in members) + 12
-        drawn.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{right - x:.1f}" height="{bottom - y:.1f}" rx="8" '
-            f'fill="none" stroke="#999" stroke-dasharray="2 3"/>'
-            f'<text x="{x + 6:.1f}" y="{y + 13:.1f}" font-size="10" fill="#666">{escape(name)}</text>'
-        )
-    return drawn

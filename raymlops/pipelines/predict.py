@@ -3,10 +3,11 @@ memory."""
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,13 +21,17 @@ from raymlops.models.model_trial import try_model
 from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.safety import Model
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
-from raymlops.pipelines import signature_columns
+from raymlops.pipelines import signature_columns, text_files
 from raymlops.serving.graph import make_locate
 from raymlops.serving.opening import OfflineGraph, Ragged
 from raymlops.settings import Settings
 from raymlops.specs.dataset import DatasetSpec
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch, TensorSpec
+
+Array = npt.NDArray[Any]
+FORMATS = ("parquet", *text_files.WRITERS)
+_TOLD = {"parquet": "Parquet", "csv": "CSV", "jsonl": "JSON"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +58,10 @@ class OnnxScorer:
         told = {column.name for column in self._columns} | lists
         self._inputs = tuple(spec for spec in self._session.signature.inputs if spec.name not in told)
         self._optional = self._session.optional if isinstance(self._session, Session) else ()
+        signature = self._session.signature
+        self._has_free_sizes = any(-1 in spec.shape[1:] for spec in self._inputs)
+        self._nested = {spec.name for spec in signature.outputs if -1 in spec.shape[1:]}
+        """Outputs whose rows have sizes of their own, which are columns of lists of lists."""
         self._keep = keep
         self._batch_rows = batch_rows if independence else 1
         """An answer must not depend on which rows happen to be scored together."""
@@ -61,10 +70,13 @@ class OnnxScorer:
         if table.num_columns == 0:
             return table
         given = [spec for spec in self._optional if spec.name in table.column_names]
-        rows = (
-            1 if given else self._batch_rows
-        )  # that rows stand alone is known of the model's own values only
-        parts = [self._score(table.slice(start, rows), given) for start in range(0, table.num_rows, rows)]
+        # That rows stand alone is known of the model's own values only.
+        rows = 1 if given else self._batch_rows
+        parts = [
+            part
+            for start in range(0, table.num_rows, rows)
+            for part in self._score_alike(table.slice(start, rows), given)
+        ]
         kept = table if self._keep is None else table.select(list(self._keep))
         for name in parts[0] if parts else ():
             if name in kept.column_names:
@@ -72,9 +84,22 @@ class OnnxScorer:
             kept = kept.append_column(name, _join_arrays([part[name] for part in parts]))
         return kept
 
-    def _score(
+    def _score_alike(
         self, table: pa.Table, given: Sequence[TensorSpec] = ()
-    ) -> dict[str, np.ndarray[Any, Any] | pa.Array]:
+    ) -> Iterator[dict[str, Array | pa.Array]]:
+        """Rows whose tensors have sizes of their own, as images have, are scored in parts of equal sizes."""
+        try:
+            batch = self._read(table, given)
+        except DataError:
+            if table.num_rows < 2 or not self._has_free_sizes:
+                raise
+            half = table.num_rows // 2
+            yield from self._score_alike(table.slice(0, half), given)
+            yield from self._score_alike(table.slice(half), given)
+            return
+        yield self._score(batch, table.num_rows)
+
+    def _read(self, table: pa.Table, given: Sequence[TensorSpec]) -> Batch:
         """`given` are optional inputs, of which a row has one value for its own run."""
         batch: Batch = {column.name: column_to_tensor(table, column) for column in self._columns}
         batch |= {spec.name: signature_columns.read_column(table, spec) for spec in self._inputs}
@@ -83,10 +108,15 @@ class OnnxScorer:
         for spec in given:
             each = TensorSpec(spec.name, spec.datatype, (-1, *spec.shape))
             batch[spec.name] = np.asarray(signature_columns.read_column(table, each)[0], dtype=spec.dtype)
+        return batch
+
+    def _score(self, batch: Batch, rows: int) -> dict[str, Array | pa.Array]:
         answer = self._session.infer(batch)
         lengths = {name: answer.pop(name + LENGTHS) for name in self._ragged.outputs}
         return {
-            name: _to_lists(values, lengths[name]) if name in lengths else _as_rows(values, table.num_rows)
+            name: _to_lists(values, lengths[name])
+            if name in lengths
+            else _as_rows(values, rows, is_nested=name in self._nested)
             for name, values in answer.items()
         }
 
@@ -99,10 +129,10 @@ def open_scorer(model: Model | GraphSpec, threads: int = 1) -> tuple[Session | O
     return open_session(model, SessionOptions(threads=threads)), prove_rows(model)
 
 
-def _as_rows(values: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any] | pa.Array:
+def _as_rows(values: Array, rows: int, *, is_nested: bool = False) -> Array | pa.Array:
     """An output with a value for each row; what one row is answered beside that is one value of its own."""
     if values.ndim and len(values) == rows:
-        return values
+        return _nest(values) if is_nested else values
     if rows != 1:
         raise ArtifactError(
             f"The model answered {values.shape} for {rows} rows; a value for each row was expected"
@@ -110,7 +140,17 @@ def _as_rows(values: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any] | 
     return values[None] if not values.ndim else pa.array([values.tolist()])
 
 
-def _join_arrays(parts: Sequence[np.ndarray[Any, Any] | pa.Array]) -> pa.Array | pa.ChunkedArray:
+def _nest(values: Array) -> pa.Array:
+    """(rows, ...) as lists of lists, a list for each axis."""
+    nested = _flat_to_arrow(values.ravel())
+    for axis in range(values.ndim - 1, 0, -1):
+        size = values.shape[axis]
+        count = int(np.prod(values.shape[:axis]))
+        nested = pa.ListArray.from_arrays(pa.array(np.arange(count + 1) * size, pa.int32()), nested)
+    return nested
+
+
+def _join_arrays(parts: Sequence[Array | pa.Array]) -> pa.Array | pa.ChunkedArray:
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
     if len(arrays) == len(parts) and len({array.shape[1:] for array in arrays}) == 1:
         return _to_arrow(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
@@ -136,7 +176,7 @@ def _column_of(spec: TensorSpec, said: dict[str, Any]) -> FittedColumn:
     return FittedColumn(spec.name, "number", kind, nullable=nullable, shape=spec.shape[1:])
 
 
-def lists_to_elements(table: pa.Table, spec: TensorSpec) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def lists_to_elements(table: pa.Table, spec: TensorSpec) -> tuple[Array, Array]:
     """A column of lists as the elements of all its rows and how many are each row's. Raises DataError."""
     if spec.name not in table.column_names:
         raise DataError(unknown_name("column", spec.name, table.column_names) + "; the graph needs it")
@@ -156,17 +196,28 @@ def lists_to_elements(table: pa.Table, spec: TensorSpec) -> tuple[np.ndarray[Any
         ) from None
 
 
-def _to_lists(values: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> pa.Array:
+def _to_lists(values: Array, lengths: Array) -> pa.Array:
     """The elements of all rows as a column of lists."""
     ends = np.concatenate([[0], np.cumsum(lengths)])
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _to_arrow(values))
 
 
-def _to_arrow(values: np.ndarray[Any, Any]) -> pa.Array:
+def _to_arrow(values: Array) -> pa.Array:
     if values.ndim == 1:
-        return pa.array(values)
-    flat = pa.array(np.ascontiguousarray(values).ravel())
+        return _flat_to_arrow(values)
+    flat = _flat_to_arrow(np.ascontiguousarray(values).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
+
+
+def _flat_to_arrow(values: Array) -> pa.Array:
+    """Strings have one type, also where there are none; bytes that are no text have their own."""
+    if values.dtype != object:
+        return pa.array(values)
+    texts = values.tolist()
+    try:
+        return pa.array([text.decode() if isinstance(text, bytes) else text for text in texts], pa.string())
+    except UnicodeDecodeError:
+        return pa.array([text.encode() if isinstance(text, str) else text for text in texts], pa.binary())
 
 
 def predict_dataset(
@@ -191,16 +242,21 @@ def predict_files(
     output: str,
     scoring: Scoring = Scoring(),
     tell: Callable[[str], None] = lambda line: None,
+    file_format: str = "parquet",
 ) -> int:
-    """Score a table into Parquet files under `output`. Gives the number of rows.
+    """Score a table into files under `output`. Gives the number of rows, -1 where it is not known.
 
-    Raises StorageError when the folder already holds Parquet files, so that nothing is mixed or lost.
+    Raises StorageError when the folder already holds such files, so that nothing is mixed or lost, and DataError for
+    columns that the format cannot hold.
     """
     folder = pathlib.Path(output)
     if "://" not in output and folder.is_file():
         raise StorageError(f"Cannot write into {output!r}: it is a file; give a folder that is new or empty")
-    if "://" not in output and any(folder.glob("*.parquet")):
-        raise StorageError(f"{output!r} already holds Parquet files; give another folder, or remove them")
+    held = [ending for ending in FORMATS if "://" not in output and any(folder.glob(f"*.{ending}"))]
+    if held:
+        raise StorageError(
+            f"{output!r} already holds {_TOLD[held[0]]} files; give another folder, or remove them"
+        )
     # What cannot be opened is told here, and not by a worker that dies of it.
     if not isinstance(model, GraphSpec):
         try_model("The model", model)
@@ -215,9 +271,34 @@ def predict_files(
                 f"Columns {', '.join(sorted(given))} are passed as optional inputs of the model, so each row is scored "
                 "by a run of its own; drop them from the table to score with the model's own values"
             )
+        if file_format == "csv":
+            _require_flat(dataset, opened, scoring.keep)
         scored = predict_dataset(dataset, model, scoring)
         tell(f"Scoring into {output}")
+        if file_format != "parquet":
+            files = text_files.TextFiles(output, file_format)
+            scored.write_datasink(files)
+            return files.rows
         scored.write_parquet(output)
     if "://" in output:
         return -1
     return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+
+
+def _require_flat(
+    dataset: ray.data.Dataset, scorer: Session | OfflineGraph, keep: tuple[str, ...] | None
+) -> None:
+    """Before anything is scored. Raises DataError."""
+    ragged = scorer.ragged.outputs if isinstance(scorer, OfflineGraph) else ()
+    outputs = {spec.name: spec for spec in scorer.signature.outputs}
+    columns = [
+        (name, pa.list_(pa.null()) if name in ragged or len(spec.shape) > 1 else pa.null())
+        for name, spec in outputs.items()
+    ]
+    schema = dataset.schema()
+    if schema is not None:
+        kinds = zip(schema.names, schema.types, strict=True)
+        columns += [
+            (name, kind) for name, kind in kinds if name not in outputs and (keep is None or name in keep)
+        ]
+    text_files.require_flat((name, kind) for name, kind in columns if isinstance(kind, pa.DataType))

@@ -56,6 +56,9 @@ def _to_array(column: pa.ChunkedArray, spec: TensorSpec) -> Array:
             raise ValueError(f"its lists have {len(lengths)} lengths, from {min(lengths)} to {max(lengths)}")
         shape.append(lengths[0] if lengths else 0)
         values = values.flatten()
+    is_bytes = pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)
+    if is_bytes and spec.datatype != "BYTES":
+        return _from_bytes(values, spec)
     return _cast_arrow(values, spec).reshape(shape)
 
 
@@ -80,6 +83,19 @@ def _cast_arrow(values: pa.Array, spec: TensorSpec) -> Array:
         raise ValueError(f"it has NaN, which {spec.datatype} cannot hold; fill or filter them")
     cast = values.cast(_ARROW[spec.datatype])
     return np.ascontiguousarray(cast.to_numpy(zero_copy_only=False), dtype=spec.dtype)
+
+
+def _from_bytes(values: pa.Array, spec: TensorSpec) -> Array:
+    """The numbers themselves, little-endian, where the model says their shape; encoded images say none."""
+    inner = spec.shape[1:]
+    size = int(np.prod(inner)) * spec.dtype.itemsize
+    rows = values.to_pylist()
+    if -1 in inner or any(row is None or len(row) != size for row in rows):
+        raise ValueError(
+            f"its bytes are not the numbers of {spec.datatype}{list(inner)}; give nested lists or tensors, as the "
+            "reader `images` does of image files"
+        )
+    return np.frombuffer(b"".join(rows), spec.dtype.newbyteorder("<")).astype(spec.dtype).reshape(-1, *inner)
 
 
 def _cast_numpy(array: Array, spec: TensorSpec) -> Array:

@@ -65,11 +65,19 @@ def _find_ragged_fault(values: np.ndarray[Any, Any], spec: TensorSpec, rows: int
         return f"{_describe(values)}, not an object array with one array of elements a row"
     if rows is not None and len(values) != rows:
         return f"{len(values)} rows for {rows}"
+    first: tuple[int, ...] | None = None
     for row, elements in enumerate(values):
-        if not isinstance(elements, np.ndarray):
+        if not isinstance(elements, np.ndarray) or not elements.ndim:
             return f"{type(elements).__name__} in row {row}, not an array of its elements"
-        if len(elements) and (fault := _find_type_fault(elements, spec)):
+        if not len(elements):
+            continue
+        if fault := _find_type_fault(elements, spec):
             return f"{fault} in row {row}"
+        first = first or elements.shape[1:]
+        if elements.shape[1:] != first:
+            return (
+                f"elements of {list(elements.shape[1:])} in row {row}, and of {list(first)} in a row before"
+            )
     return ""
 
 

@@ -27,7 +27,7 @@ from raymlops.specs.graph_nodes import (
     VoteNode,
     WeightedNode,
 )
-from raymlops.specs.module_files import collect_files
+from raymlops.specs.module_files import collect_files, require_name
 
 
 class GraphNode(NodeDocument):
@@ -138,7 +138,12 @@ def _attach_code(spec: GraphSpec, folder: pathlib.Path) -> GraphSpec:
     for name, node in spec.nodes.items():
         nodes[name] = node
         if isinstance(node, PythonNode) and not node.code:
-            files = collect_files(folder, node.target.partition(":")[0])
+            module, _, target = node.target.partition(":")
+            try:
+                files = collect_files(folder, module)
+                require_name(files, module, target)
+            except SpecError as error:
+                raise SpecError(f"Node {name!r}: {error}") from None
             nodes[name] = node.model_copy(update={"code": files})
         elif isinstance(node, GraphNode) and node.graph is not None:
             nodes[name] = node.model_copy(update={"graph": _attach_code(node.graph, folder)})

@@ -9,9 +9,9 @@ import importlib.machinery
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from raymlops.errors import SpecError
+from raymlops.errors import SpecError, unknown_name
 
 LIMIT = 2**20
 """Bytes of all files of a module: they are kept with the application's config."""
@@ -57,6 +57,24 @@ def collect_files(folder: pathlib.Path, module: str) -> dict[str, str]:
             "install them as a package on every node instead"
         )
     return dict(sorted(found.items()))
+
+
+def require_name(files: Mapping[str, str], module: str, name: str) -> None:
+    """Raises SpecError where the text of a module, one of `files`, cannot have a class of this name."""
+    stem = module.replace(".", "/")
+    file = next((found for found in (f"{stem}.py", f"{stem}/__init__.py") if found in files), "")
+    if not file:
+        return
+    known: set[str] = set()
+    for node in ast.walk(_parse(files[file], pathlib.Path(file))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            known.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            known.add(node.id)
+        elif isinstance(node, ast.alias):
+            known.add(node.asname or node.name)
+    if name not in known and "*" not in known:
+        raise SpecError(unknown_name(f"class of {module}:", name, known))
 
 
 def _find(folder: pathlib.Path, module: str) -> Iterator[tuple[pathlib.Path, str]]:

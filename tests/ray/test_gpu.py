@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from examples import digits
 from raymlops.errors import InputError
 from raymlops.models.session import SessionOptions, open_session
 from raymlops.pipelines.develop import Request, develop_model
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tensors import Batch
-from tests import digits_models, experiments, toy_models
+from tests import experiments, toy_models
 from tests.graph_models import ask, make_mlp
 from tests.serving_process import Served, serve_for
 
@@ -44,7 +45,7 @@ def test_a_session_answers_on_the_gpu_as_on_the_cpu(rows: int) -> None:
     draw = np.random.default_rng(rows)
     for model, feed in (
         (make_mlp(0, width=256), {"x": draw.normal(size=(rows, 20)).astype(np.float32)}),
-        (digits_models.classify(200), {"pixels": draw.random((rows, 64)).astype(np.float32)}),
+        (digits.classify(200), {"pixels": draw.random((rows, 64)).astype(np.float32)}),
         (toy_models.flights(), draw_flights(rows)),  # strings, which stay on the CPU
     ):
         data = model.SerializeToString()

@@ -115,12 +115,6 @@ class Picture:
         return {"last": images[:, -1, -1, -1], "size": size, "copy": images, "told": describe(len(images))}
 
 class Hanging:
-    def run(self, batch):
-        while not batch["x"].any():
-            time.sleep(0.05)
-        return {"pid": np.full(len(batch["x"]), os.getpid())}
-
-class Sick:
     def __init__(self, folder):
         self._file = pathlib.Path(folder) / "sick"
 
@@ -129,7 +123,8 @@ class Sick:
             raise RuntimeError("sick")
 
     def run(self, batch):
-        self._file.write_text(str(os.getpid()))
+        while not batch["x"].any():
+            time.sleep(0.05)
         return {"pid": np.full(len(batch["x"]), os.getpid())}
 """
 """Of nodes in replicas of their own, beside the serving file."""
@@ -163,8 +158,7 @@ def make_own_graphs(folder: pathlib.Path) -> dict[str, Any]:
     rows, pid = [{"name": "x", "shape": [-1, 3]}], {"pid": {"datatype": "INT64"}}
     return {
         "picture": make_own("Picture", [{"name": "image", **image}], seen),
-        "hanging": make_own("Hanging", rows, pid, deadline_s=2),
-        "sick": make_own("Sick", rows, pid, node={"config": {"folder": str(folder)}}),
+        "hanging": make_own("Hanging", rows, pid, deadline_s=2, node={"config": {"folder": str(folder)}}),
     }
 
 
@@ -283,20 +277,16 @@ def test_a_full_node_is_named_with_503_and_those_inside_are_answered(
     assert decode(post(0))["pid"][0]
 
 
-def fall_ill(client: httpx.Client) -> int:
-    return int(ask(client, "sick", ROW)["pid"][0])
-
-
 @pytest.fixture(scope="module")
-def sick(client: httpx.Client) -> int:
+def sick(served: Served, client: httpx.Client) -> int:
     """The process of a node whose check of health fails from here on."""
-    return fall_ill(client)
+    process = int(ask(client, "hanging", ROW)["pid"][0])
+    (served.folder / "sick").write_text(str(process))
+    return process
 
 
 @pytest.mark.parametrize("megabytes", [1, 4, 5, 22, 63])
-def test_a_separate_node_takes_and_gives_what_a_body_can_hold(
-    served: Served, sick: int, megabytes: int
-) -> None:
+def test_a_separate_node_takes_and_gives_what_a_body_can_hold(served: Served, megabytes: int) -> None:
     width = megabytes * 1_000_000 // 3000
     image = np.random.default_rng(megabytes).integers(0, 256, (1, 1000, width, 3), np.uint8)
     client = tritonclient.http.InferenceServerClient(f"127.0.0.1:{served.port}", network_timeout=120)
@@ -378,7 +368,7 @@ def test_a_trace_that_the_standard_forbids_goes_no_further(client: httpx.Client)
 
 def test_a_replica_whose_node_is_unhealthy_is_replaced(client: httpx.Client, sick: int) -> None:
     def find_other() -> bool:
-        response = client.post("/v2/models/sick/infer", json=encode(ROW))
+        response = client.post("/v2/models/hanging/infer", json=encode(ROW))
         return response.status_code == 200 and decode(response)["pid"][0] != sick
 
     wait_until(find_other, 120)

@@ -1,18 +1,30 @@
 """A graph over a file, as `raymlops predict GRAPH DATA` runs it on Ray Data."""
 
+import json
 import pathlib
+from typing import Any
 
 import numpy as np
+import orjson
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import ray
+from ray.data.extensions import ArrowVariableShapedTensorArray
 
-from raymlops.errors import DataError
-from raymlops.pipelines.predict import Scoring, lists_to_elements, predict_dataset
+from examples import models
+from examples.ocr import client
+from examples.ocr.lettering import draw_page
+from raymlops.errors import DataError, StorageError
+from raymlops.pipelines.predict import OnnxScorer, Scoring, lists_to_elements, predict_dataset, predict_files
+from raymlops.pipelines.signature_columns import read_column
+from raymlops.serving.graph import read_graphs
 from raymlops.serving.opening import OfflineGraph
+from raymlops.specs.dataset import DatasetSpec
 from raymlops.specs.document import parse_document
-from raymlops.specs.graph import GraphSpec
+from raymlops.specs.graph import GraphSpec, read_graph
 from raymlops.tensors import TensorSpec
 from tests.graph_models import read_model
 
@@ -70,6 +82,154 @@ outputs: {{y: all.y, label: all.label}}
     found = np.array([element for row in answer["y"].to_pylist() for element in row], np.float32)
     np.testing.assert_allclose(found, expected["y"], rtol=1e-5)
     assert pc.list_flatten(answer["label"]).to_pylist() == expected["label"].tolist()
+
+
+@pytest.fixture
+def ocr(tmp_path: pathlib.Path) -> GraphSpec:
+    """The example of docs/python_nodes.md, its models in this folder."""
+    path = pathlib.Path(__file__).parents[2] / "examples/ocr/serving.yaml"
+    text = json.dumps(read_graphs(path)[0].model_dump(exclude_unset=True))
+    for name in ("models/ocr_detect.onnx", "models/ocr_recognise.onnx"):
+        file = tmp_path / pathlib.Path(name).name
+        file.write_bytes(models.FILES[name]().SerializeToString())
+        text = text.replace(name, str(file))
+    return GraphSpec.model_validate_json(text)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_pages_of_many_sizes_become_texts_and_boxes_in_every_format_that_holds_them(
+    tmp_path: pathlib.Path, ocr: GraphSpec
+) -> None:
+    sizes = [(160, 640), (300, 700), (160, 640), (64, 64), (800, 1300)]
+    pages = [draw_page(height, width, 5, seed=i) for i, (height, width) in enumerate(sizes)]
+    client.write(str(tmp_path / "pages.parquet"), pages)
+    data = DatasetSpec(reader="parquet", path=str(tmp_path / "pages.parquet"))
+    scoring = Scoring(keep=("page",), workers=1, cpus_per_worker=0.5)
+    read = {
+        "parquet": pd.read_parquet,
+        "jsonl": lambda folder: pd.concat(map(read_lines, folder.glob("*.jsonl"))),
+    }
+    for file_format, read_folder in read.items():
+        folder = tmp_path / file_format
+        assert predict_files(data, ocr, str(folder), scoring, file_format=file_format) == len(pages)
+        rows = read_folder(folder).sort_values("page")
+        assert [list(texts) for texts in rows["texts"]] == [list(page.words) for page in pages]
+        for boxes, page in zip(rows["boxes"], pages, strict=True):
+            assert [list(box) for box in boxes] == page.boxes.tolist()
+        with pytest.raises(StorageError, match="already holds"):
+            predict_files(data, ocr, str(folder), scoring, file_format=file_format)
+    with pytest.raises(DataError, match=r"CSV cannot hold 'texts' .* 'boxes' .* --format jsonl"):
+        predict_files(data, ocr, str(tmp_path / "csv"), scoring, file_format="csv")
+    assert not (tmp_path / "csv").exists()
+
+
+def read_lines(path: pathlib.Path) -> pd.DataFrame:
+    return pd.DataFrame(orjson.loads(line) for line in path.read_bytes().splitlines())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_numbers_in_text_files_are_those_of_the_answer(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "1.onnx").write_bytes(read_model("1"))
+    text = f"nodes: {{one: {{kind: model, model: {tmp_path}/1.onnx}}}}\noutputs: {{sure: one.sure, label: one.label}}"
+    spec = parse_document(text, GraphSpec)
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    expected = OfflineGraph(spec).infer({"x": x})
+    names = ['a, "b"\nc', "", "dée", *map(str, range(47))]
+    pq.write_table(pa.table({"id": names, "x": x.tolist()}), tmp_path / "x.parquet")
+    data = DatasetSpec(reader="parquet", path=str(tmp_path / "x.parquet"))
+    for file_format, read in (
+        ("csv", lambda path: pd.read_csv(path, keep_default_na=False)),
+        ("jsonl", read_lines),
+    ):
+        folder = tmp_path / file_format
+        scoring = Scoring(keep=("id",), workers=1, cpus_per_worker=0.5)
+        assert predict_files(data, spec, str(folder), scoring, file_format=file_format) == 50
+        rows = pd.concat(map(read, sorted(folder.iterdir())))
+        assert rows["id"].tolist() == names
+        assert np.array_equal(rows["sure"].to_numpy(np.float32), expected["sure"])
+        assert rows["label"].tolist() == expected["label"].tolist()
+    wide = Scoring(workers=1, cpus_per_worker=0.5)
+    with pytest.raises(DataError, match="CSV cannot hold 'x'"):
+        predict_files(data, spec, str(tmp_path / "wide"), wide, file_format="csv")
+
+
+SHAPED = """
+import numpy as np
+class Node:
+    rows_independent = True
+    def run(self, batch):
+        sizes = [image.size for image in batch["image"]]
+        return {
+            "size": np.array(sizes, np.int64),
+            "mask": batch["image"][..., 0] > 0,
+            "name": np.array([name.upper() for name in batch["name"]], object),
+        }
+"""
+
+
+@pytest.fixture
+def shaped(tmp_path: pathlib.Path) -> GraphSpec:
+    (tmp_path / "shaped_nodes.py").write_text(SHAPED)
+    (tmp_path / "graph.yaml").write_text(
+        """
+nodes:
+  own:
+    kind: python
+    target: shaped_nodes:Node
+    takes: [{name: image, datatype: UINT8, shape: [-1, -1, -1, 3]}, {name: name, datatype: BYTES}]
+    outputs:
+      - {name: size, datatype: INT64}
+      - {name: mask, datatype: BOOL, shape: [-1, -1, -1]}
+      - {name: name, datatype: BYTES}
+outputs: [own]
+"""
+    )
+    return read_graph(tmp_path / "graph.yaml")
+
+
+def make_images(kind: str, images: list[Any]) -> Any:
+    if kind == "lists":
+        return pa.array([image.tolist() for image in images], pa.list_(pa.list_(pa.list_(pa.uint8()))))
+    if kind == "lists of long integers":
+        return pa.array([image.tolist() for image in images])
+    return ArrowVariableShapedTensorArray.from_numpy(images)
+
+
+@pytest.mark.parametrize("kind", ["lists", "lists of long integers", "tensors"])
+def test_images_of_sizes_of_their_own_are_scored_row_by_row(shaped: GraphSpec, kind: str) -> None:
+    noise = np.random.default_rng(0)
+    images = [noise.integers(0, 2, (height, 4, 3), np.uint8) for height in (2, 2, 5, 1, 5, 5, 2)]
+    table = pa.table({"image": make_images(kind, images), "name": [*"abcdef", None]})
+    answer = OnnxScorer(shaped, ("name",), 1, 8192)(table)
+    assert answer["size"].to_pylist() == [image.size for image in images]
+    assert answer["mask"].to_pylist() == [(image[..., 0] > 0).tolist() for image in images]
+    assert answer["mask"].type == pa.list_(pa.list_(pa.bool_()))  # the same in every block, whatever is in it
+    assert answer["name"].to_pylist() == [*"ABCDEF", ""]
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (pa.array([b"\x89PNG", b"\x89PNG"]), "nested lists or tensors"),
+        (pa.array([[[[1, 2, 3]]], None]), "null"),
+        (pa.array([[[[1, 2, 3]], [[1, 2, 3], [1, 2, 3]]]] * 2), "its lists have 2 lengths"),
+        (pa.array([[[[1, 2, 300]]]] * 2), "300 not in range"),
+        (pa.array([[[[1, 2, None]]]] * 2), "nulls"),
+        (pa.array([[], []], pa.list_(pa.list_(pa.list_(pa.uint8())))), "shape"),
+        (pa.array(["x", "y"]), "the model takes image"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_its_column(shaped: GraphSpec, column: pa.Array, told: str) -> None:
+    with pytest.raises(DataError, match=f"Column 'image' .*{told}"):
+        OnnxScorer(shaped, ("name",), 1, 8192)(pa.table({"image": column, "name": ["a", "b"]}))
+
+
+def test_bytes_are_numbers_where_their_shape_is_known() -> None:
+    numbers = np.arange(12, dtype="<i4").reshape(2, 2, 3)
+    table = pa.table({"x": [row.tobytes() for row in numbers]})
+    assert np.array_equal(read_column(table, TensorSpec("x", "INT32", (-1, 2, 3))), numbers)
+    with pytest.raises(DataError, match="its bytes are not the numbers of INT32"):
+        read_column(table, TensorSpec("x", "INT32", (-1, 2, 4)))
 
 
 def test_a_column_that_is_no_list_is_refused_with_what_the_graph_takes() -> None:

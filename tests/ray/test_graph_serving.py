@@ -1,54 +1,61 @@
 """Every example of a composition, through HTTP on one server; weights that change, and models loaded on demand."""
 
 import concurrent.futures
+import copy
+import os
 import pathlib
+import re
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
-import onnx
 import pytest
+import tritonclient.http
 import yaml
 
+from examples import digits, tables
+from examples import models as examples_models
+from examples.ocr.lettering import draw_page
 from raymlops.models.session import open_session
+from raymlops.pipelines.register import promote_version, register_file
+from raymlops.serving.graph import read_graphs
 from raymlops.serving.key_files import write_keys
 from raymlops.serving.keys import make_key
-from raymlops.specs.document import read_document
-from raymlops.specs.serving import ServingSpec
+from raymlops.serving.opening import OfflineGraph
+from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch
-from tests import digits_models, toy_models
+from tests import toy_models
+from tests.conftest import settings_in
 from tests.graph_models import ask, make_mlp
 from tests.serving_process import Served, serve_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-EXAMPLES = sorted((pathlib.Path(__file__).parents[2] / "serve_configs").glob("graph_*.yaml"))
+ROOT = pathlib.Path(__file__).parents[2]
+FILES = sorted(ROOT.glob("serve_configs/*.yaml"))
+EXAMPLES = [path for path in FILES if path.name.startswith("graph_")]
+OCR = ROOT / "examples/ocr/serving.yaml"
 TOKENS: dict[str, str] = {}
 
 
-def save_models(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """What the examples name -> a file."""
-    other = toy_models.flights()
-    for tensor in other.graph.initializer:
-        if tensor.name == "low":
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(0.3, np.float32), "low"))
-    made = {
-        "models:/flights@champion": toy_models.flights(),
-        "models:/flights@challenger": other,
-        "models:/flights-wide@champion": other,
-        "models/digits_small.onnx": digits_models.classify(200),
-        "models/digits_large.onnx": digits_models.classify(1500),
-        "models/detect.onnx": digits_models.detect(),
-        "models/crop.onnx": digits_models.crop(),
-        "models/embed.onnx": make_mlp(1),
-        "models/refine.onnx": make_mlp(2),
-        "models/judge.onnx": make_mlp(3, outputs=1),
-    }
-    return {
-        name: toy_models.save(model, folder / f"{i}.onnx") for i, (name, model) in enumerate(made.items())
-    }
+def make_models(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """What the files name, made by the documented command: path as it is named -> where it is. The champion of the
+    main job, which takes minutes, is registered by hand."""
+    settings = settings_in(folder / "home")
+    file = toy_models.save(tables.flights(), folder / "flights.onnx")
+    version, _ = register_file(file, "flights", "test", settings)
+    promote_version("flights", version, "champion", "test", settings, force=True)
+    command = [sys.executable, "-m", "examples.models", *map(str, FILES), str(OCR)]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "RAYMLOPS_HOME": str(folder / "home"), "PYTHONPATH": paths}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {name: folder / name for name in examples_models.FILES} | {"models/dear": folder / "models/dear"}
 
 
 def place(value: Any, files: dict[str, pathlib.Path]) -> Any:
@@ -61,29 +68,44 @@ def place(value: Any, files: dict[str, pathlib.Path]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
-    return save_models(tmp_path_factory.mktemp("models"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("serving")
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, files: dict[str, pathlib.Path]) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("serving")
-    zoo = folder / "zoo"
-    zoo.mkdir()
-    for i in range(6):
-        toy_models.save(make_mlp(i, outputs=1), zoo / f"m{i}.onnx")
+def files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    return make_models(folder)
+
+
+@pytest.fixture(scope="module")
+def served(folder: pathlib.Path, files: dict[str, pathlib.Path]) -> Iterator[Served]:
+    """All that the files serve, from one application."""
     keys = []
     for name, roles in (("app", ("infer", "view")), ("ops", ("admin",))):
         TOKENS[name], key = make_key(name, roles)
         keys.append(key)
-    write_keys(folder / "keys.yaml", keys)
+    write_keys(folder / "app_keys.yaml", keys)
+    documents = {path.stem: place(yaml.safe_load(path.read_text()), files) for path in [*FILES, OCR]}
     graphs: dict[str, Any] = {}
-    for example in EXAMPLES:
-        graphs |= place(yaml.safe_load(example.read_text()), files)["graphs"]
+    models: dict[str, Any] = {}
+    for document in documents.values():
+        graphs |= document.get("graphs", {})
+        models |= document.get("models", {})
+    models |= documents["flights"]["applications"][0]["args"]["models"]
     graphs["digits-cascade"]["nodes"]["large"]["resources"]["cpus"] = 0.1
-    size = (zoo / "m0.onnx").stat().st_size
-    many = {"folder": str(zoo), "memory_mb": 2.5 * size / 1e6}
-    spec = {"graphs": graphs, "cpus": 0.2, "keys": str(folder / "keys.yaml"), "many": many}
+    shutil.copy(OCR.with_name("ocr_nodes.py"), folder)
+    graphs["ocr-apart"] = copy.deepcopy(graphs["ocr"])
+    for name in ("regions", "recognise"):
+        graphs["ocr-apart"]["nodes"][name] |= {"placement": "separate", "resources": {"cpus": 0.05}}
+    size = files["models/customers/c0.onnx"].stat().st_size
+    many = {"folder": str(folder / documents["many"]["many"]["folder"]), "memory_mb": 2.5 * size / 1e6}
+    spec = {
+        "graphs": graphs,
+        "models": models,
+        "cpus": 0.2,
+        "keys": str(folder / "app_keys.yaml"),
+        "many": many,
+    }
     yield from serve_for(folder, spec)
 
 
@@ -106,25 +128,36 @@ def flights(rows: int = 4) -> Batch:
     }
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_a_valid_serving_spec(path: pathlib.Path) -> None:
-    assert read_document(path, ServingSpec).graphs
+@pytest.mark.parametrize("path", [*FILES, OCR], ids=lambda path: path.stem)
+def test_each_file_says_by_what_command_it_runs_from_a_bare_clone(path: pathlib.Path) -> None:
+    head = path.read_text().partition("name: ")[0]
+    assert f"#   make serve SERVING={path.relative_to(ROOT)}\n" in head
+    assert list(examples_models.find_named(path))
 
 
-def test_one_model_as_a_graph_answers_as_the_model(
-    client: httpx.Client, files: dict[str, pathlib.Path]
-) -> None:
-    expected = open_session(files["models:/flights@champion"]).infer(flights())
+def test_every_model_of_the_files_answers(client: httpx.Client) -> None:
+    schema = client.get("/openapi.json").json()["paths"]
+    asked = {
+        path: schema[path]["post"] for path in schema if path.endswith("/infer") and "versions" not in path
+    }
+    names = {path.split("/")[3] for path in asked}
+    assert names >= {"flights", "small", "dear", "c0", "chain", "digits", "one", "ocr", "flights-release"}
+    for path, how in asked.items():
+        example = how["requestBody"]["content"]["application/json"]["example"]
+        response = client.post(path, json=example)
+        assert response.status_code == 200, response.text
+
+
+def test_one_model_as_a_graph_answers_as_the_model(client: httpx.Client) -> None:
+    expected = open_session(tables.flights().SerializeToString()).infer(flights())
     answer = ask(client, "one", flights())
     np.testing.assert_allclose(answer["probability"], expected["probability"], rtol=1e-6)
     assert answer["label"].tolist() == expected["label"].tolist()
 
 
-def test_an_ensemble_weighs_probabilities_and_counts_votes(
-    client: httpx.Client, files: dict[str, pathlib.Path]
-) -> None:
-    plain = open_session(files["models:/flights@champion"]).infer(flights())
-    wide = open_session(files["models:/flights-wide@champion"]).infer(flights())
+def test_an_ensemble_weighs_probabilities_and_counts_votes(client: httpx.Client) -> None:
+    plain = open_session(tables.flights().SerializeToString()).infer(flights())
+    wide = open_session(tables.flights(0.3).SerializeToString()).infer(flights())
     answer = ask(client, "flights-ensemble", flights())
     expected = 0.4 * plain["probability"] + 0.6 * wide["probability"]
     np.testing.assert_allclose(answer["probability"], expected, rtol=1e-6)
@@ -144,7 +177,7 @@ def test_times_written_as_text_reach_the_graph_as_they_reach_the_model(client: h
 def test_a_cascade_sends_unsure_rows_to_the_large_model_in_its_own_replica(
     client: httpx.Client, files: dict[str, pathlib.Path]
 ) -> None:
-    pixels = digits_models.load_digits().data[1500:1600].astype(np.float32)
+    pixels = digits.load_digits().data[1500:1600].astype(np.float32)
     answer = ask(client, "digits-cascade", {"pixels": pixels})
     small = open_session(files["models/digits_small.onnx"]).infer({"pixels": pixels})
     large = open_session(files["models/digits_large.onnx"]).infer({"pixels": pixels})
@@ -173,12 +206,33 @@ def test_a_chain_is_merged_and_answers_as_its_parts(
 
 
 def test_digits_are_found_cropped_and_classified_image_by_image(client: httpx.Client) -> None:
-    images, held = digits_models.draw_images(12)
+    images, held = digits.draw_images(12)
     answer = ask(client, "digits", images)
     assert answer["label_lengths"].tolist() == [len(digits) for digits in held]
     flat = [digit for digits in held for digit in digits]
     assert np.mean(answer["label"] == flat) > 0.75  # as the small classifier does on whole digits
     assert answer["probability"].shape == (len(flat), 10)
+
+
+@pytest.mark.parametrize(("height", "width", "words"), [(2580, 2584, 60), (333, 900, 7), (64, 64, 0)])
+def test_a_page_is_read_the_same_fused_in_replicas_of_its_own_and_offline(
+    served: Served, files: dict[str, pathlib.Path], height: int, width: int, words: int
+) -> None:
+    page = draw_page(height, width, words, seed=width)
+    client = tritonclient.http.InferenceServerClient(f"127.0.0.1:{served.port}", network_timeout=60)
+    tensor = tritonclient.http.InferInput("image", [1, height, width, 3], "UINT8")
+    tensor.set_data_from_numpy(page.image[None])
+    headers = {"Authorization": f"Bearer {TOKENS['app']}"}
+    answers = [client.infer(name, [tensor], headers=headers) for name in ("ocr", "ocr-apart")]
+    (spec,) = read_graphs(OCR)
+    spec = GraphSpec.model_validate(place(spec.model_dump(exclude_unset=True), files))
+    offline = OfflineGraph(spec).infer({"image": page.image[None]})
+    assert offline["texts"].tolist() == list(page.words)
+    assert np.array_equal(offline["boxes"], page.boxes)
+    for answer in answers:
+        assert [text.decode() for text in answer.as_numpy("texts")] == list(page.words)
+        for name in offline.keys() - {"texts"}:
+            assert np.array_equal(answer.as_numpy(name), offline[name])
 
 
 def test_a_release_keeps_callers_on_their_side_and_compares_in_the_shadow(client: httpx.Client) -> None:
@@ -211,7 +265,7 @@ def test_weights_change_without_a_restart_and_stay_with_the_next_deployment(
     assert answer["probability"][0] == pytest.approx(0.8)
     assert client.get("/v2/models/flights-release").json()["versions"] == version
     told = served.run("deploy", str(served.folder / "serving.yaml"))
-    assert "flights-release canary: steady=0, challenger=1 stay, as set while it served" in told
+    assert "flights-release canary: challenger=1, steady=0 stay, as set while it served" in told
     assert read_stats(client, "flights-release")["weights"]["canary"] == {"steady": 0.0, "challenger": 1.0}
     assert read_stats(client, "flights-release")["inference_count"] == before + 1  # the same replica
 
@@ -227,26 +281,26 @@ def test_a_graph_tells_what_it_takes_and_refuses_what_it_does_not(client: httpx.
 
 def index(client: httpx.Client) -> dict[str, str]:
     found = client.post("/v2/repository/index", json={}).json()
-    return {entry["name"]: entry["state"] for entry in found if entry["name"].startswith("m")}
+    return {entry["name"]: entry["state"] for entry in found if re.fullmatch(r"c\d", entry["name"])}
 
 
 def test_models_are_loaded_on_demand_within_the_budget_and_steered_by_hand(client: httpx.Client) -> None:
     x = {"x": np.ones((2, 20), np.float32)}
-    assert set(index(client)) == {f"m{i}" for i in range(6)}
+    assert set(index(client)) == {f"c{i}" for i in range(6)}
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda i: ask(client, f"m{i % 6}", x), range(60)))
+        answers = list(threads.map(lambda i: ask(client, f"c{i % 6}", x), range(60)))
     for i, answer in enumerate(answers):
         expected = open_session(make_mlp(i % 6, outputs=1).SerializeToString()).infer(x)
         np.testing.assert_allclose(answer["y"], expected["y"], rtol=1e-5)
     assert list(index(client).values()).count("READY") == 2  # as the budget allows
     ops = {"Authorization": f"Bearer {TOKENS['ops']}"}
-    assert client.post("/v2/repository/models/m3/unload", headers=ops).status_code == 200
-    refused = client.post("/v2/models/m3/infer", json={"inputs": [
+    assert client.post("/v2/repository/models/c3/unload", headers=ops).status_code == 200
+    refused = client.post("/v2/models/c3/infer", json={"inputs": [
         {"name": "x", "datatype": "FP32", "shape": [1, 20], "data": [0.0] * 20}]})  # fmt: skip
     assert refused.status_code == 404
-    assert "/v2/repository/models/m3/load" in refused.json()["error"]
-    assert client.post("/v2/repository/models/m3/load", headers=ops).status_code == 200
-    assert index(client)["m3"] == "READY"
-    assert client.post("/v2/repository/models/m3/unload").status_code == 403
+    assert "/v2/repository/models/c3/load" in refused.json()["error"]
+    assert client.post("/v2/repository/models/c3/load", headers=ops).status_code == 200
+    assert index(client)["c3"] == "READY"
+    assert client.post("/v2/repository/models/c3/unload").status_code == 403
     wrong = client.post("/v2/repository/models/nobody/load", headers=ops)
     assert wrong.status_code == 404

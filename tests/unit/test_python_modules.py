@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+import re
 import sys
 from collections.abc import Iterator
 
@@ -255,7 +256,33 @@ def test_files_of_a_document_stay_in_their_folder(name: str) -> None:
         validate_document({"nodes": {"own": node}, "outputs": ["own"]}, GraphSpec)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from other import Node",
+        "import other as Node",
+        "Node = type('Node', (), {})",
+        "if True:\n    from other import *",
+    ],
+)
+def test_a_class_may_come_into_its_module_from_elsewhere(tmp_path: pathlib.Path, text: str) -> None:
+    write(tmp_path, {"nodes.py": text, "other.py": f"FACTOR = 7{NODE}"})
+    assert read_graph(tmp_path / "graph.yaml").nodes["own"].kind == "python"
+
+
 def test_objects_of_such_modules_can_be_pickled(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path, {"nodes.py": f"FACTOR = 7{NODE}"})
     instance = python_modules.load_python("own", read_graph(path).nodes["own"])  # type: ignore[arg-type]
     assert type(pickle.loads(pickle.dumps(instance))) is type(instance)
+
+
+def test_the_page_on_nodes_in_python_says_what_works(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (pathlib.Path(__file__).parents[2] / "docs/python_nodes.md").read_text()
+    node, check = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (graph,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "words.py").write_text(node)
+    (tmp_path / "graph.yaml").write_text(graph)
+    monkeypatch.chdir(tmp_path)
+    exec(check, {})

@@ -4,19 +4,15 @@ import functools
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from examples.onnx_parts import make, tensor
 from raymlops.tensors import Batch
-from tests.toy_models import make, value
 
 CELLS, SIZE = 3, 8
 """An image has CELLS x CELLS places of SIZE x SIZE pixels, each with a digit or empty."""
-
-
-def constant(values: object, name: str, dtype: type = np.int64) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.asarray(values, dtype=dtype), name)
 
 
 def detect() -> onnx.ModelProto:
@@ -31,17 +27,12 @@ def detect() -> onnx.ModelProto:
         helper.make_node("Cast", ["found"], ["whole"], to=TensorProto.INT64),
         helper.make_node("ReduceSum", ["whole", "one"], ["counts"], keepdims=0),
     ]
-    weights = [
-        constant([2], "last"),
-        constant(10, "few", np.float32),
-        constant(1, "second"),
-        constant([1], "one"),
-    ]
+    weights = {"last": [2], "few": np.float32(10), "second": 1, "one": [1]}
     return make(
         nodes,
-        [value("image", TensorProto.FLOAT, "n", 24, 24)],
-        [value("boxes", TensorProto.INT64, "found", 1), value("counts", TensorProto.INT64, "n")],
-        [*weights, *_SHAPES()],
+        [tensor("image", TensorProto.FLOAT, "n", 24, 24)],
+        [tensor("boxes", TensorProto.INT64, "found", 1), tensor("counts", TensorProto.INT64, "n")],
+        weights | _SHAPES,
     )
 
 
@@ -53,11 +44,7 @@ def _to_places(name: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _SHAPES() -> list[onnx.TensorProto]:
-    return [
-        constant([-1, CELLS, SIZE, CELLS, SIZE], "grid"),
-        constant([-1, CELLS * CELLS, SIZE * SIZE], "rows"),
-    ]
+_SHAPES = {"grid": [-1, CELLS, SIZE, CELLS, SIZE], "rows": [-1, CELLS * CELLS, SIZE * SIZE]}
 
 
 def crop() -> onnx.ModelProto:
@@ -68,9 +55,9 @@ def crop() -> onnx.ModelProto:
     ]
     return make(
         nodes,
-        [value("image", TensorProto.FLOAT, "n", 24, 24), value("box", TensorProto.INT64, "n", 1)],
-        [value("pixels", TensorProto.FLOAT, "n", 64)],
-        _SHAPES(),
+        [tensor("image", TensorProto.FLOAT, "n", 24, 24), tensor("box", TensorProto.INT64, "n", 1)],
+        [tensor("pixels", TensorProto.FLOAT, "n", 64)],
+        _SHAPES,
     )
 
 
@@ -85,9 +72,9 @@ def classify(rows: int = 1000) -> onnx.ModelProto:
             helper.make_node("Softmax", ["logits"], ["probability"], axis=1),
             helper.make_node("ArgMax", ["probability"], ["label"], axis=1, keepdims=0),
         ],
-        [value("pixels", TensorProto.FLOAT, "n", 64)],
-        [value("label", TensorProto.INT64, "n"), value("probability", TensorProto.FLOAT, "n", 10)],
-        [constant(network.coef_.T, "w", np.float32), constant(network.intercept_, "b", np.float32)],
+        [tensor("pixels", TensorProto.FLOAT, "n", 64)],
+        [tensor("label", TensorProto.INT64, "n"), tensor("probability", TensorProto.FLOAT, "n", 10)],
+        {"w": network.coef_.T.astype(np.float32), "b": network.intercept_.astype(np.float32)},
     )
 
 
