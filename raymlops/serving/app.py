@@ -15,7 +15,18 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from raymlops.errors import RaymlopsError
-from raymlops.serving import exposure, front, hosting, key_guard, listeners, nodes, replica_state, sources
+from raymlops.serving import (
+    exposure,
+    front,
+    haproxy,
+    haproxy_routing,
+    hosting,
+    key_guard,
+    listeners,
+    nodes,
+    replica_state,
+    sources,
+)
 from raymlops.serving.background import Repeated
 from raymlops.serving.client_addresses import ClientAddresses
 from raymlops.serving.connection_limits import ConnectionLimits
@@ -94,6 +105,10 @@ class Ingress(GrpcMethods):
             addresses=_know_proxies(),
             cors=make_policy(spec.cors),
         )
+        self.plane.secret = haproxy_routing.find_secret(
+            os.environ.get(haproxy.TOKEN_VARIABLE, ""), os.environ
+        )
+        self.relay_calls(serve.get_replica_context().app_name)
         self.plane.is_draining = replica_state.find_draining()
         self._read_key_file()
         key_guard.RING[:] = [self.plane.keys]

@@ -25,8 +25,7 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 @dataclasses.dataclass(slots=True)
 class Call:
-    """One request: `sticky` keeps its caller on one branch of a split; `message_id` is that of its message, and
-    `wants_final` is whether its last answer is to be marked as such."""
+    """One request; `sticky` keeps its caller on one branch of a split."""
 
     method: str
     request_id: str
@@ -35,8 +34,6 @@ class Call:
     caller: Key = ANYONE
     model: str = ""
     rows: int = 0
-    message_id: str = ""
-    wants_final: bool = False
     started: int = dataclasses.field(default_factory=time.perf_counter_ns)
 
 
@@ -189,9 +186,14 @@ async def model_infer(plane: DataPlane, request: Any, call: Call) -> Any:
     sticky = call.sticky or call.caller.name or None
     result = await inference.ask(hosted, batch, sticky, timeout_s, call.started)
     given = result, asked, hosted.name, endpoint.version, endpoint.signature, limits
-    if inference.count_bytes(result) <= inference.LARGE:
-        return grpc_codec.encode(*given)
-    return await inference.run_large(hosts, grpc_codec.encode, *given)
+    response = (
+        grpc_codec.encode(*given)
+        if inference.count_bytes(result) <= inference.LARGE
+        else await inference.run_large(hosts, grpc_codec.encode, *given)
+    )
+    if grpc_codec.read_parameter(request, "triton_enable_empty_final_response"):
+        response.parameters["triton_final_response"].bool_param = True  # the only answer is the last one
+    return response
 
 
 Run = Callable[[DataPlane, Any, Call], Awaitable[Any]]

@@ -1,6 +1,7 @@
 """The methods of the gRPC services as Ray Serve calls them: by name, on a replica. Needs the extra [grpc] only when one
 is called."""
 
+import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -31,14 +32,24 @@ UNARY = (
 
 
 class GrpcMethods:
-    """Base of a deployment that answers for `plane`."""
+    """Base of a deployment that answers for `plane`, and hands on what is for another application with `relay`."""
 
     plane: DataPlane
+    relay: Any = None
+
+    def relay_calls(self, application: str) -> None:
+        """From here on, calls that are for another application than this one are handed on to it."""
+        if importlib.util.find_spec("tritonclient") is not None:
+            from raymlops.serving import grpc_relay
+
+            self.relay = grpc_relay.Relay(self.plane, application)
 
     async def ModelStreamInfer(self, requests: Any, grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802
         from raymlops.serving import grpc_plane
 
-        async for response in grpc_plane.stream(self.plane, "ModelStreamInfer", requests, grpc_context):
+        async for response in grpc_plane.stream(
+            self.plane, "ModelStreamInfer", requests, grpc_context, self.relay
+        ):
             yield response
 
     async def Watch(self, request: bytes, grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802
@@ -46,6 +57,16 @@ class GrpcMethods:
 
         async for response in grpc_plane.watch(self.plane, request, grpc_context):
             yield response
+
+    async def answer_grpc(self, name: str, message: bytes, metadata: Any, peer: str) -> Any:
+        """For another application's replica, see `grpc_relay.py`."""
+        from raymlops.serving import grpc_relay
+
+        return await grpc_relay.answer_here(self.plane, name, message, metadata, peer)
+
+    async def list_models(self) -> list[str]:
+        """For another application's replica."""
+        return list(self.plane.hosts.models)
 
 
 class NoMessage:
@@ -60,6 +81,8 @@ def _make_method(name: str) -> Callable[..., Awaitable[Any]]:
     async def method(self: GrpcMethods, request: bytes, grpc_context: Any) -> Any:
         from raymlops.serving import grpc_plane
 
+        if self.relay is not None and (passed := await self.relay.answer(name, request, grpc_context)):
+            return passed
         try:
             return await grpc_plane.answer(self.plane, name, request, grpc_context)
         except Exception:

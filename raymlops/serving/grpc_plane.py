@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import grpc
@@ -27,8 +27,9 @@ from raymlops.errors import (
     TooManyRequestsError,
     shorten,
 )
-from raymlops.serving import grpc_answers, grpc_codec, inference, protocol, routes, tracing
+from raymlops.serving import grpc_answers, inference, protocol, routes, tracing
 from raymlops.serving.grpc_answers import HEALTH, METHODS, SERVICE, STREAMS, Call
+from raymlops.serving.grpc_message import find_id, find_model
 from raymlops.serving.plane import ACCESS, LOG, DataPlane
 from raymlops.serving.protobuf_limits import check_fields
 from raymlops.serving.request_limits import RequestLimits
@@ -92,8 +93,26 @@ async def answer(plane: DataPlane, name: str, message: bytes, context: Any) -> A
         _log(call, trace, failure, len(message), response)
 
 
+class RelayedError(Exception):
+    """What another application told, see `grpc_relay.py`."""
+
+    def __init__(self, code: str, details: str) -> None:
+        super().__init__(code, details)
+        self.code, self.details = code, details
+
+
+class Relay(Protocol):
+    """What hands calls on to other applications."""
+
+    async def admit(self, token: str) -> None: ...
+
+    async def hand_on(
+        self, name: str, message: bytes, context: Any
+    ) -> tuple[str, str, Any, bytes] | None: ...
+
+
 async def stream(
-    plane: DataPlane, name: str, messages: AsyncIterator[bytes], context: Any
+    plane: DataPlane, name: str, messages: AsyncIterator[bytes], context: Any, relay: Relay | None = None
 ) -> AsyncIterator[Any]:
     """Answer the requests of a stream, one after the other; what fails is told in its place, and the next is answered.
 
@@ -103,36 +122,58 @@ async def stream(
     ends = _text(sent.get("triton_grpc_error", "")).lower() == "true"
     method = STREAMS[name]
     try:
-        if METHODS[method].role:
+        if relay is None:
             plane.keys.admit(read_token(sent), METHODS[method].role)
+        else:
+            await relay.admit(read_token(sent))
     except RaymlopsError as error:
-        _tell(plane, _begin(plane, method, sent)[0], error, context)
+        refuse(plane, name, sent, error, context)
         return
     async for message in _until_draining(plane, messages):
         if message is None:
             ended = OverloadedError("This replica is being replaced; open the stream again")
-            _tell(plane, _begin(plane, method, sent)[0], ended, context)
+            refuse(plane, name, sent, ended, context)
             return
         call, trace = _begin(plane, method, sent)
-        failure: BaseException | None = asyncio.CancelledError()
-        response = None
-        try:
-            response = await _run(plane, call, message, sent, context)
-            failure = None
-            if call.wants_final:  # the only answer is the last one
-                response.parameters["triton_final_response"].bool_param = True
-            answered = pb.ModelStreamInferResponse(infer_response=response)
-        except Exception as error:
-            failure = _count_failure(plane, call, error)
-            if ends:
-                _tell(plane, call, failure, context)
-                return
-            answered = pb.ModelStreamInferResponse(error_message=_describe(failure, call))
-            answered.infer_response.model_name = call.model
-            answered.infer_response.id = call.message_id
-        finally:
+        response, failure = await _answer_streamed(plane, call, trace, message, sent, context, relay)
+        if failure is None:
+            yield pb.ModelStreamInferResponse(infer_response=response)
+        elif ends:
+            _tell(plane, call, failure, context)
+            return
+        else:
+            told = pb.ModelInferResponse(model_name=find_model(method, message), id=find_id(message))
+            yield pb.ModelStreamInferResponse(error_message=_describe(failure, call), infer_response=told)
+
+
+async def _answer_streamed(
+    plane: DataPlane,
+    call: Call,
+    trace: Trace,
+    message: bytes,
+    sent: Mapping[str, Any],
+    context: Any,
+    relay: Relay | None,
+) -> tuple[Any, Exception | None]:
+    """An answer, or why there is none."""
+    response: Any = None
+    failure: BaseException | None = asyncio.CancelledError()
+    try:
+        handed = await relay.hand_on(call.method, message, context) if relay is not None else None
+        if handed is not None:  # it is in the log of whom it was handed to
+            code, details, _, answered = handed
+            if code != "OK":
+                return None, RelayedError(code, details)
+            return pb.ModelInferResponse.FromString(answered), None
+        response = await _run(plane, call, message, sent, context)
+        failure = None
+    except Exception as error:
+        failure = _count_failure(plane, call, error)
+        return None, failure
+    finally:
+        if response is not None or isinstance(failure, Exception):
             _log(call, trace, failure, len(message), response)
-        yield answered
+    return response, None
 
 
 async def _until_draining(plane: DataPlane, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:
@@ -170,7 +211,7 @@ async def watch(plane: DataPlane, message: bytes, context: Any) -> AsyncIterator
         if request.service not in ("", SERVICE, HEALTH):
             plane.keys.admit(call.token, "ready", request.service)
     except RaymlopsError as error:
-        _tell(plane, call, error, context)
+        refuse(plane, "Watch", sent, error, context)
         return
     plane.watchers += 1
     try:
@@ -235,9 +276,6 @@ _PROBE = 1024
 async def _dispatch(plane: DataPlane, call: Call, request: Any) -> Any:
     method = METHODS[call.method]
     call.model = model = method.name_model(request)
-    if method.role == "infer":
-        call.message_id = request.id
-        call.wants_final = bool(grpc_codec.read_parameter(request, "triton_enable_empty_final_response"))
     if call.caller.models and method.model and (model or not method.optional):
         plane.keys.admit(call.token, method.role, model)
     if method.role not in routes.LIMITED:
@@ -284,13 +322,24 @@ def _status(error: BaseException) -> int:
 
 
 def _code(error: BaseException) -> grpc.StatusCode:
+    if isinstance(error, RelayedError):
+        return grpc.StatusCode[error.code]
     if isinstance(error, UnsupportedError):
         return grpc.StatusCode.UNIMPLEMENTED
     return _CODES.get(_status(error), grpc.StatusCode.INTERNAL)
 
 
 def _describe(error: BaseException, call: Call) -> str:
+    if isinstance(error, RelayedError):
+        return error.details
     return shorten(protocol.describe_error(error, call.request_id)["error"], _DETAILS)
+
+
+def refuse(plane: DataPlane, name: str, sent: Mapping[str, Any], error: RaymlopsError, context: Any) -> None:
+    """Tell, and log, why a call is not begun."""
+    call, trace = _begin(plane, name, sent)
+    _tell(plane, call, error, context)
+    _log(call, trace, error, 0, None)
 
 
 def _tell(plane: DataPlane, call: Call, error: BaseException, context: Any) -> None:

@@ -8,6 +8,7 @@ library is imported. Knows no Ray; what it is to do lies beside the configuratio
 """
 
 import ctypes
+import importlib.util
 import json
 import os
 import pathlib
@@ -240,21 +241,42 @@ def _install(binary: str, config: pathlib.Path, settings: Mapping[str, Any]) -> 
         raise ValueError(f"this would be open to others: {'; '.join(opened)}")
     # Read here, since this script has no settings of its own: the process that starts it is Serve's.
     token = os.environ.get(TOKEN_VARIABLE, "")
+    routing = _load_beside("haproxy_routing")
     more: list[Callable[[list[Section]], list[Section]]] = [
+        lambda sections: routing.route_by_model(
+            sections, config.parent, routing.find_secret(token, os.environ)
+        ),
         bound_clients,
         lambda sections: name_client(sections, token),
         lambda sections: tell_errors(sections, config.parent),
     ]
-    full = sections
-    for change in more:
-        full = change(full)
-    fault = _try(binary, config, join_sections(full))
-    if fault is None:
-        return
-    print(f"HAProxy does not take deadlines and errors of ours, which are left out: {fault}", file=sys.stderr)
-    fault = _try(binary, config, join_sections(name_client(sections, token)))
-    if fault is not None:
-        raise ValueError(fault)
+    fault = None
+    for left_out, changes in (
+        ("", more),
+        ("routing of gRPC by model", more[1:]),
+        ("deadlines and errors of ours, routing of gRPC by model", more[2:3]),
+    ):
+        if left_out:
+            print(f"HAProxy does not take {left_out}, which are left out: {fault}", file=sys.stderr)
+        full = sections
+        for change in changes:
+            full = change(full)
+        fault = _try(binary, config, join_sections(full))
+        if fault is None:
+            return
+    raise ValueError(fault)
+
+
+def _load_beside(name: str) -> Any:
+    """A module of this folder, which the interpreter that runs this as a script does not have on its path."""
+    if __package__:
+        return importlib.import_module(f"{__package__}.{name}")
+    spec = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name(f"{name}.py"))
+    if spec is None or spec.loader is None:
+        raise ValueError(f"there is no {name}.py beside {__file__}")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _try(binary: str, config: pathlib.Path, text: str) -> str | None:

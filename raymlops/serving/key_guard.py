@@ -22,11 +22,14 @@ from raymlops.serving.json_text import dump_json
 from raymlops.serving.keys import KeyRing, read_entry, read_keys
 
 LOG = logging.getLogger("raymlops.serving")
-INFERENCE = "/inference.GRPCInferenceService/"
+SERVICES = ("/inference.GRPCInferenceService/", "/grpc.health.v1.Health/")
+ROUTE = "x-raymlops-route"
+"""What a proxy says of how it chose an application for who named none: `only`, there is no other; `model`, it alone has
+the model; `any`, the model could not be read, or there is none."""
 _FRESH_S = 2.0
 """Seconds that what the controller said, and what a key file holds, is taken as so."""
-_PROBES = {"ServerLive": b"\x08\x01", "ServerReady": b"\x08\x01"}
-"""Answers of an application that nobody has woken yet: messages whose first field is true."""
+_PROBES = dict.fromkeys(("ServerLive", "ServerReady", "Check"), b"\x08\x01")
+"""Answers of an application that nobody has woken yet: messages whose first field is true, or the status SERVING."""
 
 
 @dataclasses.dataclass
@@ -40,6 +43,10 @@ class Application:
     file: pathlib.Path | None = None
     stamp: tuple[int, int] | None = None
     cors: CorsPolicy | None = None
+    ours: bool = True
+    models: frozenset[str] = frozenset()
+    """As its spec has them; those of a folder are only known to its replicas."""
+    folder: bool = False
 
     def read_file(self) -> None:
         """Take a changed key file up; one that cannot be read leaves the keys that were known in force."""
@@ -120,7 +127,10 @@ def read_application(name: str, told: Mapping[str, Any], before: Application | N
     elif before is not None and before.file == file:
         ring, stamp = before.ring, before.stamp
     cors = read_policy(args) if ours else None
-    return Application(name, told.get("route_prefix") or "/", ring, awake, file, stamp, cors)
+    models = frozenset([*(args.get("models") or ()), *(args.get("graphs") or ())]) if ours else frozenset()
+    folder = ours and bool(args.get("many"))
+    prefix = told.get("route_prefix") or "/"
+    return Application(name, prefix, ring, awake, file, stamp, cors, ours, models, folder)
 
 
 APPLICATIONS = Applications()
@@ -195,42 +205,100 @@ def guard_grpc(server: Any) -> bool:
 
     def override_and_judge(service_method: str, method_handler: Any) -> Any:
         handler = override(service_method, method_handler)
-        if not service_method.startswith(INFERENCE):
+        service = next((service for service in SERVICES if service_method.startswith(service)), None)
+        if service is None:
             return handler
-        return handler._replace(
-            unary_unary=_judge_first(handler.unary_unary, service_method[len(INFERENCE) :])
-        )
+        method = service_method[len(service) :]
+        streams = {
+            kind: _judge_stream(getattr(handler, kind), method) for kind in ("unary_stream", "stream_stream")
+        }
+        return handler._replace(unary_unary=_judge_first(handler.unary_unary, method), **streams)
 
     server._override_method_handler = override_and_judge
     return True
 
 
+class _RoutedContext:
+    """A call's context with metadata that say which application is asked."""
+
+    def __init__(self, context: Any, metadata: tuple[tuple[str, Any], ...]) -> None:
+        self._context, self._metadata = context, metadata
+
+    def invocation_metadata(self) -> tuple[tuple[str, Any], ...]:
+        return self._metadata
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
 def _judge_first(answer: Any, method: str) -> Any:
-    import grpc
-
-    from raymlops.serving import grpc_plane
-
     async def judge(message: Any, context: Any) -> Any:
-        metadata = dict(context.invocation_metadata() or ())
-        try:
-            ring, awake = await _find_ring(metadata)
-            if method not in _PROBES or not awake:
-                ring.identify(grpc_plane.read_token(metadata))
-        except AuthenticationError as error:
-            if method in _PROBES:
-                return _PROBES[method]
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-        except OverloadedError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-        return await answer(message, context)
+        routed = await _judge_call(method, message, context)
+        return routed if isinstance(routed, bytes) else await answer(message, routed)
 
     return judge
 
 
-async def _find_ring(metadata: Mapping[str, str]) -> tuple[KeyRing, bool]:
-    """The keys that a call must show one of, and whether a replica runs."""
-    known = await APPLICATIONS.refresh()
-    application = known.get(str(metadata.get("application", "")))
-    if application is None and len(known) == 1:
-        application = next(iter(known.values()))
-    return (KeyRing(), True) if application is None else (application.ring, application.awake)
+def _judge_stream(answer: Any, method: str) -> Any:
+    async def judge(messages: Any, context: Any) -> Any:
+        # Watch has one message, but which application it goes to is all the same: each knows the others.
+        routed = await _judge_call(method, b"", context)
+        async for response in answer(messages, routed):
+            yield response
+
+    return judge
+
+
+async def _judge_call(method: str, message: bytes, context: Any) -> Any:
+    """The context to go on with, or an answer. Ends the call of who has no key."""
+    import grpc
+
+    from raymlops.serving import grpc_plane
+
+    metadata = tuple(context.invocation_metadata() or ())
+    sent = dict(metadata)
+    try:
+        known = await APPLICATIONS.refresh()
+        application, route = choose_application(known, method, message, sent)
+        if application is not None and (method not in _PROBES or not application.awake):
+            rings = [application.ring] if route != "any" else [other.ring for other in known.values()]
+            _identify_by_any(rings, grpc_plane.read_token(sent))
+    except AuthenticationError as error:
+        if method in _PROBES:
+            return _PROBES[method]
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+    except OverloadedError as error:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+    if application is None or not route:
+        return context
+    kept = tuple(pair for pair in metadata if pair[0] not in ("application", ROUTE))
+    return _RoutedContext(context, (*kept, ("application", application.name), (ROUTE, route)))
+
+
+def _identify_by_any(rings: list[KeyRing], token: str) -> None:
+    """Raises AuthenticationError of the last of these that does not know the key, when none does."""
+    for at, ring in enumerate(rings, 1):
+        try:
+            ring.identify(token)
+            return
+        except AuthenticationError:
+            if at == len(rings):
+                raise
+
+
+def choose_application(
+    known: Mapping[str, Application], method: str, message: bytes, sent: Mapping[str, Any]
+) -> tuple[Application | None, str]:
+    """Whom a call is for, and how that was found, see `ROUTE`; empty where the caller has named one."""
+    from raymlops.serving.grpc_message import find_model
+
+    if "application" in sent and ROUTE not in sent:
+        return known.get(str(sent["application"])), ""
+    if len(known) == 1:
+        return next(iter(known.values())), "only"
+    ours = [known[name] for name in sorted(known) if known[name].ours]
+    model = find_model(method, message)
+    owners = [application for application in ours if model and model in application.models]
+    if len(owners) == 1:
+        return owners[0], "model"
+    return next((application for application in ours if application.awake), ours[0] if ours else None), "any"

@@ -5,6 +5,7 @@ Runs under any ASGI server; Ray Serve is one of them.
 """
 
 import asyncio
+import hmac
 import json
 import logging
 import random
@@ -24,7 +25,7 @@ from raymlops.errors import (
     shorten,
     unknown_name,
 )
-from raymlops.serving import http, inference, protocol, public_address, routes, tracing
+from raymlops.serving import haproxy_routing, http, inference, protocol, public_address, routes, tracing
 from raymlops.serving.client_addresses import ClientAddresses
 from raymlops.serving.cors import CorsPolicy
 from raymlops.serving.hosts import Hosts
@@ -75,6 +76,8 @@ class DataPlane:
         self.large_bodies = http.ByteBudget(large_bodies_limit)
         self.log_share = log_share
         self.addresses = addresses or ClientAddresses()
+        self.secret = ""
+        """What proxies of this cluster show; none is believed where it is empty."""
         self.watchers = 0
         """Clients that watch the health of this replica over gRPC."""
         self.is_draining: Callable[[], bool] = lambda: False
@@ -184,6 +187,8 @@ class DataPlane:
         method, path = request.method, request.path
         if method == "OPTIONS" and (path == "*" or routes.list_methods(path)):
             return "", self._answer_options, ()
+        if path == haproxy_routing.MODELS_PATH and self._is_proxy(request):
+            return "", _list_models, ()
         found = routes.find_route(method, path)
         if found is None:
             prefix, methods = public_address.find_prefix(request), routes.list_methods(path)
@@ -192,6 +197,11 @@ class DataPlane:
                 raise _MethodError(methods, text)
             raise NotFoundError(unknown_name("path", prefix + path, [prefix + known for known in _PATHS]))
         return found
+
+    def _is_proxy(self, request: Request) -> bool:
+        """Whether a proxy of this cluster asks."""
+        given = request.headers.get(haproxy_routing.MODELS_HEADER.encode(), b"")
+        return bool(self.secret) and hmac.compare_digest(given, self.secret.encode())
 
     async def _answer_options(self, hosts: Hosts, request: Request) -> Response:
         """What the path takes, for whoever asks; it tells nothing of models."""
@@ -285,6 +295,11 @@ _PATHS = [
     "/openapi.json",
     "/docs",
 ]
+
+
+async def _list_models(hosts: Hosts, request: Request) -> Response:
+    """For proxies, which route calls over gRPC by the model's name."""
+    return Response(200, dump_json(list(hosts.models)))
 
 
 async def _run_lifespan(receive: http.Receive, send: http.Send) -> None:

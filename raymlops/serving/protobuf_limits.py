@@ -5,7 +5,8 @@ from typing import Any
 
 from raymlops.errors import InputError, TooLargeError
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+"""Kinds of fields on the wire."""
 _PACKED = 10
 """Bytes of the longest packed number."""
 
@@ -28,10 +29,10 @@ def _count(view: memoryview, descriptor: Any, left: int) -> int:
         left -= 1
         if left < 0:
             raise TooLargeError("The message has too many fields; send tensors in raw_input_contents")
-        tag, at = _read(view, at)
+        tag, at = read_number(view, at)
         kind = tag & 7
-        if kind == _BYTES:
-            size, at = _read(view, at)
+        if kind == BYTES:
+            size, at = read_number(view, at)
             if size > end - at:
                 raise IndexError
             inner = messages.get(tag >> 3)
@@ -40,17 +41,17 @@ def _count(view: memoryview, descriptor: Any, left: int) -> int:
             elif tag >> 3 in packed and size > _PACKED * left:
                 raise TooLargeError("The message has too many numbers; send tensors in raw_input_contents")
             at += size
-        elif kind == _VARINT:
-            _, at = _read(view, at)
-        elif kind in (_FIXED64, _FIXED32):
-            at += 8 if kind == _FIXED64 else 4
+        elif kind == VARINT:
+            _, at = read_number(view, at)
+        elif kind in (FIXED64, FIXED32):
+            at += 8 if kind == FIXED64 else 4
         else:
             raise IndexError
     return left
 
 
-def _read(view: memoryview, at: int) -> tuple[int, int]:
-    """A number, and where it ends."""
+def read_number(view: memoryview | bytes, at: int) -> tuple[int, int]:
+    """A number, and where it ends. Raises IndexError."""
     value = shift = 0
     while True:
         byte = view[at]

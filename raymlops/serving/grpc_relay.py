@@ -1,0 +1,262 @@
+"""Calls over gRPC that are for another application of the same Serve: its clients know one address and no
+applications, so a call belongs to the application that has its model.
+
+HAProxy and Serve's proxy route by the model's name where they can read it (see `haproxy.py` and `key_guard.py`); what
+they cannot read, such as compressed messages and the messages of streams, is handed on here, and what is about no
+single model is asked of all. A model that several applications have is refused, as any choice could be the wrong one.
+"""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import grpc
+import ray
+from ray import serve
+from ray.serve.exceptions import RayServeException
+
+from raymlops.errors import AuthenticationError, InputError, RaymlopsError, shorten
+from raymlops.serving import grpc_plane, key_guard
+from raymlops.serving.grpc_answers import METHODS
+from raymlops.serving.grpc_message import FIELDS, find_model
+from raymlops.serving.key_guard import ROUTE, Application
+from raymlops.serving.plane import LOG, DataPlane
+
+_FRESH_S = 2.0
+"""Seconds that the names of a folder of models are taken as they were."""
+_PATIENCE_S = 5.0
+"""For what is asked of all applications: one that does not answer holds up no other."""
+_HEALTH_S = 1.0
+"""What was found of the health of all is told to everyone who asks for so long: probes need no key."""
+_READY = b"\x08\x01"
+_NOT_READY = {"ServerReady": b"", "Check": b"\x08\x02"}
+"""Messages with the one field ready, and status."""
+_LISTS = ("RepositoryIndex", "ModelStatistics")
+_OF_ALL = {name for name in METHODS if name not in FIELDS} - {"ServerLive"} | {
+    "ModelStatistics",
+    "Check",
+    "TraceSetting",
+}
+"""What every application is asked when no model is named."""
+
+Told = tuple[str, str, list[tuple[str, str]], bytes]
+"""Name of gRPC's code, details, trailers, and the message."""
+
+
+class RelayContext:
+    """What a call has of gRPC when it came by way of another application."""
+
+    def __init__(self, metadata: Sequence[tuple[str, str]], peer: str) -> None:
+        self._metadata, self._peer = metadata, peer
+        self.code = "OK"
+        self.details = ""
+        self.trailers: list[tuple[str, str]] = []
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        return self._metadata
+
+    def peer(self) -> str:
+        return self._peer
+
+    def set_code(self, code: Any) -> None:
+        self.code = code.name
+
+    def set_details(self, details: str) -> None:
+        self.details = details
+
+    def set_trailing_metadata(self, trailers: Sequence[tuple[str, str]]) -> None:
+        self.trailers = list(trailers)
+
+
+async def answer_here(
+    plane: DataPlane, name: str, message: bytes, metadata: Sequence[tuple[str, str]], peer: str
+) -> Told:
+    """What another application's replica asks of this one."""
+    context = RelayContext(metadata, peer)
+    try:
+        response = await grpc_plane.answer(plane, name, message, context)
+    except Exception:
+        return context.code, context.details, context.trailers, b""
+    return context.code, context.details, context.trailers, response.SerializeToString()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Passed:
+    """An answer as another application wrote it."""
+
+    message: bytes
+
+    def SerializeToString(self) -> bytes:  # noqa: N802
+        return self.message
+
+
+class Relay:
+    """Of the replica that has `plane`, of the application `name`."""
+
+    def __init__(self, plane: DataPlane, name: str) -> None:
+        self._plane = plane
+        self._name = name
+        self._handles: dict[str, Any] = {}
+        self._names: dict[str, tuple[float, frozenset[str]]] = {}
+        self._others: dict[str, Application] = {}
+        self._health: dict[str, tuple[float, Told]] = {}
+
+    async def answer(self, name: str, message: bytes, context: Any) -> Any:
+        """The answer of another application, or of all; None where this one answers by itself. What fails has its code
+        set, and is an empty message."""
+        try:
+            told = await self.hand_on(name, message, context)
+        except RaymlopsError as error:
+            sent = dict(context.invocation_metadata() or ())
+            grpc_plane.refuse(self._plane, name, sent, error, context)
+            return Passed(b"")
+        if told is None:
+            return None
+        code, details, trailers, answered = told
+        if code != "OK":
+            context.set_code(grpc.StatusCode[code])
+            context.set_details(details)
+        context.set_trailing_metadata(trailers)
+        return Passed(answered)
+
+    async def hand_on(self, name: str, message: bytes, context: Any) -> Told | None:
+        """What another application tells, or all; None where this one is asked.
+
+        Raises InputError where several have the model, AuthenticationError where one would have to be woken for who
+        has no key, OverloadedError where it is not known which there are.
+        """
+        sent = dict(context.invocation_metadata() or ())
+        if self._is_own(name, message, sent):
+            return None
+        await self._refresh()
+        if not self._others:
+            return None
+        model = find_model(name, message)
+        if not model:
+            return await self._ask_all(name, message, context) if name in _OF_ALL else None
+        target = await self._find(name, model)
+        if target is None:
+            return None
+        if not self._others[target].awake:
+            self._others[target].ring.identify(grpc_plane.read_token(sent))
+        return await self._ask(target, name, message, context)
+
+    def _is_own(self, name: str, message: bytes, sent: Mapping[str, Any]) -> bool:
+        """Whether it is known without a look at other applications that this one is asked: there is no other, the
+        caller has named it, or a proxy has found that it alone has the model."""
+        route = sent.get(ROUTE)
+        if route is None:
+            return "application" in sent
+        return route == "only" or (route == "model" and find_model(name, message) in self._plane.hosts.models)
+
+    async def _find(self, method: str, model: str) -> str | None:
+        """The other application that has a model; None for this one, which also answers for what nobody has.
+
+        Raises InputError where several have it.
+        """
+        owners = [name for name in self._others if model in await self._list_models(name)]
+        if model in self._plane.hosts.models:
+            owners.append(self._name)
+        if not owners and method == "RepositoryModelLoad":  # a file that was added since
+            owners = [name for name, other in self._others.items() if other.folder]
+            owners += [self._name] if self._plane.hosts.repository is not None else []
+        if len(owners) > 1:
+            raise InputError(
+                f"Model {shorten(model)!r} is in several applications: {', '.join(sorted(owners))}; name one of them "
+                "in the metadata 'application'"
+            )
+        return owners[0] if owners and owners[0] != self._name else None
+
+    async def admit(self, token: str) -> None:
+        """Raises AuthenticationError unless an application knows this key; what it may do is that one's to say."""
+        try:
+            self._plane.keys.identify(token)
+        except AuthenticationError as error:
+            await self._refresh()
+            if not any(_knows(other, token) for other in self._others.values()):
+                raise error from None
+
+    async def _ask(self, target: str, name: str, message: bytes, context: Any) -> Told:
+        # It is that application which is asked now, so its replica looks no further.
+        metadata = [
+            (key, value)
+            for key, value in context.invocation_metadata() or ()
+            if key not in ("application", ROUTE)
+        ]
+        metadata.append(("application", target))
+        try:
+            handle = await self._find_handle(target)
+            told: Told = await handle.answer_grpc.remote(name, message, metadata, context.peer())
+        except (ray.exceptions.RayError, RayServeException, RuntimeError) as error:
+            LOG.error("application %s did not answer a call of %s: %s", target, name, error)
+            return "UNAVAILABLE", f"Application {target!r} does not answer; try again later", [], b""
+        return told
+
+    async def _refresh(self) -> None:
+        known = await key_guard.APPLICATIONS.refresh()
+        self._others = {name: found for name, found in known.items() if found.ours and name != self._name}
+
+    async def _list_models(self, name: str) -> Collection[str]:
+        """Of another application: as its spec has them, and those of its folder as its replicas have them; one that is
+        scaled to zero is not woken for that."""
+        application = self._others[name]
+        if not (application.folder and application.awake):
+            return application.models
+        asked, names = self._names.get(name, (float("-inf"), application.models))
+        if time.monotonic() - asked > _FRESH_S:
+            try:
+                handle = await self._find_handle(name)
+                names = frozenset(await asyncio.wait_for(handle.list_models.remote(), _PATIENCE_S))
+            except (ray.exceptions.RayError, RayServeException, RuntimeError, TimeoutError) as error:
+                LOG.error("application %s did not tell its models: %s", name, error)
+            self._names[name] = time.monotonic(), names
+        return names
+
+    async def _find_handle(self, name: str) -> Any:
+        if name not in self._handles:
+            # Making one asks Serve's controller, and waits for it.
+            self._handles[name] = await asyncio.to_thread(serve.get_deployment_handle, "Ingress", name)
+        return self._handles[name]
+
+    async def _ask_all(self, name: str, message: bytes, context: Any) -> Told:
+        """One answer for what every application was asked: of those that take the key, or this one's refusal."""
+        at, known = self._health.get(name, (float("-inf"), None))
+        if known is not None and time.monotonic() - at < _HEALTH_S:
+            return known
+        metadata = list(context.invocation_metadata() or ())
+        mine = await answer_here(self._plane, name, message, metadata, context.peer())
+        if name in _NOT_READY and mine[0] != "OK":
+            return mine
+        awake = [other for other, application in self._others.items() if application.awake]
+        asked = (self._ask_patiently(other, name, message, context) for other in awake)
+        told = [mine, *await asyncio.gather(*asked)]
+        if name in _NOT_READY:
+            ready = all(answer[0] == "OK" and answer[3] == _READY for answer in told)
+            code, details, trailers, _ = mine
+            health = code, details, trailers, _READY if ready else _NOT_READY[name]
+            self._health[name] = time.monotonic(), health
+            return health
+        good = [answer for answer in told if answer[0] == "OK"]
+        if not good:
+            return mine
+        if name in _LISTS:
+            return *good[0][:3], b"".join(
+                answer[3] for answer in good
+            )  # messages of one list join by their bytes
+        return good[0]
+
+    async def _ask_patiently(self, target: str, name: str, message: bytes, context: Any) -> Told:
+        try:
+            return await asyncio.wait_for(self._ask(target, name, message, context), _PATIENCE_S)
+        except TimeoutError:
+            return "UNAVAILABLE", f"Application {target!r} did not answer within {_PATIENCE_S:g} s", [], b""
+
+
+def _knows(application: Application, token: str) -> bool:
+    try:
+        application.ring.identify(token)
+    except AuthenticationError:
+        return False
+    return True
