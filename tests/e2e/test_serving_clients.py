@@ -8,17 +8,21 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import grpc as grpcio
 import httpx
 import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tritonclient.utils import InferenceServerException
 
 from raymlops.serving.key_files import write_keys
 from raymlops.serving.keys import make_key
-from tests import toy_models
+from tests import stock_clients, toy_models
 from tests.serving_process import Served, serve_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -333,3 +337,122 @@ def test_prometheus_names_are_tritons(served: Served) -> None:
     text = httpx.get(f"{served.url}/metrics", headers=auth("ops")).text
     assert 'nv_inference_request_success{model="adder",version="1"}' in text
     assert httpx.get(f"{served.url}/metrics", headers=auth()).status_code == 403
+
+
+FIRST = frozenset(MODELS)
+FOLDER = ("tripler", "adder")
+"""Models of a folder that a second application serves; the first has one of that name, too."""
+
+
+def make_target(model: str, *, loads: bool = False, models: frozenset[str] = FIRST) -> stock_clients.Target:
+    def lower(name: str) -> dict[str, str]:
+        return {key.lower(): value for key, value in auth(name).items()}
+
+    return stock_clients.Target(model, lower("app"), lower("ops"), loads, models)
+
+
+@pytest.mark.parametrize("kind", stock_clients.MODULES)
+def test_every_method_of_tritons_clients_is_called_against_one_application(served: Served, kind: str) -> None:
+    port = served.port if kind.startswith("http") else served.grpc_port
+    told = stock_clients.call_all(kind, f"127.0.0.1:{port}", make_target("doubler"))
+    assert sum(bool(refusal) for refusal in told.values()) == 6, told
+
+
+def test_services_are_told_by_reflection_and_health_is_that_of_the_protocol(served: Served) -> None:
+    with grpcio.insecure_channel(f"127.0.0.1:{served.grpc_port}") as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        services = set(database.get_services())
+        assert {"inference.GRPCInferenceService", "grpc.health.v1.Health"} <= services
+        pool = DescriptorPool(database)
+        methods = pool.FindServiceByName("inference.GRPCInferenceService").methods_by_name
+        assert {"ModelInfer", "ModelStreamInfer", "ModelConfig"} <= set(methods)
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+        watched = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+        watched.cancel()
+        with pytest.raises(grpcio.RpcError) as unknown:
+            channel.unary_unary("/inference.GRPCInferenceService/Nope")(b"")
+        assert unknown.value.code() is grpcio.StatusCode.UNIMPLEMENTED
+
+
+def test_wrong_calls_over_grpc_leave_no_traceback_in_the_log(served: Served, grpc: Any) -> None:
+    for _ in range(3):
+        with pytest.raises(InferenceServerException, match="nobody"):
+            grpc.is_model_ready("nobody", headers={"authorization": auth()["Authorization"]})
+    time.sleep(1)
+    assert not [line for line in served.lines if "nobody" in line or "user-set gRPC" in line]
+
+
+@pytest.fixture(scope="module")
+def both(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A second application beside the first, whose clients say nothing of applications."""
+    folder = tmp_path_factory.mktemp("second")
+    for name in FOLDER:
+        toy_models.save(toy_models.doubler(), folder / "models" / f"{name}.onnx")
+    spec = {
+        "name": "second", "route": "/second", "many": {"folder": str(folder / "models")}, "cpus": 0.2,
+        "keys": str(served.folder / "keys.yaml"), "port": served.port, "grpc_port": served.grpc_port,
+    }  # fmt: skip
+    path = folder / "second.yaml"
+    path.write_text(json.dumps(spec))
+    served.run("deploy", str(path))
+    yield served
+    served.run("deploy", str(path), "--remove")
+
+
+@pytest.mark.parametrize("kind", stock_clients.MODULES)
+def test_every_method_of_tritons_clients_is_called_against_two_applications(both: Served, kind: str) -> None:
+    everything = FIRST | set(FOLDER)
+    for model in ("doubler", "tripler"):
+        loads = model == "tripler"
+        if kind.startswith("http"):
+            url = f"127.0.0.1:{both.port}{'/second' if loads else ''}"
+            models = frozenset(FOLDER) if loads else FIRST
+        else:
+            url, models = f"127.0.0.1:{both.grpc_port}", everything
+        told = stock_clients.call_all(kind, url, make_target(model, loads=loads, models=models))
+        assert sum(bool(refusal) for refusal in told.values()) == (4 if loads else 6), told
+
+
+def test_what_cannot_be_routed_by_its_name_reaches_its_application_all_the_same(
+    both: Served, grpc: Any
+) -> None:
+    headers = {"authorization": auth()["Authorization"]}
+    rows = np.ones((2000, 3), np.float32)
+    tensor = tritonclient.grpc.InferInput("x", rows.shape, "FP32")
+    tensor.set_data_from_numpy(rows)
+    for model in ("doubler", "tripler"):
+        for packed in ("gzip", "deflate", None):
+            answer = grpc.infer(model, [tensor], headers=headers, compression_algorithm=packed)
+            np.testing.assert_array_equal(answer.as_numpy("y"), 2 * rows)
+    for packed in ("gzip", None):
+        with pytest.raises(InferenceServerException, match=r"several applications: .*second"):
+            grpc.infer("adder", [tensor], headers=headers, compression_algorithm=packed)
+    named = {**headers, "application": "second"}
+    assert grpc.infer("adder", [tensor], headers=named).as_numpy("y").shape == rows.shape
+    with pytest.raises(InferenceServerException, match="nobody"):
+        grpc.infer("nobody", [tensor], headers=headers)
+    with pytest.raises(InferenceServerException, match="API key"):
+        grpc.infer("tripler", [tensor], compression_algorithm="gzip")
+
+
+def test_a_model_that_is_added_to_a_folder_is_reached_and_an_unready_application_counts(
+    both: Served, grpc: Any
+) -> None:
+    headers = {"authorization": auth("ops")["Authorization"]}
+    with grpcio.insecure_channel(f"127.0.0.1:{both.grpc_port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        wanted = health_pb2.HealthCheckRequest()
+
+        def ready() -> bool:
+            time.sleep(1.1)  # what was found is told for a second
+            ready = grpc.is_server_ready()
+            assert (health.Check(wanted).status == health_pb2.HealthCheckResponse.SERVING) is ready
+            return bool(ready)
+
+        assert ready()
+        grpc.unload_model("tripler", headers=headers)
+        assert not ready()
+        grpc.load_model("tripler", headers=headers)
+        assert ready()
