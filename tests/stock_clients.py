@@ -195,15 +195,15 @@ CALLS: dict[str, tuple[Callable[[Asked], Any], str]] = {
         for kind in ("system", "cuda")
     },
     "register_system_shared_memory": (call("register_system_shared_memory", NO_CHECK, "a", "/a", 64), MEMORY),
-    "register_cuda_shared_memory": (call("register_cuda_shared_memory", NO_CHECK, "a", b"handle", 0, 64), MEMORY),
+    "register_cuda_shared_memory": (call("register_cuda_shared_memory", NO_CHECK, "a", b"aGFuZGxl", 0, 64), MEMORY),
     "infer": (infer, ""),
     "async_infer": (async_infer, ""),
     **dict.fromkeys(("start_stream", "async_stream_infer", "stop_stream", "stream_infer"), (streamed, "")),
     **dict.fromkeys(("generate_request_body", "parse_response_body"), (bodies, "")),
     **dict.fromkeys(("plugin", "register_plugin", "unregister_plugin"), (plugins, "")),
 }  # fmt: skip
-"""Method -> how it is called, and the sentence with which it is refused; empty where it works. What a fixed set of models
-refuses is taken by a folder."""
+"""Method -> how it is called, and the sentence with which it is refused; empty where it works. What a fixed set
+of models refuses is taken by a folder."""
 
 
 def list_methods(kind: str) -> list[str]:
