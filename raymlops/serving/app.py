@@ -105,9 +105,9 @@ class Ingress(GrpcMethods):
             addresses=_know_proxies(),
             cors=make_policy(spec.cors),
         )
-        self.plane.secret = haproxy_routing.find_secret(
-            os.environ.get(haproxy.TOKEN_VARIABLE, ""), os.environ
-        )
+        # As HAProxy makes it, from the variables that both have.
+        token = os.environ.get(haproxy.TOKEN_VARIABLE, "")
+        self.plane.secret = haproxy_routing.find_secret(token, os.environ)
         self.relay_calls(serve.get_replica_context().app_name)
         self.plane.is_draining = replica_state.find_draining()
         self._read_key_file()
