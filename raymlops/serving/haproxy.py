@@ -242,10 +242,9 @@ def _install(binary: str, config: pathlib.Path, settings: Mapping[str, Any]) -> 
     # Read here, since this script has no settings of its own: the process that starts it is Serve's.
     token = os.environ.get(TOKEN_VARIABLE, "")
     routing = _load_beside("haproxy_routing")
+    secret = routing.find_secret(token, os.environ)
     more: list[Callable[[list[Section]], list[Section]]] = [
-        lambda sections: routing.route_by_model(
-            sections, config.parent, routing.find_secret(token, os.environ)
-        ),
+        lambda sections: routing.route_by_model(sections, config.parent, secret),
         bound_clients,
         lambda sections: name_client(sections, token),
         lambda sections: tell_errors(sections, config.parent),
