@@ -201,7 +201,7 @@ class Examiner:
             digest=hashlib.sha256(data).hexdigest(),
             code=code_of(data),
             header=header,
-            columns=read_columns(header.signature, header.contract),
+            columns=read_columns(header.signature, header.contract, header.optional),
             lifted=dataclasses.replace(lifted, skeleton=skeleton),
             independence=independence,
         )

@@ -16,6 +16,7 @@ from raymlops.errors import (
     RaymlopsError,
     unknown_name,
 )
+from raymlops.models.process_mac import has_code
 from raymlops.models.session import RunControl, Session
 from raymlops.serving.cache import ModelCache
 from raymlops.serving.cost import INLINE_S, count_batch_rows, find_largest, list_free_axes
@@ -201,15 +202,15 @@ class ManyHost:
     def _find_changes(
         self, known: Mapping[str, Known], wanted: Mapping[str, str] | None = None, *, is_first: bool = False
     ) -> Changes:
-        """What differs from what is known, of all names or of those `wanted`, which are examined again where the last
-        time they could not be served. Reads files, changes nothing."""
+        """What differs from what is known, of all names or of those `wanted`, whose bytes are compared whatever their
+        stamps say: a file may have been replaced twice within a second. Reads files, changes nothing."""
         entries = read_entries(self._files.list())
         examined: dict[str, tuple[Entry, Found | str]] = {}
         for name, entry in entries.models.items():
             before = known.get(name)
             if wanted is not None and name not in wanted:
                 continue
-            if before is not None and before.entry == entry and (wanted is None or not before.reason):
+            if before is not None and before.entry == entry and (wanted is None or self._is_same(before)):
                 continue
             if wanted is None and not is_first and not entry.file.is_settled:
                 continue  # it may still be written
@@ -217,6 +218,18 @@ class ManyHost:
             examined[name] = entry, taken if name in self._taken else self._examiner.examine(entry)
         gone = [name for name in known if name not in entries.models and (wanted is None or name in wanted)]
         return Changes(examined, gone, entries.notices)
+
+    @staticmethod
+    def _is_same(known: Known) -> bool:
+        """Whether a model is served, and its file has the same bytes still."""
+        found = known.found
+        if found is None or known.reason:
+            return False
+        try:
+            data = found.files.read(found.path, found.size, found.size)
+        except (RaymlopsError, OSError):
+            return False  # examining it will tell
+        return data is not None and has_code(data, found.code)
 
     def _apply(self, changes: Changes, wanted: Mapping[str, str] | None = None) -> None:
         """Serve what was found. Another file for a model that is served is taken where it is `wanted` only."""
@@ -366,7 +379,10 @@ class ManyEndpoint:
         self._turns = Turns(statistics)
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
-        rows = count_batch_rows(batch)
+        # With values for optional inputs a request runs alone: what is known of runs is of the model's own values.
+        alone = len(batch) > len(self.signature.inputs)
+        own = {spec.name: batch[spec.name] for spec in self.signature.inputs} if alone else batch
+        rows = count_batch_rows(own)
         if self.is_withdrawn:
             raise OverloadedError(
                 f"Model {self._name!r} was replaced while this request was on its way; send it again"
@@ -374,15 +390,19 @@ class ManyEndpoint:
         session = await self._cache.acquire(self._key)
         try:
             cost = self._cost
-            if rows <= cost.rows and (not self._free or find_largest(batch, self._free) <= cost.size):
+            if (
+                not alone
+                and rows <= cost.rows
+                and (not self._free or find_largest(batch, self._free) <= cost.size)
+            ):
                 return await self._turns.infer(
                     lambda joined, _: session.infer(joined), batch, rows, cost.most
                 )
-            return await self._infer_apart(session, batch, rows)
+            return await self._infer_apart(session, batch, rows, learns=not alone)
         finally:
             self._cache.release(self._key)
 
-    async def _infer_apart(self, session: Session, batch: Batch, rows: int) -> Batch:
+    async def _infer_apart(self, session: Session, batch: Batch, rows: int, *, learns: bool) -> Batch:
         """In a thread, where it is timed. Raises DeadlineError, and then ends the run."""
         started = time.perf_counter_ns()
         control = session.begin()
@@ -396,8 +416,9 @@ class ManyEndpoint:
             raise DeadlineError(f"{self._name!r} did not answer within {self._deadline_s:g} s") from None
         finally:
             control.end()  # it is done, or nobody waits for it
-        largest = find_largest(batch, self._free)
-        self._cost = self._cost.learn(rows, largest, seconds, self._joins, never=bool(session.by_value))
+        if learns:
+            largest = find_largest(batch, self._free)
+            self._cost = self._cost.learn(rows, largest, seconds, self._joins, never=bool(session.by_value))
         self._statistics.record_run(rows, time.perf_counter_ns() - started)
         return answer
 

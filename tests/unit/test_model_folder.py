@@ -1,6 +1,7 @@
 """Folders of models as people have them: what cannot be served is told with its reason, and stops nothing else."""
 
 import asyncio
+import functools
 import json
 import logging
 import os
@@ -578,6 +579,37 @@ def test_a_file_is_refused_whatever_its_times_say(tmp_path: pathlib.Path) -> Non
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(ArtifactError, match="has changed"):
         infer(host, "a")
+
+
+def test_a_load_takes_other_bytes_whatever_their_times_say(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.onnx", scaler(1))
+    host = make_host(tmp_path)
+    for by in (2, 3, 4):
+        entries = host._files.list()
+        path.write_bytes(scaler(by))
+        with monkeypatch.context() as patch:  # as a clock of whole seconds has it
+            patch.setattr(host._files, "list", functools.partial(dict, entries))
+            asyncio.run(host.load("a"))
+        assert infer(host, "a") == by
+
+
+def test_optional_inputs_are_taken_and_stay_with_their_request(tmp_path: pathlib.Path) -> None:
+    model = onnx.ModelProto.FromString(scaler(3))
+    model.graph.input.append(toy_models.value("by", TensorProto.FLOAT, 2))
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.onnx", model.SerializeToString())
+    ask = make_client(host := make_host(tmp_path), host.hosted)
+
+    def multiply(*more: dict[str, Any]) -> Any:
+        x = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 1]}
+        answer = ask("POST", "/v2/models/a/infer", json={"inputs": [x, *more]})
+        return answer.json()["outputs"][0]["data"]
+
+    for _ in range(3):
+        assert multiply() == [3, 3]
+        assert multiply({"name": "by", "shape": [2], "datatype": "FP32", "data": [5, 7]}) == [5, 7]
 
 
 def test_a_listing_reads_no_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
