@@ -10,7 +10,6 @@ a process and ends those that are over their time; see `connection_limits`.
 """
 
 import asyncio
-import dataclasses
 import logging
 import weakref
 from collections.abc import Mapping
@@ -21,17 +20,16 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from raymlops.serving.http import Headers, Request, Response
+from raymlops.serving.http import Request, Response
 from raymlops.serving.joining import COPIED
 from raymlops.serving.json_text import dump_json
 from raymlops.serving.lane import LANE
+from raymlops.serving.repeated_head import RepeatedHead
+from raymlops.serving.response_head import DEFAULTS, render_fields, render_head
 
 LOG = logging.getLogger("raymlops.serving")
 WHOLE = 2**16
 """Bytes of a body that is waited for before its request is looked at."""
-_KEPT = 10_000
-"""Heads of responses that are remembered; there are few for each model."""
-_KNOWN_HEADS: dict[tuple[int, Headers], bytes] = {}
 _LINGERS_S = 10.0
 """Seconds that a client has to read the last answer of a connection that is closed while it still sends."""
 _NOTHING, _HEAD, _BODY = 0, 1, 2
@@ -69,32 +67,6 @@ class _Exchange:
         self.message_event = _NOBODY
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _UsualHead:
-    """The bytes of a head and what they say. The same bytes say the same again, and need not be parsed: clients repeat
-    their heads on a connection."""
-
-    head: bytes
-    size: int
-    """Of the whole message."""
-    method: str
-    path: str
-    fields: Mapping[bytes, bytes]
-
-
-def _find_usual_head(data: bytes, cycle: Any) -> _UsualHead | None:
-    """Of a usual message that is all of `data`, and behind which others may come."""
-    if type(cycle) is not _Exchange or not cycle.keep_alive:
-        return None
-    request = cycle.request
-    end = data.find(b"\r\n\r\n") + 4
-    if len(data) - end != len(request.body) or int(request.headers.get(b"content-length", 0)) != len(
-        request.body
-    ):
-        return None  # another message is in the data, too
-    return _UsualHead(data[:end], len(data), request.method, request.path, request.headers)
-
-
 class _SlowlyClosed:
     """A connection as uvicorn's cycles see it."""
 
@@ -127,7 +99,7 @@ class Wire(HttpToolsProtocol):
     _peer = ""
     _running: Any = None
     """The request that went uvicorn's way last, of those that are answered."""
-    _usual: "_UsualHead | None" = None
+    _usual: RepeatedHead | None = None
     """The head that came last, of a usual request that came in one piece."""
     _refusal: tuple[int, str] | None = None
     _ends = 0.0
@@ -158,7 +130,7 @@ class Wire(HttpToolsProtocol):
             return
         self._idle_since = None
         usual, begins = self._usual, self._reading == _NOTHING
-        if usual is not None and begins and len(data) == usual.size and data.startswith(usual.head):
+        if usual is not None and begins and usual.begins(data):
             cycle = self.cycle
             if cycle.response_complete and not self.pipeline:
                 self._start_answer(usual.method, usual.path, usual.fields, True)
@@ -170,7 +142,9 @@ class Wire(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
             if begins and self._reading == _NOTHING:
-                self._usual = _find_usual_head(data, self.cycle)
+                cycle = self.cycle
+                is_usual = type(cycle) is _Exchange and cycle.keep_alive
+                self._usual = RepeatedHead.of(data, cycle.request) if is_usual else None
         except httptools.HttpParserError:
             self._refuse(*(self._refusal or (400, "The bytes of this connection are no valid HTTP request")))
         except httptools.HttpParserUpgrade:
@@ -321,7 +295,7 @@ class Wire(HttpToolsProtocol):
             exchange.request.id.encode("latin-1"),
             b"" if exchange.keep_alive else b"connection: close\r\n",
         )
-        head = (_render_head(response), _DEFAULTS.render(self.server_state.default_headers), end)
+        head = (render_head(response), DEFAULTS.render(self.server_state.default_headers), end)
         if len(body) <= COPIED:
             self.transport.write(b"".join((*head, body)))
         else:
@@ -390,9 +364,9 @@ class Wire(HttpToolsProtocol):
 
     def _write_refusal(self, status: int, text: str) -> None:
         body = dump_json({"error": text, "status": status, "request_id": ""})
-        defaults = _DEFAULTS.render(self.server_state.default_headers)
+        defaults = DEFAULTS.render(self.server_state.default_headers)
         cors = LANE.app.cors if LANE.app is not None and self.headers else None
-        shared = b"" if cors is None else _render(cors.list_headers(dict(self.headers)))
+        shared = b"" if cors is None else render_fields(cors.list_headers(dict(self.headers)))
         fields = b"content-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n" % (
             len(body),
             shared,
@@ -501,34 +475,3 @@ def _read_path(url: bytes) -> str:
         return url.decode("ascii")
     path = httptools.parse_url(url).path.decode("ascii")
     return unquote(path) if "%" in path else path
-
-
-def _render_head(response: Response) -> bytes:
-    key = response.status, response.headers
-    head = _KNOWN_HEADS.get(key)
-    if head is None:
-        head = STATUS_LINE[response.status] + _render(response.headers)
-        # More fields than these have values of the request in them.
-        if len(response.headers) <= 2 and len(_KNOWN_HEADS) < _KEPT:
-            _KNOWN_HEADS[key] = head
-    return head
-
-
-def _render(headers: Any) -> bytes:
-    return b"".join(b"%s: %s\r\n" % pair for pair in headers)
-
-
-class _Defaults:
-    """uvicorn's date and server, which it changes every second."""
-
-    def __init__(self) -> None:
-        self._source: Any = None
-        self._text = b""
-
-    def render(self, headers: Any) -> bytes:
-        if headers is not self._source:
-            self._source, self._text = headers, _render(headers)
-        return self._text
-
-
-_DEFAULTS = _Defaults()

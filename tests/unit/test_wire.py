@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from raymlops.errors import RaymlopsError
-from raymlops.serving import lane, wire
+from raymlops.serving import lane, response_head, wire
 from raymlops.serving.client_addresses import ClientAddresses
 from raymlops.serving.http import Request, Response
 from raymlops.serving.lane import LANE, FastLane
@@ -474,7 +474,7 @@ def test_a_defect_of_the_plane_ends_its_connection_only(
 
 
 def test_what_is_remembered_of_responses_has_no_values_of_requests() -> None:
-    wire._KNOWN_HEADS.clear()
+    response_head.KNOWN.clear()
     binary = []
     for rows in range(1, 21):
         body = json.dumps(infer_body([0] * 3 * rows, [rows, 3], parameters={"binary_data_output": True}))
@@ -482,7 +482,7 @@ def test_what_is_remembered_of_responses_has_no_values_of_requests() -> None:
     unknown = [get(path) for path in ("/" + 2000 * "a", *(f"/unknown/{i}" for i in range(20)))]
     for answers in (ask(b"".join(binary), answers=20), ask(b"".join(unknown), answers=21)):
         assert {status for status, _, _ in answers} <= {200, 404}
-    assert len(wire._KNOWN_HEADS) == 1
+    assert len(response_head.KNOWN) == 1
 
 
 def test_serve_takes_the_protocol_from_its_callback(monkeypatch: pytest.MonkeyPatch) -> None:
