@@ -8,7 +8,6 @@ Everything is measured through HTTP, in turns, within one run; medians and ratio
 import argparse
 import contextlib
 import dataclasses
-import http.client
 import json
 import os
 import pathlib
@@ -244,17 +243,15 @@ def run_many(arguments: argparse.Namespace, work: pathlib.Path, count: int = 200
 
 
 def read_caches(served: Served) -> Iterator[dict[str, float]]:
-    """What the cache of each replica counted; their own ports are asked, since HAProxy would choose one."""
-    for replica in served.replicas():
-        for connection in replica.net_connections("tcp"):
-            if connection.status != psutil.CONN_LISTEN:
-                continue
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                url = f"http://127.0.0.1:{connection.laddr.port}/metrics"
-                with urllib.request.urlopen(url, timeout=5) as response:
-                    found = re.findall(r"^raymlops_many_(\w+) (\S+)$", response.read().decode(), re.MULTILINE)
-                if found:
-                    yield {name: float(number) for name, number in found}
+    """What the cache of each replica counted."""
+    with urllib.request.urlopen(f"{served.url}/metrics", timeout=30) as response:
+        text = response.read().decode()
+    found: dict[str, dict[str, float]] = {}
+    for name, replica, number in re.findall(
+        r'^raymlops_many_(\w+?)(?:_total)?\{.*replica="(\w+)".*\} (\S+)$', text, re.MULTILINE
+    ):
+        found.setdefault(replica, {})[name] = float(number)
+    yield from found.values()
 
 
 def read_stats(url: str, name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from raymlops.graphs import arrays, routing, shadowing
 from raymlops.graphs.plan import Plan, Port, Step
 from raymlops.graphs.routing import Branch, Request, Run
 from raymlops.graphs.shadowing import ShadowCount
+from raymlops.histograms import Histogram
 from raymlops.specs.graph_nodes import (
     INPUTS,
     CascadeNode,
@@ -64,13 +65,30 @@ class Merged:
     prefix: str = ""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Clock:
-    """Runs of a node, their time in seconds to the answer, and how often its fallback answered."""
+    """Runs of a node, of how many requests and rows, their times to the answer, and how many failed, or were answered
+    by the fallback."""
 
-    count: int = 0
-    seconds: float = 0.0
+    runs: int = 0
+    requests: int = 0
+    rows: int = 0
+    failures: int = 0
     fallbacks: int = 0
+    times: Histogram = dataclasses.field(default_factory=Histogram)
+
+    def record(self, started: int, batch: Batch, request: Request) -> None:
+        """A run since `started`, in nanoseconds."""
+        self.times.add(time.perf_counter_ns() - started)
+        self.runs += 1
+        self.requests += len(request.rows) or 1
+        for values in batch.values():
+            self.rows += len(values)
+            break
+
+    def to_tree(self) -> dict[str, Any]:
+        counts = {name: getattr(self, name) for name in ("runs", "requests", "rows", "failures", "fallbacks")}
+        return {**counts, "times": self.times.to_tree()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,17 +148,17 @@ class Compiler:
         run = _call_leaf(chain.implementation, {})
 
         async def guarded(batch: Batch, request: Request) -> Batch:
-            started = time.perf_counter()
+            started = time.perf_counter_ns()
             try:
                 return await run(batch, request)
             except asyncio.CancelledError:
                 request.waited_for.append(path)
                 raise
             except Exception as error:
+                clock.failures += 1
                 raise _name_failure(error, path) from error
             finally:
-                clock.count += 1
-                clock.seconds += time.perf_counter() - started
+                clock.record(started, batch, request)
 
         after = {source.partition(".")[0] for source in chain.needs} - {INPUTS}
         same = tuple((key, key) for key in chain.needs)
@@ -204,7 +222,7 @@ class Compiler:
             run = _limit(run, node.timeout_s, suspends, path)
 
         async def guarded(batch: Batch, request: Request) -> Batch:
-            started = time.perf_counter()
+            started = time.perf_counter_ns()
             try:
                 if prefix:
                     own = {
@@ -216,13 +234,13 @@ class Compiler:
                 request.waited_for.append(path)
                 raise
             except Exception as error:
+                clock.failures += 1
                 if fallback is None:
                     raise _name_failure(error, path) from error
                 clock.fallbacks += 1
                 return await fallback(batch, request)
             finally:
-                clock.count += 1
-                clock.seconds += time.perf_counter() - started
+                clock.record(started, batch, request)
 
         return guarded
 

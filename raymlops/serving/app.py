@@ -37,10 +37,10 @@ from raymlops.serving.hosts import Hosts
 from raymlops.serving.keys import KeyRing, read_entry, read_keys
 from raymlops.serving.lane import LANE
 from raymlops.serving.many import ManyHost
-from raymlops.serving.metrics import MetricsExport
 from raymlops.serving.plane import LOG, DataPlane, log_to_stderr
 from raymlops.serving.rate_bank import make_lease
 from raymlops.serving.rates import RateLimit
+from raymlops.serving.replica_statistics import REPORT_PAUSE_S, ReplicaStatistics
 from raymlops.serving.request_limits import RequestLimits
 from raymlops.serving.run_memory import bound_memory
 from raymlops.serving.shared_repository import share_repository
@@ -48,12 +48,12 @@ from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
 POLL_S = 2.0
-"""How often a replica looks whether its key file has changed, and reports its counters to Ray."""
+"""How often a replica looks whether its key file has changed."""
 
 
 @serve.ingress()  # the application is built by the replica itself, below
 class Ingress(GrpcMethods):
-    """One replica: sessions, data plane, and the tasks that keep keys and metrics fresh."""
+    """One replica: sessions, data plane, and the tasks that keep keys fresh and report statistics."""
 
     def __init__(
         self,
@@ -112,10 +112,12 @@ class Ingress(GrpcMethods):
         self.plane.is_draining = replica_state.find_draining()
         self._read_key_file()
         key_guard.RING[:] = [self.plane.keys]
-        self._export = MetricsExport(spec.name)
+        replica = serve.get_replica_context().replica_id.unique_id
+        self._statistics = ReplicaStatistics(spec.name, replica, self.plane.hosts)
+        self.plane.hosts.statistics = self._statistics
         self._background = [
             Repeated("keys", self._refresh_keys, POLL_S),
-            Repeated("metrics", self._push_metrics, POLL_S),
+            Repeated("statistics", self._statistics.report, REPORT_PAUSE_S),
         ]
         if self._repository is not None:
             self._background.append(Repeated("repository", self._repository.follow, POLL_S))
@@ -150,8 +152,12 @@ class Ingress(GrpcMethods):
         if self._spec.keys:
             await asyncio.to_thread(self._read_key_file)
 
-    async def _push_metrics(self) -> None:
-        self._export.push(self.plane.hosts.samples())
+    def __del__(self) -> Any:
+        """Serve calls it when all requests are answered, and waits for what it gives."""
+        background, self._background = getattr(self, "_background", ()), []
+        for task in background:
+            task.stop()
+        return self._statistics.leave() if background else None
 
     def _read_key_file(self) -> None:
         if not self._spec.keys:

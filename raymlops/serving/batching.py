@@ -70,7 +70,6 @@ class Batcher:
         """The model's answer for these rows, `alone` in a run of its own. Raises OverloadedError at once, DeadlineError
         in time."""
         if len(self._waiting) >= self._options.queue:
-            self._statistics.refused += 1
             raise OverloadedError(
                 f"{len(self._waiting)} requests already wait for {self._statistics.name!r}; try again later",
                 retry_after=max(1.0, self._seconds * len(self._waiting)),
@@ -148,15 +147,14 @@ class Batcher:
                 answer = await loop.run_in_executor(self._thread, self._run, *arguments)
             finally:
                 self._control = None
-            elapsed = time.perf_counter_ns() - started
+            ended = time.perf_counter_ns()
             parts = [answer] if len(items) == 1 else split(answer, [item.rows for item in items])
         except Exception as error:
             await self._answer_failed(items, error)
             return
-        self._seconds = 0.8 * self._seconds + 0.2 * elapsed / 1e9
-        self._statistics.record_run(rows, elapsed)
+        self._seconds = 0.8 * self._seconds + 0.2 * (ended - started) / 1e9
+        self._statistics.record_run(rows, started, ended, [item.arrived for item in items])
         for item, part in zip(items, parts, strict=True):
-            self._statistics.queue_ns += started - item.arrived
             if not item.future.done():
                 item.future.set_result(part)
 

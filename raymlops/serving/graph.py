@@ -8,8 +8,7 @@ import logging
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from raymlops.errors import DeadlineError, SpecError
 from raymlops.graphs.compiling import Merged
@@ -31,7 +30,7 @@ from raymlops.serving.model import ModelEndpoint, require_independence
 from raymlops.serving.opening import Leaf, Locate, find_kinds, merge_chains, open_graph, open_leaves
 from raymlops.serving.python_runs import run_beside
 from raymlops.serving.serving_files import read_spec, require_one_module_of_a_name
-from raymlops.serving.statistics import Sample, Statistics
+from raymlops.serving.statistics import Statistics, Tree
 from raymlops.serving.turns import MOST_ROWS, Turns
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec, read_graph
@@ -150,7 +149,7 @@ class GraphEndpoint:
         answer = await (
             self._infer_within(batch, key) if self.graph.suspends else self.graph.infer(batch, key=key)
         )
-        self._statistics.record_run(rows, time.perf_counter_ns() - started)
+        self._statistics.record_run(rows, started, time.perf_counter_ns(), (started,))
         return answer
 
     async def _infer_within(self, batch: Batch, key: str | None) -> Batch:
@@ -177,52 +176,36 @@ def count_joinable_rows(graph: Graph, leaves: Mapping[str, Implementation]) -> i
     return min(MOST_ROWS, *(leaves[path].inline_rows for path in graph.plan.answering()))
 
 
-@dataclasses.dataclass(slots=True)
 class GraphStatistics(Statistics):
     """A model's counters, and those of the nodes."""
 
-    graph: Graph | None = None
-    decisions: Mapping[str, Decision] = dataclasses.field(default_factory=dict)
+    def __init__(self, name: str, version: str, graph: Graph, decisions: Mapping[str, Decision]) -> None:
+        super().__init__(name, version)
+        self._graph, self._decisions = graph, decisions
 
-    def samples(self) -> Iterator[Sample]:
-        yield from Statistics.samples(self)
-        if self.graph is None:
-            return
-        counted = self.graph.statistics()
-        for path, clock in counted.clocks.items():
-            node = (self.name, self.version, path)
-            yield "raymlops_node_count", node, clock.count
-            yield "raymlops_node_duration_us", node, int(1e6 * clock.seconds)
-            yield "raymlops_node_fallback_count", node, clock.fallbacks
+    def stamp(self) -> object:
+        counted = self._graph.statistics()
+        return (
+            super().stamp(),
+            [clock.runs for clock in counted.clocks.values()],
+            [dataclasses.astuple(shadow) for shadow in counted.shadows.values()],
+            [dict(weights) for weights in counted.weights.values()],
+        )
+
+    def to_tree(self) -> Tree:
+        tree, counted = super().to_tree(), self._graph.statistics()
+        tree["counts"]["nodes"] = {path: clock.to_tree() for path, clock in counted.clocks.items()}
+        tree["counts"]["shadows"] = {}
         for path, shadow in counted.shadows.items():
-            node = (self.name, self.version, path)
-            yield "raymlops_shadow_count", (*node, "same"), shadow.compared - shadow.different
-            yield "raymlops_shadow_count", (*node, "different"), shadow.different
-            yield "raymlops_shadow_count", (*node, "failed"), shadow.failed
-            yield "raymlops_shadow_count", (*node, "dropped"), shadow.dropped
-
-    def to_json(self) -> dict[str, Any]:
-        document = Statistics.to_json(self)
-        if self.graph is None:
-            return document
-        counted = self.graph.statistics()
-        nodes = {
-            path: {
-                "count": clock.count,
-                "ms": round(1000 * clock.seconds / max(1, clock.count), 4),
-                "fallbacks": clock.fallbacks,
-            }
-            for path, clock in counted.clocks.items()
-        }
-        shadows = {path: dataclasses.asdict(shadow) for path, shadow in counted.shadows.items()}
-        for path, shadow in shadows.items():  # JSON has no infinity
-            shadow["largest"] = min(counted.shadows[path].largest, 1e308)
-        return document | {
-            "nodes": nodes,
-            "shadows": shadows,
+            counts = dataclasses.asdict(shadow)
+            # JSON has no infinity.
+            tree["latest"][f"largest difference of {path}"] = min(counts.pop("largest"), 1e308)
+            tree["counts"]["shadows"][path] = counts
+        tree["told"]["graph"] = {
             "weights": {path: dict(weights) for path, weights in counted.weights.items()},
-            "placements": {path: dataclasses.asdict(decision) for path, decision in self.decisions.items()},
+            "placements": {path: dataclasses.asdict(decision) for path, decision in self._decisions.items()},
         }
+        return tree
 
 
 def host_graph(
@@ -271,7 +254,7 @@ def host_graph(
         Graph, plan, {**implementations, **remote}, merged=merged, version=prepared.version
     )
     graph = make()
-    statistics = GraphStatistics(name, prepared.version, graph=graph, decisions=prepared.decisions)
+    statistics = GraphStatistics(name, prepared.version, graph, prepared.decisions)
     coupling = find_coupling(plan, prepared.couplings)
     most = 0 if coupling else count_joinable_rows(graph, implementations)
     statistics.sharing = (

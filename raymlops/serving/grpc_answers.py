@@ -18,6 +18,7 @@ from raymlops.serving.keys import ANYONE, Key
 from raymlops.serving.model_config import describe_config
 from raymlops.serving.plane import DataPlane
 from raymlops.serving.request_limits import check_rows
+from raymlops.serving.statistics import Statistics, describe
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -34,7 +35,10 @@ class Call:
     caller: Key = ANYONE
     model: str = ""
     rows: int = 0
-    started: int = dataclasses.field(default_factory=time.perf_counter_ns)
+    arrived: int = dataclasses.field(default_factory=time.perf_counter_ns)
+    decoded: int = 0
+    answered: int = 0
+    statistics: Statistics | None = None
 
 
 async def server_live(plane: DataPlane, request: Any, call: Call) -> Any:
@@ -110,10 +114,9 @@ async def model_statistics(plane: DataPlane, request: Any, call: Call) -> Any:
         else list(hosts.seen_by(call.caller).values())
     )
     response = pb.ModelStatisticsResponse()
-    for hosted in wanted:
-        json_format.ParseDict(
-            hosted.statistics.to_json(), response.model_stats.add(), ignore_unknown_fields=True
-        )
+    _, counted = await hosts.sum_up(wanted)
+    for one in counted:
+        json_format.ParseDict(describe(*one), response.model_stats.add(), ignore_unknown_fields=True)
     return response
 
 
@@ -184,7 +187,7 @@ async def model_infer(plane: DataPlane, request: Any, call: Call) -> Any:
     inference.check_estimate(hosts, hosted, rows, asked)
     timeout_s = inference.read_timeout({"timeout": grpc_codec.read_parameter(request, "timeout")})
     sticky = call.sticky or call.caller.name or None
-    result = await inference.ask(hosted, batch, sticky, timeout_s, call.started)
+    result = await inference.ask(hosted, batch, sticky, timeout_s, call)
     given = result, asked, hosted.name, endpoint.version, endpoint.signature, limits
     response = (
         grpc_codec.encode(*given)

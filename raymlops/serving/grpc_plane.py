@@ -86,11 +86,11 @@ async def answer(plane: DataPlane, name: str, message: bytes, context: Any) -> A
         context.set_trailing_metadata(_trailers(plane, call, None))
         return response
     except Exception as error:
-        failure = _count_failure(plane, call, error)
+        failure = _log_fault(plane, call, error)
         _tell(plane, call, failure, context)
         raise failure from None
     finally:
-        _log(call, trace, failure, len(message), response)
+        _finish(plane, call, trace, failure, len(message), response)
 
 
 class RelayedError(Exception):
@@ -157,6 +157,7 @@ async def _answer_streamed(
 ) -> tuple[Any, Exception | None]:
     """An answer, or why there is none."""
     response: Any = None
+    handed = None
     failure: BaseException | None = asyncio.CancelledError()
     try:
         handed = await relay.hand_on(call.method, message, context) if relay is not None else None
@@ -168,11 +169,11 @@ async def _answer_streamed(
         response = await _run(plane, call, message, sent, context)
         failure = None
     except Exception as error:
-        failure = _count_failure(plane, call, error)
+        failure = _log_fault(plane, call, error)
         return None, failure
     finally:
-        if response is not None or isinstance(failure, Exception):
-            _log(call, trace, failure, len(message), response)
+        if handed is None:
+            _finish(plane, call, trace, failure, len(message), response)
     return response, None
 
 
@@ -280,7 +281,7 @@ async def _dispatch(plane: DataPlane, call: Call, request: Any) -> Any:
         plane.keys.admit(call.token, method.role, model)
     if method.role not in routes.LIMITED:
         return await method.run(plane, request, call)
-    plane.hosts.enter([model])
+    plane.hosts.enter()
     try:
         return await method.run(plane, request, call)
     finally:
@@ -307,13 +308,12 @@ _FIELDS = 10_000
 """Of a message beside the elements of its tensors."""
 
 
-def _count_failure(plane: DataPlane, call: Call, error: Exception) -> Exception:
+def _log_fault(plane: DataPlane, call: Call, error: Exception) -> Exception:
     """What the caller is told, which the log has with its cause where it is a fault of ours."""
     if isinstance(error, MemoryError):
         error = TooLargeError("The request needs more memory than there is; send fewer rows a request")
     if _status(error) == 500:
         LOG.error("gRPC request %s failed: %s", call.request_id, error, exc_info=error)
-    plane.hosts.count_failure(call.model, call.started)
     return error
 
 
@@ -339,7 +339,7 @@ def refuse(plane: DataPlane, name: str, sent: Mapping[str, Any], error: Raymlops
     """Tell, and log, why a call is not begun."""
     call, trace = _begin(plane, name, sent)
     _tell(plane, call, error, context)
-    _log(call, trace, error, 0, None)
+    _finish(plane, call, trace, error, 0, None)
 
 
 def _tell(plane: DataPlane, call: Call, error: BaseException, context: Any) -> None:
@@ -365,10 +365,15 @@ def _trailers(plane: DataPlane, call: Call, error: BaseException | None) -> list
     return told
 
 
-def _log(call: Call, trace: Trace, failure: BaseException | None, size: int, response: Any) -> None:
-    """The line of HTTP's access log, with `status` as HTTP has it and gRPC's code beside it."""
+def _finish(
+    plane: DataPlane, call: Call, trace: Trace, failure: BaseException | None, size: int, response: Any
+) -> None:
+    """Count a request for inference, and write the line of HTTP's access log, with `status` as HTTP has it and gRPC's
+    code beside it."""
     gone = isinstance(failure, asyncio.CancelledError)
-    status = 200 if failure is None else 499 if gone else _status(failure)
+    status, ended = 200 if failure is None else 499 if gone else _status(failure), time.perf_counter_ns()
+    if METHODS[STREAMS.get(call.method, call.method)].role == "infer":
+        plane.hosts.count(call, call.model, status, ended, size, response.ByteSize() if response else 0)
     if status < 500 and not trace.logged:
         return
     code = grpc.StatusCode.OK if failure is None else grpc.StatusCode.CANCELLED if gone else _code(failure)
@@ -380,7 +385,7 @@ def _log(call: Call, trace: Trace, failure: BaseException | None, size: int, res
         "path": f"/{service}/{call.method}",
         "status": status,
         "grpc_status": code.name,
-        "ms": round((time.perf_counter_ns() - call.started) / 1e6, 3),
+        "ms": round((ended - call.arrived) / 1e6, 3),
         "model": call.model[:_ID],
         "rows": call.rows,
         "bytes_in": size,

@@ -1,19 +1,20 @@
 """The models that a replica answers for, by name, with what is worked out once for each. Knows no HTTP and no Ray."""
 
+import asyncio
 import concurrent.futures
 import dataclasses
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, unknown_name
-from raymlops.serving import protocol
+from raymlops.serving import metrics, protocol
 from raymlops.serving.columns import Column
 from raymlops.serving.http import JSON, Headers
 from raymlops.serving.infer_decoder import InferDecoder
 from raymlops.serving.keys import Key
+from raymlops.serving.metrics import EDGE
 from raymlops.serving.request_limits import AnswerEstimate, RequestLimits
-from raymlops.serving.statistics import Sample, Statistics
+from raymlops.serving.statistics import ModelKey, Statistics, Timed, Tree
 from raymlops.tensors import TensorSpec
 
 
@@ -33,7 +34,15 @@ class Repository(Protocol):
         """Find out what there is now; raises nothing."""
         ...
 
-    def samples(self) -> Iterable[Sample]: ...
+    def to_tree(self) -> Tree: ...
+
+
+class AllStatistics(Protocol):
+    """What all replicas of an application counted."""
+
+    async def sum_up(self, keys: Collection[ModelKey] | None = None) -> tuple[int, dict[ModelKey, Tree]]: ...
+
+    async def render(self, accept: str) -> tuple[bytes, str]: ...
 
 
 @dataclasses.dataclass(slots=True)
@@ -94,13 +103,53 @@ class Hosts:
     )
     """Where large bodies are read and written, so that the others do not wait for them."""
 
-    def samples(self) -> Iterator[Sample]:
-        """All that this replica counts."""
-        for hosted in self.models.values():
-            yield from hosted.statistics.samples()
-        if self.repository is not None:
-            yield from self.repository.samples()
-        yield "nv_inference_pending_request_count", (), self.pending
+    statistics: AllStatistics | None = None
+    """None where there is but this process."""
+    edge: Statistics = dataclasses.field(default_factory=lambda: Statistics(*EDGE))
+    """Of requests that no model is named by."""
+
+    def trees(self, stamps: dict[ModelKey, object]) -> dict[ModelKey, Tree]:
+        """All that this process counted, of each model that counted anything since `stamps`, which are made anew; of
+        models that are loaded on demand, only those that were asked for."""
+        found: dict[ModelKey, Tree] = {EDGE: self._count_itself()}
+        for hosted in list(self.models.values()):
+            counted = hosted.statistics
+            stamp = counted.stamp()
+            if stamps.get(counted.key) != stamp:
+                stamps[counted.key] = stamp
+                if hosted.loaded is None or counted.was_asked:
+                    found[counted.key] = counted.to_tree()
+        return found
+
+    def _count_itself(self) -> Tree:
+        durations = self.edge.to_tree()["counts"]["durations"]
+        del durations["success"]
+        tree: Tree = {
+            "counts": {"durations": durations},
+            "latest": {},
+            "now": {"pending": self.pending},
+            "told": {},
+        }
+        for own in (metrics.measure_process(), self.repository.to_tree() if self.repository else {}):
+            for part, numbers in own.items():
+                tree[part] |= numbers
+        return tree
+
+    async def sum_up(self, wanted: Collection[Hosted]) -> tuple[int, list[tuple[ModelKey, Tree]]]:
+        """How many replicas there are, and what they counted of these models."""
+        replicas, trees = 1, dict[ModelKey, Tree]()
+        if self.statistics is not None:
+            replicas, trees = await self.statistics.sum_up({hosted.statistics.key for hosted in wanted})
+        return replicas, [
+            (key, trees.get(key) or hosted.statistics.to_tree())
+            for key, hosted in ((hosted.statistics.key, hosted) for hosted in wanted)
+        ]
+
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """What all replicas counted as text, and its content type."""
+        if self.statistics is not None:
+            return await self.statistics.render(accept)
+        return await asyncio.to_thread(metrics.render, self.name, {"": self.trees({})}, accept)
 
     @property
     def unavailable(self) -> Mapping[str, str]:
@@ -123,17 +172,19 @@ class Hosts:
             return dict(self.models)  # which may change while a thread goes through them
         return {name: hosted for name, hosted in list(self.models.items()) if caller.sees(name)}
 
-    def count_failure(self, name: str, started: int) -> None:
-        """A request for this model, if there is one of this name, got no answer; `started` in nanoseconds."""
-        hosted = self.models.get(name)
-        if hosted is not None:
-            hosted.statistics.record_failure(time.perf_counter_ns() - started)
+    def count(
+        self, request: Timed, name: str, status: int, ended: int, bytes_in: int, bytes_out: int
+    ) -> None:
+        """One request for inference by a model of this name, if there is one, was answered with an HTTP status; `ended`
+        in nanoseconds."""
+        counted = request.statistics
+        if counted is None:
+            hosted = self.models.get(name)
+            counted = self.edge if hosted is None else hosted.statistics
+        counted.record_request(request, ended, status, bytes_in, bytes_out)
 
-    def enter(self, parts: Sequence[str]) -> None:
-        """Count a request in, for the model named first if one is. Raises OverloadedError where it is full."""
+    def enter(self) -> None:
+        """Count a request in. Raises OverloadedError where it is full."""
         if self.pending >= self.queue:
-            hosted = self.models.get(parts[0]) if parts else None
-            if hosted is not None:
-                hosted.statistics.refused += 1
             raise OverloadedError(f"{self.queue} requests are already here; try again later")
         self.pending += 1

@@ -9,6 +9,7 @@ from typing import Any
 
 from raymlops.errors import InputError, OverloadedError, TooLargeError, shorten
 from raymlops.serving.keys import ANYONE, Key
+from raymlops.serving.statistics import Statistics
 from raymlops.serving.tracing import Trace
 
 Message = dict[str, Any]
@@ -38,7 +39,13 @@ class Request:
     model: str = ""
     rows: int = 0
     logged: bool = False
+    infers: bool = False
+    """Whether it asks for inference, which is counted."""
     started: int = dataclasses.field(default_factory=time.perf_counter_ns)
+    arrived: int = 0
+    decoded: int = 0
+    answered: int = 0
+    statistics: Statistics | None = None
 
     @property
     def key(self) -> str:

@@ -4,8 +4,8 @@ ASGI and no Ray."""
 import asyncio
 import functools
 import gc
-import time
 from collections.abc import Callable, Mapping
+from time import perf_counter_ns
 from typing import Any, TypeVar
 
 from raymlops.errors import DeadlineError, InputError, NotFoundError
@@ -13,6 +13,7 @@ from raymlops.serving import codec, deadlines, invocations, kserve_v1, protocol
 from raymlops.serving.hosts import Hosted, Hosts
 from raymlops.serving.http import Request, Response
 from raymlops.serving.request_limits import AnswerEstimate, show
+from raymlops.serving.statistics import Timed
 from raymlops.tensors import Batch
 
 LARGE = 2**16
@@ -52,7 +53,7 @@ async def infer(hosts: Hosts, request: Request) -> Response:
     if rows > 1:
         check_estimate(hosts, hosted, rows, decoded)
     timeout_s = read_timeout(decoded.parameters) if decoded.parameters else None
-    answer = await ask(hosted, decoded.batch, _sticky(request), timeout_s, request.started)
+    answer = await ask(hosted, decoded.batch, _sticky(request), timeout_s, request)
     given = answer, decoded, hosted.name, endpoint.version, signature, limits
     body, json_length = (
         codec.encode_infer(*given)
@@ -99,8 +100,12 @@ def read_timeout(parameters: Mapping[str, Any]) -> float | None:
     return timeout / 1e6 if 0 < timeout < _LONGEST_US else None
 
 
-async def ask(hosted: Hosted, batch: Batch, key: str | None, timeout_s: float | None, started: int) -> Batch:
-    """The endpoint's answer, counted. What fails is counted where it is turned into a response."""
+async def ask(
+    hosted: Hosted, batch: Batch, key: str | None, timeout_s: float | None, request: Timed
+) -> Batch:
+    """The endpoint's answer. The request is counted where it is turned into a response, by the times it is given."""
+    request.statistics = hosted.statistics
+    request.decoded = perf_counter_ns()
     if not hosted.ready:
         raise NotFoundError(
             f"Model {hosted.name!r} is not loaded; POST /v2/repository/models/{hosted.name}/load"
@@ -117,7 +122,7 @@ async def ask(hosted: Hosted, batch: Batch, key: str | None, timeout_s: float | 
         raise DeadlineError(
             f"{hosted.name!r} did not answer within the {timeout_s or 0:g} s asked for{node and f': {node} did not'}"
         ) from None
-    hosted.statistics.record_success(time.perf_counter_ns() - started)
+    request.answered = perf_counter_ns()
     return answer
 
 
@@ -165,7 +170,7 @@ async def _score(
     request.rows = asked.rows
     check_estimate(hosts, hosted, asked.rows)
     timeout_s = read_timeout(asked.parameters)
-    answer = await ask(hosted, asked.batch, _sticky(request), timeout_s, request.started)
+    answer = await ask(hosted, asked.batch, _sticky(request), timeout_s, request)
     given = answer, asked, signature, limits
     text = encode(*given) if count_bytes(answer) <= LARGE // 4 else await run_large(hosts, encode, *given)
     return Response(200, text, hosted.headers)

@@ -6,7 +6,7 @@ import concurrent.futures
 import dataclasses
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from raymlops.errors import (
     ArtifactError,
@@ -23,7 +23,7 @@ from raymlops.serving.cost import INLINE_S, count_batch_rows, find_largest, list
 from raymlops.serving.folder import OPTIONS, RELOAD, Entry, Examiner, Found, Opener, read_entries
 from raymlops.serving.folder_files import open_folder
 from raymlops.serving.hosts import Hosted
-from raymlops.serving.statistics import Sample, Statistics
+from raymlops.serving.statistics import Statistics, Tree
 from raymlops.serving.turns import MOST_ROWS, Turns
 from raymlops.specs.serving import ManyModels
 from raymlops.tensors import Batch
@@ -174,15 +174,20 @@ class ManyHost:
                 reason = f"its file is not the one that the other replicas serve; {RELOAD.format(name)}"
                 self._know(name, Known(known.entry, None, reason))
 
-    def samples(self) -> Iterator[Sample]:
-        """What the cache counts, as metrics."""
+    def to_tree(self) -> Tree:
+        """What the cache counts, see `metrics.FAMILIES`."""
         count = self.cache.count
-        yield "raymlops_many_hits", (), count.hits
-        yield "raymlops_many_loads", (), count.loads
-        yield "raymlops_many_load_duration_us", (), int(1e6 * count.load_seconds)
-        yield "raymlops_many_evictions", (), count.evictions
-        yield "raymlops_many_failures", (), count.failures
-        yield "raymlops_many_bytes", (), self.cache.held
+        counts = {
+            "hits": count.hits,
+            "loads": count.loads,
+            "load_ns": int(1e9 * count.load_seconds),
+            "evictions": count.evictions,
+            "failures": count.failures,
+        }
+        return {
+            "counts": counts,
+            "now": {"many_bytes": self.cache.held, "unavailable": len(self.unavailable)},
+        }
 
     def check(self, name: str) -> str:
         """The same name. Raises NotFoundError unless there is such a model, ArtifactError when it cannot be served."""
@@ -278,10 +283,8 @@ class ManyHost:
             self._withdraw(found.name)
         self._opener.add(found.key, found)
         self.cache.add(found.key, found.size)
-        hosted = self.hosted[found.name] = self._host(found)
-        if old is not None and old.statistics.version == found.version:  # counters go on
-            old.statistics.sharing = hosted.statistics.sharing
-            hosted.statistics = old.statistics
+        is_same = old is not None and old.statistics.version == found.version
+        hosted = self.hosted[found.name] = self._host(found, old.statistics if old and is_same else None)
         if found.name in self.closed:
             hosted.ready = False
             self.cache.unload(found.key)
@@ -324,8 +327,9 @@ class ManyHost:
         waits = "it is not in memory; the next request loads it"
         return told or ("" if self.cache.state(known.found.key) == "READY" else waits)
 
-    def _host(self, found: Found) -> Hosted:
-        statistics = Statistics(found.name, found.version)
+    def _host(self, found: Found, statistics: Statistics | None = None) -> Hosted:
+        """`statistics` are those of the file before, which go on."""
+        statistics = statistics or Statistics(found.name, found.version)
         statistics.sharing = found.independence.told
         joins = bool(found.independence)
         endpoint = ManyEndpoint(found, self.cache, self._threads, statistics, joins, self._deadline_s)
@@ -382,7 +386,7 @@ class ManyEndpoint:
         # With values for optional inputs a request runs alone: what is known of runs is of the model's own values.
         alone = len(batch) > len(self.signature.inputs)
         own = {spec.name: batch[spec.name] for spec in self.signature.inputs} if alone else batch
-        rows = count_batch_rows(own)
+        rows, arrived = count_batch_rows(own), time.perf_counter_ns()
         if self.is_withdrawn:
             raise OverloadedError(
                 f"Model {self._name!r} was replaced while this request was on its way; send it again"
@@ -396,20 +400,21 @@ class ManyEndpoint:
                 and (not self._free or find_largest(batch, self._free) <= cost.size)
             ):
                 return await self._turns.infer(
-                    lambda joined, _: session.infer(joined), batch, rows, cost.most
+                    lambda joined, _: session.infer(joined), batch, rows, cost.most, arrived
                 )
-            return await self._infer_apart(session, batch, rows, learns=not alone)
+            return await self._infer_apart(session, batch, rows, arrived, learns=not alone)
         finally:
             self._cache.release(self._key)
 
-    async def _infer_apart(self, session: Session, batch: Batch, rows: int, *, learns: bool) -> Batch:
+    async def _infer_apart(
+        self, session: Session, batch: Batch, rows: int, arrived: int, *, learns: bool
+    ) -> Batch:
         """In a thread, where it is timed. Raises DeadlineError, and then ends the run."""
-        started = time.perf_counter_ns()
         control = session.begin()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._deadline_s):
-                answer, seconds = await loop.run_in_executor(
+                answer, seconds, started = await loop.run_in_executor(
                     self._threads, _time, session, batch, control, not self._cost.rows
                 )
         except TimeoutError:
@@ -419,7 +424,7 @@ class ManyEndpoint:
         if learns:
             largest = find_largest(batch, self._free)
             self._cost = self._cost.learn(rows, largest, seconds, self._joins, never=bool(session.by_value))
-        self._statistics.record_run(rows, time.perf_counter_ns() - started)
+        self._statistics.record_run(rows, started, started + int(1e9 * seconds), (arrived,))
         return answer
 
 
@@ -446,9 +451,10 @@ class _Cost:
         return _Cost(short, size, min(MOST_ROWS, short) if joins else 0)
 
 
-def _time(session: Session, batch: Batch, control: RunControl, is_first: bool) -> tuple[Batch, float]:
+def _time(session: Session, batch: Batch, control: RunControl, is_first: bool) -> tuple[Batch, float, int]:
+    """The answer, the seconds of the run, and when it began, in nanoseconds."""
     if is_first:
         session.infer(batch, control=control)  # which takes longer than those after it
-    started = time.perf_counter()
+    started = time.perf_counter_ns()
     answer = session.infer(batch, control=control)
-    return answer, time.perf_counter() - started
+    return answer, (time.perf_counter_ns() - started) / 1e9, started

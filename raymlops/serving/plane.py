@@ -119,11 +119,19 @@ class DataPlane:
     async def respond(self, request: Request, receive: http.Receive | None = None) -> Response:
         """The response, whatever happens; without `receive` the body is in the request. Raises DisconnectedError."""
         tracing.follow(request.trace)
+        if receive is None:
+            request.arrived = time.perf_counter_ns()
         response = await self._answer(request, receive)
+        ended = time.perf_counter_ns()
+        if request.infers:
+            if not request.arrived:  # refused before it was whole
+                request.arrived = request.started
+            name = request.model or (request.parts[0] if request.parts else "")
+            self.hosts.count(request, name, response.status, ended, len(request.body), len(response.body))
         if self.cors is not None:
             response.headers += self.cors.list_headers(request.headers)
         if response.status >= 500 or request.logged:
-            self._log(request, response, (time.perf_counter_ns() - request.started) / 1e9)
+            self._log(request, response, (ended - request.started) / 1e9)
         return response
 
     async def _answer(self, request: Request, receive: http.Receive | None) -> Response:
@@ -137,7 +145,7 @@ class DataPlane:
                 await self._read(request, receive, held)
             if role not in routes.LIMITED:  # probes and the like are answered however full it is
                 return await handler(self.hosts, request)
-            self.hosts.enter(request.parts)  # a request takes a place when all of it is here
+            self.hosts.enter()  # a request takes a place when all of it is here
             try:
                 return await handler(self.hosts, request)
             finally:
@@ -155,6 +163,7 @@ class DataPlane:
         remembered for those who were admitted. Raises NotFoundError, AuthenticationError, ForbiddenError."""
         known = self._known.get((request.method, request.path))
         role, handler, request.parts = known or self._find(request)
+        request.infers = role == "infer"
         if role and (role == "admin" or not self.keys.is_open):
             request.caller = self.keys.admit(request.token, role, self._model_of(request, handler))
         if known is None:
@@ -167,6 +176,7 @@ class DataPlane:
         headers, limit = request.headers, self.body_limit
         if receive is not None:
             request.body = await http.read_body(receive, headers, limit, held)
+            request.arrived = time.perf_counter_ns()
         if http.is_packed(headers):
             what = request.body, headers, limit
             request.body = (
@@ -225,7 +235,6 @@ class DataPlane:
         status = error.status if isinstance(error, RaymlopsError) else 500
         if status == 500:
             LOG.error("request %s failed: %s", request.id, error, exc_info=error)
-        self.hosts.count_failure(request.model, request.started)
         extra: Headers = ()
         if isinstance(error, OverloadedError | TooManyRequestsError):
             extra = ((b"retry-after", str(max(1, round(error.retry_after))).encode()),)

@@ -1,19 +1,23 @@
 """What each path answers: a table of patterns, roles and handlers over the hosted models. Knows no ASGI and
 no Ray."""
 
+import gzip
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
+from prometheus_client.exposition import gzip_accepted
+
 from raymlops import __version__
 from raymlops.errors import ForbiddenError, InputError
-from raymlops.serving import openapi, protocol, public_address, server_settings, statistics
+from raymlops.serving import openapi, protocol, public_address, server_settings
 from raymlops.serving.hosts import Hosts, Repository
 from raymlops.serving.http import JSON, Request, Response
 from raymlops.serving.inference import infer, invoke, predict, run_large
 from raymlops.serving.json_text import dump_json, parse_json
 from raymlops.serving.keys import Key
 from raymlops.serving.model_config import describe_config
+from raymlops.serving.statistics import describe
 
 
 def _answer(document: Any, status: int = 200) -> Response:
@@ -68,7 +72,8 @@ async def model_ready(hosts: Hosts, request: Request) -> Response:
 
 async def stats(hosts: Hosts, request: Request) -> Response:
     wanted = [hosts.find(*request.parts)] if request.parts else list(hosts.seen_by(request.caller).values())
-    return _answer({"model_stats": [hosted.statistics.to_json() for hosted in wanted]})
+    replicas, counted = await hosts.sum_up(wanted)
+    return _answer({"model_stats": [describe(*one) | {"replicas": replicas} for one in counted]})
 
 
 async def index(hosts: Hosts, request: Request) -> Response:
@@ -169,8 +174,15 @@ async def metrics(hosts: Hosts, request: Request) -> Response:
         raise ForbiddenError(
             f"Key {request.key!r} is for {', '.join(request.caller.models)} only; /metrics counts all models"
         )
-    text = statistics.to_prometheus(hosts.samples())
-    return Response(200, text, ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),))
+    text, kind = await hosts.render_metrics(request.header("accept"))
+    headers: tuple[tuple[bytes, bytes], ...] = (
+        (b"content-type", kind.encode()),
+        (b"vary", b"Accept-Encoding"),
+    )
+    if gzip_accepted(request.header("accept-encoding")):
+        text = await run_large(hosts, lambda: gzip.compress(text, 1))
+        headers += ((b"content-encoding", b"gzip"),)
+    return Response(200, text, headers)
 
 
 async def version(hosts: Hosts, request: Request) -> Response:

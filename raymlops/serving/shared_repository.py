@@ -3,7 +3,7 @@ follow within seconds, and all serve the same file under a name. Opens no model.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, Protocol
 
 import ray.exceptions
@@ -11,7 +11,7 @@ import ray.exceptions
 from raymlops.errors import OverloadedError
 from raymlops.serving.many import ManyHost
 from raymlops.serving.shared_actor import SharedActor
-from raymlops.serving.statistics import Sample
+from raymlops.serving.statistics import Tree
 from raymlops.specs.serving import ServingSpec
 
 PATIENCE_S = 5.0
@@ -132,8 +132,8 @@ class SharedRepository:
                 f"The other replicas cannot be told or asked now ({type(error).__name__}); try again in a moment"
             ) from None
 
-    def samples(self) -> Iterator[Sample]:
-        return self._many.samples()
+    def to_tree(self) -> Tree:
+        return self._many.to_tree()
 
 
 def share_repository(spec: ServingSpec, many: ManyHost) -> SharedRepository:

@@ -1,154 +1,228 @@
-"""Counts and times of one model's requests, as the protocol's statistics and as Prometheus text under
-Triton's names."""
+"""Counts and times of one model's requests and runs in this process, as plain numbers that replicas can add up, and
+as the protocol's statistics. Knows no Prometheus and no Ray."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
-Sample = tuple[str, tuple[str, ...], int]
-"""Metric, values of its labels in the order of its family, number."""
+from raymlops.histograms import SIZES, Histogram, add_trees, find_quantile
+
+Tree = dict[str, Any]
+"""What was counted for a model: `counts` grow and are added over replicas; `latest` take the largest of them; `now` are
+those of this moment, also added; `told` are no numbers."""
+ModelKey = tuple[str, str]
+"""Model and version; empty for what belongs to no model."""
 BATCH_SIZES = 512
 """Sizes of batches that are counted apart; the sizes are the callers', and so must be bounded."""
 
+STATUSES: Mapping[int, str] = {
+    200: "success",
+    401: "unauthorized",
+    403: "unauthorized",
+    413: "too_large",
+    429: "rate_limited",
+    499: "cancelled",
+    503: "overloaded",
+    504: "deadline",
+}
+"""HTTP status -> how a request ended; others are a client's error or the server's."""
+OUTCOMES = (*dict.fromkeys(STATUSES.values()), "client_error", "server_error")
+STAGES = ("input", "queue", "compute", "output")
+"""Reading a request's tensors, waiting for a run, the run, writing the answer."""
+
+
+class Timed(Protocol):
+    """A request on its way; when it was whole, its tensors read, its answer there, in nanoseconds of one clock."""
+
+    arrived: int
+    decoded: int
+    answered: int
+    statistics: "Statistics | None"
+
 
 @dataclasses.dataclass(slots=True)
+class Timing:
+    """For requests that are nothing else."""
+
+    arrived: int = dataclasses.field(default_factory=time.perf_counter_ns)
+    decoded: int = 0
+    answered: int = 0
+    statistics: "Statistics | None" = None
+
+
 class Statistics:
-    """Grows while a model serves; times in nanoseconds. Only the event loop's thread writes it."""
+    """Grows while a model serves. Only the event loop's thread writes it."""
 
-    name: str
-    version: str
-    success: int = 0
-    success_ns: int = 0
-    failure: int = 0
-    failure_ns: int = 0
-    refused: int = 0
-    ended: int = 0
-    """Requests under which the model's own process ended."""
-    rows: int = 0
-    runs: int = 0
-    queue_ns: int = 0
-    compute_ns: int = 0
-    last_ns: int = 0
-    sharing: str = ""
-    """Why requests share runs, or why they do not."""
-    batches: dict[int, list[int]] = dataclasses.field(default_factory=dict)
-    """Rows of a run -> number of such runs and their time, for at most `BATCH_SIZES` sizes."""
+    def __init__(self, name: str, version: str) -> None:
+        self.name = name
+        self.version = version
+        self.ended = 0
+        """Requests under which the model's own process ended."""
+        self.rows = 0
+        self.runs = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.last_ns = 0
+        self.sharing = ""
+        """Why requests share runs, or why they do not."""
+        self.durations: dict[str, Histogram] = {"success": Histogram()}
+        """By the outcomes that there were."""
+        self.input, self.queue, self.compute, self.output = (Histogram() for _ in STAGES)
+        """Of requests; those that share a run have its whole time each."""
+        self.run_rows = Histogram(SIZES)
+        self.run_requests = Histogram(SIZES)
+        self.batches: dict[int, list[int]] = {}
+        """Rows of a run -> number of such runs and their time, for at most `BATCH_SIZES` sizes."""
 
-    def record_run(self, rows: int, compute_ns: int) -> None:
-        """One run of the model over `rows` rows."""
+    @property
+    def key(self) -> ModelKey:
+        return self.name, self.version
+
+    def record_run(self, rows: int, started: int, ended: int, arrived: Sequence[int]) -> None:
+        """One run over `rows` rows of requests that waited for it since `arrived`; all in nanoseconds."""
+        elapsed, requests = ended - started, len(arrived)
         self.runs += 1
         self.rows += rows
-        self.compute_ns += compute_ns
+        self.compute.add(elapsed, requests)
+        for since in arrived:
+            self.queue.add(started - since)
+        self.run_rows.add(rows)
+        self.run_requests.add(requests)
         batch = self.batches.get(rows)
         if batch is not None:
             batch[0] += 1
-            batch[1] += compute_ns
+            batch[1] += elapsed
         elif len(self.batches) < BATCH_SIZES:
-            self.batches[rows] = [1, compute_ns]
+            self.batches[rows] = [1, elapsed]
 
-    def record_success(self, total_ns: int) -> None:
-        self.success += 1
-        self.success_ns += total_ns
-        self.last_ns = time.time_ns()
+    def record_request(
+        self, request: Timed, ended: int, status: int, bytes_in: int = 0, bytes_out: int = 0
+    ) -> None:
+        """One request that was answered with this HTTP status."""
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+        if status == 200:
+            self.durations["success"].add(ended - request.arrived)
+            self.input.add(request.decoded - request.arrived)
+            self.output.add(ended - request.answered)
+            self.last_ns = time.time_ns()
+            return
+        outcome = STATUSES.get(status, "client_error" if 400 <= status < 500 else "server_error")
+        histogram = self.durations.get(outcome)
+        if histogram is None:
+            histogram = self.durations[outcome] = Histogram()
+        histogram.add(max(0, ended - request.arrived))
 
-    def record_failure(self, total_ns: int) -> None:
-        self.failure += 1
-        self.failure_ns += total_ns
+    @property
+    def was_asked(self) -> bool:
+        return bool(self.runs or self.bytes_in or len(self.durations) > 1)
 
-    def samples(self) -> Iterator[Sample]:
-        """Everything counted, as metrics."""
-        for metric, (_, read) in METRICS.items():
-            yield metric, (self.name, self.version), read(self)
+    def stamp(self) -> object:
+        """Another one after anything was counted."""
+        return self.runs, self.ended, [histogram.sum for histogram in self.durations.values()]
 
-    def to_json(self) -> dict[str, Any]:
-        """As Triton answers `GET /v2/models/{m}/stats`."""
-
-        def pair(count: int, ns: int) -> dict[str, int]:
-            return {"count": count, "ns": ns}
-
-        edge_ns = max(0, self.success_ns - self.queue_ns - self.compute_ns)
+    def to_tree(self) -> Tree:
+        """Everything counted, as numbers that nobody else changes."""
+        counts: dict[str, Any] = {
+            name: getattr(self, name) for name in ("rows", "runs", "bytes_in", "bytes_out", "ended")
+        }
+        counts["durations"] = {outcome: histogram.to_tree() for outcome, histogram in self.durations.items()}
+        counts["stages"] = {stage: getattr(self, stage).to_tree() for stage in STAGES}
+        counts["run_rows"], counts["run_requests"] = self.run_rows.to_tree(), self.run_requests.to_tree()
+        counts["batches"] = {rows: batch.copy() for rows, batch in self.batches.items()}
         return {
-            "name": self.name,
-            "version": self.version,
-            "last_inference": self.last_ns // 1_000_000,
-            "inference_count": self.rows,
-            "execution_count": self.runs,
-            "shared_runs": self.sharing,
-            "inference_stats": {
-                "success": pair(self.success, self.success_ns),
-                "fail": pair(self.failure, self.failure_ns),
-                "queue": pair(self.success, self.queue_ns),
-                "compute_input": pair(self.success, edge_ns),
-                "compute_infer": pair(self.success, self.compute_ns),
-                "compute_output": pair(self.success, 0),
-            },
-            "batch_stats": [
-                {
-                    "batch_size": rows,
-                    "compute_input": pair(runs, 0),
-                    "compute_infer": pair(runs, ns),
-                    "compute_output": pair(runs, 0),
-                }
-                for rows, (runs, ns) in sorted(self.batches.items())
-            ],
+            "counts": counts,
+            "latest": {"last_ns": self.last_ns},
+            "now": {},
+            "told": {"sharing": self.sharing},
         }
 
-
-METRICS: dict[str, tuple[str, Callable[[Statistics], int]]] = {
-    "nv_inference_request_success": ("requests answered", lambda s: s.success),
-    "nv_inference_request_failure": ("requests failed", lambda s: s.failure),
-    "nv_inference_count": ("rows answered", lambda s: s.rows),
-    "nv_inference_exec_count": ("runs of the model", lambda s: s.runs),
-    "nv_inference_request_duration_us": ("time of answered requests", lambda s: s.success_ns // 1000),
-    "nv_inference_queue_duration_us": ("time waiting for a run", lambda s: s.queue_ns // 1000),
-    "nv_inference_compute_infer_duration_us": ("time inside the model", lambda s: s.compute_ns // 1000),
-    "raymlops_requests_refused": ("requests shed with 503", lambda s: s.refused),
-    "raymlops_process_ends": ("requests under which the model's own process ended", lambda s: s.ended),
-}
-"""Metric of every model -> help and how to read it; all are counters."""
+    def to_json(self) -> dict[str, Any]:
+        """The statistics of this process alone, see `describe`."""
+        return describe(self.key, self.to_tree())
 
 
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """What one metric tells, and by which labels."""
-
-    words: str
-    labels: tuple[str, ...] = ("model", "version")
-    kind: Literal["counter", "gauge"] = "counter"
-
-
-_NODE = ("model", "version", "node")
-FAMILIES: dict[str, Family] = {
-    **{name: Family(words) for name, (words, _) in METRICS.items()},
-    "raymlops_node_count": Family("runs of a node of a graph", _NODE),
-    "raymlops_node_duration_us": Family("time to the answers of a node", _NODE),
-    "raymlops_node_fallback_count": Family("runs that the node's fallback answered", _NODE),
-    "raymlops_shadow_count": Family(
-        "requests of a shadow: same, different, failed or dropped", (*_NODE, "outcome")
-    ),
-    "raymlops_many_hits": Family("requests whose model was in memory", ()),
-    "raymlops_many_loads": Family("models loaded on demand", ()),
-    "raymlops_many_load_duration_us": Family("time of these loads", ()),
-    "raymlops_many_evictions": Family("models that left memory for others", ()),
-    "raymlops_many_failures": Family("loads that failed", ()),
-    "raymlops_many_bytes": Family("bytes of models in memory", (), "gauge"),
-    "nv_inference_pending_request_count": Family("requests waiting or running", (), "gauge"),
-}
-"""Every metric there is; counters grow from the start of a replica, gauges are of now."""
+def merge(trees: Iterable[Tree]) -> Tree:
+    """What several replicas counted, as if it was one. Of what is told, each part is that of the first."""
+    total: Tree = {"counts": {}, "latest": {}, "now": {}, "told": {}}
+    for tree in trees:
+        add_trees(total["counts"], tree["counts"])
+        add_trees(total["now"], tree["now"])
+        for name, number in tree["latest"].items():
+            total["latest"][name] = max(number, total["latest"].get(name, number))
+        total["told"] = tree["told"] | total["told"]
+    return total
 
 
-def to_prometheus(samples: Iterable[Sample]) -> bytes:
-    """Prometheus text, each metric with its help."""
-    lines: dict[str, list[str]] = {}
-    for metric, values, number in samples:
-        pairs = zip(FAMILIES[metric].labels, values, strict=True)
-        labels = ",".join(f'{label}="{value}"' for label, value in pairs)
-        lines.setdefault(metric, []).append(
-            f"{metric}{{{labels}}} {number}" if labels else f"{metric} {number}"
-        )
-    text = ""
-    for metric, rows in lines.items():
-        family = FAMILIES[metric]
-        text += f"# HELP {metric} {family.words}\n# TYPE {metric} {family.kind}\n" + "\n".join(rows) + "\n"
-    return text.encode()
+def describe(key: ModelKey, tree: Tree) -> dict[str, Any]:
+    """As Triton answers `GET /v2/models/{m}/stats`, with quantiles of the times beside it."""
+    counts, stages = tree["counts"], tree["counts"]["stages"]
+
+    def pair(*histograms: Mapping[str, Any]) -> dict[str, int]:
+        return {"count": sum(sum(h["counts"]) for h in histograms), "ns": sum(h["sum"] for h in histograms)}
+
+    durations = counts["durations"]
+    success = durations["success"]
+    failed = [histogram for outcome, histogram in durations.items() if outcome != "success"]
+    document = {
+        "name": key[0],
+        "version": key[1],
+        "last_inference": tree["latest"]["last_ns"] // 1_000_000,
+        "inference_count": counts["rows"],
+        "execution_count": counts["runs"],
+        "shared_runs": tree["told"]["sharing"],
+        "inference_stats": {
+            "success": pair(success),
+            "fail": pair(*failed),
+            "queue": pair(stages["queue"]),
+            "compute_input": pair(stages["input"]),
+            "compute_infer": pair(stages["compute"]),
+            "compute_output": pair(stages["output"]),
+        },
+        "batch_stats": [
+            {
+                "batch_size": rows,
+                "compute_input": {"count": runs, "ns": 0},
+                "compute_infer": {"count": runs, "ns": ns},
+                "compute_output": {"count": runs, "ns": 0},
+            }
+            for rows, (runs, ns) in sorted(counts["batches"].items())
+        ],
+        "outcomes": {outcome: sum(histogram["counts"]) for outcome, histogram in durations.items()},
+        "latency_ms": {
+            name: _find_quantiles(histogram["counts"])
+            for name, histogram in (("request", success), *stages.items())
+        },
+    }
+    return document | _describe_graph(tree)
+
+
+QUANTILES: Mapping[str, float] = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+
+def _find_quantiles(counts: Sequence[int]) -> dict[str, float]:
+    return {name: round(find_quantile(counts, share) / 1e6, 4) for name, share in QUANTILES.items()}
+
+
+def _describe_graph(tree: Tree) -> dict[str, Any]:
+    counts, latest = tree["counts"], tree["latest"]
+    if "nodes" not in counts:
+        return {}
+    nodes = {
+        path: {
+            "count": node["runs"],
+            "requests": node["requests"],
+            "rows": node["rows"],
+            "ms": round(node["times"]["sum"] / max(1, node["runs"]) / 1e6, 4),
+            "failures": node["failures"],
+            "fallbacks": node["fallbacks"],
+            "latency_ms": _find_quantiles(node["times"]["counts"]),
+        }
+        for path, node in counts["nodes"].items()
+    }
+    shadows = {
+        path: {**shadow, "largest": latest[f"largest difference of {path}"]}
+        for path, shadow in counts["shadows"].items()
+    }
+    return {"nodes": nodes, "shadows": shadows, **tree["told"]["graph"]}

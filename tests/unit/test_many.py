@@ -4,10 +4,12 @@ import pathlib
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from prometheus_client.parser import text_string_to_metric_families as parse
 
 from raymlops.errors import ArtifactError
 from raymlops.models.session import open_session
 from raymlops.serving.folder import Opener, find_models
+from raymlops.serving.hosts import Hosts
 from raymlops.serving.many import ManyHost
 from raymlops.specs.serving import ManyModels
 from raymlops.tensors import Batch
@@ -47,9 +49,11 @@ def test_what_the_cache_counts_are_metrics(tmp_path: pathlib.Path) -> None:
     host = make_host(tmp_path)
     for name in ("m0", "m0", "m1"):
         ask(host, name)
-    counted = {metric: number for metric, _, number in host.samples()}
-    assert counted["raymlops_many_loads"] == 2
-    assert counted["raymlops_many_hits"] == 1
+    hosts = Hosts("test", host.hosted, repository=host)
+    text, _ = asyncio.run(hosts.render_metrics(""))
+    counted = {sample.name: sample.value for family in parse(text.decode()) for sample in family.samples}
+    assert counted["raymlops_many_loads_total"] == 2
+    assert counted["raymlops_many_hits_total"] == 1
     assert counted["raymlops_many_bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir())
 
 

@@ -296,7 +296,8 @@ def test_metadata_index_and_statistics_follow_the_protocol(ask: Ask) -> None:
         sum(batch["batch_size"] * batch["compute_infer"]["count"] for batch in counted["batch_stats"])
         == after
     )
-    assert f'nv_inference_count{{model="doubler",version="3"}} {after}' in ask("GET", "/metrics").text
+    labels = 'application="test",model="doubler",version="3"'
+    assert f"nv_inference_count{{{labels}}} {after}.0\n" in ask("GET", "/metrics").text
 
 
 def test_probes_and_documents_answer(ask: Ask) -> None:
@@ -420,9 +421,9 @@ def test_a_full_replica_sheds_load_with_a_time_to_come_back(tmp_path: pathlib.Pa
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) >= 1
     assert make_ask(plane)("GET", "/v2/health/live").status_code == 200
-    assert (
-        'raymlops_requests_refused{model="doubler",version="3"} 1' in make_ask(plane)("GET", "/metrics").text
-    )
+    labels = 'application="test",model="doubler",status="overloaded",version="3"'
+    counted = f"raymlops_request_duration_seconds_count{{{labels}}} 1.0\n"
+    assert counted in make_ask(plane)("GET", "/metrics").text
 
 
 def test_a_request_id_is_kept_from_end_to_end(ask: Ask) -> None:

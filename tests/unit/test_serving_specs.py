@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from raymlops.errors import NotFoundError, SpecError
 from raymlops.serving import fast, serving_files, sources
 from raymlops.serving.history import History, make_config
 from raymlops.serving.hosting import find_file
+from raymlops.serving.metrics import FAMILIES
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 from tests import toy_models
@@ -115,11 +117,15 @@ def test_plain_sets_only_what_closes_it_and_fast_says_which_middleware() -> None
     assert chosen["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "raymlops.serving.lane:make_middlewares"
 
 
-def test_the_dashboard_asks_for_metrics_that_exist() -> None:
-    from raymlops.serving.statistics import FAMILIES
-
+def test_the_dashboard_and_the_alerts_ask_for_metrics_that_exist() -> None:
+    ends = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"], "unknown": [""]}
+    shown = {name + end for name, family in FAMILIES.items() for end in ends[family.kind]}
     board = json.loads((ROOT / "dashboards/serving.json").read_text())
-    asked = " ".join(target["expr"] for panel in board["panels"] for target in panel["targets"])
-    counters = [metric for metric, family in FAMILIES.items() if family.kind == "counter"]
-    for metric in counters:
-        assert f"ray_{metric}_total" in asked, metric
+    rules = yaml.safe_load((ROOT / "dashboards/alerts.yaml").read_text())["groups"][0]["rules"]
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    asked += [entry["definition"] for entry in board["templating"]["list"] if "definition" in entry]
+    asked += [rule["expr"] for rule in rules]
+    for expression in asked:
+        names = set(re.findall(r"\b(?:raymlops|nv|process|ray|serve)_\w+", expression))
+        assert names, expression
+        assert names <= shown, expression
