@@ -77,12 +77,27 @@ class OnnxScorer:
             for start in range(0, table.num_rows, rows)
             for part in self._score_alike(table.slice(start, rows), given)
         ]
+        parts = parts or [self._make_columns()]
         kept = table if self._keep is None else table.select(list(self._keep))
-        for name in parts[0] if parts else ():
+        for name in parts[0]:
             if name in kept.column_names:
                 kept = kept.drop_columns([name])
             kept = kept.append_column(name, _join_arrays([part[name] for part in parts]))
         return kept
+
+    def _make_columns(self) -> dict[str, pa.Array]:
+        """The columns of the answer to no rows, so that a part without rows fits the others."""
+        lengths = {name + LENGTHS for name in self._ragged.outputs}
+        made = {}
+        for spec in self._session.signature.outputs:
+            if spec.name in lengths:
+                continue
+            values = np.empty((0, *(max(size, 0) for size in spec.shape[1:])), spec.dtype)
+            if spec.name in self._ragged.outputs:
+                made[spec.name] = _to_lists(values, np.zeros(0, np.int64))
+            else:
+                made[spec.name] = _nest(values) if spec.name in self._nested else _to_arrow(values)
+        return made
 
     def _score_alike(
         self, table: pa.Table, given: Sequence[TensorSpec] = ()

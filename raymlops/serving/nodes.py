@@ -11,7 +11,7 @@ from typing import Any
 import ray
 import ray.exceptions
 from ray import serve
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.schema import LoggingConfig
 
 from raymlops.errors import DeadlineError, OverloadedError, ProcessEndedError, RaymlopsError
@@ -164,6 +164,8 @@ def call_node(handle: Any, joined_rows: int = 0, timeout_s: float | None = None)
         within_s = timeout_s if left is None or (timeout_s is not None and timeout_s < left) else left
         try:
             return await remote(batch, tracing.current(), within_s)  # type: ignore[no-any-return]
+        except DeploymentUnavailableError:
+            raise OverloadedError("none of its replicas can answer") from None
         except BackPressureError as error:
             raise OverloadedError(f"its queue is full: {error.message}") from None
         except ray.exceptions.RayTaskError as error:

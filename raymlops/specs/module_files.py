@@ -111,7 +111,7 @@ def _is_installed(folder: pathlib.Path, top: str) -> bool:
 
 def _read(path: pathlib.Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Cannot read module {str(path)!r}: {error}") from None
 

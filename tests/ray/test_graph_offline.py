@@ -207,6 +207,14 @@ def test_images_of_sizes_of_their_own_are_scored_row_by_row(shaped: GraphSpec, k
     assert answer["name"].to_pylist() == [*"ABCDEF", ""]
 
 
+def test_a_part_without_rows_has_the_columns_of_the_others(shaped: GraphSpec, ocr: GraphSpec) -> None:
+    images = make_images("lists", [np.zeros((40, 40, 3), np.uint8)] * 2)
+    for spec in (shaped, ocr):
+        table = pa.table({"image": images, "name": ["a", "b"]})
+        scorer = OnnxScorer(spec, ("name",), 1, 8192)
+        assert scorer(table.slice(0, 0)).schema == scorer(table).schema
+
+
 @pytest.mark.parametrize(
     ("column", "told"),
     [

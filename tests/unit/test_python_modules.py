@@ -11,10 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from raymlops.cli.graph import graph as command
-from raymlops.errors import ArtifactError, SpecError
+from raymlops.errors import ArtifactError, ForbiddenError, SpecError
 from raymlops.serving import python_modules, serving_files
 from raymlops.serving.graph import read_graphs
+from raymlops.serving.history import make_config
 from raymlops.serving.opening import OfflineGraph
+from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
 from raymlops.specs.graph import GraphSpec, read_graph
 from raymlops.specs.module_files import LIMIT, collect_files
@@ -247,6 +249,23 @@ def test_mistakes_are_told_in_a_sentence(
     path = write(tmp_path, {"nodes.py": text}, target)
     with pytest.raises(kind, match=told):
         answer(path)
+
+
+def test_files_of_secrets_do_not_travel_in_a_config(tmp_path: pathlib.Path, settings: Settings) -> None:
+    text = f"import pathlib\nKEY = pathlib.Path(__file__).with_name('token.txt')\nFACTOR = 7{NODE}"
+    write(tmp_path, {"nodes.py": text, "token.txt": "a7"})
+    path = tmp_path / "serving.yaml"
+    path.write_text(
+        repr({"graphs": {"g": {"nodes": {"in": {"kind": "graph", "file": "graph.yaml"}}, "outputs": ["in"]}}})
+    )
+    with pytest.raises(ForbiddenError, match=r"code\.token\.txt looks like a secret"):
+        make_config(serving_files.read_spec(path), settings)
+    (tmp_path / "token.txt").unlink()
+    assert make_config(serving_files.read_spec(path), settings)["args"]["graphs"]["g"]
+
+
+def test_a_module_that_was_edited_elsewhere_may_begin_with_a_byte_order_mark(tmp_path: pathlib.Path) -> None:
+    assert answer(write(tmp_path, {"nodes.py": f"\ufeffFACTOR = 7{NODE}".replace("\n", "\r\n")})) == 7
 
 
 @pytest.mark.parametrize("name", ["../nodes.py", "/etc/nodes.py", ".", "a/../../b.py"])
