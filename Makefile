@@ -9,7 +9,7 @@ SERVING ?= serve_configs/flights.yaml
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 run: $(VENV)/installed  ## search on the flights, register the best, serve it and ask it one question
 	$(PY) -m raymlops search $(SPEC)
@@ -28,6 +28,9 @@ test: $(VENV)/installed  ## every test but those that kill things for many minut
 survive: $(VENV)/installed  ## kill drivers, nodes and replicas under load, grow and shrink fake clusters, send a million wrong requests: an hour
 	$(PY) -m pytest tests/survival
 
+test-extras: $(VENV)/installed  ## our endpoints with packages of others, each in an environment of its own, made on the first run
+	$(PY) -m pytest tests/extras
+
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -44,7 +47,7 @@ packages:  ## Debian packages that some tests and benchmarks use, as root; witho
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$(sed 's/#.*//' debian-packages.txt)
 
 clean:  ## remove the venv and every cache
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .venv-extras .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
 tools:
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing; install Python 3.11 or later (Debian: apt-get install python3 python3-venv)" >&2; exit 2; }

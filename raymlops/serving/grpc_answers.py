@@ -19,6 +19,7 @@ from raymlops.serving.model_config import describe_config
 from raymlops.serving.plane import DataPlane
 from raymlops.serving.request_limits import check_rows
 from raymlops.serving.statistics import Statistics, describe
+from raymlops.serving.tracing import Trace
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -35,6 +36,8 @@ class Call:
     caller: Key = ANYONE
     model: str = ""
     rows: int = 0
+    logged: bool = False
+    trace: Callable[[], Trace] = Trace
     arrived: int = dataclasses.field(default_factory=time.perf_counter_ns)
     decoded: int = 0
     answered: int = 0

@@ -77,7 +77,7 @@ _PROXY = ("x-forwarded-for", "x-raymlops-proxy")
 async def answer(plane: DataPlane, name: str, message: bytes, context: Any) -> Any:
     """Answer a method of the protocol. What fails has its code, details and trailers set when it is raised."""
     sent = dict(context.invocation_metadata() or ())
-    call, trace = _begin(plane, name, sent)
+    call = _begin(plane, name, sent)
     failure: BaseException | None = asyncio.CancelledError()
     response = None
     try:
@@ -90,7 +90,7 @@ async def answer(plane: DataPlane, name: str, message: bytes, context: Any) -> A
         _tell(plane, call, failure, context)
         raise failure from None
     finally:
-        _finish(plane, call, trace, failure, len(message), response)
+        _finish(plane, call, failure, len(message), response)
 
 
 class RelayedError(Exception):
@@ -134,8 +134,8 @@ async def stream(
             ended = OverloadedError("This replica is being replaced; open the stream again")
             refuse(plane, name, sent, ended, context)
             return
-        call, trace = _begin(plane, method, sent)
-        response, failure = await _answer_streamed(plane, call, trace, message, sent, context, relay)
+        call = _begin(plane, method, sent)
+        response, failure = await _answer_streamed(plane, call, message, sent, context, relay)
         if failure is None:
             yield pb.ModelStreamInferResponse(infer_response=response)
         elif ends:
@@ -149,7 +149,6 @@ async def stream(
 async def _answer_streamed(
     plane: DataPlane,
     call: Call,
-    trace: Trace,
     message: bytes,
     sent: Mapping[str, Any],
     context: Any,
@@ -173,7 +172,7 @@ async def _answer_streamed(
         return None, failure
     finally:
         if handed is None:
-            _finish(plane, call, trace, failure, len(message), response)
+            _finish(plane, call, failure, len(message), response)
     return response, None
 
 
@@ -204,7 +203,7 @@ async def watch(plane: DataPlane, message: bytes, context: Any) -> AsyncIterator
     """The health of a service now and whenever it changes, as grpc.health.v1 has it: a service that is not known may
     be one later."""
     sent = dict(context.invocation_metadata() or ())
-    call, _ = _begin(plane, "Watch", sent)
+    call = _begin(plane, "Watch", sent)
     try:
         if plane.watchers >= _WATCHERS:
             raise TooManyRequestsError(f"{_WATCHERS} clients watch this replica already; call Check instead")
@@ -235,15 +234,20 @@ async def watch(plane: DataPlane, message: bytes, context: Any) -> AsyncIterator
         plane.watchers -= 1
 
 
-def _begin(plane: DataPlane, name: str, sent: Mapping[str, Any]) -> tuple[Call, Trace]:
-    given = _text(sent.get("x-request-id", ""))[:_ID]
-    request_id = given or f"{random.getrandbits(64):016x}"
-    logged = random.random() < plane.log_share  # noqa: S311
-    trace = Trace(
-        request_id, _text(sent.get("traceparent", "")), _text(sent.get("tracestate", "")), logged=logged
-    )
-    tracing.follow(lambda: trace)
-    return Call(name, request_id, read_token(sent), _text(sent.get("x-request-key", ""))), trace
+def _begin(plane: DataPlane, name: str, sent: Mapping[str, Any]) -> Call:
+    given = sent.get("x-request-id")
+    request_id = _text(given)[:_ID] if given else f"{random.getrandbits(64):016x}"
+    call = Call(name, request_id, read_token(sent), _text(sent.get("x-request-key", "")))
+    call.logged = logged = random.random() < plane.log_share  # noqa: S311
+
+    def trace() -> Trace:
+        return Trace(
+            request_id, _text(sent.get("traceparent", "")), _text(sent.get("tracestate", "")), logged=logged
+        )
+
+    call.trace = trace
+    tracing.follow(trace)
+    return call
 
 
 async def _run(plane: DataPlane, call: Call, message: bytes, sent: Mapping[str, Any], context: Any) -> Any:
@@ -337,9 +341,9 @@ def _describe(error: BaseException, call: Call) -> str:
 
 def refuse(plane: DataPlane, name: str, sent: Mapping[str, Any], error: RaymlopsError, context: Any) -> None:
     """Tell, and log, why a call is not begun."""
-    call, trace = _begin(plane, name, sent)
+    call = _begin(plane, name, sent)
     _tell(plane, call, error, context)
-    _finish(plane, call, trace, error, 0, None)
+    _finish(plane, call, error, 0, None)
 
 
 def _tell(plane: DataPlane, call: Call, error: BaseException, context: Any) -> None:
@@ -365,16 +369,14 @@ def _trailers(plane: DataPlane, call: Call, error: BaseException | None) -> list
     return told
 
 
-def _finish(
-    plane: DataPlane, call: Call, trace: Trace, failure: BaseException | None, size: int, response: Any
-) -> None:
+def _finish(plane: DataPlane, call: Call, failure: BaseException | None, size: int, response: Any) -> None:
     """Count a request for inference, and write the line of HTTP's access log, with `status` as HTTP has it and gRPC's
     code beside it."""
     gone = isinstance(failure, asyncio.CancelledError)
     status, ended = 200 if failure is None else 499 if gone else _status(failure), time.perf_counter_ns()
     if METHODS[STREAMS.get(call.method, call.method)].role == "infer":
         plane.hosts.count(call, call.model, status, ended, size, response.ByteSize() if response else 0)
-    if status < 500 and not trace.logged:
+    if status < 500 and not call.logged:
         return
     code = grpc.StatusCode.OK if failure is None else grpc.StatusCode.CANCELLED if gone else _code(failure)
     service = HEALTH if call.method in ("Check", "Watch") else SERVICE
@@ -391,7 +393,7 @@ def _finish(
         "bytes_in": size,
         "bytes_out": 0 if response is None else response.ByteSize(),
         "key": call.caller.name,
-        "trace": trace.parent,
+        "trace": call.trace().parent,
     }
     ACCESS.info(json.dumps(entry))
 
