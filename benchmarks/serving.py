@@ -29,6 +29,7 @@ import psutil
 from tritonclient.http import InferenceServerClient, InferInput
 
 from benchmarks import wrk
+from benchmarks.rounds import verdict
 from benchmarks.wrk import Figures
 from raymlops.features import table_to_batch
 from raymlops.models.session import open_session
@@ -39,6 +40,9 @@ from tests.serving_process import Served, free_port
 
 PEERS = pathlib.Path(__file__).parent / "peers"
 CONNECTIONS = (1, 16, 64)
+PARTS = ("single", "large", "batching", "flights")
+WITH = {"granian": ("uvloop", "httptools", "orjson")}
+"""What a peer is given beside ONNX Runtime."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +132,7 @@ def install_peer(work: pathlib.Path, name: str) -> pathlib.Path:
     if not (venv / "installed").exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
         pins = PEERS.with_suffix(".txt").read_text().split()
-        wanted = [pin for pin in pins if pin.startswith((name, "onnxruntime", "numpy"))]
+        wanted = [pin for pin in pins if pin.startswith((name, "onnxruntime", "numpy", *WITH.get(name, ())))]
         pip = [str(venv / "bin/pip"), "install", "-q", "--disable-pip-version-check"]
         subprocess.run([*pip, *wanted], check=True)
         (venv / "installed").touch()
@@ -178,6 +182,35 @@ def start_bare(work: pathlib.Path, model: pathlib.Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/v2/models/mlp/infer"
     with running([sys.executable, str(PEERS / "bare.py"), str(model), str(port)], url, work):
         yield url
+
+
+@contextlib.contextmanager
+def start_ceilings(work: pathlib.Path, model: pathlib.Path, body: bytes) -> Iterator[list[Target]]:
+    """What answers without any check: Granian's RSGI, and a bare protocol that joins runs."""
+    python = install_peer(work, "granian")
+    ports = [free_port() for _ in range(2)]
+    urls = [f"http://127.0.0.1:{port}/v2/models/mlp/infer" for port in ports]
+    rust = [str(python / "granian"), "--interface", "rsgi", "--loop", "uvloop", "--host", "127.0.0.1"]
+    commands = [
+        [
+            *rust,
+            "--port",
+            str(ports[0]),
+            "--workers",
+            "1",
+            "--no-ws",
+            "--working-dir",
+            str(PEERS),
+            "granian_app:app",
+        ],
+        [str(python / "python"), str(PEERS / "raw_protocol.py"), str(model), str(ports[1])],
+    ]
+    with contextlib.ExitStack() as stack:
+        for command, url in zip(commands, urls, strict=True):
+            variables = {"PYTHONPATH": str(PEERS), "BENCH_MODEL": str(model)}
+            stack.enter_context(running(command, url, work, **variables))
+        names = ("Granian RSGI + ORT", "raw protocol + ORT")
+        yield [Target(name, url, body) for name, url in zip(names, urls, strict=True)]
 
 
 def compare(
@@ -232,20 +265,26 @@ def run_models(arguments: argparse.Namespace, work: pathlib.Path) -> None:
     mlp = toy_models.save(toy_models.mlp(), work / "mlp.onnx")
     wide = toy_models.save(toy_models.mlp(1024, 4, 1), work / "wide.onnx")
     dear = toy_models.save(toy_models.mlp(20, 1400, 8), work / "dear.onnx")
-    flights_model, rows = make_flights(work)
-    models = {
+    parts = PARTS if arguments.part == "all" else (arguments.part,)
+    models: dict[str, Any] = {
         "mlp": {"source": str(mlp)},
         "wide": {"source": str(wide)},
         "joined": {"source": str(dear)},
         "alone": {"source": str(dear), "batching": {"mode": "off"}},
-        "flights": {"source": str(flights_model)},
     }
+    if "flights" in parts:
+        flights_model, rows = make_flights(work)
+        models["flights"] = {"source": str(flights_model)}
     served = serve(work / "ours", models)
     try:
-        run_single(arguments, work, served, mlp)
-        run_large(arguments, work, served, wide)
-        run_batching(arguments, served)
-        run_flights(arguments, served, flights_model, rows)
+        if "single" in parts:
+            run_single(arguments, work, served, mlp)
+        if "large" in parts:
+            run_large(arguments, work, served, wide)
+        if "batching" in parts:
+            run_batching(arguments, served)
+        if "flights" in parts:
+            run_flights(arguments, served, flights_model, rows)
     finally:
         served.stop()
 
@@ -260,10 +299,16 @@ def run_single(
             Target("raymlops", f"{served.url}/v2/models/mlp/infer", body),
             Target("bare uvicorn + ORT", bare, body),
         ]
+        if arguments.ceilings or arguments.peers:
+            targets += stack.enter_context(start_ceilings(work, model, body))
         if arguments.peers:
             targets += stack.enter_context(start_peers(work, model, body))
         results = compare(targets, CONNECTIONS, arguments.seconds, arguments.rounds)
     show("One row of 20 features as JSON", results)
+    for count, wanted in zip(CONNECTIONS, (0.9, 0.9, 0.75), strict=True):
+        granian = results.get(("Granian RSGI + ORT", count))
+        if granian:
+            verdict(f"against Granian at {count}", results["raymlops", count].rate / granian.rate, wanted)
 
 
 def run_large(arguments: argparse.Namespace, work: pathlib.Path, served: Served, model: pathlib.Path) -> None:
@@ -350,6 +395,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peers", action="store_true", help="also MLServer, LitServe and BentoML")
+    parser.add_argument(
+        "--ceilings",
+        action="store_true",
+        help="also Granian and a raw protocol, unchecked; --peers has them, too",
+    )
+    parser.add_argument("--part", choices=("all", *PARTS), default="all")
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over these")
     parser.add_argument(
