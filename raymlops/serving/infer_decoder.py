@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from raymlops.errors import InputError
+from raymlops.errors import InputError, TooLargeError
 from raymlops.serving import codec, columns, json_numbers
 from raymlops.serving.columns import ELEMENTS, Array, Column
 from raymlops.serving.json_text import check_depth, count_byte
 from raymlops.serving.protocol import InferRequest
-from raymlops.serving.request_limits import RequestLimits
+from raymlops.serving.request_limits import RequestLimits, check_strings
 from raymlops.tensors import Batch, Signature
 
 _CODES = {
@@ -32,7 +32,7 @@ _KEPT = 256
 """Packers that are kept for a group, each for a number of elements."""
 _FEW = 16
 """Numbers that are looked at one by one, which for so few is faster than numpy is."""
-_NOT_PLAIN = (InputError, LookupError, TypeError, ValueError, OverflowError, struct.error)
+_NOT_PLAIN = (InputError, TooLargeError, LookupError, TypeError, ValueError, OverflowError, struct.error)
 _INT = {int}
 _EMPTY = np.empty(0)
 
@@ -63,6 +63,15 @@ class _Step:
         if array.ndim != 1:
             raise ValueError("nested")
         return array
+
+    def convert_binary(self, blob: memoryview, count: int, limits: RequestLimits) -> Array:
+        """A flat array of so many elements. Raises InputError, TooLargeError."""
+        spec = self.column.spec
+        if spec.datatype == "BYTES":
+            check_strings(count, self.name, limits)
+        array = codec.decode_binary(blob, spec.datatype, count, self.name)
+        needs_more = spec.datatype == "BYTES" or self.column.kind == "integer"
+        return columns.convert(array, spec.datatype, self.column) if needs_more else array
 
 
 class _Group:
@@ -116,14 +125,18 @@ class InferDecoder:
         self, body: bytes, header_length: int | None, signature: Signature, limits: RequestLimits
     ) -> InferRequest:
         """As `codec.decode_infer`, in every detail."""
-        # A body with many numbers a column is for the parser that makes no objects of them.
-        if header_length is None and len(body) < json_numbers.LARGE * len(self._steps):
-            try:
+        try:
+            if header_length is not None:
+                request = self._read_binary(body, header_length, signature, limits)
+            # A body with many numbers a column is for the parser that makes no objects of them.
+            elif len(body) < json_numbers.LARGE * len(self._steps):
                 request = self._read(body, signature, limits)
-            except _NOT_PLAIN:
+            else:
                 request = None
-            if request is not None:
-                return request
+        except _NOT_PLAIN:
+            request = None
+        if request is not None:
+            return request
         return codec.decode_infer(body, header_length, self._known, signature, limits)
 
     def _read(self, body: bytes, signature: Signature, limits: RequestLimits) -> InferRequest | None:
@@ -171,6 +184,46 @@ class InferDecoder:
         # Where all were seen, none is deeper, or hidden under a key that is given twice.
         if limits.json_depth < _LEVELS + 1 or count_byte(body, b"[") + count_byte(body, b"{") != brackets:
             check_depth(body, limits)
+        return codec.make_request(document, batch, rows, signature)
+
+    def _read_binary(
+        self, body: bytes, header_length: int, signature: Signature, limits: RequestLimits
+    ) -> InferRequest | None:
+        """As `_read`, where all inputs are binary tensors behind the JSON."""
+        steps, rows, offset = self._steps, -1, 0
+        if not steps or not 0 <= header_length <= min(len(body), limits.json_elements):
+            return None
+        blob, text = memoryview(body)[header_length:], body[:header_length]
+        document = orjson.loads(text)
+        inputs = document["inputs"]
+        if type(inputs) is not list or len(inputs) != len(steps):
+            return None
+        brackets = 2 if len(document) == 1 else _count(document.values(), inputs)[0]
+        batch: Batch = {}
+        for entry in inputs:
+            step = steps[entry["name"]]
+            parameters, shape = entry["parameters"], entry["shape"]
+            if len(entry) != 4 or type(parameters) is not dict or type(shape) is not list:
+                return None
+            count, tail, size = shape[0], step.tail, parameters["binary_data_size"]
+            if type(count) is not int or shape[1:] != tail or entry["datatype"] != step.column.spec.datatype:
+                return None
+            if tail and set(map(type, shape)) != _INT:  # true is 1
+                return None
+            if count != rows:
+                if rows >= 0 or not 0 < count <= limits.rows or count * self._width > limits.elements:
+                    return None
+                rows = count
+            if len(parameters) != 1 or type(size) is not int or not 0 < size <= len(blob) - offset:
+                return None
+            array = step.convert_binary(blob[offset : offset + size], count * step.width, limits)
+            batch[step.name] = array.reshape(shape) if tail else array
+            offset += size
+        if len(batch) != len(steps) or offset != len(blob):
+            return None
+        brackets += 3 * len(inputs)
+        if limits.json_depth < _LEVELS + 1 or count_byte(text, b"[") + count_byte(text, b"{") != brackets:
+            check_depth(text, limits)
         return codec.make_request(document, batch, rows, signature)
 
 

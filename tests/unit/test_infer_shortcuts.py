@@ -115,16 +115,21 @@ def large_from(size: int) -> Iterator[None]:
 
 
 def decode(
-    body: bytes, known: dict[str, Column], limits: RequestLimits, large: int, plain: bool = False
+    body: bytes,
+    known: dict[str, Column],
+    limits: RequestLimits,
+    large: int,
+    plain: bool = False,
+    header_length: int | None = None,
 ) -> Any:
     """What the request is, to the last bit, or why it is none."""
     signature = Signature(tuple(column.spec for column in known.values()), (TensorSpec("y", "FP32", (-1,)),))
     with large_from(large):
         try:
             if plain:
-                found = InferDecoder(known).decode(body, None, signature, limits)
+                found = InferDecoder(known).decode(body, header_length, signature, limits)
             else:
-                found = codec.decode_infer(body, None, known, signature, limits)
+                found = codec.decode_infer(body, header_length, known, signature, limits)
         except RaymlopsError as error:
             return type(error), str(error)
     arrays = {
@@ -256,6 +261,65 @@ def test_any_request_is_read_as_by_the_usual_parser(seed: int) -> None:
             at = chance.randrange(len(body))
             check_same(body[:at] + bytes([chance.choice(b'[]{},:"0.-e \\N\x00\xff')]) + body[at + 1 :], known)
     assert min(outcomes[True], outcomes[False]) > 10
+
+
+def make_binary_request(chance: random.Random) -> tuple[bytes, int, dict[str, Column]]:
+    """Binary tensors behind the JSON, with something wrong now and then."""
+    known = {column.spec.name: column for column in chance.sample(COLUMNS, chance.choice([1, 2, 5]))}
+    rows = chance.choice([1, 1, 2, 5])
+    entries, blobs = [], []
+    for name, column in known.items():
+        width = next((size for size in column.spec.shape[1:] if size > 0), 1)
+        shape: list[Any] = {1: [rows], 2: [rows, width], 3: [rows, width, 1]}[len(column.spec.shape)]
+        count = math.prod(shape)
+        if column.spec.datatype == "BYTES":
+            texts = [
+                chance.choice([b"", b"a", "ü".encode(), b"[true]", b"\xff"[: chance.random() < 0.1]])
+                for _ in range(count)
+            ]
+            blob = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+        else:
+            values = [chance.choice([0, 1, 2, 100, 0.5]) for _ in range(count)]
+            blob = np.array(values).astype(column.spec.dtype).tobytes()
+        if chance.random() < 0.05:
+            blob = chance.choice([blob + b"\0", blob[:-1], b"", b"\2" * len(blob), b"\xff" * len(blob)])
+        if chance.random() < 0.05:
+            shape = chance.choice([[True], [rows + 1], [rows, 1], [], [-1], [rows, width, True]])
+        size: Any = (
+            chance.choice([len(blob), len(blob) + 1, True, -1, "4"]) if chance.random() < 0.05 else len(blob)
+        )
+        entry = {
+            "name": name,
+            "shape": shape,
+            "datatype": column.spec.datatype,
+            "parameters": {"binary_data_size": size},
+        }
+        if chance.random() < 0.05:
+            entry |= chance.choice(
+                [{"data": [1]}, {"datatype": "INT16"}, {"parameters": {}}, {"name": "x"}, {"a": [[]]}]
+            )
+        entries.append(entry)
+        blobs.append(blob)
+    order = chance.sample(range(len(entries)), len(entries))
+    text = json.dumps({"inputs": [entries[i] for i in order]})
+    if chance.random() < 0.3:
+        text = f"{{{chance.choice(EDGES)}, {text[1:]}"
+    data = text.encode()
+    off = chance.choice([-1, 1, 5]) if chance.random() < 0.05 else 0
+    return data + b"".join(blobs[i] for i in order), len(data) + off, known
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_binary_request_is_read_as_by_the_usual_way(seed: int) -> None:
+    chance = random.Random(seed)
+    read = 0
+    for _ in range(150):
+        body, length, known = make_binary_request(chance)
+        for limits in (LIMITS, RequestLimits(json_depth=4, json_elements=3, rows=2, elements=8)):
+            usual = decode(body, known, limits, 2**62, header_length=length)
+            assert decode(body, known, limits, 2**62, plain=True, header_length=length) == usual, body
+            read += isinstance(usual[0], dict)
+    assert 30 < read < 270
 
 
 def test_a_wide_request_of_numbers_makes_no_python_object_for_each() -> None:
