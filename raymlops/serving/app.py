@@ -112,8 +112,8 @@ class Ingress(GrpcMethods):
         self.plane.is_draining = replica_state.find_draining()
         self._read_key_file()
         key_guard.RING[:] = [self.plane.keys]
-        replica = serve.get_replica_context().replica_id.unique_id
-        self._statistics = ReplicaStatistics(spec.name, replica, self.plane.hosts)
+        own = serve.get_replica_context()
+        self._statistics = ReplicaStatistics(own.app_name, own.replica_id.unique_id, self.plane.hosts)
         self.plane.hosts.statistics = self._statistics
         self._background = [
             Repeated("keys", self._refresh_keys, POLL_S),

@@ -15,8 +15,9 @@ from typing import Any
 import ray
 
 from raymlops.errors import AuthenticationError, ForbiddenError, OverloadedError, RaymlopsError
-from raymlops.serving import http, listeners, protocol, routes
+from raymlops.serving import http, listeners, protocol, replica_statistics, routes
 from raymlops.serving.cors import CorsPolicy, read_policy
+from raymlops.serving.hosts import Hosts
 from raymlops.serving.http import JSON, Receive, Response, Send
 from raymlops.serving.json_text import dump_json
 from raymlops.serving.keys import KeyRing, read_entry, read_keys
@@ -165,11 +166,18 @@ class KeyGuard:
     async def _judge(self, scope: Any) -> Response | None:
         """What is said to this caller at once; None lets the request go on."""
         application = await APPLICATIONS.find(scope["path"])
-        if application is None or application.ring.is_open:
+        if application is None:
+            return None
+        path = scope["path"][len(application.prefix.rstrip("/")) :] or "/"
+        is_asleep = application.ours and not application.awake
+        if is_asleep and path == "/metrics" and scope["type"] == "http":
+            response = await _tell_metrics(application, scope, path)
+            if response is not None:
+                return response
+        if application.ring.is_open:
             return None
         if scope["type"] == "websocket":  # which no application of ours answers
             return Response(403, b"")
-        path = scope["path"][len(application.prefix.rstrip("/")) :] or "/"
         headers, cors = dict(scope["headers"]), application.cors
         shared = () if cors is None else cors.list_headers(headers)
         request_id = headers.get(b"x-request-id", b"")[:128].decode("latin-1")
@@ -192,6 +200,21 @@ class KeyGuard:
             refused = dump_json(protocol.describe_error(error, request_id))
             return Response(401, refused, (JSON, (b"www-authenticate", b"Bearer"), *shared))
         return None
+
+
+async def _tell_metrics(application: Application, scope: Any, path: str) -> Response | None:
+    """What is known of an application that sleeps, which a scraper must not keep awake; None for whoever has no key."""
+    request = http.Request(scope["method"], path, dict(scope["headers"]), "")
+    if request.method not in ("GET", "HEAD"):
+        return None
+    hosts = Hosts(application.name, {}, statistics=replica_statistics.AsleepStatistics(application.name))
+    try:
+        request.caller = application.ring.admit(request.token, "metrics")
+        return await routes.metrics(hosts, request)
+    except AuthenticationError:
+        return None
+    except ForbiddenError as error:
+        return Response(403, dump_json(protocol.describe_error(error, "")), (JSON,))
 
 
 def guard_grpc(server: Any) -> bool:

@@ -33,6 +33,7 @@ class ReplicaStatistics:
     """Of one replica; lives on its event loop."""
 
     def __init__(self, application: str, replica: str, hosts: Hosts) -> None:
+        """`application` is its name in Serve, which no other has."""
         self._application, self._replica = application, replica
         self._hosts = hosts
         self._actor: Any = None
@@ -88,6 +89,27 @@ class ReplicaStatistics:
         return await asyncio.wait_for(
             getattr(self._actor, method).remote(self._application, argument), _PATIENCE_S
         )
+
+
+class AsleepStatistics:
+    """Of an application without replicas, as a proxy tells them."""
+
+    def __init__(self, application: str) -> None:
+        self._application = application
+
+    async def sum_up(self, keys: Collection[ModelKey] | None = None) -> tuple[int, dict[ModelKey, Tree]]:
+        return 0, {}
+
+    async def render(self, accept: str) -> tuple[bytes, str]:
+        """The last numbers of replicas that ended a short while ago, or none."""
+        try:
+            if not ray.is_initialized():  # which to ask for an actor would do
+                raise ValueError("no cluster")
+            actor = await asyncio.to_thread(ray.get_actor, _name_actor(), "raymlops")
+            asked = actor.render.remote(self._application, accept)
+            return await asyncio.wait_for(asked, _PATIENCE_S)
+        except (ray.exceptions.RayError, TimeoutError, ValueError):  # the last where there is no such actor
+            return metrics.render(self._application, {}, accept)
 
 
 def _find_actor() -> Any:

@@ -17,9 +17,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from raymlops.histograms import SIZES, TIMES_NS, Histogram, find_quantile, sum_trees
-from raymlops.serving import metrics
+from raymlops.serving import key_guard, metrics
 from raymlops.serving.hosting import host_model
 from raymlops.serving.hosts import Hosts
+from raymlops.serving.key_files import write_keys
 from raymlops.serving.keys import KeyRing, make_key
 from raymlops.serving.metrics import EDGE
 from raymlops.serving.plane import DataPlane
@@ -227,6 +228,38 @@ def test_sizes_above_the_last_bound_and_times_of_hours_are_counted() -> None:
     assert (rows.counts[-1], times.counts[-1]) == (1, 1)
     assert find_quantile(times.counts, 0.5) == TIMES_NS[-1]
     assert find_quantile(Histogram().counts, 0.5) == 0
+
+
+def test_a_proxy_tells_the_metrics_of_a_sleeping_application_without_waking_it(
+    tmp_path: pathlib.Path,
+) -> None:
+    write_keys(tmp_path / "keys.yaml", [OPS[1], APP[1]])
+    config = {"import_path": "raymlops.serving.app:build_app", "args": {"keys": str(tmp_path / "keys.yaml")}}
+    told = {"route_prefix": "/shop", "deployed_app_config": config}
+
+    class Known(key_guard.Applications):
+        replicas: list[dict[str, str]] = []
+
+        async def refresh(self) -> Any:
+            running = {"deployments": {"Ingress": {"replicas": self.replicas}}}
+            application = key_guard.read_application("shop", told | running, None)
+            application.read_file()
+            return {"shop": application}
+
+    async def judge(method: str = "GET", token: str = OPS[0]) -> int:
+        headers = [(b"x-api-key", token.encode())]
+        scope = {"type": "http", "method": method, "path": "/shop/metrics", "headers": headers}
+        told = await key_guard.KeyGuard(None)._judge(scope)
+        return 0 if told is None else told.status  # 0 where the application is asked, and so woken
+
+    before, key_guard.APPLICATIONS = key_guard.APPLICATIONS, Known()
+    try:
+        asked = [asyncio.run(judge(*what)) for what in ((), ("HEAD",), ("GET", APP[0]), ("GET", "wrong"))]
+        Known.replicas = [{"state": "RUNNING"}]
+        asked.append(asyncio.run(judge()))
+    finally:
+        key_guard.APPLICATIONS = before
+    assert asked == [200, 200, 403, 401, 0]
 
 
 class Replica:
