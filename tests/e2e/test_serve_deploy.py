@@ -55,9 +55,14 @@ def url(head: Head, tmp_path_factory: pytest.TempPathFactory) -> str:
     config = yaml.safe_load((ROOT / "serve_configs" / "flights.yaml").read_text())
     config["http_options"]["port"] = free_port()
     file = toy_models.save(toy_models.doubler(), folder / "many" / "m1.onnx")
+    shutil.copy(file, file.with_name("m2.onnx"))  # for which there is no room beside it
     first, model = config["applications"][0], {"kind": "model", "model": str(file)}
     first["args"]["limits"]["queue"] = 1
-    first["args"] |= {"replicas": 2, "cpus": 0.2, "many": {"folder": str(file.parent)}}
+    first["args"] |= {
+        "replicas": 2,
+        "cpus": 0.2,
+        "many": {"folder": str(file.parent), "memory_mb": 1.5 * file.stat().st_size / 1e6},
+    }
     first["args"]["graphs"] = {
         "release": {
             "nodes": {
@@ -210,6 +215,7 @@ def test_every_panel_has_something_to_show(query: Any, url: str) -> None:
     while True:
         assert ask(url).status_code == 200
         ask_models(url)
+        assert httpx.post(f"{url}/v2/models/m2/infer", json=QUESTION, timeout=20).status_code == 200
         missing = {(title, asked) for title, asked in missing if not shows(query, asked)}
         if not missing or time.monotonic() > ends:
             break
