@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from raymlops.errors import DeadlineError, OverloadedError, ProcessEndedError
+from raymlops.serving import queue_time
 from raymlops.serving.statistics import Statistics
 from raymlops.tensors import Batch, count_rows, have_rows_in_common, split_rows
 
@@ -28,6 +29,7 @@ class Waiting:
     shapes: tuple[object, ...]
     arrived: int
     future: asyncio.Future[Batch]
+    started: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,9 @@ class Batcher:
             self._worker = loop.create_task(self._work())
         try:
             async with asyncio.timeout(deadline_s):
-                return await item.future
+                answer = await item.future
+            queue_time.add(item.started - item.arrived)
+            return answer
         except TimeoutError:
             raise DeadlineError(f"{self._statistics.name!r} did not answer within {deadline_s:g} s") from None
         finally:
@@ -135,6 +139,8 @@ class Batcher:
     async def _answer(self, items: Sequence[Waiting]) -> None:
         rows = sum(item.rows for item in items)
         started = time.perf_counter_ns()
+        for item in items:
+            item.started = started
         loop = asyncio.get_running_loop()
         try:
             batch = items[0].batch if len(items) == 1 else join([item.batch for item in items])

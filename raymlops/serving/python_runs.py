@@ -9,11 +9,13 @@ import concurrent.futures
 import contextvars
 import dataclasses
 import inspect
+import time
 from collections.abc import Callable
 from typing import Any
 
 from raymlops.errors import ResourceError
 from raymlops.graphs.running import Implementation
+from raymlops.serving import queue_time
 from raymlops.serving.opening import run_python
 from raymlops.serving.python_answers import Check, accept_all
 from raymlops.serving.python_refusals import RefusalsNamed
@@ -62,15 +64,21 @@ class _OwnThread:
     async def run(self, batch: Batch) -> Batch:
         thread = self._thread
         context = contextvars.copy_context()  # with the trace of the request
-        running = thread.submit(context.run, self._call, batch)
+        arrived, started = time.perf_counter_ns(), list[int]()
+        running = thread.submit(context.run, self._run, batch, started)
         try:
             with RefusalsNamed():
                 answer = await asyncio.wrap_future(running)
+            queue_time.add(started[0] - arrived)
         except asyncio.CancelledError:
             if not running.cancel() and not running.done():
                 self._leave(thread, running)
             raise
         return self._check(batch, answer)
+
+    def _run(self, batch: Batch, started: list[int]) -> Batch:
+        started.append(time.perf_counter_ns())
+        return self._call(batch)
 
     def require_room(self) -> None:
         """Raises ResourceError where so many runs do not end that the node has no thread left."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import pathlib
 import threading
+import time
 from collections.abc import Iterator
 
 import hypothesis
@@ -174,6 +175,29 @@ def test_a_node_without_a_thread_left_is_unhealthy_until_its_runs_end(
 
     asyncio.run(recover())
     hosted.check()
+
+
+class Slow:
+    """A Python node whose runs follow each other in its thread."""
+
+    def run(self, batch: Batch) -> Batch:
+        time.sleep(0.05)
+        return {"y": batch["x"]}
+
+
+def test_what_requests_wait_for_the_thread_of_a_node_is_told_from_its_runs(settings: Settings) -> None:
+    hosted = host_python(Slow, settings, deadline_s=30)
+
+    async def ask() -> None:
+        await asyncio.gather(*(hosted.endpoint.infer(ONES) for _ in range(4)))
+
+    asyncio.run(ask())
+    counted = hosted.statistics.to_json()["inference_stats"]
+    assert counted["queue"]["count"] == counted["compute_infer"]["count"] == 4
+    assert counted["queue"]["ns"] >= (0 + 1 + 2 + 3) * 0.05e9
+    assert counted["compute_infer"]["ns"] >= 4 * 0.05e9
+    node = hosted.statistics.to_json()["nodes"]["inner/own"]
+    assert node["ms"] >= (1 + 2 + 3 + 4) / 4 * 50
 
 
 class Indexing:
