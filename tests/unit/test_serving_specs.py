@@ -8,11 +8,14 @@ import pytest
 import yaml
 
 from raymlops.errors import NotFoundError, SpecError
+from raymlops.expressions import columns_in
 from raymlops.serving import fast, serving_files, sources
 from raymlops.serving.history import History, make_config
 from raymlops.serving.hosting import find_file
 from raymlops.serving.metrics import FAMILIES
 from raymlops.settings import Settings
+from raymlops.specs.document import read_document
+from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.serving import ServingSpec
 from tests import toy_models
 
@@ -33,6 +36,17 @@ def test_the_files_that_are_shipped_are_read() -> None:
     assert many.many.memory_mb == 1024
     assert files.models["dear"].batching.mode == "on"
     assert files.autoscaling
+
+
+def test_the_readmes_request_asks_about_the_columns_of_the_main_job() -> None:
+    assert "-d @examples/request.json" in (ROOT / "README.md").read_text()
+    features = read_document(ROOT / "jobs/specs/flights.yaml", ExperimentSpec).features
+    wanted = {*features.numbers, *features.categories}
+    for column in features.columns.values():
+        wanted |= set(columns_in(column.expression or ""))
+    request = json.loads((ROOT / "examples/request.json").read_text())
+    assert {entry["name"] for entry in request["inputs"]} == wanted
+    assert all(entry["shape"] == [len(entry["data"])] for entry in request["inputs"])
 
 
 @pytest.mark.parametrize(
