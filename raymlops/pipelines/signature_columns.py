@@ -65,6 +65,10 @@ def _to_array(column: pa.ChunkedArray, spec: TensorSpec) -> Array:
 def _cast_arrow(values: pa.Array, spec: TensorSpec) -> Array:
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
+    if pa.types.is_temporal(values.type):
+        raise ValueError(
+            "the model does not say in what unit it counts time; convert the column to that number first"
+        )
     if spec.datatype == "BYTES":
         if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
             return np.asarray(pc.fill_null(values, b"").to_numpy(zero_copy_only=False), dtype=object)

@@ -84,6 +84,12 @@ def _prepare_import(files: Mapping[str, str]) -> None:
     _FILES.update(files)
     folder = str(_write(_FILES))
     sys.path[:] = [folder, *(place for place in sys.path if place != folder)]
+    for name, module in list(
+        sys.modules.items()
+    ):  # packages that are loaded already may have further modules there
+        places = getattr(module, "__path__", None)
+        if name.partition(".")[0] in tops and isinstance(places, list):
+            places.append(str(pathlib.Path(folder, *name.split("."))))
     importlib.invalidate_caches()
 
 

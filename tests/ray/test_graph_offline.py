@@ -232,6 +232,14 @@ def test_what_is_no_image_is_refused_with_its_column(shaped: GraphSpec, column: 
         OnnxScorer(shaped, ("name",), 1, 8192)(pa.table({"image": column, "name": ["a", "b"]}))
 
 
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.date32(), pa.duration("s"), pa.time64("us")])
+def test_times_are_refused_where_no_contract_says_their_unit(kind: pa.DataType) -> None:
+    table = pa.table({"x": pa.array([1, 2], kind)})
+    for datatype in ("INT64", "FP32", "BYTES"):
+        with pytest.raises(DataError, match="in what unit it counts time"):
+            read_column(table, TensorSpec("x", datatype, (-1,)))
+
+
 def test_bytes_are_numbers_where_their_shape_is_known() -> None:
     numbers = np.arange(12, dtype="<i4").reshape(2, 2, 3)
     table = pa.table({"x": [row.tobytes() for row in numbers]})

@@ -184,6 +184,25 @@ def test_nodes_of_a_document_share_the_modules_beside_it(tmp_path: pathlib.Path)
     assert graph.infer({"x": np.ones(1, np.float32)}) == {"a": [2], "b": [2]}
 
 
+@pytest.mark.parametrize("package", [{"mine/__init__.py": ""}, {}], ids=["package", "folder"])
+def test_nodes_of_one_document_may_be_in_one_package(tmp_path: pathlib.Path, package: dict[str, str]) -> None:
+    files = {f"mine/{name}.py": f"FACTOR = {number}{NODE}" for name, number in (("one", 1), ("two", 2))}
+    write(tmp_path, files | package)
+    nodes = {
+        name: {
+            "kind": "python",
+            "target": f"mine.{name}:Node",
+            "takes": [{"name": "x"}],
+            "outputs": [{"name": "y"}],
+        }
+        for name in ("one", "two")
+    }
+    (tmp_path / "two.yaml").write_text(repr({"nodes": nodes, "outputs": {"a": "one.y", "b": "two.y"}}))
+    for _ in range(2):
+        graph = OfflineGraph(read_graph(tmp_path / "two.yaml"))
+        assert graph.infer({"x": np.ones(1, np.float32)}) == {"a": [1], "b": [2]}
+
+
 def test_two_graphs_of_an_application_cannot_have_different_modules_of_one_name(
     tmp_path: pathlib.Path,
 ) -> None:
