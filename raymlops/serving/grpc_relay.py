@@ -17,7 +17,7 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from raymlops.errors import AuthenticationError, InputError, RaymlopsError, shorten
+from raymlops.errors import AuthenticationError, InputError, OverloadedError, RaymlopsError, shorten
 from raymlops.serving import grpc_plane, key_guard
 from raymlops.serving.grpc_answers import METHODS
 from raymlops.serving.grpc_message import FIELDS, find_model
@@ -26,6 +26,8 @@ from raymlops.serving.plane import LOG, DataPlane
 
 _FRESH_S = 2.0
 """Seconds that the names of a folder of models are taken as they were."""
+_LOOK_S = 1.0
+"""For Serve's controller, when it has said before which applications there are."""
 _PATIENCE_S = 5.0
 """For what is asked of all applications: one that does not answer holds up no other."""
 _HEALTH_S = 1.0
@@ -34,7 +36,7 @@ _READY = b"\x08\x01"
 _NOT_READY = {"ServerReady": b"", "Check": b"\x08\x02"}
 """Messages with the one field ready, and status."""
 _LISTS = ("RepositoryIndex", "ModelStatistics")
-_OF_ALL = {name for name in METHODS if name not in FIELDS} - {"ServerLive"} | {
+_OF_ALL = {name for name in METHODS if name not in FIELDS} | {
     "ModelStatistics",
     "Check",
     "TraceSetting",
@@ -101,6 +103,8 @@ class Relay:
         self._handles: dict[str, Any] = {}
         self._names: dict[str, tuple[float, frozenset[str]]] = {}
         self._others: dict[str, Application] = {}
+        self._looked = float("-inf")
+        self._looking: asyncio.Future[None] | None = None
         self._health: dict[str, tuple[float, Told]] = {}
 
     async def answer(self, name: str, message: bytes, context: Any) -> Any:
@@ -125,10 +129,10 @@ class Relay:
         """What another application tells, or all; None where this one is asked.
 
         Raises InputError where several have the model, AuthenticationError where one would have to be woken for who
-        has no key, OverloadedError where it is not known which there are.
+        has no key.
         """
         sent = dict(context.invocation_metadata() or ())
-        if self._is_own(name, message, sent):
+        if name == "ServerLive" or self._is_own(name, message, sent):
             return None
         await self._refresh()
         if not self._others:
@@ -195,8 +199,22 @@ class Relay:
         return told
 
     async def _refresh(self) -> None:
-        known = await key_guard.APPLICATIONS.refresh()
-        self._others = {name: found for name, found in known.items() if found.ours and name != self._name}
+        """Know which applications there are now. While Serve's controller does not say, those that were known are."""
+        if time.monotonic() - self._looked < _FRESH_S:
+            return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look())
+        patience = _PATIENCE_S if self._looked == float("-inf") else _LOOK_S
+        await asyncio.wait({self._looking}, timeout=patience)
+
+    async def _look(self) -> None:
+        try:
+            known = await asyncio.wait_for(key_guard.APPLICATIONS.refresh(), _PATIENCE_S)
+        except (OverloadedError, TimeoutError) as error:
+            LOG.error("which other applications there are is not known: %s", error)
+        else:
+            self._others = {name: found for name, found in known.items() if found.ours and name != self._name}
+        self._looked = time.monotonic()
 
     async def _list_models(self, name: str) -> Collection[str]:
         """Of another application: as its spec has them, and those of its folder as its replicas have them; one that is

@@ -284,7 +284,9 @@ async def _judge_call(method: str, message: bytes, context: Any) -> Any:
         known = await APPLICATIONS.refresh()
         application, route = choose_application(known, method, message, sent)
         if application is not None and (method not in _PROBES or not application.awake):
-            rings = [application.ring] if route != "any" else [other.ring for other in known.values()]
+            # A replica that runs hands on what is another's; one that sleeps is woken by its own callers only.
+            shared = route == "any" and application.awake
+            rings = [other.ring for other in known.values() if other.ours] if shared else [application.ring]
             _identify_by_any(rings, grpc_plane.read_token(sent))
     except AuthenticationError as error:
         if method in _PROBES:
