@@ -13,7 +13,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raymlops.errors import ArtifactError, RaymlopsError, SpecError, shorten, unknown_name
@@ -27,32 +27,7 @@ _FILES: dict[str, str] = {}
 def load_python(path: str, node: PythonNode) -> Any:
     """An instance of a Python node's class. Raises SpecError for what the document says wrongly, ArtifactError for what
     the class itself raises."""
-    module_name, _, class_name = node.target.partition(":")
-    try:
-        with _LOCK:
-            if node.code:
-                _prepare_import(node.code)
-            module = importlib.import_module(module_name)
-    except ImportError as error:
-        beside = "" if node.code else "; it is neither beside the document nor installed"
-        raise SpecError(f"Node {path!r}: {node.target!r} cannot be imported: {error}{beside}") from None
-    except RaymlopsError:
-        raise
-    except Exception as error:
-        raise SpecError(f"Node {path!r}: importing {module_name!r} failed: {_tell(error)}") from error
-    if not hasattr(module, class_name):
-        classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        raise SpecError(f"Node {path!r}: " + unknown_name(f"class of {module_name}:", class_name, classes))
-    return _make_instance(path, node, getattr(module, class_name))
-
-
-def _make_instance(path: str, node: PythonNode, target: Any) -> Any:
-    try:
-        inspect.signature(target).bind(**node.config)
-    except TypeError as error:
-        raise SpecError(f"Node {path!r}: {node.target} does not take config {node.config}: {error}") from None
-    except ValueError:  # a class of C has no signature
-        pass
+    target = _import_class(path, node)
     try:
         instance = target(**node.config)
     except RaymlopsError:
@@ -64,15 +39,59 @@ def _make_instance(path: str, node: PythonNode, target: Any) -> Any:
     return instance
 
 
+def check_python(path: str, node: PythonNode) -> None:
+    """Import a node's class, and make none: what it needs may be on other machines only, as a GPU or a package.
+
+    Raises SpecError.
+    """
+    try:
+        target = _import_class(path, node)
+    except SpecError as error:
+        cause = error.__cause__
+        missing = cause.name or "" if isinstance(cause, ModuleNotFoundError) else ""
+        if missing and missing.partition(".")[0] not in _find_tops(node.code):
+            return
+        raise
+    if inspect.isclass(target) and not callable(getattr(target, "run", None)):
+        raise SpecError(f"Node {path!r}: {node.target} has no method run(batch)")
+
+
+def _import_class(path: str, node: PythonNode) -> Any:
+    module_name, _, class_name = node.target.partition(":")
+    try:
+        with _LOCK:
+            if node.code:
+                _prepare_import(node.code)
+            module = importlib.import_module(module_name)
+    except ImportError as error:
+        beside = "" if node.code else "; it is neither beside the document nor installed"
+        raise SpecError(f"Node {path!r}: {node.target!r} cannot be imported: {error}{beside}") from error
+    except RaymlopsError:
+        raise
+    except Exception as error:
+        raise SpecError(f"Node {path!r}: importing {module_name!r} failed: {_tell(error)}") from error
+    if not hasattr(module, class_name):
+        classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
+        raise SpecError(f"Node {path!r}: " + unknown_name(f"class of {module_name}:", class_name, classes))
+    target = getattr(module, class_name)
+    try:
+        inspect.signature(target).bind(**node.config)
+    except TypeError as error:
+        raise SpecError(f"Node {path!r}: {node.target} does not take config {node.config}: {error}") from None
+    except ValueError:  # a class of C has no signature
+        pass
+    return target
+
+
 def _tell(error: Exception) -> str:
     return shorten(f"{type(error).__name__}: {error}", 500)
 
 
 def _prepare_import(files: Mapping[str, str]) -> None:
     """Put files where they are imported from; modules of other files by their names are forgotten."""
-    tops = {pathlib.PurePosixPath(name).parts[0].removesuffix(".py") for name in files}
+    tops = _find_tops(files)
     conflict = any(_FILES.get(name, text) != text for name, text in files.items())
-    known = {pathlib.PurePosixPath(name).parts[0].removesuffix(".py") for name in _FILES}
+    known = _find_tops(_FILES)
     if conflict:
         _FILES.clear()
     elif all(name in _FILES for name in files):
@@ -91,6 +110,11 @@ def _prepare_import(files: Mapping[str, str]) -> None:
         if name.partition(".")[0] in tops and isinstance(places, list):
             places.append(str(pathlib.Path(folder, *name.split("."))))
     importlib.invalidate_caches()
+
+
+def _find_tops(files: Iterable[str]) -> set[str]:
+    """The names by which they are imported."""
+    return {pathlib.PurePosixPath(name).parts[0].removesuffix(".py") for name in files}
 
 
 def _write(files: Mapping[str, str]) -> pathlib.Path:

@@ -11,8 +11,9 @@ from raymlops.models.safety import read_model
 from raymlops.serving import sources
 from raymlops.serving.hosting import find_file
 from raymlops.serving.model import require_independence
+from raymlops.serving.python_modules import check_python
 from raymlops.settings import Settings
-from raymlops.specs.graph_nodes import ModelNode
+from raymlops.specs.graph_nodes import ModelNode, PythonNode
 from raymlops.specs.serving import HostedModel, ServingSpec
 
 AT_ONCE = 2
@@ -20,10 +21,15 @@ AT_ONCE = 2
 
 
 def try_models(spec: ServingSpec, settings: Settings) -> None:
-    """Raises ArtifactError for the first model that cannot be opened and run once, with its name and file.
+    """Raises ArtifactError for the first model that cannot be opened and run once, with its name and file, and
+    SpecError for a Python node whose class cannot be imported.
 
     What is meant for a GPU is left out, for this machine may have none.
     """
+    for name, graph in spec.graphs.items():
+        for path, node in list_models(graph):
+            if isinstance(node, PythonNode):
+                check_python(f"{name}/{path}", node)
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE, thread_name_prefix="trial") as pool:
         waiting = [pool.submit(_try, name, model, settings) for name, model in _list(spec)]
         try:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from raymlops.cli.graph import graph as command
 from raymlops.errors import ArtifactError, ForbiddenError, SpecError
-from raymlops.serving import python_modules, serving_files
+from raymlops.serving import python_modules, serving_files, spec_trial
 from raymlops.serving.graph import read_graphs
 from raymlops.serving.history import make_config
 from raymlops.serving.opening import OfflineGraph
@@ -251,7 +251,7 @@ MISTAKES: list[tuple[str, str, type[Exception], str]] = [
         "does not take config",
     ),
     (
-        "class Node:\n    def __init__(self):\n        raise KeyError('x')",
+        "class Node:\n    def __init__(self):\n        raise KeyError('x')\n    run = None.__init__",
         "nodes:Node",
         ArtifactError,
         "cannot be made",
@@ -324,3 +324,21 @@ def test_the_page_on_nodes_in_python_says_what_works(
     (tmp_path / "graph.yaml").write_text(graph)
     monkeypatch.chdir(tmp_path)
     exec(check, {})
+
+
+@pytest.mark.parametrize(("text", "target", "kind", "told"), MISTAKES, ids=[told for *_, told in MISTAKES])
+def test_what_is_wrong_with_a_class_is_told_before_anything_is_deployed(
+    tmp_path: pathlib.Path, settings: Settings, text: str, target: str, kind: type[Exception], told: str
+) -> None:
+    write(tmp_path, {"nodes.py": text}, target)
+    path = tmp_path / "serving.yaml"
+    inner = {"nodes": {"in": {"kind": "graph", "file": "graph.yaml"}}, "outputs": ["in"]}
+    path.write_text(repr({"graphs": {"g": inner}}))
+    elsewhere = (
+        "nothing_of_this_name" in text or target == "nodez:Node"
+    )  # it may be installed where it will run
+    if kind is ArtifactError or elsewhere:
+        spec_trial.try_models(serving_files.read_spec(path), settings)
+        return
+    with pytest.raises(kind, match=told):
+        spec_trial.try_models(serving_files.read_spec(path), settings)
