@@ -8,10 +8,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from raymlops.errors import InputError, MediaTypeError, SpecError, TooLargeError, shorten, unknown_name
 from raymlops.serving import columns, json_tables
 from raymlops.serving.columns import Column
-from raymlops.serving.json_text import dump_json, parse_json
+from raymlops.serving.json_text import dump_json
 from raymlops.serving.request_limits import RequestLimits, check_answer, check_rows, show
 from raymlops.specs.document import read_json, read_yaml
 from raymlops.tensors import Batch, Signature
@@ -38,7 +40,7 @@ def decode(body: bytes, content_type: str, known: Mapping[str, Column], limits: 
         raise MediaTypeError(
             f"Content-Type {shorten(content_type)!r} is not taken here; send application/json or text/csv"
         )
-    document = parse_json(body, limits)
+    document = json_tables.parse(body, ("instances", "inputs"), known, limits)
     if not isinstance(document, dict):
         raise InputError(f"The body must be a JSON object with one of {', '.join(FORMS)}")
     given = [form for form in FORMS if form in document]
@@ -127,9 +129,9 @@ def _from_split(value: Any, known: Mapping[str, Column], limits: RequestLimits) 
 
 
 def _from_instances(value: Any, known: Mapping[str, Column], limits: RequestLimits) -> Batch:
-    if not isinstance(value, list):
+    if not isinstance(value, list | np.ndarray):
         raise InputError(f'"instances" must be a list of rows, got {show(value)}')
-    if value and isinstance(value[0], dict):
+    if len(value) and isinstance(value[0], dict):
         return json_tables.from_records(value, known, limits)
     return json_tables.from_tensor(value, known, limits)
 

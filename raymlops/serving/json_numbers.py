@@ -6,7 +6,7 @@ body may be (a mistake, or rare) is left to the usual parser and its checks.
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,56 @@ def read_request(text: bytes, known: Mapping[str, Column], depth: int) -> dict[s
     return document
 
 
+def read_tensor(text: bytes, forms: Collection[str], column: Column, depth: int) -> dict[str, Any] | None:
+    """The same for a document of one tensor alone, under the key of a form, or as the only one of the columns under
+    "inputs"; None where the usual parser must read the body."""
+    if simdjson is None or not _is_promising(text, {"": column}):
+        return None
+    parser, _PARSERS.kept = _PARSERS.kept or simdjson.Parser(), None
+    try:
+        document = _read_tensor(parser.parse(text), text, forms, column, depth)
+    except (_OtherBodyError, ValueError, TypeError, RuntimeError, MemoryError):
+        return None
+    if len(text) <= _KEPT:
+        _PARSERS.kept = parser
+    return document
+
+
+def _read_tensor(
+    root: Any, text: bytes, forms: Collection[str], column: Column, depth: int
+) -> dict[str, Any]:
+    form, value = _find_only(root)
+    is_named = type(value) is simdjson.Object
+    name, data = _find_only(value) if is_named else ("", value)
+    if (
+        form not in forms
+        or type(data) is not simdjson.Array
+        or (is_named and (form, name) != ("inputs", column.spec.name))
+    ):
+        raise _OtherBodyError
+    shape = _find_shape(data)
+    brackets = 1 + is_named + _count_lists(shape)
+    if 1 + is_named + len(shape) > depth or count_byte(text, b"[") + count_byte(text, b"{") != brackets:
+        raise _OtherBodyError
+    array = _read_numbers(data, column, math.prod(shape))
+    if array is None:
+        raise _OtherBodyError
+    array = array.reshape(shape)
+    return {form: {name: array} if is_named else array}
+
+
+def _find_only(value: Any) -> tuple[str, Any]:
+    """Key and value of an object that has no other."""
+    if type(value) is not simdjson.Object or len(value) != 1:
+        raise _OtherBodyError
+    (key,) = value
+    return key, value[key]
+
+
+def _count_lists(shape: tuple[int, ...]) -> int:
+    return sum(math.prod(shape[:axis]) for axis in range(len(shape)))
+
+
 def _is_promising(text: bytes, known: Mapping[str, Column]) -> bool:
     """False for a body with what the parsers read differently, a mark of byte order or escapes, and for one of mostly
     strings, which is not read faster."""
@@ -89,7 +139,7 @@ def _read_document(root: Any, text: bytes, known: Mapping[str, Column], depth: i
     brackets, levels = _measure(document)
     shapes = [_find_shape(data) for _, data in found]
     for shape in shapes:
-        brackets += sum(math.prod(shape[:axis]) for axis in range(len(shape)))
+        brackets += _count_lists(shape)
         levels = max(levels, 3 + len(shape))  # within an object, within a list, within an object
     # Where the numbers are equal, no list is in the data but those of the shapes, and nothing deep under a key that is
     # given twice; brackets in strings count, too.

@@ -4,11 +4,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from raymlops.errors import InputError, unknown_name
 from raymlops.serving import columns, json_tables
 from raymlops.serving.columns import Column
 from raymlops.serving.invocations import Scored
-from raymlops.serving.json_text import dump_json, parse_json
+from raymlops.serving.json_text import dump_json
 from raymlops.serving.request_limits import RequestLimits, check_answer, check_rows, show
 from raymlops.tensors import Batch, Signature
 
@@ -18,7 +20,7 @@ _KEYS = (*FORMS, "parameters", "signature_name")
 
 def decode(body: bytes, content_type: str, known: Mapping[str, Column], limits: RequestLimits) -> Scored:
     """A request, whatever the type of its body is said to be, as KServe takes it. Raises InputError, TooLargeError."""
-    document = parse_json(body, limits)
+    document = json_tables.parse(body, FORMS, known, limits)
     if not isinstance(document, dict):
         raise InputError(
             'The body must be a JSON object with "instances", a list of rows, or "inputs", columns'
@@ -46,7 +48,7 @@ _SIGNATURE = "serving_default"
 
 
 def _from_instances(value: Any, known: Mapping[str, Column], limits: RequestLimits) -> Batch:
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list | np.ndarray) or not len(value):
         raise InputError('"instances" must be a list of rows, at least one')
     if isinstance(value[0], dict):
         return json_tables.from_records(value, known, limits)

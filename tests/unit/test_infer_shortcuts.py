@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from raymlops.errors import RaymlopsError
-from raymlops.serving import codec, json_numbers
+from raymlops.serving import codec, invocations, json_numbers, kserve_v1
 from raymlops.serving.columns import NO_TIME, Column, to_array
 from raymlops.serving.infer_decoder import InferDecoder
 from raymlops.serving.request_limits import RequestLimits
@@ -320,6 +320,52 @@ def test_any_binary_request_is_read_as_by_the_usual_way(seed: int) -> None:
             assert decode(body, known, limits, 2**62, plain=True, header_length=length) == usual, body
             read += isinstance(usual[0], dict)
     assert 30 < read < 270
+
+
+def make_table(chance: random.Random) -> tuple[bytes, dict[str, Column]]:
+    """One tensor in the forms of MLflow and of KServe's protocol of version 1."""
+    column = chance.choice(COLUMNS)
+    more = chance.choice(
+        [[], [], [Column(TensorSpec("more", "FP32", (-1,)), optional=chance.random() < 0.5)]]
+    )
+    rows = chance.choice([1, 2, 5])
+    width = next((size for size in column.spec.shape[1:] if size > 0), 1)
+    usual = {1: [rows], 2: [rows, width], 3: [rows, width, 1]}[len(column.spec.shape)]
+    sizes = usual if chance.random() < 0.8 else chance.choice([[rows, width], [rows], [1] * 9, [1] * 10])
+    data = make_data(chance, sizes, choose_elements(chance, column))
+    name = json.dumps(column.spec.name) if chance.random() < 0.95 else '"other"'
+    value = chance.choice(
+        [data, data, f"{{{name}: {data}}}", f"{{{name}: {data}, {name}: [1]}}", f"[{{{name}: 1}}]"]
+    )
+    form = chance.choice(["instances", "instances", "inputs", "inputs", "dataframe_split"])
+    tails = [', "params": {}', f', "{form}": [1]', ', "id": [[[[[[[[[]]]]]]]]]', ", 1"]
+    tail = chance.choice(tails) if chance.random() < 0.2 else ""
+    text = f'{chance.choice(["", " "])}{{"{form}": {value}{tail}}}'
+    if chance.random() < 0.05:
+        text = chance.choice(["\ufeff" + text, text + "]", text[:-1]])
+    return text.encode(), {one.spec.name: one for one in [column, *more]}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("form", [invocations, kserve_v1])
+def test_any_table_of_numbers_is_read_as_by_the_usual_parser(form: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    read = 0
+    for _ in range(200):
+        body, known = make_table(chance)
+        found = []
+        for large in (0, 2**62):
+            with large_from(large):
+                try:
+                    scored = form.decode(body, "application/json", known, LIMITS)
+                except RaymlopsError as error:
+                    found.append((type(error), str(error)))
+                else:
+                    arrays = {name: (a.dtype, a.shape, a.tolist()) for name, a in scored.batch.items()}
+                    found.append((repr(arrays), scored.rows, scored.by_row, scored.parameters))
+        assert found[0] == found[1], body
+        read += isinstance(found[0][0], str)
+    assert 20 < read < 190
 
 
 def test_a_wide_request_of_numbers_makes_no_python_object_for_each() -> None:
