@@ -1,5 +1,6 @@
 """Verbs of serving: `serve` on this machine, `deploy` on a cluster and back. `keys` has its own file."""
 
+import functools
 import pathlib
 import secrets
 import shlex
@@ -79,7 +80,6 @@ def deploy(
     trust: bool,
 ) -> None:
     """Deploy FILE on the cluster of RAY_ADDRESS with aliases pinned to versions, replica after replica."""
-    from raymlops.errors import UntrustedError
     from raymlops.serving import fast, serving_files
     from raymlops.settings import Settings, choose_authentication, export
 
@@ -87,45 +87,34 @@ def deploy(
     spec = serving_files.read_spec(file, [*overrides, *(["open=true"] if opened else [])])
     chosen = fast.choose_environment(plain, affine=spec.many is not None, home=settings.home)
     export(chosen | choose_authentication())
+    tell = functools.partial(click.echo, err=True)
     if remove:
         from raymlops.serving import restoring
 
-        restoring.remove(settings, spec.name)
+        restoring.remove(settings, spec.name, spec.drain_s, tell)
         click.echo(f"{spec.name} is no longer served")
         return
     from raymlops.serving import exposure, history, sources, spec_trial
 
     past = history.History(settings, spec.name, trusted=trust)
-    if rollback:
-        config = past.previous()
-    else:
+    config = None
+    if not rollback:
         exposure.require_keys(spec)
         pinned = sources.pin(spec, settings)
         spec_trial.try_models(pinned, settings)
         config = history.make_config(pinned, settings)
     if only_print:
-        click.echo(serving_files.write_config(config))
+        click.echo(serving_files.write_config(config or past.previous()))
         return
-    from raymlops.serving import deploying, releasing
+    from raymlops.serving import deploying, rollout
 
-    deploying.connect(settings)
+    deploying.connect(settings, tell=tell)
+    if config is not None:
+        deploying.require_place(spec, config)
     deploying.start_serve(spec)
-    if not rollback:
-        running = [found for found in deploying.running_configs() if found["name"] == spec.name]
-        config, told = releasing.keep_weights(config, running[0] if running else None)
-        for line in told:
-            click.echo(line)
-    if rollback and trust:
-        click.echo(f"Trusted, and runs: {', '.join(history.list_code(config)) or 'models alone'}")
-    try:
-        before = past.newest()
-    except UntrustedError as error:
-        click.echo(f"Should this fail, nothing is put back: {error}", err=True)
-        before = None
-    deploying.replace(config, before, timeout, click.echo)
-    if rollback:
-        past.drop_newest()
+    if config is None:
+        config = rollout.roll_back(past, timeout, trust=trust, report=click.echo)
     else:
-        past.add(config)
-    for name, model in config["args"]["models"].items():
-        click.echo(f"{name}: {model['source']}, version {model['version']}, is serving")
+        config = rollout.roll_out(config, past, timeout, report=click.echo)
+    for line in rollout.describe(config):
+        click.echo(f"{line} is serving")

@@ -72,24 +72,26 @@ class Ingress(GrpcMethods):
         memory = bound_memory(spec)
         hosted = {}
         for name, model in spec.models.items():
-            located = sources.locate(model, settings)
             threads = max(1, int(spec.cpus / len(spec.models)))
-            hosted[name] = hosting.host_model(
-                name,
-                located.path,
-                located.model,
-                threads=threads,
-                gpus=gpus,
-                queue=spec.limits.queue,
-                memory=memory,
-            )
+            with hosting.named(f"Model {name!r} ({model.source})"):
+                located = sources.locate(model, settings)
+                hosted[name] = hosting.host_model(
+                    name,
+                    located.path,
+                    located.model,
+                    threads=threads,
+                    gpus=gpus,
+                    queue=spec.limits.queue,
+                    memory=memory,
+                )
         for name, graph in (prepared or {}).items():
             remote = nodes.call_nodes((handles or {}).get(name, {}), graph)
             threads = max(1, int(spec.cpus))
             queue = spec.limits.queue
-            hosted[name] = host_graph(
-                name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue, memory=memory
-            )
+            with hosting.named(f"Graph {name!r}"):
+                hosted[name] = host_graph(
+                    name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue, memory=memory
+                )
         self._many = ManyHost(spec.many, spec.limits.queue, memory, hosted) if spec.many else None
         self._repository = share_repository(spec, self._many) if self._many is not None else None
         limits = spec.limits
@@ -120,7 +122,7 @@ class Ingress(GrpcMethods):
             Repeated("statistics", self._statistics.report, REPORT_PAUSE_S),
         ]
         if self._repository is not None:
-            self._background.append(Repeated("repository", self._repository.follow, POLL_S, patience_s=120.0))
+            self._background.append(Repeated("repository", self._repository.follow, POLL_S))
 
     async def __serve_build_asgi_app__(self) -> Any:
         for task in self._background:
@@ -138,6 +140,14 @@ class Ingress(GrpcMethods):
         if "keys" in user_config:
             self.plane.keys.required = True
             self.plane.keys.replace([read_entry(entry) for entry in user_config["keys"]])
+
+    def refuse_requests(self, reason: str) -> None:
+        """Answer what is here, and nothing new."""
+        self.plane.hosts.stop(reason)
+
+    def count_requests(self) -> int:
+        """Requests of this replica that are not answered yet."""
+        return self.plane.count_requests()
 
     async def check_health(self) -> None:
         """Run every model that is ready, off the event loop; what fails marks the replica unhealthy, and Serve replaces
@@ -192,6 +202,21 @@ def build_app(spec: ServingSpec) -> serve.Application:
     return make_deployment(pinned).bind(pinned, prepared, handles)
 
 
+_SURGE_PERCENT = 25
+"""Replicas above the wanted number while versions change, rounded up."""
+
+
+def has_room(resources: Mapping[str, float]) -> bool:
+    """Whether one more replica has a place now: where it has none, one of the version before must end first."""
+    wanted = {"CPU": resources.get("num_cpus", 0), "GPU": resources.get("num_gpus", 0)}
+    wanted["memory"] = resources.get("memory", 0)
+    try:
+        nodes_of_now = ray._private.state.available_resources_per_node().values()
+    except (AttributeError, ray.exceptions.RayError, ray.exceptions.RaySystemError):
+        return False
+    return any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes_of_now)
+
+
 def make_deployment(spec: ServingSpec, target: Any = Ingress) -> Any:
     """The deployment with what the spec says of replicas, resources and queues."""
     actor_options: dict[str, Any] = {"num_cpus": spec.cpus, "num_gpus": spec.gpus}
@@ -206,6 +231,8 @@ def make_deployment(spec: ServingSpec, target: Any = Ingress) -> Any:
         "health_check_timeout_s": 15,
         "graceful_shutdown_timeout_s": spec.drain_s,
         "graceful_shutdown_wait_loop_s": 0.5,
+        # A replica of the version before answers until one of the new is ready.
+        "max_surge_percent": _SURGE_PERCENT if has_room(actor_options) else 0,
         "ray_actor_options": actor_options,
         # A line per request is a tenth of a replica's time; the plane samples its own.
         "logging_config": LoggingConfig(enable_access_log=False, log_level="WARNING"),
@@ -216,6 +243,8 @@ def make_deployment(spec: ServingSpec, target: Any = Ingress) -> Any:
         options["autoscaling_config"] = {
             "min_replicas": spec.autoscaling.min,
             "max_replicas": spec.autoscaling.max,
+            # That a replica can start is seen before the application counts as deployed, and not by its first caller.
+            "initial_replicas": max(1, spec.autoscaling.min),
             "target_ongoing_requests": spec.autoscaling.target,
             "upscale_delay_s": spec.autoscaling.up_s,
             "downscale_delay_s": spec.autoscaling.down_s,

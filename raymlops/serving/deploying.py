@@ -1,17 +1,21 @@
 """Puts a serving spec on a cluster, keeps what was deployed, and goes back to it. Acts through Ray Serve's
 controller."""
 
+import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.context import _get_global_client
+from ray.serve.context import _get_global_client, _set_global_client
+from ray.serve.schema import ServeDeploySchema
 
-from raymlops.clusters import loopback
+from raymlops.clusters import connection
+from raymlops.clusters.shortage import read_waiting
 from raymlops.errors import ResourceError
-from raymlops.serving import exposure, front, listeners
+from raymlops.serving import conflicts, drain, exposure, front, listeners, startup_failures
 from raymlops.serving.app import Ingress  # noqa: F401  -- an import that fails here fails before anything is deployed
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
@@ -31,7 +35,8 @@ def start_serve(spec: ServingSpec) -> None:
         grpc_options = {"grpc_options": {"port": spec.grpc_port, "grpc_servicer_functions": [SERVICER]}}
     http_options: dict[str, Any] = {"host": spec.host, "port": spec.port, "keep_alive_timeout_s": 75}
     # A cluster whose Serve was ended may have been told of TLS before; another application's is left as it is.
-    anew = _get_global_client(raise_if_no_controller_running=False) is None and not listeners.is_local()
+    client = _get_global_client(raise_if_no_controller_running=False)
+    anew = client is None and not listeners.is_local()
     tls = front.absolute(spec.tls) if spec.tls else None
     behind_haproxy = (tls is not None or anew) and front.prepare_nodes(tls)
     if tls is not None and not behind_haproxy:
@@ -51,6 +56,17 @@ def start_serve(spec: ServingSpec) -> None:
         )
 
 
+def require_place(spec: ServingSpec, config: Mapping[str, Any]) -> None:
+    """Before anything is deployed: raises SpecError where the application's route, name or ports are taken on the
+    cluster, if Serve runs there."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return
+    conflicts.require_own_route(config, running_configs())
+    grpc = ray.get(client._controller.get_grpc_config.remote())
+    conflicts.require_ports(spec, _read_http_options().port, grpc.port if grpc.grpc_servicer_functions else 0)
+
+
 def _read_http_options() -> Any:
     return ray.get(_get_global_client()._controller.get_http_config.remote())
 
@@ -67,32 +83,42 @@ def deploy(config: dict[str, Any], timeout_s: float = 300.0, report: Callable[[s
 
 def apply(configs: Sequence[dict[str, Any]]) -> None:
     """Tell Serve's controller to run these applications beside those that run; it starts them by itself."""
-    from ray.serve.context import _get_global_client
-    from ray.serve.schema import ServeDeploySchema
-
     client = _get_global_client()
     names = {config["name"] for config in configs}
     others = [other for other in running_configs() if other["name"] not in names]
     client.deploy_apps(ServeDeploySchema(applications=[*others, *configs]))
 
 
+_STARTS = 3
+"""Failed starts of a replica that may each have had a passing cause, before the deployment is given up."""
+
+
 def wait_healthy(name: str, timeout_s: float, report: Callable[[str], None]) -> None:
-    """Until an application runs. Raises ResourceError when it failed, or does not run in time."""
-    ends = time.monotonic() + timeout_s
-    said = ""
+    """Until an application runs. Raises ResourceError when it failed, or does not run in time, with the cause that the
+    replicas tell."""
+    began = time.monotonic()
+    said: set[str] = set()
+    seen: dict[str, set[str]] = {}
     time.sleep(0.5)  # the controller takes the new config up in its next round
     while True:
         status = serve.status().applications.get(name)
         state = str(status.status.value) if status else "NOT_STARTED"
         if state == "RUNNING":
             return
-        message = status.message if status else ""
-        if state == "DEPLOY_FAILED" or time.monotonic() > ends:  # unhealthy may pass
-            detail = message or _describe(status)
-            raise ResourceError(f"Application {name!r} is {state} and not healthy: {_last_line(detail)}")
-        if state != said:
-            report(f"{name}: {state.lower()}")
-            said = state
+        deployments = dict(status.deployments) if status else {}
+        waited = time.monotonic() - began
+        given_up = startup_failures.count_failures(deployments, seen) >= _STARTS
+        if state == "DEPLOY_FAILED" or given_up or waited > timeout_s:  # unhealthy may pass
+            cause = startup_failures.describe(deployments, status.message if status else "")
+            late = f" within {timeout_s:.0f} s" if not given_up and state != "DEPLOY_FAILED" else ""
+            raise ResourceError(f"Application {name!r} did not become healthy{late}: {cause}")
+        lines = [f"{name}: {state.lower()}"]
+        if waited > 2:
+            lines.append(read_waiting())
+        for line in lines:
+            if line and line not in said:
+                report(line)
+                said.add(line)
         time.sleep(0.2)
 
 
@@ -102,55 +128,81 @@ def replace(
     timeout_s: float = 300.0,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Deploy `config`; if it does not become healthy, put back what was deployed `before`.
+    """Deploy `config`; if it does not become healthy, put back what was deployed `before`, or with None take the broken
+    application away.
 
-    Serve stops a failed update, but a single replica has then been given up for the new one, and nothing returns it.
-    Raises ResourceError in either case.
+    Serve stops a failed update, but a single replica may then have been given up for the new one, and nothing returns
+    it. Raises ResourceError in either case.
     """
     try:
         deploy(config, timeout_s, report)
     except ResourceError as error:
-        if before is None or before == config:
+        if before is None:
+            take_away(config["name"], 30, report)
+            raise ResourceError(f"{error}. It was taken away again") from None
+        if before == config:
             raise
         report("The new version did not become healthy; going back to the one before")
         deploy(before, timeout_s, report)
         raise ResourceError(f"{error}. What was deployed before is serving again") from None
 
 
-def running_configs() -> list[dict[str, Any]]:
-    """The config of every application that runs, as Serve's controller was last told it."""
-    from ray.serve.context import _get_global_client
+def take_away(
+    name: str, seconds: float, report: Callable[[str], Any], hurry: threading.Event | None = None
+) -> None:
+    """Remove an application: what is in flight is answered, what comes later is not found. Returns when its replicas
+    have ended, which Serve sees to in any case, or after so many seconds, or when `hurry` is set."""
+    hurry = hurry or threading.Event()
+    client = _get_global_client()
+    waiting = drain.count_requests(name)
+    client.delete_apps([name], blocking=False)
+    if waiting:
+        report(f"{name}: waits for {waiting} requests in flight")
+    ends = time.monotonic() + seconds
+    while name in serve.status().applications and time.monotonic() < ends and not hurry.wait(0.2):
+        pass
 
+
+def shut_down(seconds: float, hurry: threading.Event) -> None:
+    """End Serve on this cluster, and wait until it has ended, for so many seconds, or until `hurry` is set."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return
+    client.shutdown_cached_handles()
+    # Serve's own function waits within a call that the end of the controller fails, which Ray then tells of.
+    client._controller.graceful_shutdown.remote(False)
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends and not hurry.wait(0.1):
+        try:
+            listeners.find_controller()
+        except ValueError:
+            break
+    _set_global_client(None)
+
+
+def is_serving() -> bool:
+    """Whether Serve runs on the cluster, with or without applications."""
+    return _get_global_client(raise_if_no_controller_running=False) is not None
+
+
+def list_running() -> list[str]:
+    """The names of applications that answer, or did: what never started is not among them."""
+    applications = serve.status().applications if is_serving() else {}
+    return [name for name, status in applications.items() if status.status.value in ("RUNNING", "UNHEALTHY")]
+
+
+def running_configs() -> list[dict[str, Any]]:
+    """The config of every application that runs, as Serve's controller was last told it; none where no Serve runs."""
+    if not is_serving():
+        return []
     details = _get_global_client().get_serve_details()
     applications = details.get("applications", {}).values()
     return [app["deployed_app_config"] for app in applications if app.get("deployed_app_config")]
 
 
-def _describe(status: Any) -> str:
-    deployments = getattr(status, "deployments", {}) or {}
-    return "; ".join(f"{name}: {d.message}" for name, d in deployments.items() if d.message) or "no message"
-
-
-def _last_line(text: str) -> str:
-    """Serve's messages are whole tracebacks; the last line that says something is the cause."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    ours = [line for line in lines if "Error: " in line]
-    return (ours or lines or [text])[-1]
-
-
-def connect(settings: Settings, start: bool = False) -> None:
-    """Join the cluster; `start` starts one on this machine where there is none. Raises ResourceError."""
-    if ray.is_initialized():
-        return
-    address = settings.ray_address or ("local" if start else "auto")
-    if address == "local":
-        loopback.prepare_start()
-    else:
-        loopback.adapt_to(address)
-    try:
-        ray.init(address=address, namespace="raymlops", log_to_driver=start, include_dashboard=None)
-    except (ConnectionError, RuntimeError) as error:
-        raise ResourceError(
-            f"No Ray cluster answers at {address!r}; start one with: ray start --head. If it runs, its token must be "
-            f"in RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token ({error})"
-        ) from None
+def connect(settings: Settings, start: bool = False, tell: Callable[[str], Any] | None = None) -> bool:
+    """Join the cluster; `start` starts one on this machine where none is named, and is true then. Raises
+    ResourceError."""
+    started = connection.join(settings, "start" if start else "find", logs=start, dashboard=start, tell=tell)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of itself
+    return started

@@ -7,6 +7,7 @@ library is imported. Knows no Ray; what it is to do lies beside the configuratio
     python -I haproxy.py BINARY -db -f CONFIG [more of HAProxy's arguments]
 """
 
+import contextlib
 import ctypes
 import importlib.util
 import json
@@ -186,6 +187,8 @@ def main(arguments: Sequence[str]) -> None:
         os.execv(binary, [binary, *rest])  # noqa: S606
     config = pathlib.Path(rest[rest.index("-f") + 1])
     _die_with_parent()
+    with contextlib.suppress(OSError):
+        os.setsid()  # Ctrl-C at the terminal is for `raymlops serve`, which lets requests end first
     try:
         settings = read_front(config.parent)
         _own(config.parent)

@@ -78,7 +78,7 @@ class History:
 
     def __init__(self, settings: Settings, application: str, *, trusted: bool = False) -> None:
         self._files, self._folder = _open_folder(settings, application)
-        self._settings, self._application, self._trusted = settings, application, trusted
+        self._settings, self.application, self._trusted = settings, application, trusted
 
     def read(self) -> list[dict[str, Any] | None]:
         """Every config; None stands where the application was taken away."""
@@ -126,7 +126,7 @@ class History:
         try:
             payload = text if self._trusted else self._verify(text)
             held = _unwrap(payload) if self._trusted else read_json(payload, path)
-            if not self._trusted and (held["application"], held["number"]) != (self._application, number):
+            if not self._trusted and (held["application"], held["number"]) != (self.application, number):
                 raise UntrustedError(f"it was signed as number {held['number']} of {held['application']!r}")
             config: dict[str, Any] | None = held["config"]
         except (UntrustedError, SpecError, KeyError, TypeError) as error:
@@ -143,7 +143,7 @@ class History:
         """Whole or not at all: a machine that dies here leaves no file that a later one cannot read."""
         self._files.makedirs(self._folder, exist_ok=True)
         path = f"{self._folder}/{number:06d}.json"
-        held = {"application": self._application, "number": number, "config": config}
+        held = {"application": self.application, "number": number, "config": config}
         text = attestation.load_signing_key(self._settings).sign(
             json.dumps(held, sort_keys=True).encode(), _PAYLOAD
         )

@@ -1,12 +1,13 @@
 """Turns the models of a spec into hosted endpoints: checks the file, opens the session, warms it up. Knows no
 Ray."""
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from raymlops.errors import ArtifactError, NotFoundError
+from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
 from raymlops.models.isolated_session import IsolatedSession
 from raymlops.models.row_independence import prove_rows
 from raymlops.models.safety import Model, digest_of, read_model
@@ -50,6 +51,19 @@ def open_isolated(name: str, file: pathlib.Path, model: Model, options: SessionO
     """A session in a process of its own, whose later starts read the same model again."""
     digest = digest_of(model)
     return IsolatedSession(name, lambda: read_model(file, digest), options)
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """Failures within say what failed, for whoever reads them in another process. Raises ArtifactError."""
+    try:
+        yield
+    except MemoryError:
+        raise ArtifactError(f"{what} does not fit into the memory of its replica") from None
+    except RaymlopsError as error:
+        raise ArtifactError(f"{what}: {error}") from error
+    except Exception as error:
+        raise ArtifactError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def host_model(

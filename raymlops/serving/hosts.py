@@ -98,6 +98,8 @@ class Hosts:
     queue: int = 128
     """Requests that may be here at once; more are told to come back."""
     pending: int = 0
+    stopping: str = ""
+    """Why no new requests are taken, once that is so."""
     threads: concurrent.futures.Executor = dataclasses.field(
         default_factory=lambda: concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="large")
     )
@@ -151,6 +153,10 @@ class Hosts:
             return await self.statistics.render(accept)
         return await asyncio.to_thread(metrics.render, self.name, {"": self.trees({})}, accept)
 
+    def stop(self, reason: str) -> None:
+        """Refuse new requests for this reason; those that are here are answered."""
+        self.stopping, self.queue = reason, 0
+
     @property
     def unavailable(self) -> Mapping[str, str]:
         """Models that cannot be served -> why."""
@@ -186,5 +192,7 @@ class Hosts:
     def enter(self) -> None:
         """Count a request in. Raises OverloadedError where it is full."""
         if self.pending >= self.queue:
+            if self.stopping:
+                raise OverloadedError(self.stopping)
             raise OverloadedError(f"{self.queue} requests are already here; try again later")
         self.pending += 1

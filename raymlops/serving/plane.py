@@ -84,6 +84,10 @@ class DataPlane:
         """Whether this replica is about to end, so that watchers must be let go."""
         self._known: dict[tuple[str, str], tuple[str, routes.Handler, tuple[str, ...]]] = {}
 
+    def count_requests(self) -> int:
+        """Those that are here: whole ones, and at least one more while large bodies arrive."""
+        return self.hosts.pending + (self.large_bodies.held > 0)
+
     async def __call__(self, scope: Any, receive: http.Receive, send: http.Send) -> None:
         if scope["type"] == "lifespan":
             await _run_lifespan(receive, send)
@@ -238,6 +242,8 @@ class DataPlane:
         extra: Headers = ()
         if isinstance(error, OverloadedError | TooManyRequestsError):
             extra = ((b"retry-after", str(max(1, round(error.retry_after))).encode()),)
+            if self.hosts.stopping:
+                extra += ((b"connection", b"close"),)
         elif isinstance(error, AuthenticationError):
             extra = ((b"www-authenticate", b"Bearer"),)
         elif isinstance(error, _MethodError):

@@ -53,14 +53,21 @@ def restore(
     return [config["name"] for config in configs]
 
 
-def remove(settings: Settings, application: str) -> None:
-    """Stop an application, and remember that it shall not come back. Raises NotFoundError."""
-    deploying.connect(settings)
-    known = serve.status().applications
+def remove(
+    settings: Settings, application: str, drain_s: float = 20.0, report: Callable[[str], Any] = print
+) -> None:
+    """Stop an application, whose requests in flight are answered, and remember that it shall not come back. Raises
+    NotFoundError."""
+    deploying.connect(settings, tell=report)
+    known = serve.status().applications if deploying.is_serving() else {}
     if application not in known:
         raise NotFoundError(unknown_name("application", application, known))
-    serve.delete(application)
+    deploying.take_away(application, drain_s + _END_S, report)
     history.History(settings, application).add(None)
+
+
+_END_S = 40.0
+"""Longest time that replicas take to end beside the requests that they answer."""
 
 
 def _connect(settings: Settings, patience_s: float) -> None:
@@ -68,10 +75,12 @@ def _connect(settings: Settings, patience_s: float) -> None:
     ends = time.monotonic() + patience_s
     while True:
         try:
-            return deploying.connect(settings)
+            deploying.connect(settings)
         except ResourceError:
             if time.monotonic() > ends:
                 raise
+        else:
+            return
         ray.shutdown()
         time.sleep(1)
 

@@ -14,10 +14,9 @@ from typing import Any
 
 import psutil
 import ray
-from ray import serve
 
 from raymlops.errors import AuthenticationError, RaymlopsError
-from raymlops.serving import deploying, exposure, history, sources, spec_trial
+from raymlops.serving import conflicts, deploying, drain, exposure, history, rollout, sources, spec_trial
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
@@ -30,37 +29,99 @@ def run(
     key: str = "",
     report: Callable[[str], Any] = print,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; with `once`, only until each model has answered its example, asked with `key`."""
+    """Serve until SIGINT or SIGTERM, and answer then what is in flight; with `once`, only until each model has answered
+    its example, asked with `key`.
+
+    On a cluster that was there before, only this application ends. Raises KeyboardInterrupt for a signal that comes
+    before it serves.
+    """
     exposure.require_keys(spec)
+    if settings.ray_address is None and not ray.is_initialized():
+        conflicts.require_free_ports(spec)
     pinned = sources.pin(spec, settings)
     spec_trial.try_models(pinned, settings)
-    started = not ray.is_initialized()
-    deploying.connect(settings, start=True)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    config = history.make_config(pinned, settings)
+    started = deploying.connect(settings, start=True, tell=report)
+    stop = _Signals()  # behind Ray's, which ends the process
+    alone = False
     try:
+        deploying.require_place(spec, config)
+        alone = not deploying.is_serving()
         deploying.start_serve(pinned)
-        deploying.deploy(history.make_config(pinned, settings), report=report)
-        base = f"{'https' if spec.tls else 'http'}://{'127.0.0.1' if spec.host == '0.0.0.0' else spec.host}:{spec.port}"  # noqa: S104
-        base += "" if spec.route == "/" else spec.route
-        for name, model in pinned.models.items():
-            report(f"{name} version {model.version}: POST {base}/v2/models/{name}/infer")
-        for name in pinned.graphs:
-            report(f"{name}, a graph: POST {base}/v2/models/{name}/infer")
-        address = ray.get_runtime_context().gcs_address
-        report(f"Change it while it serves: RAY_ADDRESS={shlex.quote(address)} raymlops deploy FILE")
-        report(f"Documentation and examples: {base}/docs")
+        deploying.replace(config, rollout.find_running(spec.name), report=report)
+        base = _tell_where(pinned, report)
         if once:
             for name in (*pinned.models, *pinned.graphs):
                 report(ask_example(base, name, key, pinned.tls.certificate if pinned.tls else ""))
         else:
-            _wait(stop)
+            stop.wait()
+            _end_gently(pinned, started, stop, report)
     finally:
+        stop.hurries = True
         children = psutil.Process().children(recursive=True) if started else []
-        serve.shutdown()
+        if started or alone:
+            deploying.shut_down(_SHUTDOWN_S, stop.hurry)
         if started:
             ray.shutdown()
             _end(children)
+
+
+_SHUTDOWN_S = 60.0
+
+
+class _Signals:
+    """SIGINT and SIGTERM: before it serves they interrupt, then the first one stops it, and the second ends it at
+    once."""
+
+    def __init__(self) -> None:
+        self.hurry = threading.Event()
+        self.hurries = False
+        self._stop = threading.Event()
+        self._serves = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take)
+
+    def _take(self, *_: Any) -> None:
+        if self._stop.is_set() or self.hurries:
+            self.hurry.set()
+        elif self._serves:
+            self._stop.set()
+        else:
+            raise KeyboardInterrupt
+
+    def wait(self) -> None:
+        """Until the first signal."""
+        self._serves = True
+        while not self._stop.wait(1.0):
+            pass
+
+
+def _tell_where(pinned: ServingSpec, report: Callable[[str], Any]) -> str:
+    host = "127.0.0.1" if pinned.host == "0.0.0.0" else pinned.host  # noqa: S104
+    base = f"{'https' if pinned.tls else 'http'}://{host}:{pinned.port}"
+    base += "" if pinned.route == "/" else pinned.route
+    for name, model in pinned.models.items():
+        report(f"{name} version {model.version}: POST {base}/v2/models/{name}/infer")
+    for name in pinned.graphs:
+        report(f"{name}, a graph: POST {base}/v2/models/{name}/infer")
+    address = ray.get_runtime_context().gcs_address
+    report(f"Change it while it serves: RAY_ADDRESS={shlex.quote(address)} raymlops deploy FILE")
+    report(f"Documentation and examples: {base}/docs")
+    return base
+
+
+def _end_gently(pinned: ServingSpec, started: bool, stop: _Signals, report: Callable[[str], Any]) -> None:
+    """Answer what is in flight, for `drain_s` at most: Serve itself ends its proxies at once."""
+    if not started:
+        deploying.take_away(pinned.name, pinned.drain_s + _SHUTDOWN_S, report, stop.hurry)
+        return
+    report("Stopping: no new requests are taken")
+    lost = drain.drain({pinned.port, pinned.grpc_port}, pinned.drain_s, report, stop.hurry)
+    if lost:
+        report(
+            f"Not answered: {lost} in flight"
+            + ("" if stop.hurry.is_set() else "; drain_s gives them more time")
+        )
 
 
 def _end(children: list[psutil.Process]) -> None:
@@ -69,14 +130,6 @@ def _end(children: list[psutil.Process]) -> None:
         with contextlib.suppress(psutil.Error):
             if process.name() == "haproxy":
                 process.terminate()
-
-
-def _wait(stop: threading.Event) -> None:
-    try:
-        while not stop.wait(1.0):
-            pass
-    except KeyboardInterrupt:
-        return
 
 
 def ask_example(base: str, name: str, key: str = "", certificate: str = "") -> str:

@@ -2,17 +2,23 @@
 its models it was nor why."""
 
 import concurrent.futures
+import pathlib
 from collections.abc import Iterator
 
-from raymlops.graphs.validation import list_models
+from raymlops.errors import NotFoundError, SpecError
+from raymlops.graphs.validation import list_models, validate
 from raymlops.models.model_trial import try_model
 from raymlops.models.row_independence import prove_rows
 from raymlops.models.safety import read_model
+from raymlops.models.session import SessionOptions
 from raymlops.serving import sources
+from raymlops.serving.graph import make_locate
 from raymlops.serving.hosting import find_file
 from raymlops.serving.model import require_independence
+from raymlops.serving.opening import open_leaves
 from raymlops.serving.python_modules import check_python
 from raymlops.settings import Settings
+from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import ModelNode, PythonNode
 from raymlops.specs.serving import HostedModel, ServingSpec
 
@@ -21,11 +27,16 @@ AT_ONCE = 2
 
 
 def try_models(spec: ServingSpec, settings: Settings) -> None:
-    """Raises ArtifactError for the first model that cannot be opened and run once, with its name and file, and
-    SpecError for a Python node whose class cannot be imported.
+    """Raises ArtifactError for the first model that cannot be opened and run once, with its name and file,
+    NotFoundError for a folder that is not there, and SpecError for a Python node whose class cannot be imported, or a
+    graph whose nodes do not fit together.
 
     What is meant for a GPU is left out, for this machine may have none.
     """
+    if spec.many is not None and not pathlib.Path(spec.many.folder).is_dir():
+        raise NotFoundError(
+            f"The folder of models {spec.many.folder!r} is not there; every node must have it"
+        )
     for name, graph in spec.graphs.items():
         for path, node in list_models(graph):
             if isinstance(node, PythonNode):
@@ -38,6 +49,23 @@ def try_models(spec: ServingSpec, settings: Settings) -> None:
         finally:
             for future in waiting:
                 future.cancel()
+    if not spec.gpus:
+        for name, graph in spec.graphs.items():
+            _validate(name, graph, settings)
+
+
+def _validate(name: str, graph: GraphSpec, settings: Settings) -> None:
+    """Its Python nodes are not made: they may need what only their nodes of the cluster have."""
+    models = [path for path, node in list_models(graph) if isinstance(node, ModelNode)]
+    leaves = open_leaves(graph, make_locate(settings), SessionOptions(shared=True), models)
+    try:
+        validate(graph, {path: leaf.signature for path, leaf in leaves.items() if leaf.signature})
+    except SpecError as error:
+        raise SpecError(f"Graph {name!r}: {error}") from None
+    finally:
+        for leaf in leaves.values():
+            if leaf.session is not None:
+                leaf.session.close()
 
 
 def _list(spec: ServingSpec) -> Iterator[tuple[str, HostedModel]]:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, RaymlopsError, StorageError
+from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, RaymlopsError
 from raymlops.models.process_mac import code_of, has_code
 from raymlops.serving.folder import digest_listing, read_entries
 from raymlops.serving.folder_files import LocalFiles, open_folder
@@ -31,7 +31,6 @@ from raymlops.serving.plane import DataPlane
 from raymlops.serving.shared_repository import RepositoryState, SharedRepository
 from raymlops.specs.serving import NAME, ManyModels
 from tests import toy_models
-from tests.unit.test_model_trial import ends_the_process
 
 KEY = {"x-api-key": ""}
 
@@ -542,27 +541,6 @@ def test_a_remote_folder_is_served_like_one_of_this_machine() -> None:
         files.rm("/zoo", recursive=True)
     with pytest.raises(NotFoundError, match="No files below 'memory://zoo'"):
         make_host("memory://zoo")
-
-
-@pytest.mark.parametrize(
-    "location", ["reference://a.json", "simplecache::s3://b/m", "dask://x", "nothing://x"]
-)
-def test_a_folder_that_would_run_code_is_refused(location: str) -> None:
-    with pytest.raises(StorageError, match="may run what it finds"):
-        make_host(location)
-
-
-def test_a_model_that_ends_its_process_ends_none_of_ours(tmp_path: pathlib.Path) -> None:
-    save(tmp_path / "bad.onnx", ends_the_process())
-    save(tmp_path / "good.onnx", scaler(3))
-    host = make_host(tmp_path)
-    ask = make_client(host, host.hosted)
-    for _ in range(2):
-        answer = ask("POST", "/v2/repository/models/bad/load")
-        assert (answer.status_code, "'bad.onnx' cannot be opened" in answer.json()["error"]) == (422, True)
-    index = {entry["name"]: entry for entry in ask("POST", "/v2/repository/index").json()}
-    assert "'bad.onnx' cannot be opened" in index["bad"]["reason"]
-    assert infer(host, "good") == 3
 
 
 def test_deploying_again_is_another_deployment_once_files_differ(tmp_path: pathlib.Path) -> None:

@@ -1,0 +1,136 @@
+"""What the work of this process waits for on a cluster, and who uses it, in one sentence. Decides nothing."""
+
+import collections
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import ray
+
+_POLL_S = 1.0
+_PATIENCE = 2
+"""Looks at the same shortage before it is told; what takes its turn is not told."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """Of one resource: how much there is, how much is used, and by whom, as far as that is known."""
+
+    total: float
+    used: float
+    users: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def explain_waiting(wanted: Mapping[str, float], usage: Mapping[str, Usage]) -> str:
+    """`wanted` is of one task or actor that has no place; empty where nothing of it lacks."""
+    lacking = [
+        name
+        for name, amount in wanted.items()
+        if amount > 0
+        and usage.get(name, Usage(0, 0)).total - usage.get(name, Usage(0, 0)).used < amount - 1e-9
+    ]
+    if not lacking:
+        return ""
+    texts = []
+    for name in lacking:
+        of = usage.get(name, Usage(0, 0))
+        users = ", ".join(f"{user} ({amount:g})" for user, amount in sorted(of.users.items(), key=_by_amount))
+        by = f" by {users}" if users else ""
+        if of.total < wanted[name]:
+            texts.append(f"{_show(name, wanted[name])}, and all nodes together have {_show(name, of.total)}")
+        else:
+            texts.append(f"{_show(name, wanted[name])}: {_show(name, of.used, of.total)} are used{by}")
+    return f"Waits for {'; and for '.join(texts)}. End or shrink what uses it, or add a node"
+
+
+def _by_amount(item: tuple[str, float]) -> tuple[float, str]:
+    return -item[1], item[0]
+
+
+def _show(name: str, amount: float, total: float | None = None) -> str:
+    factor, unit = (2**-30, "GiB of memory") if name in ("memory", "object_store_memory") else (1.0, name)
+    of = "" if total is None else f" of {total * factor:g}"
+    return f"{amount * factor:g}{of} {unit}"
+
+
+class Watch:
+    """A thread that tells, once, each shortage that lasts while nothing of this process has a place."""
+
+    def __init__(self, tell: Callable[[str], Any]) -> None:
+        self._tell = tell
+        self._said: set[str] = set()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="shortage", daemon=True).start()
+
+    def _run(self) -> None:
+        seen: collections.Counter[str] = collections.Counter()
+        pause = threading.Event()
+        while not pause.wait(_POLL_S) and ray.is_initialized():
+            found = read_waiting()
+            seen = collections.Counter({found: seen[found] + 1}) if found else collections.Counter()
+            if found and seen[found] >= _PATIENCE and found not in self._said:
+                self._said.add(found)
+                self._tell(found)
+
+
+def read_waiting() -> str:
+    """The shortage of now as a sentence; empty where there is none, where others than those known use the rest, or
+    where the cluster does not say."""
+    with contextlib.suppress(Exception):  # Ray's own view of its demands is no public interface
+        return _read_waiting()
+    return ""
+
+
+def _read_waiting() -> str:
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    context = ray.get_runtime_context()
+    status = get_cluster_status(context.gcs_address, timeout=5)
+    demands = status.resource_demands.ray_task_actor_demand
+    wanted: list[dict[str, float]] = [
+        bundle.bundle for demand in demands for bundle in demand.bundles_by_count
+    ]
+    if not wanted:
+        return ""
+    users = _read_users(context.get_job_id())
+    usage = {}
+    for part in status.cluster_resource_usage:
+        of = {name: held[part.resource_name] for name, held in users.items() if held.get(part.resource_name)}
+        usage[part.resource_name] = Usage(part.total, part.used, of)
+    known = sum(usage["CPU"].users.values()) if "CPU" in usage else 0
+    if (
+        "CPU" in usage and usage["CPU"].used - known > 1e-6
+    ):  # work that has its place: this waits for its turn
+        return ""
+    return next(filter(None, (explain_waiting(one, usage) for one in wanted)), "")
+
+
+def _read_users(job: str) -> dict[str, dict[str, float]]:
+    """What living actors of others hold, by application of Serve or class."""
+    from ray.core.generated import gcs_pb2
+
+    found: dict[str, dict[str, float]] = {}
+    for data in _read_actors():
+        actor = gcs_pb2.ActorTableData.FromString(data) if isinstance(data, bytes) else data
+        if actor.state != gcs_pb2.ActorTableData.ALIVE or (
+            actor.job_id.hex() == job and not actor.is_detached
+        ):
+            continue
+        held = found.setdefault(_name(actor.name, actor.class_name), {})
+        for resource, amount in actor.required_resources.items():
+            held[resource] = held.get(resource, 0) + amount
+    return found
+
+
+def _read_actors() -> Iterable[Any]:
+    accessor = ray._private.state.state._connect_and_get_accessor()
+    return accessor.get_actor_table(None, None)  # type: ignore[no-any-return]
+
+
+def _name(name: str, kind: str) -> str:
+    if name.startswith("SERVE_REPLICA::"):
+        return f"application {name.removeprefix('SERVE_REPLICA::').split('#')[0]}"
+    return kind or name

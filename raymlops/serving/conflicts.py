@@ -1,0 +1,82 @@
+"""What stands in the way of an application before anything is deployed: routes, names and ports that are taken. Changes
+nothing."""
+
+import contextlib
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from raymlops.errors import ResourceError, SpecError
+from raymlops.specs.serving import ServingSpec
+
+
+def require_own_route(config: Mapping[str, Any], running: Iterable[Mapping[str, Any]]) -> None:
+    """Raises SpecError when another application answers on this route, or this one does on another."""
+    name, route = config["name"], config["route_prefix"]
+    for other in running:
+        theirs = other.get("route_prefix")
+        if other["name"] != name and theirs == route:
+            raise SpecError(
+                f"Route {route!r} is that of application {other['name']!r}, which runs on this cluster; give "
+                f"{name!r} a route of its own, as in: route=/{name}"
+            )
+        if other["name"] == name and theirs != route:
+            raise SpecError(
+                f"An application {name!r} runs on this cluster already, at route {theirs!r} and not {route!r}, and "
+                f"would be replaced; give this one another name, as in: name={name}-2, or first remove the other "
+                "with: raymlops deploy FILE --remove"
+            )
+
+
+def require_ports(spec: ServingSpec, port: int, grpc_port: int) -> None:
+    """`port` and `grpc_port` are those of Serve on this cluster, which all its applications share; 0 is none.
+
+    Raises SpecError when the spec names others.
+    """
+    remedy = "leave it out, or end Serve on this cluster with `serve shutdown`, and deploy again"
+    if "port" in spec.model_fields_set and spec.port != port:
+        raise SpecError(
+            f"port is {spec.port}, but all applications of this cluster are answered on port {port}; set "
+            f"port={port}, {remedy}"
+        )
+    if spec.grpc_port and spec.grpc_port != grpc_port:
+        what = f"gRPC on port {grpc_port}" if grpc_port else "no gRPC"
+        raise SpecError(
+            f"grpc_port is {spec.grpc_port}, but this cluster was started with {what} for all its applications; "
+            + (f"set grpc_port={grpc_port}, {remedy}" if grpc_port else remedy)
+        )
+
+
+def require_free_ports(spec: ServingSpec) -> None:
+    """Before Serve is started on this machine. Raises ResourceError when something listens there."""
+    for key, port in (("port", spec.port), ("grpc_port", spec.grpc_port)):
+        if port and not is_free(spec.host, port):
+            raise ResourceError(
+                f"Port {port} of {spec.host} is in use by another program; end it, or choose another, as in: "
+                f"{key}={find_free(port + 1)}. To serve beside a `raymlops serve` that runs, use the command that it "
+                "printed: RAY_ADDRESS=... raymlops deploy FILE"
+            )
+
+
+def is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do: past connections do not count
+        try:
+            listener.bind((host, port))
+        except PermissionError:
+            raise ResourceError(
+                f"Port {port} is for the system's administrator; use one from 1024 on"
+            ) from None
+        except OSError:
+            return False
+    return True
+
+
+def find_free(port: int) -> int:
+    """The first port from this one on that nobody listens on."""
+    with contextlib.suppress(StopIteration):
+        return next(one for one in range(port, port + 100) if one < 65536 and is_free("127.0.0.1", one))
+    return port

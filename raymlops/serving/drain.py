@@ -1,0 +1,122 @@
+"""Stops taking requests, and waits for those in flight to be answered. Ends nothing."""
+
+import contextlib
+import logging
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
+
+import psutil
+from ray import serve
+from ray.serve.exceptions import RayServeException
+
+LOG = logging.getLogger("raymlops.serving")
+
+_POLL_S = 0.25
+_QUIET_S = 1.0
+"""Without requests for so long: clients that ask without pause have been told to close their connections by then."""
+_ASKS_S = 2.0
+"""A replica that does not say within this time how many it has is busy with them."""
+REFUSAL = "This endpoint is being stopped; ask another one, or try again later"
+
+
+def drain(
+    ports: Collection[int],
+    seconds: float,
+    report: Callable[[str], Any],
+    hurry: threading.Event | None = None,
+) -> int:
+    """On a cluster that this process started: refuse new connections, and give requests in flight so many seconds, or
+    until `hurry` is set; gives the number of requests that were not answered.
+
+    Behind HAProxy connections that are kept alive are told to close with their next answer; without it, the replicas
+    answer 503 to what is new.
+    """
+    hurry = hurry or threading.Event()
+    handles = _reach(serve.status().applications)
+    if not _stop_proxies():
+        _ask(handles, "refuse_requests", REFUSAL)
+    ends = time.monotonic() + seconds
+    quiet_since, said = time.monotonic(), 0
+    while True:
+        waiting = sum(_ask(handles, "count_requests")) + count_unread(ports)
+        now = time.monotonic()
+        if waiting:
+            quiet_since = now
+            if waiting != said:
+                said = waiting
+                report(_tell(waiting, ends - now))
+        if (not waiting and now - quiet_since >= _QUIET_S) or now >= ends or hurry.wait(_POLL_S):
+            return waiting
+        _stop_proxies()  # Serve may have put another one in the place of one that has ended
+
+
+def _tell(waiting: int, left: float) -> str:
+    requests = "1 request that is" if waiting == 1 else f"{waiting} requests that are"
+    return f"Stopping: waits for {requests} in flight, for {max(0, left):.0f} s at most; Ctrl-C ends at once"
+
+
+def _stop_proxies() -> bool:
+    """HAProxy closes its listeners, and every connection behind its next answer; whether there is one."""
+    found = False
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "haproxy":
+                process.send_signal(signal.SIGUSR1)
+                found = True
+    return found
+
+
+def count_requests(application: str) -> int:
+    """Requests of an application that are not answered yet, as far as its replicas say."""
+    return sum(_ask(_reach([application]), "count_requests"))
+
+
+def _reach(applications: Iterable[str]) -> list[Any]:
+    """Handles of those that have been started."""
+    handles = []
+    for name in applications:
+        with contextlib.suppress(RayServeException):
+            handle = serve.get_app_handle(name)
+            with contextlib.suppress(RuntimeError):  # it was set up before
+                # What Serve's fast settings choose wants a loop of this process's, for ever.
+                handle._init(_run_router_in_separate_loop=True)
+            handles.append(handle)
+    return handles
+
+
+def _ask(handles: Iterable[Any], method: str, *arguments: Any) -> list[int]:
+    """What every replica of these applications answers; those that are busy count as one request."""
+    answers: list[int] = []
+    for handle in handles:
+        try:
+            broadcast = handle.broadcast(method, *arguments)
+            answers += [count or 0 for count in broadcast.results(timeout_s=_ASKS_S)]
+        except TimeoutError:
+            answers.append(1)
+        except Exception as error:
+            LOG.debug("%s was not asked: %s", handle, error)
+    return answers
+
+
+def count_unread(ports: Collection[int]) -> int:
+    """Connections of these ports with bytes of answers that the client has not taken yet; 0 where the system does not
+    say, which Linux does."""
+    return sum(1 for port, queued in _read_connections() if port in ports and queued)
+
+
+def _read_connections() -> Iterator[tuple[int, int]]:
+    """Local port and bytes to be sent, of every open connection of this machine."""
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in pathlib.Path("/proc/net", table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] in _SENDING:
+                    yield int(fields[1].rpartition(":")[2], 16), int(fields[4].partition(":")[0], 16)
+
+
+_SENDING = ("01", "04", "08", "09")
+"""ESTABLISHED, FIN_WAIT1, CLOSE_WAIT, LAST_ACK."""

@@ -1,0 +1,56 @@
+"""Routes, names and ports that are taken, as the caller is told before anything is deployed."""
+
+import socket
+
+import pytest
+
+from raymlops.errors import ResourceError, SpecError
+from raymlops.serving import conflicts
+from raymlops.specs.serving import ServingSpec
+
+RUNNING = [{"name": "a", "route_prefix": "/"}, {"name": "b", "route_prefix": "/b"}]
+
+
+def spec(**values: object) -> ServingSpec:
+    return ServingSpec.model_validate({"models": {"m": {"source": "m.onnx"}}, **values})
+
+
+@pytest.mark.parametrize(("name", "route"), [("a", "/"), ("b", "/b"), ("c", "/c"), ("c", "/b/deeper")])
+def test_an_application_keeps_its_route_and_a_new_one_takes_a_free_one(name: str, route: str) -> None:
+    conflicts.require_own_route({"name": name, "route_prefix": route}, RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("name", "route", "told"),
+    [
+        ("c", "/", "Route '/' is that of application 'a'.*route=/c"),
+        ("b", "/", "Route '/' is that of application 'a'"),
+        ("b", "/other", "'b' runs on this cluster already, at route '/b'.*--remove"),
+    ],
+)
+def test_a_taken_route_is_refused_with_who_has_it(name: str, route: str, told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        conflicts.require_own_route({"name": name, "route_prefix": route}, RUNNING)
+
+
+def test_ports_that_the_cluster_does_not_have_are_refused_and_a_default_is_no_wish() -> None:
+    conflicts.require_ports(spec(), 9000, 0)
+    conflicts.require_ports(spec(port=9000, grpc_port=9001), 9000, 9001)
+    with pytest.raises(SpecError, match=r"port is 8000, but all applications .* on port 9000"):
+        conflicts.require_ports(spec(port=8000), 9000, 0)
+    with pytest.raises(SpecError, match=r"grpc_port is 9001, but .* no gRPC"):
+        conflicts.require_ports(spec(grpc_port=9001), 8000, 0)
+    with pytest.raises(SpecError, match="gRPC on port 9002"):
+        conflicts.require_ports(spec(grpc_port=9001), 8000, 9002)
+
+
+def test_a_port_in_use_is_told_with_one_that_is_free() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(ResourceError, match=rf"Port {port} .* in use .*port=\d+"):
+            conflicts.require_free_ports(spec(port=port))
+        with pytest.raises(ResourceError, match="grpc_port="):
+            conflicts.require_free_ports(spec(port=conflicts.find_free(20_000), grpc_port=port))
+    conflicts.require_free_ports(spec(port=port))
