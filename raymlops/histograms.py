@@ -5,6 +5,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 TIMES_NS: tuple[int, ...] = tuple(
     round(step * 10**power) for power in range(3, 11) for step in (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
 )
@@ -26,6 +29,12 @@ class Histogram:
     def add(self, value: int, times: int = 1) -> None:
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
+
+    def add_all(self, values: npt.NDArray[np.int64]) -> None:
+        """As `add` for each of them, in a fraction of its time where there are many."""
+        found = np.bincount(np.searchsorted(self.bounds, values), minlength=len(self.counts))
+        self.counts = [before + new for before, new in zip(self.counts, found.tolist(), strict=True)]
+        self.sum += int(values.sum())
 
     def to_tree(self) -> dict[str, Any]:
         """As `add_trees` takes it."""

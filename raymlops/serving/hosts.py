@@ -187,7 +187,10 @@ class Hosts:
         if counted is None:
             hosted = self.models.get(name)
             counted = self.edge if hosted is None else hosted.statistics
-        counted.record_request(request, ended, status, bytes_in, bytes_out)
+        if status == 200:
+            counted.record_success(request, ended, bytes_in, bytes_out)
+        else:
+            counted.record_failure(request, ended, status, bytes_in)
 
     def enter(self) -> None:
         """Count a request in. Raises OverloadedError where it is full."""

@@ -2,9 +2,12 @@
 as the protocol's statistics. Knows no Prometheus and no Ray."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
+
+import numpy as np
 
 from raymlops.histograms import SIZES, Histogram, add_trees, find_quantile
 
@@ -15,6 +18,9 @@ ModelKey = tuple[str, str]
 """Model and version; empty for what belongs to no model."""
 BATCH_SIZES = 512
 """Sizes of batches that are counted apart; the sizes are the callers', and so must be bounded."""
+
+_KEPT = 256
+"""Requests, or runs, that are sorted into histograms at once."""
 
 STATUSES: Mapping[int, str] = {
     200: "success",
@@ -74,6 +80,8 @@ class Statistics:
         self.run_requests = Histogram(SIZES)
         self.batches: dict[int, list[int]] = {}
         """Rows of a run -> number of such runs and their time, for at most `BATCH_SIZES` sizes."""
+        self._requests: list[tuple[int, ...]] = []
+        self._runs: list[tuple[int, int, int, Sequence[int]]] = []
 
     @property
     def key(self) -> ModelKey:
@@ -81,49 +89,67 @@ class Statistics:
 
     def record_run(self, rows: int, started: int, ended: int, arrived: Sequence[int]) -> None:
         """One run over `rows` rows of requests that waited for it since `arrived`; all in nanoseconds."""
-        elapsed, requests = ended - started, len(arrived)
         self.runs += 1
         self.rows += rows
-        self.compute.add(elapsed, requests)
-        for since in arrived:
-            self.queue.add(started - since)
-        self.run_rows.add(rows)
-        self.run_requests.add(requests)
         batch = self.batches.get(rows)
         if batch is not None:
             batch[0] += 1
-            batch[1] += elapsed
+            batch[1] += ended - started
         elif len(self.batches) < BATCH_SIZES:
-            self.batches[rows] = [1, elapsed]
+            self.batches[rows] = [1, ended - started]
+        self._runs.append((rows, started, ended, arrived))
+        if len(self._runs) >= _KEPT:
+            self._count()
 
-    def record_request(
-        self, request: Timed, ended: int, status: int, bytes_in: int = 0, bytes_out: int = 0
-    ) -> None:
-        """One request that was answered with this HTTP status."""
+    def record_success(self, request: Timed, ended: int, bytes_in: int = 0, bytes_out: int = 0) -> None:
+        """One request that was answered."""
+        times = request.arrived, request.decoded, request.answered, ended, bytes_in, bytes_out
+        self._requests.append(times)
+        if len(self._requests) >= _KEPT:
+            self._count()
+
+    def record_failure(self, request: Timed, ended: int, status: int, bytes_in: int = 0) -> None:
+        """One request that got an HTTP status other than 200 instead of an answer."""
         self.bytes_in += bytes_in
-        self.bytes_out += bytes_out
-        if status == 200:
-            self.durations["success"].add(ended - request.arrived)
-            self.input.add(request.decoded - request.arrived)
-            self.output.add(ended - request.answered)
-            self.last_ns = time.time_ns()
-            return
         outcome = STATUSES.get(status, "client_error" if 400 <= status < 500 else "server_error")
         histogram = self.durations.get(outcome)
         if histogram is None:
             histogram = self.durations[outcome] = Histogram()
         histogram.add(max(0, ended - request.arrived))
 
+    def _count(self) -> None:
+        """Sort what was recorded into the histograms; all at once takes a fraction of the time."""
+        if self._requests:
+            arrived, decoded, answered, ended, bytes_in, bytes_out = np.array(self._requests, np.int64).T
+            self._requests.clear()
+            self.durations["success"].add_all(ended - arrived)
+            self.input.add_all(decoded - arrived)
+            self.output.add_all(ended - answered)
+            self.bytes_in += int(bytes_in.sum())
+            self.bytes_out += int(bytes_out.sum())
+            self.last_ns = time.time_ns() - (time.perf_counter_ns() - int(ended[-1]))
+        if self._runs:
+            rows, started, ended_runs, waiting = zip(*self._runs, strict=True)
+            self._runs.clear()
+            requests = np.fromiter(map(len, waiting), np.int64)
+            since = np.fromiter(itertools.chain.from_iterable(waiting), np.int64)
+            self.queue.add_all(np.repeat(np.array(started, np.int64), requests) - since)
+            self.compute.add_all(np.repeat(np.subtract(ended_runs, started), requests))
+            self.run_rows.add_all(np.array(rows, np.int64))
+            self.run_requests.add_all(requests)
+
     @property
     def was_asked(self) -> bool:
-        return bool(self.runs or self.bytes_in or len(self.durations) > 1)
+        return bool(self.runs or self._requests or len(self.durations) > 1)
 
     def stamp(self) -> object:
         """Another one after anything was counted."""
+        self._count()
         return self.runs, self.ended, [histogram.sum for histogram in self.durations.values()]
 
     def to_tree(self) -> Tree:
         """Everything counted, as numbers that nobody else changes."""
+        self._count()
         counts: dict[str, Any] = {
             name: getattr(self, name) for name in ("rows", "runs", "bytes_in", "bytes_out", "ended")
         }

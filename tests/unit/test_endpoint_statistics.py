@@ -274,7 +274,7 @@ class Replica:
         for _ in range(number):
             now = time.perf_counter_ns()
             self.statistics.record_run(1, now, now + 1000, (now,))
-            self.statistics.record_request(Timing(now, now, now), now + 2000, 200)
+            self.statistics.record_success(Timing(now, now, now), now + 2000)
 
     async def report(self, aggregators: list[Aggregator]) -> None:
         life, round_ = "", 0
