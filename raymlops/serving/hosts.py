@@ -179,7 +179,7 @@ class Hosts:
         return {name: hosted for name, hosted in list(self.models.items()) if caller.sees(name)}
 
     def count(
-        self, request: Timed, name: str, status: int, ended: int, bytes_in: int, bytes_out: int
+        self, request: Timed, name: str, status: int, ended: int, bytes_in: int, bytes_out: int = 0
     ) -> None:
         """One request for inference by a model of this name, if there is one, was answered with an HTTP status; `ended`
         in nanoseconds."""

@@ -127,11 +127,13 @@ class DataPlane:
             request.arrived = time.perf_counter_ns()
         response = await self._answer(request, receive)
         ended = time.perf_counter_ns()
-        if request.infers:
-            if not request.arrived:  # refused before it was whole
-                request.arrived = request.started
+        counted = request.statistics
+        if counted is not None and response.status == 200:
+            counted.record_success(request, ended, len(request.body), len(response.body))
+        elif request.infers:
+            request.arrived = request.arrived or request.started  # refused before it was whole
             name = request.model or (request.parts[0] if request.parts else "")
-            self.hosts.count(request, name, response.status, ended, len(request.body), len(response.body))
+            self.hosts.count(request, name, response.status, ended, len(request.body))
         if self.cors is not None:
             response.headers += self.cors.list_headers(request.headers)
         if response.status >= 500 or request.logged:

@@ -91,12 +91,6 @@ class Statistics:
         """One run over `rows` rows of requests that waited for it since `arrived`; all in nanoseconds."""
         self.runs += 1
         self.rows += rows
-        batch = self.batches.get(rows)
-        if batch is not None:
-            batch[0] += 1
-            batch[1] += ended - started
-        elif len(self.batches) < BATCH_SIZES:
-            self.batches[rows] = [1, ended - started]
         self._runs.append((rows, started, ended, arrived))
         if len(self._runs) >= _KEPT:
             self._count()
@@ -134,7 +128,15 @@ class Statistics:
             requests = np.fromiter(map(len, waiting), np.int64)
             since = np.fromiter(itertools.chain.from_iterable(waiting), np.int64)
             self.queue.add_all(np.repeat(np.array(started, np.int64), requests) - since)
-            self.compute.add_all(np.repeat(np.subtract(ended_runs, started), requests))
+            elapsed = np.subtract(ended_runs, started)
+            self.compute.add_all(np.repeat(elapsed, requests))
+            for size, time_ns in zip(rows, elapsed.tolist(), strict=True):
+                batch = self.batches.get(size)
+                if batch is not None:
+                    batch[0] += 1
+                    batch[1] += time_ns
+                elif len(self.batches) < BATCH_SIZES:
+                    self.batches[size] = [1, time_ns]
             self.run_rows.add_all(np.array(rows, np.int64))
             self.run_requests.add_all(requests)
 
