@@ -67,6 +67,10 @@ def to_array(data: list[Any], column: Column) -> Array:
     want = spec.dtype
     allowed = _TYPES[want.kind]
     if not kinds <= allowed and not (column.takes_missing and kinds <= allowed | {NoneType}):
+        if want.kind in "iu" and kinds <= {int, float} and all(map(is_whole, data)):
+            return to_array(
+                list(map(int, data)), column
+            )  # JSON has one kind of number: 2.0 is an integer, too
         words = _WORDS["i" if column.kind == "integer" else want.kind]
         or_null = " or null" if column.takes_missing else ""
         raise InputError(f"Input {spec.name!r}: its data must be {words}{or_null}, got {show(data)}")
@@ -77,6 +81,15 @@ def to_array(data: list[Any], column: Column) -> Array:
             f"Input {spec.name!r}: a value is outside {spec.datatype}, got {show(data)}"
         ) from None
     return check_whole(array, column) if column.kind == "integer" else array
+
+
+_EXACT = 2.0**53
+"""Beyond it a float may stand for another whole number, as one of over 64 bits that JSON's reader made a float of."""
+
+
+def is_whole(value: float) -> bool:
+    """Whether a number of JSON stands for an integer, and for one only."""
+    return type(value) is int or (value.is_integer() and abs(value) <= _EXACT)
 
 
 NoneType = type(None)
@@ -139,7 +152,7 @@ def _to_times(data: list[Any], kinds: set[type], spec: TensorSpec) -> Array:
 def _to_milliseconds(value: Any, spec: TensorSpec) -> int:
     if value is None or value == "" or value == "NaT":  # as pandas writes a time that is not there
         return int(NO_TIME)
-    if isinstance(value, float) and value.is_integer():  # milliseconds among which one was missing
+    if isinstance(value, float) and is_whole(value):  # milliseconds among which one was missing
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and NO_TIME <= value <= -NO_TIME - 1:
         return value
@@ -161,6 +174,10 @@ _LONGEST_TIME = 40
 
 def _parse_time(text: str) -> int:
     """Milliseconds since 1970 of an ISO 8601 time, UTC where it names no zone. Raises ValueError, OverflowError."""
+    if text[-1:] == "z":  # RFC 3339 has small letters
+        return _parse_time(f"{text[:-1]}Z")
+    if text[17:19] == "60":  # and leap seconds, which POSIX has not
+        return _parse_time(f"{text[:17]}59{text[19:]}") + 1000
     time = datetime.datetime.fromisoformat(text)
     since = (time.replace(tzinfo=datetime.UTC) if time.tzinfo is None else time) - _EPOCH
     return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000

@@ -275,7 +275,13 @@ def host_graph(
         *(node.check for node in beside.values()),
     ]
     return Hosted(
-        name, endpoint, statistics, columns, platform="raymlops_graph", check=lambda: _run_all(checks)
+        name,
+        endpoint,
+        statistics,
+        columns,
+        platform="raymlops_graph",
+        check=lambda: _run_all(checks),
+        try_batch=graph.infer,
     )
 
 

@@ -91,5 +91,12 @@ def host_model(
     running = session.is_running if isinstance(session, IsolatedSession) else None
     frames = read_answers_frames(file.parent)
     return Hosted(
-        name, endpoint, statistics, columns, check=endpoint.check, running=running, answers_frames=frames
+        name,
+        endpoint,
+        statistics,
+        columns,
+        check=endpoint.check,
+        running=running,
+        answers_frames=frames,
+        try_batch=endpoint.try_batch,
     )

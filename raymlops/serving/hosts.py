@@ -3,7 +3,7 @@
 import asyncio
 import concurrent.futures
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
 from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, unknown_name
@@ -15,7 +15,7 @@ from raymlops.serving.keys import Key
 from raymlops.serving.metrics import EDGE
 from raymlops.serving.request_limits import AnswerEstimate, RequestLimits
 from raymlops.serving.statistics import ModelKey, Statistics, Timed, Tree
-from raymlops.tensors import TensorSpec
+from raymlops.tensors import Batch, TensorSpec
 
 
 class Repository(Protocol):
@@ -67,6 +67,10 @@ class Hosted:
     answers_frames: bool = False
     """Whether MLflow would answer a table with a table, as `invocations` tells."""
     decoder: InferDecoder = dataclasses.field(init=False)
+    try_batch: Callable[[Batch], Awaitable[Batch]] | None = None
+    """Answers a batch that nobody asked for, uncounted."""
+    examples: list[object] = dataclasses.field(default_factory=list)
+    """The request that was found, as `examples` does, or None; empty before the search."""
     estimate: AnswerEstimate | None = None
     """Of its answers, made when it is first asked."""
 

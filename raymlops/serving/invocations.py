@@ -98,7 +98,9 @@ def _parse_cell(text: str | None, column: Column) -> Any:
     try:
         if "_" in text:
             raise ValueError("Python's own way to write numbers")
-        return float(text) if column.spec.datatype.startswith("FP") else int(text)
+        if column.spec.datatype.startswith("FP"):
+            return float(text)
+        return int(text) if text.lstrip("+-").isdecimal() else float(text)  # 2.0 is a whole number, too
     except ValueError:
         raise InputError(f"Column {column.spec.name!r} must be a number, got {text[:40]!r}") from None
 

@@ -120,12 +120,15 @@ def from_columns(value: Mapping[str, Any], known: Known, limits: RequestLimits) 
                 continue
             raise InputError(f"Input missing: {column.spec}")
         data = value[name]
+        is_list = isinstance(data, list | np.ndarray)
+        if not is_list and column.spec.shape:
+            raise InputError(f"Input {column.spec} must be a list, got {show(data)}")
         if isinstance(data, np.ndarray):
             array = columns.check_whole(data, column)
         else:
             with np.errstate(over="ignore"):
-                array = columns.to_array(data if isinstance(data, list) else [data], column)
-        array = _fit(array, column.spec, isinstance(data, list | np.ndarray))
+                array = columns.to_array(data if is_list else [data], column)
+        array = _fit(array, column.spec, is_list)
         count_elements(array.shape, column.spec, limits)
         batch[name] = array
     return batch

@@ -98,34 +98,3 @@ def describe_error(error: BaseException, request_id: str) -> dict[str, Any]:
         text = f"{where} failed on this request; its log has the cause under request id {request_id}"
         status = 500
     return {"error": text, "status": status, "request_id": request_id}
-
-
-def example_value(spec: TensorSpec) -> Any:
-    """One plausible JSON element of a tensor."""
-    if spec.datatype == "BYTES":
-        return ""
-    if spec.datatype == "BOOL":
-        return False
-    return 0.5 if spec.datatype.startswith("FP") else 1
-
-
-_EXAMPLES = {"timestamp": "2013-07-01T12:00:00Z", "integer": 1}
-"""By kinds of columns whose datatype alone does not tell: integers that may be missing are floats."""
-
-
-def example_request(signature: Signature, columns: Mapping[str, str]) -> dict[str, Any]:
-    """A request of one row that the model takes; `columns` gives the kind of a column where it is known."""
-    inputs = []
-    for spec in signature.inputs:
-        shape = [1 if size < 0 else size for size in spec.shape]
-        count = 1
-        for size in shape:
-            count *= size
-        kind = columns.get(spec.name)
-        value: Any = _EXAMPLES.get(kind or "") or example_value(spec)
-        datatype = "BYTES" if kind == "timestamp" else spec.datatype
-        # An example carries at most a thousand elements; a bigger tensor belongs into a binary request.
-        inputs.append(
-            {"name": spec.name, "shape": shape, "datatype": datatype, "data": [value] * min(count, 1000)}
-        )
-    return {"id": "example", "inputs": inputs}

@@ -11,12 +11,14 @@ from prometheus_client.exposition import gzip_accepted
 from raymlops import __version__
 from raymlops.errors import ForbiddenError, InputError
 from raymlops.serving import openapi, protocol, public_address, server_settings
+from raymlops.serving.examples import find_example, find_shape
 from raymlops.serving.hosts import Hosts, Repository
 from raymlops.serving.http import JSON, Request, Response
 from raymlops.serving.inference import infer, invoke, predict, run_large
 from raymlops.serving.json_text import dump_json, parse_json
 from raymlops.serving.keys import Key
 from raymlops.serving.model_config import describe_config
+from raymlops.serving.request_limits import show
 from raymlops.serving.statistics import describe
 
 
@@ -77,7 +79,9 @@ async def stats(hosts: Hosts, request: Request) -> Response:
 
 
 async def index(hosts: Hosts, request: Request) -> Response:
-    wants_ready = b'"ready"' in request.body and b"true" in request.body
+    wants_ready = _read_object(hosts, request).get("ready", False)
+    if not isinstance(wants_ready, bool):
+        raise InputError(f'"ready" must be true or false, got {show(wants_ready)}')
     return _answer(await list_index(hosts, request.caller, ready_only=wants_ready))
 
 
@@ -190,17 +194,21 @@ async def version(hosts: Hosts, request: Request) -> Response:
 
 
 async def document(hosts: Hosts, request: Request) -> Response:
+    described = await _describe_models(hosts, request)
+
     def describe() -> Response:
-        return Response(200, dump_json(_describe(hosts, request)), (JSON, _NOT_STORED))
+        return Response(200, dump_json(_describe(hosts, request, described)), (JSON, _NOT_STORED))
 
     return await _make(hosts, describe)
 
 
 async def docs(hosts: Hosts, request: Request) -> Response:
     headers = ((b"content-type", b"text/html; charset=utf-8"), _NOT_STORED)
+    described = await _describe_models(hosts, request)
 
     def render() -> Response:
-        page = openapi.render_page(_describe(hosts, request), public_address.find_origin(request))
+        told = _describe(hosts, request, described)
+        page = openapi.render_page(told, described, public_address.find_origin(request))
         return Response(200, page.encode(), headers)
 
     return await _make(hosts, render)
@@ -210,22 +218,22 @@ _NOT_STORED = (b"cache-control", b"no-store")
 """What tells a caller its own address, as its headers say it, is for no other caller."""
 
 
-def _describe(hosts: Hosts, request: Request) -> dict[str, Any]:
+def _describe(hosts: Hosts, request: Request, described: list[openapi.Described]) -> dict[str, Any]:
     prefix = public_address.find_prefix(request)
-    return openapi.describe(hosts.name, _described(hosts, request), prefix)
+    return openapi.describe(hosts.name, described, prefix, loads=hosts.repository is not None)
 
 
-def _described(hosts: Hosts, request: Request) -> list[openapi.Described]:
-    return [
-        openapi.Described(
-            hosted.name,
-            hosted.endpoint.version,
-            hosted.endpoint.signature,
-            {name: column.kind for name, column in hosted.columns.items()},
-            hosted.optional,
+async def _describe_models(hosts: Hosts, request: Request) -> list[openapi.Described]:
+    described = []
+    for hosted in hosts.seen_by(request.caller).values():
+        example, endpoint = await find_example(hosted), hosted.endpoint
+        shape = example.shape if example is not None else find_shape(hosted)
+        described.append(
+            openapi.Described(
+                hosted.name, endpoint.version, endpoint.signature, hosted.columns, shape, example
+            )
         )
-        for hosted in hosts.seen_by(request.caller).values()
-    ]
+    return described
 
 
 Handler = Callable[[Hosts, Request], Awaitable[Response]]
