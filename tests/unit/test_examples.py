@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
+from examples import digits
 from raymlops.serving.graph import host_graph, prepare_graph
 from raymlops.serving.hosting import host_model
 from raymlops.serving.hosts import Hosted, Hosts
@@ -27,7 +28,7 @@ from raymlops.specs.document import parse_document
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.serving import HostedModel, ManyModels
 from raymlops.tensors import DATATYPES
-from tests import digits_models, toy_models
+from tests import toy_models
 from tests.graph_models import read_model
 from tests.unit.test_optional_inputs import scaler
 from tests.unit.test_plane import make_ask
@@ -104,7 +105,7 @@ MODELS: dict[str, onnx.ModelProto] = {
     **{name: getattr(toy_models, name)()
        for name in ("doubler", "adder", "flights", "mlp", "widener", "repeater", "quotient", "countdown")},
     **{make.__name__: make() for make in (convolution, only_first, numbers_in_texts, half_out, trips, scaler)},
-    "detect": digits_models.detect(), "classify": digits_models.classify(10),
+    "detect": digits.detect(), "classify": digits.classify(10),
 }  # fmt: skip
 GRAPH = """
 nodes:
