@@ -274,15 +274,9 @@ def host_graph(
         *(functools.partial(check, session) for session in sessions),
         *(node.check for node in beside.values()),
     ]
-    return Hosted(
-        name,
-        endpoint,
-        statistics,
-        columns,
-        platform="raymlops_graph",
-        check=lambda: _run_all(checks),
-        try_batch=graph.infer,
-    )
+    hosted = Hosted(name, endpoint, statistics, columns, platform="raymlops_graph", try_batch=graph.infer)
+    hosted.check = lambda: _run_all(checks)
+    return hosted
 
 
 def set_weights(hosted: Hosted, weights: Mapping[str, Mapping[str, float]]) -> None:
