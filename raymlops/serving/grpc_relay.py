@@ -141,6 +141,8 @@ class Relay:
         if not model:
             return await self._ask_all(name, message, context) if name in _OF_ALL else None
         target = await self._find(name, model)
+        if target is None and model not in self._plane.hosts.models:
+            target = self._find_by_key(grpc_plane.read_token(sent))
         if target is None:
             return None
         if not self._others[target].awake:
@@ -172,6 +174,15 @@ class Relay:
                 "in the metadata 'application'"
             )
         return owners[0] if owners and owners[0] != self._name else None
+
+    def _find_by_key(self, token: str) -> str | None:
+        """For a model that nobody has: another application, if the key is one of its and none of this one's."""
+        try:
+            self._plane.keys.identify(token)
+        except AuthenticationError:
+            known = (name for name, other in self._others.items() if other.awake and _knows(other, token))
+            return next(known, None)
+        return None
 
     async def admit(self, token: str) -> None:
         """Raises AuthenticationError unless an application knows this key; what it may do is that one's to say."""

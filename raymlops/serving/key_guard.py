@@ -317,8 +317,11 @@ def choose_application(
     """Whom a call is for, and how that was found, see `ROUTE`; empty where the caller has named one."""
     from raymlops.serving.grpc_message import find_model
 
+    named = known.get(str(sent.get("application", "")))
     if "application" in sent and ROUTE not in sent:
-        return known.get(str(sent["application"])), ""
+        return named, ""
+    if named is not None and sent.get(ROUTE) == "model":  # HAProxy has found it, and nobody there is awake
+        return named, "model"
     if len(known) == 1:
         return next(iter(known.values())), "only"
     ours = [known[name] for name in sorted(known) if known[name].ours]

@@ -83,6 +83,7 @@ class Case:
     wanted: tuple[str | None, str | None] | str
     """Application and route that the replicas see, or the code of the refusal."""
     application: str | None = None
+    route: str | None = None
 
 
 def infer(model: str) -> Any:
@@ -101,6 +102,10 @@ CASES = [
     Case("ModelInfer", infer("second"), "alpha", ("alpha", None), application="alpha"),
     Case("ModelInfer", infer("second"), "beta", "UNAUTHENTICATED", application="alpha"),
     Case("ModelInfer", infer("second"), "", ("another", None), application="another"),
+    Case(
+        "ModelInfer", infer("of a folder"), "asleep", ("asleep", "model"), application="asleep", route="model"
+    ),
+    Case("ModelInfer", infer("second"), "beta", ("beta", "model"), application="alpha", route="any"),
     Case("RepositoryIndex", pb.RepositoryIndexRequest(), "beta", ("alpha", "any")),
     Case("ServerReady", pb.ServerReadyRequest(), "", ("alpha", "any")),
 ]
@@ -113,6 +118,8 @@ def test_a_call_goes_to_the_application_that_has_its_model_and_shows_its_key(
     metadata = [("x-api-key", KEYS[case.key][0] if case.key else ""), ("other", "stays")]
     if case.application:
         metadata.append(("application", case.application))
+    if case.route:
+        metadata.append((key_guard.ROUTE, case.route))
 
     async def run() -> None:
         async with proxy(monkeypatch, *APPLICATIONS) as channel:
