@@ -266,6 +266,13 @@ def test_the_secret_is_shared_by_what_has_the_same_token(tmp_path: pathlib.Path)
     assert haproxy_routing.find_secret("", {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}) == ""
 
 
+def test_haproxy_reads_the_field_that_names_the_model() -> None:
+    for field, paths in haproxy_routing._BY_FIELD.items():
+        assert {path.rpartition("/")[2] for path in paths} == {
+            method for method, fields in FIELDS.items() if fields[0] == field
+        }
+
+
 TEXTS = st.text(max_size=20)
 
 
