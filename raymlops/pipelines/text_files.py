@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 from ray.data.block import BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink
@@ -55,10 +56,20 @@ def write_csv(table: pa.Table, file: BinaryIO) -> None:
 
 
 def write_lines(table: pa.Table, file: BinaryIO) -> None:
+    """NaN is null, as in answers over HTTP."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        while pa.types.is_nested(column.type) and not pa.types.is_struct(column.type):
+            column = pc.list_flatten(column)
+        if pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py():
+            raise DataError(
+                f"JSON cannot hold the infinite numbers of column {name!r}; choose --format parquet"
+            )
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
     for row in table.to_pylist():
-        file.write(
-            orjson.dumps(row, default=_to_json, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
-        )
+        try:
+            file.write(orjson.dumps(row, default=_to_json, option=options))
+        except orjson.JSONEncodeError as error:
+            raise (error.__cause__ if isinstance(error.__cause__, DataError) else error) from None
 
 
 def _to_json(value: Any) -> Any:

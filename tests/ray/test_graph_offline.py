@@ -1,5 +1,6 @@
 """A graph over a file, as `raymlops predict GRAPH DATA` runs it on Ray Data."""
 
+import io
 import json
 import pathlib
 from typing import Any
@@ -20,6 +21,7 @@ from examples.ocr.lettering import draw_page
 from raymlops.errors import DataError, StorageError
 from raymlops.pipelines.predict import OnnxScorer, Scoring, lists_to_elements, predict_dataset, predict_files
 from raymlops.pipelines.signature_columns import read_column
+from raymlops.pipelines.text_files import write_lines
 from raymlops.serving.graph import read_graphs
 from raymlops.serving.opening import OfflineGraph
 from raymlops.specs.dataset import DatasetSpec
@@ -230,6 +232,21 @@ def test_a_part_without_rows_has_the_columns_of_the_others(shaped: GraphSpec, oc
 def test_what_is_no_image_is_refused_with_its_column(shaped: GraphSpec, column: pa.Array, told: str) -> None:
     with pytest.raises(DataError, match=f"Column 'image' .*{told}"):
         OnnxScorer(shaped, ("name",), 1, 8192)(pa.table({"image": column, "name": ["a", "b"]}))
+
+
+def test_lines_of_json_hold_what_they_can_and_refuse_the_rest() -> None:
+    file = io.BytesIO()
+    held = {"a": [1.5, float("nan")], "b": [[b"x"], []], "c": [[[1.0]], None], "d": [True, None]}
+    write_lines(pa.table(held), file)
+    lines = [orjson.loads(line) for line in file.getvalue().splitlines()]
+    assert lines[0] == {"a": 1.5, "b": ["x"], "c": [[1.0]], "d": True}
+    assert lines[1] == {"a": None, "b": [], "c": None, "d": None}
+    for wrong, told in (
+        ([[float("inf")]], "infinite numbers of column 'x'"),
+        ([b"\xff"], "bytes that are no text"),
+    ):
+        with pytest.raises(DataError, match=told):
+            write_lines(pa.table({"x": wrong}), io.BytesIO())
 
 
 @pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.date32(), pa.duration("s"), pa.time64("us")])
