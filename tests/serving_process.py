@@ -38,7 +38,11 @@ def port_range() -> dict[str, str]:
 def separate_ports() -> dict[str, str]:
     """Two clusters on one machine must not meet on HAProxy's own ports, nor may one's HAProxy find another's replica
     on a port that was given up."""
-    own = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
+    own = (
+        "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT",
+        # Where HAProxy sends what no replica is there for; that of another cluster would answer.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+    )  # fmt: skip
     return {**{name: str(free_port()) for name in own}, **port_range()}
 
 
