@@ -106,7 +106,7 @@ def deploy(
     if only_print:
         click.echo(serving_files.write_config(config or past.previous()))
         return
-    from raymlops.serving import deploying, rollout
+    from raymlops.serving import conflicts, deploying, rollout
 
     deploying.connect(settings, tell=tell)
     if config is not None:
@@ -115,6 +115,8 @@ def deploy(
     if config is None:
         config = rollout.roll_back(past, timeout, trust=trust, report=click.echo)
     else:
+        for line in conflicts.describe_shared_models(config, deploying.running_configs()):
+            tell(line)
         config = rollout.roll_out(config, past, timeout, report=click.echo)
     for line in rollout.describe(config):
         click.echo(f"{line} is serving")

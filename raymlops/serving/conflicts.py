@@ -3,7 +3,7 @@ nothing."""
 
 import contextlib
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from raymlops.errors import ResourceError, SpecError
@@ -26,6 +26,26 @@ def require_own_route(config: Mapping[str, Any], running: Iterable[Mapping[str, 
                 f"would be replaced; give this one another name, as in: name={name}-2, or first remove the other "
                 "with: raymlops deploy FILE --remove"
             )
+
+
+def describe_shared_models(config: Mapping[str, Any], running: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What callers over gRPC must do from then on, where another application has a model of the same name; those of
+    folders are not known here."""
+    if not config["args"].get("grpc_port"):
+        return
+    for other in running:
+        shared = sorted(_list_models(config) & _list_models(other)) if other["name"] != config["name"] else []
+        if shared:
+            names = ", ".join(shared[:5]) + (f" and {len(shared) - 5} more" if len(shared) > 5 else "")
+            yield (
+                f"{names}: application {other['name']!r} has this, too; callers over gRPC must then say which one, in "
+                f"the metadata 'application: {config['name']}', or give the model another name"
+            )
+
+
+def _list_models(config: Mapping[str, Any]) -> set[str]:
+    args = config.get("args") or {}
+    return {*(args.get("models") or ()), *(args.get("graphs") or ())}
 
 
 def require_ports(spec: ServingSpec, port: int, grpc_port: int) -> None:

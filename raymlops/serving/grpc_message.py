@@ -6,7 +6,8 @@ from raymlops.serving.protobuf_limits import BYTES, FIXED32, FIXED64, VARINT, re
 
 FIELDS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(
-        ("ModelInfer", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "Check"), (1,)
+        ("ModelInfer", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "Check", "Watch"),
+        (1,),
     ),
     # KServe's messages have the model where Triton's have the repository.
     **dict.fromkeys(("RepositoryModelLoad", "RepositoryModelUnload"), (2, 1)),
@@ -14,7 +15,7 @@ FIELDS: dict[str, tuple[int, ...]] = {
 }
 """Method -> the fields in which a model is named, the most telling first; the other methods are about no model."""
 SERVERS = ("inference.GRPCInferenceService", "grpc.health.v1.Health")
-"""What Check may name, which is no model."""
+"""What Check and Watch may name, which is no model."""
 _ID = 3
 """The field of a ModelInferRequest."""
 
@@ -26,7 +27,7 @@ def find_model(method: str, message: bytes) -> str:
         return ""
     found = _read_texts(message, fields)
     name = next((found[field] for field in fields if found.get(field)), "")
-    return "" if method == "Check" and name in SERVERS else name
+    return "" if method in ("Check", "Watch") and name in SERVERS else name
 
 
 def find_id(message: bytes) -> str:

@@ -55,7 +55,7 @@ class GrpcMethods:
     async def Watch(self, request: bytes, grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802
         from raymlops.serving import grpc_plane
 
-        async for response in grpc_plane.watch(self.plane, request, grpc_context):
+        async for response in grpc_plane.watch(self.plane, request, grpc_context, self.relay):
             yield response
 
     async def answer_grpc(self, name: str, message: bytes, metadata: Any, peer: str) -> Any:

@@ -199,32 +199,23 @@ _WATCHERS, _LOOK_S = 64, 1.0
 told."""
 
 
-async def watch(plane: DataPlane, message: bytes, context: Any) -> AsyncIterator[Any]:
+async def watch(
+    plane: DataPlane, message: bytes, context: Any, relay: Relay | None = None
+) -> AsyncIterator[Any]:
     """The health of a service now and whenever it changes, as grpc.health.v1 has it: a service that is not known may
     be one later."""
     sent = dict(context.invocation_metadata() or ())
-    call = _begin(plane, "Watch", sent)
-    try:
-        if plane.watchers >= _WATCHERS:
-            raise TooManyRequestsError(f"{_WATCHERS} clients watch this replica already; call Check instead")
-        request = _parse("Check", message)
-        if request.service not in ("", SERVICE, HEALTH):
-            plane.keys.admit(call.token, "ready", request.service)
-    except RaymlopsError as error:
-        refuse(plane, "Watch", sent, error, context)
+    if plane.watchers >= _WATCHERS:
+        many = TooManyRequestsError(f"{_WATCHERS} clients watch this replica already; call Check instead")
+        refuse(plane, "Watch", sent, many, context)
         return
     plane.watchers += 1
     try:
         told = None
         while not plane.is_draining():
-            try:
-                status = grpc_answers.find_health(plane, request.service, call.token)
-            except RaymlopsError as error:
-                unknown = error.status == 404
-                if not unknown:  # the key was revoked
-                    _tell(plane, call, error, context)
-                    return
-                status = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            status = await _find_status(plane, message, sent, context, relay)
+            if status is None:
+                return
             if status != told:
                 yield health_pb2.HealthCheckResponse(status=status)
                 told = status
@@ -232,6 +223,33 @@ async def watch(plane: DataPlane, message: bytes, context: Any) -> AsyncIterator
         yield health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
     finally:
         plane.watchers -= 1
+
+
+async def _find_status(
+    plane: DataPlane, message: bytes, sent: Mapping[str, Any], context: Any, relay: Relay | None
+) -> int | None:
+    """The health that is asked for; None where who asks may not, or no longer, which is then told."""
+    response = health_pb2.HealthCheckResponse
+    try:
+        if len(message) > _PROBE:
+            raise TooLargeError(f"A probe takes {_PROBE} bytes, got {len(message)}")
+        handed = await relay.hand_on("Check", message, context) if relay is not None else None
+        if handed is None:
+            service = _parse("Check", message).service
+            return grpc_answers.find_health(plane, service, read_token(sent))
+    except RaymlopsError as error:
+        if error.status == 404:
+            return int(response.SERVICE_UNKNOWN)
+        refuse(plane, "Watch", sent, error, context)
+        return None
+    code, details, _, answered = handed
+    if code == "OK":
+        return int(response.FromString(answered).status)
+    if code in ("NOT_FOUND", "UNAVAILABLE"):
+        return int(response.SERVICE_UNKNOWN if code == "NOT_FOUND" else response.NOT_SERVING)
+    context.set_code(grpc.StatusCode[code])
+    context.set_details(details)
+    return None
 
 
 def _begin(plane: DataPlane, name: str, sent: Mapping[str, Any]) -> Call:

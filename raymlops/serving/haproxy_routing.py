@@ -49,7 +49,6 @@ _SERVICE = "/inference.GRPCInferenceService/"
 _SERVICES = (_SERVICE, "/grpc.health.v1.Health/", "/grpc.reflection.")
 _STREAMS = (
     f"{_SERVICE}ModelStreamInfer",
-    "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 )
@@ -61,6 +60,7 @@ _BY_FIELD = {
         *(f"{_SERVICE}{name}" for name in ("ModelInfer", "ModelReady", "ModelMetadata", "ModelConfig")),
         f"{_SERVICE}ModelStatistics",
         "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
     ),
 }
 """The field of the message that names a model -> the methods; see `grpc_message.py`, whose table is for all of it."""

@@ -264,8 +264,8 @@ def _judge_first(answer: Any, method: str) -> Any:
 
 def _judge_stream(answer: Any, method: str) -> Any:
     async def judge(messages: Any, context: Any) -> Any:
-        # Watch has one message, but which application it goes to is all the same: each knows the others.
-        routed = await _judge_call(method, b"", context)
+        # Messages of a stream may be for several applications: the replicas hand on what is another's.
+        routed = await _judge_call(method, messages if isinstance(messages, bytes) else b"", context)
         async for response in answer(messages, routed):
             yield response
 

@@ -1,6 +1,7 @@
 """Routes, names and ports that are taken, as the caller is told before anything is deployed."""
 
 import socket
+from typing import Any
 
 import pytest
 
@@ -54,3 +55,15 @@ def test_a_port_in_use_is_told_with_one_that_is_free() -> None:
         with pytest.raises(ResourceError, match="grpc_port="):
             conflicts.require_free_ports(spec(port=conflicts.find_free(20_000), grpc_port=port))
     conflicts.require_free_ports(spec(port=port))
+
+
+def test_models_that_two_applications_share_are_told_to_who_deploys_for_grpc() -> None:
+    def config(name: str, grpc_port: int, *models: str) -> dict[str, Any]:
+        return {"name": name, "args": {"models": dict.fromkeys(models), "grpc_port": grpc_port}}
+
+    running = [config("one", 0, "a", "b"), config("two", 8001, "c"), {"name": "another", "args": None}]
+    (told,) = conflicts.describe_shared_models(config("three", 8001, "b", "d"), running)
+    assert "b: application 'one'" in told
+    assert "application: three" in told
+    assert not list(conflicts.describe_shared_models(config("three", 0, "b"), running))
+    assert not list(conflicts.describe_shared_models(config("one", 8001, "a", "b"), running))

@@ -23,7 +23,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from raymlops.serving import fast, grpc_plane, haproxy, haproxy_routing
-from raymlops.serving.grpc_answers import METHODS
+from raymlops.serving.grpc_answers import METHODS, STREAMS
 from raymlops.serving.grpc_message import FIELDS, find_id, find_model
 from raymlops.serving.plane import DataPlane
 from tests import toy_models
@@ -211,9 +211,11 @@ def test_streams_are_not_held_until_their_end(
                 assert (await stream.read()).infer_response.model_name == "first"
             await stream.done_writing()
             assert await stream.read() is grpc.aio.EOF
-            watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-            assert (await watched.read()).status == health_pb2.HealthCheckResponse.SERVING
-            watched.cancel()
+            for service in ("", "first", "second"):
+                wanted = health_pb2.HealthCheckRequest(service=service)
+                watched = health_pb2_grpc.HealthStub(channel).Watch(wanted)
+                assert (await watched.read()).status == health_pb2.HealthCheckResponse.SERVING
+                watched.cancel()
             asked = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
             await asked.write(reflection_pb2.ServerReflectionRequest(list_services=""))
             services = {service.name for service in (await asked.read()).list_services_response.service}
@@ -278,7 +280,7 @@ TEXTS = st.text(max_size=20)
 
 @given(method=st.sampled_from(sorted(FIELDS)), model=TEXTS, data=st.data())
 def test_the_model_is_read_from_any_message_as_it_is_parsed(method: str, model: str, data: Any) -> None:
-    described = METHODS[method]
+    described = METHODS[STREAMS.get(method, method)]
     request = described.request()
     field = described.model or "service"
     setattr(request, field, model)
