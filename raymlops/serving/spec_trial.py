@@ -2,7 +2,6 @@
 its models it was nor why."""
 
 import concurrent.futures
-import pathlib
 from collections.abc import Iterator
 
 from raymlops.errors import NotFoundError, SpecError
@@ -12,6 +11,7 @@ from raymlops.models.row_independence import prove_rows
 from raymlops.models.safety import read_model
 from raymlops.models.session import SessionOptions
 from raymlops.serving import sources
+from raymlops.serving.folder_files import open_folder
 from raymlops.serving.graph import make_locate
 from raymlops.serving.hosting import find_file
 from raymlops.serving.model import require_independence
@@ -28,15 +28,13 @@ AT_ONCE = 2
 
 def try_models(spec: ServingSpec, settings: Settings) -> None:
     """Raises ArtifactError for the first model that cannot be opened and run once, with its name and file,
-    NotFoundError for a folder that is not there, and SpecError for a Python node whose class cannot be imported, or a
-    graph whose nodes do not fit together.
+    NotFoundError for a folder that is not there, StorageError for a bucket that does not answer, and SpecError for a
+    Python node whose class cannot be imported, or a graph whose nodes do not fit together.
 
     What is meant for a GPU is left out, for this machine may have none.
     """
-    if spec.many is not None and not pathlib.Path(spec.many.folder).is_dir():
-        raise NotFoundError(
-            f"The folder of models {spec.many.folder!r} is not there; every node must have it"
-        )
+    if spec.many is not None:
+        _require_folder(spec.many.folder)
     for name, graph in spec.graphs.items():
         for path, node in list_models(graph):
             if isinstance(node, PythonNode):
@@ -52,6 +50,16 @@ def try_models(spec: ServingSpec, settings: Settings) -> None:
     if not spec.gpus:
         for name, graph in spec.graphs.items():
             _validate(name, graph, settings)
+
+
+def _require_folder(location: str) -> None:
+    """Models in it that cannot be served stop none of the others: the index has the reasons."""
+    try:
+        open_folder(location).list()
+    except NotFoundError:
+        raise NotFoundError(
+            f"The folder of models {location!r} is not there; every node must have it"
+        ) from None
 
 
 def _validate(name: str, graph: GraphSpec, settings: Settings) -> None:

@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, RaymlopsError
 from raymlops.models.process_mac import code_of, has_code
+from raymlops.serving import sources
 from raymlops.serving.folder import digest_listing, read_entries
 from raymlops.serving.folder_files import LocalFiles, open_folder
 from raymlops.serving.hosts import Hosts
@@ -29,7 +30,9 @@ from raymlops.serving.keys import ROLES, KeyRing, make_key
 from raymlops.serving.many import ManyHost
 from raymlops.serving.plane import DataPlane
 from raymlops.serving.shared_repository import RepositoryState, SharedRepository
-from raymlops.specs.serving import NAME, ManyModels
+from raymlops.serving.spec_trial import try_models
+from raymlops.settings import Settings
+from raymlops.specs.serving import NAME, ManyModels, ServingSpec
 from tests import toy_models
 
 KEY = {"x-api-key": ""}
@@ -541,6 +544,26 @@ def test_a_remote_folder_is_served_like_one_of_this_machine() -> None:
         files.rm("/zoo", recursive=True)
     with pytest.raises(NotFoundError, match="No files below 'memory://zoo'"):
         make_host("memory://zoo")
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_deployed(
+    tmp_path: pathlib.Path,
+) -> None:
+    settings = Settings.from_env({"RAYMLOPS_HOME": str(tmp_path)})
+    files = fsspec.filesystem("memory")
+    save(tmp_path / "zoo" / "bad.onnx", b"no model")
+    files.pipe("/there/a.onnx", scaler(1))
+    for folder in (str(tmp_path / "zoo"), "memory://there"):
+        spec = ServingSpec.model_validate({"name": "zoo", "many": {"folder": folder}})
+        pinned = sources.pin(spec, settings)
+        assert pinned.many is not None
+        assert pinned.many.listing
+        try_models(pinned, settings)
+    files.rm("/there", recursive=True)
+    for folder in (str(tmp_path / "none"), "memory://none"):
+        spec = ServingSpec.model_validate({"name": "zoo", "many": {"folder": folder}})
+        with pytest.raises(NotFoundError, match="is not there; every node must have it"):
+            try_models(sources.pin(spec, settings), settings)
 
 
 def test_deploying_again_is_another_deployment_once_files_differ(tmp_path: pathlib.Path) -> None:
