@@ -140,40 +140,50 @@ def install_peer(work: pathlib.Path, name: str) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def start_peers(work: pathlib.Path, model: pathlib.Path, body: bytes) -> Iterator[list[Target]]:
-    """MLServer, LitServe and BentoML on the same model."""
-    binaries = {name: install_peer(work, name) for name in ("mlserver", "litserve", "bentoml")}
-    ports = [free_port() for _ in range(5)]
-    settings = {"http_port": ports[0], "grpc_port": ports[3], "metrics_port": ports[4], "parallel_workers": 0}
+def start_peers(
+    work: pathlib.Path, model: pathlib.Path, body: bytes, *, only: str = ""
+) -> Iterator[list[Target]]:
+    """MLServer, LitServe and BentoML on the same model; or one of them."""
+    start = {"mlserver": command_mlserver, "litserve": command_litserve, "bentoml": command_bentoml}
+    titles = {"mlserver": "MLServer", "litserve": "LitServe", "bentoml": "BentoML"}
+    variables = {"PYTHONPATH": str(PEERS), "BENCH_MODEL": str(model), "BENTOML_DO_NOT_TRACK": "1"}
+    targets = []
+    with contextlib.ExitStack() as stack:
+        for name in [only] if only else start:
+            port, binaries = free_port(), install_peer(work, name)
+            command, path = start[name](binaries, port, model, work)
+            url = f"http://127.0.0.1:{port}{path}"
+            searched = f"{binaries}:{os.environ['PATH']}"
+            stack.enter_context(running(command, url, work, PATH=searched, **variables))
+            targets.append(Target(titles[name], url, body))
+        yield targets
+
+
+def command_mlserver(
+    binaries: pathlib.Path, port: int, model: pathlib.Path, work: pathlib.Path
+) -> tuple[list[str], str]:
+    """How to start it, and the path that it answers on."""
     folder = work / "mlserver"
     folder.mkdir(exist_ok=True)
-    (folder / "settings.json").write_text(json.dumps({**settings, "debug": False, "host": "127.0.0.1"}))
-    parameters = {"uri": str(model)}
-    entry = {"name": "mlp", "implementation": "mlserver_model.OnnxModel", "parameters": parameters}
+    ports = {"http_port": port, "grpc_port": free_port(), "metrics_port": free_port()}
+    settings = {**ports, "parallel_workers": 0, "debug": False, "host": "127.0.0.1"}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    entry = {"name": "mlp", "implementation": "mlserver_model.OnnxModel", "parameters": {"uri": str(model)}}
     (folder / "model-settings.json").write_text(json.dumps(entry))
-    targets = [
-        Target("MLServer", f"http://127.0.0.1:{ports[0]}/v2/models/mlp/infer", body),
-        Target("LitServe", f"http://127.0.0.1:{ports[1]}/predict", body),
-        Target("BentoML", f"http://127.0.0.1:{ports[2]}/predict", body),
-    ]
-    bentoml = [
-        str(binaries["bentoml"] / "bentoml"),
-        "serve",
-        "bentoml_service:Mlp",
-        "--working-dir",
-        str(PEERS),
-    ]
-    commands = [
-        [str(binaries["mlserver"] / "mlserver"), "start", str(folder)],
-        [str(binaries["litserve"] / "python"), str(PEERS / "litserve_app.py"), str(model), str(ports[1])],
-        [*bentoml, "--port", str(ports[2])],
-    ]
-    variables = {"PYTHONPATH": str(PEERS), "BENCH_MODEL": str(model), "BENTOML_DO_NOT_TRACK": "1"}
-    with contextlib.ExitStack() as stack:
-        for target, command in zip(targets, commands, strict=True):
-            path = f"{pathlib.Path(command[0]).parent}:{os.environ['PATH']}"
-            stack.enter_context(running(command, target.url, work, PATH=path, **variables))
-        yield targets
+    return [str(binaries / "mlserver"), "start", str(folder)], "/v2/models/mlp/infer"
+
+
+def command_litserve(
+    binaries: pathlib.Path, port: int, model: pathlib.Path, work: pathlib.Path
+) -> tuple[list[str], str]:
+    return [str(binaries / "python"), str(PEERS / "litserve_app.py"), str(model), str(port)], "/predict"
+
+
+def command_bentoml(
+    binaries: pathlib.Path, port: int, model: pathlib.Path, work: pathlib.Path
+) -> tuple[list[str], str]:
+    serve = [str(binaries / "bentoml"), "serve", "bentoml_service:Mlp", "--working-dir", str(PEERS)]
+    return [*serve, "--port", str(port)], "/predict"
 
 
 @contextlib.contextmanager
@@ -323,9 +333,14 @@ def run_large(arguments: argparse.Namespace, work: pathlib.Path, served: Served,
             Target("raymlops, JSON", url, text),
         ]
         if arguments.peers:
-            targets += stack.enter_context(start_peers(work, model, text))[:1]
+            targets += stack.enter_context(start_peers(work, model, text, only="mlserver"))
         results = compare(targets, (1, 4), arguments.seconds, arguments.rounds)
     show("1 MiB of floats: binary, against the same numbers as JSON", results)
+    for count in (1, 4):
+        peer = results.get(("MLServer", count))
+        if peer:
+            ratio = results["raymlops, JSON", count].rate / peer.rate
+            verdict(f"JSON against MLServer at {count}", ratio, 1.5)
 
 
 def run_batching(arguments: argparse.Namespace, served: Served) -> None:
@@ -367,6 +382,7 @@ def run_flights(arguments: argparse.Namespace, served: Served, model: pathlib.Pa
             figures = compare([target], (16,), arguments.seconds, arguments.rounds)["", 16]
             rate = figures.rate * count
             print(f"{f'raymlops, {kind}, 16 conn.':22} {count:5} {rate:9.0f} {rate / alone:10.3f}")
+            verdict(f"{kind}, {count} rows, of the session", rate / alone, 0.5)
 
 
 def rate_of(call: Callable[[], object], seconds: float = 1.0) -> float:
