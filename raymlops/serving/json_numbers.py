@@ -21,7 +21,7 @@ except ImportError:  # there is no wheel for every platform: the usual parser re
 
 LARGE = 2**12
 """Bytes of a body from which on the usual parser is slower."""
-_KEPT = 2**23
+_KEPT = 2**22
 """Bytes of a body whose parser is kept for the next one: it holds several times as much."""
 _KEYS = 16
 """Of an object; to find a key takes as long as there are keys before it."""
