@@ -123,6 +123,11 @@ def have_rows_in_common(batch: Mapping[str, npt.NDArray[Any]]) -> bool:
     return len({array.shape[:1] for array in batch.values()}) == 1
 
 
+def make_writable(batch: Batch) -> Batch:
+    """The same batch, with copies of the arrays that cannot be written to: views of a body or of an object store."""
+    return {name: array if array.flags.writeable else array.copy() for name, array in batch.items()}
+
+
 def split_rows(batch: Batch, rows: Sequence[int]) -> list[Batch]:
     """Batches of so many rows each, one after the other."""
     ends = list(itertools.accumulate(rows))

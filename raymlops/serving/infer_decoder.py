@@ -30,8 +30,12 @@ _LEVELS = 4
 """Of lists and objects in a value of a plain document."""
 _KEPT = 256
 """Packers that are kept for a group, each for a number of elements."""
+_WIDE = 2**13
+"""Bytes of a body from which on the parser that makes no objects of numbers is faster."""
 _FEW = 16
 """Numbers that are looked at one by one, which for so few is faster than numpy is."""
+_SEVERAL = 4
+"""Strings that are cut faster together than one by one."""
 _NOT_PLAIN = (InputError, TooLargeError, LookupError, TypeError, ValueError, OverflowError, struct.error)
 _INT = {int}
 _EMPTY = np.empty(0)
@@ -69,9 +73,33 @@ class _Step:
         spec = self.column.spec
         if spec.datatype == "BYTES":
             check_strings(count, self.name, limits)
+            texts = _read_codes(blob, count)
+            if texts is not None:
+                return texts
         array = codec.decode_binary(blob, spec.datatype, count, self.name)
         needs_more = spec.datatype == "BYTES" or self.column.kind == "integer"
         return columns.convert(array, spec.datatype, self.column) if needs_more else array
+
+
+def _read_codes(blob: memoryview, count: int) -> Array | None:
+    """Strings of ASCII that are all of one length, as the codes of a category are; None where they are not."""
+    if count < _SEVERAL or len(blob) % count:
+        return None
+    size = len(blob) // count - 4
+    records = np.frombuffer(blob, np.uint8).reshape(count, 4 + size) if size > 0 else None
+    if (
+        records is None
+        or int.from_bytes(blob[:4], "little") != size
+        or (records[:, :4] != records[0, :4]).any()
+    ):
+        return None
+    joined = records[:, 4:].tobytes()
+    if not joined.isascii():
+        return None
+    text = joined.decode("ascii")
+    texts = np.empty(count, object)
+    texts[:] = [text[start : start + size] for start in range(0, len(text), size)]
+    return texts
 
 
 class _Group:
@@ -79,7 +107,7 @@ class _Group:
 
     def __init__(self, code: str, dtype: np.dtype[Any], is_whole: bool) -> None:
         """`is_whole` for floats that may have no fraction."""
-        self._code, self._dtype, self._is_whole = code, dtype, is_whole
+        self._code, self._dtype, self.is_whole = code, dtype, is_whole
         self._packers: dict[int, struct.Struct] = {}
 
     def pack(self, numbers: list[Any]) -> Array | None:
@@ -96,7 +124,7 @@ class _Group:
         except (struct.error, OverflowError):
             return None
         array = np.frombuffer(packed, self._dtype)
-        if self._is_whole:
+        if self.is_whole:
             # A generator takes twice as long as a list.
             fractions = any([x % 1 for x in numbers]) if size <= _FEW else (np.floor(array) != array).any()  # noqa: C419
             if fractions:
@@ -119,6 +147,8 @@ class InferDecoder:
         self._steps = (
             {name: _Step(column, groups) for name, column in known.items()} if _may_be_plain(known) else {}
         )
+        numeric = sum(step.group is not None for step in self._steps.values())
+        self._is_numeric = 2 * numeric > len(self._steps)
         self._width = max((step.width for step in self._steps.values()), default=0)
 
     def decode(
@@ -128,12 +158,15 @@ class InferDecoder:
         try:
             if header_length is not None:
                 request = self._read_binary(body, header_length, signature, limits)
-            # A body with many numbers a column is for the parser that makes no objects of them.
-            elif len(body) < json_numbers.LARGE * len(self._steps):
+            # A body with many numbers a column is for the codec, which also takes lists of lists of them.
+            elif len(body) >= json_numbers.LARGE * len(self._steps) or len(body) > limits.json_elements:
+                request = None
+            elif len(body) < _WIDE or not self._is_numeric:
                 request = self._read(body, signature, limits)
             else:
-                request = None
-        except _NOT_PLAIN:
+                with json_numbers.parsing(body) as root, np.errstate(over="ignore"):
+                    request = self._read_wide(root, body, signature, limits)
+        except (*_NOT_PLAIN, *json_numbers.FAILURES):
             request = None
         if request is not None:
             return request
@@ -141,8 +174,6 @@ class InferDecoder:
 
     def _read(self, body: bytes, signature: Signature, limits: RequestLimits) -> InferRequest | None:
         """None, or one of `_NOT_PLAIN`, where the request is not plain."""
-        if len(body) > limits.json_elements:
-            return None
         document = orjson.loads(body)
         steps, inputs, rows = self._steps, document["inputs"], -1
         if type(inputs) is not list or len(inputs) != len(steps):
@@ -186,6 +217,51 @@ class InferDecoder:
             check_depth(body, limits)
         return codec.make_request(document, batch, rows, signature)
 
+    def _read_wide(
+        self, root: Any, body: bytes, signature: Signature, limits: RequestLimits
+    ) -> InferRequest | None:
+        """As `_read`, of a document that the parser of many numbers shows."""
+        document = json_numbers.read_object(root, "inputs")
+        inputs, steps, rows = document.pop("inputs"), self._steps, -1
+        if len(inputs) != len(steps):
+            return None
+        brackets = _count(document.values(), None)[0] + 1
+        batch: Batch = {}
+        for entry in inputs:
+            step = steps[entry["name"]]
+            data, shape = entry["data"], entry["shape"].as_list()
+            size = len(data)
+            if len(entry) != 4 or entry["datatype"] not in step.datatypes:
+                return None
+            rows = self._count_rows(step, shape, rows, limits)
+            if rows * step.width != size:
+                return None
+            array = json_numbers.read_numbers(data, step.column, size)
+            if array is None:
+                array = step.convert(data.as_list())
+            elif step.group is not None and step.group.is_whole:
+                columns.check_whole(array, step.column)
+            batch[step.name] = array.reshape(shape) if step.tail else array
+        brackets += 3 * len(inputs)
+        if len(batch) != len(steps) or limits.json_depth <= _LEVELS:
+            return None
+        # Where all were seen, no list is within the data, none is deeper, or hidden under a key that is given twice.
+        if count_byte(body, b"[") + count_byte(body, b"{") != brackets:
+            return None
+        return codec.make_request(document, batch, rows, signature)
+
+    def _count_rows(self, step: _Step, shape: list[Any], rows: int, limits: RequestLimits) -> int:
+        """Of a column of this shape, which other columns of the request have as well unless `rows` is negative. Raises
+        ValueError."""
+        count = shape[0]
+        if type(count) is not int or shape[1:] != step.tail or (step.tail and set(map(type, shape)) != _INT):
+            raise ValueError("not plain")  # true is 1
+        if count != rows and (
+            rows >= 0 or not 0 < count <= limits.rows or count * self._width > limits.elements
+        ):
+            raise ValueError("not plain")
+        return count
+
     def _read_binary(
         self, body: bytes, header_length: int, signature: Signature, limits: RequestLimits
     ) -> InferRequest | None:
@@ -205,19 +281,14 @@ class InferDecoder:
             parameters, shape = entry["parameters"], entry["shape"]
             if len(entry) != 4 or type(parameters) is not dict or type(shape) is not list:
                 return None
-            count, tail, size = shape[0], step.tail, parameters["binary_data_size"]
-            if type(count) is not int or shape[1:] != tail or entry["datatype"] != step.column.spec.datatype:
+            size = parameters["binary_data_size"]
+            if entry["datatype"] != step.column.spec.datatype:
                 return None
-            if tail and set(map(type, shape)) != _INT:  # true is 1
-                return None
-            if count != rows:
-                if rows >= 0 or not 0 < count <= limits.rows or count * self._width > limits.elements:
-                    return None
-                rows = count
+            rows = self._count_rows(step, shape, rows, limits)
             if len(parameters) != 1 or type(size) is not int or not 0 < size <= len(blob) - offset:
                 return None
-            array = step.convert_binary(blob[offset : offset + size], count * step.width, limits)
-            batch[step.name] = array.reshape(shape) if tail else array
+            array = step.convert_binary(blob[offset : offset + size], rows * step.width, limits)
+            batch[step.name] = array.reshape(shape) if step.tail else array
             offset += size
         if len(batch) != len(steps) or offset != len(blob):
             return None

@@ -4,9 +4,10 @@ Knows the form of an inference request; refuses nothing. It reads what both pars
 body may be (a mistake, or rare) is left to the usual parser and its checks.
 """
 
+import contextlib
 import math
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ _KEYS = 16
 _WIDE = 2**24 - 1
 """The parser counts no further."""
 _LEVELS = 8
+_BEGINNINGS = (b"{", b" ", b"\n", b"\r", b"\t")
 _BUFFERS: Mapping[str, tuple[str, type[np.generic]]] = {
     **dict.fromkeys(("FP32", "FP64"), ("d", np.float64)),
     **dict.fromkeys(("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32"), ("i", np.int64)),
@@ -48,6 +50,20 @@ class _Parsers(threading.local):
 
 
 _PARSERS = _Parsers()
+FAILURES = (_OtherBodyError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError)
+"""What is raised for a body that the usual parser must read."""
+
+
+@contextlib.contextmanager
+def parsing(text: bytes) -> Iterator[Any]:
+    """The document as the parser shows it, of which nothing may be kept. Raises one of `FAILURES`, also for what both
+    parsers read differently: a mark of byte order, and escapes."""
+    if simdjson is None or text[:1] not in _BEGINNINGS or b"\\" in text:
+        raise _OtherBodyError
+    parser, _PARSERS.kept = _PARSERS.kept or simdjson.Parser(), None
+    yield parser.parse(text)
+    if len(text) <= _KEPT:  # not after an exception, whose traceback may hold a part
+        _PARSERS.kept = parser
 
 
 def read_request(text: bytes, known: Mapping[str, Column], depth: int) -> dict[str, Any] | None:
@@ -56,31 +72,25 @@ def read_request(text: bytes, known: Mapping[str, Column], depth: int) -> dict[s
 
     `depth` is the most levels of lists and objects; what that costs which a body may hold is checked by the caller.
     """
-    if simdjson is None or not _is_promising(text, known):
+    if not _is_promising(text, known):
         return None
-    parser, _PARSERS.kept = _PARSERS.kept or simdjson.Parser(), None
     try:
-        document = _read_document(parser.parse(text), text, known, depth)
-    except (_OtherBodyError, ValueError, TypeError, RuntimeError, MemoryError):
-        return None  # and the parser goes, too: the traceback may hold what it gave
-    if len(text) <= _KEPT:
-        _PARSERS.kept = parser
-    return document
+        with parsing(text) as root, np.errstate(over="ignore"):
+            return _read_document(root, text, known, depth)
+    except FAILURES:
+        return None
 
 
 def read_tensor(text: bytes, forms: Collection[str], column: Column, depth: int) -> dict[str, Any] | None:
     """The same for a document of one tensor alone, under the key of a form, or as the only one of the columns under
     "inputs"; None where the usual parser must read the body."""
-    if simdjson is None or not _is_promising(text, {"": column}):
+    if not _is_promising(text, {"": column}):
         return None
-    parser, _PARSERS.kept = _PARSERS.kept or simdjson.Parser(), None
     try:
-        document = _read_tensor(parser.parse(text), text, forms, column, depth)
-    except (_OtherBodyError, ValueError, TypeError, RuntimeError, MemoryError):
+        with parsing(text) as root, np.errstate(over="ignore"):
+            return _read_tensor(root, text, forms, column, depth)
+    except FAILURES:
         return None
-    if len(text) <= _KEPT:
-        _PARSERS.kept = parser
-    return document
 
 
 def _read_tensor(
@@ -99,7 +109,7 @@ def _read_tensor(
     brackets = 1 + is_named + _count_lists(shape)
     if 1 + is_named + len(shape) > depth or count_byte(text, b"[") + count_byte(text, b"{") != brackets:
         raise _OtherBodyError
-    array = _read_numbers(data, column, math.prod(shape))
+    array = read_numbers(data, column, math.prod(shape))
     if array is None:
         raise _OtherBodyError
     array = array.reshape(shape)
@@ -119,21 +129,17 @@ def _count_lists(shape: tuple[int, ...]) -> int:
 
 
 def _is_promising(text: bytes, known: Mapping[str, Column]) -> bool:
-    """False for a body with what the parsers read differently, a mark of byte order or escapes, and for one of mostly
-    strings, which is not read faster."""
-    return (
-        text[:1] in (b"{", b" ", b"\n", b"\r", b"\t")
-        and b"\\" not in text
-        and any(column.spec.datatype in _BUFFERS for column in known.values())
-        and count_byte(text, b'"') <= 100 + 50 * len(known)
-    )
+    """False for a body of mostly strings, which is not read faster."""
+    return any(column.spec.datatype in _BUFFERS for column in known.values()) and count_byte(
+        text, b'"'
+    ) <= 100 + 50 * len(known)
 
 
 def _read_document(root: Any, text: bytes, known: Mapping[str, Column], depth: int) -> dict[str, Any]:
-    document = _read_object(root, "inputs")
+    document = read_object(root, "inputs")
     if type(document.get("inputs")) is not simdjson.Array:
         raise _OtherBodyError
-    entries = [_read_object(entry, "data") for entry in document["inputs"]]
+    entries = [read_object(entry, "data") for entry in document["inputs"]]
     document["inputs"] = entries
     found = [(entry, entry.pop("data")) for entry in entries if type(entry.get("data")) is simdjson.Array]
     brackets, levels = _measure(document)
@@ -149,15 +155,13 @@ def _read_document(root: Any, text: bytes, known: Mapping[str, Column], depth: i
     for (entry, data), shape in zip(found, shapes, strict=True):
         column = known.get(entry["name"]) if type(entry.get("name")) is str else None
         array = (
-            _read_numbers(data, column, math.prod(shape))
-            if there == brackets and column is not None
-            else None
+            read_numbers(data, column, math.prod(shape)) if there == brackets and column is not None else None
         )
         entry["data"] = data.as_list() if array is None else array
     return document
 
 
-def _read_object(value: Any, unread: str) -> dict[str, Any]:
+def read_object(value: Any, unread: str) -> dict[str, Any]:
     """Its values as Python's, but for the list under the key `unread`."""
     if type(value) is not simdjson.Object or len(value) > _KEYS:
         raise _OtherBodyError
@@ -199,8 +203,9 @@ def _find_shape(data: Any) -> tuple[int, ...]:
     return shape
 
 
-def _read_numbers(data: Any, column: Column, count: int) -> Array | None:
-    """Flat; None where not all of the data are numbers that the column can hold."""
+def read_numbers(data: Any, column: Column, count: int) -> Array | None:
+    """Flat, of a list that the parser shows; what is too large for a float becomes infinite. None where not all of the
+    data are numbers that the column can hold."""
     datatype = column.spec.datatype
     if datatype not in _BUFFERS or not count:
         return None
@@ -216,5 +221,4 @@ def _read_numbers(data: Any, column: Column, count: int) -> Array | None:
         bounds = np.iinfo(want)
         if values.min() < bounds.min or values.max() > bounds.max:
             return None
-    with np.errstate(over="ignore"):  # becomes infinite, as everywhere
-        return values.astype(want, copy=False)
+    return values.astype(want, copy=False)

@@ -31,7 +31,7 @@ from raymlops.serving.python_modules import load_python
 from raymlops.serving.python_refusals import RefusalsNamed
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import INPUTS, PythonNode
-from raymlops.tensors import Batch, Signature, TensorSpec
+from raymlops.tensors import Batch, Signature, TensorSpec, make_writable
 
 Locate = Callable[[str], pathlib.Path]
 """`models:/...` or a path -> the ONNX file."""
@@ -239,14 +239,14 @@ def run_python(instance: Any, check: Check = accept_all) -> Implementation:
 
         async def wait(batch: Batch) -> Batch:
             with RefusalsNamed():
-                answer = await instance.run(batch)
+                answer = await instance.run(make_writable(batch))
             return check(batch, answer)
 
         return Implementation(wait, suspends=True)
 
     async def run(batch: Batch) -> Batch:
         with RefusalsNamed():
-            answer = instance.run(batch)
+            answer = instance.run(make_writable(batch))
         return check(batch, answer)
 
     return Implementation(run, suspends=False)

@@ -19,7 +19,7 @@ from raymlops.serving import queue_time
 from raymlops.serving.opening import run_python
 from raymlops.serving.python_answers import Check, accept_all
 from raymlops.serving.python_refusals import RefusalsNamed
-from raymlops.tensors import Batch
+from raymlops.tensors import Batch, make_writable
 
 MOST_LEFT = 8
 """Threads whose run goes on though its caller gave up, for each of which a node gets another."""
@@ -78,7 +78,7 @@ class _OwnThread:
 
     def _run(self, batch: Batch, started: list[int]) -> Batch:
         started.append(time.perf_counter_ns())
-        return self._call(batch)
+        return self._call(make_writable(batch))
 
     def require_room(self) -> None:
         """Raises ResourceError where so many runs do not end that the node has no thread left."""

@@ -111,6 +111,7 @@ from answers import describe
 class Picture:
     def run(self, batch):
         images = batch["image"]
+        images += 0  # a node may write to what it is given, however that came
         size = np.full(len(images), images[0].size)
         return {"last": images[:, -1, -1, -1], "size": size, "copy": images, "told": describe(len(images))}
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from raymlops.errors import RaymlopsError
-from raymlops.serving import codec, invocations, json_numbers, kserve_v1
+from raymlops.serving import codec, infer_decoder, invocations, json_numbers, kserve_v1
 from raymlops.serving.columns import NO_TIME, Column, to_array
 from raymlops.serving.infer_decoder import InferDecoder
 from raymlops.serving.request_limits import RequestLimits
@@ -114,6 +114,15 @@ def large_from(size: int) -> Iterator[None]:
         json_numbers.LARGE = before
 
 
+@contextlib.contextmanager
+def wide_from(size: int) -> Iterator[None]:
+    before, infer_decoder._WIDE = infer_decoder._WIDE, size
+    try:
+        yield
+    finally:
+        infer_decoder._WIDE = before
+
+
 def decode(
     body: bytes,
     known: dict[str, Column],
@@ -142,8 +151,10 @@ def decode(
 def check_same(body: bytes, known: dict[str, Column], limits: RequestLimits = LIMITS) -> Any:
     usual = decode(body, known, limits, 2**62)
     assert decode(body, known, limits, 0) == usual, body
-    ours = decode(body, known, limits, 2**62, plain=True)
-    assert ours == usual, body
+    for wide in (0, 2**62):
+        with wide_from(wide):
+            ours = decode(body, known, limits, 2**62, plain=True)
+        assert ours == usual, body
     assert not isinstance(usual[0], dict) or list(ours[0]) == list(usual[0]), "another order"
     return usual
 
@@ -277,6 +288,7 @@ def make_binary_request(chance: random.Random) -> tuple[bytes, int, dict[str, Co
                 chance.choice([b"", b"a", "ü".encode(), b"[true]", b"\xff"[: chance.random() < 0.1]])
                 for _ in range(count)
             ]
+            texts = chance.choice([texts, [chance.choice([b"US", b"\0\0", b"a]"]) for _ in range(count)]])
             blob = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
         else:
             values = [chance.choice([0, 1, 2, 100, 0.5]) for _ in range(count)]
