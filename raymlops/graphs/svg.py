@@ -17,7 +17,7 @@ LINE, LABEL_LINE = 16, 11
 """Height of a line of text of 12 pixels, and of labels of 10."""
 ROW_GAP, PADDING, MARGIN, BEND, LANE = 34.0, 10.0, 24.0, 64.0, 8.0
 WRAP, LONGEST, MOST_LINES, MOST_LABELS = 34, 40, 16, 3
-"""Letters in a line of a box and in a label; lines of a box and of a label."""
+"""Letters in a line of a box and in a label; entries of a box and of a label."""
 PAGE = 1700.0
 """Width in pixels up to which columns stand beside each other; a single wider column still has a band."""
 _NARROW, _BROAD = "ijl.,:;|!'()[]/ ", "mwMW@%&"
@@ -151,12 +151,11 @@ def _rank(picture: Sketch) -> dict[str, int]:
 
 def _make_item(box: Box, incoming: Sequence[Arrow], leaving: int) -> _Placed:
     name = box.id if box.group else box.lines[0]
-    texts = [
+    lines = tuple(
         line
-        for text in (name, *box.lines[1:])
-        for line in textwrap.wrap(text, WRAP, break_on_hyphens=False) or [""]
-    ]
-    lines = tuple(shorten_list(texts, MOST_LINES))
+        for text in shorten_list([name, *box.lines[1:]], MOST_LINES)
+        for line in textwrap.wrap(text, WRAP, break_on_hyphens=False, max_lines=6, placeholder=" ...") or [""]
+    )
     width = max(measure(line, bold=i == 0) for i, line in enumerate(lines)) + 2 * PADDING
     rooms = sum(_label_height(arrow) for arrow in incoming)
     return _Placed(box, lines, width, max(len(lines) * LINE + 2 * PADDING, rooms, 14.0 * leaving))

@@ -2,6 +2,7 @@
 that runs them the first time, and nobody would be told which file it was."""
 
 import contextlib
+import threading
 
 from raymlops.errors import (
     ArtifactError,
@@ -15,6 +16,37 @@ from raymlops.models.isolated_session import IsolatedSession
 from raymlops.models.safety import Model
 from raymlops.models.session import SessionOptions
 from raymlops.tensors import sample
+
+
+class ModelTrials:
+    """Tries models of a key once in this process, one at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._refused: dict[bytes, str] = {}
+        """Key -> why, empty where the model can be opened."""
+
+    def require(self, key: bytes, what: str, model: Model) -> None:
+        """Raises ArtifactError where a model of this key cannot be opened, or would end the process that does."""
+        refusal = self._refused.get(key)
+        if refusal is None:
+            with self._lock:
+                refusal = self._refused.get(key)
+                if refusal is None:
+                    refusal = self._refused[key] = self._try(what, model)
+        if refusal:
+            raise ArtifactError(refusal)
+
+    def _try(self, what: str, model: Model) -> str:
+        try:
+            try_model(what, model)
+        except ArtifactError as error:
+            return str(error)
+        return ""
+
+
+TRIALS = ModelTrials()
+"""Of this process."""
 
 
 def try_model(what: str, model: Model, optimisation: str = "all") -> None:

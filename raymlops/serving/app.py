@@ -122,7 +122,7 @@ class Ingress(GrpcMethods):
             Repeated("statistics", self._statistics.report, REPORT_PAUSE_S),
         ]
         if self._repository is not None:
-            self._background.append(Repeated("repository", self._repository.follow, POLL_S))
+            self._background.append(Repeated("repository", self._repository.follow, POLL_S, patience_s=120.0))
 
     async def __serve_build_asgi_app__(self) -> Any:
         for task in self._background:

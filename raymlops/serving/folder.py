@@ -15,6 +15,7 @@ from raymlops.errors import ArtifactError, InputError, OverloadedError, Raymlops
 from raymlops.models.external_data import LARGEST_FILE
 from raymlops.models.header import Header, read_header
 from raymlops.models.lifting import Lifted, lift_weights, read_weights
+from raymlops.models.model_trial import ModelTrials
 from raymlops.models.parity import find_differing
 from raymlops.models.process_mac import code_of, has_code
 from raymlops.models.row_independence import Independence, prove_rows
@@ -148,6 +149,8 @@ class Found:
     lifted: Lifted
     independence: Independence
     """Whether requests may share a run."""
+    structure: bytes
+    """Digest of what is the same in all models of one structure."""
 
     @property
     def key(self) -> str:
@@ -188,7 +191,8 @@ class Examiner:
         check_shareable(data, repr(path))
         header = read_header(data)
         lifted = lift_weights(data)
-        independence = self._prove(lifted)
+        structure = hashlib.sha256(lifted.skeleton).digest()
+        independence = self._prove(structure, lifted)
         if len(lifted.skeleton) > max(_SMALL, len(data) // 4):  # most weights are in it
             lifted = Lifted(b"", ())
         skeleton = self._skeletons.setdefault(lifted.skeleton, lifted.skeleton)
@@ -204,14 +208,14 @@ class Examiner:
             columns=read_columns(header.signature, header.contract, header.optional),
             lifted=dataclasses.replace(lifted, skeleton=skeleton),
             independence=independence,
+            structure=structure,
         )
 
-    def _prove(self, lifted: Lifted) -> Independence:
-        digest = hashlib.sha256(lifted.skeleton).digest()
-        if digest not in self._proofs:
+    def _prove(self, structure: bytes, lifted: Lifted) -> Independence:
+        if structure not in self._proofs:
             weights = {weight.name for weight in lifted.weights}
-            self._proofs[digest] = prove_rows(lifted.skeleton, weights)
-        return self._proofs[digest]
+            self._proofs[structure] = prove_rows(lifted.skeleton, weights)
+        return self._proofs[structure]
 
 
 _SMALL = 2**16
@@ -238,8 +242,12 @@ class Opener:
     so that opening one is reading its weights, a tenth of the time of making a session.
     """
 
-    def __init__(self, found: Mapping[str, Found], options: SessionOptions = OPTIONS) -> None:
+    def __init__(
+        self, found: Mapping[str, Found], options: SessionOptions = OPTIONS, trial: ModelTrials | None = None
+    ) -> None:
+        """With a `trial`, the first model of each structure is opened apart before it is opened here."""
         self._options = options
+        self._trial = trial
         self._found: dict[str, Found] = {}
         self._alike: collections.Counter[bytes] = collections.Counter()
         self._apart: set[bytes] = set()
@@ -277,6 +285,8 @@ class Opener:
             raise ArtifactError(
                 f"{found.path!r} has changed since this replica started; {RELOAD.format(found.name)}"
             )
+        if self._trial is not None:
+            self._trial.require(found.structure, repr(found.path), data)
         skeleton = found.lifted.skeleton
         if not found.lifted.weights or self._alike[skeleton] < 2 or skeleton in self._apart:
             return open_session(data, self._options)
@@ -287,6 +297,9 @@ class Opener:
 
     def _share(self, found: Found, data: bytes, skeleton: Session, weights: Batch) -> Session:
         """Prove once for each structure that the skeleton answers as a model does on its own."""
+        if self._trial is not None:
+            key = hashlib.sha256(b"skeleton" + found.structure).digest()
+            self._trial.require(key, f"{found.path!r} without its weights", found.lifted.skeleton)
         alone, together = open_session(data, self._options), skeleton.with_weights(weights)
         noise = make_noise(alone.signature, rows=4)
         try:

@@ -17,6 +17,7 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from raymlops import locations
 from raymlops.errors import ArtifactError, NotFoundError, StorageError
 from raymlops.models import external_data
+from raymlops.specs.code_references import DATA_PROTOCOLS, protocols_of
 
 SUFFIX = ".onnx"
 SETTLED_S = 2.0
@@ -61,6 +62,12 @@ class FolderFiles(Protocol):
 def open_folder(location: str) -> FolderFiles:
     """Raises StorageError where nothing here opens such a location."""
     if locations.is_remote(location):
+        for protocol in protocols_of(location):
+            if protocol not in DATA_PROTOCOLS:
+                raise StorageError(
+                    f"{location!r} is opened by {protocol!r}, which may run what it finds; a folder of models is a "
+                    "path or a URI such as s3://bucket/models"
+                )
         return RemoteFiles(location)
     return LocalFiles(pathlib.Path(location).expanduser())
 

@@ -16,6 +16,7 @@ from raymlops.errors import (
     RaymlopsError,
     unknown_name,
 )
+from raymlops.models.model_trial import TRIALS
 from raymlops.models.process_mac import has_code
 from raymlops.models.session import RunControl, Session
 from raymlops.serving.cache import ModelCache
@@ -29,6 +30,10 @@ from raymlops.specs.serving import ManyModels
 from raymlops.tensors import Batch
 
 LOG = logging.getLogger("raymlops.serving")
+PATIENCE_S = 60.0
+"""Longest look at the folder, with the reading of what is new there."""
+EXAMINED_S = 10.0
+"""After so long a look leaves what else is new to the next one."""
 LOOKED_S = 1.0
 """For as long the index takes what a look at the folder found for what there is."""
 
@@ -75,7 +80,8 @@ class ManyHost:
         self._faults: dict[str, str] = {}
         """Key of a model -> why it could not be loaded the last time."""
         self._examiner = Examiner(self._files, int(spec.memory_mb * 1e6))
-        self._opener = Opener({}, dataclasses.replace(OPTIONS, memory=memory))
+        options = dataclasses.replace(OPTIONS, memory=memory)
+        self._opener = Opener({}, options, TRIALS if spec.trial else None)
         self._threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="many")
         self._looking = asyncio.Lock()
         self.looked = time.monotonic()
@@ -105,12 +111,15 @@ class ManyHost:
         looked at, what was found before is served."""
         if time.monotonic() - self.looked < LOOKED_S:
             return
-        async with self._looking:
-            self.looked = time.monotonic()
-            try:
+        try:
+            async with asyncio.timeout(PATIENCE_S), self._looking:
+                if time.monotonic() - self.looked < LOOKED_S:  # by another, who was waited for
+                    return
+                self.looked = time.monotonic()
                 self._apply(await asyncio.to_thread(self._find_changes, dict(self._known)))
-            except (RaymlopsError, OSError) as error:
-                LOG.error("the folder of models was not looked at; those found so far are served: %s", error)
+        except (RaymlopsError, OSError) as error:  # a TimeoutError is an OSError
+            told = str(error) or f"it did not answer within {PATIENCE_S:g} s"
+            LOG.error("the folder of models was not looked at; those found so far are served: %s", told)
 
     async def take(self, name: str) -> str:
         """Serve the file that is there now under this name; its sha256.
@@ -209,6 +218,7 @@ class ManyHost:
     ) -> Changes:
         """What differs from what is known, of all names or of those `wanted`, whose bytes are compared whatever their
         stamps say: a file may have been replaced twice within a second. Reads files, changes nothing."""
+        ends = time.monotonic() + EXAMINED_S
         entries = read_entries(self._files.list())
         examined: dict[str, tuple[Entry, Found | str]] = {}
         for name, entry in entries.models.items():
@@ -217,8 +227,11 @@ class ManyHost:
                 continue
             if before is not None and before.entry == entry and (wanted is None or self._is_same(before)):
                 continue
-            if wanted is None and not is_first and not entry.file.is_settled:
-                continue  # it may still be written
+            if wanted is None and not is_first:
+                if time.monotonic() > ends:
+                    break
+                if not entry.file.is_settled:
+                    continue  # it may still be written
             taken = "a model or graph of the application has this name; rename one"
             examined[name] = entry, taken if name in self._taken else self._examiner.examine(entry)
         gone = [name for name in known if name not in entries.models and (wanted is None or name in wanted)]

@@ -34,6 +34,9 @@ from raymlops.settings import Settings
 from raymlops.specs.graph_nodes import ModelNode, PythonNode, Resources
 from raymlops.tensors import Batch, make_writable
 
+DEAR_S = 1.0
+"""A model whose run takes longer is not run to see whether it still answers."""
+
 
 class Node:
     """A replica of one node; `name` is that of the graph and the node's path in it."""
@@ -56,7 +59,7 @@ class Node:
         leaf = open_leaf(path, node, make_locate(Settings.from_env()), options)
         if leaf.session is None:
             beside = run_beside(leaf.instance, path, leaf.check)
-            self._run, self._check = beside.implementation.run, beside.check
+            self._run, self._check, self._is_checked = beside.implementation.run, beside.check, True
             return
         batching = BatchOptions(
             max(1, resources.batch_rows), resources.batch_wait_ms / 1000, True, resources.max_queued
@@ -65,10 +68,13 @@ class Node:
         statistics = Statistics(path, "1")
         endpoint = ModelEndpoint(leaf.session, statistics, batching, mode, deadline_s, leaf.independence)
         self._run, self._check = endpoint.infer, endpoint.check
+        # A dear model that is busy would not answer a check in time; that it answers is seen by its requests.
+        self._is_checked = endpoint.cost.fixed + endpoint.cost.row < DEAR_S
 
     async def check_health(self) -> None:
         """Run the model once, off the event loop; what fails, or takes too long, has Serve replace the replica."""
-        await asyncio.to_thread(self._check)
+        if self._is_checked:
+            await asyncio.to_thread(self._check)
 
     async def infer(self, batch: Batch, trace: Trace, within_s: float | None = None) -> Batch:
         """Answer a batch. Raises DeadlineError where it takes longer than `within_s`, and what the node raises."""

@@ -25,7 +25,7 @@ and allow_unsafe run pickles, filesystem and catalog options import modules."""
 
 _PARTITIONING = frozenset({"style", "base_dir", "field_names", "field_types"})
 
-_PROTOCOLS = frozenset(
+DATA_PROTOCOLS = frozenset(
     ("", "abfs", "abfss", "az", "bz2", "file", "gcs", "gs", "gzip", "hdfs", "http", "https", "local", "memory",
      "package", "s3", "tar", "viewfs", "zip")
 )  # fmt: skip
@@ -59,7 +59,7 @@ def _in_table(where: str, table: TableSpec) -> Iterator[str]:
     paths = (table.path,) if isinstance(table.path, str) else table.path or ()
     for path in paths:
         for protocol in protocols_of(path):
-            if protocol not in _PROTOCOLS:
+            if protocol not in DATA_PROTOCOLS:
                 yield f"{where}.path: {_show(path)} is opened by {protocol!r}"
 
 

@@ -157,6 +157,11 @@ class ManyModels(Document):
         description="how often the folder is looked at for files that were added or removed; 0 is only for the "
         "repository index and when a model is loaded by name",
     )
+    trial: bool = Field(
+        default=True,
+        description="open the first model of each structure in a process of its own before a replica opens it, which "
+        "takes a second or two once: some files end the process that opens them",
+    )
     listing: str = Field(
         default="", description="digest of the list of files when it was deployed; deploying fills it in"
     )

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import os
 import pathlib
 import socket
 import time
@@ -24,6 +25,7 @@ from tritonclient.utils import InferenceServerException
 from raymlops.serving.key_files import write_keys
 from raymlops.serving.keys import make_key
 from tests import stock_clients, toy_models
+from tests.killing import wait_until
 from tests.serving_process import Served, serve_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -33,6 +35,8 @@ APART = {"countdown"}
 """In a process of its own."""
 BODY_MB = 4
 TOKENS: dict[str, str] = {}
+SECOND = [pathlib.Path()]
+"""Folder of the second application."""
 
 
 @pytest.fixture(scope="module")
@@ -394,7 +398,7 @@ def test_wrong_calls_over_grpc_leave_no_traceback_in_the_log(served: Served, grp
 @pytest.fixture(scope="module")
 def both(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A second application beside the first, whose clients say nothing of applications."""
-    folder = tmp_path_factory.mktemp("second")
+    folder = SECOND[0] = tmp_path_factory.mktemp("second")
     for name in FOLDER:
         toy_models.save(toy_models.doubler(), folder / "models" / f"{name}.onnx")
     spec = {
@@ -463,3 +467,38 @@ def test_a_model_that_is_added_to_a_folder_is_reached_and_an_unready_application
         assert not ready()
         grpc.load_model("tripler", headers=headers)
         assert ready()
+
+
+def test_a_folder_tells_what_it_cannot_serve_and_takes_up_what_comes(both: Served, grpc: Any) -> None:
+    folder, url = SECOND[0] / "models", f"{both.url}/second"
+    (folder / "broken.onnx").write_bytes(b"no model")
+    (folder / "x\r\nset-cookie: a.onnx").write_bytes(b"no model")
+    os.mkfifo(folder / "pipe.onnx")
+    toy_models.save(toy_models.doubler(), folder / "late.v1.onnx")
+    toy_models.save(toy_models.adder(), folder / "late.v2.onnx")
+    headers = auth("ops")
+    try:
+        assert httpx.post(f"{url}/v2/repository/models/late.v2/load", headers=headers).status_code == 200
+        assert httpx.get(f"{url}/v2/models/late.v2", headers=headers).json()["inputs"][0]["name"] == "INPUT0"
+        failed = httpx.post(f"{url}/v2/repository/models/broken/load", headers=headers)
+        assert (failed.status_code, "not an ONNX file" in failed.json()["error"]) == (422, True)
+        with pytest.raises(InferenceServerException, match="not an ONNX file"):
+            grpc.load_model("broken", headers={"authorization": headers["Authorization"]})
+
+        def index() -> dict[str, tuple[str, str]]:
+            entries = httpx.post(f"{url}/v2/repository/index", headers=headers).json()
+            return {entry["name"]: (entry["state"], entry["reason"]) for entry in entries}
+
+        wait_until(lambda: {"late.v1", "pipe"} <= set(index()), lambda: str(index()), 60)
+        told = index()
+        assert set(told) == {*FOLDER, "broken", "pipe", "late.v1", "late.v2"}
+        assert told["late.v2"] == ("READY", "")
+        assert told["pipe"] == ("UNAVAILABLE", "it is a pipe; a model is a file or a folder")
+        wait_until(
+            lambda: "is not served: the name" in "".join(both.lines), lambda: "".join(both.lines[-20:]), 60
+        )
+    finally:
+        for path in folder.iterdir():
+            if path.stem not in FOLDER:
+                path.unlink()
+    wait_until(lambda: set(index()) == set(FOLDER), lambda: str(index()), 60)

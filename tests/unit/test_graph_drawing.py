@@ -251,6 +251,13 @@ def test_graphs_that_are_wide_deep_or_named_at_length_keep_to_the_page(shape: st
         assert box.lines[0][:20] in to_text(picture, 60)
 
 
+def test_what_is_left_out_of_a_box_is_counted() -> None:
+    text = to_svg(draw(validate_document(SHAPES["tables of 30 columns"], GraphSpec)))
+    (box,) = [line for line in text.splitlines() if ">inputs<" in line]
+    (more,) = re.findall(r">and (\d+) more<", box)
+    assert box.count("column_of_a_wide_table_") + int(more) == 30
+
+
 def test_the_text_for_a_terminal_tells_what_each_node_reads() -> None:
     plan = plan_of(CHAIN)
     text = to_text(sketch(plan, decide(plan), {"a": 0.5}))

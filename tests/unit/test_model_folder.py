@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, RaymlopsError
+from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, RaymlopsError, StorageError
 from raymlops.models.process_mac import code_of, has_code
 from raymlops.serving import sources
 from raymlops.serving.folder import digest_listing, read_entries
@@ -34,6 +34,7 @@ from raymlops.serving.spec_trial import try_models
 from raymlops.settings import Settings
 from raymlops.specs.serving import NAME, ManyModels, ServingSpec
 from tests import toy_models
+from tests.unit.test_model_trial import ends_the_process
 
 KEY = {"x-api-key": ""}
 
@@ -564,6 +565,27 @@ def test_a_folder_that_is_not_there_is_told_before_anything_is_deployed(
         spec = ServingSpec.model_validate({"name": "zoo", "many": {"folder": folder}})
         with pytest.raises(NotFoundError, match="is not there; every node must have it"):
             try_models(sources.pin(spec, settings), settings)
+
+
+@pytest.mark.parametrize(
+    "location", ["reference://a.json", "simplecache::s3://b/m", "dask://x", "nothing://x"]
+)
+def test_a_folder_that_would_run_code_is_refused(location: str) -> None:
+    with pytest.raises(StorageError, match="may run what it finds"):
+        make_host(location)
+
+
+def test_a_model_that_ends_its_process_ends_none_of_ours(tmp_path: pathlib.Path) -> None:
+    save(tmp_path / "bad.onnx", ends_the_process())
+    save(tmp_path / "good.onnx", scaler(3))
+    host = make_host(tmp_path)
+    ask = make_client(host, host.hosted)
+    for _ in range(2):
+        answer = ask("POST", "/v2/repository/models/bad/load")
+        assert (answer.status_code, "'bad.onnx' cannot be opened" in answer.json()["error"]) == (422, True)
+    index = {entry["name"]: entry for entry in ask("POST", "/v2/repository/index").json()}
+    assert "'bad.onnx' cannot be opened" in index["bad"]["reason"]
+    assert infer(host, "good") == 3
 
 
 def test_deploying_again_is_another_deployment_once_files_differ(tmp_path: pathlib.Path) -> None:
