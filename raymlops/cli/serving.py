@@ -41,7 +41,12 @@ def serve(
     settings = Settings.from_env()
     spec = serving_files.read_spec(file, [*overrides, *(["open=true"] if opened else [])])
     export(
-        fast.choose_environment(plain, affine=spec.many is not None, home=settings.home)
+        fast.choose_environment(
+            plain,
+            affine=spec.many is not None,
+            buffer_kb=spec.limits.proxy_buffer_kb,
+            home=settings.home,
+        )
     )  # before Ray is imported, which reads it once
     # Replicas believe who names a client's address only if it shows this.
     export({haproxy.TOKEN_VARIABLE: secrets.token_urlsafe(32)})

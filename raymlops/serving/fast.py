@@ -25,7 +25,7 @@ FAST: Mapping[str, str] = {
     # keeps clients that send slowly away from replicas, as far as a request fits the buffer.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure\n    option http-buffer-request",
     "RAY_SERVE_HAPROXY_RETRIES": "5",
-    # Heads must fit it; larger ones make each request dearer.
+    # Heads must fit it; larger ones make each request dearer. See `proxy_buffer_kb` of a serving spec.
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "32768",
     # uvicorn would believe X-Forwarded-For of anyone on loopback; client_addresses.py judges who may say it.
     "FORWARDED_ALLOW_IPS": "",
@@ -58,9 +58,11 @@ def choose_environment(
     cores: int | None = None,
     *,
     affine: bool = False,
+    buffer_kb: int = 32,
     home: pathlib.Path | None = None,
 ) -> dict[str, str]:
-    """The variables to set before Ray starts; `affine` is for many models that are loaded on demand.
+    """The variables to set before Ray starts; `affine` is for many models that are loaded on demand, `buffer_kb` the
+    part of a request that HAProxy holds.
 
     With `home`, a folder of this machine, HAProxy is started by way of our script, which is written there.
     """
@@ -70,7 +72,8 @@ def choose_environment(
     threads = max(1, min(4, (cores or _os.cpu_count() or 2) // 2))
     balance = {"RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": AFFINE} if affine else {}
     script = {} if home is None else _install_script(home)
-    return {**FAST, **balance, **script, "RAY_SERVE_HAPROXY_NBTHREAD": str(threads)}
+    buffer = {"RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(buffer_kb * 1024)}
+    return {**FAST, **balance, **script, **buffer, "RAY_SERVE_HAPROXY_NBTHREAD": str(threads)}
 
 
 def _install_script(home: pathlib.Path) -> dict[str, str]:

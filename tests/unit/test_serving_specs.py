@@ -16,7 +16,7 @@ from raymlops.serving.metrics import FAMILIES
 from raymlops.settings import Settings
 from raymlops.specs.document import read_document
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.specs.serving import ServingSpec
+from raymlops.specs.serving import Limits, ServingSpec
 from tests import toy_models
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -128,6 +128,8 @@ def test_plain_sets_only_what_closes_it_and_fast_says_which_middleware() -> None
     assert fast.choose_environment(plain=True) == callback
     chosen = fast.choose_environment(cores=8)
     assert chosen["RAY_SERVE_HAPROXY_NBTHREAD"] == "4"
+    assert chosen["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"] == str(Limits().proxy_buffer_kb * 1024)
+    assert fast.choose_environment(buffer_kb=128)["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"] == "131072"
     assert chosen["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "raymlops.serving.lane:make_middlewares"
 
 
