@@ -66,6 +66,7 @@ class Ingress(GrpcMethods):
         listeners.close_replica_ports()
         if spec.tls is not None:  # this node may have joined after the application was deployed
             front.write_front(spec.tls)
+        front.write_limit(spec)
         settings = Settings.from_env()
         context = ray.get_runtime_context()
         gpus = context.get_accelerator_ids().get("GPU", [])

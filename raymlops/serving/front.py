@@ -12,8 +12,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymlops.errors import ResourceError, SpecError
-from raymlops.serving import haproxy
-from raymlops.specs.serving import Tls
+from raymlops.serving import haproxy, haproxy_limits
+from raymlops.specs.serving import ServingSpec, Tls
 
 _PATIENCE_S = 60
 
@@ -30,13 +30,25 @@ def absolute(tls: Tls) -> Tls:
 
 def write_front(tls: Tls | None) -> None:
     """On a node: for HAProxy of this node, from when it is started or reloaded next; None is for plain text."""
-    from ray.serve._private.constants import RAY_SERVE_HAPROXY_CONFIG_FILE_LOC as FILE
-
-    folder = pathlib.Path(FILE).parent / ray.get_runtime_context().get_node_id()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = _find_folder()
     partial = folder / f"{haproxy.FRONT_FILE}.{os.getpid()}"
     partial.write_text(json.dumps({"tls": tls.model_dump() if tls else None}))
     partial.replace(folder / haproxy.FRONT_FILE)
+
+
+def write_limit(spec: ServingSpec) -> None:
+    """On a node of a replica: the largest body of its application, for HAProxy of this node."""
+    size = int(spec.limits.body_mb * 2**20)
+    haproxy_limits.write_limit(_find_folder(), spec.name, spec.route, size)
+
+
+def _find_folder() -> pathlib.Path:
+    """Where HAProxy of this node has its configuration."""
+    from ray.serve._private.constants import RAY_SERVE_HAPROXY_CONFIG_FILE_LOC as FILE
+
+    folder: pathlib.Path = pathlib.Path(FILE).parent / ray.get_runtime_context().get_node_id()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
 
 
 def prepare_node(tls: Tls | None) -> dict[str, Any]:

@@ -39,12 +39,20 @@ _DEADLINES = {
     "timeout server": "3700s",  # longer than the longest deadline of a model
 }
 _ERRORS = {
+    400: "The bytes of this connection are no valid HTTP request",
+    408: "The request was not whole in time",
     502: "The replica that had this request ended before it answered, so the request may have been begun and is not "
     "sent to another; send it again if that does no harm",
     503: "No replica can be reached; the request was not begun, try again later",
     504: "The replica did not answer in time",
 }
-_REASONS = {502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout"}
+_REASONS = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
 
 Section = tuple[str, list[str]]
 
@@ -106,24 +114,27 @@ def repeat_unbegun(sections: Sequence[Section]) -> list[Section]:
 
 
 def name_client(sections: Sequence[Section], token: str) -> list[Section]:
-    """The replicas are told the client's address, in the place of what the client says of it."""
+    """The replicas are told the client's address, in the place of what the client says of it; and that it came over
+    TLS, unless a proxy before us said how it came to it."""
     rules = [
         "    http-request set-header x-forwarded-for %[src]",
+        "    http-request set-header x-forwarded-proto https if { ssl_fc } !{ req.hdr(x-forwarded-proto) -m found }",
         "    http-request del-header x-raymlops-proxy",
     ]
     if re.fullmatch(r"[A-Za-z0-9_-]{1,200}", token):
-        rules[1] = f"    http-request set-header x-raymlops-proxy {token}"
+        rules[-1] = f"    http-request set-header x-raymlops-proxy {token}"
     return [(name, [*rules, *lines] if name.strip() in FRONTENDS else lines) for name, lines in sections]
 
 
 def tell_errors(sections: Sequence[Section], folder: pathlib.Path) -> list[Section]:
     """HAProxy's own errors keep their status and are JSON, as those of the replicas are. Writes the files."""
     for status, text in _ERRORS.items():
-        body = json.dumps({"error": text})
+        body = json.dumps({"error": text, "status": status, "request_id": ""})
+        closes = "Connection: close\r\n" if status < 500 else ""
         again = "Retry-After: 1\r\n" if status == 503 else ""
         (folder / f"{status}.http").write_bytes(
             f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: application/json\r\nCache-Control: no-cache\r\n"
-            f"{again}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+            f"{again}{closes}Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
     told = []
     for name, lines in sections:
@@ -246,9 +257,10 @@ def _install(binary: str, config: pathlib.Path, settings: Mapping[str, Any]) -> 
     token = os.environ.get(TOKEN_VARIABLE, "")
     routing = _load_beside("haproxy_routing")
     secret = routing.find_secret(token, os.environ)
+    sizes = _load_beside("haproxy_limits")
     more: list[Callable[[list[Section]], list[Section]]] = [
         lambda sections: routing.route_by_model(sections, config.parent, secret),
-        bound_clients,
+        lambda sections: bound_clients(sizes.refuse_large(sections, sizes.read_limits(config.parent))),
         lambda sections: name_client(sections, token),
         lambda sections: tell_errors(sections, config.parent),
     ]

@@ -107,7 +107,7 @@ class DataPlane:
         except http.DisconnectedError:
             return
         extra: Headers = ((b"x-request-id", request.id.encode("latin-1")),)
-        if response.status >= 400 and b"expect" in request.headers:
+        if response.status == _TOO_LARGE or (response.status >= 400 and b"expect" in request.headers):
             # Whether its body still comes is the client's choice: what comes next could be either.
             extra += ((b"connection", b"close"),)
         await http.send_response(send, response, extra, head_only=request.method == "HEAD")
@@ -270,6 +270,10 @@ class DataPlane:
             "trace": request.trace().parent,
         }
         ACCESS.info(json.dumps(entry))
+
+
+_TOO_LARGE = 413
+"""After which the rest of a body is not read on."""
 
 
 class _MethodError(NotFoundError):

@@ -291,3 +291,17 @@ def test_a_full_second_request_waits_for_the_first(plane: DataPlane) -> None:
     more = json.dumps(infer_body([0.5] * 9_000, [3_000, 3])).encode()
     closing: Any = post(ROW, "Connection: close")
     assert statuses(send(post(more) + post(ROW) + post(more) + closing)) == [200] * 4
+
+
+@pytest.mark.parametrize("more", [b"", b"Expect: 100-continue\r\n"])
+def test_what_is_too_large_is_told_so_and_the_rest_of_it_is_not_read(plane: DataPlane, more: bytes) -> None:
+    head = b"POST /v2/models/doubler/infer HTTP/1.1\r\nHost: x\r\n" + more
+    declared = send(head + b"Content-Length: %d\r\n\r\n" % (plane.body_limit + 1))
+    assert statuses(declared) == [413]
+    piece = b"%x\r\n" % 50_000 + b" " * 50_000 + b"\r\n"
+    pieces = [piece] * (plane.body_limit // 50_000 + 2)
+    chunked = send(head + b"Transfer-Encoding: chunked\r\n\r\n", *pieces)
+    assert statuses(chunked)[-1] == 413
+    for answer in (declared, chunked):
+        assert b"connection: close" in answer
+        assert (b"100 Continue" in answer) == (answer is chunked and bool(more))

@@ -1,6 +1,7 @@
 """HAProxy's configuration is closed: what the installed Ray writes is rewritten, and the real HAProxy takes it."""
 
 import asyncio
+import json
 import pathlib
 import socket
 import ssl
@@ -17,7 +18,7 @@ from ray.serve._private import haproxy as serve_haproxy
 from ray.serve._private.common import RequestProtocol
 from ray.serve.config import HTTPOptions, gRPCOptions
 
-from raymlops.serving import fast, haproxy
+from raymlops.serving import fast, haproxy, haproxy_limits
 from tests.serving_process import free_port
 from tests.tls_files import Authority
 
@@ -275,3 +276,54 @@ def test_the_script_is_written_for_this_interpreter_and_may_be_run(tmp_path: pat
     assert "HAProxy version" in shown.stdout
     assert not (tmp_path / "x").exists()
     assert max(len(value) for name, value in chosen.items() if "SOCKET" in name) + 56 + 14 < 108
+
+
+def test_a_body_that_is_said_to_be_too_large_is_refused_before_any_of_it_is_sent(
+    tmp_path: pathlib.Path,
+) -> None:
+    config = write_config(tmp_path)
+    for name, route, size in (("old", "/", 5), ("all", "/", 1000), ("shop", "/shop", 2000)):
+        haproxy_limits.write_limit(tmp_path, name, route, size)
+    (tmp_path / haproxy_limits.FOLDER / "broken.json").write_text(
+        '{"route": "/\\n    http-request deny", "bytes": 1}'
+    )
+    text = install(config)
+    port = free_port()
+    config.write_text(text.replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
+    with subprocess.Popen([BINARY, "-db", "-f", str(config)], stderr=subprocess.DEVNULL) as process:
+        try:
+            for path, size, limit in (
+                ("/v2", 1001, 1000), ("/v2", 1000, 0), ("/shop/v2", 2001, 2000), ("/shop", 2001, 2000),
+                ("/shop/v2", 1500, 0), ("/shopping", 1001, 1000),
+            ):  # fmt: skip
+                for more in ("", "Expect: 100-continue\r\n"):
+                    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n{more}\r\n"
+                    answer = ask_for_more(port, head)
+                    assert (b"HTTP/1.1 413" in answer) == bool(limit), (path, size, answer)
+                    if limit:
+                        assert b"100 Continue" not in answer
+                        told = json.loads(answer.split(b"\r\n\r\n", 1)[1])
+                        assert told["status"] == 413
+                        assert f"over {limit} bytes" in told["error"]
+        finally:
+            process.kill()
+
+
+def ask_for_more(port: int, head: str) -> bytes:
+    """What comes back within a second to a head without its body; all of it where the connection is closed."""
+    for _ in range(100):
+        try:
+            connection = socket.create_connection(("127.0.0.1", port))
+            break
+        except OSError:
+            time.sleep(0.05)
+    with connection:
+        connection.settimeout(1)
+        connection.sendall(head.encode())
+        answer = b""
+        try:
+            while part := connection.recv(65536):
+                answer += part
+        except TimeoutError:
+            assert b" 413 " not in answer, "the connection is not closed"
+        return answer
