@@ -10,7 +10,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from raymlops import histograms
+from raymlops import __version__, histograms
 from raymlops.serving import metrics, statistics, statistics_aggregator
 from raymlops.serving.hosts import Hosts
 from raymlops.serving.plane import LOG
@@ -25,7 +25,10 @@ REPORT_PAUSE_S = 0.02
 def _name_actor() -> str:
     """Another one for another program: an actor goes on with the one that it began with."""
     modules = (histograms, metrics, statistics, statistics_aggregator)
-    program = "".join(inspect.getsource(module) for module in modules)
+    try:
+        program = "".join(inspect.getsource(module) for module in modules)
+    except OSError:  # installed without sources
+        program = __version__
     return f"raymlops-statistics-{hashlib.sha256(program.encode()).hexdigest()[:12]}"
 
 

@@ -258,6 +258,22 @@ def test_what_a_killed_replica_counted_stays_in_the_sums(head: Head, url: str) -
     assert read() == before + 20
 
 
+def test_the_replicas_tell_everything_again_to_another_process_when_the_one_that_adds_is_killed(
+    head: Head, url: str
+) -> None:
+    processes = psutil.Process(head.process.pid).children(recursive=True)
+    (adder,) = (process for process in processes if process.name().startswith("ray::Aggregator"))
+    adder.kill()
+    adder.wait(20)
+    ends, stats = time.monotonic() + 90, dict[str, Any]()
+    while stats.get("replicas") != 2 and time.monotonic() < ends:
+        stats = httpx.get(f"{url}/v2/models/release/stats", timeout=30).json()["model_stats"][0]
+    before = stats["outcomes"]["success"]
+    assert httpx.post(f"{url}/v2/models/release/infer", json=QUESTION, timeout=20).status_code == 200
+    stats = httpx.get(f"{url}/v2/models/release/stats", timeout=30).json()["model_stats"][0]
+    assert (stats["replicas"], stats["outcomes"]["success"]) == (2, before + 1)
+
+
 def ask_at_once(url: str) -> set[int]:
     """Statuses of whole requests that come together where one has a place; large ones are read for a while."""
     numbers = "[" + "0.12345678," * 900_000 + "0]"
