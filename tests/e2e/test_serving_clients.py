@@ -448,25 +448,31 @@ def test_what_cannot_be_routed_by_its_name_reaches_its_application_all_the_same(
         grpc.infer("tripler", [tensor], compression_algorithm="gzip")
 
 
-def test_a_model_that_is_added_to_a_folder_is_reached_and_an_unready_application_counts(
-    both: Served, grpc: Any
-) -> None:
+def test_the_health_of_the_server_is_that_of_all_applications(both: Served, grpc: Any) -> None:
     headers = {"authorization": auth("ops")["Authorization"]}
+    status = health_pb2.HealthCheckResponse
     with grpcio.insecure_channel(f"127.0.0.1:{both.grpc_port}") as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        wanted = health_pb2.HealthCheckRequest()
+        metadata = [("authorization", auth()["Authorization"])]
+        watched = health.Watch(
+            health_pb2.HealthCheckRequest(service="tripler"), metadata=metadata, timeout=60
+        )
+        assert next(watched).status == status.SERVING
 
         def ready() -> bool:
             time.sleep(1.1)  # what was found is told for a second
             ready = grpc.is_server_ready()
-            assert (health.Check(wanted).status == health_pb2.HealthCheckResponse.SERVING) is ready
+            assert (health.Check(health_pb2.HealthCheckRequest()).status == status.SERVING) is ready
             return bool(ready)
 
         assert ready()
         grpc.unload_model("tripler", headers=headers)
         assert not ready()
+        assert next(watched).status == status.NOT_SERVING
         grpc.load_model("tripler", headers=headers)
         assert ready()
+        assert next(watched).status == status.SERVING
+        watched.cancel()
 
 
 def test_a_folder_tells_what_it_cannot_serve_and_takes_up_what_comes(both: Served, grpc: Any) -> None:
@@ -502,3 +508,13 @@ def test_a_folder_tells_what_it_cannot_serve_and_takes_up_what_comes(both: Serve
             if path.stem not in FOLDER:
                 path.unlink()
     wait_until(lambda: set(index()) == set(FOLDER), lambda: str(index()), 60)
+
+
+def test_a_model_that_is_added_to_a_folder_is_loaded_and_answers(both: Served, grpc: Any) -> None:
+    name = "added"
+    toy_models.save(toy_models.doubler(), SECOND[0] / "models" / f"{name}.onnx")
+    admin, caller = ({"authorization": auth(key)["Authorization"]} for key in ("ops", "app"))
+    grpc.load_model(name, headers=admin)
+    tensor = tritonclient.grpc.InferInput("x", [1, 3], "FP32")
+    tensor.set_data_from_numpy(np.ones((1, 3), np.float32))
+    np.testing.assert_array_equal(grpc.infer(name, [tensor], headers=caller).as_numpy("y"), 2)
