@@ -617,6 +617,13 @@ _FINE = {
 }
 
 
+_OTHERS = (
+    "ModelMetadata", "ModelConfig", "ModelReady", "ModelStatistics", "RepositoryIndex", "ServerLive", "TraceSetting",
+    "LogSettings", "SystemSharedMemoryRegister", "CudaSharedMemoryUnregister",
+)  # fmt: skip
+"""Methods that are sent what is meant for another."""
+
+
 async def ask_over_grpc(port: int, tally: Tally, requests: int, ends: float, seed: int) -> None:
     """As `Client.run`, over gRPC."""
     rng = random.Random(seed)
@@ -632,9 +639,7 @@ async def ask_over_grpc(port: int, tally: Tally, requests: int, ends: float, see
             if not right:
                 _change_message(rng, request)
                 if rng.random() < 0.1:
-                    method = rng.choice(
-                        ("ModelMetadata", "ModelReady", "ModelStatistics", "RepositoryIndex", "ServerLive")
-                    )
+                    method = rng.choice(_OTHERS)
             data = request.SerializeToString()
             if not right and rng.random() < 0.5:
                 data = change_bytes(rng, data)

@@ -31,6 +31,8 @@ class Lane:
 
     def own_path(self, path: str) -> str | None:
         """The path within the application; None for one that is Serve's."""
+        if path == "*":  # of no application: the data plane tells what it takes
+            return path
         own = path[len(self.prefix) :]
         if path.startswith("/-/") or not path.startswith(self.prefix) or (own and own[0] != "/"):
             return None
