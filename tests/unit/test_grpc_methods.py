@@ -123,6 +123,24 @@ def test_no_message_to_any_method_fails_without_a_code_that_blames_the_caller(
         assert code is grpc.StatusCode.OK or len(told) > 10, (name, code, told)
 
 
+@settings(max_examples=15, deadline=None)
+@given(messages=st.lists(st.binary(max_size=60), min_size=1, max_size=5))
+def test_no_message_of_a_stream_ends_it(plane: DataPlane, messages: list[bytes]) -> None:
+    async def ask(channel: Any) -> list[Any]:
+        opened = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(timeout=30)
+        answers = []
+        for message in [*messages, doubler(id="last").SerializeToString()]:
+            await opened.write(message)
+            answers.append(pb.ModelStreamInferResponse.FromString(await opened.read()))
+        await opened.done_writing()
+        assert await opened.read() is grpc.aio.EOF
+        return answers
+
+    *wrong, last = on_channel(plane, ask)
+    assert all(len(answer.error_message) > 10 for answer in wrong)
+    assert (last.error_message, last.infer_response.id) == ("", "last")
+
+
 def test_a_method_that_there_is_not_is_unimplemented(plane: DataPlane) -> None:
     for service in (*SERVICES, "inference.Another"):
         code, _, _ = on_channel(plane, lambda channel, service=service: call(channel, service, "Nope", b""))
