@@ -21,7 +21,7 @@ from tests.unit.test_optional_inputs import scaler
 
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
 ALL = ("doubler", "echo", "flights", "trips", "optional", "INT8_rows", "UINT64_rows", "FP64_rows", "UINT8_picture",
-         "FP32_scalar", "half_out", "widener", "BOOL_matrix")  # fmt: skip
+         "FP32_scalar", "half_out", "widener", "BOOL_matrix", "FP16_rows")  # fmt: skip
 MOST_ROWS = 3
 
 

@@ -195,7 +195,7 @@ class KeyGuard:
         except AuthenticationError as error:
             if found is not None and not found[0]:
                 return Response(
-                    200, dump_json({"live": True, "ready": True})
+                    200, dump_json({"live": True, "ready": True, "status": "alive"})
                 )  # it will be woken by whoever may
             refused = dump_json(protocol.describe_error(error, request_id))
             return Response(401, refused, (JSON, (b"www-authenticate", b"Bearer"), *shared))

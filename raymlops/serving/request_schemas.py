@@ -91,6 +91,8 @@ def _holds(name: str, least: int) -> Schema:
 
 def _describe_tensor(column: Column) -> Schema:
     spec = column.spec
+    if spec.datatype == "FP16":
+        return {"not": {}, "description": f"{spec.name} is FP16, which travels only as a binary tensor"}
     sizes = [{"type": "integer", "minimum": 1} if size < 0 else {"const": size} for size in spec.shape]
     return {
         "type": "object",
