@@ -1,6 +1,9 @@
 """`POST /invocations` beside MLflow's own scoring server, which is run in this process: what it answers, we answer."""
 
+import asyncio
 import json
+import pathlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +11,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import uvicorn
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc import scoring_server
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from mlflow.utils.proto_json_utils import _CustomJsonEncoder
 
 from raymlops.models.session import open_session
@@ -225,3 +230,28 @@ def test_a_time_is_the_milliseconds_that_it_says(time: Any, milliseconds: int | 
 def test_what_is_no_time_is_refused(ask: Ask, time: Any) -> None:
     body = {"dataframe_records": [ROW | {"departure": time}]}
     assert ask("POST", "/invocations", json=body).status_code == 400
+
+
+def test_mlflows_own_client_reads_the_answers(tmp_path: pathlib.Path) -> None:
+    plane = make_plane(tmp_path, {"flights": toy_models.flights()})
+    times = pd.to_datetime(["2013-07-01T12:00", None])
+    table = pd.DataFrame({"distance": [1.0, np.nan], "carrier": ["AA", "AA"], "departure": times})
+
+    def call(port: int) -> Any:
+        client = ScoringServerClient("127.0.0.1", port)
+        client.wait_server_ready(timeout=20)
+        return client.invoke(table).get_predictions()
+
+    async def run() -> Any:
+        server = uvicorn.Server(uvicorn.Config(plane, log_level="critical", access_log=False, lifespan="off"))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            serving = asyncio.ensure_future(server.serve([listener]))
+            try:
+                return await asyncio.to_thread(call, listener.getsockname()[1])
+            finally:
+                server.should_exit = True
+                await serving
+
+    predictions = asyncio.run(run())
+    assert predictions["label"].tolist() == ["on_time", "late"]
+    np.testing.assert_allclose(predictions["probability"], [0.25, 1.4], rtol=1e-6)
