@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,6 +70,8 @@ def _read_csv(body: bytes, known: Mapping[str, Column], limits: RequestLimits) -
         raise InputError(f"The body is not CSV: {error}") from None
     header = list(reader.fieldnames or ())
     json_tables.check_unique(header)
+    if long := next((number for number, row in enumerate(rows, 1) if None in row), None):
+        raise InputError(f"Row {long} of the CSV has more than the {len(header)} cells of its header")
     taken = {name: column for name, column in known.items() if name in header or not column.optional}
     if json_tables.has_features(dict.fromkeys(header), known):
         taken = dict.fromkeys(header, known[json_tables.list_required(known)[0]])
@@ -90,7 +93,8 @@ def _parse_cell(text: str | None, column: Column) -> Any:
     if text is None or (text in _MISSING and (column.takes_missing or not text)):
         return None
     if column.kind == "timestamp":
-        return int(text) if text.lstrip("-").isdecimal() and len(text) > _LONGEST_DATE else text
+        whole = _MILLISECONDS.fullmatch(text)
+        return int(whole[1]) if whole else text
     if column.spec.datatype == "BOOL":
         if text.lower() in ("true", "1", "false", "0"):
             return text.lower() in ("true", "1")
@@ -105,8 +109,8 @@ def _parse_cell(text: str | None, column: Column) -> Any:
         raise InputError(f"Column {column.spec.name!r} must be a number, got {text[:40]!r}") from None
 
 
-_LONGEST_DATE = 8
-"""Digits of 20130701, which is a date; more are milliseconds."""
+_MILLISECONDS = re.compile(r"(-?[0-9]{9,}|-[0-9]+)(\.0*)?")
+"""Since 1970, as a float where others are missing; eight digits are a date, as 20130701."""
 
 
 def _from_split(value: Any, known: Mapping[str, Column], limits: RequestLimits) -> Batch:

@@ -79,7 +79,8 @@ def _require_missing(name: str, column: Column, row: Mapping[str, Any], known: K
     if wrong is not None:
         raise InputError(f"A row has no value for {name!r}: " + unknown_name("column", wrong, known))
     if column.optional or not column.takes_missing:
-        raise InputError(unknown_name(f"columns given; {name!r} is missing:", name, row))
+        shown = ", ".join(map(show, sorted(row)[:20])) or "none"
+        raise InputError(f"A row has no value for {column.spec}; its columns are {shown}")
 
 
 def from_positions(value: Any, known: Known, limits: RequestLimits) -> Batch:

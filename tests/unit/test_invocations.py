@@ -166,6 +166,19 @@ def test_a_misspelt_column_is_refused_with_the_right_name_though_it_may_be_missi
         assert f"did you mean '{column}'" in response.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("1,AA,1372680000000.0", 200), ("1,AA,1372680000000", 200), ("NA,NA,NaT", 200), ("1,AA,20130701", 200),
+        ("1,AA", 200), ("1,AA,1372680000000.5", 400), ("1,AA,2013-07-01,7", 400), ("one,AA,2013-07-01", 400),
+    ],
+)  # fmt: skip
+def test_a_row_of_csv_is_read_as_pandas_writes_one(ask: Ask, text: str, status: int) -> None:
+    content = f"distance,carrier,departure\n{text}\n"
+    response = ask("POST", "/invocations", content=content, headers={"Content-Type": "text/csv"})
+    assert response.status_code == status, response.text
+
+
 def test_columns_beside_those_of_the_model_are_left_out_as_mlflow_does(ask: Ask) -> None:
     body = {"dataframe_records": [ROW | {"id": 7, "label": "late"}]}
     assert ask("POST", "/invocations", json=body).status_code == 200
