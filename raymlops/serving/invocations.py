@@ -142,17 +142,11 @@ def _from_instances(value: Any, known: Mapping[str, Column], limits: RequestLimi
     return json_tables.from_tensor(value, known, limits)
 
 
-def _from_inputs(value: Any, known: Mapping[str, Column], limits: RequestLimits) -> Batch:
-    if isinstance(value, dict):
-        return json_tables.from_columns(value, known, limits)
-    return json_tables.from_tensor(value, known, limits)
-
-
 _READERS = {
     "dataframe_split": _from_split,
     "dataframe_records": json_tables.from_records,
     "instances": _from_instances,
-    "inputs": _from_inputs,
+    "inputs": json_tables.from_inputs,
 }
 
 

@@ -99,6 +99,13 @@ def from_positions(value: Any, known: Known, limits: RequestLimits) -> Batch:
     return from_columns(given, known, limits)
 
 
+def from_inputs(value: Any, known: Known, limits: RequestLimits) -> Batch:
+    """Tensors by name, or the one that the model needs. Raises InputError, TooLargeError."""
+    return (
+        from_columns(value, known, limits) if isinstance(value, dict) else from_tensor(value, known, limits)
+    )
+
+
 def from_tensor(value: Any, known: Known, limits: RequestLimits) -> Batch:
     """The one tensor that the model needs. Raises InputError, TooLargeError."""
     names = list_required(known) or list(known)[:1]

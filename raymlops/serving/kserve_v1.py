@@ -36,7 +36,7 @@ def decode(body: bytes, content_type: str, known: Mapping[str, Column], limits: 
     parameters = document.get("parameters")
     if not isinstance(parameters, dict | None):
         raise InputError('"parameters" must be an object')
-    read = _from_instances if given[0] == "instances" else _from_inputs
+    read = _from_instances if given[0] == "instances" else json_tables.from_inputs
     batch = read(document[given[0]], known, limits)
     rows = columns.check_rows(batch, known)
     check_rows(rows, limits)
@@ -54,12 +54,6 @@ def _from_instances(value: Any, known: Mapping[str, Column], limits: RequestLimi
         return json_tables.from_records(value, known, limits)
     if len(json_tables.list_required(known)) > 1:
         return json_tables.from_positions(value, known, limits)
-    return json_tables.from_tensor(value, known, limits)
-
-
-def _from_inputs(value: Any, known: Mapping[str, Column], limits: RequestLimits) -> Batch:
-    if isinstance(value, dict):
-        return json_tables.from_columns(value, known, limits)
     return json_tables.from_tensor(value, known, limits)
 
 
