@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from raymlops.errors import InputError, NodeError, RaymlopsError
+from raymlops.errors import DeadlineError, InputError, NodeError, ProcessEndedError, RaymlopsError
 from raymlops.serving import columns, json_tables
 from raymlops.serving.columns import Column
 from raymlops.serving.hosts import Hosted
@@ -164,7 +164,13 @@ async def find_example(hosted: Hosted) -> Example | None:
                 answer = await hosted.try_batch(tried.to_batch())
             except (InputError, NodeError):
                 continue
-            except RaymlopsError:  # it is overloaded, or takes long: another time
+            except DeadlineError:  # it was not refused
+                hosted.examples.append(tried)
+                break
+            except ProcessEndedError:  # which is not to happen again
+                hosted.examples.append(None)
+                break
+            except RaymlopsError:  # it is overloaded: another time
                 return None
             hosted.examples.append(dataclasses.replace(tried, shape=_fit(tried.shape, answer, hosted)))
             break

@@ -1,10 +1,14 @@
 """Stock clients against `raymlops serve`: Triton's over HTTP and gRPC, MLflow's shapes, keys that change meanwhile."""
 
 import concurrent.futures
+import html
 import json
 import os
 import pathlib
+import re
+import shlex
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +38,7 @@ MODELS = ("adder", "echo", "flights", "doubler", "quotient", "countdown", "slow"
 APART = {"countdown"}
 """In a process of its own."""
 BODY_MB = 4
+PAGE = "https://app.example"
 TOKENS: dict[str, str] = {}
 SECOND = [pathlib.Path()]
 """Folder of the second application."""
@@ -56,6 +61,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     }
     spec: dict[str, Any] = {"models": models, "grpc_port": 1, "cpus": 0.2, "keys": str(folder / "keys.yaml")}
     spec["limits"] = {"body_mb": BODY_MB}
+    spec["cors"] = {"origins": [PAGE]}
     yield from serve_for(folder, spec)
 
 
@@ -257,6 +263,30 @@ def test_mlflows_shapes_are_answered(served: Served, body: Any) -> None:
     assert response.headers["x-model-version"] == "flights/1"
 
 
+def test_a_page_of_another_origin_is_let_in_as_the_spec_says(served: Served) -> None:
+    url, body = f"{served.url}/invocations/flights", {"dataframe_records": [ROW]}
+    asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+    before = httpx.options(url, headers={**asked, "Access-Control-Request-Headers": "authorization"})
+    assert (before.status_code, before.headers["access-control-allow-origin"]) == (204, PAGE)
+    for headers, status in ((auth(), 200), ({}, 401)):
+        answer = httpx.post(url, json=body, headers={"Origin": PAGE, **headers})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, PAGE)
+    assert httpx.options(url, headers={**asked, "Origin": "https://other.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("more", ["", "Expect: 100-continue\r\n"])
+def test_a_body_that_is_said_to_be_too_large_is_refused_before_it_comes(served: Served, more: str) -> None:
+    head = f"POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {2**40}\r\n{more}\r\n"
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.settimeout(20)
+        connection.sendall(head.encode())
+        answer = b""
+        while part := connection.recv(65536):  # until the connection is closed
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["status"] == 413
+
+
 def test_keys_are_replaced_without_a_restart(served: Served) -> None:
     path: pathlib.Path = served.folder / "keys.yaml"
     before = path.read_bytes()
@@ -424,6 +454,26 @@ def test_every_method_of_tritons_clients_is_called_against_two_applications(both
             url, models = f"127.0.0.1:{both.grpc_port}", everything
         told = stock_clients.call_all(kind, url, make_target(model, loads=loads, models=models))
         assert sum(bool(refusal) for refusal in told.values()) == (4 if loads else 6), told
+
+
+def test_each_of_two_applications_tells_its_own_address_and_its_commands_are_answered(
+    both: Served, tmp_path: pathlib.Path
+) -> None:
+    key = f"-s -o answer.bin -w '%{{http_code}}\\n' -H {shlex.quote('Authorization: ' + auth()['Authorization'])}"
+    for route, models in (("", FIRST), ("/second", set(FOLDER))):
+        url = f"{both.url}{route}"
+        document = httpx.get(f"{url}/openapi.json", headers=auth()).json()
+        assert document["servers"] == [{"url": route or "/"}]
+        page = httpx.get(f"{url}/docs", headers=auth()).text
+        commands = [html.unescape(shown) for shown in re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)]
+        assert len(commands) >= 3 * len(models)
+        assert all(f"http://127.0.0.1:{both.port}{route}/" in command for command in commands)
+        lines = "\n".join(f"{command} {key}" for command in commands)
+        done = subprocess.run(["bash"], input=lines, capture_output=True, text=True, cwd=tmp_path, check=True)
+        told = dict(zip(commands, done.stdout.split(), strict=True))
+        assert set(told.values()) == {"200"}, [one for one in told.items() if one[1] != "200"]
+        hint = httpx.get(f"{url}/v2/model", headers=auth()).json()["error"]
+        assert f"did you mean '{route}/v2/models'" in hint
 
 
 def test_what_cannot_be_routed_by_its_name_reaches_its_application_all_the_same(

@@ -18,6 +18,8 @@ import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
 from examples import digits
+from raymlops.errors import DeadlineError, InputError, OverloadedError, ProcessEndedError
+from raymlops.serving.examples import find_example
 from raymlops.serving.graph import host_graph, prepare_graph
 from raymlops.serving.hosting import host_model
 from raymlops.serving.hosts import Hosted, Hosts
@@ -214,3 +216,27 @@ def test_a_model_that_takes_nothing_has_no_example(tmp_path: pathlib.Path) -> No
     counted = plane.hosts.models["picky"].statistics.to_json()
     assert "/v2/models/picky/infer" in json.dumps(document)
     assert counted["inference_count"] == 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "tries", "found"),
+    [
+        (DeadlineError("late"), 1, True), (ProcessEndedError("ended"), 1, False), (OverloadedError("full"), 2, False),
+        (InputError("no"), 3, False),
+    ],
+)  # fmt: skip
+def test_a_model_is_tried_again_only_where_it_had_no_time(
+    tmp_path: pathlib.Path, raised: Exception, tries: int, found: bool
+) -> None:
+    path = toy_models.save(toy_models.doubler(), tmp_path / "doubler.onnx")
+    hosted = host_model("doubler", path, HostedModel(source=str(path)))
+    asked = []
+
+    async def try_batch(batch: Any) -> Any:
+        asked.append(batch)
+        raise raised
+
+    hosted.try_batch = try_batch
+    for _ in range(2):
+        assert (asyncio.run(find_example(hosted)) is not None) is found
+    assert len(asked) == tries
