@@ -1,8 +1,10 @@
 """`raymlops cluster leave` and `heed`: a node that is about to be taken away says so to its cluster."""
 
+import dataclasses
+
 import click
 
-from raymlops.settings import Settings, choose_authentication, export
+from raymlops.settings import Settings
 
 _ADDRESS = click.option("--address", help="The cluster; default RAY_ADDRESS, or the one of this machine.")
 
@@ -15,18 +17,12 @@ def leave(seconds: float, address: str | None) -> None:
 
     `heed` calls it on clouds, and Ray does the same where it is ended by SIGTERM, as pods are.
     """
-    export(choose_authentication())  # before Ray is imported, which reads it once
     import ray
 
-    from raymlops.clusters import loopback, notices
+    from raymlops.clusters import connection, notices
 
-    address = address or Settings.from_env().ray_address or "auto"
-    loopback.adapt_to(address)
-    ray.init(
-        address=address,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    settings = Settings.from_env()
+    connection.join(dataclasses.replace(settings, ray_address=address or settings.ray_address), "find")
     context = ray.get_runtime_context()
     notices.drain_node(context.gcs_address, context.get_node_id(), seconds)
     click.echo(f"Node {context.get_node_id()[:8]} leaves in {seconds:g} s")

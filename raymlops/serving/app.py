@@ -244,10 +244,12 @@ def make_deployment(spec: ServingSpec, target: Any = Ingress) -> Any:
         options["autoscaling_config"] = {
             "min_replicas": spec.autoscaling.min,
             "max_replicas": spec.autoscaling.max,
-            # That a replica can start is seen before the application counts as deployed, and not by its first caller.
-            "initial_replicas": max(1, spec.autoscaling.min),
             "target_ongoing_requests": spec.autoscaling.target,
             "upscale_delay_s": spec.autoscaling.up_s,
             "downscale_delay_s": spec.autoscaling.down_s,
         }
+        if spec.autoscaling.min == 0:
+            # That a replica can start is seen before the application counts as deployed, and not by its first caller.
+            # With other numbers, an update would give up replicas that are in use.
+            options["autoscaling_config"]["initial_replicas"] = 1
     return serve.deployment(name="Ingress", **options)(target)

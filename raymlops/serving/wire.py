@@ -32,6 +32,9 @@ WHOLE = 2**16
 """Bytes of a body that is waited for before its request is looked at."""
 _LINGERS_S = 10.0
 """Seconds that a client has to read the last answer of a connection that is closed while it still sends."""
+_LEAVES_S = 1.0
+"""An idle connection of a replica that goes is open for so long: a request may be on its way from a proxy that does not
+know of it yet."""
 _NOTHING, _HEAD, _BODY = 0, 1, 2
 """What is being read."""
 
@@ -99,6 +102,8 @@ class Wire(HttpToolsProtocol):
     _peer = ""
     _running: Any = None
     """The request that went uvicorn's way last, of those that are answered."""
+    _is_leaving = False
+    """True when this server ends: every answer is the last one of its connection."""
     _usual: RepeatedHead | None = None
     """The head that came last, of a usual request that came in one piece."""
     _refusal: tuple[int, str] | None = None
@@ -200,7 +205,7 @@ class Wire(HttpToolsProtocol):
     def _start_answer(self, method: str, path: str, fields: Mapping[bytes, bytes], keep_alive: bool) -> None:
         request: Request = LANE.app.begin(method, path, fields)
         request.peer, request.prefix = self._peer, LANE.prefix
-        self.cycle = _Exchange(request, keep_alive)
+        self.cycle = _Exchange(request, keep_alive and not self._is_leaving)
 
     def _check_head(self) -> None:
         limits, self._has_wide_data = self._limits, False
@@ -246,8 +251,8 @@ class Wire(HttpToolsProtocol):
         self.headers.extend(headers)
         super().on_headers_complete()
         self.cycle.transport = _SlowlyClosed(self)
-        if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # the parser reads nothing behind such a request
+        if self._is_leaving or self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # the parser reads nothing behind a request to upgrade
 
     def on_body(self, body: bytes) -> None:
         exchange = self.cycle
@@ -433,6 +438,20 @@ class Wire(HttpToolsProtocol):
         if left > 0 or self._reading:  # a part of the next request is here, which has a deadline of its own
             self._watch_idle(max(left, 1.0))
         else:
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the server ends."""
+        self._is_leaving = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_LEAVES_S, self._leave)
+        else:
+            self.cycle.keep_alive = False
+
+    def _leave(self) -> None:
+        if (
+            self._reading == _NOTHING or self.headers is None
+        ):  # else what is being read is answered, and ends it
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -113,6 +113,30 @@ def test_rays_own_command_deploys_the_same_file(url: str) -> None:
     assert response.headers["x-model-version"] == "flights/1"
 
 
+def test_what_cannot_be_deployed_is_told_before_anything_is(
+    head: Head, url: str, tmp_path: pathlib.Path
+) -> None:
+    """The route of another application, a port that the cluster does not have, a model that cannot be opened."""
+    good = toy_models.save(toy_models.doubler(), tmp_path / "good.onnx")
+    broken = toy_models.doubler()
+    broken.graph.node[0].op_type = "Nonsense"
+    toy_models.save(broken, tmp_path / "broken.onnx")
+    models = {f"m{number}": {"source": str(good)} for number in range(3)}
+    told = {
+        "Route '/' is that of application 'flights'": {"name": "other"},
+        "all applications of this cluster are answered on port": {"name": "other", "route": "/b", "port": 1},
+        "broken.onnx": {"models": models | {"last": {"source": str(tmp_path / "broken.onnx")}}},
+    }
+    for sentence, values in told.items():
+        path = tmp_path / "serving.yaml"
+        path.write_text(yaml.safe_dump({"models": models, **values}))
+        done = head.run("deploy", str(path), RAY_ADDRESS=head.address)
+        assert done.returncode == 2, done.stderr
+        assert sentence in done.stderr
+        assert "fault of raymlops" not in done.stderr
+    assert ask(url).status_code == 200
+
+
 @pytest.fixture(scope="module")
 def query(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Asks a Prometheus that scrapes the applications as our example says, one target each."""

@@ -499,3 +499,43 @@ def test_a_body_at_the_limit_is_usual_and_one_above_it_is_not() -> None:
         body = ROW + b" " * (WHOLE - len(ROW) + spare)
         assert ask(post(body))[0][0] == 200
         assert CountingWire.round_about == round_about
+
+
+@pytest.mark.parametrize("requests", [0, 1, 3])
+def test_a_server_that_ends_answers_what_was_on_its_way_and_says_that_it_closes(requests: int) -> None:
+    body = json.dumps(infer_body([1.0, 2.0, 3.0], [1, 3])).encode()
+    head = f"POST /v2/models/doubler/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    question = head.encode() + body
+
+    async def run() -> list[Answer]:
+        async with served() as (server, address):
+            reader, writer = await asyncio.open_connection(*address)
+            answers = []
+            for _ in range(requests):
+                writer.write(question)
+                answers.append(await read_answer(reader))
+            server.should_exit = True
+            await asyncio.sleep(0.5)  # it looks every tenth of a second
+            writer.write(question)
+            answers.append(await read_answer(reader))
+            assert await reader.read() == b""
+            writer.close()
+            return answers
+
+    *before, last = asyncio.run(run())
+    assert [(status, headers.get("connection")) for status, headers, _ in before] == [(200, None)] * requests
+    assert (last[0], last[1]["connection"]) == (200, "close")
+
+
+def test_an_idle_connection_does_not_keep_a_server_that_ends() -> None:
+    async def run() -> None:
+        async with served() as (server, address):
+            connections = [await asyncio.open_connection(*address) for _ in range(3)]
+            await asyncio.sleep(0.1)
+            server.should_exit = True
+            async with asyncio.timeout(10):
+                for reader, writer in connections:
+                    assert await reader.read() == b""
+                    writer.close()
+
+    asyncio.run(run())
