@@ -32,10 +32,14 @@ class TextFiles(BlockBasedFileDatasink):  # type: ignore[misc]
 
 def require_flat(columns: Iterable[tuple[str, pa.DataType]]) -> None:
     """Raises DataError for the columns that CSV cannot hold."""
-    wrong = [f"{name!r} ({kind})" for name, kind in columns if not _is_flat(kind)]
+    wrong = [
+        f"{name!r} ({'lists' if pa.types.is_nested(kind) else kind})"
+        for name, kind in columns
+        if not _is_flat(kind)
+    ]
     if wrong:
         raise DataError(
-            f"CSV cannot hold {', '.join(wrong)}; choose --format jsonl or parquet, or other columns with --keep"
+            f"CSV cannot hold {', '.join(wrong)}; choose --format jsonl or parquet; which columns of the table are kept says --keep"
         )
 
 
