@@ -39,7 +39,8 @@ def require_flat(columns: Iterable[tuple[str, pa.DataType]]) -> None:
     ]
     if wrong:
         raise DataError(
-            f"CSV cannot hold {', '.join(wrong)}; choose --format jsonl or parquet; which columns of the table are kept says --keep"
+            f"CSV cannot hold {', '.join(wrong)}; choose --format jsonl or parquet; --keep says which columns of "
+            "the table are kept"
         )
 
 
