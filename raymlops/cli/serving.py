@@ -35,7 +35,7 @@ def serve(
     FILE is a serving spec such as serve_configs/flights.yaml, an ONNX file, a folder with one, or a version
     such as models:/flights@champion; KEY=VALUE changes a value of the spec, as in port=9000.
     """
-    from raymlops.serving import fast, haproxy, serving_files
+    from raymlops.serving import conflicts, fast, haproxy, serving_files
     from raymlops.settings import Settings, export
 
     settings = Settings.from_env()
@@ -48,6 +48,8 @@ def serve(
             home=settings.home,
         )
     )  # before Ray is imported, which reads it once
+    if settings.ray_address is None:
+        export(conflicts.choose_inner_ports())
     # Replicas believe who names a client's address only if it shows this.
     export({haproxy.TOKEN_VARIABLE: secrets.token_urlsafe(32)})
     from raymlops.serving import running

@@ -52,7 +52,7 @@ def join(
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ResourceError(_explain(address, settings, error)) from None
-    if tell is not None and address != "local":
+    if tell is not None:
         Watch(tell).start()
     return address == "local"
 

@@ -100,3 +100,13 @@ def find_free(port: int) -> int:
     with contextlib.suppress(StopIteration):
         return next(one for one in range(port, port + 100) if one < 65536 and is_free("127.0.0.1", one))
     return port
+
+
+_INNER_PORTS = {"RAY_SERVE_HAPROXY_STATS_PORT": 8404, "RAY_SERVE_HAPROXY_METRICS_PORT": 9101}
+"""Where HAProxy listens beside the user's ports, unless it is told otherwise."""
+
+
+def choose_inner_ports() -> dict[str, str]:
+    """Variables for a second Serve on this machine; none where the usual ports are free."""
+    taken = {name: port for name, port in _INNER_PORTS.items() if not is_free("127.0.0.1", port)}
+    return {name: str(find_free(port + 1)) for name, port in taken.items()}

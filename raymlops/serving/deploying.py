@@ -13,7 +13,6 @@ from ray.serve.context import _get_global_client, _set_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from raymlops.clusters import connection
-from raymlops.clusters.shortage import read_waiting
 from raymlops.errors import ResourceError
 from raymlops.serving import conflicts, drain, exposure, front, listeners, startup_failures
 from raymlops.serving.app import Ingress  # noqa: F401  -- an import that fails here fails before anything is deployed
@@ -77,8 +76,15 @@ def deploy(config: dict[str, Any], timeout_s: float = 300.0, report: Callable[[s
     Raises ResourceError when it does not become healthy; the replicas of the version before then keep
     answering.
     """
+    stale = _read_messages(config["name"])
     apply([config])
-    wait_healthy(config["name"], timeout_s, report)
+    wait_healthy(config["name"], timeout_s, report, stale)
+
+
+def _read_messages(name: str) -> dict[str, str]:
+    """What Serve says of an application's deployments now: it says so until a new version has been built."""
+    status = serve.status().applications.get(name)
+    return {part: of.message for part, of in status.deployments.items()} if status else {}
 
 
 def apply(configs: Sequence[dict[str, Any]]) -> None:
@@ -93,11 +99,13 @@ _STARTS = 3
 """Failed starts of a replica that may each have had a passing cause, before the deployment is given up."""
 
 
-def wait_healthy(name: str, timeout_s: float, report: Callable[[str], None]) -> None:
+def wait_healthy(
+    name: str, timeout_s: float, report: Callable[[str], None], stale: Mapping[str, str] | None = None
+) -> None:
     """Until an application runs. Raises ResourceError when it failed, or does not run in time, with the cause that the
-    replicas tell."""
+    replicas tell; `stale` was told of its deployments before, and is no cause."""
     began = time.monotonic()
-    said: set[str] = set()
+    said = ""
     seen: dict[str, set[str]] = {}
     time.sleep(0.5)  # the controller takes the new config up in its next round
     while True:
@@ -105,20 +113,20 @@ def wait_healthy(name: str, timeout_s: float, report: Callable[[str], None]) -> 
         state = str(status.status.value) if status else "NOT_STARTED"
         if state == "RUNNING":
             return
-        deployments = dict(status.deployments) if status else {}
+        deployments = {
+            part: of
+            for part, of in (status.deployments.items() if status else ())
+            if not of.message or of.message != (stale or {}).get(part)
+        }
         waited = time.monotonic() - began
         given_up = startup_failures.count_failures(deployments, seen) >= _STARTS
         if state == "DEPLOY_FAILED" or given_up or waited > timeout_s:  # unhealthy may pass
             cause = startup_failures.describe(deployments, status.message if status else "")
             late = f" within {timeout_s:.0f} s" if not given_up and state != "DEPLOY_FAILED" else ""
             raise ResourceError(f"Application {name!r} did not become healthy{late}: {cause}")
-        lines = [f"{name}: {state.lower()}"]
-        if waited > 2:
-            lines.append(read_waiting())
-        for line in lines:
-            if line and line not in said:
-                report(line)
-                said.add(line)
+        if state != said:
+            report(f"{name}: {state.lower()}")
+            said = state
         time.sleep(0.2)
 
 
@@ -154,9 +162,8 @@ def take_away(
     have ended, which Serve sees to in any case, or after so many seconds, or when `hurry` is set."""
     hurry = hurry or threading.Event()
     client = _get_global_client()
-    waiting = drain.count_requests(name)
-    client.delete_apps([name], blocking=False)
-    if waiting:
+    client.delete_apps([name], blocking=False)  # first: whoever stops this process may not wait long
+    if waiting := drain.count_requests(name):
         report(f"{name}: waits for {waiting} requests in flight")
     ends = time.monotonic() + seconds
     while name in serve.status().applications and time.monotonic() < ends and not hurry.wait(0.2):

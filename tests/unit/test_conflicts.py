@@ -1,5 +1,6 @@
 """Routes, names and ports that are taken, as the caller is told before anything is deployed."""
 
+import contextlib
 import socket
 from typing import Any
 
@@ -67,3 +68,19 @@ def test_models_that_two_applications_share_are_told_to_who_deploys_for_grpc() -
     assert "application: three" in told
     assert not list(conflicts.describe_shared_models(config("three", 0, "b"), running))
     assert not list(conflicts.describe_shared_models(config("one", 8001, "a", "b"), running))
+
+
+def test_a_second_serve_on_a_machine_gives_haproxy_other_ports_of_its_own() -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # somebody serves here already
+            listener.bind(("127.0.0.1", 8404))
+            listener.listen()
+        chosen = conflicts.choose_inner_ports()
+        assert int(chosen["RAY_SERVE_HAPROXY_STATS_PORT"]) > 8404
+        assert all(conflicts.is_free("127.0.0.1", int(port)) for port in chosen.values())
+
+
+def test_a_host_that_this_machine_has_not_is_no_port_in_use() -> None:
+    with pytest.raises(ResourceError, match=r"Nothing can listen on host 'nowhere.invalid'"):
+        conflicts.require_free_ports(spec(host="nowhere.invalid", open=True))
