@@ -2,6 +2,7 @@
 nothing."""
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -81,17 +82,18 @@ def require_free_ports(spec: ServingSpec) -> None:
 def is_free(host: str, port: int) -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
-        listener.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as servers do: past connections do not count
+        # As servers do: connections of the past do not count.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
         except PermissionError:
             raise ResourceError(
                 f"Port {port} is for the system's administrator; use one from 1024 on"
             ) from None
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise ResourceError(f"Nothing can listen on host {host!r}: {error.strerror}") from None
     return True
 
 

@@ -12,7 +12,7 @@ from ray import serve
 from ray.serve.context import _get_global_client, _set_global_client
 from ray.serve.schema import ServeDeploySchema
 
-from raymlops.clusters import connection
+from raymlops.clusters import connection, shortage
 from raymlops.errors import ResourceError
 from raymlops.serving import conflicts, drain, exposure, front, listeners, startup_failures
 from raymlops.serving.app import Ingress  # noqa: F401  -- an import that fails here fails before anything is deployed
@@ -122,6 +122,8 @@ def wait_healthy(
         given_up = startup_failures.count_failures(deployments, seen) >= _STARTS
         if state == "DEPLOY_FAILED" or given_up or waited > timeout_s:  # unhealthy may pass
             cause = startup_failures.describe(deployments, status.message if status else "")
+            if cause == startup_failures.UNKNOWN:
+                cause = shortage.read_waiting() or cause
             late = f" within {timeout_s:.0f} s" if not given_up and state != "DEPLOY_FAILED" else ""
             raise ResourceError(f"Application {name!r} did not become healthy{late}: {cause}")
         if state != said:
@@ -146,7 +148,7 @@ def replace(
         deploy(config, timeout_s, report)
     except ResourceError as error:
         if before is None:
-            take_away(config["name"], 30, report)
+            take_away(config["name"], 10, report)
             raise ResourceError(f"{error}. It was taken away again") from None
         if before == config:
             raise

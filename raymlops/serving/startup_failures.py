@@ -11,6 +11,9 @@ _PASSING = (*_DIED, "UnreachableError", "ConnectionError", "TimeoutError", "GetT
 """What may be otherwise the next time that a replica is started."""
 
 
+UNKNOWN = "Serve says no more"
+
+
 def find_cause(text: str) -> tuple[str, str]:
     """Kind and message of the innermost error in Serve's text, which holds tracebacks within tracebacks.
 
@@ -53,7 +56,7 @@ def describe(deployments: Mapping[str, Any], message: str) -> str:
     if cause:
         return _with_kind(kind, cause)
     told = [f"{_subject(name)}: {status.message}" for name, status in deployments.items() if status.message]
-    return "; ".join(told) or message.strip() or "Serve says no more"
+    return "; ".join(told) or message.strip() or UNKNOWN
 
 
 def _subject(deployment: str) -> str:
