@@ -165,13 +165,15 @@ class Relay:
         owners = [name for name in self._others if model in await self._list_models(name)]
         if model in self._plane.hosts.models:
             owners.append(self._name)
+        has = "is in several applications"
         if not owners and method == "RepositoryModelLoad":  # a file that was added since
+            has = "is new, and several applications have a folder of models"
             owners = [name for name, other in self._others.items() if other.folder]
             owners += [self._name] if self._plane.hosts.repository is not None else []
         if len(owners) > 1:
             raise InputError(
-                f"Model {shorten(model)!r} is in several applications: {', '.join(sorted(owners))}; name one of them "
-                "in the metadata 'application'"
+                f"Model {shorten(model)!r} {has}: {', '.join(sorted(owners))}; name one of them in the metadata "
+                "'application'"
             )
         return owners[0] if owners and owners[0] != self._name else None
 
@@ -203,11 +205,16 @@ class Relay:
         metadata.append(("application", target))
         try:
             handle = await self._find_handle(target)
-            told: Told = await handle.answer_grpc.remote(name, message, metadata, context.peer())
+            return await handle.answer_grpc.remote(name, message, metadata, context.peer())  # type: ignore[no-any-return]
+        except ray.exceptions.RayActorError:
+            ended = (
+                f"The replica of {target!r} that had this call ended, which is not sent to another; send it again if "
+                "that does no harm"
+            )
+            return "UNAVAILABLE", ended, [("grpc-retry-pushback-ms", "-1")], b""
         except (ray.exceptions.RayError, RayServeException, RuntimeError) as error:
             LOG.error("application %s did not answer a call of %s: %s", target, name, error)
             return "UNAVAILABLE", f"Application {target!r} does not answer; try again later", [], b""
-        return told
 
     async def _refresh(self) -> None:
         """Know which applications there are now. While Serve's controller does not say, those that were known are."""

@@ -21,6 +21,7 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,6 +54,10 @@ _REASONS = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
+
+_GRPC_ERRORS = {400: (3, -1), 408: (4, -1), 502: (14, -1), 503: (14, 1000), 504: (4, -1)}
+"""The same over gRPC: INVALID_ARGUMENT, DEADLINE_EXCEEDED and UNAVAILABLE, and after how many milliseconds a client
+that repeats calls by itself may do so; -1 is never, since the call may have been begun."""
 
 Section = tuple[str, list[str]]
 
@@ -127,7 +132,8 @@ def name_client(sections: Sequence[Section], token: str) -> list[Section]:
 
 
 def tell_errors(sections: Sequence[Section], folder: pathlib.Path) -> list[Section]:
-    """HAProxy's own errors keep their status and are JSON, as those of the replicas are. Writes the files."""
+    """HAProxy's own errors keep their status and are JSON, as those of the replicas are, and gRPC's codes. Writes the
+    files."""
     for status, text in _ERRORS.items():
         body = json.dumps({"error": text, "status": status, "request_id": ""})
         closes = "Connection: close\r\n" if status < 500 else ""
@@ -136,12 +142,21 @@ def tell_errors(sections: Sequence[Section], folder: pathlib.Path) -> list[Secti
             f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: application/json\r\nCache-Control: no-cache\r\n"
             f"{again}{closes}Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
+    for status, (code, pushback) in _GRPC_ERRORS.items():
+        text = urllib.parse.quote(_ERRORS[status], safe=" ,;:")
+        (folder / f"{status}.grpc").write_bytes(
+            f"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nGrpc-Status: {code}\r\nGrpc-Message: {text}\r\n"
+            f"Grpc-Retry-Pushback-Ms: {pushback}\r\nContent-Length: 0\r\n\r\n".encode()
+        )
     told = []
     for name, lines in sections:
-        kept = lines
+        kept, kind = lines, ""
         if name.split()[:1] == ["defaults"]:
-            kept = [line for line in lines if not line.strip().startswith("errorfile ")]
-            kept = [*kept, *(f"    errorfile {status} {folder / f'{status}.http'}" for status in _ERRORS)]
+            kept, kind = [line for line in lines if not line.strip().startswith("errorfile ")], "http"
+        elif name.strip() == FRONTENDS[1] or name.startswith("backend grpc"):
+            kind = "grpc"
+        if kind:
+            kept = [*kept, *(f"    errorfile {status} {folder / f'{status}.{kind}'}" for status in _ERRORS)]
         told.append((name, kept))
     return told
 

@@ -3,6 +3,7 @@ servers: each call reaches the application that has its model."""
 
 import asyncio
 import contextlib
+import json
 import pathlib
 import subprocess
 from collections.abc import AsyncIterator, Mapping
@@ -237,6 +238,50 @@ def test_with_one_application_its_replicas_need_not_look_for_others(
             assert seen.calls.pop() == ("alpha", "only")
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_a_replica_that_ends_is_told_in_grpcs_codes_and_not_asked_again(
+    tmp_path: pathlib.Path, accepts: bool
+) -> None:
+    """By a client that repeats by itself what is UNAVAILABLE, as KServe's does."""
+    asked = 0
+
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        data = b""
+        writer.write(b"\0\0\0\4\0\0\0\0\0")  # settings of HTTP/2, of which none is given
+        while b"first" not in data:
+            data += await reader.read(65536)
+        asked += 1
+        writer.close()
+
+    async def run() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            backend = await stack.enter_async_context(await asyncio.start_server(end, "127.0.0.1", 0))
+            ports = backend.sockets[0].getsockname()[1] if accepts else free_port()
+            port = free_port()
+            process = await asyncio.to_thread(start_haproxy, tmp_path, {"alpha": (free_port(), ports)}, port)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            policy = {
+                "maxAttempts": 5, "initialBackoff": "0.01s", "maxBackoff": "0.1s", "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            }  # fmt: skip
+            config = json.dumps(
+                {"methodConfig": [{"name": [{}], "retryPolicy": policy if accepts else None}]}
+            )
+            options = [("grpc.service_config", config)] if accepts else [("grpc.enable_retries", 0)]
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+                client = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+                with pytest.raises(grpc.aio.AioRpcError, match="replica") as failure:
+                    await client.ModelInfer(infer("first"), wait_for_ready=True, timeout=30)
+            assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+            told = "may have been begun" if accepts else "not begun"
+            assert told in (failure.value.details() or "")
+
+    asyncio.run(run())
+    assert asked == (1 if accepts else 0)
 
 
 def test_models_are_remembered_while_no_replica_tells_them(tmp_path: pathlib.Path) -> None:
