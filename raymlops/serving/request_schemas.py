@@ -139,7 +139,10 @@ def describe_rows(inputs: Sequence[Column], form: str, others: str, *, by_row: b
         "required": [column.spec.name for column in inputs if not column.optional],
         "additionalProperties": False,
     }
-    key, value = (form, {"type": "array", "minItems": 1, "items": row}) if by_row else ("inputs", whole)
+    rows: Schema = {"type": "array", "minItems": 1, "items": row}
+    if form == "instances":  # whose rows may be without names, all of them
+        rows = {"anyOf": [rows, {"type": "array", "minItems": 1, "items": _describe_bare_row(in_rows)}]}
+    key, value = (form, rows) if by_row else ("inputs", whole)
     return {
         "type": "object",
         "required": [key],
@@ -147,6 +150,14 @@ def describe_rows(inputs: Sequence[Column], form: str, others: str, *, by_row: b
         "additionalProperties": False,
         "description": others,
     }
+
+
+def _describe_bare_row(inputs: Sequence[Column]) -> Schema:
+    """The value of the one input, or a list with one of each in order."""
+    cells = [_nest(column, column.spec.shape[1:]) for column in inputs]
+    if len(cells) == 1:
+        return cells[0]
+    return {"type": "array", "prefixItems": cells, "minItems": len(cells), "maxItems": len(cells)}
 
 
 def _nest(column: Column, shape: Sequence[int]) -> Schema:
