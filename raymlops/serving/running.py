@@ -43,12 +43,12 @@ def run(
     config = history.make_config(pinned, settings)
     started = deploying.connect(settings, start=True, tell=report)
     stop = _Signals()  # behind Ray's, which ends the process
-    alone = False
+    alone, before = False, None
     try:
         deploying.require_place(spec, config)
-        alone = not deploying.is_serving()
+        alone, before = not deploying.is_serving(), rollout.find_running(spec.name)
         deploying.start_serve(pinned)
-        deploying.replace(config, rollout.find_running(spec.name), report=report)
+        deploying.replace(config, before, report=report)
         base = _tell_where(pinned, report)
         if once:
             for name in (*pinned.models, *pinned.graphs):
@@ -56,10 +56,14 @@ def run(
         else:
             stop.wait()
             _end_gently(pinned, started, stop, report)
+    except KeyboardInterrupt:
+        if not started and before is None and deploying.is_serving():
+            deploying.take_away(spec.name, 0, report)
+        raise
     finally:
         stop.hurries = True
         children = psutil.Process().children(recursive=True) if started else []
-        if started or alone:
+        if started or (alone and not deploying.running_configs()):  # others may have come since
             deploying.shut_down(_SHUTDOWN_S, stop.hurry)
         if started:
             ray.shutdown()
