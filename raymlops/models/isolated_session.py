@@ -51,8 +51,11 @@ _KEPT = (
 """Beginnings of the names of variables that the process is given: no keys and tokens of whoever starts it."""
 
 
-def _keep_environment() -> dict[str, str]:
-    return {name: value for name, value in settings.read_environment().items() if name.startswith(_KEPT)}
+def child_environment() -> dict[str, str]:
+    """Variables of a process that runs models; it finds the same packages as this one."""
+    kept = {name: value for name, value in settings.read_environment().items() if name.startswith(_KEPT)}
+    path = os.pathsep.join([str(pathlib.Path(raymlops.__file__).parents[1]), *filter(None, sys.path)])
+    return {**kept, "PYTHONPATH": path}
 
 
 @dataclasses.dataclass
@@ -267,13 +270,12 @@ class IsolatedSession(Session):
         files = {"model": model.data, **model.weights} if isinstance(model, ModelFiles) else {"model": model}
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
-        path = os.pathsep.join([str(pathlib.Path(raymlops.__file__).parents[1]), *filter(None, sys.path)])
         with theirs:
             popen = subprocess.Popen(
                 [sys.executable, "-m", "raymlops.models.isolated_process", str(number)],
                 pass_fds=(number,),
                 stdin=subprocess.DEVNULL,
-                env={**_keep_environment(), "PYTHONPATH": path},
+                env=child_environment(),
             )
         process = _Process(popen, ours, time.monotonic())
         try:

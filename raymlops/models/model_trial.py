@@ -2,7 +2,12 @@
 that runs them the first time, and nobody would be told which file it was."""
 
 import contextlib
+import json
+import pathlib
+import subprocess
+import sys
 import threading
+from collections.abc import Sequence
 
 from raymlops.errors import (
     ArtifactError,
@@ -12,9 +17,9 @@ from raymlops.errors import (
     RaymlopsError,
     TooLargeError,
 )
-from raymlops.models.isolated_session import IsolatedSession
-from raymlops.models.safety import Model
-from raymlops.models.session import SessionOptions
+from raymlops.models.isolated_session import START_S, IsolatedSession, child_environment
+from raymlops.models.safety import Model, read_model
+from raymlops.models.session import Session, SessionOptions, open_session
 from raymlops.tensors import sample
 
 
@@ -57,8 +62,7 @@ def try_model(what: str, model: Model, optimisation: str = "all") -> None:
     try:
         session = IsolatedSession(what, lambda: model, SessionOptions(optimisation=optimisation))
         try:
-            with contextlib.suppress(InputError, TooLargeError, DeadlineError):  # zeros need not be an input
-                session.infer(sample(session.signature, 1))
+            _run(session)
         finally:
             session.close()
     except ProcessEndedError as error:
@@ -69,3 +73,37 @@ def try_model(what: str, model: Model, optimisation: str = "all") -> None:
         raise ArtifactError(
             f"{what} cannot be opened: {error}. Another graph level may help: optimisation: basic, or none"
         ) from None
+
+
+def _run(session: Session) -> None:
+    with contextlib.suppress(InputError, TooLargeError, DeadlineError):  # zeros need not be an input
+        session.infer(sample(session.signature, 1))
+
+
+def try_together(files: Sequence[tuple[pathlib.Path, str, str]]) -> bool:
+    """Whether one process opens and runs all of these files: path, digest, graph level. False says no more than that
+    each must be tried by itself; to start a process takes longer than to try a small model."""
+    told = json.dumps([(str(path), digest, level) for path, digest, level in files])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "raymlops.models.model_trial"],
+            input=told.encode(),
+            env=child_environment(),
+            capture_output=True,
+            timeout=START_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def main() -> None:
+    for path, digest, level in json.load(sys.stdin):
+        session = open_session(read_model(pathlib.Path(path), digest), SessionOptions(optimisation=level))
+        _run(session)
+        session.close()
+
+
+if __name__ == "__main__":
+    main()

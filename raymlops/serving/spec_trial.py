@@ -2,11 +2,12 @@
 its models it was nor why."""
 
 import concurrent.futures
-from collections.abc import Iterator
+import pathlib
+from collections.abc import Iterator, Sequence
 
 from raymlops.errors import NotFoundError, SpecError
 from raymlops.graphs.validation import list_models, validate
-from raymlops.models.model_trial import try_model
+from raymlops.models.model_trial import try_model, try_together
 from raymlops.models.row_independence import prove_rows
 from raymlops.models.safety import read_model
 from raymlops.models.session import SessionOptions
@@ -39,8 +40,10 @@ def try_models(spec: ServingSpec, settings: Settings) -> None:
         for path, node in list_models(graph):
             if isinstance(node, PythonNode):
                 check_python(f"{name}/{path}", node)
+    listed = list(_list(spec))
+    parts = [listed[number::AT_ONCE] for number in range(AT_ONCE)]
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE, thread_name_prefix="trial") as pool:
-        waiting = [pool.submit(_try, name, model, settings) for name, model in _list(spec)]
+        waiting = [pool.submit(_try_part, part, settings) for part in parts]
         try:
             for future in waiting:
                 future.result()
@@ -92,9 +95,23 @@ def _list(spec: ServingSpec) -> Iterator[tuple[str, HostedModel]]:
                 yield f"{name}/{path}", HostedModel(source=node.model, digest=node.digest)
 
 
-def _try(name: str, model: HostedModel, settings: Settings) -> None:
-    file = find_file(sources.locate(model, settings).path)
-    read = read_model(file, model.digest)
-    source = model.source if model.source.startswith("models:/") else str(file)
-    try_model(f"Model {name!r} ({source})", read, model.optimisation)
-    require_independence(name, model.batching.mode, prove_rows(read))
+Trial = tuple[str, HostedModel, pathlib.Path]
+"""Name, model, and its file."""
+
+
+def _try_part(part: Sequence[tuple[str, HostedModel]], settings: Settings) -> None:
+    trials = [(name, model, find_file(sources.locate(model, settings).path)) for name, model in part]
+    _try_all(trials)
+    for name, model, file in trials:
+        require_independence(name, model.batching.mode, prove_rows(read_model(file, model.digest)))
+
+
+def _try_all(trials: Sequence[Trial]) -> None:
+    """Together; when that fails, half by half, to name the one that is at fault."""
+    if len(trials) == 1:
+        name, model, file = trials[0]
+        source = model.source if model.source.startswith("models:/") else str(file)
+        try_model(f"Model {name!r} ({source})", read_model(file, model.digest), model.optimisation)
+    elif trials and not try_together([(file, model.digest, model.optimisation) for _, model, file in trials]):
+        _try_all(trials[: len(trials) // 2])
+        _try_all(trials[len(trials) // 2 :])

@@ -46,6 +46,22 @@ def test_a_model_that_cannot_be_opened_is_named_before_anything_is_deployed(
         try_models(spec, settings)
 
 
+def test_one_of_many_that_ends_its_process_is_named(tmp_path: pathlib.Path, settings: Settings) -> None:
+    models = {}
+    for number in range(9):
+        model = toy_models.doubler()
+        model.graph.initializer[0].raw_data = np.array(number, "<f4").tobytes()
+        models[f"m{number}"] = {"source": str(toy_models.save(model, tmp_path / f"m{number}.onnx"))}
+    spec = ServingSpec.model_validate({"name": "many", "models": models})
+    try_models(sources.pin(spec, settings), settings)
+    (tmp_path / "m6.onnx").write_bytes(ends_the_process())
+    try:
+        try_models(sources.pin(spec, settings), settings)
+    except ArtifactError as error:  # a later ONNX Runtime may open it
+        assert "Model 'm6'" in str(error)  # noqa: PT017
+        assert "m6.onnx" in str(error)  # noqa: PT017
+
+
 def test_a_model_that_ends_its_process_is_an_error_of_the_model() -> None:
     try_model("The model", toy_models.doubler().SerializeToString())
     try:
