@@ -26,6 +26,8 @@ from raymlops.serving.plane import LOG, DataPlane
 
 _FRESH_S = 2.0
 """Seconds that the names of a folder of models are taken as they were."""
+_MISSED_S = 0.05
+"""The same where a model is not among them: unknown names cost others no more than so many questions."""
 _LOOK_S = 1.0
 """For Serve's controller, when it has said before which applications there are."""
 _PATIENCE_S = 5.0
@@ -147,7 +149,10 @@ class Relay:
             return None
         if not self._others[target].awake:
             self._others[target].ring.identify(grpc_plane.read_token(sent))
-        return await self._ask(target, name, message, context)
+        told = await self._ask(target, name, message, context)
+        if name in ("RepositoryModelLoad", "RepositoryModelUnload"):
+            self._names.pop(target, None)
+        return told
 
     def _is_own(self, name: str, message: bytes, sent: Mapping[str, Any]) -> bool:
         """Whether it is known without a look at other applications that this one is asked: there is no other, the
@@ -162,7 +167,11 @@ class Relay:
 
         Raises InputError where several have it.
         """
-        owners = [name for name in self._others if model in await self._list_models(name)]
+        owners: list[str] = []
+        for fresh_s in (_FRESH_S, _MISSED_S):  # a model may have come since
+            owners = [name for name in self._others if model in await self._list_models(name, fresh_s)]
+            if owners or model in self._plane.hosts.models:
+                break
         if model in self._plane.hosts.models:
             owners.append(self._name)
         has = "is in several applications"
@@ -234,14 +243,14 @@ class Relay:
             self._others = {name: found for name, found in known.items() if found.ours and name != self._name}
         self._looked = time.monotonic()
 
-    async def _list_models(self, name: str) -> Collection[str]:
+    async def _list_models(self, name: str, fresh_s: float) -> Collection[str]:
         """Of another application: as its spec has them, and those of its folder as its replicas have them; one that is
         scaled to zero is not woken for that."""
         application = self._others[name]
         if not (application.folder and application.awake):
             return application.models
         asked, names = self._names.get(name, (float("-inf"), application.models))
-        if time.monotonic() - asked > _FRESH_S:
+        if time.monotonic() - asked > fresh_s:
             try:
                 handle = await self._find_handle(name)
                 names = frozenset(await asyncio.wait_for(handle.list_models.remote(), _PATIENCE_S))
