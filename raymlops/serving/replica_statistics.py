@@ -50,6 +50,7 @@ class ReplicaStatistics:
             self._life = ""
         if not self._life:
             self._stamps.clear()
+            self._round = 0  # rounds are those of a life
         stamps = self._stamps.copy()
         try:
             trees = self._hosts.trees(self._stamps)

@@ -154,6 +154,7 @@ class Aggregator:
         known = self._find(application)
         if life and (life != self.life or replica not in known.replicas):
             return self.life, -1
+        round_ = round_ if life else 0  # those of another life mean nothing here
         known.take(replica, trees, round_)
         return self.life, await known.hold(round_)
 

@@ -288,7 +288,8 @@ class Replica:
             trees = {EDGE: edge, KEY: self.statistics.to_tree()}
             life, round_ = await aggregators[0].report("app", self.name, life, round_, trees)
             if round_ < 0:
-                life, round_, self.refusals = "", 0, self.refusals + 1
+                life, self.refusals = "", self.refusals + 1
+                round_ = 99  # as of another life
 
 
 def read_sum(tree: Tree) -> int:
@@ -383,10 +384,15 @@ def test_a_restarted_aggregator_is_told_everything_anew_and_a_dead_replica_is_sh
         _, sums = await aggregator.sum_up("app")
         assert (list(aggregator._applications["app"].show()), read_sum(sums[KEY])) == (["a"], 11)
 
+        for _ in range(5):  # so that rounds of this life are above those of the next
+            await aggregator.sum_up("app")
         aggregators[0] = Aggregator(clock=asyncio.get_running_loop().time)
         await asyncio.sleep(5)
         living, sums = await aggregators[0].sum_up("app")
         assert (living, read_sum(sums[KEY]), replicas[0].refusals) == (1, 6, 1)
+        replicas[0].count(1)
+        _, sums = await aggregators[0].sum_up("app")
+        assert read_sum(sums[KEY]) == 7
         assert (await aggregators[0].sum_up("other"))[1] == {}
 
     run_at_once(work)
