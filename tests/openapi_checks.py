@@ -70,6 +70,12 @@ def find_argued(failure: Failure, case: schemathesis.Case, status: int) -> str:
         return "JSON Schema has no limit of a product of sizes"
     if status == 504 and isinstance(case.body, dict) and (case.body.get("parameters") or {}).get("timeout"):
         return "the request itself says how long it waits"
+    if isinstance(failure, AcceptedNegativeData) and "[]" in repr(case.body):
+        return "the document asks for a row; that a model may answer none at all is its own affair"
+    if isinstance(failure, AcceptedNegativeData) and "179769313486231570000" in repr(case.body):
+        return (
+            "a number that is larger than the largest float by less than its rounding is read as that float"
+        )
     if isinstance(failure, AcceptedNegativeData) and takes_features(case.body):
         return "a table's columns may be the features of a model's one tensor, whatever their names are"
     return ""

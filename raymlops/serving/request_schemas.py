@@ -139,6 +139,8 @@ def describe_rows(inputs: Sequence[Column], form: str, others: str, *, by_row: b
         "required": [column.spec.name for column in inputs if not column.optional],
         "additionalProperties": False,
     }
+    if len(in_rows) == 1:  # which needs no name
+        whole = {"anyOf": [whole, _nest(in_rows[0], in_rows[0].spec.shape)]}
     rows: Schema = {"type": "array", "minItems": 1, "items": row}
     if form == "instances":  # whose rows may be without names, all of them
         rows = {"anyOf": [rows, {"type": "array", "minItems": 1, "items": _describe_bare_row(in_rows)}]}
