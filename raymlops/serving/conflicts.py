@@ -104,8 +104,14 @@ def find_free(port: int) -> int:
     return port
 
 
-_INNER_PORTS = {"RAY_SERVE_HAPROXY_STATS_PORT": 8404, "RAY_SERVE_HAPROXY_METRICS_PORT": 9101}
-"""Where HAProxy listens beside the user's ports, unless it is told otherwise."""
+_INNER_PORTS = {
+    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
+    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
+    # Serve's own proxy shares its ports with that of another cluster, which would answer in its place.
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": 9500,
+}
+"""Where HAProxy, and Serve's proxy behind it, listen beside the user's ports, unless they are told otherwise."""
 
 
 def choose_inner_ports() -> dict[str, str]:

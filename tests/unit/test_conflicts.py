@@ -70,14 +70,23 @@ def test_models_that_two_applications_share_are_told_to_who_deploys_for_grpc() -
     assert not list(conflicts.describe_shared_models(config("one", 8001, "a", "b"), running))
 
 
-def test_a_second_serve_on_a_machine_gives_haproxy_other_ports_of_its_own() -> None:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):  # somebody serves here already
-            listener.bind(("127.0.0.1", 8404))
-            listener.listen()
+def test_a_second_serve_on_a_machine_has_other_inner_ports() -> None:
+    """Else one's HAProxy sends what it has no replica for to the other's applications."""
+    usual = {
+        "RAY_SERVE_HAPROXY_STATS_PORT": 8404, "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500, "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": 9500,
+    }  # fmt: skip
+    with contextlib.ExitStack() as held:
+        for port in usual.values():
+            listener = held.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as Serve's proxies have it
+            with contextlib.suppress(OSError):  # somebody serves here already
+                listener.bind(("127.0.0.1", port))
+                listener.listen()
         chosen = conflicts.choose_inner_ports()
-        assert int(chosen["RAY_SERVE_HAPROXY_STATS_PORT"]) > 8404
+        assert chosen.keys() == usual.keys()
+        assert all(int(chosen[name]) > port for name, port in usual.items())
         assert all(conflicts.is_free("127.0.0.1", int(port)) for port in chosen.values())
 
 
