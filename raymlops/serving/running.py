@@ -51,8 +51,11 @@ def run(
         deploying.replace(config, before, report=report)
         base = _tell_where(pinned, report)
         if once:
+            certificate = pinned.tls.certificate if pinned.tls else ""
             for name in (*pinned.models, *pinned.graphs):
-                report(ask_example(base, name, key, pinned.tls.certificate if pinned.tls else ""))
+                report(ask_example(base, name, key, certificate))
+            if pinned.many is not None:
+                _ask_folder(base, key, certificate, report)
         else:
             stop.wait()
             _end_gently(pinned, started, stop, report)
@@ -134,6 +137,28 @@ def _end(children: list[psutil.Process]) -> None:
         with contextlib.suppress(psutil.Error):
             if process.name() == "haproxy":
                 process.terminate()
+
+
+_ASKED = 10
+"""Models of a folder that are asked to see whether it serves; there may be thousands."""
+
+
+def _ask_folder(base: str, key: str, certificate: str, report: Callable[[str], Any]) -> None:
+    """Ask the first models of a folder; what cannot be served is told, and is no failure of the others."""
+    names = [
+        model["name"] for model in json.loads(_fetch(f"{base}/v2/repository/index", key, certificate, b"{}"))
+    ]
+    for name in names[:_ASKED]:
+        try:
+            _fetch(f"{base}/v2/models/{name}", key, certificate)  # loads it, so that it has an example
+        except AuthenticationError:
+            raise
+        except RaymlopsError as error:
+            report(f"{name} cannot be served: {error}")
+        else:
+            report(ask_example(base, name, key, certificate))
+    if len(names) > _ASKED:
+        report(f"{len(names) - _ASKED} more models of the folder were not asked")
 
 
 def ask_example(base: str, name: str, key: str = "", certificate: str = "") -> str:
