@@ -174,6 +174,9 @@ def _count_bytes(batch: Batch) -> int:
     return sum([array.nbytes for array in batch.values()])
 
 
+_ENDED = "its replica ended while it had this request, which is not sent to another; send it again if that does no harm"
+
+
 def call_node(handle: Any, joined_rows: int = 0, timeout_s: float | None = None) -> Implementation:
     """Ask a separate node. What a replica had begun when it died is not sent to another, which could die of it, too:
     ProcessEndedError.
@@ -201,12 +204,14 @@ def call_node(handle: Any, joined_rows: int = 0, timeout_s: float | None = None)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             raise (cause if isinstance(cause, RaymlopsError) else error) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # whoever asked has given up
+                raise
+            raise ProcessEndedError(_ENDED) from None  # Serve gave the call up, as when its deployment goes
         except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError):
             # What was not begun Serve itself has given to another replica.
-            raise ProcessEndedError(
-                "its replica ended while it had this request, which is not sent to another; "
-                "send it again if that does no harm"
-            ) from None
+            raise ProcessEndedError(_ENDED) from None
 
     joined = JoinedCalls(call, joined_rows)
 
