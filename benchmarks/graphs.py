@@ -29,7 +29,7 @@ from benchmarks.wrk import Figures, measure_mix
 from raymlops.settings import Settings, choose_authentication, export
 from tests import toy_models
 from tests.graph_models import make_mlp
-from tests.serving_process import Served, free_port
+from tests.serving_process import Served, free_port, separate_ports
 
 CHAIN = ("embed", "refine", "judge")
 NAMES = ("single", *CHAIN)
@@ -68,7 +68,7 @@ def start_handles(work: pathlib.Path, models: dict[str, pathlib.Path]) -> Iterat
     port = free_port()
     script = pathlib.Path(__file__).parent / "peers" / "handles.py"
     url = f"http://127.0.0.1:{port}/v2/models/chain/infer"
-    ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("STATS", "METRICS")}
+    ports = separate_ports()
     command = [sys.executable, str(script), str(port), *(str(models[name]) for name in CHAIN)]
     with running(command, url, work, **ports):
         wait_for_answer(url, make_body(1, 20))
@@ -207,7 +207,7 @@ def run_many(arguments: argparse.Namespace, work: pathlib.Path, count: int = 200
     served = Served(work / "many", spec)
     port = free_port()
     script = pathlib.Path(__file__).parent / "peers" / "multiplexed.py"
-    ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("STATS", "METRICS")}
+    ports = separate_ports()
     command = [sys.executable, str(script), str(port), str(folder), str(fit)]
     url = f"http://127.0.0.1:{port}/"
     try:
