@@ -3,8 +3,10 @@ down."""
 
 import contextlib
 import json
+import os
 import shlex
 import signal
+import socket
 import ssl
 import threading
 import urllib.error
@@ -43,6 +45,9 @@ def run(
     config = history.make_config(pinned, settings)
     started = deploying.connect(settings, start=True, tell=report)
     stop = _Signals()  # behind Ray's, which ends the process
+    ended = threading.Event()
+    if started:
+        threading.Thread(target=_watch_cluster, args=(ended, report), name="cluster", daemon=True).start()
     alone, before = False, None
     try:
         deploying.require_place(spec, config)
@@ -69,6 +74,7 @@ def run(
         if started or (alone and not deploying.running_configs()):  # others may have come since
             deploying.shut_down(_SHUTDOWN_S, stop.hurry)
         if started:
+            ended.set()
             ray.shutdown()
             _end(children)
 
@@ -129,6 +135,34 @@ def _end_gently(pinned: ServingSpec, started: bool, stop: _Signals, report: Call
             f"Not answered: {lost} in flight"
             + ("" if stop.hurry.is_set() else "; drain_s gives them more time")
         )
+
+
+def _watch_cluster(ended: threading.Event, report: Callable[[str], Any]) -> None:
+    """Ends this process when the cluster that it started is gone: calls to it would be waited for in vain. So it is
+    where a signal is sent to all processes at once. The process of the control store may stay, deaf."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    logs = f"{ray._private.worker.global_worker.node.get_session_dir_path()}/logs"
+    refused = 0
+    while not ended.wait(1.0):
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except ConnectionRefusedError:
+            refused += 1
+        except OSError:  # a machine that is busy
+            continue
+        else:
+            refused = 0
+        if refused >= _REFUSALS and not ended.is_set():
+            report(
+                f"Ray's control store has ended, and with it what was served; see gcs_server.out in {logs}. A manager "
+                "of services must signal `raymlops serve` alone, and not all of its processes (systemd: KillMode=mixed)"
+            )
+            _end(psutil.Process().children(recursive=True))
+            os._exit(1)
+
+
+_REFUSALS = 2
+"""Of connections, one after another."""
 
 
 def _end(children: list[psutil.Process]) -> None:

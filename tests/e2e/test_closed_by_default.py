@@ -71,7 +71,7 @@ def test_an_unauthenticated_grpc_message_is_not_parsed(setup: Setup, served: Ser
 def test_an_application_at_zero_is_woken_by_callers_with_a_key_only(setup: Setup, served: Served) -> None:
     spec = {
         **setup.spec, "graphs": {}, "name": "sleeper", "route": "/sleeper",
-        "autoscaling": {"min": 0, "max": 1, "down_s": 300},
+        "autoscaling": {"min": 0, "max": 1, "down_s": 2},
     }  # fmt: skip
     path = setup.folder / "sleeper.yaml"
     path.write_text(yaml.safe_dump({**spec, "port": served.port, "grpc_port": served.grpc_port}))

@@ -32,7 +32,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
 
 def test_serve_as_it_comes_is_as_closed(setup: Setup, tmp_path: pathlib.Path) -> None:
     """`--plain`: TLS by uvicorn and gRPC themselves, keys asked for by Serve's proxy."""
-    spec = {**setup.spec, "graphs": {}, "autoscaling": {"min": 0, "max": 1, "down_s": 300}}
+    spec = {**setup.spec, "graphs": {}, "autoscaling": {"min": 0, "max": 1, "down_s": 2}}
     served = Served(tmp_path, spec, "--plain")
     try:
         assert not [p for p in processes(served) if p.name() == "haproxy"]

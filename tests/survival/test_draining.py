@@ -3,6 +3,7 @@ that are kept alive, over HTTP and gRPC, against one replica."""
 
 import asyncio
 import collections
+import contextlib
 import pathlib
 import signal
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc as triton
 import yaml
@@ -148,3 +150,14 @@ def test_a_signal_refuses_what_is_new_and_answers_what_was_begun(
     refused = set(failures(load))
     assert refused <= {"ConnectionRefusedError"}, refused
     assert not any("Traceback" in line or "graceful_shutdown" in line for line in served.lines)
+
+
+def test_serve_ends_with_its_cluster_and_says_so(served: Served) -> None:
+    """As where a manager of services signals all processes at once."""
+    children = psutil.Process(served.process.pid).children(recursive=True)
+    next(process for process in children if process.name() == "gcs_server").kill()
+    assert served.process.wait(timeout=60) == 1
+    assert "KillMode=mixed" in "".join(served.lines)
+    for process in children:
+        with contextlib.suppress(psutil.Error):
+            process.kill()

@@ -87,6 +87,7 @@ def test_the_page_of_an_endpoint_gives_a_curl_that_any_shell_runs_as_meant(
     }
     document = {
         "info": {"title": name, "description": name},
+        "servers": [{"url": "/"}],
         "paths": {f"/v2/models/{name}/infer": {"post": operation}},
     }
     page = openapi.render_page(document)
