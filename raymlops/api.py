@@ -2,6 +2,7 @@
 of the environment (RAYMLOPS_HOME, MLFLOW_TRACKING_URI, RAY_ADDRESS ...)."""
 
 import dataclasses
+import datetime
 import html
 import os
 import pathlib
@@ -9,10 +10,12 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import yaml
 
+from raymlops.errors import DataError, SpecError
 from raymlops.settings import Settings, choose_authentication, export
 from raymlops.specs.document import parse_document, read_document
 from raymlops.specs.experiment import ExperimentSpec
@@ -208,10 +211,12 @@ class LoadedModel:
     def predict(self, rows: pd.DataFrame | pa.Table, keep: tuple[str, ...] | list[str] = ()) -> pd.DataFrame:
         """The answers, a row a row of `rows`; `keep` are columns to have beside them.
 
-        Raises DataError for a column that is missing or of another type.
+        Raises DataError for what is no table, and for a column that is missing or of another type.
         """
         from raymlops.pipelines.predict import OnnxScorer
 
+        if not isinstance(rows, (pd.DataFrame, pa.Table)):
+            raise DataError(f"Expected a pandas DataFrame or an arrow table, got {type(rows).__name__}")
         table = rows if isinstance(rows, pa.Table) else _to_arrow(rows)
         answer = OnnxScorer(self.content, tuple(keep), threads=os.cpu_count() or 1, batch_rows=8192)(table)
         frame: pd.DataFrame = answer.to_pandas()
@@ -260,7 +265,26 @@ def _to_arrow(frame: pd.DataFrame) -> pa.Table:
 
 
 def _to_yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=2**20).removesuffix("...\n").strip()
+    return (
+        yaml.safe_dump(_to_plain(value), default_flow_style=True, width=2**20).removesuffix("...\n").strip()
+    )
+
+
+def _to_plain(value: Any) -> Any:
+    """As YAML has it: paths as text, numpy's numbers and arrays as Python's. Raises SpecError."""
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_plain(inner) for inner in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _to_plain(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is None or isinstance(value, (str, bool, int, float, datetime.date)):
+        return value
+    raise SpecError(
+        f"A spec holds text, numbers, lists and mappings, and not {type(value).__name__} {value!r}"
+    )
 
 
 def _to_table(values: Mapping[str, float]) -> str:

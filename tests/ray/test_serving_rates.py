@@ -10,6 +10,7 @@ from raymlops.errors import TooManyRequestsError
 from raymlops.serving.rate_bank import make_lease
 from raymlops.serving.rates import RateLimit
 from raymlops.specs.serving import ServingSpec
+from tests.survival.lost_rate_bank import count
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -42,16 +43,6 @@ def test_the_bank_comes_back_when_it_is_lost(no_restart: bool, caplog: pytest.Lo
     spec = ServingSpec.model_validate(
         {"name": name, "replicas": 2, "models": {"toy": {"source": "x"}}, "limits": limits}
     )
-
-    async def count(limit: RateLimit, caller: str) -> int:
-        admitted = 0
-        for _ in range(20):
-            try:
-                await limit.admit(caller)
-                admitted += 1
-            except TooManyRequestsError:
-                pass
-        return admitted
 
     async def go() -> None:
         lease = make_lease(spec)
