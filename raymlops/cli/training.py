@@ -199,7 +199,7 @@ def _summarise(spec: ExperimentSpec, path: str, settings: Settings, outcome: Any
         console.print(line)
     found = outcome.proof.parity
     console.print(
-        f"  ONNX against the network: largest difference {found.difference:.1e}, {found.flipped} labels flipped"
+        f"  ONNX against the trained model: largest difference {found.difference:.1e}, {found.flipped} labels flipped"
     )
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in outcome.seconds.items())
     console.print(f"\nTime       {spent}")
