@@ -59,11 +59,10 @@ class RateLimit:
         if held is None:
             held = self._held[caller] = _Lease()
             _forget_oldest(self._held)
-        now = time.monotonic()
-        if held.tokens < 1 and now >= held.refused_until:
-            held.tokens += await self._lease(caller, self._chunk)
-            if held.tokens < 1:
-                held.refused_until = now + min(1.0, 1 / self._rate)
+        while held.tokens < 1 and time.monotonic() >= held.refused_until:
+            if held.filling is None:  # one lease at a time: what others got meanwhile is shared
+                held.filling = asyncio.get_running_loop().create_task(self._fill(caller, held))
+            await asyncio.shield(held.filling)  # whoever gives up leaves it to the others
         if held.tokens < 1:
             raise TooManyRequestsError(
                 f"{caller or 'anonymous'!r} may send {self._rate:g} requests a second",
@@ -71,11 +70,21 @@ class RateLimit:
             )
         held.tokens -= 1
 
+    async def _fill(self, caller: str, held: "_Lease") -> None:
+        try:
+            granted = await self._lease(caller, self._chunk)
+            held.tokens += granted
+            if held.tokens < 1:
+                held.refused_until = time.monotonic() + min(1.0, 1 / self._rate)
+        finally:
+            held.filling = None
+
 
 @dataclasses.dataclass(slots=True)
 class _Lease:
     tokens: float = 0.0
     refused_until: float = 0.0
+    filling: asyncio.Task[None] | None = None
 
 
 def _forget_oldest(kept: dict[str, Any]) -> None:

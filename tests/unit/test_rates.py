@@ -112,3 +112,28 @@ def test_a_bucket_takes_the_limits_of_whoever_leases() -> None:
         ]
 
     assert [round(granted) for granted in asyncio.run(go())] == [7, 2, 0, 10, 5]
+
+
+@pytest.mark.parametrize("burst", [100, 7])
+def test_requests_at_once_get_all_there_is_by_one_lease_after_another(burst: int) -> None:
+    async def go() -> None:
+        bank, leasing = Bank(0.001, burst), [0, 0]
+
+        async def lease(caller: str, wanted: float) -> float:
+            leasing[0] += 1
+            leasing[1] = max(leasing)
+            await asyncio.sleep(0)
+            granted = await bank.lease(caller, wanted)
+            leasing[0] -= 1
+            return granted
+
+        limit = RateLimit(100, lease)
+        asked = [asyncio.ensure_future(limit.admit("app")) for _ in range(200)]
+        await asyncio.sleep(0)
+        asked[0].cancel()  # whoever gives up takes nothing from the others
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        assert sum(answer is None for answer in told) == burst
+        assert sum(isinstance(answer, TooManyRequestsError) for answer in told) == 199 - burst
+        assert leasing == [0, 1]
+
+    asyncio.run(go())
