@@ -79,6 +79,8 @@ class Clock:
 
     def record(self, started: int, batch: Batch, request: Request) -> None:
         """A run since `started`, in nanoseconds."""
+        if not request.counted:
+            return
         self.times.add(time.perf_counter_ns() - started)
         self.runs += 1
         self.requests += len(request.rows) or 1
@@ -155,7 +157,7 @@ class Compiler:
                 request.waited_for.append(path)
                 raise
             except Exception as error:
-                clock.failures += 1
+                clock.failures += request.counted
                 raise _name_failure(error, path) from error
             finally:
                 clock.record(started, batch, request)
@@ -234,10 +236,11 @@ class Compiler:
                 request.waited_for.append(path)
                 raise
             except Exception as error:
-                clock.failures += 1
+                clock.failures += request.counted
                 if fallback is None:
                     raise _name_failure(error, path) from error
-                clock.fallbacks += 1
+                clock.fallbacks += request.counted
+                request.waited_for.clear()  # what was given up before is not what is waited for now
                 return await fallback(batch, request)
             finally:
                 clock.record(started, batch, request)

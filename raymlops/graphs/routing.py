@@ -31,6 +31,8 @@ class Request:
     key: str | None = None
     live: bool = True
     """False where shadows must not run, as offline."""
+    counted: bool = True
+    """False for an example that is tried, which nobody asked for."""
     rows: Sequence[int] = ()
     """Of each of the callers whose requests were joined; empty for one caller."""
     waited_for: list[str] = dataclasses.field(default_factory=list)

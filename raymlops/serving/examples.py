@@ -4,7 +4,7 @@ free sizes and values a model answers."""
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -157,11 +157,16 @@ async def find_example(hosted: Hosted) -> Example | None:
     loaded on demand, is the likeliest."""
     if hosted.try_batch is None:
         return next(list_candidates(hosted))
+    async with hosted.search:  # others who want to know wait for the one that looks
+        return await _search(hosted, hosted.try_batch)
+
+
+async def _search(hosted: Hosted, try_batch: Callable[[Batch], Awaitable[Batch]]) -> Example | None:
     if not hosted.examples:
         for example in list_candidates(hosted):
             tried = example if example.is_small else _to_zeros(example)
             try:
-                answer = await hosted.try_batch(tried.to_batch())
+                answer = await try_batch(tried.to_batch())
             except (InputError, NodeError):
                 continue
             except DeadlineError:  # it was not refused

@@ -148,7 +148,7 @@ class GraphEndpoint:
         arrived, waited = time.perf_counter_ns(), 0
         if self.graph.suspends:
             with queue_time.measured() as waits:
-                answer = await self._infer_within(batch, key)
+                answer = await self._infer_within(batch, Request(key))
             (waited,) = waits
         else:
             answer = await self.graph.infer(batch, key=key)
@@ -157,8 +157,12 @@ class GraphEndpoint:
         self._statistics.record_run(rows, min(arrived + waited, ended), ended, (arrived,))
         return answer
 
-    async def _infer_within(self, batch: Batch, key: str | None) -> Batch:
-        request, seconds = Request(key), self._deadline_s
+    async def try_batch(self, batch: Batch) -> Batch:
+        """The answer to a batch that nobody asked for: uncounted, without shadows. Raises what `infer` raises."""
+        return await self._infer_within(batch, Request(live=False, counted=False))
+
+    async def _infer_within(self, batch: Batch, request: Request) -> Batch:
+        seconds = self._deadline_s
         try:
             with deadlines.bound(seconds):
                 async with asyncio.timeout(seconds):
@@ -274,7 +278,9 @@ def host_graph(
         *(functools.partial(check, session) for session in sessions),
         *(node.check for node in beside.values()),
     ]
-    hosted = Hosted(name, endpoint, statistics, columns, platform="raymlops_graph", try_batch=graph.infer)
+    hosted = Hosted(
+        name, endpoint, statistics, columns, platform="raymlops_graph", try_batch=endpoint.try_batch
+    )
     hosted.check = lambda: _run_all(checks)
     return hosted
 

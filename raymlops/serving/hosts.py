@@ -71,6 +71,8 @@ class Hosted:
     """Answers a batch that nobody asked for, uncounted."""
     examples: list[object] = dataclasses.field(default_factory=list)
     """The request that was found, as `examples` does, or None; empty before the search."""
+    search: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+    """Held while it is looked for."""
     estimate: AnswerEstimate | None = None
     """Of its answers, made when it is first asked."""
 
@@ -120,11 +122,12 @@ class Hosts:
         found: dict[ModelKey, Tree] = {EDGE: self._count_itself()}
         for hosted in list(self.models.values()):
             counted = hosted.statistics
+            if hosted.loaded is not None and not counted.was_asked:
+                continue
             stamp = counted.stamp()
             if stamps.get(counted.key) != stamp:
                 stamps[counted.key] = stamp
-                if hosted.loaded is None or counted.was_asked:
-                    found[counted.key] = counted.to_tree()
+                found[counted.key] = counted.to_tree()
         return found
 
     def _count_itself(self) -> Tree:

@@ -15,6 +15,7 @@ from raymlops.errors import DeadlineError, InputError, NodeError, ResourceError
 from raymlops.graphs.running import Graph
 from raymlops.graphs.validation import list_models, validate
 from raymlops.serving import deadlines, inference
+from raymlops.serving.examples import find_example
 from raymlops.serving.graph import host_graph, prepare_graph
 from raymlops.serving.hosts import Hosted, Hosts
 from raymlops.serving.opening import OfflineGraph
@@ -108,6 +109,12 @@ nodes:
 outputs: [inner]
 """
     return host_graph("g", prepare_graph(parse_document(text, GraphSpec), settings), {}, settings)
+
+
+class Silent:
+    async def run(self, batch: Batch) -> Batch:
+        await asyncio.sleep(60)
+        return {"y": batch["x"]}
 
 
 ZEROS, ONES = {"x": np.zeros(2, np.float32)}, {"x": np.ones(2, np.float32)}
@@ -255,3 +262,17 @@ def test_no_rows_are_answered_or_refused_whatever_the_graph(spec: GraphSpec, bat
     with contextlib.suppress(InputError):
         answer = graph.infer_now({name: values[:0] for name, values in batch.items()})
         assert {len(values) for values in answer.values()} == {0}
+
+
+def test_an_example_of_a_graph_is_tried_uncounted_and_no_longer_than_its_deadline(settings: Settings) -> None:
+    async def look(hosted: Hosted) -> list[object]:
+        async with asyncio.timeout(30):
+            return await asyncio.gather(*[find_example(hosted) for _ in range(3)])
+
+    for kind in (Asleep, Silent):
+        hosted = host_python(kind, settings)
+        found = asyncio.run(look(hosted))
+        assert found[0] is not None
+        assert found[1] is found[2] is found[0]  # one looks, the others wait for it
+        counts = hosted.statistics.to_tree()["counts"]
+        assert {node["requests"] + node["failures"] for node in counts["nodes"].values()} == {0}
