@@ -214,14 +214,6 @@ def convert(array: Array, datatype: str, column: Column) -> Array:
     raise InputError(f"Input {spec.name!r} is {datatype}{list(array.shape)}, but the model takes {spec}")
 
 
-def check_shape(array: Array, column: Column) -> Array:
-    if not column.spec.accepts(array.shape):
-        raise InputError(
-            f"Input {column.spec.name!r} has shape {list(array.shape)}, but the model takes {column.spec}"
-        )
-    return array
-
-
 def require_inputs(batch: Collection[str], columns: Mapping[str, Column]) -> None:
     """Raises InputError where one is missing that has no value of the model's own."""
     missing = [

@@ -9,8 +9,6 @@ from raymlops.errors import NodeError, RaymlopsError, encodable, shorten
 from raymlops.tensors import Batch, Signature, TensorSpec
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics", "parameters")
-HEADER_LENGTH = "inference-header-content-length"
-"""Size of the JSON that precedes binary tensors in a body."""
 
 
 class Endpoint(Protocol):

@@ -75,7 +75,10 @@ async def model_ready(hosts: Hosts, request: Request) -> Response:
 async def stats(hosts: Hosts, request: Request) -> Response:
     wanted = [hosts.find(*request.parts)] if request.parts else list(hosts.seen_by(request.caller).values())
     replicas, counted = await hosts.sum_up(wanted)
-    return _answer({"model_stats": [describe(*one) | {"replicas": replicas} for one in counted]})
+    return await _make(
+        hosts,
+        lambda: _answer({"model_stats": [describe(*one) | {"replicas": replicas} for one in counted]}),
+    )
 
 
 async def index(hosts: Hosts, request: Request) -> Response:

@@ -56,6 +56,8 @@ class _Application:
 
     def take(self, name: str, trees: Mapping[ModelKey, Tree], round_: int) -> None:
         self.heard = now = self._clock()
+        if name not in self.replicas:
+            self.retire()  # nobody may ever ask, which does it too
         replica = self.replicas.setdefault(name, _Replica({}, now))
         replica.trees.update(trees)
         replica.seen, replica.round = now, max(round_, replica.round)

@@ -396,3 +396,19 @@ def test_a_restarted_aggregator_is_told_everything_anew_and_a_dead_replica_is_sh
         assert (await aggregators[0].sum_up("other"))[1] == {}
 
     run_at_once(work)
+
+
+def test_replicas_that_come_and_go_leave_their_sums_though_nobody_asks() -> None:
+    async def work(aggregator: Aggregator) -> None:
+        for number in range(60):
+            counted = Statistics(*KEY)
+            now = time.perf_counter_ns()
+            counted.record_success(Timing(now, now, now), now + 2000)
+            replica = f"r{number}"
+            await aggregator.report("app", replica, "", 0, {KEY: counted.to_tree()})
+            await asyncio.sleep(GONE_S / 2)
+        assert len(aggregator._applications["app"].replicas) < 10
+        _, found = await aggregator.sum_up("app")
+        assert read_sum(found[KEY]) == 60
+
+    run_at_once(work)
