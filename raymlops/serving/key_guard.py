@@ -69,6 +69,8 @@ class Applications:
 
     def __init__(self) -> None:
         self._known: dict[str, Application] = {}
+        self._unread: dict[str, str] = {}
+        """Why the configuration of an application could not be read, so that it is logged once."""
         self._asked = float("-inf")
         self._lock = asyncio.Lock()
 
@@ -89,12 +91,27 @@ class Applications:
 
     async def _ask(self) -> None:
         details = await listeners.find_controller().get_serve_instance_details.remote()
-        known = {}
+        known, unread = {}, {}
         for name, told in (details.get("applications") or {}).items():
-            found = read_application(name, told, self._known.get(name))
-            await asyncio.to_thread(found.read_file)
+            before = self._known.get(name)
+            try:
+                found = read_application(name, told, before)
+                await asyncio.to_thread(found.read_file)
+            except (
+                Exception
+            ) as error:  # whatever one application has in its configuration, others are guarded
+                found, unread[name] = (
+                    close_application(name, told, before),
+                    f"{type(error).__name__}: {error}",
+                )
+                if self._unread.get(name) != unread[name]:
+                    LOG.error(
+                        "the keys of application %s cannot be read; those known so far stay in force: %s",
+                        name,
+                        unread[name],
+                    )
             known[name] = found
-        self._known, self._asked = known, time.monotonic()
+        self._known, self._unread, self._asked = known, unread, time.monotonic()
 
     async def find(self, path: str) -> Application | None:
         """The one whose prefix is the longest that this path has."""
@@ -112,9 +129,6 @@ def read_application(name: str, told: Mapping[str, Any], before: Application | N
     config = told.get("deployed_app_config") or {}
     args = config.get("args") or {}
     ours = "raymlops" in str(config.get("import_path", ""))
-    deployments = told.get("deployments") or {}
-    ingress = deployments.get("Ingress") or {}
-    awake = any(str(replica.get("state")).endswith("RUNNING") for replica in ingress.get("replicas") or ())
     options = next(
         (d.get("user_config") or {} for d in config.get("deployments") or () if d.get("name") == "Ingress"),
         {},
@@ -130,8 +144,26 @@ def read_application(name: str, told: Mapping[str, Any], before: Application | N
     cors = read_policy(args) if ours else None
     models = frozenset([*(args.get("models") or ()), *(args.get("graphs") or ())]) if ours else frozenset()
     folder = ours and bool(args.get("many"))
-    prefix = told.get("route_prefix") or "/"
-    return Application(name, prefix, ring, awake, file, stamp, cors, ours, models, folder)
+    return Application(
+        name, _read_prefix(told), ring, _is_awake(told), file, stamp, cors, ours, models, folder
+    )
+
+
+def close_application(name: str, told: Mapping[str, Any], before: Application | None) -> Application:
+    """One of ours whose configuration cannot be read: as it was known before, but never open to everyone."""
+    found = before or Application(name, "/", KeyRing(), False)
+    ring = KeyRing(required=True) if found.ring.is_open else found.ring
+    return dataclasses.replace(found, prefix=_read_prefix(told), ring=ring, awake=_is_awake(told), ours=True)
+
+
+def _read_prefix(told: Mapping[str, Any]) -> str:
+    return str(told.get("route_prefix") or "/")
+
+
+def _is_awake(told: Mapping[str, Any]) -> bool:
+    """Whether a replica of it runs."""
+    ingress = (told.get("deployments") or {}).get("Ingress") or {}
+    return any(str(replica.get("state")).endswith("RUNNING") for replica in ingress.get("replicas") or ())
 
 
 APPLICATIONS = Applications()
