@@ -393,6 +393,7 @@ class ManyEndpoint:
         self._deadline_s = deadline_s
         self._free = list_free_axes(self.signature)
         self._cost = _Cost()
+        self._has_run = False
         self._turns = Turns(statistics)
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
@@ -425,10 +426,11 @@ class ManyEndpoint:
         """In a thread, where it is timed. Raises DeadlineError, and then ends the run."""
         control = session.begin()
         loop = asyncio.get_running_loop()
+        is_first, self._has_run = not self._has_run, True
         try:
             async with asyncio.timeout(self._deadline_s):
                 answer, seconds, started = await loop.run_in_executor(
-                    self._threads, _time, session, batch, control, not self._cost.rows
+                    self._threads, _time, session, batch, control, is_first
                 )
         except TimeoutError:
             raise DeadlineError(f"{self._name!r} did not answer within {self._deadline_s:g} s") from None

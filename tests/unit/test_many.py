@@ -1,5 +1,6 @@
 import asyncio
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from raymlops.errors import ArtifactError
-from raymlops.models.session import open_session
+from raymlops.models.session import Session, open_session
+from raymlops.serving import many
 from raymlops.serving.folder import Opener, find_models
 from raymlops.serving.hosts import Hosts
 from raymlops.serving.many import ManyHost
@@ -65,6 +67,33 @@ def test_models_of_one_structure_answer_as_they_do_alone(tmp_path: pathlib.Path)
     for name in ("m0", "m1", "m2", "other", "m0"):
         alone = open_session(tmp_path / f"{name}.onnx").infer(x)
         np.testing.assert_allclose(ask(host, name)["y"], alone["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["long", "of unknown length"])
+def test_each_request_to_a_model_that_is_not_short_runs_it_once(
+    kind: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = 0
+    infer = Session.infer
+
+    def count(self: Session, *args: Any, **named: Any) -> Batch:
+        nonlocal runs
+        runs += 1
+        return infer(self, *args, **named)
+
+    model = toy_models.doubler() if kind == "long" else toy_models.countdown()
+    batch = {"x": np.ones((1, 3), np.float32) if kind == "long" else np.array([3])}
+    monkeypatch.setattr(many, "INLINE_S", 0.0 if kind == "long" else 60.0)
+    toy_models.save(model, tmp_path / "m.onnx")
+    endpoint = ManyHost(ManyModels(folder=str(tmp_path))).hosted["m"].endpoint
+
+    async def ask() -> None:
+        for _ in range(5):
+            await endpoint.infer(batch)
+
+    monkeypatch.setattr(Session, "infer", count)
+    asyncio.run(ask())
+    assert runs == 5 + 1  # the first request runs it once more, for the first run takes longer
 
 
 def test_a_structure_that_cannot_be_proven_is_opened_one_by_one(
