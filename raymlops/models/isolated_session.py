@@ -42,6 +42,7 @@ WAITED_S = 2.0
 """Pauses as short are waited for; in longer ones callers are told to come back."""
 STARTS = 3
 """Starts in a row that may fail before the model counts as unhealthy."""
+_KILLED = "signal SIGKILL"
 _RAISED = ("InputError", "TooLargeError", "DeadlineError", "ArtifactError", "ResourceError")
 
 
@@ -257,7 +258,7 @@ class IsolatedSession(Session):
         time.sleep(max(0.0, pause))
         try:
             self._start()
-        except (RaymlopsError, OSError) as error:  # the system may have no process or descriptor left
+        except (RaymlopsError, OSError) as error:  # of reading the model, too
             self._failed_starts += 1
             self._plan_start(None)
             raise OverloadedError(f"The process of {self._name!r} does not start: {error}") from None
@@ -265,18 +266,11 @@ class IsolatedSession(Session):
         return self._process
 
     def _start(self) -> dict[str, Any]:
-        """Start a process and load the model. Raises what that raises."""
+        """Start a process and load the model. Raises what that raises, and OverloadedError where the machine, and not
+        the model, is why there is no process now."""
         model = self._read()
         files = {"model": model.data, **model.weights} if isinstance(model, ModelFiles) else {"model": model}
-        ours, theirs = socket.socketpair()
-        number = theirs.fileno()
-        with theirs:
-            popen = subprocess.Popen(
-                [sys.executable, "-m", "raymlops.models.isolated_process", str(number)],
-                pass_fds=(number,),
-                stdin=subprocess.DEVNULL,
-                env=child_environment(),
-            )
+        popen, ours = self._spawn()
         process = _Process(popen, ours, time.monotonic())
         try:
             ours.settimeout(START_S)
@@ -286,12 +280,39 @@ class IsolatedSession(Session):
             told, _ = read_message(ours, 0)
             ours.settimeout(None)
         except StreamEndedError as error:
-            raise RaymlopsError(
-                f"The process of {self._name!r} ended at its start, {process.end()}: {error}"
-            ) from None
+            left = process.started + START_S - time.monotonic()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it closes its socket before it has ended
+                popen.wait(min(GRACE_S, max(0.0, left)))
+            how = process.end()
+            if how == _KILLED:  # here, for it took too long, or by a system that is short of memory
+                raise OverloadedError(
+                    f"The process of {self._name!r} did not start, {how} after "
+                    f"{time.monotonic() - process.started:.0f} of at most {START_S:g} s; try again in a moment"
+                ) from None
+            raise RaymlopsError(f"The process of {self._name!r} ended at its start, {how}: {error}") from None
         if "error" in told:
             process.end()
             kind = str(told["error"])
             raise getattr(errors, kind if kind in _RAISED else "RaymlopsError")(str(told["message"]))
         self._process, self._failed_starts = process, 0
         return told
+
+    def _spawn(self) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+        """A new process, and the socket to it. Raises OverloadedError."""
+        try:
+            ours, theirs = socket.socketpair()
+            number = theirs.fileno()
+            with theirs, contextlib.ExitStack() as opened:
+                opened.enter_context(ours)
+                popen = subprocess.Popen(
+                    [sys.executable, "-m", "raymlops.models.isolated_process", str(number)],
+                    pass_fds=(number,),
+                    stdin=subprocess.DEVNULL,
+                    env=child_environment(),
+                )
+                opened.pop_all()
+        except OSError as error:  # the system may have no process, memory or descriptor left
+            raise OverloadedError(
+                f"No process can be started for {self._name!r} now: {error}; try again in a moment"
+            ) from None
+        return popen, ours

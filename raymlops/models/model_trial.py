@@ -13,6 +13,7 @@ from raymlops.errors import (
     ArtifactError,
     DeadlineError,
     InputError,
+    OverloadedError,
     ProcessEndedError,
     RaymlopsError,
     TooLargeError,
@@ -32,7 +33,8 @@ class ModelTrials:
         """Key -> why, empty where the model can be opened."""
 
     def require(self, key: bytes, what: str, model: Model) -> None:
-        """Raises ArtifactError where a model of this key cannot be opened, or would end the process that does."""
+        """Raises ArtifactError where a model of this key cannot be opened, or would end the process that does; and
+        OverloadedError where it cannot be tried now, which is not remembered."""
         refusal = self._refused.get(key)
         if refusal is None:
             with self._lock:
@@ -57,7 +59,8 @@ TRIALS = ModelTrials()
 def try_model(what: str, model: Model, optimisation: str = "all") -> None:
     """Open the model and run it on a row of zeros, on the CPU; takes about a second and the memory of the model.
 
-    Raises ArtifactError, which begins with `what`, when either cannot be done or ends the process.
+    Raises ArtifactError, which begins with `what`, when either cannot be done or ends the process, and OverloadedError
+    or DeadlineError when there is no process to try it in now, of which the model is not the cause.
     """
     try:
         session = IsolatedSession(what, lambda: model, SessionOptions(optimisation=optimisation))
@@ -67,6 +70,8 @@ def try_model(what: str, model: Model, optimisation: str = "all") -> None:
             session.close()
     except ProcessEndedError as error:
         raise ArtifactError(f"{what} ends the process that runs it on a row of zeros: {error}") from None
+    except (OverloadedError, DeadlineError):
+        raise
     except ArtifactError as error:
         raise ArtifactError(f"{what}: {error}") from None
     except RaymlopsError as error:

@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,8 +22,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, RaymlopsError, StorageError
+from raymlops.models import isolated_session
+from raymlops.models.model_trial import ModelTrials
 from raymlops.models.process_mac import code_of, has_code
-from raymlops.serving import sources
+from raymlops.serving import many, sources
 from raymlops.serving.folder import digest_listing, read_entries
 from raymlops.serving.folder_files import LocalFiles, open_folder
 from raymlops.serving.hosts import Hosts
@@ -586,6 +589,28 @@ def test_a_model_that_ends_its_process_ends_none_of_ours(tmp_path: pathlib.Path)
     index = {entry["name"]: entry for entry in ask("POST", "/v2/repository/index").json()}
     assert "'bad.onnx' cannot be opened" in index["bad"]["reason"]
     assert infer(host, "good") == 3
+
+
+@pytest.mark.parametrize("fault", ["it takes too long", "the system has no process left"])
+def test_a_model_that_could_not_be_tried_for_want_of_a_process_is_tried_at_the_next_load(
+    fault: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(many, "TRIALS", ModelTrials())
+    save(tmp_path / "a.onnx", scaler(3))
+    host = make_host(tmp_path)
+    ask = make_client(host, host.hosted)
+    with monkeypatch.context() as patch:
+        if fault == "it takes too long":
+            patch.setattr(isolated_session, "START_S", 0.001)
+        else:
+            patch.setattr(subprocess, "Popen", refuse)
+        answer = ask("POST", "/v2/repository/models/a/load")
+        assert (answer.status_code, "try again" in answer.json()["error"]) == (503, True)
+    assert ask("POST", "/v2/repository/models/a/load").status_code == 200
+    assert infer(host, "a") == 3
 
 
 def test_deploying_again_is_another_deployment_once_files_differ(tmp_path: pathlib.Path) -> None:
