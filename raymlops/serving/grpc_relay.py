@@ -45,6 +45,9 @@ _OF_ALL = {name for name in METHODS if name not in FIELDS} | {
 }
 """What every application is asked when no model is named."""
 
+Others = Mapping[str, Application]
+"""By name, as they were when a call came: those that come or go while it is answered are not among them."""
+
 Told = tuple[str, str, list[tuple[str, str]], bytes]
 """Name of gRPC's code, details, trailers, and the message."""
 
@@ -136,19 +139,19 @@ class Relay:
         sent = dict(context.invocation_metadata() or ())
         if name == "ServerLive" or self._is_own(name, message, sent):
             return None
-        await self._refresh()
-        if not self._others:
+        others = await self._refresh()
+        if not others:
             return None
         model = find_model(name, message)
         if not model:
-            return await self._ask_all(name, message, context) if name in _OF_ALL else None
-        target = await self._find(name, model)
+            return await self._ask_all(others, name, message, context) if name in _OF_ALL else None
+        target = await self._find(others, name, model)
         if target is None and model not in self._plane.hosts.models:
-            target = self._find_by_key(grpc_plane.read_token(sent))
+            target = self._find_by_key(others, grpc_plane.read_token(sent))
         if target is None:
             return None
-        if not self._others[target].awake:
-            self._others[target].ring.identify(grpc_plane.read_token(sent))
+        if not others[target].awake:
+            others[target].ring.identify(grpc_plane.read_token(sent))
         told = await self._ask(target, name, message, context)
         if name in ("RepositoryModelLoad", "RepositoryModelUnload"):
             self._names.pop(target, None)
@@ -162,14 +165,16 @@ class Relay:
             return "application" in sent
         return route == "only" or (route == "model" and find_model(name, message) in self._plane.hosts.models)
 
-    async def _find(self, method: str, model: str) -> str | None:
+    async def _find(self, others: Others, method: str, model: str) -> str | None:
         """The other application that has a model; None for this one, which also answers for what nobody has.
 
         Raises InputError where several have it.
         """
         owners: list[str] = []
         for fresh_s in (_FRESH_S, _MISSED_S):  # a model may have come since
-            owners = [name for name in self._others if model in await self._list_models(name, fresh_s)]
+            owners = [
+                name for name, other in others.items() if model in await self._list_models(other, fresh_s)
+            ]
             if owners or model in self._plane.hosts.models:
                 break
         if model in self._plane.hosts.models:
@@ -177,7 +182,7 @@ class Relay:
         has = "is in several applications"
         if not owners and method == "RepositoryModelLoad":  # a file that was added since
             has = "is new, and several applications have a folder of models"
-            owners = [name for name, other in self._others.items() if other.folder]
+            owners = [name for name, other in others.items() if other.folder]
             owners += [self._name] if self._plane.hosts.repository is not None else []
         if len(owners) > 1:
             raise InputError(
@@ -186,12 +191,12 @@ class Relay:
             )
         return owners[0] if owners and owners[0] != self._name else None
 
-    def _find_by_key(self, token: str) -> str | None:
+    def _find_by_key(self, others: Others, token: str) -> str | None:
         """For a model that nobody has: another application, if the key is one of its and none of this one's."""
         try:
             self._plane.keys.identify(token)
         except AuthenticationError:
-            known = (name for name, other in self._others.items() if other.awake and _knows(other, token))
+            known = (name for name, other in others.items() if other.awake and _knows(other, token))
             return next(known, None)
         return None
 
@@ -200,8 +205,8 @@ class Relay:
         try:
             self._plane.keys.identify(token)
         except AuthenticationError as error:
-            await self._refresh()
-            if not any(_knows(other, token) for other in self._others.values()):
+            others = await self._refresh()
+            if not any(_knows(other, token) for other in others.values()):
                 raise error from None
 
     async def _ask(self, target: str, name: str, message: bytes, context: Any) -> Told:
@@ -225,14 +230,15 @@ class Relay:
             LOG.error("application %s did not answer a call of %s: %s", target, name, error)
             return "UNAVAILABLE", f"Application {target!r} does not answer; try again later", [], b""
 
-    async def _refresh(self) -> None:
-        """Know which applications there are now. While Serve's controller does not say, those that were known are."""
+    async def _refresh(self) -> Others:
+        """The other applications that there are now. While Serve's controller does not say, those that were known."""
         if time.monotonic() - self._looked < _FRESH_S:
-            return
+            return self._others
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._look())
         patience = _PATIENCE_S if self._looked == float("-inf") else _LOOK_S
         await asyncio.wait({self._looking}, timeout=patience)
+        return self._others
 
     async def _look(self) -> None:
         try:
@@ -243,10 +249,10 @@ class Relay:
             self._others = {name: found for name, found in known.items() if found.ours and name != self._name}
         self._looked = time.monotonic()
 
-    async def _list_models(self, name: str, fresh_s: float) -> Collection[str]:
+    async def _list_models(self, application: Application, fresh_s: float) -> Collection[str]:
         """Of another application: as its spec has them, and those of its folder as its replicas have them; one that is
         scaled to zero is not woken for that."""
-        application = self._others[name]
+        name = application.name
         if not (application.folder and application.awake):
             return application.models
         asked, names = self._names.get(name, (float("-inf"), application.models))
@@ -265,7 +271,7 @@ class Relay:
             self._handles[name] = await asyncio.to_thread(serve.get_deployment_handle, "Ingress", name)
         return self._handles[name]
 
-    async def _ask_all(self, name: str, message: bytes, context: Any) -> Told:
+    async def _ask_all(self, others: Others, name: str, message: bytes, context: Any) -> Told:
         """One answer for what every application was asked: of those that take the key, or this one's refusal."""
         at, known = self._health.get(name, (float("-inf"), None))
         if known is not None and time.monotonic() - at < _HEALTH_S:
@@ -274,7 +280,7 @@ class Relay:
         mine = await answer_here(self._plane, name, message, metadata, context.peer())
         if name in _NOT_READY and mine[0] != "OK":
             return mine
-        awake = [other for other, application in self._others.items() if application.awake]
+        awake = [other for other, application in others.items() if application.awake]
         asked = (self._ask_patiently(other, name, message, context) for other in awake)
         told = [mine, *await asyncio.gather(*asked)]
         if name in _NOT_READY:

@@ -16,7 +16,8 @@ from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.proxy_request_response import gRPCStreamingType
 from tritonclient.grpc import service_pb2 as pb
 
-from raymlops.serving import grpc_plane, key_guard
+from raymlops.errors import InputError
+from raymlops.serving import grpc_plane, grpc_relay, key_guard
 from raymlops.serving.grpc_relay import Relay, RelayContext
 from raymlops.serving.key_guard import Application
 from raymlops.serving.keys import KeyRing, make_key
@@ -175,5 +176,72 @@ def test_while_the_controller_does_not_answer_a_replica_answers_by_itself(tmp_pa
             context = RelayContext([("x-raymlops-route", "any")], "ipv4:127.0.0.1:1")
             assert await relay.answer(method, b"", context) is None
         assert time.monotonic() - started < 30
+
+    asyncio.run(run())
+
+
+class Replica:
+    """Serve's handle of another application whose replica does this with a call, whatever the method is."""
+
+    def __init__(self, act: Any) -> None:
+        self._act = act
+
+    @property
+    def list_models(self) -> "Replica":
+        return self
+
+    answer_grpc = list_models
+
+    def remote(self, *arguments: Any) -> Any:
+        return self._act()
+
+
+@dataclasses.dataclass
+class Relayed:
+    """A relay of `alpha`, which has the model `doubler`, and knows these other applications."""
+
+    relay: Relay
+    known: key_guard.Applications
+    context: RelayContext
+
+    def know(self, *applications: Application) -> None:
+        self.known._known = {application.name: application for application in applications}
+
+    async def ask(self, model: str, method: str = "ModelInfer") -> Any:
+        return await self.relay.hand_on(method, infer(model).SerializeToString(), self.context)
+
+
+@pytest.fixture
+def relayed(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Relayed:
+    known = key_guard.Applications()
+    known._asked = time.monotonic() + 1000
+    monkeypatch.setattr(key_guard, "APPLICATIONS", known)
+    monkeypatch.setattr(grpc_relay, "_FRESH_S", 0.0)
+    relay = Relay(make_plane(tmp_path, {"doubler": toy_models.doubler()}), "alpha")
+    context = RelayContext([(key_guard.ROUTE, "any")], "ipv4:127.0.0.1:1")
+    return Relayed(relay, known, context)
+
+
+def make_folder(name: str) -> Application:
+    return Application(name, f"/{name}", KeyRing(), True, folder=True)
+
+
+def test_a_call_is_answered_although_an_application_goes_while_others_tell_their_models(
+    relayed: Relayed,
+) -> None:
+    relayed.know(make_folder("first"), make_folder("second"))
+
+    async def tell_and_lose_second() -> list[str]:
+        relayed.know(make_folder("first"))
+        await relayed.ask("")  # another call, which sees that one has gone
+        return []
+
+    async def tell() -> list[str]:
+        return ["wanted"]
+
+    async def run() -> None:
+        relayed.relay._handles = {"first": Replica(tell_and_lose_second), "second": Replica(tell)}
+        with pytest.raises(InputError, match="first, second"):
+            await relayed.ask("unknown", "RepositoryModelLoad")
 
     asyncio.run(run())
