@@ -17,10 +17,18 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from raymlops.errors import AuthenticationError, InputError, OverloadedError, RaymlopsError, shorten
+from raymlops.errors import (
+    AuthenticationError,
+    InputError,
+    OverloadedError,
+    ProcessEndedError,
+    RaymlopsError,
+    shorten,
+)
 from raymlops.serving import grpc_plane, key_guard
 from raymlops.serving.grpc_answers import METHODS
 from raymlops.serving.grpc_message import FIELDS, find_model
+from raymlops.serving.handle_calls import call_handle
 from raymlops.serving.key_guard import ROUTE, Application
 from raymlops.serving.plane import LOG, DataPlane
 
@@ -44,6 +52,9 @@ _OF_ALL = {name for name in METHODS if name not in FIELDS} | {
     "TraceSetting",
 }
 """What every application is asked when no model is named."""
+
+_FAILURES = (RaymlopsError, ray.exceptions.RayError, RayServeException, RuntimeError)
+"""Of a call to another application, which need not be there any more."""
 
 Others = Mapping[str, Application]
 """By name, as they were when a call came: those that come or go while it is answered are not among them."""
@@ -219,14 +230,15 @@ class Relay:
         metadata.append(("application", target))
         try:
             handle = await self._find_handle(target)
-            return await handle.answer_grpc.remote(name, message, metadata, context.peer())  # type: ignore[no-any-return]
-        except ray.exceptions.RayActorError:
+            told: Told = await call_handle(handle.answer_grpc.remote, name, message, metadata, context.peer())
+            return told
+        except ProcessEndedError:
             ended = (
                 f"The replica of {target!r} that had this call ended, which is not sent to another; send it again if "
                 "that does no harm"
             )
             return "UNAVAILABLE", ended, [("grpc-retry-pushback-ms", "-1")], b""
-        except (ray.exceptions.RayError, RayServeException, RuntimeError) as error:
+        except _FAILURES as error:
             LOG.error("application %s did not answer a call of %s: %s", target, name, error)
             return "UNAVAILABLE", f"Application {target!r} does not answer; try again later", [], b""
 
@@ -259,8 +271,9 @@ class Relay:
         if time.monotonic() - asked > fresh_s:
             try:
                 handle = await self._find_handle(name)
-                names = frozenset(await asyncio.wait_for(handle.list_models.remote(), _PATIENCE_S))
-            except (ray.exceptions.RayError, RayServeException, RuntimeError, TimeoutError) as error:
+                telling = call_handle(handle.list_models.remote)
+                names = frozenset(await asyncio.wait_for(telling, _PATIENCE_S))
+            except (*_FAILURES, TimeoutError) as error:
                 LOG.error("application %s did not tell its models: %s", name, error)
             self._names[name] = time.monotonic(), names
         return names

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-import ray.exceptions
 from ray import serve
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.schema import LoggingConfig
 
-from raymlops.errors import DeadlineError, OverloadedError, ProcessEndedError, RaymlopsError
+from raymlops.errors import DeadlineError
 from raymlops.graphs.running import Implementation
 from raymlops.graphs.validation import list_models
 from raymlops.models.session import SessionOptions
@@ -22,6 +20,7 @@ from raymlops.serving import deadlines, listeners, tracing
 from raymlops.serving.batching import BatchOptions
 from raymlops.serving.cost import count_batch_rows
 from raymlops.serving.graph import Prepared, make_locate
+from raymlops.serving.handle_calls import call_handle
 from raymlops.serving.model import ModelEndpoint
 from raymlops.serving.opening import open_leaf
 from raymlops.serving.plane import ACCESS, log_to_stderr
@@ -174,9 +173,6 @@ def _count_bytes(batch: Batch) -> int:
     return sum([array.nbytes for array in batch.values()])
 
 
-_ENDED = "its replica ended while it had this request, which is not sent to another; send it again if that does no harm"
-
-
 def call_node(handle: Any, joined_rows: int = 0, timeout_s: float | None = None) -> Implementation:
     """Ask a separate node. What a replica had begun when it died is not sent to another, which could die of it, too:
     ProcessEndedError.
@@ -193,25 +189,10 @@ def call_node(handle: Any, joined_rows: int = 0, timeout_s: float | None = None)
         left = deadlines.count_remaining()
         within_s = timeout_s if left is None or (timeout_s is not None and timeout_s < left) else left
         is_large = max(answered, _count_bytes(batch)) >= BY_REFERENCE
-        try:
-            answer: Batch = await (by_reference if is_large else by_value)(batch, tracing.current(), within_s)
-            answered = _count_bytes(answer)
-            return make_writable(answer) if is_large else answer
-        except DeploymentUnavailableError:
-            raise OverloadedError("none of its replicas can answer") from None
-        except BackPressureError as error:
-            raise OverloadedError(f"its queue is full: {error.message}") from None
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            raise (cause if isinstance(cause, RaymlopsError) else error) from None
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # whoever asked has given up
-                raise
-            raise ProcessEndedError(_ENDED) from None  # Serve gave the call up, as when its deployment goes
-        except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError):
-            # What was not begun Serve itself has given to another replica.
-            raise ProcessEndedError(_ENDED) from None
+        remote = by_reference if is_large else by_value
+        answer: Batch = await call_handle(remote, batch, tracing.current(), within_s)
+        answered = _count_bytes(answer)
+        return make_writable(answer) if is_large else answer
 
     joined = JoinedCalls(call, joined_rows)
 

@@ -245,3 +245,47 @@ def test_a_call_is_answered_although_an_application_goes_while_others_tell_their
             await relayed.ask("unknown", "RepositoryModelLoad")
 
     asyncio.run(run())
+
+
+async def give_up() -> Any:
+    """As when its deployment goes."""
+    raise asyncio.CancelledError
+
+
+def test_a_call_that_serve_gives_up_is_told_with_a_remedy_and_not_cancelled(relayed: Relayed) -> None:
+    relayed.know(dataclasses.replace(make_folder("shop"), models=frozenset({"hats"}), folder=False))
+
+    async def run() -> None:
+        relayed.relay._handles = {"shop": Replica(give_up)}
+        code, details, trailers, _ = await relayed.ask("hats")
+        assert (code, trailers) == ("UNAVAILABLE", [("grpc-retry-pushback-ms", "-1")])
+        assert "'shop'" in details
+        assert "send it again" in details
+
+    asyncio.run(run())
+
+
+def test_an_application_whose_answer_serve_gives_up_keeps_no_call_of_others(relayed: Relayed) -> None:
+    relayed.know(make_folder("shop"))
+
+    async def run() -> None:
+        relayed.relay._handles = {"shop": Replica(give_up)}
+        assert await relayed.ask("doubler") is None  # which this one has
+        code, *_ = await relayed.relay.hand_on("ServerReady", b"", relayed.context) or ("",)
+        assert code == "OK"
+
+    asyncio.run(run())
+
+
+def test_a_relayed_call_that_its_caller_gives_up_stays_cancelled(relayed: Relayed) -> None:
+    relayed.know(dataclasses.replace(make_folder("shop"), models=frozenset({"hats"}), folder=False))
+
+    async def run() -> None:
+        relayed.relay._handles = {"shop": Replica(lambda: asyncio.sleep(60))}
+        task = asyncio.create_task(relayed.ask("hats"))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
