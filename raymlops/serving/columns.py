@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import functools
 import itertools
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -172,11 +173,14 @@ _LONGEST_TIME = 40
 """Characters of a time that is remembered; longer ones have hundreds of zeros."""
 
 
+_LEAP_SECOND = re.compile(r"\d{4}-\d\d-\d\d.\d\d:\d\d:60", re.ASCII | re.DOTALL)
+
+
 def _parse_time(text: str) -> int:
     """Milliseconds since 1970 of an ISO 8601 time, UTC where it names no zone. Raises ValueError, OverflowError."""
     if text[-1:] == "z":  # RFC 3339 has small letters
         return _parse_time(f"{text[:-1]}Z")
-    if text[17:19] == "60":  # and leap seconds, which POSIX has not
+    if _LEAP_SECOND.match(text):  # which POSIX has not
         return _parse_time(f"{text[:17]}59{text[19:]}") + 1000
     time = datetime.datetime.fromisoformat(text)
     since = (time.replace(tzinfo=datetime.UTC) if time.tzinfo is None else time) - _EPOCH

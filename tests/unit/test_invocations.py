@@ -1,6 +1,7 @@
 """`POST /invocations` beside MLflow's own scoring server, which is run in this process: what it answers, we answer."""
 
 import asyncio
+import datetime
 import json
 import pathlib
 import socket
@@ -12,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
@@ -227,7 +230,9 @@ def test_every_shape_in_which_pandas_and_mlflow_send_a_time_is_taken(
         ("2013-07-01T12:00:00.125Z", 1372680000125), ("2013-07-01 12:00:00.125000000", 1372680000125),
         ("2013-07-01T14:00:00.125+02:00", 1372680000125), ("2013-07-01", 1372636800000), ("20130701", 1372636800000),
         (-1, -1), (0, 0), ("1985-04-12t23:20:50.52z", 482196050520), ("2016-12-31T23:59:60Z", 1483228800000),
-        ("2016-12-31T23:59:60.5+00:00", 1483228800500),
+        ("2016-12-31T23:59:60.5+00:00", 1483228800500), ("20130701T120000-0600", 1372701600000),
+        ("20130701T120000+0600", 1372658400000), ("20130701T120000.160Z", 1372680000160),
+        ("20130701T120000,460", 1372680000460), ("2013-07-01T12:00:00.601Z", 1372680000601),
     ],
 )  # fmt: skip
 def test_a_time_is_the_milliseconds_that_it_says(time: Any, milliseconds: int | None) -> None:
@@ -237,6 +242,32 @@ def test_a_time_is_the_milliseconds_that_it_says(time: Any, milliseconds: int | 
     column = Column(TensorSpec("t", "INT64", (-1,)), "timestamp")
     wanted = NO_TIME if milliseconds is None else milliseconds
     np.testing.assert_array_equal(to_array([time], column), [wanted])
+
+
+@given(
+    st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2100, 1, 1)),
+    st.one_of(st.none(), st.integers(-14 * 60, 14 * 60)),
+    st.sampled_from(
+        ["%Y-%m-%dT%H:%M:%S", "%Y%m%dT%H%M%S", "%Y-%m-%d %H:%M:%S", "%GW%V%uT%H%M%S", "%G-W%V-%u %H:%M:%S"]
+    ),
+    st.sampled_from(["", ".%f", ",%f"]),
+    st.sampled_from(["", ":"]),
+)
+def test_the_forms_of_iso_8601_are_read_as_python_reads_them(
+    moment: datetime.datetime, offset: int | None, form: str, fraction: str, colon: str
+) -> None:
+    from raymlops.serving.columns import Column, to_array
+    from raymlops.tensors import TensorSpec
+
+    text = moment.strftime(form) + moment.strftime(fraction)
+    if offset is not None:
+        text += f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02d}{colon}{abs(offset) % 60:02d}"
+    wanted = datetime.datetime.fromisoformat(text)
+    since = wanted.replace(tzinfo=wanted.tzinfo or datetime.UTC) - datetime.datetime(
+        1970, 1, 1, tzinfo=datetime.UTC
+    )
+    column = Column(TensorSpec("t", "INT64", (-1,)), "timestamp")
+    assert to_array([text], column).tolist() == [since // datetime.timedelta(milliseconds=1)]
 
 
 @pytest.mark.parametrize("time", [1.5, "yesterday", True, [1, [2]], 1e300, 2**63, "12:00", "2013-13-01"])
