@@ -75,6 +75,8 @@ def _read_csv(body: bytes, known: Mapping[str, Column], limits: RequestLimits) -
     taken = {name: column for name, column in known.items() if name in header or not column.optional}
     if json_tables.has_features(dict.fromkeys(header), known):
         taken = dict.fromkeys(header, known[json_tables.list_required(known)[0]])
+    else:
+        json_tables.refuse_misspelt(header, known)
     for name in taken:
         if name not in header:
             shown = ", ".join(map(show, sorted(header)[:20]))

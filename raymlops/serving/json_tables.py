@@ -1,8 +1,9 @@
 """From rows and columns as people write them in JSON to the tensors that a model takes, and back. Knows no body and no
 protocol: values that were parsed go in, values that can be dumped come out."""
 
+import difflib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ def from_records(value: Any, known: Known, limits: RequestLimits) -> Batch:
     named = set(itertools.chain.from_iterable(value))
     taken = {name: column for name, column in known.items() if name in named or not column.optional}
     check_cells(len(value), taken, limits)
+    refuse_misspelt(named, known)
     for name, column in taken.items():
         if column.optional and column.spec.shape[:1] != (-1,):
             raise InputError(
@@ -56,6 +58,15 @@ def from_records(value: Any, known: Known, limits: RequestLimits) -> Batch:
             if name not in row:
                 _require_missing(name, column, row, known)
     return from_columns({name: [row.get(name) for row in value] for name in taken}, known, limits)
+
+
+def refuse_misspelt(named: Collection[str], known: Known) -> None:
+    """Columns that no input has are left out, but for one that is likely to be an optional input's. Raises
+    InputError."""
+    left_out = [name for name, column in known.items() if column.optional and name not in named]
+    for name in named if left_out else ():
+        if name not in known and difflib.get_close_matches(name[:200], left_out, n=1, cutoff=0.8):
+            raise InputError(unknown_name("column", name, known))
 
 
 def has_features(row: Mapping[str, Any], known: Known) -> bool:

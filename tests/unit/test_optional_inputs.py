@@ -242,3 +242,31 @@ def test_an_old_file_whose_weights_are_all_inputs_takes_none_of_them() -> None:
     session = open_session(model.SerializeToString(), SessionOptions(shared=True))
     assert session.optional == ()
     assert session.infer({"x": X})["y"].tolist() == compute(X)
+
+
+def test_a_misspelt_one_is_refused_in_every_form_and_other_columns_are_left_out(
+    tmp_path: pathlib.Path,
+) -> None:
+    model = toy_models.make(
+        [helper.make_node("Add", ["x", "offset"], ["y"])],
+        [toy_models.value(name, TensorProto.FLOAT, "n") for name in ("x", "offset")],
+        [toy_models.value("y", TensorProto.FLOAT, "n")],
+        [numpy_helper.from_array(np.array([10], np.float32), "offset")],
+    )
+    ask = make_ask(make_plane(tmp_path, {"m": model}))
+
+    def forms(name: str) -> dict[str, Any]:
+        rows = [{"x": 1, name: 5}]
+        return {
+            "records": {"dataframe_records": rows}, "instances": {"instances": rows},
+            "split": {"dataframe_split": {"columns": ["x", name], "data": [[1, 5]]}},
+        }  # fmt: skip
+
+    for name, told in (("offset", 6.0), ("Offset", None), ("ofset", None), ("customer", 11.0)):
+        csv = {"content": f"x,{name}\n1,5\n", "headers": {"content-type": "text/csv"}}
+        answers = [ask("POST", "/invocations", json=body) for body in forms(name).values()]
+        answers.append(ask("POST", "/v1/models/m:predict", json=forms(name)["instances"]))
+        answers.append(ask("POST", "/invocations", **csv))
+        for answer in answers:
+            assert answer.status_code == (400 if told is None else 200), answer.text
+            assert (f"{told}" if told is not None else "did you mean 'offset'") in answer.text
