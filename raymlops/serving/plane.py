@@ -33,6 +33,7 @@ from raymlops.serving.http import JSON, Headers, Request, Response
 from raymlops.serving.json_text import dump_json
 from raymlops.serving.keys import KeyRing
 from raymlops.serving.rates import RateLimit
+from raymlops.serving.statistics import Timing
 from raymlops.serving.traceback_text import TracebackFormatter, repair_print
 
 ACCESS = logging.getLogger("raymlops.access")
@@ -119,6 +120,13 @@ class DataPlane:
         request = Request(method, path, headers, name)
         request.logged = random.random() < self.log_share  # noqa: S311
         return request
+
+    def count_refused(self, method: str, path: str, status: int) -> None:
+        """A request whose body was not read, as its head said too much of it."""
+        found = routes.find_route(method, path)
+        if found is not None and found[0] == "infer":
+            timing = Timing()
+            self.hosts.count(timing, next(iter(found[2]), ""), status, timing.arrived, 0)
 
     async def respond(self, request: Request, receive: http.Receive | None = None) -> Response:
         """The response, whatever happens; without `receive` the body is in the request. Raises DisconnectedError."""

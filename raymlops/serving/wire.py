@@ -220,6 +220,8 @@ class Wire(HttpToolsProtocol):
                 413,
                 f"The body is over {limit} bytes, the most that is taken here; send fewer rows a request",
             )
+            if LANE.app is not None and (path := LANE.own_path(_read_path(self.url))) is not None:
+                LANE.app.count_refused(self.parser.get_method().decode("ascii"), path, 413)
             raise _RefusedError
 
     def _measure_head(self) -> int:

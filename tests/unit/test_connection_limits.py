@@ -296,8 +296,15 @@ def test_a_full_second_request_waits_for_the_first(plane: DataPlane) -> None:
 @pytest.mark.parametrize("more", [b"", b"Expect: 100-continue\r\n"])
 def test_what_is_too_large_is_told_so_and_the_rest_of_it_is_not_read(plane: DataPlane, more: bytes) -> None:
     head = b"POST /v2/models/doubler/infer HTTP/1.1\r\nHost: x\r\n" + more
+    counted = plane.hosts.models["doubler"].statistics
+
+    def read_too_large() -> int:
+        return int(counted.to_json()["outcomes"].get("too_large", 0))
+
+    before = read_too_large()
     declared = send(head + b"Content-Length: %d\r\n\r\n" % (plane.body_limit + 1))
     assert statuses(declared) == [413]
+    assert read_too_large() == before + 1  # counted, though none of it was read
     piece = b"%x\r\n" % 50_000 + b" " * 50_000 + b"\r\n"
     pieces = [piece] * (plane.body_limit // 50_000 + 2)
     chunked = send(head + b"Transfer-Encoding: chunked\r\n\r\n", *pieces)
