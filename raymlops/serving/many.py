@@ -5,6 +5,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Collection, Iterable, Mapping
 
@@ -36,6 +37,9 @@ EXAMINED_S = 10.0
 """After so long a look leaves what else is new to the next one."""
 LOOKED_S = 1.0
 """For as long the index takes what a look at the folder found for what there is."""
+DISAGREED_S = 60.0
+"""After so long a file that the other replicas serve, and that is not there or cannot be read here, is looked for
+again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +83,8 @@ class ManyHost:
         self._notices: set[str] = set()
         self._faults: dict[str, str] = {}
         """Key of a model -> why it could not be loaded the last time."""
+        self._disagreed: dict[str, tuple[Entry | None, str, float]] = {}
+        """Name -> its file here, the digest that the others serve and this file has not, and when to look again."""
         self._examiner = Examiner(self._files, int(spec.memory_mb * 1e6))
         options = dataclasses.replace(OPTIONS, memory=memory)
         self._opener = Opener({}, options, TRIALS if spec.trial else None)
@@ -173,15 +179,32 @@ class ManyHost:
         """Serve the files that all replicas have agreed on, by their sha256; refuse a model whose file is another."""
         own = self.digests
         others = {name: digest for name, digest in digests.items() if own.get(name, "") != digest}
+        self._disagreed = {name: told for name, told in self._disagreed.items() if name in others}
+        others = {
+            name: digest for name, digest in others.items() if not self._is_known_to_differ(name, digest)
+        }
         if not others:
             return
-        await self._take(others)
+        changes = await self._take(others)
         for name, digest in others.items():
             known = self._known.get(name)
-            if known is not None and known.found is not None and known.found.digest != digest:
+            if known is not None and known.found is not None:
+                if known.found.digest == digest:
+                    continue
                 self._withdraw(name)
                 reason = f"its file is not the one that the other replicas serve; {RELOAD.format(name)}"
                 self._know(name, Known(known.entry, None, reason))
+            _, found = changes.examined.get(name, (None, None))
+            # What has other bytes has them for as long as its stamp is the same.
+            is_final = known is not None and not isinstance(found, str)
+            again = math.inf if is_final else time.monotonic() + DISAGREED_S
+            self._disagreed[name] = known.entry if known is not None else None, digest, again
+
+    def _is_known_to_differ(self, name: str, digest: str) -> bool:
+        """Whether what is there under this name is known not to be the file of this digest."""
+        known = self._known.get(name)
+        entry, wanted, again = self._disagreed.get(name, (None, "", 0.0))
+        return (known.entry if known else None, digest) == (entry, wanted) and time.monotonic() < again
 
     def to_tree(self) -> Tree:
         """What the cache counts, see `metrics.FAMILIES`."""
@@ -207,11 +230,12 @@ class ManyHost:
             raise NotFoundError(unknown_name("model", name, self._known))
         return name
 
-    async def _take(self, digests: Mapping[str, str]) -> None:
+    async def _take(self, digests: Mapping[str, str]) -> Changes:
         """Examine what is there now under these names, and serve it where it has the digest, or none is asked for."""
         async with self._looking:
             changes = await asyncio.to_thread(self._find_changes, dict(self._known), digests)
             self._apply(changes, digests)
+            return changes
 
     def _find_changes(
         self, known: Mapping[str, Known], wanted: Mapping[str, str] | None = None, *, is_first: bool = False

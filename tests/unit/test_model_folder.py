@@ -423,6 +423,71 @@ class Replicas:
         return told
 
 
+class OtherFolders(Replicas):
+    """Two replicas, each with a folder of its own, as two machines may have."""
+
+    def __init__(self, one: pathlib.Path, other: pathlib.Path) -> None:
+        self.state = RepositoryState()
+        self.hosts = [make_host(one), make_host(other)]
+        self.repositories = [SharedRepository(host, self, "one", 0) for host in self.hosts]
+
+
+def test_a_file_that_the_others_do_not_serve_is_refused_once_and_looked_at_when_it_has_changed(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for name, by in {"a": 1, "b": 2}.items():
+        save(one / f"{name}.onnx", scaler(by))
+    save(other / "a.onnx", scaler(3))  # and no b
+
+    async def go() -> None:
+        replicas = OtherFolders(one, other)
+        host = replicas.hosts[1]
+        await replicas.settle()
+        with monkeypatch.context() as patch:
+            patch.setattr(host._files, "list", None)
+            for _ in range(5):
+                await replicas.repositories[1].follow()
+        assert await replicas.answers(host) == {"a": "unavailable"}
+        assert caplog.text.count("not the one that the other replicas serve") == 1
+        save(other / "a.onnx", scaler(1))
+        save(other / "b.onnx", scaler(2))
+        await replicas.settle()
+        assert await replicas.answers(host) == {"a": 1, "b": 2}
+        save(one / "a.onnx", scaler(4))
+        save(other / "a.onnx", scaler(4))
+        await replicas.repositories[0].load("a")  # all agree on another file
+        await replicas.repositories[1].follow()
+        assert await replicas.answers(host) == {"a": 4, "b": 2}
+
+    asyncio.run(go())
+
+
+def test_a_file_that_could_not_be_read_when_the_others_took_it_is_read_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise StorageError("The store does not answer")
+
+    monkeypatch.setattr(many, "DISAGREED_S", 0.0)
+
+    async def go() -> None:
+        replicas = Replicas(tmp_path)
+        one, other = replicas.repositories
+        await replicas.settle()
+        save(tmp_path / "a.onnx", scaler(2))
+        await one.load("a")
+        with monkeypatch.context() as patch:
+            patch.setattr(replicas.hosts[1]._files, "read", fail)
+            await other.follow()
+        assert "a" in replicas.hosts[1].unavailable
+        await other.follow()
+        assert replicas.hosts[0].digests == replicas.hosts[1].digests
+
+    save(tmp_path / "a.onnx", scaler(1))
+    asyncio.run(go())
+
+
 OPERATIONS = st.one_of(
     st.tuples(st.just("write"), st.sampled_from("abc"), st.integers(0, 3)),
     st.tuples(st.just("remove"), st.sampled_from("abc"), st.just(0)),
