@@ -5,7 +5,7 @@ PYTHON ?= python3
 SPEC ?= jobs/specs/flights.yaml
 SERVING ?= serve_configs/flights.yaml
 
-.PHONY: help run serve examples test survive lint check bench packages clean tools
+.PHONY: help run serve examples test survive lint check bench docs packages clean tools
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,12 +42,16 @@ check: lint  ## lint, types, layers, the quick unit tests
 bench: $(VENV)/installed  ## every benchmark, as ratios
 	$(PY) -m benchmarks
 
+docs: $(VENV)/installed  ## build the documentation into site/, with reference pages made from the code
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "Read it: $(PY) -m http.server --directory site --bind 127.0.0.1 8100"
+
 packages:  ## Debian packages that some tests and benchmarks use, as root; without them those tests are skipped
 	apt-get update -qq -o Acquire::http::Timeout=20 -o Acquire::Retries=1
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$(sed 's/#.*//' debian-packages.txt)
 
 clean:  ## remove the venv and every cache
-	rm -rf $(VENV) .venv-extras .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .venv-extras .pytest_cache .mypy_cache .ruff_cache .hypothesis build site *.egg-info
 
 tools:
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing; install Python 3.11 or later (Debian: apt-get install python3 python3-venv)" >&2; exit 2; }

@@ -116,29 +116,35 @@ class ContractSpec(Document):
     )
 
 
+Fractions = Annotated[
+    tuple[float, float, float],
+    Field(description="Shares of the rows that train, validate and test; they sum to 1"),
+]
+
+
 class TimeSplit(Document):
     """The earliest rows train, the latest test; rows of one instant stay together."""
 
     by: Literal["time"]
-    column: str
-    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    column: str = Field(description="Timestamp, date or integer column that orders the rows")
+    fractions: Fractions = (0.7, 0.15, 0.15)
 
 
 class RandomSplit(Document):
     """By a hash of the whole row, so the same row falls to the same side wherever it stands."""
 
     by: Literal["random"] = "random"
-    seed: int = 0
-    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    seed: int = Field(0, description="Another number deals the rows anew")
+    fractions: Fractions = (0.7, 0.15, 0.15)
 
 
 class GroupSplit(Document):
     """By a hash of one column: all rows of a group fall to the same side."""
 
     by: Literal["group"]
-    column: str
-    seed: int = 0
-    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    column: str = Field(description="Column that names the group of a row, such as a customer")
+    seed: int = Field(0, description="Another number deals the rows anew")
+    fractions: Fractions = (0.7, 0.15, 0.15)
 
 
 SplitSpec = Annotated[TimeSplit | RandomSplit | GroupSplit, Field(discriminator="by")]

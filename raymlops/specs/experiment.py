@@ -28,7 +28,7 @@ class ExperimentSpec(Document):
     name: str = Field(
         pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$", description="Names the experiment and the registered model"
     )
-    description: str = ""
+    description: str = Field("", description="What the model is for; shown with the version")
     dataset: DatasetSpec
     contract: ContractSpec = ContractSpec()
     split: SplitSpec = RandomSplit()

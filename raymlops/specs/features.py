@@ -87,7 +87,7 @@ Feature = Annotated[
 class TargetSpec(Document):
     """What is predicted."""
 
-    column: str
+    column: str = Field(description="Column, or derived column, that is predicted")
     task: Literal["auto", "binary", "multiclass", "regression"] = Field(
         "auto", description="auto: regression for numbers with a fraction, else by the number of classes"
     )

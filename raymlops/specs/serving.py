@@ -71,8 +71,10 @@ class HostedModel(Document):
 class Autoscaling(Document):
     """Replicas follow the requests in flight. `min: 0` gives the machines back when nobody asks."""
 
-    min: int = Field(default=1, ge=0)
-    max: int = Field(default=4, ge=1)
+    min: int = Field(
+        default=1, ge=0, description="fewest replicas; with 0 the first request waits for a start"
+    )
+    max: int = Field(default=4, ge=1, description="most replicas")
     target: float = Field(default=8.0, gt=0, description="requests in flight that one replica should have")
     up_s: float = Field(default=5.0, ge=0, description="load must last this long before replicas are added")
     down_s: float = Field(
@@ -202,7 +204,9 @@ class Cors(Document):
     origins: list[str] = Field(
         min_length=1, description="such as https://app.example.com, scheme and host; '*' is every page"
     )
-    methods: list[str] = Field(default=["GET", "HEAD", "POST"], min_length=1)
+    methods: list[str] = Field(
+        default=["GET", "HEAD", "POST"], min_length=1, description="HTTP methods that pages may use"
+    )
     headers: list[str] = Field(
         default=[
             "authorization",
@@ -277,7 +281,7 @@ class ServingSpec(Document):
         default=20.0, ge=0, description="time that requests in flight have when a replica goes"
     )
     host: str = Field(default="127.0.0.1", description="interface of the HTTP port; 0.0.0.0 is every one")
-    port: int = Field(default=8000, ge=1, le=65535)
+    port: int = Field(default=8000, ge=1, le=65535, description="HTTP port, of all applications of a cluster")
     grpc_port: int = Field(default=0, ge=0, le=65535, description="port of the gRPC protocol; 0 is off")
 
     @model_validator(mode="after")

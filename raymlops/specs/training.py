@@ -39,20 +39,22 @@ class TrainingSpec(Document):
     options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the learner; those of a network are network.options"
     )
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(10, ge=1, description="Passes over the training rows")
     batch_size: int = Field(1024, ge=1, description="Rows a step, over all workers together")
     lr: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW")
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay of AdamW")
     schedule: Literal["constant", "cosine", "onecycle"] = Field(
         "onecycle", description="Learning rate over the steps"
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Share of a label that is spread over all classes"
+    )
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm")
     patience: int = Field(5, ge=1, description="Epochs without a better validation metric before it stops")
     metric: str | None = Field(
         None, description="Validation metric to go by; default by task: roc_auc, log_loss, rmse"
     )
-    seed: int = 0
+    seed: int = Field(0, description="Of first weights, dropout and the order of rows")
     workers: int = Field(1, ge=1, description="Data-parallel workers")
     min_workers: int | None = Field(
         None,
@@ -70,7 +72,7 @@ class TrainingSpec(Document):
         le=1,
         description="Share of a GPU; below 1 several trials run on one, each in its part of the memory",
     )
-    cpus_per_worker: float = Field(1, gt=0)
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs that Ray reserves for a worker")
     labels: dict[str, str] = Field(
         default_factory=dict,
         description="Nodes that workers may run on: label -> value, !value, in(a, b) or !in(a, b); cluster.yaml "
@@ -148,13 +150,13 @@ class TrainingSpec(Document):
 class Dimension(Document):
     """Values a parameter may take: a range or choices."""
 
-    low: float | None = None
-    high: float | None = None
+    low: float | None = Field(None, description="Least value of a range")
+    high: float | None = Field(None, description="Greatest value of a range")
     log: bool = Field(False, description="Sample the exponent evenly")
     integer: bool = Field(
         False, description="Whole numbers only; default when low and high are whole and no step is smaller"
     )
-    choices: tuple[Any, ...] | None = None
+    choices: tuple[Any, ...] | None = Field(None, description="Values to choose from, instead of a range")
 
     @model_validator(mode="after")
     def _range_or_choices(self) -> "Dimension":
@@ -176,7 +178,10 @@ class Dimension(Document):
 class SearchSpec(Document):
     """The search over trainings."""
 
-    algorithm: Literal["optuna", "random", "grid"] = "optuna"
+    algorithm: Literal["optuna", "random", "grid"] = Field(
+        "optuna",
+        description="optuna goes by earlier trials (TPE); random draws; grid runs every combination of choices",
+    )
     scheduler: Literal["asha", "pbt", "none"] = Field(
         "asha", description="asha stops poor trials early; pbt copies good ones"
     )
@@ -188,7 +193,7 @@ class SearchSpec(Document):
     reduction: int = Field(3, ge=2, description="asha: one in this many goes on at each rung")
     perturb_epochs: int = Field(2, ge=1, description="pbt: epochs between exploitations")
     retries: int = Field(2, ge=0, description="Times that a failed trial starts again from its checkpoint")
-    seed: int = 0
+    seed: int = Field(0, description="Of the values that are suggested")
     max_minutes: float | None = Field(None, gt=0, description="Stop starting trials after this time")
     space: dict[str, Dimension] = Field(
         default_factory=dict,
