@@ -115,7 +115,16 @@ class Signature:
 
 def count_rows(batch: Mapping[str, npt.NDArray[Any]]) -> int:
     """Rows of a batch; 0 when it has no tensor."""
-    return next((len(values) for values in batch.values()), 0)
+    for values in batch.values():
+        return len(values)
+    return 0
+
+
+def list_texts(values: npt.NDArray[Any]) -> list[str]:
+    """Every element of a tensor as text, in row-major order; bytes are UTF-8."""
+    return [
+        value.decode() if isinstance(value, bytes) else str(value) for value in values.reshape(-1).tolist()
+    ]
 
 
 def have_rows_in_common(batch: Mapping[str, npt.NDArray[Any]]) -> bool:

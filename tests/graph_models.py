@@ -14,9 +14,9 @@ import onnx
 from hypothesis import strategies as st
 
 from examples.tables import make_mlp
+from raymlops.graphs.execution import Implementation
 from raymlops.graphs.plan import Plan, Step
-from raymlops.graphs.running import Implementation
-from raymlops.graphs.validation import list_models, validate
+from raymlops.graphs.validation import list_leaves, validate
 from raymlops.models.session import Session, open_session
 from raymlops.serving import tracing
 from raymlops.serving.opening import load_python, run_python, run_session
@@ -78,7 +78,7 @@ def read_model(name: str) -> bytes:
 
 def validate_graph(spec: GraphSpec) -> Plan:
     """The plan of a graph of models that are named as for `open_model`."""
-    models = {path: node for path, node in list_models(spec) if isinstance(node, ModelNode)}
+    models = {path: node for path, node in list_leaves(spec) if isinstance(node, ModelNode)}
     return validate(spec, {path: open_model(node.model).signature for path, node in models.items()})
 
 

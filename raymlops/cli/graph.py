@@ -41,8 +41,8 @@ def graph(file: pathlib.Path, svg: pathlib.Path | None, check: bool, form: str |
 
 def _draw(opened: "Opened", svg: pathlib.Path | None, check: bool, form: str) -> None:
     from raymlops.graphs.drawing import sketch, to_mermaid
-    from raymlops.graphs.outline import to_text
     from raymlops.graphs.svg import to_svg
+    from raymlops.graphs.text_drawing import to_text
 
     for chain, reason in opened.unmerged.items():
         click.echo(f"{chain} stays unmerged: {reason}", err=True)

@@ -6,17 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from raymlops.graphs.placement import Decision
 from raymlops.graphs.plan import Plan, Port, Step
-from raymlops.specs.graph_nodes import (
-    INPUTS,
-    CascadeNode,
-    EachNode,
-    ModelNode,
-    PythonNode,
-    ShadowNode,
-    SplitNode,
-    SwitchNode,
-    WeightedNode,
-)
+from raymlops.specs.graph_nodes import INPUTS
 
 OUTPUTS = "outputs"
 
@@ -86,7 +76,7 @@ class _Artist:
         gives = {f"{INPUTS}.{name}": box for name, box in sources.items()}
         for name, step in plan.steps.items():
             path = prefix + name
-            own = self._own_needs(plan, step)
+            own = [(key, str(reference)) for key, reference in step.own_needs]
             if step.inner is not None:
                 inside = {key: gives[reference] for key, reference in own}
                 answered = self.draw(step.inner, f"{path}/", inside)
@@ -102,21 +92,12 @@ class _Artist:
             gives |= {f"{name}.{tensor}": box for tensor, box in answered.items()}
         return {name: gives[str(reference)] for name, reference in plan.outputs}
 
-    def _own_needs(self, plan: Plan, step: Step) -> list[tuple[str, str]]:
-        """What the node reads itself, without the needs of those that it calls."""
-        if isinstance(step.node, ModelNode | PythonNode) or step.inner is not None:
-            own = [(key, str(reference)) for key, reference in step.needs]
-            if step.branches:
-                mark = f"{INPUTS}/"
-                own = [(key[len(mark) :], reference) for key, reference in own if key.startswith(mark)]
-            return own
-        return [(str(reference), str(reference)) for reference in step.reads]
-
     def _box(self, step: Step, path: str, group: str) -> Box:
-        lines = [step.name, f"{step.node.kind} · {detail}" if (detail := _detail(step)) else step.node.kind]
+        kind, detail = step.node.kind, step.kind.describe(step.node)
+        lines = [step.name, f"{kind} · {detail}" if detail else kind]
         look = "route" if step.branches else "combine"
         decision = self._decisions.get(path)
-        if isinstance(step.node, ModelNode | PythonNode):
+        if step.kind.is_leaf:
             look = decision.place if decision else "fused"
             if path in self._merged:
                 lines.append(f"merged: {self._merged[path]}")
@@ -137,43 +118,11 @@ def _type_of(port: Port) -> str:
     return str(port)
 
 
-def _detail(step: Step) -> str:
-    match step.node:
-        case ModelNode():
-            return step.node.model
-        case PythonNode():
-            return step.node.target
-        case WeightedNode():
-            return ", ".join(f"{weight:g}" for weight in step.node.of.values())
-        case CascadeNode():
-            return f"{step.node.measure} {step.node.confidence}"
-        case SplitNode():
-            return f"by {step.node.by or 'the request key'}"
-        case EachNode():
-            return f"over {step.node.over}"
-    return ""
-
-
 def _call_of(step: Step, called: str) -> tuple[str, bool]:
     """What is written on the arrow from a branch, and whether it is dashed."""
-    node = step.node
-    if called == node.fallback:
+    if called == step.node.fallback:
         return "fallback", True
-    match node:
-        case SwitchNode():
-            held = [case.when for case in node.cases if case.then == called]
-            return " or ".join([*held, *(["otherwise"] if called == node.otherwise else [])]), False
-        case CascadeNode():
-            index = node.steps.index(called)
-            if index == 0:
-                return "first", False
-            level = node.threshold[index - 1] if isinstance(node.threshold, list) else node.threshold
-            return f"below {level:g}", False
-        case SplitNode():
-            return f"{node.weights[called] / sum(node.weights.values()):.0%}", False
-        case ShadowNode():
-            return ("mirror", True) if called == node.mirror else ("answers", False)
-    return "each element", False
+    return step.kind.label_call(step.node, called), called not in step.awaited
 
 
 CLASSES = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from raymlops.graphs.plan import Plan, Step
-from raymlops.specs.graph_nodes import ModelNode, PythonNode
+from raymlops.specs.graph_nodes import PlacedNode
 
 Place = Literal["fused", "separate"]
 
@@ -60,8 +60,7 @@ def decide(
 
 
 def _decide_leaf(step: Step, measured: Measurement | None, limits: Limits, held: int) -> Decision:
-    node = step.node
-    assert isinstance(node, ModelNode | PythonNode)
+    node: PlacedNode = step.node
     if node.placement != "auto":
         return Decision(node.placement, "the spec says so")
     if node.resources is not None:
@@ -113,14 +112,12 @@ def find_chains(plan: Plan, decisions: Mapping[str, Decision], prefix: str = "")
 def _mergeable(plan: Plan, step: Step, decision: Decision | None) -> bool:
     node = step.node
     return (
-        isinstance(node, ModelNode)
+        step.kind.is_mergeable(node)
         and decision is not None
         and decision.place == "fused"
         and step.name not in plan.branches
         and node.timeout_s is None
         and node.fallback is None
-        and not node.ragged
-        and not node.isolate
     )
 
 

@@ -2,10 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from raymlops.specs.graph import AnyNode, GraphSpec
-from raymlops.specs.graph_nodes import INPUTS, ModelNode, PythonNode, ShadowNode
+from raymlops.specs.graph import GraphSpec
+from raymlops.specs.graph_nodes import INPUTS
 from raymlops.tensors import Signature, TensorSpec
+
+if TYPE_CHECKING:
+    from raymlops.graphs.node_kind import NodeKind
 
 LENGTHS = "_lengths"
 """A ragged tensor enters and leaves a graph as two: the elements of all rows, and so suffixed their
@@ -37,6 +41,10 @@ class Reference:
         return f"{self.node}.{self.tensor}" if self.tensor else self.node
 
 
+Read = tuple[Reference, Port]
+"""A tensor that a node reads, and its type."""
+
+
 def read_reference(text: str) -> Reference:
     node, _, tensor = text.partition(".")
     return Reference(node, tensor)
@@ -47,12 +55,14 @@ class Step:
     """A node with everything about it resolved."""
 
     name: str
-    node: AnyNode
+    node: Any
+    """What was written for it: a document of the kind's `spec`."""
+    kind: "NodeKind[Any]"
     needs: tuple[tuple[str, Reference], ...]
     """Name under which the node gets a tensor, and the tensor; a node with branches gets theirs too."""
     outputs: tuple[Port, ...]
     reads: tuple[Reference, ...] = ()
-    """What the spec names as read by a node that is no leaf, in its order."""
+    """What the spec names as read by a node that has no names of its own for it, in its order."""
     branches: tuple[str, ...] = ()
     """Steps that run only when this one calls them."""
     inner: "Plan | None" = None
@@ -61,6 +71,26 @@ class Step:
     def after(self) -> set[str]:
         """Nodes whose answers must be there first."""
         return {reference.node for _, reference in self.needs} - {INPUTS}
+
+    @property
+    def awaited(self) -> list[str]:
+        """The branches that an answer may wait for: all but mirrors."""
+        ignored = self.kind.unawaited(self.node)
+        return [name for name in self.branches if name not in ignored or name == self.node.fallback]
+
+    @property
+    def own_prefix(self) -> str:
+        """What the names of a node's own inputs start with, where those of its fallback stand beside them."""
+        has_names = self.kind.is_leaf or self.inner is not None
+        return f"{INPUTS}/" if has_names and self.branches else ""
+
+    @property
+    def own_needs(self) -> list[tuple[str, Reference]]:
+        """What the node reads itself, without the needs of those that it calls."""
+        if not self.kind.is_leaf and self.inner is None:
+            return [(str(reference), reference) for reference in self.reads]
+        prefix = self.own_prefix
+        return [(key[len(prefix) :], reference) for key, reference in self.needs if key.startswith(prefix)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +122,11 @@ class Plan:
                 continue
             seen.add(name)
             step = self.steps[name]
-            if isinstance(step.node, ModelNode | PythonNode):
+            if step.kind.is_leaf:
                 yield prefix + name
             elif step.inner is not None:
                 yield from step.inner.answering(f"{prefix}{name}/")
-            waiting += [step.node.primary] if isinstance(step.node, ShadowNode) else step.branches
+            waiting += step.awaited
 
     def port(self, reference: Reference) -> Port:
         ports = self.inputs if reference.node == INPUTS else self.steps[reference.node].outputs
@@ -105,7 +135,7 @@ class Plan:
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, Step]]:
         """Steps that need an implementation, by path; those of inner graphs as `outer/inner`."""
         for name, step in self.steps.items():
-            if isinstance(step.node, ModelNode | PythonNode):
+            if step.kind.is_leaf:
                 yield prefix + name, step
             elif step.inner is not None:
                 yield from step.inner.leaves(f"{prefix}{name}/")

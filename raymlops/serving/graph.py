@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from raymlops.errors import DeadlineError, SpecError
-from raymlops.graphs.compiling import Merged
-from raymlops.graphs.coupling import find_coupling
+from raymlops.graphs.compiler import Merged
+from raymlops.graphs.execution import Implementation, Request
+from raymlops.graphs.graph import Graph
 from raymlops.graphs.placement import Decision, Limits
-from raymlops.graphs.routing import Request
-from raymlops.graphs.running import Graph, Implementation
-from raymlops.graphs.validation import list_models, validate
+from raymlops.graphs.row_independence import find_dependence
+from raymlops.graphs.validation import list_leaves, validate
 from raymlops.models.isolated_session import IsolatedSession
 from raymlops.models.row_independence import Independence
 from raymlops.models.session import Session, SessionOptions
@@ -87,7 +87,7 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
     deployed."""
     options = SessionOptions(shared=True)
     opened = open_graph(spec.model_copy(update={"merge": False}), make_locate(settings), options)
-    nodes = dict(list_models(spec))
+    nodes = dict(list_leaves(spec))
     for path, decision in opened.decisions.items():
         LOG.info("%s %s: %s, because %s", spec.name, path, decision.place, decision.reason)
         if decision.place == "separate":
@@ -264,7 +264,7 @@ def host_graph(
     )
     graph = make()
     statistics = GraphStatistics(name, prepared.version, graph, prepared.decisions)
-    coupling = find_coupling(plan, prepared.couplings)
+    coupling = find_dependence(plan, prepared.couplings)
     most = 0 if coupling else count_joinable_rows(graph, implementations)
     statistics.sharing = (
         Independence(coupling).told if coupling or most else "some of its nodes are waited for"

@@ -13,8 +13,8 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from raymlops.errors import DeadlineError
-from raymlops.graphs.running import Implementation
-from raymlops.graphs.validation import list_models
+from raymlops.graphs.execution import Implementation
+from raymlops.graphs.validation import list_leaves
 from raymlops.models.session import SessionOptions
 from raymlops.serving import deadlines, listeners, tracing
 from raymlops.serving.batching import BatchOptions
@@ -110,7 +110,7 @@ class Node:
 
 def bind_nodes(name: str, prepared: Prepared) -> dict[str, serve.Application]:
     """A deployment for each separate node of a graph, by path."""
-    leaves = dict(list_models(prepared.spec))
+    leaves = dict(list_leaves(prepared.spec))
     return {
         path: _make_deployment(name, path, leaves[path], prepared.spec.deadline_s)
         for path in prepared.separate
@@ -146,7 +146,7 @@ def _make_deployment(
 
 
 def call_nodes(handles: Mapping[str, Any], prepared: Prepared) -> dict[str, Implementation]:
-    nodes = dict(list_models(prepared.spec))
+    nodes = dict(list_leaves(prepared.spec))
     return {
         path: call_node(handle, prepared.joined_rows.get(path, 0), nodes[path].timeout_s)
         for path, handle in handles.items()

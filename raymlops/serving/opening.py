@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from raymlops.errors import ArtifactError, InputError, NotFoundError, unknown_name
-from raymlops.graphs.compiling import Merged
-from raymlops.graphs.coupling import find_coupling
+from raymlops.graphs.compiler import Merged
+from raymlops.graphs.execution import Implementation
+from raymlops.graphs.graph import Graph
 from raymlops.graphs.placement import Decision, Limits, Measurement, decide, find_chains
 from raymlops.graphs.plan import Plan
-from raymlops.graphs.running import Graph, Implementation
-from raymlops.graphs.validation import list_models, validate
+from raymlops.graphs.row_independence import find_dependence
+from raymlops.graphs.validation import list_leaves, validate
 from raymlops.models.merge import load_part, merge_models
 from raymlops.models.parity import find_differing
 from raymlops.models.row_independence import Independence, prove_rows
@@ -121,7 +122,7 @@ def open_leaves(
     """Load what answers for the leaves of a graph; nodes of the same model share a session."""
     leaves: dict[str, Leaf] = {}
     models: dict[tuple[str, bool], Leaf] = {}
-    for path, node in list_models(spec):
+    for path, node in list_leaves(spec):
         if only is not None and path not in only:
             continue
         known = None if isinstance(node, PythonNode) else models.get((node.model, node.isolate))
@@ -283,7 +284,7 @@ class OfflineGraph:
         implementations, merged = implement_now(opened)
         self._graph = Graph(opened.plan, implementations, merged=merged)
         reasons = {path: leaf.independence.reason for path, leaf in opened.leaves.items()}
-        self.independence = Independence(find_coupling(opened.plan, reasons))
+        self.independence = Independence(find_dependence(opened.plan, reasons))
         self.signature = self._graph.signature
         plan = opened.plan
         self.ragged = Ragged(

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raymlops.errors import ResourceError
-from raymlops.graphs.running import Implementation
+from raymlops.graphs.execution import Implementation
 from raymlops.serving import queue_time
 from raymlops.serving.opening import run_python
 from raymlops.serving.python_answers import Check, accept_all

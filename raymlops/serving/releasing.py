@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymlops.errors import NotFoundError, SpecError, unknown_name
-from raymlops.graphs import running
+from raymlops.graphs.kinds import split as split_kind
 from raymlops.serving import deploying
 
 INGRESS = "Ingress"
@@ -55,7 +55,7 @@ def resolve_shares(split: str, present: Mapping[str, float], shares: Mapping[str
     if percents and len(percents) < len(shares):
         raise SpecError(f"Shares of split {split!r} are percentages and weights; give one or the other")
     named = {branch: _read_number(branch, text.strip().removesuffix("%")) for branch, text in shares.items()}
-    weights = running.change_weights(split, present, named)
+    weights = split_kind.change_weights(split, present, named)
     if not percents:
         return weights
     total = sum(named.values())

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from raymlops.errors import SpecError
-from raymlops.graphs.validation import list_models
+from raymlops.graphs.validation import list_leaves
 from raymlops.specs.document import apply_override, read_document, read_yaml, validate_document
 from raymlops.specs.graph import GraphSpec, complete
 from raymlops.specs.graph_nodes import PythonNode
@@ -53,7 +53,7 @@ def require_one_module_of_a_name(graphs: Mapping[str, GraphSpec]) -> None:
     """All graphs of an application may share a process, which has one module of a name. Raises SpecError."""
     seen: dict[str, tuple[str, str]] = {}
     for name, graph in graphs.items():
-        for path, node in list_models(graph):
+        for path, node in list_leaves(graph):
             for file, text in node.code.items() if isinstance(node, PythonNode) else ():
                 place, known = seen.setdefault(file, (f"{name}/{path}", text))
                 if known != text:

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from raymlops.errors import NotFoundError, SpecError
-from raymlops.graphs.validation import list_models, validate
+from raymlops.graphs.validation import list_leaves, validate
 from raymlops.models.model_trial import try_model, try_together
 from raymlops.models.row_independence import prove_rows
 from raymlops.models.safety import read_model
@@ -37,7 +37,7 @@ def try_models(spec: ServingSpec, settings: Settings) -> None:
     if spec.many is not None:
         _require_folder(spec.many.folder)
     for name, graph in spec.graphs.items():
-        for path, node in list_models(graph):
+        for path, node in list_leaves(graph):
             if isinstance(node, PythonNode):
                 check_python(f"{name}/{path}", node)
     listed = list(_list(spec))
@@ -67,7 +67,7 @@ def _require_folder(location: str) -> None:
 
 def _validate(name: str, graph: GraphSpec, settings: Settings) -> None:
     """Its Python nodes are not made: they may need what only their nodes of the cluster have."""
-    models = [path for path, node in list_models(graph) if isinstance(node, ModelNode)]
+    models = [path for path, node in list_leaves(graph) if isinstance(node, ModelNode)]
     leaves = open_leaves(graph, make_locate(settings), SessionOptions(shared=True), models)
     try:
         validate(graph, {path: leaf.signature for path, leaf in leaves.items() if leaf.signature})
@@ -88,7 +88,7 @@ def _list(spec: ServingSpec) -> Iterator[tuple[str, HostedModel]]:
             seen.add(model.digest)
             yield name, model
     for name, graph in spec.graphs.items():
-        for path, node in list_models(graph):
+        for path, node in list_leaves(graph):
             on_gpu = node.resources is not None and node.resources.gpus
             if isinstance(node, ModelNode) and not on_gpu and node.digest not in seen:
                 seen.add(node.digest)

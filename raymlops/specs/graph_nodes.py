@@ -5,7 +5,7 @@ A reference is `node.tensor`, or `node` for all tensors of a node; the node `inp
 
 import pathlib
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -76,14 +76,27 @@ Bindings = Annotated[dict[str, str] | list[str], pydantic.BeforeValidator(_as_li
 """Input name -> reference; or references from which every input is taken by its name."""
 
 
+def list_references(bindings: Bindings) -> list[str]:
+    return list(bindings.values()) if isinstance(bindings, dict) else list(bindings)
+
+
 class NodeDocument(Document):
+    """What every node has beside its `kind`."""
+
+    if TYPE_CHECKING:  # each kind's own class has it as a field, after these
+
+        @property
+        def kind(self) -> str: ...
+
     timeout_s: float | None = Field(None, gt=0, description="longest time for the node to answer, in seconds")
     fallback: str | dict[str, bool | int | float | str] | None = Field(
         None, description="what answers when the node fails: another node, or a value for each of its outputs"
     )
 
 
-class _Placed(NodeDocument):
+class PlacedNode(NodeDocument):
+    """A node that may run in replicas of its own."""
+
     inputs: Bindings = Field(
         [INPUTS], description="where each input is read: a mapping, or sources matched by name"
     )
@@ -93,7 +106,7 @@ class _Placed(NodeDocument):
     resources: Resources | None = Field(None, description="what a separate node reserves")
 
 
-class ModelNode(_Placed):
+class ModelNode(PlacedNode):
     kind: Literal["model"] = "model"
     model: str = Field(min_length=1, description="an ONNX file, or models:/name@alias, models:/name/version")
     digest: str = Field("", description="expected sha256 of the ONNX file in hex; deploying fills it in")
@@ -107,7 +120,7 @@ class ModelNode(_Placed):
     )
 
 
-class PythonNode(_Placed):
+class PythonNode(PlacedNode):
     kind: Literal["python"] = "python"
     target: str = Field(
         pattern=r"^[\w.]+:\w+$", description="module:Class with __init__(**config) and run(batch)"

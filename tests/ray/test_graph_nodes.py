@@ -17,7 +17,7 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 
-from raymlops.graphs.validation import list_models
+from raymlops.graphs.validation import list_leaves
 from raymlops.serving.opening import OfflineGraph
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch
@@ -45,7 +45,7 @@ def draw_graphs() -> list[tuple[GraphSpec, list[Batch]]]:
     def collect(spec: GraphSpec, requests: list[Batch]) -> None:
         kinds = {node.kind for node in spec.nodes.values()}
         known = {node.kind for other, _ in found for node in other.nodes.values()}
-        few = len(list(list_models(spec))) <= 6
+        few = len(list(list_leaves(spec))) <= 6
         if len(found) < GRAPHS and few and len(kinds - known - {"model"}) >= 2:
             found.append((spec, requests))
 
@@ -234,7 +234,7 @@ def test_the_random_graphs_are_of_many_kinds_and_all_their_leaves_are_separate(c
     for i, (spec, _) in enumerate(draw_graphs()):
         stats = client.get(f"/v2/models/separate{i}/stats").json()["model_stats"][0]
         assert [placed["place"] for placed in stats["placements"].values()] == ["separate"] * len(
-            list(list_models(spec))
+            list(list_leaves(spec))
         )
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto as T
 from onnx import helper as h
 
 from raymlops.errors import DeadlineError
-from raymlops.graphs import arrays
+from raymlops.graphs.kinds import mean as mean_kind
 from raymlops.models.session import Session, open_session
 from raymlops.serving import app, cost, many
 from raymlops.serving.batching import BatchOptions
@@ -246,13 +246,13 @@ def test_answers_of_many_rows_are_combined_beside_the_event_loop(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, rows: int, place: str
 ) -> None:
     places: list[str] = []
-    mean = arrays.mean
+    mean = mean_kind.mean
 
     def record(values: Any) -> Any:
         places.append(LOOP if threading.current_thread() is threading.main_thread() else APART)
         return mean(values)
 
-    monkeypatch.setattr(arrays, "mean", record)
+    monkeypatch.setattr(mean_kind, "mean", record)
     model = str(toy_models.save(toy_models.doubler(), tmp_path / "toy.onnx"))
     nodes: dict[str, Any] = {name: {"kind": "model", "model": model} for name in "abc"}
     nodes["most"] = {"kind": "mean", "of": ["a.y", "b.y", "c.y"]}

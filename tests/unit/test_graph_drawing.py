@@ -15,10 +15,10 @@ from PIL import ImageFont
 from raymlops.cli.graph import graph as command
 from raymlops.errors import ArtifactError, SpecError
 from raymlops.graphs.drawing import Sketch, sketch, to_mermaid
-from raymlops.graphs.outline import to_text
 from raymlops.graphs.placement import Limits, Measurement, decide, find_chains
 from raymlops.graphs.plan import Plan
 from raymlops.graphs.svg import to_svg
+from raymlops.graphs.text_drawing import to_text
 from raymlops.models.merge import load_part, merge_models
 from raymlops.models.session import open_session
 from raymlops.specs.document import parse_document, validate_document

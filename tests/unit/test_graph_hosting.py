@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from raymlops.errors import DeadlineError, InputError, NodeError, ResourceError
-from raymlops.graphs.running import Graph
-from raymlops.graphs.validation import list_models, validate
+from raymlops.graphs.graph import Graph
+from raymlops.graphs.validation import list_leaves, validate
 from raymlops.serving import deadlines, inference
 from raymlops.serving.examples import find_example
 from raymlops.serving.graph import host_graph, prepare_graph
@@ -256,7 +256,7 @@ def test_a_fault_with_inputs_that_have_elements_stays_the_nodes(settings: Settin
 @hypothesis.settings(max_examples=20)
 @hypothesis.given(graphs(), batches())
 def test_no_rows_are_answered_or_refused_whatever_the_graph(spec: GraphSpec, batch: Batch) -> None:
-    leaves = {path: open_model(node.model) for path, node in list_models(spec) if isinstance(node, ModelNode)}
+    leaves = {path: open_model(node.model) for path, node in list_leaves(spec) if isinstance(node, ModelNode)}
     plan = validate(spec, {path: session.signature for path, session in leaves.items()})
     graph = Graph(plan, {path: implement(path, step) for path, step in plan.leaves()})
     with contextlib.suppress(InputError):

@@ -8,8 +8,8 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from raymlops.errors import SpecError
+from raymlops.graphs.graph import Graph
 from raymlops.graphs.plan import Plan
-from raymlops.graphs.running import Graph
 from raymlops.serving.opening import OfflineGraph, Opened, open_graph
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 from raymlops.errors import DeadlineError, InputError, NodeError, OverloadedError, SpecError
-from raymlops.graphs import arrays
+from raymlops.graphs.execution import Implementation
+from raymlops.graphs.graph import Graph
+from raymlops.graphs.kinds.cascade import find_unsure
+from raymlops.graphs.kinds.split import choose_branch
+from raymlops.graphs.kinds.switch import find_held
+from raymlops.graphs.kinds.vote import vote
 from raymlops.graphs.plan import Port
-from raymlops.graphs.running import Graph, Implementation
-from raymlops.graphs.validation import list_models, validate
+from raymlops.graphs.ragged_arrays import flatten_elements, group_elements
+from raymlops.graphs.validation import list_leaves, validate
 from raymlops.serving.opening import OfflineGraph, load_python, run_python, run_session
 from raymlops.specs.document import parse_document
 from raymlops.specs.graph import GraphSpec
@@ -37,7 +42,7 @@ class Waiter:
 def make_graph(text: str, **given: Implementation) -> Graph:
     """A graph whose models are named as in tests.graph_models, unless an implementation is given."""
     spec = parse_document(text, GraphSpec)
-    leaves = dict(list_models(spec))
+    leaves = dict(list_leaves(spec))
     plan = validate(
         spec,
         {path: open_model(node.model).signature for path, node in leaves.items() if node.kind == "model"},
@@ -115,9 +120,9 @@ def test_only_the_unsure_rows_of_a_cascade_reach_the_dearer_model() -> None:
 
 
 def test_rows_without_a_confidence_go_on() -> None:
-    assert arrays.find_unsure(np.array([0.9, np.nan, 0.1]), "max", 0.5).tolist() == [1, 2]
-    assert arrays.find_unsure(np.array([0.9, 0.5, 0.1]), "binary", 0.8).tolist() == [1]
-    assert arrays.find_unsure(np.array([[0.5, 0.4], [0.9, 0.1]]), "margin", 0.3).tolist() == [0]
+    assert find_unsure(np.array([0.9, np.nan, 0.1]), "max", 0.5).tolist() == [1, 2]
+    assert find_unsure(np.array([0.9, 0.5, 0.1]), "binary", 0.8).tolist() == [1]
+    assert find_unsure(np.array([[0.5, 0.4], [0.9, 0.1]]), "margin", 0.3).tolist() == [0]
 
 
 def test_a_split_keeps_a_key_on_its_branch() -> None:
@@ -128,8 +133,8 @@ def test_a_split_keeps_a_key_on_its_branch() -> None:
 
 
 def test_changed_weights_move_only_keys_of_the_branch_that_lost_share() -> None:
-    before = {key: arrays.deal(key, {"old": 0.9, "new": 0.1}) for key in map(str, range(4000))}
-    after = {key: arrays.deal(key, {"old": 0.5, "new": 0.5}) for key in before}
+    before = {key: choose_branch(key, {"old": 0.9, "new": 0.1}) for key in map(str, range(4000))}
+    after = {key: choose_branch(key, {"old": 0.5, "new": 0.5}) for key in before}
     assert {(before[key], after[key]) for key in before} == {("old", "old"), ("old", "new"), ("new", "new")}
     assert 300 < collections.Counter(before.values())["new"] < 500
     assert 1850 < collections.Counter(after.values())["new"] < 2150
@@ -284,16 +289,16 @@ def test_a_fallback_node_answers_for_a_failing_cascade() -> None:
 
 def test_a_switch_asks_text_numbers_and_lists() -> None:
     names = np.array(["ann", b"bob", "cid"], dtype=object)
-    assert arrays.ask(names, "in", ["ann", "bob"]).tolist() == [True, True, False]
-    assert arrays.ask(names, "!=", "ann").tolist() == [False, True, True]
-    assert arrays.ask(np.array([[1.0], [np.nan]]), ">", 0).tolist() == [True, False]
-    assert arrays.ask(np.array([1, 2, 3]), "not in", [1, 2]).tolist() == [False, False, True]
+    assert find_held(names, "in", ["ann", "bob"]).tolist() == [True, True, False]
+    assert find_held(names, "!=", "ann").tolist() == [False, True, True]
+    assert find_held(np.array([[1.0], [np.nan]]), ">", 0).tolist() == [True, False]
+    assert find_held(np.array([1, 2, 3]), "not in", [1, 2]).tolist() == [False, False, True]
 
 
 def test_votes_go_to_the_most_frequent_label_and_ties_to_the_first() -> None:
     labels = [np.array(["a", "b", "c"], dtype=object), np.array(["b", "b", "a"], dtype=object)]
-    assert arrays.vote([*labels, np.array(["b", "a", "b"], dtype=object)]).tolist() == ["b", "b", "c"]
-    assert arrays.vote([np.array([1, 2]), np.array([2, 2]), np.array([2, 1])]).tolist() == [2, 2]
+    assert vote([*labels, np.array(["b", "a", "b"], dtype=object)]).tolist() == ["b", "b", "c"]
+    assert vote([np.array([1, 2]), np.array([2, 2]), np.array([2, 1])]).tolist() == [2, 2]
 
 
 def test_each_runs_once_for_all_elements_and_repeats_the_row_for_them() -> None:
@@ -318,19 +323,19 @@ outputs: {y: all.y, label: all.label}
 
 def test_lengths_that_do_not_sum_up_are_refused() -> None:
     with pytest.raises(InputError, match="5 elements, but the rows' lengths sum to 4"):
-        arrays.group_elements(np.zeros((5, 2)), np.array([1, 3]))
+        group_elements(np.zeros((5, 2)), np.array([1, 3]))
 
 
 @pytest.mark.parametrize("lengths", [[6, -1], [-1, 6], [2**63 - 1, 2**63 - 1, 7], [-(2**63), 5, -(2**63)]])
 def test_lengths_that_sum_up_by_what_no_length_can_be_are_refused(lengths: list[int]) -> None:
     with pytest.raises(InputError, match="must be from 0 to the 5 elements"):
-        arrays.group_elements(np.zeros((5, 2)), np.array(lengths, np.int64))
+        group_elements(np.zeros((5, 2)), np.array(lengths, np.int64))
 
 
 def test_elements_return_to_their_rows() -> None:
     port = Port(TensorSpec("t", "BYTES", (-1,)), ragged=True)
     values, lengths = np.array(["a", "b", "c"], dtype=object), np.array([1, 0, 2])
-    flat, counted = arrays.flatten_elements(arrays.group_elements(values, lengths), port)
+    flat, counted = flatten_elements(group_elements(values, lengths), port)
     assert flat.tolist() == ["a", "b", "c"]
     assert counted.tolist() == [1, 0, 2]
 

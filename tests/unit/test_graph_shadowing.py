@@ -1,6 +1,6 @@
 import numpy as np
 
-from raymlops.graphs.shadowing import PAUSE_S, Pauses, compare
+from raymlops.graphs.kinds.shadow import PAUSE_S, Pauses, compare
 
 
 def ask(pauses: Pauses, at: float, takes: float = 0.001) -> bool:

@@ -4,7 +4,7 @@ need not."""
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,40 +17,12 @@ from raymlops.errors import (
     RaymlopsError,
     TooLargeError,
 )
-from raymlops.graphs import arrays, routing, shadowing
+from raymlops.graphs.execution import Branch, Implementation, Request, Run, finish
+from raymlops.graphs.node_kind import Parts, Weights
 from raymlops.graphs.plan import Plan, Port, Step
-from raymlops.graphs.routing import Branch, Request, Run
-from raymlops.graphs.shadowing import ShadowCount
 from raymlops.histograms import Histogram
-from raymlops.specs.graph_nodes import (
-    INPUTS,
-    CascadeNode,
-    EachNode,
-    MeanNode,
-    ModelNode,
-    PythonNode,
-    ShadowNode,
-    SplitNode,
-    StackNode,
-    SwitchNode,
-    VoteNode,
-    WeightedNode,
-)
-from raymlops.tensors import Batch
-
-LARGE = 2**16
-"""Elements that are combined in a thread: a vote over as many takes 10 ms."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Implementation:
-    """What answers for a leaf. `suspends` is False when `run` never waits, as for a short model in this
-    process."""
-
-    run: Callable[[Batch], Coroutine[Any, Any, Batch]]
-    suspends: bool = True
-    inline_rows: int = 0
-    """Rows of the largest batch that it does not wait for either, where that is known."""
+from raymlops.specs.graph_nodes import INPUTS
+from raymlops.tensors import Batch, count_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +78,63 @@ class Call:
     suspends: bool
 
 
+class Program:
+    """The compiled steps of one graph, without its edge."""
+
+    def __init__(self, plan: Plan, calls: Sequence[Call]) -> None:
+        self._calls = calls
+        self._inputs = [(port.spec.name, f"{INPUTS}.{port.spec.name}") for port in plan.inputs]
+        self._outputs = [(name, str(reference)) for name, reference in plan.outputs]
+        self.suspends = any(call.suspends for call in calls)
+        self._ahead, self._overlapping = _find_overlap(calls)
+
+    async def run(self, batch: Batch, request: Request) -> Batch:
+        values = {key: batch[name] for name, key in self._inputs}
+        for call in self._ahead:
+            answer = await call.run({key: values[source] for key, source in call.needs}, request)
+            for name, key in call.gives:
+                values[key] = answer[name]
+        if self._overlapping:
+            await _overlap(self._overlapping, values, request)
+        return {name: values[key] for name, key in self._outputs}
+
+
+def _find_overlap(calls: Sequence[Call]) -> tuple[Sequence[Call], Sequence[Call]]:
+    """Calls to run in their order, and then those among which two may wait at the same time; often none."""
+    above: dict[str, set[str]] = {}
+    for call in calls:
+        above[call.name] = set(call.after).union(*(above.get(name, ()) for name in call.after))
+    waiting = [call.name for call in calls if call.suspends]
+    together = any(first not in above[second] for i, second in enumerate(waiting) for first in waiting[:i])
+    if not together:
+        return calls, ()
+    tasks = [call for call in calls if call.suspends or above[call.name] & set(waiting)]
+    return [call for call in calls if call not in tasks], tasks
+
+
+async def _overlap(calls: Sequence[Call], values: dict[str, Any], request: Request) -> None:
+    """Each call starts as soon as those that it reads have answered."""
+    tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def run(call: Call) -> None:
+        for name in call.after:
+            if name in tasks:
+                await tasks[name]
+        answer = await call.run({key: values[source] for key, source in call.needs}, request)
+        for name, key in call.gives:
+            values[key] = answer[name]
+
+    for call in calls:
+        tasks[call.name] = asyncio.ensure_future(run(call))
+    try:
+        await asyncio.gather(*tasks.values())
+    except BaseException:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        raise
+
+
 class Compiler:
     """Compiles a graph and those inside it; keeps what they count and the weights that may change."""
 
@@ -113,16 +142,14 @@ class Compiler:
         self,
         implementations: Mapping[str, Implementation],
         merged: Sequence[Merged],
-        program: Callable[..., Any],
     ) -> None:
         self._implementations = implementations
         self._merged = merged
-        self._program = program
         self.clocks: dict[str, Clock] = {}
-        self.shadows: dict[str, ShadowCount] = {}
-        self.weights: dict[str, dict[str, float]] = {}
+        self.shadows: dict[str, Any] = {}
+        self.weights: dict[str, Weights] = {}
 
-    def compile(self, plan: Plan, prefix: str = "") -> Any:
+    def compile(self, plan: Plan, prefix: str = "") -> "Program":
         merged = [chain for chain in self._merged if chain.prefix == prefix]
         inside = {name: chain for chain in merged for name in chain.names}
         branches: dict[str, Branch] = {}
@@ -142,17 +169,17 @@ class Compiler:
             gives = tuple((port.spec.name, f"{name}.{port.spec.name}") for port in step.outputs)
             after = {inside[other].names[-1] if other in inside else other for other in step.after}
             calls.append(Call(name, run, needs, gives, tuple(sorted(after)), suspends))
-        return self._program(plan, _sort(calls))
+        return Program(plan, _sort(calls))
 
     def _compile_merged(self, chain: Merged, prefix: str) -> Call:
         path = prefix + "+".join(chain.names)
         clock = self.clocks[path] = Clock()
-        run = _call_leaf(chain.implementation, {})
+        call = chain.implementation.run
 
         async def guarded(batch: Batch, request: Request) -> Batch:
             started = time.perf_counter_ns()
             try:
-                return await run(batch, request)
+                return await call(batch)
             except asyncio.CancelledError:
                 request.waited_for.append(path)
                 raise
@@ -172,54 +199,30 @@ class Compiler:
     def _compile_step(
         self, plan: Plan, step: Step, branches: Mapping[str, Branch], prefix: str
     ) -> tuple[Run, bool]:
-        node, path = step.node, prefix + step.name
-        fallback = isinstance(node.fallback, str) and branches[node.fallback].suspends
-        if isinstance(node, ModelNode | PythonNode):
+        """What runs a node, and whether it may wait."""
+        path = prefix + step.name
+        suspends = any(branches[name].suspends for name in step.awaited)
+        implementation = inner = None
+        if step.kind.is_leaf:
             implementation = self._implementations[path]
-            ragged = node.ragged if isinstance(node, ModelNode) else {}
-            return _call_leaf(implementation, ragged), implementation.suspends or fallback
+            suspends = suspends or implementation.suspends
         if step.inner is not None:
-            inner = self.compile(step.inner, f"{path}/")
-            return inner.run, inner.suspends or fallback
-        if isinstance(node, MeanNode | WeightedNode | VoteNode | StackNode):
-            return _build_combination(node, step), fallback
-        called = [branches[name] for name in step.branches]
-        if isinstance(node, ShadowNode):
-            called = [branches[node.primary]]
-        suspends = any(branch.suspends for branch in called)
-        return self._build_router(plan, step, branches, path), suspends or fallback
-
-    def _build_router(self, plan: Plan, step: Step, branches: Mapping[str, Branch], path: str) -> Run:
-        node = step.node
-        own = [str(reference) for reference in step.reads]
-        match node:
-            case SwitchNode():
-                return routing.build_switch(node, own, branches)
-            case CascadeNode():
-                return routing.build_cascade(node, branches)
-            case SplitNode():
-                self.weights[path] = dict(node.weights)
-                return routing.build_split(
-                    node, own[0] if node.by else None, branches, lambda: self.weights[path]
-                )
-            case ShadowNode():
-                self.shadows[path] = ShadowCount()
-                return shadowing.build_shadow(
-                    node, branches[node.primary], branches[node.mirror], self.shadows[path]
-                )
-            case EachNode():
-                ports = {str(reference): plan.port(reference) for _, reference in step.needs}
-                ragged = {name: port for name, port in ports.items() if port.ragged}
-                return routing.build_each(node, own[0], branches[node.run], ragged, step.outputs)
-        raise AssertionError(f"no way to run {node.kind}")
+            program = self.compile(step.inner, f"{path}/")
+            inner = program.run
+            suspends = suspends or program.suspends
+        built = step.kind.build(Parts(step, path, branches, plan.port, implementation, inner))
+        if built.weights is not None:
+            self.weights[path] = built.weights
+        if built.shadow is not None:
+            self.shadows[path] = built.shadow
+        return built.run, suspends
 
     def _guard(self, run: Run, step: Step, branches: Mapping[str, Branch], path: str, suspends: bool) -> Run:
         """Time a node, name its failures, hold it to its timeout, and answer by its fallback."""
         node = step.node
         clock = self.clocks[path] = Clock()
         fallback = _build_fallback(step, branches)
-        apart = isinstance(node, ModelNode | PythonNode) or step.inner is not None
-        prefix = f"{INPUTS}/" if apart and step.branches else ""
+        prefix = step.own_prefix
         if node.timeout_s is not None:
             run = _limit(run, node.timeout_s, suspends, path)
 
@@ -262,56 +265,6 @@ def _sort(calls: list[Call]) -> list[Call]:
     return list(placed.values())
 
 
-def _call_leaf(implementation: Implementation, ragged: Mapping[str, str]) -> Run:
-    call = implementation.run
-
-    def run(batch: Batch, request: Request) -> Coroutine[Any, Any, Batch]:
-        return call(batch)
-
-    async def run_ragged(batch: Batch, request: Request) -> Batch:
-        answer = dict(await call(batch))
-        for values, lengths in ragged.items():
-            answer[values] = arrays.group_elements(answer[values], answer[lengths])
-        return answer
-
-    return run_ragged if ragged else run
-
-
-def _build_combination(node: MeanNode | WeightedNode | VoteNode | StackNode, step: Step) -> Run:
-    name = step.outputs[0].spec.name
-    combine: Callable[[list[arrays.Array]], arrays.Array]
-    match node:
-        case MeanNode():
-            combine = arrays.mean
-        case VoteNode():
-            combine = arrays.vote
-        case WeightedNode():
-            weights = list(node.of.values())
-            combine = lambda values: arrays.weigh(values, weights)  # noqa: E731
-        case StackNode():
-            axis = node.axis
-            combine = lambda values: arrays.stack(values, axis)  # noqa: E731
-    members = [str(reference) for reference in step.reads]
-
-    async def run(batch: Batch, request: Request) -> Batch:
-        values = [batch[member] for member in members]
-        # Requests that were joined are small, and are run by what cannot wait.
-        if not request.rows and sum(array.size for array in values) > LARGE and _on_loop():
-            return {name: await asyncio.to_thread(combine, values)}
-        return {name: combine(values)}
-
-    return run
-
-
-def _on_loop() -> bool:
-    """False where a graph is run without an event loop: in threads, and over files."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 def _build_fallback(step: Step, branches: Mapping[str, Branch]) -> Run | None:
     values = step.node.fallback
     if values is None:
@@ -321,7 +274,7 @@ def _build_fallback(step: Step, branches: Mapping[str, Branch]) -> Run | None:
     ports: Sequence[Port] = step.outputs
 
     async def fill(batch: Batch, request: Request) -> Batch:
-        rows = routing.count(batch)
+        rows = count_rows(batch)
         return {
             port.spec.name: np.full((rows, *port.spec.shape[1:]), values[port.spec.name], port.spec.dtype)
             for port in ports
@@ -336,7 +289,7 @@ def _limit(run: Run, seconds: float, suspends: bool, path: str) -> Run:
             waiting: Awaitable[Batch] = run(batch, request)
         else:  # what never waits cannot be interrupted, only left behind
             loop = asyncio.get_running_loop()
-            waiting = loop.run_in_executor(None, lambda: routing.finish(run(batch, request)))
+            waiting = loop.run_in_executor(None, lambda: finish(run(batch, request)))
         try:
             return await asyncio.wait_for(waiting, seconds)
         except TimeoutError:

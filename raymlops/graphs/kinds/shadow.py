@@ -8,12 +8,17 @@ import asyncio
 import collections
 import concurrent.futures
 import dataclasses
+import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from raymlops.graphs import arrays
-from raymlops.graphs.routing import Branch, Request, Run, finish
+import numpy as np
+
+from raymlops.graphs.execution import Branch, Request, Run, finish
+from raymlops.graphs.node_kind import Built, NodeKind, Parts
+from raymlops.graphs.plan import Port, Read
+from raymlops.graphs.port_types import join_answers
 from raymlops.specs.graph_nodes import ShadowNode
 from raymlops.tensors import Batch, split_rows
 
@@ -21,6 +26,30 @@ PAUSE_S = 0.002
 """Requests that follow within this time are load, however short a mirror's run is."""
 _LAST = 10
 """Requests whose pauses are looked at: on a busy machine one pause may come about under any load."""
+
+
+class Shadow(NodeKind[ShadowNode]):
+    spec = ShadowNode
+
+    def calls(self, node: ShadowNode) -> Sequence[str]:
+        return [node.primary, node.mirror]
+
+    def unawaited(self, node: ShadowNode) -> Sequence[str]:
+        return [node.mirror]
+
+    def outputs(
+        self, node: ShadowNode, reads: Sequence[Read], answers: Mapping[str, tuple[Port, ...]]
+    ) -> tuple[Port, ...]:
+        return join_answers(answers)
+
+    def build(self, parts: Parts) -> Built:
+        node: ShadowNode = parts.step.node
+        count = ShadowCount()
+        run = build_shadow(node, parts.branches[node.primary], parts.branches[node.mirror], count)
+        return Built(run, shadow=count)
+
+    def label_call(self, node: ShadowNode, called: str) -> str:
+        return "mirror" if called == node.mirror else "answers"
 
 
 @dataclasses.dataclass
@@ -124,11 +153,29 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
 
 def compare(answer: Batch, other: Batch, rows: Sequence[int], tolerance: float) -> tuple[int, float]:
     """How many of the callers, of so many rows each, would have been answered otherwise, and the largest difference."""
-    different, largest = arrays.differ(answer, other, tolerance)
+    different, largest = differ(answer, other, tolerance)
     if not rows or not different:
         return int(different), largest
     parts = [
-        arrays.differ(ours, theirs, tolerance)
+        differ(ours, theirs, tolerance)
         for ours, theirs in zip(split_rows(answer, rows), split_rows(other, rows), strict=True)
     ]
     return sum(different for different, _ in parts), max(gap for _, gap in parts)
+
+
+def differ(first: Batch, second: Batch, tolerance: float) -> tuple[bool, float]:
+    """Whether two answers differ in any shared tensor, and the largest difference of numbers."""
+    differs, largest = False, 0.0
+    for name in first.keys() & second.keys():
+        a, b = first[name], second[name]
+        if a.shape != b.shape or a.dtype.kind != b.dtype.kind:
+            return True, math.inf
+        if a.dtype.kind == "f" and a.size:
+            gap = float(np.nanmax(np.abs(a.astype(np.float64) - b), initial=0.0))
+            unequal = bool((np.isnan(a) != np.isnan(b)).any())
+            differs, largest = differs or gap > tolerance or unequal, max(largest, gap)
+        elif a.dtype == object:
+            differs = differs or any(not np.array_equal(x, y) for x, y in zip(a.flat, b.flat, strict=True))
+        else:
+            differs = differs or not np.array_equal(a, b)
+    return differs, largest

@@ -1,15 +1,14 @@
-"""Which tensors join, and what each kind of node answers for what it reads. Pure functions of ports."""
+"""Which tensors may be read as which, and what several have in common. Pure functions of ports."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raymlops.errors import SpecError, unknown_name
-from raymlops.graphs.plan import Port, Reference
-from raymlops.specs.graph_nodes import ModelNode, StackNode, parse_condition
-from raymlops.tensors import Signature, TensorSpec
+from raymlops.graphs.plan import LENGTHS, Port, Read
+from raymlops.specs.graph_nodes import Tensor
+from raymlops.tensors import TensorSpec
 
 FLOATS = ("FP16", "FP32", "FP64")
-Read = tuple[Reference, Port]
 
 
 def explain_mismatch(source: Port, wanted: Port) -> str | None:
@@ -36,62 +35,8 @@ def join_shapes(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, .
     return tuple(b if a == -1 else a for a, b in zip(first, second, strict=True))
 
 
-def answer_of_model(node: ModelNode, signature: Signature) -> tuple[Port, ...]:
-    names = {spec.name: spec for spec in signature.outputs}
-    for values, counts in node.ragged.items():
-        for name in (values, counts):
-            if name not in names:
-                raise SpecError(unknown_name("output under ragged:", name, names))
-        if not names[counts].datatype.startswith(("INT", "UINT")) or len(names[counts].shape) != 1:
-            raise SpecError(f"ragged: {names[counts]} cannot count elements; expected one whole number a row")
-    return tuple(
-        Port(TensorSpec(spec.name, spec.datatype, (-1, *spec.shape[1:])), True)
-        if spec.name in node.ragged
-        else Port(spec)
-        for spec in signature.outputs
-    )
-
-
-def answer_of_mean(reads: Sequence[Read]) -> tuple[Port, ...]:
-    port = _same(reads)
-    if port.spec.datatype not in FLOATS:
-        raise SpecError(
-            f"cannot average {port.spec}; expected one of {', '.join(FLOATS)} (vote takes labels)"
-        )
-    return (port,)
-
-
-def answer_of_vote(reads: Sequence[Read]) -> tuple[Port, ...]:
-    port = _same(reads)
-    if port.spec.datatype in FLOATS:
-        raise SpecError(
-            f"cannot vote on {port.spec}; expected labels: whole numbers, BOOL or BYTES (mean takes these)"
-        )
-    return (port,)
-
-
-def answer_of_stack(node: StackNode, reads: Sequence[Read]) -> tuple[Port, ...]:
-    """Sizes along the axis add up; tensors of one value a row count as one column."""
-    shapes = [(*port.spec.shape, 1) if len(port.spec.shape) == 1 else port.spec.shape for _, port in reads]
-    first = reads[0][1].spec
-    axis = node.axis if node.axis > 0 else len(shapes[0]) + node.axis
-    if not 0 < axis < len(shapes[0]):
-        raise SpecError(f"axis {node.axis} is not a dimension after the rows of {first}")
-    total, rest = 0, (*shapes[0][:axis], -1, *shapes[0][axis + 1 :])
-    for (reference, port), shape in zip(reads, shapes, strict=True):
-        joined = (
-            join_shapes(rest, (*shape[:axis], -1, *shape[axis + 1 :])) if len(shape) == len(rest) else None
-        )
-        if port.ragged or joined is None or port.spec.datatype != first.datatype:
-            raise SpecError(
-                f"cannot stack {reference} ({port}) with {reads[0][0]} ({first}) along axis {axis}"
-            )
-        rest = joined
-        total = -1 if -1 in (total, shape[axis]) else total + shape[axis]
-    return (Port(TensorSpec(node.name, first.datatype, (*rest[:axis], total, *rest[axis + 1 :]))),)
-
-
-def _same(reads: Sequence[Read]) -> Port:
+def join_ports(reads: Sequence[Read]) -> Port:
+    """The type of tensors that are combined element by element. Raises SpecError where they differ."""
     reference, port = reads[0]
     if port.ragged:
         raise SpecError(f"cannot combine {reference} ({port}); ragged tensors are combined inside an `each`")
@@ -108,11 +53,28 @@ def _same(reads: Sequence[Read]) -> Port:
     return Port(TensorSpec(port.spec.name, port.spec.datatype, shape))
 
 
+def join_numbers(reads: Sequence[Read]) -> Port:
+    """As `join_ports`, of numbers that may be averaged."""
+    port = join_ports(reads)
+    if port.spec.datatype not in FLOATS:
+        raise SpecError(
+            f"cannot average {port.spec}; expected one of {', '.join(FLOATS)} (vote takes labels)"
+        )
+    return port
+
+
+def declare_port(tensor: Tensor) -> Port:
+    """A tensor that a document declares. Raises SpecError."""
+    if tensor.ragged and tensor.name.endswith(LENGTHS):
+        raise SpecError(f"ragged tensor {tensor.name!r}: names ending in {LENGTHS!r} are kept for its counts")
+    return Port(tensor.to_spec(), tensor.ragged)
+
+
 def _loosest(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(a if a == b else -1 for a, b in zip(first, second, strict=True))
 
 
-def answer_of_branches(answers: Mapping[str, tuple[Port, ...]]) -> tuple[Port, ...]:
+def join_answers(answers: Mapping[str, tuple[Port, ...]]) -> tuple[Port, ...]:
     """What rows have in common whichever branch answered them: the same names and datatypes, sizes where
     equal."""
     (first, ports), *others = answers.items()
@@ -143,30 +105,6 @@ def answer_of_branches(answers: Mapping[str, tuple[Port, ...]]) -> tuple[Port, .
             for port in ports
         )
     return ports
-
-
-def answer_of_each(ports: Sequence[Port]) -> tuple[Port, ...]:
-    for port in ports:
-        if port.ragged:
-            raise SpecError(f"the node that it runs answers {port}; each cannot nest ragged tensors")
-    return tuple(
-        Port(TensorSpec(port.spec.name, port.spec.datatype, (-1, *port.spec.shape[1:])), ragged=True)
-        for port in ports
-    )
-
-
-def check_condition(text: str, port: Port) -> None:
-    """Raises SpecError when a condition cannot be asked of a tensor."""
-    _, operator, value = parse_condition(text)
-    check_one_a_row(text, port)
-    expected: tuple[type, ...] = (int, float)
-    if port.spec.datatype in ("BYTES", "BOOL"):
-        expected = (str,) if port.spec.datatype == "BYTES" else (bool,)
-        if operator not in ("==", "!=", "in", "not in"):
-            raise SpecError(f"{text!r}: {operator} does not apply to {port}")
-    for item in value if isinstance(value, list) else [value]:
-        if not isinstance(item, expected) or (isinstance(item, bool) and bool not in expected):
-            raise SpecError(f"{text!r}: {item!r} is no value of {port}")
 
 
 def check_one_a_row(text: str, port: Port) -> None:

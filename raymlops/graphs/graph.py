@@ -8,77 +8,16 @@ only where several nodes wait at the same time are tasks made.
 
 import asyncio
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raymlops.errors import InputError, NodeError, SpecError, unknown_name
-from raymlops.graphs import arrays
-from raymlops.graphs.compiling import Call, Clock, Compiler, Implementation, Merged
+from raymlops.graphs.compiler import Clock, Compiler, Merged
+from raymlops.graphs.execution import Implementation, Request, finish
+from raymlops.graphs.kinds.split import change_weights
 from raymlops.graphs.plan import LENGTHS, Plan, Port
-from raymlops.graphs.routing import Request, finish
-from raymlops.graphs.shadowing import ShadowCount
-from raymlops.specs.graph_nodes import INPUTS
+from raymlops.graphs.ragged_arrays import flatten_elements, group_elements
 from raymlops.tensors import Batch, Signature
-
-__all__ = ["Graph", "Implementation", "Merged", "Program"]
-
-
-class Program:
-    """The compiled steps of one graph, without its edge."""
-
-    def __init__(self, plan: Plan, calls: Sequence[Call]) -> None:
-        self._calls = calls
-        self._inputs = [(port.spec.name, f"{INPUTS}.{port.spec.name}") for port in plan.inputs]
-        self._outputs = [(name, str(reference)) for name, reference in plan.outputs]
-        self.suspends = any(call.suspends for call in calls)
-        self._ahead, self._overlapping = _find_overlap(calls)
-
-    async def run(self, batch: Batch, request: Request) -> Batch:
-        values = {key: batch[name] for name, key in self._inputs}
-        for call in self._ahead:
-            answer = await call.run({key: values[source] for key, source in call.needs}, request)
-            for name, key in call.gives:
-                values[key] = answer[name]
-        if self._overlapping:
-            await _overlap(self._overlapping, values, request)
-        return {name: values[key] for name, key in self._outputs}
-
-
-def _find_overlap(calls: Sequence[Call]) -> tuple[Sequence[Call], Sequence[Call]]:
-    """Calls to run in their order, and then those among which two may wait at the same time; often none."""
-    above: dict[str, set[str]] = {}
-    for call in calls:
-        above[call.name] = set(call.after).union(*(above.get(name, ()) for name in call.after))
-    waiting = [call.name for call in calls if call.suspends]
-    together = any(first not in above[second] for i, second in enumerate(waiting) for first in waiting[:i])
-    if not together:
-        return calls, ()
-    tasks = [call for call in calls if call.suspends or above[call.name] & set(waiting)]
-    return [call for call in calls if call not in tasks], tasks
-
-
-async def _overlap(calls: Sequence[Call], values: dict[str, Any], request: Request) -> None:
-    """Each call starts as soon as those that it reads have answered."""
-    tasks: dict[str, asyncio.Task[None]] = {}
-
-    async def run(call: Call) -> None:
-        for name in call.after:
-            if name in tasks:
-                await tasks[name]
-        answer = await call.run({key: values[source] for key, source in call.needs}, request)
-        for name, key in call.gives:
-            values[key] = answer[name]
-
-    for call in calls:
-        tasks[call.name] = asyncio.ensure_future(run(call))
-    try:
-        await asyncio.gather(*tasks.values())
-    except BaseException:
-        for task in tasks.values():
-            task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
-        raise
 
 
 def _blame_empty_input(error: NodeError, batch: Batch) -> NodeError | InputError:
@@ -93,28 +32,12 @@ def _blame_empty_input(error: NodeError, batch: Batch) -> NodeError | InputError
     )
 
 
-def change_weights(split: str, present: Mapping[str, float], named: Mapping[str, float]) -> dict[str, float]:
-    """The weights of all branches of a split after those that are named were set. Raises SpecError."""
-    for branch, weight in named.items():
-        if branch not in present:
-            raise SpecError(unknown_name(f"branch of split {split!r}:", branch, present))
-        if not 0 <= weight < math.inf:
-            raise SpecError(f"Weight {weight} of branch {branch!r} of split {split!r} is not 0 or more")
-    changed = {**present, **named}
-    if not 0 < sum(changed.values()) < math.inf:
-        told = ", ".join(f"{branch}={weight:g}" for branch, weight in changed.items())
-        raise SpecError(
-            f"Weights of split {split!r} would sum to nothing ({told}); at least one must be above 0"
-        )
-    return changed
-
-
 @dataclasses.dataclass(frozen=True)
 class Statistics:
     """What a graph has counted since it was made, by node path."""
 
     clocks: Mapping[str, Clock]
-    shadows: Mapping[str, ShadowCount]
+    shadows: Mapping[str, Any]
     weights: Mapping[str, Mapping[str, float]]
 
 
@@ -137,8 +60,8 @@ class Graph:
         self.name = plan.spec.name
         self.version = version
         self.signature: Signature = plan.signature
-        self._compiler = Compiler(implementations, merged, Program)
-        self._program: Program = self._compiler.compile(plan)
+        self._compiler = Compiler(implementations, merged)
+        self._program = self._compiler.compile(plan)
         self._names = [spec.name for spec in self.signature.inputs]
         self._ragged_inputs = [port.spec.name for port in plan.inputs if port.ragged]
         self._ragged_outputs: list[Port] = [port for port in plan.output_ports if port.ragged]
@@ -172,7 +95,8 @@ class Graph:
             raise _blame_empty_input(error, batch) from error
 
     def statistics(self) -> Statistics:
-        return Statistics(self._compiler.clocks, self._compiler.shadows, self._compiler.weights)
+        weights = {path: weights.now for path, weights in self._compiler.weights.items()}
+        return Statistics(self._compiler.clocks, self._compiler.shadows, weights)
 
     def set_weights(self, weights: Mapping[str, Mapping[str, float]]) -> None:
         """Change the weights of splits, by path, from the next request on; branches that are not named keep theirs.
@@ -184,8 +108,9 @@ class Graph:
         for path, named in weights.items():
             if path not in known:
                 raise SpecError(unknown_name("split:", path, known))
-            changed[path] = change_weights(path, known[path], named)
-        known.update(changed)
+            changed[path] = change_weights(path, known[path].now, named)
+        for path, shares in changed.items():
+            known[path].now = shares
 
     def _enter(self, batch: Batch) -> Batch:
         for name in self._names:
@@ -196,11 +121,11 @@ class Graph:
             return batch
         entered = dict(batch)
         for name in self._ragged_inputs:
-            entered[name] = arrays.group_elements(batch[name], batch[name + LENGTHS])
+            entered[name] = group_elements(batch[name], batch[name + LENGTHS])
         return entered
 
     def _leave(self, answer: Batch) -> Batch:
         for port in self._ragged_outputs:
             name = port.spec.name
-            answer[name], answer[name + LENGTHS] = arrays.flatten_elements(answer[name], port)
+            answer[name], answer[name + LENGTHS] = flatten_elements(answer[name], port)
         return answer

@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 
 from raymlops.graphs.plan import Plan, Port
-from raymlops.specs.graph_nodes import EachNode, ModelNode, PythonNode, SplitNode
 
 
-def find_coupling(plan: Plan, leaves: Mapping[str, str], prefix: str = "") -> str:
+def find_dependence(plan: Plan, leaves: Mapping[str, str], prefix: str = "") -> str:
     """The first reason, with the node's path; empty where every row is answered by itself.
 
-    `leaves` has the reason of each model and Python node that ties rows, by path. What combines, routes or mirrors does
-    so row by row.
+    `leaves` has the reason of each model and Python node that ties rows, by path.
     """
     for port in (*plan.inputs, *plan.output_ports):
         if port.ragged:
@@ -19,13 +17,11 @@ def find_coupling(plan: Plan, leaves: Mapping[str, str], prefix: str = "") -> st
         path, node = prefix + name, step.node
         if node.fallback is not None:
             return f"node {path!r} has a fallback, which answers for all rows of a run"
-        if isinstance(node, SplitNode):
-            return f"node {path!r} chooses by caller"
-        if isinstance(node, EachNode):
-            return f"node {path!r} runs over elements"
-        if isinstance(node, ModelNode | PythonNode) and leaves.get(path):
+        if reason := step.kind.tie(node):
+            return f"node {path!r} {reason}"
+        if leaves.get(path):
             return f"node {path!r}: {leaves[path]}"
-        if step.inner is not None and (reason := find_coupling(step.inner, leaves, f"{path}/")):
+        if step.inner is not None and (reason := find_dependence(step.inner, leaves, f"{path}/")):
             return reason
     return ""
 

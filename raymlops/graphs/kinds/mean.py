@@ -1,0 +1,28 @@
+"""The mean of tensors, element by element."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from raymlops.graphs.node_kind import Array, Combination
+from raymlops.graphs.plan import Port, Read
+from raymlops.graphs.port_types import join_numbers
+from raymlops.specs.graph_nodes import MeanNode
+
+
+class Mean(Combination[MeanNode]):
+    spec = MeanNode
+
+    def outputs(
+        self, node: MeanNode, reads: Sequence[Read], answers: Mapping[str, tuple[Port, ...]]
+    ) -> tuple[Port, ...]:
+        return (join_numbers(reads),)
+
+    def combine(self, node: MeanNode) -> Callable[[Sequence[Array]], Array]:
+        return mean
+
+
+def mean(arrays: Sequence[Array]) -> Array:
+    total: Array = arrays[0].copy()
+    for array in arrays[1:]:
+        total += array
+    total /= len(arrays)
+    return total

@@ -1,0 +1,44 @@
+"""The label that most models give, element by element."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from raymlops.errors import SpecError
+from raymlops.graphs.node_kind import Array, Combination
+from raymlops.graphs.plan import Port, Read
+from raymlops.graphs.port_types import FLOATS, join_ports
+from raymlops.specs.graph_nodes import VoteNode
+
+
+class Vote(Combination[VoteNode]):
+    spec = VoteNode
+
+    def outputs(
+        self, node: VoteNode, reads: Sequence[Read], answers: Mapping[str, tuple[Port, ...]]
+    ) -> tuple[Port, ...]:
+        port = join_ports(reads)
+        if port.spec.datatype in FLOATS:
+            raise SpecError(
+                f"cannot vote on {port.spec}; expected labels: whole numbers, BOOL or BYTES (mean takes these)"
+            )
+        return (port,)
+
+    def combine(self, node: VoteNode) -> Callable[[Sequence[Array]], Array]:
+        return vote
+
+
+def vote(arrays: Sequence[Array]) -> Array:
+    """The label that most arrays hold, element by element; in a tie the one of the earliest array."""
+    votes = np.zeros((len(arrays), *arrays[0].shape), dtype=np.int32)
+    for i, first in enumerate(arrays):
+        for j, second in enumerate(arrays[: i + 1]):
+            equal = first == second
+            votes[i] += equal
+            if j != i:
+                votes[j] += equal
+    winner = votes.argmax(axis=0)
+    chosen = arrays[0].copy()
+    for i, array in enumerate(arrays):
+        chosen[winner == i] = array[winner == i]
+    return chosen

@@ -1,0 +1,35 @@
+"""The mean of tensors by weights, element by element."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from raymlops.graphs.node_kind import Array, Combination
+from raymlops.graphs.plan import Port, Read
+from raymlops.graphs.port_types import join_numbers
+from raymlops.specs.graph_nodes import WeightedNode
+
+
+class Weighted(Combination[WeightedNode]):
+    spec = WeightedNode
+
+    def outputs(
+        self, node: WeightedNode, reads: Sequence[Read], answers: Mapping[str, tuple[Port, ...]]
+    ) -> tuple[Port, ...]:
+        return (join_numbers(reads),)
+
+    def combine(self, node: WeightedNode) -> Callable[[Sequence[Array]], Array]:
+        weights = list(node.of.values())
+        return lambda arrays: weigh(arrays, weights)
+
+    def describe(self, node: WeightedNode) -> str:
+        return ", ".join(f"{weight:g}" for weight in node.of.values())
+
+
+def weigh(arrays: Sequence[Array], weights: Sequence[float]) -> Array:
+    """Average by weights, which need not sum to 1."""
+    whole = math.fsum(weights)
+    dtype = arrays[0].dtype.type
+    total: Array = arrays[0] * dtype(weights[0] / whole)
+    for array, weight in zip(arrays[1:], weights[1:], strict=True):
+        total += array * dtype(weight / whole)
+    return total
