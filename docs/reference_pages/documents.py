@@ -13,7 +13,8 @@ from pydantic_core import PydanticUndefined
 
 from raymlops.specs.document import Document
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.specs.graph import KINDS, GraphSpec
+from raymlops.specs.graph import GraphSpec
+from raymlops.specs.graph_nodes import NODE_DOCUMENTS
 from raymlops.specs.serving import ServingSpec
 from reference_pages.markdown import code, sentence, table
 
@@ -55,11 +56,11 @@ def write_graphs() -> str:
         "(`NODE.TENSOR`), and `outputs` says what is answered. `raymlops graph FILE` checks and draws one. Examples "
         "are `serve_configs/graph_*.yaml`; nodes in Python have a [page of their own](../python_nodes.md)."
     )
-    return _write_page("Graphs", intro, [GraphSpec, *KINDS.values()])
+    return _write_page("Graphs", intro, [GraphSpec, *NODE_DOCUMENTS.values()])
 
 
 def _graph_models() -> dict[type[Document], str]:
-    return dict.fromkeys(models_below([GraphSpec, *KINDS.values()]), "graphs.md")
+    return dict.fromkeys(models_below([GraphSpec, *NODE_DOCUMENTS.values()]), "graphs.md")
 
 
 def models_below(roots: Sequence[type[Document]]) -> list[type[Document]]:

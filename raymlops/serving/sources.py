@@ -11,8 +11,8 @@ from raymlops.serving import front
 from raymlops.serving.folder import digest_listing
 from raymlops.serving.hosting import find_file
 from raymlops.settings import Settings
-from raymlops.specs.graph import AnyNode, GraphNode, GraphSpec, expand_files
-from raymlops.specs.graph_nodes import ModelNode
+from raymlops.specs.graph import GraphSpec, expand_files
+from raymlops.specs.graph_nodes import GraphNode, ModelNode, NodeDocument
 from raymlops.specs.serving import HostedModel, ServingSpec
 
 
@@ -68,7 +68,7 @@ def pin_graph(spec: GraphSpec, settings: Settings) -> GraphSpec:
 
 
 def _pin_nodes(spec: GraphSpec, settings: Settings) -> GraphSpec:
-    nodes: dict[str, AnyNode] = {}
+    nodes: dict[str, NodeDocument] = {}
     for name, node in spec.nodes.items():
         nodes[name] = node
         if isinstance(node, ModelNode):

@@ -2,75 +2,21 @@
 
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import pydantic
 from pydantic import Field
 
 from raymlops.errors import SpecError, unknown_name
 from raymlops.specs.document import Document, read_document
-from raymlops.specs.graph_nodes import (
-    INPUTS,
-    Bindings,
-    CascadeNode,
-    EachNode,
-    MeanNode,
-    ModelNode,
-    NodeDocument,
-    PythonNode,
-    ShadowNode,
-    SplitNode,
-    StackNode,
-    SwitchNode,
-    Tensor,
-    VoteNode,
-    WeightedNode,
-)
+from raymlops.specs.graph_nodes import INPUTS, NODE_DOCUMENTS, Bindings, GraphNode, NodeDocument, Tensor
 from raymlops.specs.module_files import collect_files, require_name
 
-
-class GraphNode(NodeDocument):
-    kind: Literal["graph"] = "graph"
-    inputs: Bindings = Field([INPUTS], description="where each input of the inner graph is read")
-    graph: "GraphSpec | None" = Field(None, description="the inner graph")
-    file: str | None = Field(None, description="a graph file to read it from, relative to this file")
-
-    @pydantic.model_validator(mode="after")
-    def _one_source(self) -> "GraphNode":
-        if (self.graph is None) == (self.file is None):
-            raise ValueError("give exactly one of graph and file")
-        return self
-
-
-AnyNode = (
-    ModelNode
-    | PythonNode
-    | MeanNode
-    | WeightedNode
-    | VoteNode
-    | StackNode
-    | SwitchNode
-    | CascadeNode
-    | SplitNode
-    | ShadowNode
-    | EachNode
-    | GraphNode
-)
-KINDS: dict[str, type[NodeDocument]] = {
-    "model": ModelNode,
-    "python": PythonNode,
-    "mean": MeanNode,
-    "weighted": WeightedNode,
-    "vote": VoteNode,
-    "stack": StackNode,
-    "switch": SwitchNode,
-    "cascade": CascadeNode,
-    "split": SplitNode,
-    "shadow": ShadowNode,
-    "each": EachNode,
-    "graph": GraphNode,
-}
+if TYPE_CHECKING:
+    AnyNode = NodeDocument
+else:
+    AnyNode = Union[tuple(NODE_DOCUMENTS.values())]  # noqa: UP007 (of a dict)
 
 
 class GraphSpec(Document):
@@ -103,6 +49,7 @@ class GraphSpec(Document):
 
 
 GraphNode.model_rebuild()
+GraphSpec.model_rebuild()
 
 
 def _explain_node(name: str, node: Any) -> Iterator[str]:
@@ -112,10 +59,10 @@ def _explain_node(name: str, node: Any) -> Iterator[str]:
     if not isinstance(node, Mapping):
         return
     kind = node.get("kind")
-    if kind not in KINDS:
-        yield unknown_name(f"kind of node {name!r}:", kind, KINDS)
+    if kind not in NODE_DOCUMENTS:
+        yield unknown_name(f"kind of node {name!r}:", kind, NODE_DOCUMENTS)
         return
-    known = KINDS[str(kind)].model_fields
+    known = NODE_DOCUMENTS[str(kind)].model_fields
     for key in node:
         if key not in known:
             yield unknown_name(f"key of {kind} node {name!r}:", key, known)
@@ -133,38 +80,40 @@ def complete(spec: GraphSpec, folder: pathlib.Path, above: tuple[pathlib.Path, .
     return _attach_code(expand_files(spec, folder, above), folder)
 
 
-def _attach_code(spec: GraphSpec, folder: pathlib.Path) -> GraphSpec:
-    nodes: dict[str, AnyNode] = {}
-    for name, node in spec.nodes.items():
-        nodes[name] = node
-        if isinstance(node, PythonNode) and not node.code:
-            module, _, target = node.target.partition(":")
-            try:
-                files = collect_files(folder, module)
-                require_name(files, module, target)
-            except SpecError as error:
-                raise SpecError(f"Node {name!r}: {error}") from None
-            nodes[name] = node.model_copy(update={"code": files})
-        elif isinstance(node, GraphNode) and node.graph is not None:
-            nodes[name] = node.model_copy(update={"graph": _attach_code(node.graph, folder)})
+def change_nodes(spec: GraphSpec, change: Callable[[str, NodeDocument], NodeDocument]) -> GraphSpec:
+    """The same graph with other nodes, `change` being given the name and the node."""
+    nodes = {name: change(name, node) for name, node in spec.nodes.items()}
     return spec.model_copy(update={"nodes": nodes})
+
+
+def _attach_code(spec: GraphSpec, folder: pathlib.Path) -> GraphSpec:
+    def collect(target: str) -> Mapping[str, str]:
+        module, _, name = target.partition(":")
+        files = collect_files(folder, module)
+        require_name(files, module, name)
+        return files
+
+    def attach(name: str, node: NodeDocument) -> NodeDocument:
+        try:
+            completed = node.complete_code(collect)
+        except SpecError as error:
+            raise SpecError(f"Node {name!r}: {error}") from None
+        return completed.change_graph(lambda inner: _attach_code(inner, folder))
+
+    return change_nodes(spec, attach)
 
 
 def expand_files(spec: GraphSpec, folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> GraphSpec:
     """The same graph with its inner graph files read in, relative to `folder`; `above` are those being
     read."""
-    nodes: dict[str, AnyNode] = {}
-    for name, node in spec.nodes.items():
-        nodes[name] = node
-        if not isinstance(node, GraphNode):
-            continue
-        if node.graph is not None:
-            nodes[name] = node.model_copy(update={"graph": expand_files(node.graph, folder, above)})
-            continue
-        assert node.file is not None
-        path = folder / node.file
+
+    def read(file: str) -> GraphSpec:
+        path = folder / file
         if path.resolve() in above:
             raise SpecError(f"{path} contains itself, by way of {' -> '.join(file.name for file in above)}")
-        inner = complete(read_document(path, GraphSpec), path.parent, (*above, path.resolve()))
-        nodes[name] = node.model_copy(update={"graph": inner, "file": None})
-    return spec.model_copy(update={"nodes": nodes})
+        return complete(read_document(path, GraphSpec), path.parent, (*above, path.resolve()))
+
+    def expand(name: str, node: NodeDocument) -> NodeDocument:
+        return node.change_graph(lambda inner: expand_files(inner, folder, above)).read_graph(read)
+
+    return change_nodes(spec, expand)

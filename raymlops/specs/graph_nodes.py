@@ -1,11 +1,13 @@
-"""What a user may write for a node of a graph, one class a kind. Not how it runs.
+"""What a user may write for a node of a graph, one class a kind, joined in one dict. Not how it runs: see
+`graphs.kinds`.
 
 A reference is `node.tensor`, or `node` for all tensors of a node; the node `inputs` stands for the request.
 """
 
 import pathlib
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import Field
@@ -13,6 +15,9 @@ from pydantic import Field
 from raymlops.errors import SpecError, unknown_name
 from raymlops.specs.document import Document, read_yaml
 from raymlops.tensors import DATATYPES, TensorSpec
+
+if TYPE_CHECKING:
+    from raymlops.specs.graph import GraphSpec
 
 INPUTS = "inputs"
 """The name under which nodes read the request."""
@@ -81,7 +86,7 @@ def list_references(bindings: Bindings) -> list[str]:
 
 
 class NodeDocument(Document):
-    """What every node has beside its `kind`."""
+    """What every node has beside its `kind`, and what a graph asks of a node without knowing its kind."""
 
     if TYPE_CHECKING:  # each kind's own class has it as a field, after these
 
@@ -92,6 +97,22 @@ class NodeDocument(Document):
     fallback: str | dict[str, bool | int | float | str] | None = Field(
         None, description="what answers when the node fails: another node, or a value for each of its outputs"
     )
+
+    def change_graph(self, change: Callable[["GraphSpec"], "GraphSpec"]) -> Self:
+        """The same node with the graph inside it changed, where it has one."""
+        return self
+
+    def read_graph(self, read: Callable[[str], "GraphSpec"]) -> Self:
+        """The same node with the graph of the file that it names, where it names one."""
+        return self
+
+    def complete_code(self, collect: Callable[[str], Mapping[str, str]]) -> Self:
+        """The same node with the files, path -> text, that `collect` finds for the `module:Class` that it names."""
+        return self
+
+    def list_code(self) -> Mapping[str, str]:
+        """The files that it imports its code from, path -> text."""
+        return {}
 
 
 class PlacedNode(NodeDocument):
@@ -142,6 +163,12 @@ class PythonNode(PlacedNode):
             if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
                 raise ValueError(f"file name {name!r} must be a path below the document's folder")
         return code
+
+    def complete_code(self, collect: Callable[[str], Mapping[str, str]]) -> Self:
+        return self if self.code else self.model_copy(update={"code": collect(self.target)})
+
+    def list_code(self) -> Mapping[str, str]:
+        return self.code
 
 
 class MeanNode(NodeDocument):
@@ -256,6 +283,42 @@ class EachNode(NodeDocument):
     kind: Literal["each"] = "each"
     over: str = Field(description="ragged tensor: the node runs once for each of its elements")
     run: str = Field(description="node to run; its other inputs are repeated for the elements of their row")
+
+
+class GraphNode(NodeDocument):
+    kind: Literal["graph"] = "graph"
+    inputs: Bindings = Field([INPUTS], description="where each input of the inner graph is read")
+    graph: "GraphSpec | None" = Field(None, description="the inner graph")
+    file: str | None = Field(None, description="a graph file to read it from, relative to this file")
+
+    @pydantic.model_validator(mode="after")
+    def _one_source(self) -> "GraphNode":
+        if (self.graph is None) == (self.file is None):
+            raise ValueError("give exactly one of graph and file")
+        return self
+
+    def change_graph(self, change: Callable[["GraphSpec"], "GraphSpec"]) -> Self:
+        return self if self.graph is None else self.model_copy(update={"graph": change(self.graph)})
+
+    def read_graph(self, read: Callable[[str], "GraphSpec"]) -> Self:
+        return self if self.file is None else self.model_copy(update={"graph": read(self.file), "file": None})
+
+
+NODE_DOCUMENTS: dict[str, type[NodeDocument]] = {
+    "model": ModelNode,
+    "python": PythonNode,
+    "mean": MeanNode,
+    "weighted": WeightedNode,
+    "vote": VoteNode,
+    "stack": StackNode,
+    "switch": SwitchNode,
+    "cascade": CascadeNode,
+    "split": SplitNode,
+    "shadow": ShadowNode,
+    "each": EachNode,
+    "graph": GraphNode,
+}
+"""Kind -> what a user may write for a node of it."""
 
 
 def _require_weight(weights: dict[str, float]) -> dict[str, float]:

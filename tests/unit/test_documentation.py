@@ -14,13 +14,14 @@ import pytest
 
 from raymlops.cli import VERBS
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.specs.graph import KINDS, GraphSpec
+from raymlops.specs.graph import GraphSpec
+from raymlops.specs.graph_nodes import NODE_DOCUMENTS
 from raymlops.specs.serving import ServingSpec
 from reference_pages import PAGES, commands, documents, operations
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODULES = sorted((ROOT / "raymlops").rglob("*.py"))
-MODELS = documents.models_below([ExperimentSpec, ServingSpec, GraphSpec, *KINDS.values()])
+MODELS = documents.models_below([ExperimentSpec, ServingSpec, GraphSpec, *NODE_DOCUMENTS.values()])
 
 
 class Fetched(html.parser.HTMLParser):

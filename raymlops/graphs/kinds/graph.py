@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from raymlops.graphs.node_kind import Built, NodeKind, Parts, Resolved, Scope
-from raymlops.specs.graph import GraphNode, GraphSpec
-from raymlops.specs.graph_nodes import list_references
+from raymlops.specs.graph import GraphSpec
+from raymlops.specs.graph_nodes import GraphNode, list_references
 
 
 class InnerGraph(NodeKind[GraphNode]):
