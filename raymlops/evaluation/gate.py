@@ -9,11 +9,10 @@ import numpy as np
 
 from raymlops.errors import InputError, SpecError, unknown_name
 from raymlops.evaluation.compatibility import find_breaks
-from raymlops.evaluation.estimates import Values, estimate, guess_without_a_model
 from raymlops.evaluation.intervals import check_same_rows, resample, to_interval
 from raymlops.evaluation.partials import WHOLE, Partial
 from raymlops.evaluation.verdict import Check, Verdict
-from raymlops.metrics import FALLING, gain
+from raymlops.metrics import FALLING, METRICS, Values, gain, guess_without_a_model
 from raymlops.specs.evaluation import GateSpec, LimitSpec
 
 DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
@@ -89,7 +88,7 @@ def _resample(partial: Partial, spec: GateSpec) -> Drawn:
 
 def _choose_metric(partial: Partial, spec: GateSpec) -> str:
     task = partial.layout.task
-    known = estimate(partial.layout, np.zeros((1, partial.layout.width)))
+    known = METRICS[task]
     for name in [spec.metric or DEFAULT_METRIC[task], *spec.limits, *spec.slice_limits]:
         if name not in known:
             raise SpecError(f"gate: {unknown_name(f'metric of a {task} task', name, known)}")
@@ -119,7 +118,7 @@ def _check_answers(partial: Partial) -> Iterator[Check]:
 
 
 def _check_chance(partial: Partial, new: Drawn, metric: str, spec: GateSpec) -> Iterator[Check]:
-    floor = guess_without_a_model(partial.layout, partial.sums[WHOLE].sum(axis=0, keepdims=True))
+    floor = guess_without_a_model(partial.layout.read(partial.sums[WHOLE].sum(axis=0, keepdims=True)))
     metric = metric if metric in floor else DEFAULT_METRIC[partial.layout.task]
     found = to_interval(new[WHOLE][metric], spec.confidence)
     limit = float(floor[metric][0])

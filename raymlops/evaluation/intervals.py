@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from raymlops.errors import InputError
-from raymlops.evaluation.estimates import Values, estimate
 from raymlops.evaluation.partials import Layout, Partial
-from raymlops.metrics import FALLING
+from raymlops.metrics import FALLING, Values, estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +60,8 @@ def resample(layout: Layout, sums: npt.NDArray[np.float64], replicates: int, see
     return {  # in pieces, since a replicate of all cells is 25 kB
         name: np.concatenate(pieces)
         for name, pieces in _gather(
-            estimate(layout, weights[start : start + 500] @ sums) for start in range(0, len(weights), 500)
+            estimate(layout.read(weights[start : start + 500] @ sums))
+            for start in range(0, len(weights), 500)
         ).items()
     }
 

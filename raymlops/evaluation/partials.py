@@ -1,4 +1,4 @@
-"""Sums that stand for the rows of a pass: observe a batch, merge two. Knows no metric's formula, no Ray.
+"""Sums of the rows of a pass by groups and slices: observe a batch, merge two. Knows no metric's formula, no Ray.
 
 Rows fall by a hash of their content into groups, and each group has its own sums. Groups are what the
 bootstrap resamples later, so intervals, and comparisons of two models on the same rows, need no second pass.
@@ -18,18 +18,38 @@ import numpy.typing as npt
 import pandas as pd
 
 from raymlops.errors import InputError
-from raymlops.metrics import Array
+from raymlops.metrics.sums import (
+    BIN_EDGES,
+    CALIBRATION_BINS,
+    Adder,
+    Array,
+    Floats,
+    Sums,
+    are_finite,
+    sizes_of,
+    sum_rows,
+)
 
-CALIBRATION_BINS = 15
 PREDICTION_BINS, ERROR_BINS = 30, 400
 WHOLE = ("", "")
 """The key of all rows, beside (column, value) of a slice."""
 OTHER = "other"
 HELD_SLICES = 1000
 """Values of a column that are kept apart while a pass runs; one that appears later may be counted in part."""
-_SMALLEST = float(np.finfo(np.float64).eps)
 ERROR_SPAN = 2.0  # of the target's deviation, either way
 _ODDS = 12.0  # largest log-odds that have cells of their own
+
+
+_CHARTS = {
+    "multiclass": {"binned": CALIBRATION_BINS},
+    "regression": {
+        "predicted": PREDICTION_BINS,
+        "predicted_sum": PREDICTION_BINS,
+        "target_sum": PREDICTION_BINS,
+        "errors": ERROR_BINS,
+    },
+}
+"""Sums that only charts read, and their sizes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,37 +67,25 @@ class Layout:
     @functools.cached_property
     def segments(self) -> dict[str, slice]:
         """Name of a sum -> its place in a row of sums."""
-        count = len(score_edges(self.cells)) + 1
         sizes = {
-            "binary": {"positive": count, "negative": count, "chance": count, "log_loss": 1, "brier": 1},
-            "multiclass": {
-                "confusion": self.classes**2,
-                "log_loss": 1,
-                "brier": 1,
-                "hits": CALIBRATION_BINS,
-                "tops": CALIBRATION_BINS,
-                "binned": CALIBRATION_BINS,
-                "positive": self.classes * count,
-                "negative": self.classes * count,
-            },
-            "regression": {
-                "error": 1,
-                "square": 1,
-                "distance": 1,
-                "target": 1,
-                "target_square": 1,
-                "predicted": PREDICTION_BINS,
-                "predicted_sum": PREDICTION_BINS,
-                "target_sum": PREDICTION_BINS,
-                "errors": ERROR_BINS,
-            },
-        }[self.task]
-        stops = np.cumsum([1, 1, *sizes.values()])
-        names = ("rows", "nonfinite", *sizes)
+            **sizes_of(self.task, self.classes, len(score_edges(self.cells)) + 1),
+            **_CHARTS.get(self.task, {}),
+        }
+        stops = np.cumsum(list(sizes.values()))
         return {
             name: slice(int(stop - size), int(stop))
-            for name, stop, size in zip(names, stops, (1, 1, *sizes.values()), strict=True)
+            for (name, size), stop in zip(sizes.items(), stops, strict=True)
         }
+
+    def read(self, sums: Floats) -> Sums:
+        """Rows of sums, (replicates, width), by name."""
+        return Sums(
+            self.task,
+            {name: sums[:, part] for name, part in self.segments.items()},
+            self.classes,
+            score_lows(self.cells),
+            tied=False,
+        )
 
     @property
     def width(self) -> int:
@@ -146,8 +154,6 @@ def observe(
 
     `groups` come from `assign_groups`; `slices` are the values of the columns to measure one by one.
     """
-    if len(labels) != len(scores):
-        raise InputError(f"{len(labels)} labels do not match {len(scores)} scores; score the same rows")
     sums = {WHOLE: _sum_rows(layout, labels, scores, groups)}
     for column, values in (slices or {}).items():
         names = _as_names(values)
@@ -187,94 +193,62 @@ def spread(hashes: npt.NDArray[np.uint64], groups: int = 256) -> npt.NDArray[np.
 def score_edges(cells: int) -> npt.NDArray[np.float64]:
     """Lower edges of the score cells but the first: even in log-odds, with those of the calibration bins."""
     odds = np.linspace(-_ODDS, _ODDS, cells)
-    fixed = [0.5, *(place / CALIBRATION_BINS for place in range(1, CALIBRATION_BINS))]
-    edges = np.unique(np.concatenate([1 / (1 + np.exp(-odds)), fixed]))
+    edges = np.unique(np.concatenate([1 / (1 + np.exp(-odds)), [0.5], BIN_EDGES]))
     edges.flags.writeable = False
     return edges
 
 
+@functools.cache
+def score_lows(cells: int) -> npt.NDArray[np.float64]:
+    """Lower edge of every score cell."""
+    lows = np.concatenate([[-np.inf], score_edges(cells)])
+    lows.flags.writeable = False
+    return lows
+
+
 def _sum_rows(layout: Layout, labels: Array, scores: Array, groups: Array) -> npt.NDArray[np.float64]:
-    scores = np.asarray(scores, dtype=np.float64)
-    finite = np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).all(axis=1)
-    groups = np.asarray(groups) % layout.groups
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    groups = np.asarray(groups, dtype=np.int64) % layout.groups
+    found = sum_rows(
+        layout.task,
+        labels,
+        scores,
+        classes=layout.classes,
+        edges=score_edges(layout.cells),
+        shift=layout.shift,
+        groups=groups,
+        group_count=layout.groups,
+    ).parts
     sums = np.zeros((layout.groups, layout.width))
-    adder = _Adder(sums, layout, groups[finite])
-    adder.add("rows")
-    np.add.at(sums, (groups[~finite], layout.segments["nonfinite"].start), 1)
-    _ADDERS[layout.task](adder, layout, np.asarray(labels)[finite], scores[finite])
+    for name, part in {**found, **_sum_charts(layout, labels, scores, groups)}.items():
+        sums[:, layout.segments[name]] = part
     return sums
 
 
-class _Adder:
-    """Adds a value a row into a named segment, at a place of it."""
-
-    def __init__(self, sums: npt.NDArray[np.float64], layout: Layout, groups: Array) -> None:
-        self._sums, self._layout, self._groups = sums, layout, groups
-
-    def add(self, name: str, values: Array | None = None, places: Array | int = 0) -> None:
-        part = self._layout.segments[name]
-        size = part.stop - part.start
-        flat = np.bincount(self._groups * size + places, weights=values, minlength=self._layout.groups * size)
-        self._sums[:, part] += flat.reshape(self._layout.groups, size)
-
-
-def _add_binary(adder: _Adder, layout: Layout, labels: Array, chance: Array) -> None:
-    places = np.searchsorted(score_edges(layout.cells), chance, side="right")
-    positive = (labels > 0).astype(np.float64)
-    inside = np.clip(chance, _SMALLEST, 1 - _SMALLEST)
-    adder.add("positive", positive, places)
-    adder.add("negative", 1 - positive, places)
-    adder.add("chance", chance, places)
-    adder.add("log_loss", -np.log(np.where(positive > 0, inside, 1 - inside)))
-    adder.add("brier", (chance - positive) ** 2)
-
-
-def _add_multiclass(adder: _Adder, layout: Layout, labels: Array, chances: Array) -> None:
-    labels = labels.astype(np.int64)
-    rows = np.arange(len(labels))
-    guess, top = chances.argmax(axis=1), chances.max(axis=1) if len(chances) else np.zeros(0)
-    share = np.clip(chances / np.maximum(chances.sum(axis=1, keepdims=True), _SMALLEST), _SMALLEST, 1)
-    onehot = np.arange(layout.classes) == labels[:, None]
-    bins = np.clip((top * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
-    adder.add("confusion", None, labels * layout.classes + guess)
-    adder.add("log_loss", -np.log(share[rows, labels]))
-    adder.add("brier", ((chances - onehot) ** 2).sum(axis=1))
-    adder.add("hits", (guess == labels).astype(np.float64), bins)
-    adder.add("tops", top, bins)
-    adder.add("binned", None, bins)
-    edges = score_edges(layout.cells)
-    for place in range(layout.classes):
-        cells = place * (len(edges) + 1) + np.searchsorted(edges, chances[:, place], side="right")
-        adder.add("positive", onehot[:, place].astype(np.float64), cells)
-        adder.add("negative", (~onehot[:, place]).astype(np.float64), cells)
-
-
-def _add_regression(adder: _Adder, layout: Layout, labels: Array, predictions: Array) -> None:
-    error = predictions - labels
-    target = np.asarray(labels, dtype=np.float64) - layout.shift
-    adder.add("error", error)
-    adder.add("square", error**2)
-    adder.add("distance", np.abs(error))
-    adder.add("target", target)
-    adder.add("target_square", target**2)
-    given = np.asarray(predictions, dtype=np.float64) - layout.shift
+def _sum_charts(layout: Layout, labels: Array, scores: Floats, groups: Array) -> Mapping[str, Floats]:
+    if layout.task == "binary":
+        return {}
+    finite = are_finite(scores)
+    adder = Adder(groups[finite], None, layout.groups)
+    labels, scores = labels[finite], scores[finite]
+    if layout.task == "multiclass":
+        top = scores.max(axis=1) if len(scores) else np.zeros(0)
+        bins = np.searchsorted(BIN_EDGES, top, side="right")
+        adder.add("binned", None, bins, CALIBRATION_BINS)
+        return adder.parts
+    given, target = scores - layout.shift, labels.astype(np.float64) - layout.shift
     places = _to_bins(given / layout.spread, 3.0, PREDICTION_BINS)
-    adder.add("predicted", None, places)
-    adder.add("predicted_sum", given, places)
-    adder.add("target_sum", target, places)
-    adder.add("errors", None, _to_bins(error / layout.spread, ERROR_SPAN, ERROR_BINS))
+    adder.add("predicted", None, places, PREDICTION_BINS)
+    adder.add("predicted_sum", given, places, PREDICTION_BINS)
+    adder.add("target_sum", target, places, PREDICTION_BINS)
+    errors = _to_bins((scores - labels) / layout.spread, ERROR_SPAN, ERROR_BINS)
+    adder.add("errors", None, errors, ERROR_BINS)
+    return adder.parts
 
 
 def _to_bins(values: Array, span: float, bins: int) -> Array:
     """Equal cells between -span and span; the outermost hold all that lies beyond."""
     return np.clip(((values + span) / (2 * span) * bins).astype(np.int64), 0, bins - 1)
-
-
-_ADDERS: dict[str, Any] = {
-    "binary": _add_binary,
-    "multiclass": _add_multiclass,
-    "regression": _add_regression,
-}
 
 
 def _as_names(values: Array) -> npt.NDArray[np.str_]:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from raymlops.errors import InputError
-from raymlops.evaluation.estimates import by_bin, divide
 from raymlops.evaluation.intervals import Interval, find_intervals, none_if_nan
 from raymlops.evaluation.partials import (
     ERROR_BINS,
@@ -21,8 +20,10 @@ from raymlops.evaluation.partials import (
     Partial,
     fold_rare,
     score_edges,
+    score_lows,
 )
 from raymlops.evaluation.thresholds import Threshold, choose_threshold
+from raymlops.metrics.formulas import by_bin, divide
 from raymlops.specs.evaluation import EvaluationSpec
 
 CURVE_POINTS = 200
@@ -131,15 +132,15 @@ def _read_confusion(layout: Layout, total: npt.NDArray[np.float64]) -> tuple[tup
 def _draw_binary(layout: Layout, total: npt.NDArray[np.float64]) -> Curves:
     positive, negative, chance = (total[layout.segments[n]] for n in ("positive", "negative", "chance"))
     found, alarms = (np.concatenate([[0.0], np.cumsum(cells[::-1])]) for cells in (positive, negative))
-    edges = score_edges(layout.cells)
+    edges, lows = score_edges(layout.cells), score_lows(layout.cells)
     wide = np.clip((np.concatenate([edges, [1.0]]) * 40 - 1e-9).astype(np.int64), 0, 39)
-    bins = {name: by_bin(layout, cells) for name, cells in (("hit", positive), ("all", positive + negative))}
+    bins = {name: by_bin(lows, cells) for name, cells in (("hit", positive), ("all", positive + negative))}
     return {
         "roc": _thin({"x": divide(alarms, alarms[-1:]), "y": divide(found, found[-1:])}),
         "pr": _thin({"x": divide(found, found[-1:])[1:], "y": divide(found, found + alarms)[1:]}),
         "calibration": _plain(
             {
-                "x": divide(by_bin(layout, chance), bins["all"]),
+                "x": divide(by_bin(lows, chance), bins["all"]),
                 "y": divide(bins["hit"], bins["all"]),
                 "rows": bins["all"],
             }

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raymlops.evaluation.estimates import divide
 from raymlops.evaluation.intervals import Interval, draw_weights, to_interval
 from raymlops.evaluation.partials import Layout, score_edges
+from raymlops.metrics.formulas import divide
 from raymlops.specs.evaluation import CostSpec
 
 

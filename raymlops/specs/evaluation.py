@@ -7,7 +7,7 @@ import pydantic
 from pydantic import Field
 
 from raymlops.errors import unknown_name
-from raymlops.metrics import METRICS
+from raymlops.metrics import NAMES
 from raymlops.specs.document import Document
 
 
@@ -62,10 +62,9 @@ class LeakSpec(Document):
 
 
 def _check_names(names: Iterable[str]) -> None:
-    known = {name for table in METRICS.values() for name in table}
     for name in names:
-        if name not in known:
-            raise ValueError(unknown_name("metric", name, known))
+        if name not in NAMES:
+            raise ValueError(unknown_name("metric", name, NAMES))
 
 
 class GateSpec(Document):

@@ -127,9 +127,7 @@ def _take_error(trial: Any) -> None:
         raise cause
 
 
-_OURS = {"epoch", "train_loss", "rows_per_second", "workers"} | {
-    name for table in metrics.METRICS.values() for name in table
-}
+_OURS = {"epoch", "train_loss", "rows_per_second", "workers"} | metrics.NAMES
 
 
 def learned_of(result: Mapping[str, Any]) -> dict[str, float]:

@@ -67,7 +67,7 @@ def test_a_rare_class_keeps_its_ranking():
     scores = 1 / (1 + np.exp(-odds))
     found = results.finish(_observe(Layout("binary"), labels, scores))
     for name in ("roc_auc", "average_precision", "log_loss"):
-        assert found.metrics[name].value == pytest.approx(metrics.BINARY[name](labels, scores), rel=1e-2)
+        assert found.metrics[name].value == pytest.approx(metrics.METRICS["binary"][name](labels, scores), rel=1e-2)
 
 
 def test_the_order_and_the_size_of_blocks_change_nothing():
@@ -86,7 +86,7 @@ def test_the_order_and_the_size_of_blocks_change_nothing():
 @pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     labels, scores = _draw("binary", 400_000, seed=99)
-    truth = metrics.roc_auc(labels, scores)
+    truth = metrics.METRICS["binary"]["roc_auc"](labels, scores)
     covered = 0
     for seed in range(60):
         labels, scores = _draw("binary", 1500, seed=seed)
@@ -104,7 +104,7 @@ def test_the_width_is_that_of_a_bootstrap_of_rows():
     drawn = []
     for _ in range(1000):
         rows = random.integers(0, len(labels), len(labels))
-        drawn.append(metrics.log_loss(labels[rows], scores[rows]))
+        drawn.append(metrics.METRICS["binary"]["log_loss"](labels[rows], scores[rows]))
     low, high = np.quantile(drawn, [0.025, 0.975])
     assert ours.high - ours.low == pytest.approx(high - low, rel=0.2)
 
@@ -161,7 +161,7 @@ def test_rows_without_a_finite_score_are_counted_and_in_no_metric():
     broken[:10] = np.nan
     found = results.finish(_observe(Layout("binary"), labels, broken))
     assert (found.rows, found.nonfinite) == (1000, 10)
-    assert found.metrics["brier"].value == pytest.approx(metrics.brier(labels[10:], scores[10:]))
+    assert found.metrics["brier"].value == pytest.approx(metrics.METRICS["binary"]["brier"](labels[10:], scores[10:]))
 
 
 def test_only_broken_scores_still_give_an_evaluation():

@@ -17,8 +17,6 @@ def measure(
     target: FittedTarget, labels: npt.NDArray[Any], scores: npt.NDArray[np.floating[Any]]
 ) -> dict[str, float]:
     """Every metric of the task, in the target's own unit; all NaN where a score is not finite."""
-    if not np.isfinite(scores).all():
-        return dict.fromkeys(metrics.METRICS[target.task], math.nan)
     return metrics.measure(target.task, to_own_unit(target, labels), to_own_unit(target, scores))
 
 

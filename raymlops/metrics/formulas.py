@@ -1,0 +1,175 @@
+"""Metrics as formulas of sums, (replicates, ...) -> (replicates,). Sees no rows.
+
+A metric that its rows do not define (ROC AUC of one class, R2 of a constant) is nan, never an error.
+"""
+
+import numpy as np
+
+from raymlops.metrics.sums import BIN_EDGES, CALIBRATION_BINS, Floats, Sums
+
+
+def divide(upper: Floats, lower: Floats) -> Floats:
+    """Quotient, nan where the divisor is 0."""
+    upper, lower = np.broadcast_arrays(upper, lower)
+    return np.asarray(np.divide(upper, lower, out=np.full(upper.shape, np.nan), where=lower != 0))
+
+
+def by_bin(lows: Floats, cells: Floats) -> Floats:
+    """(..., cells) -> (..., calibration bins), given the lower edge of each cell; none straddles a bin."""
+    bins = np.searchsorted(BIN_EDGES, lows, side="right")
+    starts = np.flatnonzero(np.diff(bins, prepend=-1))
+    found = np.zeros((*cells.shape[:-1], CALIBRATION_BINS))
+    if len(starts):
+        found[..., bins[starts]] = np.add.reduceat(cells, starts, axis=-1)
+    return found
+
+
+def roc_auc(sums: Sums) -> Floats:
+    """Area under the ROC curve; tied scores count one half (Mann-Whitney)."""
+    return _ranking_area(sums["positive"], sums["negative"])
+
+
+def _ranking_area(positive: Floats, negative: Floats) -> Floats:
+    """Of masses (..., cells)."""
+    below = np.cumsum(negative, axis=-1) - negative
+    wins = (positive * (below + negative / 2)).sum(axis=-1)
+    return divide(wins, positive.sum(axis=-1) * negative.sum(axis=-1))
+
+
+def average_precision(sums: Sums) -> Floats:
+    """Sum of precision times the step in recall over falling thresholds; not interpolated.
+
+    Rows of a cell that are not tied count as mixed at random: a positive sees half of the others, and itself.
+    """
+    positive, negative = sums["positive"][:, ::-1], sums["negative"][:, ::-1]
+    both = positive + negative
+    found, chosen = np.cumsum(positive, axis=1), np.cumsum(both, axis=1)
+    if not sums.tied:
+        found, chosen = found - (positive - 1) / 2, chosen - (both - 1) / 2
+    precision = np.divide(found, chosen, out=np.zeros_like(found), where=chosen > 0)
+    return divide((precision * positive).sum(axis=1), positive.sum(axis=1))
+
+
+def mean_log_loss(sums: Sums) -> Floats:
+    """Mean negative log-likelihood in nats; probabilities of several classes are normalised."""
+    return divide(sums["log_loss"][:, 0], sums.rows)
+
+
+def mean_brier(sums: Sums) -> Floats:
+    """Mean squared distance of the probability from the outcome (0 to 1), of those of several classes from the
+    one-hot label (0 to 2)."""
+    return divide(sums["brier"][:, 0], sums.rows)
+
+
+def calibration_error(sums: Sums) -> Floats:
+    """Mean distance of rate from probability in 15 bins of equal width (ECE, Naeini et al. 2015); of several
+    classes, of that of the likeliest."""
+    if sums.task == "binary":
+        said, true = (by_bin(sums.lows, sums[name]) for name in ("chance", "positive"))
+    else:
+        said, true = sums["tops"], sums["hits"]
+    return divide(np.abs(said - true).sum(axis=1), sums.rows)
+
+
+def accuracy(sums: Sums) -> Floats:
+    """Share of rows whose predicted class is the label; a binary one is predicted from 0.5 on."""
+    if sums.task == "binary":
+        half = int(np.searchsorted(sums.lows, 0.5, side="left"))
+        hits = sums["positive"][:, half:].sum(axis=1) + sums["negative"][:, :half].sum(axis=1)
+    else:
+        hits = np.trace(_confusion(sums), axis1=1, axis2=2)
+    return divide(hits, sums.rows)
+
+
+def macro_f1(sums: Sums) -> Floats:
+    """Unweighted mean of F1 over the classes that occur in the labels or the predictions."""
+    confusion = _confusion(sums)
+    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    return _mean_defined(divide(2 * hits, confusion.sum(axis=1) + confusion.sum(axis=2)))
+
+
+def mean_roc_auc(sums: Sums) -> Floats:
+    """Unweighted mean of each class's ROC AUC against the rest, over the classes that have one."""
+    shape = (len(sums.rows), sums.classes, -1)
+    if sums["positive"].size == 0:
+        return np.full(len(sums.rows), np.nan)
+    return _mean_defined(_ranking_area(sums["positive"].reshape(shape), sums["negative"].reshape(shape)))
+
+
+def rmse(sums: Sums) -> Floats:
+    """Root of the mean squared error, in the target's unit."""
+    return np.sqrt(divide(sums["square"][:, 0], sums.rows))
+
+
+def mae(sums: Sums) -> Floats:
+    """Mean absolute error, in the target's unit."""
+    return divide(sums["distance"][:, 0], sums.rows)
+
+
+def r2(sums: Sums) -> Floats:
+    """Share of the target's variance that is explained; nan where the target does not vary."""
+    variance = target_variance(sums)
+    # Of a constant, squares leave what was rounded.
+    varies = variance > 1e-12 * divide(sums["target_square"][:, 0], sums.rows)
+    return 1 - divide(divide(sums["square"][:, 0], sums.rows), np.where(varies, variance, 0))
+
+
+def target_variance(sums: Sums) -> Floats:
+    mean = divide(sums["target"][:, 0], sums.rows)
+    return divide(sums["target_square"][:, 0], sums.rows) - mean**2
+
+
+def guessed_area(sums: Sums) -> Floats:
+    """ROC AUC of one answer for all rows."""
+    return np.full(len(sums.rows), 0.5)
+
+
+def guessed_precision(sums: Sums) -> Floats:
+    """Average precision of one answer for all rows: the share of positives."""
+    return class_shares(sums)[:, 1]
+
+
+def guessed_log_loss(sums: Sums) -> Floats:
+    """Log loss of the classes' own rates: their entropy."""
+    shares = class_shares(sums)
+    return np.asarray(-(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1))
+
+
+def guessed_brier(sums: Sums) -> Floats:
+    """Brier score of the classes' own rates."""
+    shares = class_shares(sums)
+    return shares[:, 0] * shares[:, 1] if sums.task == "binary" else 1 - (shares**2).sum(axis=1)
+
+
+def guessed_accuracy(sums: Sums) -> Floats:
+    """Accuracy of the commonest class."""
+    return np.asarray(class_shares(sums).max(axis=1))
+
+
+def guessed_rmse(sums: Sums) -> Floats:
+    """RMSE of the target's mean: its deviation."""
+    return np.sqrt(np.maximum(target_variance(sums), 0))
+
+
+def guessed_r2(sums: Sums) -> Floats:
+    """R2 of the target's mean."""
+    return np.zeros(len(sums.rows))
+
+
+def class_shares(sums: Sums) -> Floats:
+    """Share of the rows with each label, (replicates, classes)."""
+    if sums.task == "binary":
+        counts = np.stack([sums[name].sum(axis=1) for name in ("negative", "positive")], axis=1)
+    else:
+        counts = _confusion(sums).sum(axis=2)
+    return divide(counts, sums.rows[:, None])
+
+
+def _confusion(sums: Sums) -> Floats:
+    """(replicates, label, predicted class)"""
+    return sums["confusion"].reshape(-1, sums.classes, sums.classes)
+
+
+def _mean_defined(values: Floats) -> Floats:
+    defined = ~np.isnan(values)
+    return divide(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1))
