@@ -6,8 +6,8 @@ import pyarrow as pa
 import ray
 import torch
 
+from raymlops.lifecycle.train.prepare import Prepared, prepare
 from raymlops.models import export
-from raymlops.pipelines.prepare import Prepared, prepare
 from raymlops.specs.document import read_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import torch_export

@@ -153,11 +153,11 @@ def run_weights(arguments: argparse.Namespace, work: pathlib.Path) -> None:
         export(choose_authentication())
         import ray
 
-        from raymlops.serving import deploying
-        from raymlops.serving.releasing import change_weights
+        from raymlops.serving.deploy import client
+        from raymlops.serving.deploy.traffic import change_weights
 
         # As the commands join it: a cluster of one machine listens on loopback only.
-        deploying.connect(dataclasses.replace(Settings.from_env(), ray_address=address[1]))
+        client.connect(dataclasses.replace(Settings.from_env(), ray_address=address[1]))
         body = make_body(1, 20)
         url = f"{served.url}/v2/models/canary/infer"
         for turn in range(arguments.rounds):

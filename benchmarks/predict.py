@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from benchmarks import flights, rounds
 from raymlops.features import table_to_batch
+from raymlops.lifecycle.batch.predict import Scoring, predict_files
+from raymlops.lifecycle.cluster import join_cluster
+from raymlops.lifecycle.train.prepare import Prepared
 from raymlops.models.session import SessionOptions, open_session
-from raymlops.pipelines.cluster import join_cluster
-from raymlops.pipelines.predict import Scoring, predict_files
-from raymlops.pipelines.prepare import Prepared
 from raymlops.settings import Settings
 from raymlops.specs.dataset import DatasetSpec
 

@@ -65,7 +65,7 @@ def write_rows(folder: pathlib.Path, wanted: float) -> int:
     """Packed rows and the spec, with as many epochs as make a trial last about `wanted` seconds. Gives the epochs."""
     import ray
 
-    from raymlops.pipelines.cluster import join_cluster
+    from raymlops.lifecycle.cluster import join_cluster
     from raymlops.settings import Settings
 
     join_cluster(Settings.from_env())
@@ -112,7 +112,7 @@ def _train(spec: ExperimentSpec, packing: object, target: object, rows: dict[str
 def search_on_ray(folder: pathlib.Path, trials: int) -> None:
     import ray
 
-    from raymlops.pipelines.cluster import join_cluster
+    from raymlops.lifecycle.cluster import join_cluster
     from raymlops.settings import Settings
     from raymlops.training.packed import PackedSplit
     from raymlops.training.search import run_search

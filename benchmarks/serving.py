@@ -357,7 +357,7 @@ def make_flights(folder: pathlib.Path) -> tuple[pathlib.Path, Batch]:
     import ray  # not before the benchmark of graphs, which shares this module, has set how Ray authenticates
 
     from benchmarks import flights
-    from raymlops.pipelines.cluster import join_cluster
+    from raymlops.lifecycle.cluster import join_cluster
 
     join_cluster(Settings.from_env())
     prepared = flights.prepare_flights()

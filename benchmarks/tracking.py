@@ -18,7 +18,7 @@ import ray
 
 from benchmarks import rounds
 from benchmarks.search import write_rows
-from raymlops.pipelines.cluster import join_cluster
+from raymlops.lifecycle.cluster import join_cluster
 from raymlops.settings import Settings
 from raymlops.tracking import runs, store
 from raymlops.training.learners import Job

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks import flights, rounds
-from raymlops.pipelines.cluster import join_cluster
+from raymlops.lifecycle.cluster import join_cluster
 from raymlops.settings import Settings
 from raymlops.training.learners.network import network_of
 from raymlops.training.loop import train_network

@@ -109,7 +109,7 @@ def _register(uri: str, settings: Settings) -> Iterator[str]:
         return
     if alias not in REGISTERED.get(name, {}):
         return
-    from raymlops.pipelines.register import promote_version, register_file
+    from raymlops.lifecycle.govern.register import promote_version, register_file
 
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "model.onnx"
@@ -120,8 +120,8 @@ def _register(uri: str, settings: Settings) -> Iterator[str]:
 
 
 def _add_key(path: pathlib.Path) -> Iterator[str]:
-    from raymlops.serving.key_files import write_keys
-    from raymlops.serving.keys import make_key
+    from raymlops.serving.transport.api_keys import make_key
+    from raymlops.serving.transport.key_files import write_keys
 
     if path.exists():
         return

@@ -21,9 +21,9 @@ from raymlops.specs.document import parse_document, read_document
 from raymlops.specs.experiment import ExperimentSpec
 
 if TYPE_CHECKING:
+    from raymlops.lifecycle.govern.evaluate import EvaluatedVersion
+    from raymlops.lifecycle.train.develop import Outcome
     from raymlops.models.safety import Model
-    from raymlops.pipelines.develop import Outcome
-    from raymlops.pipelines.trusting import Trusted
     from raymlops.tensors import Signature
 
 Spec = str | os.PathLike[str] | Mapping[str, Any] | ExperimentSpec
@@ -64,7 +64,7 @@ def search(
     `register` the model is kept as a file. `progress` shows the trials as they run. Raises SpecError, DataError,
     ResourceError (the cluster has no room), StorageError.
     """
-    from raymlops.pipelines import launch
+    from raymlops.lifecycle.train import launch
 
     export(choose_authentication())
     found, settings = read_spec(spec, overrides), Settings.from_env()
@@ -86,7 +86,7 @@ def train(
 
     Goes on where the same training was cut off, unless `fresh`.
     """
-    from raymlops.pipelines import launch
+    from raymlops.lifecycle.train import launch
 
     export(choose_authentication())
     found, settings = launch.to_training(read_spec(spec, overrides)), Settings.from_env()
@@ -98,7 +98,7 @@ def _run(
     spec: ExperimentSpec, settings: Settings, lost: str | None, progress: bool, **request: Any
 ) -> "Search":
     from raymlops.cli.progress import SearchProgress
-    from raymlops.pipelines import launch
+    from raymlops.lifecycle.train import launch
 
     with SearchProgress.of(spec, quiet=not progress) as shown:
         outcome = launch.run(spec, settings, lost, observers=[shown], tell=shown.tell, **request)
@@ -158,7 +158,7 @@ def evaluate(
 
     `trust` runs what the version's record names (own readers). Raises NotFoundError, UntrustedError, DataError.
     """
-    from raymlops.pipelines import launch
+    from raymlops.lifecycle.train import launch
 
     export(choose_authentication())
     given = None if spec is None else read_spec(spec)
@@ -171,7 +171,7 @@ def evaluate(
 class Evaluated:
     """What was found of a version. Jupyter shows its report."""
 
-    trusted: "Trusted"
+    trusted: "EvaluatedVersion"
     """Everything, as the command line has it."""
 
     @property
@@ -213,7 +213,7 @@ class LoadedModel:
 
         Raises DataError for what is no table, and for a column that is missing or of another type.
         """
-        from raymlops.pipelines.predict import OnnxScorer
+        from raymlops.lifecycle.batch.predict import OnnxScorer
 
         if not isinstance(rows, (pd.DataFrame, pa.Table)):
             raise DataError(f"Expected a pandas DataFrame or an arrow table, got {type(rows).__name__}")
@@ -244,7 +244,7 @@ def predict(
 
 def register(file: str | os.PathLike[str], name: str, why: str) -> str:
     """Register an ONNX file of any origin; gives `models:/NAME/VERSION`. Raises NotFoundError, ArtifactError."""
-    from raymlops.pipelines.register import register_file
+    from raymlops.lifecycle.govern.register import register_file
 
     version, _ = register_file(pathlib.Path(file), name, why, Settings.from_env())
     return f"models:/{name}/{version}"
@@ -253,7 +253,7 @@ def register(file: str | os.PathLike[str], name: str, why: str) -> str:
 def promote(name: str, version: str | int, why: str, *, alias: str = "champion", force: bool = False) -> None:
     """Point an alias of a model at a version, on the record. Only what passed the gate becomes champion, unless
     `force`. Raises NotFoundError, UserError."""
-    from raymlops.pipelines.register import promote_version
+    from raymlops.lifecycle.govern.register import promote_version
 
     promote_version(name, str(version), alias, why, Settings.from_env(), force=force)
 

@@ -16,6 +16,9 @@ from raymlops.errors import InputError, unknown_name
 Batch = dict[str, npt.NDArray[Any]]
 """Column or tensor name -> array whose first axis is the rows. BYTES tensors are object arrays of `str` or `bytes`."""
 
+ELEMENTS = "elements"
+"""Kind of a tensor whose first axis is the elements of all rows, which a second tensor counts."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Datatype:
@@ -156,3 +159,13 @@ def _sample_tensor(
 ) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
     shape = [fixed if fixed >= 0 else (rows if axis == 0 else size) for axis, fixed in enumerate(spec.shape)]
     return np.full(shape, "", dtype=object) if spec.datatype == "BYTES" else np.zeros(shape, spec.dtype)
+
+
+def make_noise(signature: Signature, rows: int) -> Batch:
+    """As `sample`, with random numbers where a tensor is of floats."""
+    noise = np.random.default_rng(0)
+    batch = sample(signature, rows)
+    for name, array in batch.items():
+        if array.dtype.kind == "f":
+            batch[name] = noise.normal(size=array.shape).astype(array.dtype)
+    return batch

@@ -16,7 +16,7 @@ import tritonclient.grpc
 from cryptography import x509
 
 from raymlops.clusters.sockets import is_loopback, list_sockets
-from raymlops.serving import key_files
+from raymlops.serving.transport import key_files
 from tests import toy_models
 from tests.serving_process import Served
 from tests.tls_files import Authority

@@ -17,8 +17,8 @@ import onnx
 from raymlops import attestation
 from raymlops.errors import RaymlopsError
 from raymlops.evaluation.verdict import Check, Verdict
-from raymlops.pipelines import accounts, trusting
-from raymlops.pipelines.register import register_file
+from raymlops.lifecycle.govern import evaluate, promotion
+from raymlops.lifecycle.govern.register import register_file
 from raymlops.settings import Settings
 from raymlops.tracking import history, record_run, registry, store
 from tests import toy_models
@@ -60,8 +60,8 @@ class World:
         ):
             self.judge(name, version, passed)
             if passed:
-                accounts.move_alias(name, version, "champion", "it passed", self.settings)
-        accounts.move_alias(GOOD, "3", "challenger", "to look at", self.settings)
+                promotion.move_alias(name, version, "champion", "it passed", self.settings)
+        promotion.move_alias(GOOD, "3", "challenger", "to look at", self.settings)
         self._keep()
 
     def _with_weights(self) -> onnx.ModelProto:
@@ -79,7 +79,7 @@ class World:
         uri = f"models:/{name}/{version}"
         digest = registry.resolve(uri, self.settings).digest
         verdict = Verdict(uri, "", digest, "", (Check("auc", passed, "measured", 0.9, limit=0.8),))
-        trusting.store_verdict(self.client, uri, verdict, {"evaluation.json": "{}"}, self.settings)
+        evaluate.store_verdict(self.client, uri, verdict, {"evaluation.json": "{}"}, self.settings)
 
     def _keep(self) -> None:
         with (
@@ -134,10 +134,10 @@ class World:
     def require_safe(self) -> None:
         """Whatever was changed: what the gate blocked is not promoted, and nothing is rolled back over problems."""
         verbs: list[Callable[[], Any]] = [
-            lambda: accounts.move_alias(GOOD, BLOCKED, "champion", "please", self.settings)
+            lambda: promotion.move_alias(GOOD, BLOCKED, "champion", "please", self.settings)
         ]
         if history.read_history(self.client, GOOD, self.settings).problems:
-            verbs.append(lambda: accounts.roll_back(GOOD, "please", self.settings))
+            verbs.append(lambda: promotion.roll_back(GOOD, "please", self.settings))
         for verb in verbs:
             try:
                 done = verb()

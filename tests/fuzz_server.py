@@ -12,13 +12,13 @@ from typing import Any
 
 import uvicorn
 
-from raymlops.serving.connection_limits import ConnectionLimits
-from raymlops.serving.hosting import host_model
-from raymlops.serving.hosts import Hosts
-from raymlops.serving.lane import LANE, FastLane
-from raymlops.serving.plane import DataPlane
-from raymlops.serving.request_limits import RequestLimits
-from raymlops.serving.wire import Wire
+from raymlops.serving.endpoints.hosted import Hosts
+from raymlops.serving.endpoints.model_host import host_model
+from raymlops.serving.fastpath.middleware import OWN, FastMiddleware
+from raymlops.serving.fastpath.uvicorn_protocol import UvicornProtocol
+from raymlops.serving.protocol.request_limits import RequestLimits
+from raymlops.serving.transport.asgi import DataPlane
+from raymlops.serving.transport.connection_limits import ConnectionLimits
 from raymlops.specs.serving import HostedModel
 from tests import toy_models
 from tests.grpc_server import serve_grpc
@@ -43,10 +43,10 @@ async def answer_nothing(scope: Any, receive: Any, send: Any) -> None:
 
 async def serve(folder: pathlib.Path) -> None:
     plane = make_plane(folder)
-    LANE.app, LANE.limits = plane, ConnectionLimits(body_bytes=BODY_LIMIT, receive_s=15, send_s=15)
-    app = FastLane(answer_nothing)
+    OWN.app, OWN.limits = plane, ConnectionLimits(body_bytes=BODY_LIMIT, receive_s=15, send_s=15)
+    app = FastMiddleware(answer_nothing)
     config = uvicorn.Config(
-        app, http=Wire, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=40
+        app, http=UvicornProtocol, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=40
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0), backlog=1_024) as listener:

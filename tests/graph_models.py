@@ -18,8 +18,8 @@ from raymlops.graphs.execution import Implementation
 from raymlops.graphs.plan import Plan, Step
 from raymlops.graphs.validation import list_leaves, validate
 from raymlops.models.session import Session, open_session
-from raymlops.serving import tracing
-from raymlops.serving.opening import load_python, run_python, run_session
+from raymlops.runtime.open_graph import load_python, run_python, run_session
+from raymlops.serving.transport import trace_context
 from raymlops.specs.document import validate_document
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import ModelNode, PythonNode
@@ -137,7 +137,7 @@ class Witness:
     """A python node that answers what came with its request."""
 
     def run(self, batch: Batch) -> Batch:
-        trace = tracing.current()
+        trace = trace_context.current()
         told = {"id": trace.request_id, "parent": trace.parent, "state": trace.state}
         return {name: np.full(len(batch["x"]), text, object) for name, text in told.items()}
 

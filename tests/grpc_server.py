@@ -7,12 +7,12 @@ from typing import Any
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from raymlops.serving import grpc_plane
-from raymlops.serving.connection_limits import ConnectionLimits
-from raymlops.serving.grpc_answers import HEALTH, SERVICE, STREAMS
-from raymlops.serving.grpc_methods import UNARY, GrpcMethods
-from raymlops.serving.grpc_options import server_options
-from raymlops.serving.plane import DataPlane
+from raymlops.serving.proxy.grpc_options import server_options
+from raymlops.serving.replica.grpc_methods import UNARY, GrpcMethods
+from raymlops.serving.transport import grpc_service
+from raymlops.serving.transport.asgi import DataPlane
+from raymlops.serving.transport.connection_limits import ConnectionLimits
+from raymlops.serving.transport.grpc_answers import HEALTH, SERVICE, STREAMS
 
 
 class _Servicer(GrpcMethods):
@@ -43,7 +43,7 @@ class _Servicer(GrpcMethods):
 async def serve_grpc(plane: DataPlane, reflected: bool = False, **limits: Any) -> AsyncIterator[str]:
     """The address of a server that answers for the plane, and `reflected` tells its services."""
     server = grpc.aio.server(options=server_options(ConnectionLimits(body_bytes=plane.body_limit, **limits)))
-    grpc_plane.add_to_server(_Servicer(plane), server)
+    grpc_service.add_to_server(_Servicer(plane), server)
     if reflected:
         reflection.enable_server_reflection((SERVICE, HEALTH), server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -10,13 +10,13 @@ import schemathesis
 from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.specs.openapi.checks import AcceptedNegativeData, RejectedPositiveData
 
-from raymlops.serving.hosting import host_model
-from raymlops.serving.hosts import Hosts
-from raymlops.serving.plane import DataPlane
-from raymlops.serving.request_limits import RequestLimits
+from raymlops.serving.endpoints.hosted import Hosts
+from raymlops.serving.endpoints.model_host import host_model
+from raymlops.serving.protocol.request_limits import RequestLimits
+from raymlops.serving.transport.asgi import DataPlane
 from raymlops.specs.serving import HostedModel
 from tests import toy_models
-from tests.unit.test_examples import MODELS
+from tests.unit.test_example_search import MODELS
 from tests.unit.test_optional_inputs import scaler
 
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]

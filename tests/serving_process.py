@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import yaml
 
-from raymlops.serving.conflicts import is_free
+from raymlops.serving.deploy.conflicts import is_free
 
 READY = "Documentation and examples"
 

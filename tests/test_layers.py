@@ -16,11 +16,22 @@ FLOOR = {
     **dict.fromkeys(("metrics", "histograms", "features", "expressions", "attestation", "onnx_builder"), 0),
     "specs": 1,
     **dict.fromkeys(ENGINES, 2),
-    **dict.fromkeys(("serving", "pipelines"), 3),
-    **dict.fromkeys(("cli", "__main__", "api"), 4),
-    "__init__": 5,  # gives the functions of api
+    "runtime": 3,
+    **dict.fromkeys(("serving", "lifecycle"), 4),
+    **dict.fromkeys(("cli", "__main__", "api"), 5),
+    "__init__": 6,  # gives the functions of api
 }
 """Top-level name below the package -> floor. A new name is placed here on purpose."""
+
+APART = (ENGINES, {"serving", "lifecycle"})
+"""Names of one floor that do not import each other."""
+
+ROOMS = {
+    "serving": (
+        "haproxy", "protocol", "endpoints", "transport", "actors", "proxy", "fastpath", "replica", "app", "deploy",
+    ),
+}  # fmt: skip
+"""Rooms of a part, from the lowest floor up."""
 
 ADDRESSES = {
     "mlflow": ("tracking/",),
@@ -34,7 +45,6 @@ ADDRESSES = {
 }
 """Framework -> where it may be imported."""
 
-_LONGEST = 500
 _EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "manager", "factory", "core"}
 
 
@@ -70,7 +80,32 @@ def test_nothing_imports_upward_and_engines_do_not_import_each_other(module: pat
         where = f"{name_of(module)}:{line} imports {name}"
         assert names[1] in FLOOR, where
         assert FLOOR[names[1]] <= FLOOR[part], where
-        assert not (part in ENGINES and names[1] in ENGINES), f"{where}: engines do not import each other"
+        assert not any({part, names[1]} <= apart for apart in APART), (
+            f"{where}: they do not import each other"
+        )
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_rooms_of_a_part_import_nothing_above_them(module: pathlib.Path) -> None:
+    part, room, *_ = (*module.relative_to(PACKAGE).with_suffix("").parts, "")
+    rooms = ROOMS.get(part, ())
+    if not rooms or room == "__init__":
+        return
+    assert room in rooms, f"place {part}/{room} on a floor"
+    for line, name in imports_of(module):
+        names = name.split(".")
+        if names[:2] == ["raymlops", part] and len(names) > 2:
+            where = f"{name_of(module)}:{line} imports {name}"
+            assert rooms.index(names[2]) <= rooms.index(room), where
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_private_names_stay_in_their_folder(module: pathlib.Path) -> None:
+    folder = ".".join(module.relative_to(PACKAGE.parent).parent.parts)
+    for line, name in imports_of(module):
+        if name.startswith("raymlops."):
+            private = any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+            assert not private or name.startswith(f"{folder}."), f"{name_of(module)}:{line} imports {name}"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
@@ -97,8 +132,7 @@ def test_the_environment_is_read_in_one_place_or_where_a_line_says_why(module: p
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
-def test_modules_are_short_and_named_after_what_they_hold(module: pathlib.Path) -> None:
-    assert len(module.read_text(encoding="utf-8").splitlines()) <= _LONGEST
+def test_modules_are_named_after_what_they_hold(module: pathlib.Path) -> None:
     assert module.stem not in _EMPTY_NAMES
 
 

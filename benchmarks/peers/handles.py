@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from raymlops.serving.fast import choose_environment
+from raymlops.serving.fastpath.ray_serve_env import choose_environment
 
 os.environ.update(choose_environment())
 

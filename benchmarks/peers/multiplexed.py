@@ -5,7 +5,7 @@ import pathlib
 import sys
 import time
 
-from raymlops.serving.fast import choose_environment
+from raymlops.serving.fastpath.ray_serve_env import choose_environment
 
 os.environ.update(choose_environment())
 

@@ -15,8 +15,9 @@ from raymlops import settings
 from raymlops.cli import tracking_server
 from raymlops.cli.clusters import cluster
 from raymlops.clusters import manifests
-from raymlops.serving import conflicts, fast
-from raymlops.serving.metrics import FAMILIES
+from raymlops.serving.deploy import conflicts
+from raymlops.serving.endpoints.prometheus import FAMILIES
+from raymlops.serving.fastpath import ray_serve_env
 from raymlops.specs.serving import ServingSpec
 from reference_pages.markdown import code, sentence, table
 
@@ -220,7 +221,7 @@ def default_rows(module: ModuleType, name: str, values: Mapping[str, str]) -> It
 
 
 def serve_rows() -> Iterator[Sequence[str]]:
-    yield from default_rows(fast, "FAST", fast.FAST)
+    yield from default_rows(ray_serve_env, "FAST", ray_serve_env.FAST)
     for variable, told in SERVE_CHOSEN.items():
         yield code(variable), "chosen", told
 

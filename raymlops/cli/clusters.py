@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from raymlops.cli.notices import heed, leave
+from raymlops.cli.preemption import drain, watch_preemption
 from raymlops.settings import Settings, choose_authentication, export, read_environment
 
 _FILE = click.option(
@@ -34,16 +34,18 @@ def cluster() -> None:
     """A cluster's token, settings, files and start."""
 
 
-cluster.add_command(leave)
-cluster.add_command(heed)
+cluster.add_command(drain)
+cluster.add_command(watch_preemption)
+for _old, _verb in (("leave", drain), ("heed", watch_preemption)):  # which cluster.yaml files of before call
+    cluster.add_command(click.Command(_old, callback=_verb.callback, params=_verb.params, hidden=True))
 
 
 @cluster.command()
 def token() -> None:
     """Make the token that every process of a cluster shows, mode 0600, unless there is one."""
-    from raymlops.clusters import surroundings, tokens
+    from raymlops.clusters import machine_checks, tokens
 
-    path = surroundings.token_path(read_environment())
+    path = machine_checks.token_path(read_environment())
     made = tokens.make_token(path)
     click.echo(f"{'Made' if made else 'Kept'} {path}; set RAY_AUTH_MODE=token where a cluster is used")
 
@@ -60,13 +62,13 @@ def cluster_environment(
     plain: bool = False, cores: int | None = None, home: pathlib.Path | None = None
 ) -> dict[str, str]:
     """The variables of every process of a cluster; with `home`, of this machine's own, see `serving.fast`."""
-    from raymlops.serving import fast
+    from raymlops.serving.fastpath import ray_serve_env
 
     # With the mode set, Ray refuses to start where the token is missing.
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_enable_autoscaler_v2": "1",
-        **fast.choose_environment(plain, cores, home=home),
+        **ray_serve_env.choose_environment(plain, cores, home=home),
     }
 
 
@@ -87,10 +89,10 @@ def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: in
     raymlops cluster start
     raymlops submit search jobs/specs/digits.yaml        (in another terminal)
     """
-    from raymlops.clusters import loopback, surroundings, tokens
-    from raymlops.serving import history
+    from raymlops.clusters import loopback, machine_checks, tokens
+    from raymlops.serving.deploy import history
 
-    path = surroundings.token_path(read_environment())
+    path = machine_checks.token_path(read_environment())
     tokens.require_token(path, host)
     tokens.make_token(path)
     ray = pathlib.Path(sys.executable).parent / "ray"
@@ -137,7 +139,7 @@ def restore(address: str | None, patience: float, timeout: float, trust: bool) -
     export(
         {**cluster_environment(), **choose_authentication()}
     )  # before Ray is imported, which reads it once
-    from raymlops.serving import restoring
+    from raymlops.serving.deploy import restore as restoring
 
     names = restoring.restore(
         settings, patience_s=patience, timeout_s=timeout, trusted=trust, report=click.echo
@@ -208,9 +210,9 @@ def up(overlays: tuple[str, ...], file: str, sent: tuple[str, ...], yes: bool) -
     \b
     raymlops cluster up clusters/gcp.yaml
     """
-    from raymlops.clusters import configuration, surroundings, tokens
+    from raymlops.clusters import configuration, machine_checks, tokens
 
-    tokens.make_token(surroundings.token_path(read_environment()))
+    tokens.make_token(machine_checks.token_path(read_environment()))
     pathlib.Path("~/.mlflow").expanduser().mkdir(
         mode=0o700, exist_ok=True
     )  # mounted, even where it holds nothing

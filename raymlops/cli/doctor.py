@@ -32,15 +32,15 @@ def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str
     raymlops doctor
     raymlops doctor --cluster 10.0.0.4:6379 jobs/specs/flights.yaml
     """
-    from raymlops.clusters import findings, sockets, surroundings
+    from raymlops.clusters import findings, machine_checks, sockets
 
     environment = read_environment()
     address = address or Settings.from_env().ray_address
-    packages = surroundings.installed_packages()
+    packages = machine_checks.installed_packages()
     found = [
-        *surroundings.check_packages(packages),
-        *surroundings.check_token(environment, address),
-        *surroundings.check_settings(environment, address),
+        *machine_checks.check_packages(packages),
+        *machine_checks.check_token(environment, address),
+        *machine_checks.check_settings(environment, address),
         *_check_tracking(Settings.from_env()),
         *_check_buckets(Settings.from_env()),
     ]
@@ -129,7 +129,7 @@ def _ask_cluster(address: str, here: dict[str, str]) -> tuple[dict[str, Any], li
     from raymlops.clusters import nodes
     from raymlops.clusters.findings import Finding
     from raymlops.errors import ResourceError
-    from raymlops.pipelines.cluster import join_cluster
+    from raymlops.lifecycle.cluster import join_cluster
 
     settings = dataclasses.replace(Settings.from_env(), ray_address=address)
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from raymlops.serving.opening import Opened
+    from raymlops.runtime.open_graph import Opened
 
 
 @click.command()
@@ -27,8 +27,9 @@ def graph(file: pathlib.Path, svg: pathlib.Path | None, check: bool, form: str |
     FILE is a graph, or a serving spec that has some under `graphs`. Boxes tell where each node would run and
     why; why chains stay unmerged goes to standard error.
     """
-    from raymlops.serving.graph import make_locate, read_graphs
-    from raymlops.serving.opening import open_graph
+    from raymlops.runtime.open_graph import open_graph
+    from raymlops.runtime.sources import make_locate
+    from raymlops.serving.deploy.config_files import read_graphs
     from raymlops.settings import Settings
 
     graphs = read_graphs(file)
@@ -88,15 +89,15 @@ def weights(application: str, graph: str, split: str, shares: tuple[str, ...]) -
             raise SpecError(f"Branch {branch!r} is named twice; give it one share")
         wanted[branch] = share
     export(choose_authentication())
-    from raymlops.serving import deploying, history, releasing
+    from raymlops.serving.deploy import client, history, traffic
 
     settings = Settings.from_env()
-    deploying.connect(settings)
+    client.connect(settings)
     past = history.History(settings, application)
     newest = past.newest()  # before anything is changed: it may be refused
-    changed = releasing.change_weights(application, graph, split, wanted)
+    changed = traffic.change_weights(application, graph, split, wanted)
     if newest is not None:  # a head that starts again has these shares, not the file's
-        past.amend(releasing.set_in_config(newest, graph, split, changed))
+        past.amend(traffic.set_in_config(newest, graph, split, changed))
     total = sum(changed.values())
     told = ", ".join(f"{branch}={weight:g} ({weight / total:.1%})" for branch, weight in changed.items())
     click.echo(f"{graph} {split}: {told}")

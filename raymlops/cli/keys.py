@@ -31,7 +31,7 @@ def keys() -> None:
 @click.option("--expires", default="", metavar="INSTANT", help="When it ends, such as 2027-01-31T00:00:00Z.")
 def add(file: pathlib.Path, name: str, roles: tuple[str, ...], models: tuple[str, ...], expires: str) -> None:
     """Make a key called NAME and print it, this once. Keys of that name are replaced."""
-    from raymlops.serving import key_files
+    from raymlops.serving.transport import key_files
 
     click.echo(key_files.add_key(file, name, roles, models, expires))
 
@@ -40,7 +40,7 @@ def add(file: pathlib.Path, name: str, roles: tuple[str, ...], models: tuple[str
 @_FILE
 def list_keys(file: pathlib.Path) -> None:
     """Name, roles, id, models and end of the keys in FILE."""
-    from raymlops.serving.keys import read_keys
+    from raymlops.serving.transport.api_keys import read_keys
 
     for key in read_keys(file):
         ended = " (has ended)" if key.ends <= time.time() else ""
@@ -62,7 +62,7 @@ def list_keys(file: pathlib.Path) -> None:
 )
 def rotate(file: pathlib.Path, name: str, overlap: float) -> None:
     """Make a second key called NAME, with the roles and models of the first, and print it, this once."""
-    from raymlops.serving import key_files
+    from raymlops.serving.transport import key_files
 
     click.echo(key_files.rotate_key(file, name, overlap * 3600))
 
@@ -72,7 +72,7 @@ def rotate(file: pathlib.Path, name: str, overlap: float) -> None:
 @click.argument("name", metavar="NAME|ID")
 def revoke(file: pathlib.Path, name: str) -> None:
     """Take the keys called NAME, or the one with this ID, out of force."""
-    from raymlops.serving import key_files
+    from raymlops.serving.transport import key_files
 
     for key in key_files.revoke_key(file, name):
         click.echo(f"Revoked {key.name} {key.id}")

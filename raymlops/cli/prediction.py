@@ -58,8 +58,8 @@ def predict(
     raymlops predict model.onnx new.parquet --output scores/ --keep id --format csv
     raymlops predict examples/ocr/serving.yaml pages.parquet --output texts/ --keep page
     """
-    from raymlops.pipelines.cluster import join_cluster
-    from raymlops.pipelines.predict import Scoring, predict_files
+    from raymlops.lifecycle.batch.predict import Scoring, predict_files
+    from raymlops.lifecycle.cluster import join_cluster
     from raymlops.specs.dataset import DatasetSpec
 
     settings = Settings.from_env()
@@ -108,8 +108,8 @@ def read_one_model(model: str, settings: Settings) -> "Model":
 def read_one_graph(file: str, settings: Settings) -> "GraphSpec":
     """The only graph of a file, its aliases pinned to versions."""
     from raymlops.errors import SpecError
-    from raymlops.serving.graph import read_graphs
-    from raymlops.serving.sources import pin_graph
+    from raymlops.runtime.sources import pin_graph
+    from raymlops.serving.deploy.config_files import read_graphs
 
     graphs = read_graphs(pathlib.Path(file))
     if len(graphs) > 1:

@@ -18,7 +18,7 @@ def register(file: str, name: str, why: str) -> None:
     \b
     raymlops register model.onnx --name fraud --why "from the research team"
     """
-    from raymlops.pipelines.register import register_file
+    from raymlops.lifecycle.govern.register import register_file
 
     version, digest = register_file(pathlib.Path(file), name, why, Settings.from_env())
     click.echo(f"Registered models:/{name}/{version} (sha256 {digest[:12]})")
@@ -40,7 +40,7 @@ def promote(name: str, version: str, alias: str, why: str, force: bool) -> None:
     \b
     raymlops promote flights 3 --why "gate passed, agreed with operations"
     """
-    from raymlops.pipelines.register import promote_version
+    from raymlops.lifecycle.govern.register import promote_version
 
     before = promote_version(name, version, alias, why, Settings.from_env(), force=force)
     moved = f"from version {before} " if before and before != version else ""

@@ -35,13 +35,15 @@ def serve(
     FILE is a serving spec such as serve_configs/flights.yaml, an ONNX file, a folder with one, or a version
     such as models:/flights@champion; KEY=VALUE changes a value of the spec, as in port=9000.
     """
-    from raymlops.serving import conflicts, fast, haproxy, serving_files
+    from raymlops.serving.deploy import config_files, conflicts
+    from raymlops.serving.fastpath import ray_serve_env
+    from raymlops.serving.haproxy import wrapper
     from raymlops.settings import Settings, export
 
     settings = Settings.from_env()
-    spec = serving_files.read_spec(file, [*overrides, *(["open=true"] if opened else [])])
+    spec = config_files.read_spec(file, [*overrides, *(["open=true"] if opened else [])])
     export(
-        fast.choose_environment(
+        ray_serve_env.choose_environment(
             plain,
             affine=spec.many is not None,
             buffer_kb=spec.limits.proxy_buffer_kb,
@@ -51,10 +53,10 @@ def serve(
     if settings.ray_address is None:
         export(conflicts.choose_inner_ports())
     # Replicas believe who names a client's address only if it shows this.
-    export({haproxy.TOKEN_VARIABLE: secrets.token_urlsafe(32)})
-    from raymlops.serving import running
+    export({wrapper.TOKEN_VARIABLE: secrets.token_urlsafe(32)})
+    from raymlops.serving.deploy import local_serve
 
-    running.run(spec, settings, once=once, key=key, report=click.echo)
+    local_serve.run(spec, settings, once=once, key=key, report=click.echo)
     if once:
         click.echo(
             f"Every model has answered, and serving has ended. Next: raymlops serve {shlex.quote(str(file))}"
@@ -87,21 +89,24 @@ def deploy(
     trust: bool,
 ) -> None:
     """Deploy FILE on the cluster of RAY_ADDRESS with aliases pinned to versions, replica after replica."""
-    from raymlops.serving import fast, serving_files
+    from raymlops.serving.deploy import config_files
+    from raymlops.serving.fastpath import ray_serve_env
     from raymlops.settings import Settings, choose_authentication, export
 
     settings = Settings.from_env()
-    spec = serving_files.read_spec(file, [*overrides, *(["open=true"] if opened else [])])
-    chosen = fast.choose_environment(plain, affine=spec.many is not None, home=settings.home)
+    spec = config_files.read_spec(file, [*overrides, *(["open=true"] if opened else [])])
+    chosen = ray_serve_env.choose_environment(plain, affine=spec.many is not None, home=settings.home)
     export(chosen | choose_authentication())
     tell = functools.partial(click.echo, err=True)
     if remove:
-        from raymlops.serving import restoring
+        from raymlops.serving.deploy import restore
 
-        restoring.remove(settings, spec.name, spec.drain_s, tell)
+        restore.remove(settings, spec.name, spec.drain_s, tell)
         click.echo(f"{spec.name} is no longer served")
         return
-    from raymlops.serving import exposure, history, sources, spec_trial
+    from raymlops.runtime import sources
+    from raymlops.serving.deploy import history, spec_trial
+    from raymlops.serving.proxy import exposure
 
     past = history.History(settings, spec.name, trusted=trust)
     config = None
@@ -111,18 +116,18 @@ def deploy(
         spec_trial.try_models(pinned, settings)
         config = history.make_config(pinned, settings)
     if only_print:
-        click.echo(serving_files.write_config(config or past.previous()))
+        click.echo(config_files.write_config(config or past.previous()))
         return
-    from raymlops.serving import conflicts, deploying, rollout
+    from raymlops.serving.deploy import client, conflicts, rollout
 
-    deploying.connect(settings, tell=tell)
+    client.connect(settings, tell=tell)
     if config is not None:
-        deploying.require_place(spec, config)
-    deploying.start_serve(spec)
+        client.require_place(spec, config)
+    client.start_serve(spec)
     if config is None:
         config = rollout.roll_back(past, timeout, trust=trust, report=click.echo)
     else:
-        for line in conflicts.describe_shared_models(config, deploying.running_configs()):
+        for line in conflicts.describe_shared_models(config, client.running_configs()):
             tell(line)
         config = rollout.roll_out(config, past, timeout, report=click.echo)
     for line in rollout.describe(config):

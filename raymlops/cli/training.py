@@ -117,7 +117,7 @@ def search(resume: bool, **options: Any) -> None:
     raymlops search jobs/specs/flights.yaml
     raymlops search jobs/specs/flights.yaml --set search.trials=40 --why "weekly retrain"
     """
-    from raymlops.pipelines import launch
+    from raymlops.lifecycle.train import launch
 
     path = options.pop("spec")
     spec = read_spec(path, options.pop("overrides"))
@@ -136,7 +136,7 @@ def train(fresh: bool, **options: Any) -> None:
     \b
     raymlops train jobs/specs/digits.yaml --set training.lr=0.002
     """
-    from raymlops.pipelines import launch
+    from raymlops.lifecycle.train import launch
 
     path = options.pop("spec")
     spec = launch.to_training(read_spec(path, options.pop("overrides")))
@@ -161,8 +161,8 @@ def _develop(
     autoscaling: bool,
     trust: bool,
 ) -> None:
-    from raymlops.pipelines import launch
-    from raymlops.pipelines.cluster import join_cluster
+    from raymlops.lifecycle.cluster import join_cluster
+    from raymlops.lifecycle.train import launch
 
     settings = Settings.from_env()
     join_cluster(settings)  # Ray starts its workers while the import below takes its seconds

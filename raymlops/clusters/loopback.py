@@ -9,7 +9,7 @@ import os
 import socket
 import urllib.parse
 
-from raymlops.clusters import surroundings, tokens
+from raymlops.clusters import machine_checks, tokens
 from raymlops.settings import read_environment
 
 VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -21,7 +21,7 @@ def prepare_start() -> None:
     # Ray would make one, and leave it readable for everyone.
     environment = read_environment()
     if environment.get("RAY_AUTH_MODE") != "disabled" and not environment.get("RAY_AUTH_TOKEN"):
-        tokens.make_token(surroundings.token_path(environment))
+        tokens.make_token(machine_checks.token_path(environment))
 
 
 def stay_on_loopback() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raymlops.clusters.findings import Finding
-from raymlops.clusters.surroundings import OLDEST_MLFLOW, to_numbers
+from raymlops.clusters.machine_checks import OLDEST_MLFLOW, to_numbers
 
 Report = dict[str, Any]
 _COMPARED = (

@@ -24,7 +24,7 @@ import raymlops
 from raymlops import errors, settings
 from raymlops.errors import DeadlineError, OverloadedError, ProcessEndedError, RaymlopsError
 from raymlops.models.external_data import ModelFiles
-from raymlops.models.safety import Model
+from raymlops.models.safety import Model, digest_of, read_model
 from raymlops.models.session import RunControl, Session, SessionOptions
 from raymlops.models.tensor_stream import StreamEndedError, read_message, write_message
 from raymlops.tensors import Batch, Signature, TensorSpec
@@ -316,3 +316,9 @@ class IsolatedSession(Session):
                 f"No process can be started for {self._name!r} now: {error}; try again in a moment"
             ) from None
         return popen, ours
+
+
+def open_isolated(name: str, file: pathlib.Path, model: Model, options: SessionOptions) -> IsolatedSession:
+    """A session in a process of its own, whose later starts read the same model again."""
+    digest = digest_of(model)
+    return IsolatedSession(name, lambda: read_model(file, digest), options)

@@ -17,7 +17,7 @@ from onnxruntime import quantization
 
 from raymlops.errors import ArtifactError, InputError, unknown_name
 from raymlops.models.external_data import ModelFiles
-from raymlops.models.half import LARGEST, halve
+from raymlops.models.float16 import LARGEST, halve
 from raymlops.models.runtime_messages import explain_failure
 from raymlops.models.safety import read_model
 from raymlops.models.session import SessionOptions, open_session

@@ -1,6 +1,7 @@
 """What an application serves, under which names, limits and keys. Says nothing of how;
 `serving.app.build_app` reads it."""
 
+import pathlib
 import re
 from typing import Literal, Self
 
@@ -192,6 +193,13 @@ class Tls(Document):
     )
     key: str = Field(min_length=1, description="PEM file of its private key, without a password")
     client_ca: str = Field(default="", description="PEM file: clients must show a certificate that it signed")
+
+    def absolute(self) -> "Tls":
+        """The same files whatever the working directory is."""
+        given = ((name, path) for name, path in self.model_dump().items() if path)
+        return self.model_copy(
+            update={name: str(pathlib.Path(path).expanduser().absolute()) for name, path in given}
+        )
 
 
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s,]+", re.IGNORECASE)

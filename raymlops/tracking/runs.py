@@ -11,7 +11,7 @@ import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from raymlops.tracking import store
-from raymlops.tracking.journal import Journal, Operation
+from raymlops.tracking.write_behind_queue import Operation, WriteBehindQueue
 
 SEARCH_TAG = "raymlops.search"
 TRIAL_TAG = "raymlops.trial"
@@ -113,7 +113,7 @@ class TrialRuns:
         self._refused: set[str] = set()
         self._resumed = resumed
         self._tried: set[str] = set()
-        self.journal = Journal(self._send, spool, tell)
+        self.journal = WriteBehindQueue(self._send, spool, tell)
 
     def trial_started(self, trial: str, parameters: Mapping[str, Any]) -> None:
         self._begun.add(trial)

@@ -11,7 +11,7 @@ from raymlops import locations
 from raymlops.clusters.storage import open_folder
 from raymlops.data import sources
 from raymlops.errors import DataError, NotFoundError, StorageError
-from raymlops.pipelines import resuming
+from raymlops.lifecycle.train import run_heartbeat
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import registry
 from raymlops.training.storage import require_writable
@@ -81,7 +81,7 @@ def test_what_is_wrong_with_a_bucket_is_told_in_one_sentence(
     spec = spec_of("bucketed", {"path": "rows.parquet"})
     require_writable(STORAGE)
     require_writable(f"s3://{BUCKET}/x?region=us-east-1")
-    assert resuming.list_unfinished(STORAGE, spec) == []
+    assert run_heartbeat.list_unfinished(STORAGE, spec) == []
     with pytest.raises(StorageError, match="there is no such bucket"):
         require_writable("s3://nowhere/storage")
     with pytest.raises(NotFoundError, match="No file or folder 's3://nowhere/rows'; check"):
@@ -98,7 +98,7 @@ def test_what_is_wrong_with_a_bucket_is_told_in_one_sentence(
     with pytest.raises(StorageError, match=r"does not answer.*AWS_ENDPOINT_URL"):
         require_writable(STORAGE)
     with pytest.raises(StorageError, match=r"Cannot read .* does not answer"):
-        resuming.list_unfinished(STORAGE, spec)  # rather than none
+        run_heartbeat.list_unfinished(STORAGE, spec)  # rather than none
     with pytest.raises(StorageError, match="does not answer"):
         open_folder(STORAGE)
     with pytest.raises(DataError, match="does not answer"):

@@ -26,8 +26,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from prometheus_client.parser import text_string_to_metric_families as parse_metrics
 from tritonclient.utils import InferenceServerException
 
-from raymlops.serving.key_files import write_keys
-from raymlops.serving.keys import make_key
+from raymlops.serving.transport.api_keys import make_key
+from raymlops.serving.transport.key_files import write_keys
 from tests import stock_clients, toy_models
 from tests.killing import wait_until
 from tests.serving_process import Served, serve_for

@@ -8,8 +8,8 @@ import sys
 import pytest
 import yaml
 
-from raymlops.serving.key_files import write_keys
-from raymlops.serving.keys import make_key
+from raymlops.serving.transport.api_keys import make_key
+from raymlops.serving.transport.key_files import write_keys
 from tests import toy_models
 from tests.serving_process import free_port
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from raymlops.serving.key_files import write_keys
-from raymlops.serving.keys import make_key
+from raymlops.serving.transport.api_keys import make_key
+from raymlops.serving.transport.key_files import write_keys
 from tests import toy_models
 from tests.extras.environments import run_script
 from tests.serving_process import Served, serve_for

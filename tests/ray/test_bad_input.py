@@ -204,7 +204,7 @@ def test_predict_names_what_it_cannot_use(tmp_path: pathlib.Path, capsys: pytest
 
 
 def test_infinities_in_training_are_missing_values(tmp_path: pathlib.Path) -> None:
-    from raymlops.pipelines.prepare import prepare
+    from raymlops.lifecycle.train.prepare import prepare
 
     values = TABLE["z"].to_numpy().copy()
     values[::10] = np.inf

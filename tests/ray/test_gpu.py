@@ -13,8 +13,8 @@ import torch
 
 from examples import digits
 from raymlops.errors import InputError
+from raymlops.lifecycle.train.develop import Request, develop_model
 from raymlops.models.session import SessionOptions, open_session
-from raymlops.pipelines.develop import Request, develop_model
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tensors import Batch

@@ -18,7 +18,7 @@ import tritonclient.grpc
 import tritonclient.http
 
 from raymlops.graphs.validation import list_leaves
-from raymlops.serving.opening import OfflineGraph
+from raymlops.runtime.open_graph import OfflineGraph
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch
 from tests import toy_models

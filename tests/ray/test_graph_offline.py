@@ -19,11 +19,17 @@ from examples import models
 from examples.ocr import client
 from examples.ocr.lettering import draw_page
 from raymlops.errors import DataError, StorageError
-from raymlops.pipelines.predict import OnnxScorer, Scoring, lists_to_elements, predict_dataset, predict_files
-from raymlops.pipelines.signature_columns import read_column
-from raymlops.pipelines.text_files import write_lines
-from raymlops.serving.graph import read_graphs
-from raymlops.serving.opening import OfflineGraph
+from raymlops.lifecycle.batch.predict import (
+    OnnxScorer,
+    Scoring,
+    lists_to_elements,
+    predict_dataset,
+    predict_files,
+)
+from raymlops.lifecycle.batch.signature_columns import read_column
+from raymlops.lifecycle.batch.text_files import write_lines
+from raymlops.runtime.open_graph import OfflineGraph
+from raymlops.serving.deploy.config_files import read_graphs
 from raymlops.specs.dataset import DatasetSpec
 from raymlops.specs.document import parse_document
 from raymlops.specs.graph import GraphSpec, read_graph

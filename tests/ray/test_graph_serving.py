@@ -21,12 +21,12 @@ import yaml
 from examples import digits, tables
 from examples import models as examples_models
 from examples.ocr.lettering import draw_page
+from raymlops.lifecycle.govern.register import promote_version, register_file
 from raymlops.models.session import open_session
-from raymlops.pipelines.register import promote_version, register_file
-from raymlops.serving.graph import read_graphs
-from raymlops.serving.key_files import write_keys
-from raymlops.serving.keys import make_key
-from raymlops.serving.opening import OfflineGraph
+from raymlops.runtime.open_graph import OfflineGraph
+from raymlops.serving.deploy.config_files import read_graphs
+from raymlops.serving.transport.api_keys import make_key
+from raymlops.serving.transport.key_files import write_keys
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch
 from tests import toy_models

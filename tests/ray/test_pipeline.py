@@ -14,8 +14,8 @@ import pytest
 import raymlops
 from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures, table_to_batch
+from raymlops.lifecycle.train.develop import Outcome, Request, develop_model
 from raymlops.models.session import open_session
-from raymlops.pipelines.develop import Outcome, Request, develop_model
 from raymlops.settings import Settings
 from raymlops.tracking import registry, store
 from tests import experiments

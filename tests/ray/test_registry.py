@@ -7,8 +7,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from raymlops.errors import ArtifactError, NotFoundError, UserError
-from raymlops.pipelines import accounts
-from raymlops.pipelines.register import promote_version, register_file
+from raymlops.lifecycle.govern import promotion
+from raymlops.lifecycle.govern.register import promote_version, register_file
 from raymlops.settings import Settings
 from raymlops.tracking import registry, store
 
@@ -57,8 +57,8 @@ def test_what_no_gate_passed_becomes_champion_by_force_alone_and_can_be_left_aga
         promote_version("double", "1", "champion", "it is", settings)
     for version in ("1", "2"):
         promote_version("double", version, "champion", "an emergency", settings, force=True)
-    assert accounts.roll_back("double", "back again", settings).version == "1"
-    record = accounts.read_record("double", settings)
+    assert promotion.roll_back("double", "back again", settings).version == "1"
+    record = promotion.read_record("double", settings)
     assert record.problems == ()
     champions = [(entry.action, entry.forced) for entry in record.entries if entry.alias == "champion"]
     assert champions == [("promote", True), ("promote", True), ("rollback", False)]

@@ -13,7 +13,7 @@ import ray
 
 from raymlops import attestation
 from raymlops.errors import RaymlopsError, ResourceError, StorageError, UntrustedError
-from raymlops.pipelines.prepare import Prepared, prepare
+from raymlops.lifecycle.train.prepare import Prepared, prepare
 from raymlops.training import demand, worker
 from raymlops.training.search import run_search
 from raymlops.training.search_state import SearchState, open_state

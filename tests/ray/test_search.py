@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raymlops.errors import ResourceError, SpecError
-from raymlops.pipelines.prepare import Prepared, prepare
+from raymlops.lifecycle.train.prepare import Prepared, prepare
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import demand, worker

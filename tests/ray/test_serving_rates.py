@@ -7,8 +7,8 @@ import pytest
 import ray
 
 from raymlops.errors import TooManyRequestsError
-from raymlops.serving.rate_bank import make_lease
-from raymlops.serving.rates import RateLimit
+from raymlops.serving.actors.rate_limit_actor import make_lease
+from raymlops.serving.transport.rate_limit import RateLimit
 from raymlops.specs.serving import ServingSpec
 from tests.survival.lost_rate_bank import count
 

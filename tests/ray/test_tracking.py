@@ -5,7 +5,7 @@ import pytest
 
 from raymlops.errors import StorageError, UnreachableError
 from raymlops.settings import Settings
-from raymlops.tracking import journal, runs, store
+from raymlops.tracking import runs, store, write_behind_queue
 from tests.conftest import settings_in
 
 
@@ -16,7 +16,7 @@ def client(settings: Settings) -> mlflow.MlflowClient:
 
 @pytest.fixture(autouse=True)
 def _send_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_GATHERING", 0.0)
+    monkeypatch.setattr(write_behind_queue, "_GATHERING", 0.0)
 
 
 class Search:
@@ -96,7 +96,7 @@ def test_a_resumed_search_finds_its_runs_and_repeats_no_step(
 def test_nothing_is_lost_while_the_store_is_away(
     client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(write_behind_queue, "_LONGEST_PAUSE", 0.05)
     search = Search(client, settings, "away", tmp_path)
     trials = search.trials()
     real = client.log_batch
@@ -124,7 +124,7 @@ def test_nothing_is_lost_while_the_store_is_away(
 def test_a_run_that_was_made_and_no_more_gets_its_parameters_and_stays_the_only_one(
     client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(write_behind_queue, "_LONGEST_PAUSE", 0.05)
     search = Search(client, settings, "cut", tmp_path)
     trials = search.trials()
     real = client.create_run

@@ -14,15 +14,15 @@ from click.testing import CliRunner
 from raymlops import cli
 from raymlops.errors import DataError, ForbiddenError, SpecError, UserError
 from raymlops.evaluation import results
+from raymlops.lifecycle.govern import lineage, promotion, reproduce, scoring
+from raymlops.lifecycle.govern import version_record as pipeline_recall
+from raymlops.lifecycle.govern.evaluation_rows import Rows, read_rows
 from raymlops.models.session import open_session
-from raymlops.pipelines import accounts, measuring, reproduction
-from raymlops.pipelines import recall as pipeline_recall
-from raymlops.pipelines.rows import Rows, read_rows
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import NetworkSpec
-from raymlops.tracking import evidence, history, recall, registry, store
+from raymlops.tracking import evidence, history, registry, run_reader, store
 
 TABLE = small_models.to_table(*small_models.draw_flights(6000, seed=1))
 TRAIN = small_models.draw_flights(8000, seed=0)
@@ -94,10 +94,10 @@ def _register(settings, data, spec):
 
 def test_a_pass_over_blocks_gives_the_sums_of_the_rows(ray_cluster, models):
     dataset = ray.data.from_arrow([TABLE.slice(start, 700) for start in range(0, 6000, 700)])
-    streamed = measuring.measure_models(dataset, models, ["carrier"])
+    streamed = scoring.measure_models(dataset, models, ["carrier"])
     sessions = {name: open_session(data) for name, data in models.items()}
     layout = streamed["good"].layout
-    for name, part in measuring.observe_table(TABLE, sessions, layout, ["carrier"]).items():
+    for name, part in scoring.observe_table(TABLE, sessions, layout, ["carrier"]).items():
         assert set(part.sums) == set(streamed[name].sums)
         assert all(np.allclose(part.sums[key], streamed[name].sums[key]) for key in part.sums)
     found = results.finish(streamed["good"])
@@ -107,7 +107,7 @@ def test_a_pass_over_blocks_gives_the_sums_of_the_rows(ray_cluster, models):
 
 def test_an_unknown_slice_gets_the_near_one(ray_cluster, models):
     with pytest.raises(DataError, match="did you mean 'carrier'"):
-        measuring.measure_models(ray.data.from_arrow(TABLE), {"m": models["good"]}, ["carier"])
+        scoring.measure_models(ray.data.from_arrow(TABLE), {"m": models["good"]}, ["carier"])
 
 
 def test_other_data_are_read_as_the_spec_says_and_wholly(place, ray_cluster):
@@ -125,7 +125,7 @@ def test_versions_go_through_the_gate_and_aliases_are_moved_on_the_record(place,
     said = []
 
     first = _register(settings, models["good"], spec)
-    version, alias, trusted = accounts.admit_version(
+    version, alias, trusted = promotion.admit_version(
         "flights", first, spec, rows, settings, "first", said.append
     )
     assert (version, alias) == (first, "champion")
@@ -134,7 +134,7 @@ def test_versions_go_through_the_gate_and_aliases_are_moved_on_the_record(place,
     assert "<svg" in trusted.report.read_text()
 
     second = _register(settings, models["swapped"], spec)
-    version, alias, trusted = accounts.admit_version(
+    version, alias, trusted = promotion.admit_version(
         "flights", second, spec, rows, settings, "bad", said.append
     )
     assert (version, alias) == (second, "challenger")
@@ -142,19 +142,19 @@ def test_versions_go_through_the_gate_and_aliases_are_moved_on_the_record(place,
 
     client = store.connect(settings)
     uri = f"models:/flights/{second}"
-    stored = json.loads(recall.read_text(client, uri, f"trust/version-{second}/verdict.json"))
+    stored = json.loads(run_reader.read_text(client, uri, f"trust/version-{second}/verdict.json"))
     assert stored == trusted.verdict.to_json()
     tags = registry.find_version(client, uri).tags
     assert tags[evidence.GATE_TAG].startswith("blocked: ")
     assert tags[evidence.VERDICT_TAG] == trusted.verdict.sha256
 
     with pytest.raises(UserError, match="--force"):
-        accounts.move_alias("flights", second, "champion", "please", settings)
-    forced = accounts.move_alias("flights", second, "champion", "an emergency", settings, force=True)
+        promotion.move_alias("flights", second, "champion", "please", settings)
+    forced = promotion.move_alias("flights", second, "champion", "an emergency", settings, force=True)
     assert forced.forced
     assert forced.verdict == trusted.verdict.sha256
-    assert accounts.roll_back("flights", "it was wrong", settings).version == first
-    record = accounts.read_record("flights", settings)
+    assert promotion.roll_back("flights", "it was wrong", settings).version == first
+    record = promotion.read_record("flights", settings)
     assert record.problems == ()
     moves = [entry.action for entry in record.entries if entry.alias]
     assert moves == ["search", "search", "search", "promote", "rollback"]
@@ -167,20 +167,20 @@ def test_lineage_is_found_both_ways_and_differences_are_named(place, models, set
     first = _register(settings, models["good"], spec)
     second = _register(settings, models["swapped"], _spec(place / "rows.parquet", margin=0.1))
     uris = [f"models:/flights/{version}" for version in (first, second)]
-    facts = accounts.trace_version(uris[0], settings)
+    facts = lineage.trace_version(uris[0], settings)
     assert facts["who"] == "ann"
-    assert set(uris) <= {uri for uri, _ in accounts.find_versions(settings, data="abc")}
-    assert accounts.find_versions(settings, data="nothing") == []
-    changes = {(change.part, change.name) for change in accounts.compare_versions(*uris, settings)}
+    assert set(uris) <= {uri for uri, _ in lineage.find_versions(settings, data="abc")}
+    assert lineage.find_versions(settings, data="nothing") == []
+    changes = {(change.part, change.name) for change in lineage.compare_versions(*uris, settings)}
     assert {("spec", "gate.margin"), ("file", "sha256")} <= changes
-    assert accounts.compare_versions(uris[0], uris[0], settings) == []
+    assert lineage.compare_versions(uris[0], uris[0], settings) == []
 
 
 def test_the_smallest_file_that_passes_becomes_the_version(place, models, settings):
     spec = _spec(place / "rows.parquet", variants=["fp16"], smallest=True, leak={"error_cut": 1.0})
     rows = Rows(ray.data.from_arrow(TABLE), "rows")
     first = _register(settings, models["good"], spec)
-    version, alias, trusted = accounts.admit_version("flights", first, spec, rows, settings, "small", print)
+    version, alias, trusted = promotion.admit_version("flights", first, spec, rows, settings, "small", print)
     assert alias == "champion"
     small = registry.resolve(f"models:/flights/{version}", settings)
     if small.file.stat().st_size < trusted.version.file.stat().st_size:
@@ -195,7 +195,9 @@ def test_a_version_that_cannot_be_measured_stays_challenger_and_people_are_told(
     rows = Rows(ray.data.from_arrow(TABLE.drop_columns(["wind"])), "rows")
     said = []
     first = _register(settings, models["good"], spec)
-    version, alias, trusted = accounts.admit_version("flights", first, spec, rows, settings, "x", said.append)
+    version, alias, trusted = promotion.admit_version(
+        "flights", first, spec, rows, settings, "x", said.append
+    )
     assert (version, alias, trusted) == (first, "challenger", None)
     assert any("could not be judged" in line for line in said)
 
@@ -213,7 +215,7 @@ def test_code_that_a_record_names_is_run_only_by_who_trusts_it(
     with pytest.raises(ForbiddenError, match=r"dataset\.reader: tests\.recorded_code:read_rows.*--trust"):
         pipeline_recall.read_spec(client, found)
     with pytest.raises(ForbiddenError, match="Nothing was run"):
-        reproduction.reproduce_version(uri, settings, print)
+        reproduce.reproduce_version(uri, settings, print)
     monkeypatch.setenv("RAYMLOPS_HOME", str(settings.home))
     for verb in ("gate", "evaluate", "reproduce"):
         answer = CliRunner().invoke(cli.raymlops, [verb, uri])
@@ -258,10 +260,10 @@ def test_a_record_of_data_alone_needs_no_trust_and_its_lock_is_read_before_anyth
     run = registry.find_version(client, uri).run_id
     client.log_text(run, "# Python 3.11.7 on Linux x86_64\na==1\n", "requirements.lock.txt")
     with pytest.raises(ForbiddenError, match="packages: a==1; the code of commit unknown"):
-        reproduction.reproduce_rebuilt(uri, settings, print)
+        reproduce.reproduce_rebuilt(uri, settings, print)
     client.log_text(run, "a==1\n--index-url https://evil.example\n", "requirements.lock.txt")
     with pytest.raises(SpecError, match="line 2: '--index-url https://evil"):
-        reproduction.reproduce_rebuilt(uri, settings, print, trusted=True)
+        reproduce.reproduce_rebuilt(uri, settings, print, trusted=True)
     client.log_text(run, '{"a":' * 500 + "1" + "}" * 500, "spec.json")
     with pytest.raises(SpecError, match="nested deeper"):
         pipeline_recall.read_spec(client, found)

@@ -77,11 +77,11 @@ class Plan:
         self._end(self._node_with(actor))
 
     def _drain(self, seconds: float) -> None:
-        from raymlops.clusters import notices
+        from raymlops.clusters import preemption
 
         node = self._node_with("RayTrainWorker", "ImplicitFunc")
         began = time.time()
-        notices.drain_node(self._cluster.address, node.node_id, seconds)
+        preemption.drain_node(self._cluster.address, node.node_id, seconds)
         while time.time() < began + seconds:
             if self._saved_since(began):
                 tell(f"saved {time.time() - began:.1f} s after the notice of {seconds} s")
@@ -152,7 +152,7 @@ def main(folder: pathlib.Path, options: dict[str, Any]) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    from raymlops.pipelines.develop import Request, develop_model
+    from raymlops.lifecycle.train.develop import Request, develop_model
     from tests.experiments import signal_table, spec_of, write_table
 
     # A head without memory takes none of the processes that steer.
@@ -184,7 +184,7 @@ def main(folder: pathlib.Path, options: dict[str, Any]) -> None:
 
 def reference(spec: Any, folder: pathlib.Path) -> list[float]:
     """The losses of the same training in one process that nothing happens to."""
-    from raymlops.pipelines.prepare import prepare
+    from raymlops.lifecycle.train.prepare import prepare
     from raymlops.training.learners.network import network_of
     from raymlops.training.loop import train_network
 

@@ -33,8 +33,8 @@ def find_node(name: str) -> str:
 
 
 async def lose(cluster: Any, nodes: dict[str, Any]) -> dict[str, object]:
-    from raymlops.serving.rate_bank import make_lease
-    from raymlops.serving.rates import RateLimit
+    from raymlops.serving.actors.rate_limit_actor import make_lease
+    from raymlops.serving.transport.rate_limit import RateLimit
     from raymlops.specs.serving import ServingSpec
 
     said: list[str] = []

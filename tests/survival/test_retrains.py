@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raymlops.pipelines.develop import Request, develop_model
+from raymlops.lifecycle.train.develop import Request, develop_model
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from raymlops.errors import RaymlopsError
-from raymlops.serving.background import LONGEST_PAUSE_S, Repeated
+from raymlops.serving.replica.background import LONGEST_PAUSE_S, Repeated
 
 KINDS = [
     ValueError("broken"),

@@ -7,11 +7,11 @@ import pathlib
 import pytest
 
 from raymlops.errors import TooManyRequestsError
-from raymlops.serving import rates
-from raymlops.serving.client_addresses import ClientAddresses
-from raymlops.serving.rates import Bank, RateLimit
+from raymlops.serving.transport import rate_limit
+from raymlops.serving.transport.client_addresses import ClientAddresses
+from raymlops.serving.transport.rate_limit import Bank, RateLimit
 from tests import toy_models
-from tests.unit.test_plane import make_ask, make_plane
+from tests.unit.test_asgi import make_ask, make_plane
 
 FORWARDED = b"x-forwarded-for"
 
@@ -61,7 +61,7 @@ def test_one_address_over_its_rate_does_not_stop_another(tmp_path: pathlib.Path)
 
 
 def test_what_is_kept_of_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "_CALLERS", 100)
+    monkeypatch.setattr(rate_limit, "_CALLERS", 100)
     bank = Bank(0.01, 2.0)
     limit = RateLimit(0.01, bank.lease)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raymlops.errors import ResourceError, SpecError
-from raymlops.serving import conflicts
+from raymlops.serving.deploy import conflicts
 from raymlops.specs.serving import ServingSpec
 
 RUNNING = [{"name": "a", "route_prefix": "/"}, {"name": "b", "route_prefix": "/b"}]

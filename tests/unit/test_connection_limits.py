@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from raymlops.serving.connection_limits import ConnectionLimits
-from raymlops.serving.lane import LANE
-from raymlops.serving.plane import DataPlane
-from raymlops.serving.wire import Wire
+from raymlops.serving.fastpath.middleware import OWN
+from raymlops.serving.fastpath.uvicorn_protocol import UvicornProtocol
+from raymlops.serving.transport.asgi import DataPlane
+from raymlops.serving.transport.connection_limits import ConnectionLimits
 from tests import toy_models
-from tests.unit.test_plane import infer_body, make_plane
-from tests.unit.test_wire import CHUNKED, ROW, get, post, read_answer, served
+from tests.unit.test_asgi import infer_body, make_plane
+from tests.unit.test_uvicorn_protocol import CHUNKED, ROW, get, post, read_answer, served
 
 BODY_LIMIT = 200_000
 SECONDS = 0.4
@@ -40,9 +40,9 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> DataPlane:
 
 @pytest.fixture(autouse=True)
 def _on_the_lane(plane: DataPlane) -> Iterator[None]:
-    LANE.app, LANE.prefix, LANE.limits = plane, "", LIMITS
+    OWN.app, OWN.prefix, OWN.limits = plane, "", LIMITS
     yield
-    LANE.app, LANE.prefix, LANE.limits = None, "", ConnectionLimits()
+    OWN.app, OWN.prefix, OWN.limits = None, "", ConnectionLimits()
 
 
 async def read_all(reader: asyncio.StreamReader) -> bytes:
@@ -63,7 +63,7 @@ def send(*parts: bytes, pause: float = 0.0) -> bytes:
     """All that is answered to what is sent on a connection, until the replica ends it."""
 
     async def run() -> bytes:
-        async with served(Wire) as (_, address):
+        async with served(UvicornProtocol) as (_, address):
             reader, writer = await asyncio.open_connection(*address)
             answering = asyncio.ensure_future(read_all(reader))
             try:
@@ -108,9 +108,9 @@ def test_a_request_that_does_not_arrive_is_ended(start: bytes, drop: bytes, answ
 
 def test_dripping_connections_take_no_place_of_others(plane: DataPlane) -> None:
     async def run() -> None:
-        LANE.limits = ConnectionLimits(body_bytes=BODY_LIMIT)
+        OWN.limits = ConnectionLimits(body_bytes=BODY_LIMIT)
         plane.hosts.queue = 8
-        async with served(Wire) as (_, address):
+        async with served(UvicornProtocol) as (_, address):
             dripping = [await asyncio.open_connection(*address) for _ in range(30)]
             for index, (_, writer) in enumerate(dripping):
                 writer.write((post(ROW)[:-9], LONG, CHUNKED[:-7])[index % 3])
@@ -190,7 +190,7 @@ def test_a_client_that_does_not_read_is_cut(close: bool) -> None:
     request = post(body, *(["Connection: close"] if close else []), path="/v2/models/echo/infer")
 
     async def run() -> None:
-        async with served(Wire) as (server, address):
+        async with served(UvicornProtocol) as (server, address):
             clients = [await ask_without_reading(address, request * (1 if close else 30)) for _ in range(3)]
             await asyncio.sleep(0.1)
             for _ in range(int(WAITS / 0.05)):
@@ -205,14 +205,14 @@ def test_a_client_that_does_not_read_is_cut(close: bool) -> None:
 
 
 def test_a_client_that_reads_slowly_gets_all_of_its_answer() -> None:
-    LANE.limits = ConnectionLimits(body_bytes=BODY_LIMIT, send_s=8)
+    OWN.limits = ConnectionLimits(body_bytes=BODY_LIMIT, send_s=8)
     words = ["a" * 1_000] * 150
     body = json.dumps(
         {"inputs": [{"name": "text", "shape": [150], "datatype": "BYTES", "data": words}]}
     ).encode()
 
     async def run() -> None:
-        async with served(Wire) as (_, address):
+        async with served(UvicornProtocol) as (_, address):
             client = await ask_without_reading(
                 address, post(body, "Connection: close", path="/v2/models/echo/infer")
             )
@@ -228,7 +228,7 @@ def test_a_client_that_reads_slowly_gets_all_of_its_answer() -> None:
 
 def test_connections_have_a_number() -> None:
     async def run() -> None:
-        async with served(Wire) as (server, address):
+        async with served(UvicornProtocol) as (server, address):
             first = [await asyncio.open_connection(*address) for _ in range(LIMITS.connections)]
             await asyncio.sleep(0.1)
             reader, writer = await asyncio.open_connection(*address)

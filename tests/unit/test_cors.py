@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from raymlops.errors import SpecError
-from raymlops.serving import key_guard
-from raymlops.serving.cors import CorsPolicy
-from raymlops.serving.keys import KeyRing, make_key
-from raymlops.serving.plane import DataPlane
+from raymlops.serving.proxy import key_guard
+from raymlops.serving.transport.api_keys import KeyRing, make_key
+from raymlops.serving.transport.asgi import DataPlane
+from raymlops.serving.transport.cors import CorsPolicy
 from raymlops.specs.document import validate_document
 from raymlops.specs.serving import Cors, ServingSpec
 from tests import toy_models
-from tests.unit.test_plane import Ask, infer_body, make_ask, make_plane
+from tests.unit.test_asgi import Ask, infer_body, make_ask, make_plane
 
 PAGE = "https://app.example"
 TOKEN, KEY = make_key("app", ["infer"])

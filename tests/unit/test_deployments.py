@@ -8,7 +8,7 @@ import pytest
 
 from raymlops import attestation
 from raymlops.errors import NotFoundError, StorageError, UntrustedError
-from raymlops.serving.history import History, list_code, read_deployed
+from raymlops.serving.deploy.history import History, list_code, read_deployed
 from raymlops.settings import Settings
 from tests.conftest import settings_in
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from raymlops.clusters import findings, nodes, surroundings, tokens
+from raymlops.clusters import findings, machine_checks, nodes, tokens
 from raymlops.clusters.findings import Finding
 from raymlops.errors import AuthenticationError
 
@@ -34,7 +34,7 @@ REMOTE = "10.0.0.4:6379"
 )
 def test_packages_that_do_not_go_together_are_told(changed: dict[str, str | None], told: str | None) -> None:
     packages = {name: version for name, version in {**SOUND, **changed}.items() if version is not None}
-    check_told(list(surroundings.check_packages(packages)), told)
+    check_told(list(machine_checks.check_packages(packages)), told)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_packages_that_do_not_go_together_are_told(changed: dict[str, str | None
 def test_settings_that_contradict_each_other_are_told(
     environment: Mapping[str, str], address: str | None, told: str | None
 ) -> None:
-    check_told(list(surroundings.check_settings(environment, address)), told)
+    check_told(list(machine_checks.check_settings(environment, address)), told)
 
 
 def check_told(findings: list[Finding], told: str | None) -> None:
@@ -86,7 +86,7 @@ def check_told(findings: list[Finding], told: str | None) -> None:
      ("http://[::1]:8265", "::1")],
 )  # fmt: skip
 def test_an_address_gives_its_host(address: str, host: str) -> None:
-    assert surroundings.host_of(address) == host
+    assert machine_checks.host_of(address) == host
 
 
 def test_a_token_is_made_once_and_only_its_owner_reads_it(tmp_path: pathlib.Path) -> None:
@@ -141,7 +141,7 @@ def test_loopback_needs_no_token(host: str, tmp_path: pathlib.Path) -> None:
 def test_a_missing_token_is_worse_the_farther_away_the_cluster(
     environment: dict[str, str], address: str | None, levels: list[str], tmp_path: pathlib.Path
 ) -> None:
-    findings = list(surroundings.check_token({"HOME": str(tmp_path), **environment}, address))
+    findings = list(machine_checks.check_token({"HOME": str(tmp_path), **environment}, address))
     assert [finding.level for finding in findings] == levels
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from raymlops.serving.drain import count_unread
+from raymlops.serving.transport.drain import count_unread
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says it")

@@ -17,16 +17,17 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from raymlops.histograms import SIZES, TIMES_NS, Histogram, find_quantile, sum_trees
-from raymlops.serving import key_guard, metrics
-from raymlops.serving.hosting import host_model
-from raymlops.serving.hosts import Hosts
-from raymlops.serving.key_files import write_keys
-from raymlops.serving.keys import KeyRing, make_key
-from raymlops.serving.metrics import EDGE
-from raymlops.serving.plane import DataPlane
-from raymlops.serving.rates import Bank, RateLimit
-from raymlops.serving.statistics import OUTCOMES, Statistics, Timing, Tree
-from raymlops.serving.statistics_aggregator import GONE_S, SILENT_S, Aggregator
+from raymlops.serving.actors.statistics_aggregator import GONE_S, SILENT_S, Aggregator
+from raymlops.serving.endpoints import prometheus
+from raymlops.serving.endpoints.hosted import Hosts
+from raymlops.serving.endpoints.model_host import host_model
+from raymlops.serving.endpoints.prometheus import EDGE
+from raymlops.serving.endpoints.statistics import OUTCOMES, Statistics, Timing, Tree
+from raymlops.serving.proxy import key_guard
+from raymlops.serving.transport.api_keys import KeyRing, make_key
+from raymlops.serving.transport.asgi import DataPlane
+from raymlops.serving.transport.key_files import write_keys
+from raymlops.serving.transport.rate_limit import Bank, RateLimit
 from raymlops.specs.serving import HostedModel
 from tests import toy_models
 
@@ -167,7 +168,7 @@ def test_requests_that_share_a_run_are_each_counted_and_their_run_once(tmp_path:
 def test_whatever_a_model_is_called_the_text_is_read_again(tmp_path: pathlib.Path, name: str) -> None:
     trees = {"r": {(name, "1"): Statistics(name, "1").to_tree()}}
     for accept, reader in (("", parse), ("application/openmetrics-text; version=1.0.0", parse_openmetrics)):
-        text, _ = metrics.render("app", trees, accept)
+        text, _ = prometheus.render("app", trees, accept)
         samples = [sample for family in reader(text.decode()) for sample in family.samples]
         assert {sample.labels["model"] for sample in samples} == {name}
         assert not any("fake" in sample.name for sample in samples)
@@ -199,7 +200,7 @@ def test_every_count_that_is_shown_is_of_the_values_up_to_its_bound(values: list
     for value in values:
         statistics.compute.add(value)
         statistics.run_rows.add(value)
-    text, _ = metrics.render("app", {"": {KEY: statistics.to_tree()}})
+    text, _ = prometheus.render("app", {"": {KEY: statistics.to_tree()}})
     scales = {"raymlops_run_rows_bucket": 1.0, "raymlops_request_stage_seconds_bucket": 1e9}
     checked = 0
     for family in parse(text.decode()):

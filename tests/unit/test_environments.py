@@ -8,8 +8,8 @@ import zipfile
 import pytest
 
 from raymlops.errors import NotFoundError, ResourceError, SpecError
-from raymlops.pipelines import environments, lineage
-from raymlops.pipelines.reproduction import compare_locks
+from raymlops.lifecycle.govern import environments, provenance
+from raymlops.lifecycle.govern.reproduce import compare_locks
 
 PROGRAM = """import importlib.metadata, pathlib, sys, tiny
 ours = importlib.metadata.version("raymlops")
@@ -144,8 +144,8 @@ def test_a_line_of_a_lock_that_is_more_than_a_name_and_a_version_is_refused_with
 
 
 def test_the_lock_of_this_environment_is_one_that_is_read() -> None:
-    locked = environments.read_lock(lineage.environment_lock())
-    assert len(locked) == lineage.environment_lock().count("==")
+    locked = environments.read_lock(provenance.environment_lock())
+    assert len(locked) == provenance.environment_lock().count("==")
     digest = "a" * 64
     hashed, plain = environments.to_requirements(
         environments.read_lock(f"{HEAD}a==1.0+cpu --hash=sha256:{digest}\nraymlops==0.1\nb_c==2!1.post1\n")

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from raymlops import attestation, cli
 from raymlops.errors import ArtifactError, UntrustedError, UserError
+from raymlops.lifecycle.govern import promotion
+from raymlops.lifecycle.govern.register import register_file
 from raymlops.models.safety import read_model
 from raymlops.models.session import open_session
-from raymlops.pipelines import accounts
-from raymlops.pipelines.register import register_file
-from raymlops.serving import sources
+from raymlops.runtime import sources
 from raymlops.settings import Settings
 from raymlops.specs.serving import HostedModel
 from raymlops.tracking import history, history_writer, registry, store
@@ -118,21 +118,21 @@ def test_versions_made_before_are_served_with_a_warning_and_promoted_once_they_a
     with caplog.at_level(logging.WARNING):
         assert registry.resolve(f"models:/{name}@champion", own).version == "3"
     assert f"raymlops history {name} --sign --why" in caplog.text
-    assert accounts.read_record(name, own).problems == ()
+    assert promotion.read_record(name, own).problems == ()
     with pytest.raises(UserError, match="no evidence that a trusted key signed"):
-        accounts.move_alias(name, "2", "challenger", "please", own)
-    assert accounts.roll_back(name, "three was bad", own).version == "2"
+        promotion.move_alias(name, "2", "challenger", "please", own)
+    assert promotion.roll_back(name, "three was bad", own).version == "2"
     with pytest.raises(UserError, match="no evidence that a trusted key signed"):
-        accounts.move_alias(name, "3", "challenger", "please", own)
-    assert accounts.sign_versions(name, "looked at by ann", own, "3") == ["3"]
-    accounts.move_alias(name, "3", "challenger", "please", own)
-    assert accounts.sign_versions(name, "the others too", own) == ["1", "2"]
+        promotion.move_alias(name, "3", "challenger", "please", own)
+    assert promotion.sign_versions(name, "looked at by ann", own, "3") == ["3"]
+    promotion.move_alias(name, "3", "challenger", "please", own)
+    assert promotion.sign_versions(name, "the others too", own) == ["1", "2"]
     with pytest.raises(UserError, match="was never judged"):
-        accounts.move_alias(name, "3", "champion", "please", own)
+        promotion.move_alias(name, "3", "champion", "please", own)
     caplog.clear()
     assert registry.resolve(f"models:/{name}@champion", own).manifest.adopted
     assert caplog.text == ""
-    record = accounts.read_record(name, own)
+    record = promotion.read_record(name, own)
     assert record.problems == ()
     assert [entry.action for entry in record.entries[3:]] == ["rollback", "sign", "promote", "sign", "sign"]
 
@@ -144,28 +144,28 @@ def test_a_file_that_is_not_the_registered_one_is_not_adopted(
     source = store.connect(own).get_model_version(name, "1").source
     shutil.copy(write_model(tmp_path / "n", seed=1), source.removeprefix("file://") + "/model.onnx")
     with pytest.raises(UntrustedError, match="it is not signed"):
-        accounts.sign_versions(name, "trust me", own)
+        promotion.sign_versions(name, "trust me", own)
 
 
 def test_evidence_of_another_counts_once_the_key_is_trusted(
     own: Settings, name: str, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     register_file(write_model(tmp_path / "m"), name, "by ann", own)
-    accounts.move_alias(name, "1", "candidate", "by ann", own)
+    promotion.move_alias(name, "1", "candidate", "by ann", own)
     other = settings_in(tmp_path / "bob", MLFLOW_TRACKING_URI=own.tracking_uri)
     with caplog.at_level(logging.WARNING):
         assert registry.resolve(f"models:/{name}@candidate", other).manifest is None
     assert "no evidence that a trusted key signed" in caplog.text
     with pytest.raises(UserError):
-        accounts.move_alias(name, "1", "challenger", "by bob", other)
+        promotion.move_alias(name, "1", "challenger", "by bob", other)
     key = attestation.load_signing_key(own).line
     told = settings_in(tmp_path / "bob", MLFLOW_TRACKING_URI=own.tracking_uri, RAYMLOPS_TRUSTED_KEYS=key)
     assert registry.resolve(f"models:/{name}@candidate", told).manifest is not None
-    accounts.move_alias(name, "1", "challenger", "by bob", told)
-    problems = accounts.read_record(name, own).problems
+    promotion.move_alias(name, "1", "challenger", "by bob", told)
+    problems = promotion.read_record(name, own).problems
     assert any("no trusted key" in problem for problem in problems)
     back = settings_in(own.home, RAYMLOPS_TRUSTED_KEYS=attestation.load_signing_key(told).line)
-    assert accounts.read_record(name, back).problems == ()
+    assert promotion.read_record(name, back).problems == ()
 
 
 def test_an_alias_that_was_moved_past_the_record_is_not_served(
@@ -173,18 +173,18 @@ def test_an_alias_that_was_moved_past_the_record_is_not_served(
 ) -> None:
     for seed in range(2):
         register_file(write_model(tmp_path / "m", seed), name, "a test", own)
-    accounts.move_alias(name, "1", "champion", "an emergency", own, force=True)
+    promotion.move_alias(name, "1", "champion", "an emergency", own, force=True)
     client = store.connect(own)
     client.set_registered_model_alias(name, "champion", "2")
     with pytest.raises(UntrustedError, match="version 2, but the record says version 1; it was moved past"):
         registry.resolve(f"models:/{name}@champion", own)
     with pytest.raises(UntrustedError, match="alias 'champion' is at version 2"):
-        accounts.roll_back(name, "back", own)
-    assert accounts.repair_record(name, "somebody used MLflow's page", own) == [
+        promotion.roll_back(name, "back", own)
+    assert promotion.repair_record(name, "somebody used MLflow's page", own) == [
         "put alias champion back to version 1"
     ]
     assert registry.resolve(f"models:/{name}@champion", own).version == "1"
-    assert accounts.read_record(name, own).problems == ()
+    assert promotion.read_record(name, own).problems == ()
 
 
 @pytest.mark.parametrize("damage", ["heads", "champion", "manifest"])
@@ -201,7 +201,7 @@ def damage_and_repair(own: Settings, damage: str, tmp_path: pathlib.Path) -> Non
     for seed in range(2):
         register_file(write_model(tmp_path / "m", seed), name, "a test", own)
     for version in ("1", "2"):
-        accounts.move_alias(name, version, "champion", "an emergency", own, force=True)
+        promotion.move_alias(name, version, "champion", "an emergency", own, force=True)
     record = history.read_record(client, name, own)
     root = pathlib.Path(client.get_run(record.run).info.artifact_uri.removeprefix("file://"))
     if damage == "entry":
@@ -218,12 +218,12 @@ def damage_and_repair(own: Settings, damage: str, tmp_path: pathlib.Path) -> Non
         client.delete_model_version_tag(name, "2", "raymlops.manifest")
     else:
         client.set_registered_model_tag(name, f"{history.TAG}000002.0000", "not json")
-    before = accounts.read_record(name, own)
+    before = promotion.read_record(name, own)
     assert before.problems
     with pytest.raises(UntrustedError, match="--repair"):
-        accounts.roll_back(name, "back", own)
-    done = accounts.repair_record(name, "the disk was full", own)
-    after = accounts.read_record(name, own)
+        promotion.roll_back(name, "back", own)
+    done = promotion.repair_record(name, "the disk was full", own)
+    after = promotion.read_record(name, own)
     assert after.problems == ()
     assert any("the disk was full" in entry.why for entry in after.entries if entry.action == "repair")
     assert done
@@ -231,9 +231,9 @@ def damage_and_repair(own: Settings, damage: str, tmp_path: pathlib.Path) -> Non
     assert str(champion) == ("None" if damage == "champion" else "2")
     if damage == "manifest":
         assert any("version 1 has no evidence that holds" in line for line in done)
-        assert accounts.sign_versions(name, "looked at", own) == ["1"]
-    accounts.move_alias(name, "1", "champion", "an emergency", own, force=True)
-    assert accounts.read_record(name, own).problems == ()
+        assert promotion.sign_versions(name, "looked at", own) == ["1"]
+    promotion.move_alias(name, "1", "champion", "an emergency", own, force=True)
+    assert promotion.read_record(name, own).problems == ()
 
 
 def test_a_forced_move_over_problems_says_so_and_hides_none(
@@ -244,16 +244,16 @@ def test_a_forced_move_over_problems_says_so_and_hides_none(
     client = store.connect(own)
     last = history.read_record(client, name, own).entries[-1]
     client.delete_registered_model_tag(name, history.key_of(last))
-    entry = accounts.move_alias(name, "1", "champion", "an emergency", own, force=True)
+    entry = promotion.move_alias(name, "1", "champion", "an emergency", own, force=True)
     assert entry.forced
     assert "did not hold: entry 2 is missing" in entry.why
-    assert any("entry 2 is missing" in problem for problem in accounts.read_record(name, own).problems)
+    assert any("entry 2 is missing" in problem for problem in promotion.read_record(name, own).problems)
 
 
 def test_a_reason_of_any_letters_fits(own: Settings, name: str, tmp_path: pathlib.Path) -> None:
     register_file(write_model(tmp_path / "m"), name, "理由" * 3000, own)
-    accounts.move_alias(name, "1", "challenger", "\U0001f600\ud800" * 3000, own)
-    assert accounts.read_record(name, own).problems == ()
+    promotion.move_alias(name, "1", "challenger", "\U0001f600\ud800" * 3000, own)
+    assert promotion.read_record(name, own).problems == ()
 
 
 def test_a_version_of_a_record_with_problems_is_kept_and_told_of(
@@ -266,10 +266,10 @@ def test_a_version_of_a_record_with_problems_is_kept_and_told_of(
         version, _ = register_file(write_model(tmp_path / "m", seed=1), name, "a test", own)
     assert f"models:/{name}/{version} is registered, but could not be signed" in caplog.text
     with pytest.raises(UserError):
-        accounts.move_alias(name, version, "challenger", "please", own)
-    assert accounts.repair_record(name, "MLflow's page", own) == ["put alias champion back to nothing"]
-    assert accounts.sign_versions(name, "registered meanwhile", own) == [version]
-    accounts.move_alias(name, version, "challenger", "please", own)
+        promotion.move_alias(name, version, "challenger", "please", own)
+    assert promotion.repair_record(name, "MLflow's page", own) == ["put alias champion back to nothing"]
+    assert promotion.sign_versions(name, "registered meanwhile", own) == [version]
+    promotion.move_alias(name, version, "challenger", "please", own)
 
 
 def test_the_command_signs_repairs_and_prints_the_key(
@@ -309,21 +309,21 @@ def test_a_model_that_mlflow_alone_knew_is_taken_over_with_its_aliases(
         client.delete_registered_model_tag(name, key)
     for key in client.get_model_version(name, "1").tags:
         client.delete_model_version_tag(name, "1", key)
-    record = accounts.read_record(name, own)
+    record = promotion.read_record(name, own)
     assert (record.problems, record.notes) == ((), ("the aliases were set before there was a record",))
     version, _ = register_file(write_model(tmp_path / "m", seed=1), name, "the next", own)
-    record = accounts.read_record(name, own)
+    record = promotion.read_record(name, own)
     assert record.problems == ()
     assert [(entry.action, entry.alias) for entry in record.entries] == [
         ("adopt", "champion"),
         ("register", ""),
     ]
     assert registry.resolve(f"models:/{name}@champion", own).version == "1"
-    accounts.move_alias(name, version, "challenger", "please", own)
+    promotion.move_alias(name, version, "challenger", "please", own)
     copied = {**client.get_model_version(name, version).tags}
     for key, value in copied.items():  # as MLflow copies a version to another model, with its tags
         client.set_model_version_tag(name, "1", key, value)
-    assert accounts.read_record(name, own).problems
-    done = accounts.repair_record(name, "MLflow copied them", own)
+    assert promotion.read_record(name, own).problems
+    done = promotion.repair_record(name, "MLflow copied them", own)
     assert any("version 1" in line for line in done)
-    assert accounts.read_record(name, own).problems == ()
+    assert promotion.read_record(name, own).problems == ()

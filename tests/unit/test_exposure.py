@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from raymlops.cli.serving import deploy, serve
 from raymlops.clusters import loopback
 from raymlops.errors import ForbiddenError
-from raymlops.serving import exposure, key_guard
-from raymlops.serving.key_guard import read_application
-from raymlops.serving.keys import Key, KeyRing, make_key
+from raymlops.serving.proxy import exposure, key_guard
+from raymlops.serving.proxy.key_guard import read_application
+from raymlops.serving.transport.api_keys import Key, KeyRing, make_key
 from raymlops.settings import export
 from raymlops.specs.serving import ServingSpec
 from tests import toy_models

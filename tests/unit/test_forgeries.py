@@ -3,7 +3,7 @@
 import pytest
 
 from raymlops.errors import RaymlopsError, UserError
-from raymlops.pipelines import accounts
+from raymlops.lifecycle.govern import promotion
 from raymlops.tracking import history, registry
 from tests.forgeries import GOOD, World, list_forgeries
 
@@ -48,18 +48,18 @@ def test_forgeries_are_noticed(world: World) -> None:
 def test_what_the_gate_blocked_or_never_saw_is_not_promoted(world: World) -> None:
     for version, words in (("3", "was blocked: auc"), ("5", "was never judged")):
         with pytest.raises(UserError, match=words):
-            accounts.move_alias(GOOD, version, "champion", "please", world.settings)
+            promotion.move_alias(GOOD, version, "champion", "please", world.settings)
 
 
 def test_a_store_that_was_put_back_as_a_whole_shows_to_who_has_seen_more(world: World) -> None:
     world.judge(GOOD, "5", passed=True)
-    accounts.move_alias(GOOD, "5", "champion", "it passed", world.settings)
+    promotion.move_alias(GOOD, "5", "champion", "it passed", world.settings)
     world.undo("artifacts")
     problems = history.read_history(world.client, GOOD, world.settings).problems
     assert any("has been seen here before" in problem for problem in problems)
     with pytest.raises(RaymlopsError, match="has been seen here before"):
-        accounts.roll_back(GOOD, "please", world.settings)
-    done = accounts.repair_record(GOOD, "the database was put back from a backup", world.settings)
+        promotion.roll_back(GOOD, "please", world.settings)
+    done = promotion.repair_record(GOOD, "the database was put back from a backup", world.settings)
     assert any("anew" in line for line in done)
     record = history.read_history(world.client, GOOD, world.settings)
     assert record.problems == ()

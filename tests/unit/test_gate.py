@@ -11,9 +11,9 @@ from onnx import TensorProto, helper
 from raymlops.errors import SpecError
 from raymlops.evaluation import compatibility, gate, leakage
 from raymlops.evaluation.verdict import Verdict
+from raymlops.lifecycle.govern import gate_evidence, scoring
 from raymlops.models import variants
 from raymlops.models.session import open_session
-from raymlops.pipelines import judging, measuring
 from raymlops.specs.document import parse_document
 from raymlops.specs.evaluation import GateSpec, LeakSpec, LimitSpec
 
@@ -21,18 +21,18 @@ pytestmark = pytest.mark.slow  # files are exported, quantised and timed
 
 TEST = small_models.draw_flights(6000, seed=1)
 TABLE = small_models.to_table(*TEST)
-SAMPLE = judging.Sample({name: values[:2000] for name, values in TEST[0].items()}, TEST[1][:2000])
+SAMPLE = gate_evidence.Sample({name: values[:2000] for name, values in TEST[0].items()}, TEST[1][:2000])
 
 
 def _examine(path, weights, table=TABLE, sample=SAMPLE, parity=True):
     """The evidence that a pipeline would gather of a file."""
     partial = None
-    if not judging.gather_evidence(path.stem, path, None).unsafe:
+    if not gate_evidence.gather_evidence(path.stem, path, None).unsafe:
         session = open_session(path)
-        layout = measuring.layout_of(measuring.features_of(session.contract).target)
-        partial = measuring.observe_table(table, {"m": session}, layout, ["carrier"])["m"]
+        layout = scoring.layout_of(scoring.features_of(session.contract).target)
+        partial = scoring.observe_table(table, {"m": session}, layout, ["carrier"])["m"]
     expected = small_models.predict(weights, sample.columns) if parity else None
-    return judging.gather_evidence(path.stem, path, partial, sample, expected, seconds=0.02)
+    return gate_evidence.gather_evidence(path.stem, path, partial, sample, expected, seconds=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -139,12 +139,12 @@ def test_a_leaked_label_is_stopped_by_the_column_and_by_the_leap(champion, tmp_p
 
     weights = small_models.fit(*leak(small_models.draw_flights(8000, seed=0), 2))
     columns, labels = leak(TEST, 3)
-    sample = judging.Sample({name: values[:2000] for name, values in columns.items()}, labels[:2000])
+    sample = gate_evidence.Sample({name: values[:2000] for name, values in columns.items()}, labels[:2000])
     path = _write(tmp_path, small_models.build_model(weights))
     candidate = _examine(path, weights, small_models.to_table(columns, labels), sample)
     assert _failed(gate.judge(candidate, None)) == {"single column"}
     # The same rows for both, as the pipeline scores them.
-    partials = measuring.observe_table(
+    partials = scoring.observe_table(
         small_models.to_table(columns, labels),
         {"new": open_session(path), "old": open_session(small_models.build_model(small_models.fit(*TEST)))},
         candidate.partial.layout,
@@ -193,7 +193,7 @@ def test_weights_kept_outside_and_foreign_operators_are_stopped(weights, tmp_pat
         ir_version=10,
     )
     for path in (outside, _write(tmp_path, foreign.SerializeToString(), "foreign.onnx")):
-        verdict = gate.judge(judging.gather_evidence("candidate", path, None), None)
+        verdict = gate.judge(gate_evidence.gather_evidence("candidate", path, None), None)
         assert "content" in _failed(verdict)
 
 

@@ -14,13 +14,14 @@ import pytest
 from raymlops.errors import DeadlineError, InputError, NodeError, ResourceError
 from raymlops.graphs.graph import Graph
 from raymlops.graphs.validation import list_leaves, validate
-from raymlops.serving import deadlines, inference
-from raymlops.serving.examples import find_example
-from raymlops.serving.graph import host_graph, prepare_graph
-from raymlops.serving.hosts import Hosted, Hosts
-from raymlops.serving.opening import OfflineGraph
-from raymlops.serving.python_runs import MOST_LEFT
-from raymlops.serving.statistics import Timing
+from raymlops.runtime.open_graph import OfflineGraph
+from raymlops.serving.endpoints import deadlines
+from raymlops.serving.endpoints.example_search import find_example
+from raymlops.serving.endpoints.graph import host_graph, prepare_graph
+from raymlops.serving.endpoints.hosted import Hosted, Hosts
+from raymlops.serving.endpoints.python_runs import MOST_LEFT
+from raymlops.serving.endpoints.statistics import Timing
+from raymlops.serving.transport import inference
 from raymlops.settings import Settings
 from raymlops.specs.document import parse_document
 from raymlops.specs.graph import GraphSpec

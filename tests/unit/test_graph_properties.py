@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raymlops.errors import SpecError
 from raymlops.graphs.graph import Graph
 from raymlops.graphs.plan import Plan
-from raymlops.serving.opening import OfflineGraph, Opened, open_graph
+from raymlops.runtime.open_graph import OfflineGraph, Opened, open_graph
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch
 from tests.graph_models import batches, graphs, implement, read_model, run_afar, validate_graph

@@ -17,12 +17,14 @@ from ray.serve._private.proxy_request_response import gRPCStreamingType
 from tritonclient.grpc import service_pb2 as pb
 
 from raymlops.errors import InputError
-from raymlops.serving import grpc_plane, grpc_relay, key_guard
-from raymlops.serving.grpc_relay import Relay, RelayContext
-from raymlops.serving.key_guard import Application
-from raymlops.serving.keys import KeyRing, make_key
+from raymlops.serving.proxy import key_guard
+from raymlops.serving.proxy.key_guard import Application
+from raymlops.serving.replica import grpc_relay
+from raymlops.serving.replica.grpc_relay import Relay, RelayContext
+from raymlops.serving.transport import grpc_service
+from raymlops.serving.transport.api_keys import KeyRing, make_key
 from tests import toy_models
-from tests.unit.test_plane import make_plane
+from tests.unit.test_asgi import make_plane
 
 KEYS = {name: make_key(name, ("infer", "view")) for name in ("alpha", "beta", "asleep")}
 SERVICE = "inference.GRPCInferenceService"
@@ -63,7 +65,7 @@ async def proxy(
 
     server = gRPCGenericServer(make_handler)
     assert key_guard.guard_grpc(server)
-    grpc_plane.add_to_server(_Anything(), server)
+    grpc_service.add_to_server(_Anything(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

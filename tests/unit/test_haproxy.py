@@ -18,7 +18,8 @@ from ray.serve._private import haproxy as serve_haproxy
 from ray.serve._private.common import RequestProtocol
 from ray.serve.config import HTTPOptions, gRPCOptions
 
-from raymlops.serving import fast, haproxy, haproxy_limits
+from raymlops.serving.fastpath import ray_serve_env
+from raymlops.serving.haproxy import body_limits, wrapper
 from tests.serving_process import free_port
 from tests.tls_files import Authority
 
@@ -46,7 +47,7 @@ def write_config(folder: pathlib.Path, host: str = "127.0.0.1") -> pathlib.Path:
     config = serve_haproxy.HAProxyConfig(
         http_options=HTTPOptions(host=host, port=8000), grpc_options=options,
         socket_path=str(folder / "admin.sock"), server_state_base=str(folder),
-        server_state_file=str(folder / "server-state"), retry_on=fast.FAST["RAY_SERVE_HAPROXY_RETRY_ON"],
+        server_state_file=str(folder / "server-state"), retry_on=ray_serve_env.FAST["RAY_SERVE_HAPROXY_RETRY_ON"],
     )  # fmt: skip
     (folder / "server-state").touch()
 
@@ -58,21 +59,21 @@ def write_config(folder: pathlib.Path, host: str = "127.0.0.1") -> pathlib.Path:
 
 
 def install(path: pathlib.Path, settings: dict[str, object] | None = None, binary: str = BINARY) -> str:
-    haproxy._install(binary, path, settings or {})
+    wrapper._install(binary, path, settings or {})
     return path.read_text()
 
 
 def section(text: str, name: str) -> list[str]:
-    return next(lines for found, lines in haproxy.split_sections(text) if found.strip() == name)
+    return next(lines for found, lines in wrapper.split_sections(text) if found.strip() == name)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_only_the_two_ports_that_were_chosen_may_be_reached(tmp_path: pathlib.Path, host: str) -> None:
     path = write_config(tmp_path, host)
-    opened = haproxy.find_open(haproxy.split_sections(path.read_text()))
+    opened = wrapper.find_open(wrapper.split_sections(path.read_text()))
     assert len(opened) == 3, "what Serve opens is not what it was"  # statistics, metrics, administration
     text = install(path)
-    assert not haproxy.find_open(haproxy.split_sections(text))
+    assert not wrapper.find_open(wrapper.split_sections(text))
     chosen = "*" if host == "0.0.0.0" else host
     assert f"    bind {chosen}:8000\n" in text
     assert f"    bind {chosen}:8001 proto h2\n" in text
@@ -83,9 +84,11 @@ def test_what_may_have_been_begun_is_repeated_only_where_it_runs_no_model(tmp_pa
     text = install(write_config(tmp_path))
     retries = [line.split() for line in text.splitlines() if line.strip().startswith("retry-on")]
     assert retries == [["retry-on", "conn-failure", "empty-response"]]
-    for name in haproxy.FRONTENDS:
+    for name in wrapper.FRONTENDS:
         assert "    http-request disable-l7-retry if !{ method GET HEAD }" in section(text, name)
-    assert fast.FAST["RAY_SERVE_HAPROXY_RETRY_ON"].splitlines()[0] == "conn-failure"  # without the script
+    assert (
+        ray_serve_env.FAST["RAY_SERVE_HAPROXY_RETRY_ON"].splitlines()[0] == "conn-failure"
+    )  # without the script
 
 
 def test_clients_have_deadlines_and_errors_are_json(tmp_path: pathlib.Path) -> None:
@@ -101,13 +104,13 @@ def test_clients_have_deadlines_and_errors_are_json(tmp_path: pathlib.Path) -> N
 def test_replicas_are_told_the_address_that_the_connection_has(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(haproxy.TOKEN_VARIABLE, "a-token_1")
+    monkeypatch.setenv(wrapper.TOKEN_VARIABLE, "a-token_1")
     text = install(write_config(tmp_path))
-    for name in haproxy.FRONTENDS:
+    for name in wrapper.FRONTENDS:
         lines = section(text, name)
         assert "    http-request set-header x-forwarded-for %[src]" in lines
         assert "    http-request set-header x-raymlops-proxy a-token_1" in lines
-    monkeypatch.setenv(haproxy.TOKEN_VARIABLE, "x\n    http-request allow")
+    monkeypatch.setenv(wrapper.TOKEN_VARIABLE, "x\n    http-request allow")
     assert "del-header x-raymlops-proxy" in install(write_config(tmp_path))
 
 
@@ -125,7 +128,7 @@ def test_haproxy_takes_tls_with_and_without_certificates_of_clients(tmp_path: pa
 
 
 def run_script(path: pathlib.Path, binary: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-S", haproxy.__file__, binary, "-db", "-f", str(path)]
+    command = [sys.executable, "-I", "-S", wrapper.__file__, binary, "-db", "-f", str(path)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -146,7 +149,7 @@ def test_what_haproxy_does_not_take_is_left_out_loudly_but_never_what_closes_it(
     assert done.returncode == 0, done.stderr
     assert "left out" in done.stderr
     assert "tune.http.maxhdr" not in path.read_text()
-    assert not haproxy.find_open(haproxy.split_sections(path.read_text()))
+    assert not wrapper.find_open(wrapper.split_sections(path.read_text()))
     path = write_config(tmp_path)
     before = path.read_text()
     done = run_script(path, stub(tmp_path, "mode 600"))
@@ -166,7 +169,7 @@ def test_without_its_certificates_there_is_no_endpoint_rather_than_plain_text(
         "key": str(tmp_path / "server.key"),
         missing: "/nowhere",
     }
-    (tmp_path / haproxy.FRONT_FILE).write_text(f'{{"tls": {str(tls)!s}}}'.replace("'", '"'))
+    (tmp_path / wrapper.FRONT_FILE).write_text(f'{{"tls": {str(tls)!s}}}'.replace("'", '"'))
     done = run_script(path, stub(tmp_path, "nothing at all"))
     assert done.returncode == 1
     assert "/nowhere" in done.stderr
@@ -231,7 +234,7 @@ def test_certificates_of_both_sides_are_renewed_in_a_running_haproxy(tmp_path: p
             other = Authority(tmp_path / "another")
             other.path.replace(clients.path)
             renewed = servers.write_pair(tmp_path / "s.pem", tmp_path / "s.key")
-            haproxy.update_certificates(tmp_path, tls, str(admin))
+            wrapper.update_certificates(tmp_path, tls, str(admin))
             assert ask(other) == renewed
             assert ask(clients) is None
         finally:
@@ -265,12 +268,12 @@ NAMES = st.sampled_from(
 )
 def test_no_listener_of_any_form_stays_open(found: list[tuple[str, str, int, str]]) -> None:
     text = "".join(f"{name.strip()}\n  bind {host}:{port}{more}\n" for name, host, port, more in found)
-    assert not haproxy.find_open(haproxy.close_listeners(haproxy.split_sections(text)))
+    assert not wrapper.find_open(wrapper.close_listeners(wrapper.split_sections(text)))
 
 
 def test_the_script_is_written_for_this_interpreter_and_may_be_run(tmp_path: pathlib.Path) -> None:
     home = tmp_path / "a home; $(touch x)"
-    chosen = fast.choose_environment(home=home)
+    chosen = ray_serve_env.choose_environment(home=home)
     script = pathlib.Path(chosen["RAY_SERVE_HAPROXY_BINARY_PATH"])
     shown = subprocess.run([script, "-v"], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "HAProxy version" in shown.stdout
@@ -283,8 +286,8 @@ def test_a_body_that_is_said_to_be_too_large_is_refused_before_any_of_it_is_sent
 ) -> None:
     config = write_config(tmp_path)
     for name, route, size in (("old", "/", 5), ("all", "/", 1000), ("shop", "/shop", 2000)):
-        haproxy_limits.write_limit(tmp_path, name, route, size)
-    (tmp_path / haproxy_limits.FOLDER / "broken.json").write_text(
+        body_limits.write_limit(tmp_path, name, route, size)
+    (tmp_path / body_limits.FOLDER / "broken.json").write_text(
         '{"route": "/\\n    http-request deny", "bytes": 1}'
     )
     text = install(config)

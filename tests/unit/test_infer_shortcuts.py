@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from raymlops.errors import RaymlopsError
-from raymlops.serving import codec, infer_decoder, invocations, json_numbers, kserve_v1
-from raymlops.serving.columns import NO_TIME, Column, to_array
-from raymlops.serving.infer_decoder import InferDecoder
-from raymlops.serving.request_limits import RequestLimits
+from raymlops.serving.protocol import infer_decoder, json_numbers, kserve_v1, mlflow_codec, rest_codec
+from raymlops.serving.protocol.columns import NO_TIME, Column, to_array
+from raymlops.serving.protocol.infer_decoder import InferDecoder
+from raymlops.serving.protocol.request_limits import RequestLimits
 from raymlops.tensors import DATATYPES, Signature, TensorSpec
 
 KINDS = {
@@ -138,7 +138,7 @@ def decode(
             if plain:
                 found = InferDecoder(known).decode(body, header_length, signature, limits)
             else:
-                found = codec.decode_infer(body, header_length, known, signature, limits)
+                found = rest_codec.decode_infer(body, header_length, known, signature, limits)
         except RaymlopsError as error:
             return type(error), str(error)
     arrays = {
@@ -359,7 +359,7 @@ def make_table(chance: random.Random) -> tuple[bytes, dict[str, Column]]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("form", [invocations, kserve_v1])
+@pytest.mark.parametrize("form", [mlflow_codec, kserve_v1])
 def test_any_table_of_numbers_is_read_as_by_the_usual_parser(form: Any, seed: int) -> None:
     chance = random.Random(seed)
     read = 0

@@ -28,12 +28,12 @@ from raymlops.errors import (
 from raymlops.models import isolated_session
 from raymlops.models.isolated_session import IsolatedSession
 from raymlops.models.session import SessionOptions, open_session
-from raymlops.serving.batching import BatchOptions
-from raymlops.serving.graph import host_graph, prepare_graph
-from raymlops.serving.hosting import host_model
-from raymlops.serving.model import ModelEndpoint
-from raymlops.serving.sources import pin_model
-from raymlops.serving.statistics import Statistics
+from raymlops.runtime.sources import pin_model
+from raymlops.serving.endpoints.graph import host_graph, prepare_graph
+from raymlops.serving.endpoints.model import ModelEndpoint
+from raymlops.serving.endpoints.model_host import host_model
+from raymlops.serving.endpoints.queue_batcher import BatchOptions
+from raymlops.serving.endpoints.statistics import Statistics
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
 from raymlops.specs.graph import GraphSpec

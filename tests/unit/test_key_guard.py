@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from raymlops.errors import AuthenticationError
-from raymlops.serving import listeners
-from raymlops.serving.key_guard import Applications
-from raymlops.serving.keys import make_key
+from raymlops.serving.proxy import listeners
+from raymlops.serving.proxy.key_guard import Applications
+from raymlops.serving.transport.api_keys import make_key
 
 TOKEN, KEY = make_key("app", ["infer"])
 ENTRY = {"name": KEY.name, "roles": list(KEY.roles), "sha256": KEY.sha256}

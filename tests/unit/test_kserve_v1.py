@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto
 
 from tests import toy_models
-from tests.unit.test_plane import Ask, make_ask, make_plane
+from tests.unit.test_asgi import Ask, make_ask, make_plane
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError
-from raymlops.models.lifting import lift_weights, read_weights
 from raymlops.models.session import open_session
+from raymlops.models.weights_as_inputs import lift_weights, read_weights
 from raymlops.tensors import Batch
 from tests import toy_models
 from tests.graph_models import make_mlp

@@ -7,7 +7,7 @@ import socket
 import pytest
 from ray.serve._private import default_impl, grpc_util, http_util, replica
 
-from raymlops.serving import key_guard, listeners
+from raymlops.serving.proxy import key_guard, listeners
 
 
 def test_what_is_replaced_is_there() -> None:

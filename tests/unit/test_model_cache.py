@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymlops.errors import NotFoundError, OverloadedError, ResourceError
-from raymlops.serving.cache import PENANCE, ModelCache
+from raymlops.serving.endpoints.model_cache import PENANCE, ModelCache
 
 SIZES = dict.fromkeys("abcdef", 10)
 

@@ -9,7 +9,7 @@ from tritonclient.grpc import model_config_pb2
 
 from raymlops.tensors import DATATYPES
 from tests import toy_models
-from tests.unit.test_plane import make_ask, make_plane
+from tests.unit.test_asgi import make_ask, make_plane
 
 
 def parse(response: httpx.Response) -> model_config_pb2.ModelConfig:

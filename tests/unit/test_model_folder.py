@@ -25,15 +25,16 @@ from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, Rayml
 from raymlops.models import isolated_session
 from raymlops.models.model_trial import ModelTrials
 from raymlops.models.process_mac import code_of, has_code
-from raymlops.serving import many, sources
-from raymlops.serving.folder import digest_listing, read_entries
-from raymlops.serving.folder_files import LocalFiles, open_folder
-from raymlops.serving.hosts import Hosts
-from raymlops.serving.keys import ROLES, KeyRing, make_key
-from raymlops.serving.many import ManyHost
-from raymlops.serving.plane import DataPlane
-from raymlops.serving.shared_repository import RepositoryState, SharedRepository
-from raymlops.serving.spec_trial import try_models
+from raymlops.runtime import sources
+from raymlops.runtime.model_files import LocalFiles, digest_listing, open_folder
+from raymlops.serving.actors.shared_repository import RepositoryState, SharedRepository
+from raymlops.serving.deploy.spec_trial import try_models
+from raymlops.serving.endpoints import lazy_models
+from raymlops.serving.endpoints.hosted import Hosts
+from raymlops.serving.endpoints.lazy_models import LazyModels
+from raymlops.serving.endpoints.model_folder import read_entries
+from raymlops.serving.transport.api_keys import ROLES, KeyRing, make_key
+from raymlops.serving.transport.asgi import DataPlane
 from raymlops.settings import Settings
 from raymlops.specs.serving import NAME, ManyModels, ServingSpec
 from tests import toy_models
@@ -62,11 +63,11 @@ def save(path: pathlib.Path, data: bytes) -> pathlib.Path:
     return path
 
 
-def make_host(folder: pathlib.Path | str, **options: Any) -> ManyHost:
-    return ManyHost(ManyModels(folder=str(folder), **options))
+def make_host(folder: pathlib.Path | str, **options: Any) -> LazyModels:
+    return LazyModels(ManyModels(folder=str(folder), **options))
 
 
-def make_client(host: ManyHost | SharedRepository, models: dict[str, Any]) -> Callable[..., httpx.Response]:
+def make_client(host: LazyModels | SharedRepository, models: dict[str, Any]) -> Callable[..., httpx.Response]:
     token, key = make_key("ops", ROLES)
     plane = DataPlane(Hosts("test", models, repository=host), KeyRing([key]))
 
@@ -81,7 +82,7 @@ def make_client(host: ManyHost | SharedRepository, models: dict[str, Any]) -> Ca
     return ask
 
 
-def infer(host: ManyHost, name: str) -> float:
+def infer(host: LazyModels, name: str) -> float:
     """What the model multiplies by."""
 
     async def go() -> float:
@@ -91,7 +92,7 @@ def infer(host: ManyHost, name: str) -> float:
     return asyncio.run(go())
 
 
-def look(host: ManyHost) -> None:
+def look(host: LazyModels) -> None:
     host.looked = float("-inf")
     asyncio.run(host.refresh())
 
@@ -256,7 +257,7 @@ def test_two_files_of_one_name_are_told(tmp_path: pathlib.Path, caplog: pytest.L
 def test_a_name_that_the_application_has_already_stays_what_it_is(tmp_path: pathlib.Path) -> None:
     save(tmp_path / "m.onnx", scaler(1))
     other: Any = object()
-    host = ManyHost(ManyModels(folder=str(tmp_path)), hosted={"m": other})
+    host = LazyModels(ManyModels(folder=str(tmp_path)), hosted={"m": other})
     assert host.hosted == {"m": other}
     assert "a model or graph of the application has this name" in host.unavailable["m"]
 
@@ -288,7 +289,7 @@ def test_a_name_that_reaches_no_header_is_told_and_not_served(
 
 @given(st.dictionaries(st.text(min_size=1, max_size=30), st.sampled_from(["file", "folder"]), max_size=8))
 def test_whatever_a_folder_holds_its_names_are_plain_and_distinct(held: dict[str, str]) -> None:
-    from raymlops.serving.folder_files import File
+    from raymlops.runtime.model_files import File
 
     file = File(1, (1,))
     listing = {
@@ -412,7 +413,7 @@ class Replicas:
                 await repository.refresh()
                 await repository.follow()
 
-    async def answers(self, host: ManyHost) -> dict[str, float | str]:
+    async def answers(self, host: LazyModels) -> dict[str, float | str]:
         told: dict[str, float | str] = dict.fromkeys(host.unavailable, "unavailable")
         for name, hosted in host.hosted.items():
             try:
@@ -469,7 +470,7 @@ def test_a_file_that_could_not_be_read_when_the_others_took_it_is_read_again(
     def fail(*arguments: Any) -> None:
         raise StorageError("The store does not answer")
 
-    monkeypatch.setattr(many, "DISAGREED_S", 0.0)
+    monkeypatch.setattr(lazy_models, "DISAGREED_S", 0.0)
 
     async def go() -> None:
         replicas = Replicas(tmp_path)
@@ -663,7 +664,7 @@ def test_a_model_that_could_not_be_tried_for_want_of_a_process_is_tried_at_the_n
     def refuse(*arguments: Any, **options: Any) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(many, "TRIALS", ModelTrials())
+    monkeypatch.setattr(lazy_models, "TRIALS", ModelTrials())
     save(tmp_path / "a.onnx", scaler(3))
     host = make_host(tmp_path)
     ask = make_client(host, host.hosted)

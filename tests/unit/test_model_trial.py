@@ -8,8 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError
 from raymlops.models.model_trial import try_model
-from raymlops.serving import sources
-from raymlops.serving.spec_trial import try_models
+from raymlops.runtime import sources
+from raymlops.serving.deploy.spec_trial import try_models
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 from tests import toy_models

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raymlops.errors import ProcessEndedError
-from raymlops.serving.nodes import call_node
+from raymlops.serving.replica.graph_node import call_node
 
 
 class Handle:

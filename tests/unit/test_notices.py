@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from raymlops.clusters import notices
+from raymlops.clusters import preemption
 
 SOON = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -49,14 +49,14 @@ def machine() -> Iterator[Machine]:
 
 def test_aws_says_when_a_spot_instance_goes(machine: Machine) -> None:
     machine.answers["/latest/api/token"] = "secret"
-    assert notices.ask_aws(machine.host) is None
+    assert preemption.ask_aws(machine.host) is None
     assert machine.asked[0][0] == "PUT"
     assert machine.asked[1][2]["x-aws-ec2-metadata-token"] == "secret"
     moment = time.strftime(SOON, time.gmtime(time.time() + 100))
     machine.answers["/latest/meta-data/spot/instance-action"] = (
         f'{{"action": "terminate", "time": "{moment}"}}'
     )
-    left = notices.ask_aws(machine.host)
+    left = preemption.ask_aws(machine.host)
     assert left is not None
     assert 0 < left <= 100
 
@@ -64,30 +64,30 @@ def test_aws_says_when_a_spot_instance_goes(machine: Machine) -> None:
 def test_gcp_says_that_a_spot_machine_goes(machine: Machine) -> None:
     path = "/computeMetadata/v1/instance/preempted"
     machine.answers[path] = "FALSE"
-    assert notices.ask_gcp(machine.host) is None
+    assert preemption.ask_gcp(machine.host) is None
     machine.answers[path] = "TRUE"
-    assert notices.ask_gcp(machine.host) == 30
+    assert preemption.ask_gcp(machine.host) == 30
     assert machine.asked[-1][2]["metadata-flavor"] == "Google"
 
 
 def test_azure_names_the_event_and_its_time(machine: Machine) -> None:
     path = "/metadata/scheduledevents"
     machine.answers[path] = '{"Events": [{"EventType": "Freeze", "NotBefore": ""}]}'
-    assert notices.ask_azure(machine.host) is None
+    assert preemption.ask_azure(machine.host) is None
     machine.answers[path] = (
         '{"Events": [{"EventType": "Preempt", "NotBefore": "Mon, 19 Sep 2016 18:29:47 GMT"}]}'
     )
-    assert notices.ask_azure(machine.host) == 0
+    assert preemption.ask_azure(machine.host) == 0
     machine.answers[path] = '{"Events": [{"EventType": "Preempt", "NotBefore": ""}]}'
-    assert notices.ask_azure(machine.host) == 30
+    assert preemption.ask_azure(machine.host) == 30
 
 
 def test_a_machine_asks_until_its_cloud_gives_notice(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for cloud in (notices.ask_aws, notices.ask_azure, notices.ask_gcp):
-        here = machine.host if cloud is notices.ask_gcp else "http://127.0.0.1:1"
-        monkeypatch.setattr(notices, cloud.__name__, functools.partial(cloud, here))
+    for cloud in (preemption.ask_aws, preemption.ask_azure, preemption.ask_gcp):
+        here = machine.host if cloud is preemption.ask_gcp else "http://127.0.0.1:1"
+        monkeypatch.setattr(preemption, cloud.__name__, functools.partial(cloud, here))
     asked = 0
 
     def ask() -> float | None:
@@ -95,7 +95,7 @@ def test_a_machine_asks_until_its_cloud_gives_notice(
         asked += 1
         if asked == 3:
             machine.answers["/computeMetadata/v1/instance/preempted"] = "TRUE"
-        return notices.ask_any()
+        return preemption.ask_any()
 
-    assert notices.watch(ask, pause=0.01) == 30
+    assert preemption.watch(ask, pause=0.01) == 30
     assert asked == 3

@@ -5,10 +5,10 @@ import pathlib
 
 import pytest
 
-from raymlops.serving.columns import Column
-from raymlops.serving.examples import list_candidates
-from raymlops.serving.hosts import Hosted
-from raymlops.serving.statistics import Statistics
+from raymlops.serving.endpoints.example_search import list_candidates
+from raymlops.serving.endpoints.hosted import Hosted
+from raymlops.serving.endpoints.statistics import Statistics
+from raymlops.serving.protocol.columns import Column
 from raymlops.tensors import Signature, TensorSpec
 from tests.openapi_checks import check_document
 

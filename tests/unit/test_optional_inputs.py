@@ -14,16 +14,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc import service_pb2 as pb
 
+from raymlops.lifecycle.batch.predict import OnnxScorer
 from raymlops.models.session import SessionOptions, open_session
-from raymlops.pipelines.predict import OnnxScorer
-from raymlops.serving import grpc_codec
-from raymlops.serving.hosting import host_model
-from raymlops.serving.hosts import Hosts
-from raymlops.serving.plane import DataPlane
-from raymlops.serving.request_limits import RequestLimits
+from raymlops.serving.endpoints.hosted import Hosts
+from raymlops.serving.endpoints.model_host import host_model
+from raymlops.serving.protocol import grpc_codec
+from raymlops.serving.protocol.request_limits import RequestLimits
+from raymlops.serving.transport.asgi import DataPlane
 from raymlops.specs.serving import HostedModel
 from tests import toy_models
-from tests.unit.test_plane import Ask, make_ask, make_plane
+from tests.unit.test_asgi import Ask, make_ask, make_plane
 
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 
@@ -112,11 +112,11 @@ def test_they_travel_over_grpc(plane: DataPlane) -> None:
     for name, array in (("bias", np.float32(5)), ("x", X)):
         request.inputs.add(name=name, shape=array.shape, datatype="FP32")
         request.raw_input_contents.append(array.tobytes())
-    batch = grpc_codec.decode(request, plane.hosts.models["scaler"], RequestLimits())
+    batch = grpc_codec.decode(request, plane.hosts.models["scaler"].columns, RequestLimits())
     assert set(batch) == {"x", "bias"}
     del request.inputs[1], request.raw_input_contents[1]
     with pytest.raises(Exception, match="Input missing: x"):
-        grpc_codec.decode(request, plane.hosts.models["scaler"], RequestLimits())
+        grpc_codec.decode(request, plane.hosts.models["scaler"].columns, RequestLimits())
 
 
 @pytest.mark.parametrize(

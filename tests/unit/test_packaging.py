@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import raymlops
 from raymlops.clusters import packaging, secret_files, submission
 from raymlops.errors import ForbiddenError, NotFoundError, TooLargeError
-from raymlops.serving.history import make_config
+from raymlops.serving.deploy.history import make_config
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 

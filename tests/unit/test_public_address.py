@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from raymlops.serving.plane import DataPlane
+from raymlops.serving.transport.asgi import DataPlane
 from tests import toy_models
-from tests.unit.test_plane import make_plane
+from tests.unit.test_asgi import make_plane
 
 
 @pytest.fixture(scope="module")

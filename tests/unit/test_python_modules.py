@@ -12,10 +12,11 @@ from click.testing import CliRunner
 
 from raymlops.cli.graph import graph as command
 from raymlops.errors import ArtifactError, ForbiddenError, SpecError
-from raymlops.serving import python_modules, serving_files, spec_trial
-from raymlops.serving.graph import read_graphs
-from raymlops.serving.history import make_config
-from raymlops.serving.opening import OfflineGraph
+from raymlops.runtime import python_modules
+from raymlops.runtime.open_graph import OfflineGraph
+from raymlops.serving.deploy import config_files, spec_trial
+from raymlops.serving.deploy.config_files import read_graphs
+from raymlops.serving.deploy.history import make_config
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
 from raymlops.specs.graph import GraphSpec, read_graph
@@ -215,10 +216,10 @@ def test_two_graphs_of_an_application_cannot_have_different_modules_of_one_name(
     path = tmp_path / "serving.yaml"
     path.write_text(repr({"graphs": outer}))
     with pytest.raises(SpecError, match=r"'g2/in/own' and 'g3/in/own' have different files 'nodes\.py'"):
-        serving_files.read_spec(path)
+        config_files.read_spec(path)
     outer.pop("g3")
     path.write_text(repr({"graphs": outer}))
-    node = serving_files.read_spec(path).graphs["g2"].nodes["in"].graph.nodes["own"]  # type: ignore[union-attr]
+    node = config_files.read_spec(path).graphs["g2"].nodes["in"].graph.nodes["own"]  # type: ignore[union-attr]
     assert node.code == {"nodes.py": f"FACTOR = 2{NODE}"}  # type: ignore[union-attr]
 
 
@@ -278,9 +279,9 @@ def test_files_of_secrets_do_not_travel_in_a_config(tmp_path: pathlib.Path, sett
         repr({"graphs": {"g": {"nodes": {"in": {"kind": "graph", "file": "graph.yaml"}}, "outputs": ["in"]}}})
     )
     with pytest.raises(ForbiddenError, match=r"code\.token\.txt looks like a secret"):
-        make_config(serving_files.read_spec(path), settings)
+        make_config(config_files.read_spec(path), settings)
     (tmp_path / "token.txt").unlink()
-    assert make_config(serving_files.read_spec(path), settings)["args"]["graphs"]["g"]
+    assert make_config(config_files.read_spec(path), settings)["args"]["graphs"]["g"]
 
 
 def test_a_module_that_was_edited_elsewhere_may_begin_with_a_byte_order_mark(tmp_path: pathlib.Path) -> None:
@@ -338,7 +339,7 @@ def test_what_is_wrong_with_a_class_is_told_before_anything_is_deployed(
         "nothing_of_this_name" in text or target == "nodez:Node"
     )  # it may be installed where it will run
     if kind is ArtifactError or elsewhere:
-        spec_trial.try_models(serving_files.read_spec(path), settings)
+        spec_trial.try_models(config_files.read_spec(path), settings)
         return
     with pytest.raises(kind, match=told):
-        spec_trial.try_models(serving_files.read_spec(path), settings)
+        spec_trial.try_models(config_files.read_spec(path), settings)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from raymlops.errors import InputError, OverloadedError
-from raymlops.serving.opening import run_python
+from raymlops.runtime.open_graph import run_python
 from raymlops.tensors import Batch
 
 

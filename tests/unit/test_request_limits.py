@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raymlops.errors import InputError, NodeError, unknown_name
-from raymlops.serving import protocol
-from raymlops.serving.json_text import dump_json, parse_json
-from raymlops.serving.keys import KeyRing, make_key
-from raymlops.serving.plane import DataPlane
-from raymlops.serving.request_limits import RequestLimits
+from raymlops.serving.protocol import open_inference
+from raymlops.serving.protocol.json_text import dump_json, parse_json
+from raymlops.serving.protocol.request_limits import RequestLimits
+from raymlops.serving.transport.api_keys import KeyRing, make_key
+from raymlops.serving.transport.asgi import DataPlane
 from tests import toy_models
-from tests.unit.test_plane import Ask, infer_body, make_ask, make_plane
+from tests.unit.test_asgi import Ask, infer_body, make_ask, make_plane
 
 MODELS = {
     "doubler": toy_models.doubler(),
@@ -155,7 +155,7 @@ def test_half_a_character_is_answered(ask: Ask, body: Any, path: str, beside: st
 @given(st.text(st.characters(), max_size=300))  # halves of surrogate pairs among them
 def test_every_error_can_be_written(text: str) -> None:
     for error in (InputError(text), InputError(unknown_name(text, text, [text, "a"])), NodeError(text, text)):
-        document = json.loads(dump_json(protocol.describe_error(error, text)))
+        document = json.loads(dump_json(open_inference.describe_error(error, text)))
         assert document["status"] in (400, 500)
 
 
@@ -212,8 +212,8 @@ def test_rows_that_leave_out_their_columns_cost_what_they_become(ask: Ask) -> No
 
 
 def _decode(ask: Ask, body: Any, limits: RequestLimits) -> None:
-    from raymlops.serving.columns import Column
-    from raymlops.serving.invocations import decode
+    from raymlops.serving.protocol.columns import Column
+    from raymlops.serving.protocol.mlflow_codec import decode
     from raymlops.tensors import TensorSpec
 
     known = {name: Column(TensorSpec(name, "FP32", (-1,)), "number") for name in ("distance", "a", "b")}
@@ -360,7 +360,7 @@ def test_what_is_remembered_of_paths_is_bounded_in_bytes(tmp_path: pathlib.Path)
 
 def test_the_cause_of_a_fault_of_ours_stays_in_the_log() -> None:
     for error in (NodeError("Node 'a' failed: KeyError: /secret/path", "a"), KeyError("/secret/path")):
-        told = protocol.describe_error(error, "id-1")
+        told = open_inference.describe_error(error, "id-1")
         assert "secret" not in told["error"]
         assert "id-1" in told["error"]
         assert told["status"] == 500

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from raymlops.errors import NotFoundError
-from raymlops.serving.history import BUILDER, History
-from raymlops.serving.rollout import describe, remember_running
+from raymlops.serving.deploy.history import BUILDER, History
+from raymlops.serving.deploy.rollout import describe, remember_running
 from tests.conftest import settings_in
 
 

@@ -13,18 +13,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError, NodeError
+from raymlops.lifecycle.batch.predict import OnnxScorer
 from raymlops.models import variants
 from raymlops.models.row_independence import prove_rows
 from raymlops.models.session import open_session
-from raymlops.pipelines.predict import OnnxScorer
-from raymlops.serving import cost
-from raymlops.serving.batching import BatchOptions
-from raymlops.serving.graph import prepare_graph
-from raymlops.serving.hosting import host_model
-from raymlops.serving.model import ModelEndpoint
-from raymlops.serving.opening import OfflineGraph, load_python, run_python
-from raymlops.serving.python_answers import make_check
-from raymlops.serving.statistics import Statistics
+from raymlops.runtime import run_cost
+from raymlops.runtime.open_graph import OfflineGraph, load_python, run_python
+from raymlops.runtime.python_answers import make_check
+from raymlops.serving.endpoints.graph import prepare_graph
+from raymlops.serving.endpoints.model import ModelEndpoint
+from raymlops.serving.endpoints.model_host import host_model
+from raymlops.serving.endpoints.queue_batcher import BatchOptions
+from raymlops.serving.endpoints.statistics import Statistics
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
 from raymlops.specs.graph import GraphSpec
@@ -178,7 +178,7 @@ def ask_together(endpoint: Any, batches: Sequence[Batch]) -> list[Batch]:
 def test_every_caller_gets_the_answer_that_it_gets_alone(
     operator: str, inline: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cost, "INLINE_S", inline)
+    monkeypatch.setattr(run_cost, "INLINE_S", inline)
     model = TIED[operator]
     spec = open_session(model.SerializeToString()).signature.inputs[0]
     shape = (1, 3) if len(spec.shape) == 2 else (1,)

@@ -9,10 +9,12 @@ import yaml
 
 from raymlops.errors import NotFoundError, SpecError
 from raymlops.expressions import columns_in
-from raymlops.serving import fast, serving_files, sources
-from raymlops.serving.history import History, make_config
-from raymlops.serving.hosting import find_file
-from raymlops.serving.metrics import FAMILIES
+from raymlops.runtime import sources
+from raymlops.runtime.model_files import find_file
+from raymlops.serving.deploy import config_files
+from raymlops.serving.deploy.history import History, make_config
+from raymlops.serving.endpoints.prometheus import FAMILIES
+from raymlops.serving.fastpath import ray_serve_env
 from raymlops.settings import Settings
 from raymlops.specs.document import read_document
 from raymlops.specs.experiment import ExperimentSpec
@@ -27,11 +29,11 @@ def settings(folder: pathlib.Path) -> Settings:
 
 
 def test_the_files_that_are_shipped_are_read() -> None:
-    flights = serving_files.read_spec(ROOT / "serve_configs/flights.yaml", ["port=9000"])
+    flights = config_files.read_spec(ROOT / "serve_configs/flights.yaml", ["port=9000"])
     assert flights.models["flights"].source == "models:/flights@champion"
     assert (flights.name, flights.port) == ("flights", 9000)
-    files = serving_files.read_spec(ROOT / "serve_configs/files.yaml")
-    many = serving_files.read_spec(ROOT / "serve_configs/many.yaml")
+    files = config_files.read_spec(ROOT / "serve_configs/files.yaml")
+    many = config_files.read_spec(ROOT / "serve_configs/many.yaml")
     assert many.many is not None
     assert many.many.memory_mb == 1024
     assert files.models["dear"].batching.mode == "on"
@@ -58,14 +60,14 @@ def test_the_readmes_request_asks_about_the_columns_of_the_main_job() -> None:
     ],
 )
 def test_a_model_may_stand_in_the_place_of_a_spec(given: str, name: str) -> None:
-    spec = serving_files.read_spec(pathlib.Path(given), ["limits.queue=3"])
+    spec = config_files.read_spec(pathlib.Path(given), ["limits.queue=3"])
     assert {name: model.source for name, model in spec.models.items()} == {name: given}
     assert (spec.name, spec.limits.queue) == (name, 3)
 
 
 def test_a_folder_with_a_model_may_stand_in_the_place_of_a_spec(tmp_path: pathlib.Path) -> None:
     (tmp_path / "net").mkdir()
-    assert list(serving_files.read_spec(tmp_path / "net").models) == ["net"]
+    assert list(config_files.read_spec(tmp_path / "net").models) == ["net"]
 
 
 @pytest.mark.parametrize(
@@ -82,14 +84,14 @@ def test_a_wrong_spec_is_explained(tmp_path: pathlib.Path, text: str, words: str
     path = tmp_path / "spec.yaml"
     path.write_text(text)
     with pytest.raises(SpecError, match=words):
-        serving_files.read_spec(path)
+        config_files.read_spec(path)
 
 
 def test_a_pinned_config_is_what_serve_deploy_takes(tmp_path: pathlib.Path) -> None:
     path = toy_models.save(toy_models.doubler(), tmp_path / "toy.onnx")
     spec = ServingSpec.model_validate({"models": {"toy": {"source": str(path)}}})
     config = make_config(sources.pin(spec, settings(tmp_path)), settings(tmp_path))
-    written = yaml.safe_load(serving_files.write_config(config))
+    written = yaml.safe_load(config_files.write_config(config))
     assert written["applications"][0]["import_path"] == "raymlops.serving.app:build_app"
     again = ServingSpec.model_validate(written["applications"][0]["args"])
     assert again.models["toy"].version == "1"
@@ -124,13 +126,18 @@ def test_the_history_goes_back_one_deployment(tmp_path: pathlib.Path) -> None:
 
 
 def test_plain_sets_only_what_closes_it_and_fast_says_which_middleware() -> None:
-    callback = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raymlops.serving.lane:make_guards"}
-    assert fast.choose_environment(plain=True) == callback
-    chosen = fast.choose_environment(cores=8)
+    callback = {
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raymlops.serving.fastpath.middleware:make_guards"
+    }
+    assert ray_serve_env.choose_environment(plain=True) == callback
+    chosen = ray_serve_env.choose_environment(cores=8)
     assert chosen["RAY_SERVE_HAPROXY_NBTHREAD"] == "4"
     assert chosen["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"] == str(Limits().proxy_buffer_kb * 1024)
-    assert fast.choose_environment(buffer_kb=128)["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"] == "131072"
-    assert chosen["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "raymlops.serving.lane:make_middlewares"
+    assert ray_serve_env.choose_environment(buffer_kb=128)["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"] == "131072"
+    assert (
+        chosen["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+        == "raymlops.serving.fastpath.middleware:make_middlewares"
+    )
 
 
 def test_the_dashboard_and_the_alerts_ask_for_metrics_that_exist() -> None:

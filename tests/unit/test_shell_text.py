@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 import raymlops
-from raymlops.serving import openapi
+from raymlops.serving.protocol import openapi
 
 ROOT = pathlib.Path(raymlops.__file__).parent
 _COMMAND = re.compile(

@@ -9,7 +9,7 @@ import pytest
 from ray._common.formatters import JSONFormatter
 from ray.serve._private import logging_utils
 
-from raymlops.serving.traceback_text import TracebackFormatter, repair_print
+from raymlops.serving.transport.traceback_text import TracebackFormatter, repair_print
 
 
 def fail() -> logging.LogRecord:

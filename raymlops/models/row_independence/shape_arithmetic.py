@@ -93,6 +93,20 @@ def _fold(
     known = [None if value is None else value.known for value in inputs]
     if not known or known[0] is None:
         return None
+    return _fold_moved(name, inputs, known, attributes, opset, outputs) or _fold_arithmetic(
+        name, inputs, known, attributes
+    )
+
+
+def _fold_moved(
+    name: str,
+    inputs: Sequence[Value | None],
+    known: Sequence[Any],
+    attributes: Mapping[str, Any],
+    opset: int,
+    outputs: int,
+) -> list[Value] | None:
+    """Of operators that compute no numbers."""
     datatype = inputs[0].datatype if inputs[0] else 0
     if name in _MOVES:
         moved = _MOVES[name](known, attributes, opset)
@@ -113,6 +127,14 @@ def _fold(
             return None
         full = np.full(sizes, array.flat[0], array.dtype)
         return [read_constant(full, onnx.helper.np_dtype_to_tensor_dtype(array.dtype))]
+    return None
+
+
+def _fold_arithmetic(
+    name: str, inputs: Sequence[Value | None], known: Sequence[Any], attributes: Mapping[str, Any]
+) -> list[Value] | None:
+    """Of operators that compute numbers, of whole ones."""
+    datatype = inputs[0].datatype if inputs[0] else 0
     if any(array is not None and array.dtype != object for array in known):
         return None  # arithmetic of floats rounds as the operator does, not as numpy
     if name in _COMPARISONS:

@@ -1,0 +1,1 @@
+"""Scores files and datasets with a model or a graph."""

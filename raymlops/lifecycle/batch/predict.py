@@ -1,0 +1,319 @@
+"""Scores a dataset with a model or a graph: Ray Data reads and writes, actors with sessions infer. One pass, flat
+memory."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray.data
+
+from raymlops.data import sources
+from raymlops.errors import ArtifactError, DataError, StorageError, unknown_name
+from raymlops.features import FittedColumn, column_to_tensor
+from raymlops.graphs.plan import LENGTHS
+from raymlops.lifecycle.batch import signature_columns, text_files
+from raymlops.models.model_trial import try_model
+from raymlops.models.row_independence import Independence, prove_rows
+from raymlops.models.safety import Model
+from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
+from raymlops.runtime.open_graph import OfflineGraph, Ragged
+from raymlops.runtime.sources import make_locate
+from raymlops.settings import Settings
+from raymlops.specs.dataset import DatasetSpec
+from raymlops.specs.graph import GraphSpec
+from raymlops.tensors import Batch, TensorSpec
+
+Array = npt.NDArray[Any]
+FORMATS = ("parquet", *text_files.WRITERS)
+_TOLD = {"parquet": "Parquet", "csv": "CSV", "jsonl": "JSON"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How to score: columns to keep beside the answers, workers, and rows a `session.run`."""
+
+    keep: tuple[str, ...] | None = None
+    workers: int | tuple[int, int] = (1, 1024)
+    cpus_per_worker: float = 1
+    batch_rows: int = 8192
+
+
+class OnnxScorer:
+    """A worker: one session, called with arrow blocks."""
+
+    def __init__(
+        self, model: Model | GraphSpec, keep: tuple[str, ...] | None, threads: int, batch_rows: int
+    ) -> None:
+        self._session, independence = open_scorer(model, threads)
+        ragged = self._session.ragged if isinstance(self._session, OfflineGraph) else Ragged()
+        self._ragged = ragged
+        lists = set(ragged.inputs) | {name + LENGTHS for name in ragged.inputs}
+        self._columns = tuple(column for column in columns_of(self._session) if column.name not in lists)
+        told = {column.name for column in self._columns} | lists
+        self._inputs = tuple(spec for spec in self._session.signature.inputs if spec.name not in told)
+        self._optional = self._session.optional if isinstance(self._session, Session) else ()
+        signature = self._session.signature
+        self._has_free_sizes = any(-1 in spec.shape[1:] for spec in self._inputs)
+        self._nested = {spec.name for spec in signature.outputs if -1 in spec.shape[1:]}
+        """Outputs whose rows have sizes of their own, which are columns of lists of lists."""
+        self._keep = keep
+        self._batch_rows = batch_rows if independence else 1
+        """An answer must not depend on which rows happen to be scored together."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if table.num_columns == 0:
+            return table
+        given = [spec for spec in self._optional if spec.name in table.column_names]
+        # That rows stand alone is known of the model's own values only.
+        rows = 1 if given else self._batch_rows
+        parts = [
+            part
+            for start in range(0, table.num_rows, rows)
+            for part in self._score_alike(table.slice(start, rows), given)
+        ]
+        parts = parts or [self._make_columns()]
+        kept = table if self._keep is None else table.select(list(self._keep))
+        for name in parts[0]:
+            if name in kept.column_names:
+                kept = kept.drop_columns([name])
+            kept = kept.append_column(name, _join_arrays([part[name] for part in parts]))
+        return kept
+
+    def _make_columns(self) -> dict[str, pa.Array]:
+        """The columns of the answer to no rows, so that a part without rows fits the others."""
+        lengths = {name + LENGTHS for name in self._ragged.outputs}
+        made = {}
+        for spec in self._session.signature.outputs:
+            if spec.name in lengths:
+                continue
+            values = np.empty((0, *(max(size, 0) for size in spec.shape[1:])), spec.dtype)
+            if spec.name in self._ragged.outputs:
+                made[spec.name] = _to_lists(values, np.zeros(0, np.int64))
+            else:
+                made[spec.name] = _nest(values) if spec.name in self._nested else _to_arrow(values)
+        return made
+
+    def _score_alike(
+        self, table: pa.Table, given: Sequence[TensorSpec] = ()
+    ) -> Iterator[dict[str, Array | pa.Array]]:
+        """Rows whose tensors have sizes of their own, as images have, are scored in parts of equal sizes."""
+        try:
+            batch = self._read(table, given)
+        except DataError:
+            if table.num_rows < 2 or not self._has_free_sizes:
+                raise
+            half = table.num_rows // 2
+            yield from self._score_alike(table.slice(0, half), given)
+            yield from self._score_alike(table.slice(half), given)
+            return
+        yield self._score(batch, table.num_rows)
+
+    def _read(self, table: pa.Table, given: Sequence[TensorSpec]) -> Batch:
+        """`given` are optional inputs, of which a row has one value for its own run."""
+        batch: Batch = {column.name: column_to_tensor(table, column) for column in self._columns}
+        batch |= {spec.name: signature_columns.read_column(table, spec) for spec in self._inputs}
+        for name, spec in self._ragged.inputs.items():
+            batch[name], batch[name + LENGTHS] = lists_to_elements(table, spec)
+        for spec in given:
+            each = TensorSpec(spec.name, spec.datatype, (-1, *spec.shape))
+            batch[spec.name] = np.asarray(signature_columns.read_column(table, each)[0], dtype=spec.dtype)
+        return batch
+
+    def _score(self, batch: Batch, rows: int) -> dict[str, Array | pa.Array]:
+        answer = self._session.infer(batch)
+        lengths = {name: answer.pop(name + LENGTHS) for name in self._ragged.outputs}
+        return {
+            name: _to_lists(values, lengths[name])
+            if name in lengths
+            else _as_rows(values, rows, is_nested=name in self._nested)
+            for name, values in answer.items()
+        }
+
+
+def open_scorer(model: Model | GraphSpec, threads: int = 1) -> tuple[Session | OfflineGraph, Independence]:
+    """What scores, and whether rows may be scored together. Raises what opening raises."""
+    if isinstance(model, GraphSpec):
+        graph = OfflineGraph(model, make_locate(Settings.from_env()), threads)
+        return graph, graph.independence
+    return open_session(model, SessionOptions(threads=threads)), prove_rows(model)
+
+
+def _as_rows(values: Array, rows: int, *, is_nested: bool = False) -> Array | pa.Array:
+    """An output with a value for each row; what one row is answered beside that is one value of its own."""
+    if values.ndim and len(values) == rows:
+        return _nest(values) if is_nested else values
+    if rows != 1:
+        raise ArtifactError(
+            f"The model answered {values.shape} for {rows} rows; a value for each row was expected"
+        )
+    return values[None] if not values.ndim else pa.array([values.tolist()])
+
+
+def _nest(values: Array) -> pa.Array:
+    """(rows, ...) as lists of lists, a list for each axis."""
+    nested = _flat_to_arrow(values.ravel())
+    for axis in range(values.ndim - 1, 0, -1):
+        size = values.shape[axis]
+        count = int(np.prod(values.shape[:axis]))
+        nested = pa.ListArray.from_arrays(pa.array(np.arange(count + 1) * size, pa.int32()), nested)
+    return nested
+
+
+def _join_arrays(parts: Sequence[Array | pa.Array]) -> pa.Array | pa.ChunkedArray:
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(arrays) == len(parts) and len({array.shape[1:] for array in arrays}) == 1:
+        return _to_arrow(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
+    columns = [pa.array(part.tolist()) if isinstance(part, np.ndarray) else part for part in parts]
+    return (
+        pa.chunked_array(columns)
+        if len({column.type for column in columns}) == 1
+        else pa.concat_arrays(columns)
+    )
+
+
+def columns_of(session: Session | OfflineGraph) -> tuple[FittedColumn, ...]:
+    """The raw columns of which a model's contract tells; a file of another origin tells of none."""
+    contract = {column["name"]: column for column in session.contract.get("columns", [])}
+    return tuple(
+        _column_of(spec, contract[spec.name]) for spec in session.signature.inputs if spec.name in contract
+    )
+
+
+def _column_of(spec: TensorSpec, said: dict[str, Any]) -> FittedColumn:
+    kind = said["kind"]
+    nullable = spec.datatype not in ("INT64", "BOOL") or kind == "timestamp"
+    return FittedColumn(spec.name, "number", kind, nullable=nullable, shape=spec.shape[1:])
+
+
+def lists_to_elements(table: pa.Table, spec: TensorSpec) -> tuple[Array, Array]:
+    """A column of lists as the elements of all its rows and how many are each row's. Raises DataError."""
+    if spec.name not in table.column_names:
+        raise DataError(unknown_name("column", spec.name, table.column_names) + "; the graph needs it")
+    column = table[spec.name].combine_chunks()
+    try:
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        elements = column.flatten()
+        for _ in spec.shape[1:]:
+            elements = elements.flatten()
+        flat = as_model_input(
+            elements.to_numpy(zero_copy_only=False), TensorSpec(spec.name, spec.datatype, (-1,))
+        )
+        return flat.reshape(-1, *spec.shape[1:]), lengths.astype(np.int64)
+    except (pa.ArrowException, AttributeError, ValueError, TypeError) as error:
+        raise DataError(
+            f"Column {spec.name!r} is {column.type}; the graph takes a list of {spec} a row: {error}"
+        ) from None
+
+
+def _to_lists(values: Array, lengths: Array) -> pa.Array:
+    """The elements of all rows as a column of lists."""
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _to_arrow(values))
+
+
+def _to_arrow(values: Array) -> pa.Array:
+    if values.ndim == 1:
+        return _flat_to_arrow(values)
+    flat = _flat_to_arrow(np.ascontiguousarray(values).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
+
+
+def _flat_to_arrow(values: Array) -> pa.Array:
+    """Strings have one type, also where there are none; bytes that are no text have their own."""
+    if values.dtype != object:
+        return pa.array(values)
+    texts = values.tolist()
+    try:
+        return pa.array([text.decode() if isinstance(text, bytes) else text for text in texts], pa.string())
+    except UnicodeDecodeError:
+        return pa.array([text.encode() if isinstance(text, str) else text for text in texts], pa.binary())
+
+
+def predict_dataset(
+    dataset: ray.data.Dataset, model: Model | GraphSpec, scoring: Scoring = Scoring()
+) -> ray.data.Dataset:
+    """The dataset's rows with the model's answers as columns; lazy, in order."""
+    low, high = (scoring.workers, scoring.workers) if isinstance(scoring.workers, int) else scoring.workers
+    return dataset.map_batches(
+        OnnxScorer,
+        fn_constructor_args=(model, scoring.keep, max(1, int(scoring.cpus_per_worker)), scoring.batch_rows),
+        batch_format="pyarrow",
+        batch_size=None,
+        zero_copy_batch=True,
+        num_cpus=scoring.cpus_per_worker,
+        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
+    )
+
+
+def predict_files(
+    data: DatasetSpec,
+    model: Model | GraphSpec,
+    output: str,
+    scoring: Scoring = Scoring(),
+    tell: Callable[[str], None] = lambda line: None,
+    file_format: str = "parquet",
+) -> int:
+    """Score a table into files under `output`. Gives the number of rows, -1 where it is not known.
+
+    Raises StorageError when the folder already holds such files, so that nothing is mixed or lost, and DataError for
+    columns that the format cannot hold.
+    """
+    folder = pathlib.Path(output)
+    if "://" not in output and folder.is_file():
+        raise StorageError(f"Cannot write into {output!r}: it is a file; give a folder that is new or empty")
+    held = [ending for ending in FORMATS if "://" not in output and any(folder.glob(f"*.{ending}"))]
+    if held:
+        raise StorageError(
+            f"{output!r} already holds {_TOLD[held[0]]} files; give another folder, or remove them"
+        )
+    # What cannot be opened is told here, and not by a worker that dies of it.
+    if not isinstance(model, GraphSpec):
+        try_model("The model", model)
+    opened, independence = open_scorer(model)
+    if not independence:
+        tell(f"Each row is scored by a run of its own, which takes longer: {independence.reason}")
+    with sources.reading(data):
+        dataset = sources.read_dataset(data)
+        optional = {spec.name for spec in opened.optional} if isinstance(opened, Session) else set()
+        if optional and (given := optional & set(dataset.columns() or ())):
+            tell(
+                f"Columns {', '.join(sorted(given))} are passed as optional inputs of the model, so each row is scored "
+                "by a run of its own; drop them from the table to score with the model's own values"
+            )
+        if file_format == "csv":
+            _require_flat(dataset, opened, scoring.keep)
+        scored = predict_dataset(dataset, model, scoring)
+        tell(f"Scoring into {output}")
+        if file_format != "parquet":
+            files = text_files.TextFiles(output, file_format)
+            scored.write_datasink(files)
+            return files.rows
+        scored.write_parquet(output)
+    if "://" in output:
+        return -1
+    return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+
+
+def _require_flat(
+    dataset: ray.data.Dataset, scorer: Session | OfflineGraph, keep: tuple[str, ...] | None
+) -> None:
+    """Before anything is scored. Raises DataError."""
+    ragged = scorer.ragged.outputs if isinstance(scorer, OfflineGraph) else ()
+    outputs = {spec.name: spec for spec in scorer.signature.outputs}
+    columns = [
+        (name, pa.list_(pa.null()) if name in ragged or len(spec.shape) > 1 else pa.null())
+        for name, spec in outputs.items()
+    ]
+    schema = dataset.schema()
+    if schema is not None:
+        kinds = zip(schema.names, schema.types, strict=True)
+        columns += [
+            (name, kind) for name, kind in kinds if name not in outputs and (keep is None or name in keep)
+        ]
+    text_files.require_flat((name, kind) for name, kind in columns if isinstance(kind, pa.DataType))

@@ -1,0 +1,247 @@
+"""Evaluates a registered version, asks the gate, and stores what was found with it. Moves no alias."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
+from raymlops.evaluation import gate, results
+from raymlops.evaluation.contents import Report, VariantLine
+from raymlops.evaluation.gate import Evidence
+from raymlops.evaluation.partials import Partial, fold_small
+from raymlops.evaluation.report import write_report
+from raymlops.evaluation.results import Evaluation
+from raymlops.evaluation.verdict import Verdict
+from raymlops.features import FittedFeatures
+from raymlops.lifecycle.govern import gate_evidence, version_record
+from raymlops.lifecycle.govern.evaluation_rows import Rows, take_sample
+from raymlops.lifecycle.govern.gate_evidence import Sample
+from raymlops.lifecycle.govern.scoring import features_of, measure_models, score_rows
+from raymlops.models import variants
+from raymlops.models.safety import Model, read_model
+from raymlops.models.session import open_session
+from raymlops.models.speed import measure_speed
+from raymlops.settings import Settings
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.tracking import evidence, registry
+from raymlops.tracking.registry import ModelVersion
+from raymlops.tracking.run_reader import Client, write_text
+
+ORIGINAL = "original"
+_CALIBRATION_ROWS = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatedVersion:
+    """What was found of a version. `report` is a copy on this machine of what lies with its run."""
+
+    version: ModelVersion
+    champion: ModelVersion | None
+    verdict: Verdict
+    evaluation: Evaluation
+    report: pathlib.Path
+    variants: tuple[VariantLine, ...] = ()
+    judged: Mapping[str, Verdict] = dataclasses.field(default_factory=dict)
+    """Kind of a variant -> its verdict beside the original."""
+
+
+def find_champion(client: Client, name: str, settings: Settings) -> ModelVersion | None:
+    """The version that the alias `champion` names; None when there is none."""
+    try:
+        registry.find_version(client, f"models:/{name}@champion")
+    except NotFoundError:
+        return None
+    return registry.resolve(f"models:/{name}@champion", settings)
+
+
+def evaluate_version(
+    client: Client,
+    version: ModelVersion,
+    spec: ExperimentSpec,
+    rows: Rows,
+    settings: Settings,
+    *,
+    store: bool = True,
+    tell: Callable[[str], None] = lambda line: None,
+) -> EvaluatedVersion:
+    """Measure a version and the champion on the same rows, judge it, and store report, verdict and numbers.
+
+    Raises ArtifactError for a version that says nothing of its columns.
+    """
+    champion = find_champion(client, version.name, settings)
+    if champion is not None and champion.version == version.version:
+        champion = None  # nothing to gain on itself
+    models = {version.uri: read_model(version.file, version.digest)}
+    features = features_of(open_session(models[version.uri]).contract)
+    if champion is not None:
+        models[champion.uri] = read_model(champion.file, champion.digest)
+    tell(f"Measuring {' and '.join(models)} on {rows.source}")
+    measured = _measure(models, version.uri, rows, spec, tell)
+    if champion is not None and champion.uri not in measured:
+        champion = None
+    sample = take_sample(rows.dataset, features)
+    limits = _limits_of(spec)
+    evidence = _gather(version, measured[version.uri], sample)
+    against = champion and _gather(champion, measured[champion.uri], None)
+    verdict = gate.judge(evidence, against or None, limits)
+    evaluation = results.finish(measured[version.uri], spec.evaluation)
+    lines, judged = _try_variants(version, spec, rows, sample, features, evidence, evaluation, settings, tell)
+    report = version_record.fill_report(
+        client,
+        version,
+        Report(
+            title=f"{version.name}, version {version.version}",
+            metric=spec.gate.metric or gate.DEFAULT_METRIC[features.target.task],
+            evaluation=evaluation,
+            classes=tuple(str(name) for name in features.target.classes),
+            champion=results.finish(measured[champion.uri], spec.evaluation) if champion else None,
+            champion_name=f"version {champion.version}" if champion else "",
+            verdict=verdict,
+            columns=evidence.columns,
+            variants=lines,
+        ),
+        rows,
+    )
+    path = (
+        settings.home
+        / "reports"
+        / f"{version.name}-{version.version}{'' if rows.fingerprint else '-other-data'}.html"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(write_report(report), encoding="utf-8")
+    trusted = EvaluatedVersion(version, champion, verdict, evaluation, path, lines, judged)
+    if store:
+        store_findings(client, trusted, settings)
+    return trusted
+
+
+def store_findings(client: Client, trusted: EvaluatedVersion, settings: Settings) -> None:
+    """Keep report, verdict and evaluation with the run of the version, and sign the outcome."""
+    files = {
+        "report.html": trusted.report.read_text(encoding="utf-8"),
+        "evaluation.json": json.dumps(trusted.evaluation.to_json()),
+    }
+    store_verdict(client, trusted.version.uri, trusted.verdict, files, settings)
+
+
+def store_verdict(
+    client: Client, uri: str, verdict: Verdict, files: Mapping[str, str], settings: Settings
+) -> None:
+    """Keep a verdict, and files beside it, with the run of a version, and sign the outcome.
+
+    A version without evidence keeps the files alone: its verdict does not count before it is signed.
+    """
+    version = registry.find_version(client, uri)
+    folder = f"trust/version-{version.version}"
+    held = {**files, "verdict.json": json.dumps(verdict.to_json(), indent=1)}
+    documents = {f"{folder}/{name}": text for name, text in held.items()}
+    write_text(client, uri, documents)
+    manifest = evidence.require(client, version, settings)
+    if manifest is None:
+        return
+    failures = ", ".join(check.name for check in verdict.failures)
+    found = {
+        "sha256": verdict.sha256,
+        "passed": verdict.passed,
+        "digest": verdict.digest,
+        "against": verdict.champion or "no champion",
+        "outcome": evidence.PASSED if verdict.passed else f"blocked: {failures}"[:4000],
+    }
+    evidence.sign_verdict(client, manifest, found, documents, settings)
+
+
+def variant_path(version: ModelVersion, kind: str, settings: Settings) -> pathlib.Path:
+    """Where a variant of a version is made."""
+    return settings.home / "variants" / f"{version.name}-{version.version}-{kind}.onnx"
+
+
+def _limits_of(spec: ExperimentSpec) -> Any:
+    return spec.gate.model_copy(update={"parity": spec.gate.parity or spec.limits.parity})
+
+
+def _measure(
+    models: dict[str, Model], first: str, rows: Rows, spec: ExperimentSpec, tell: Callable[[str], None]
+) -> dict[str, Partial]:
+    """Of all models in one pass; of the first alone when the rows no longer suit the champion."""
+    try:
+        return _measure_slices(models, rows, spec)
+    except RaymlopsError as error:
+        if len(models) == 1:
+            raise
+        tell(f"The champion cannot be measured on these rows, so there is no comparison: {error}")
+        return _measure_slices({first: models[first]}, rows, spec)
+
+
+def _measure_slices(models: dict[str, Model], rows: Rows, spec: ExperimentSpec) -> dict[str, Partial]:
+    """Of slices with enough rows, for the gate as for the report."""
+    measured = measure_models(rows.dataset, models, spec.evaluation.slices)
+    return {name: fold_small(part, spec.evaluation.slice_rows) for name, part in measured.items()}
+
+
+def _gather(version: ModelVersion, partial: Partial, sample: Sample | None) -> Evidence:
+    recorded = version_record.read_tag(version, "raymlops.parity").get("difference")
+    parity = float(recorded) if recorded is not None else None
+    evidence = gate_evidence.gather_evidence(version.uri, version.file, partial, sample, parity=parity)
+    if evidence.unsafe:
+        return dataclasses.replace(evidence, digest=version.digest)
+    if version.digest and evidence.digest != version.digest:
+        raise ArtifactError(f"The file of {version.uri} changed while it was measured; run again")
+    return evidence
+
+
+def _try_variants(
+    version: ModelVersion,
+    spec: ExperimentSpec,
+    rows: Rows,
+    sample: Sample,
+    features: FittedFeatures,
+    original: Evidence,
+    evaluation: Evaluation,
+    settings: Settings,
+    tell: Callable[[str], None],
+) -> tuple[tuple[VariantLine, ...], dict[str, Verdict]]:
+    """The original's line, and one for each smaller file that the spec asks for, judged against it; their verdicts."""
+    session = open_session(read_model(version.file, version.digest))
+    line = _to_line(ORIGINAL, original, evaluation, measure_speed(session, sample.columns).p50_ms)
+    if not spec.gate.variants:
+        return (line,), {}
+    expected = score_rows(session, sample.columns, features.target)
+    calibration = take_sample(rows.train or rows.dataset, features, _CALIBRATION_ROWS).columns
+    limits = spec.gate.model_copy(update={"parity": spec.gate.variant_parity})
+    made: dict[str, pathlib.Path] = {}
+    lines, judged = [line], dict[str, Verdict]()
+    for kind in spec.gate.variants:
+        target = variant_path(version, kind, settings)
+        try:
+            made[kind] = variants.make_variant(kind, version.file, target, calibration, version.digest).path
+        except ArtifactError as error:
+            nothing = float("nan")
+            lines.append(VariantLine(kind, 0, nothing, nothing, nothing, {}, passed=False, note=str(error)))
+    tell(f"Measuring the variants {', '.join(made)}")
+    models = {kind: read_model(path) for kind, path in made.items()}
+    for name, partial in _measure_slices(models, rows, spec).items():
+        evidence = gate_evidence.gather_evidence(name, made[name], partial, sample, expected)
+        verdict = judged[name] = gate.judge(evidence, original, limits)
+        found = results.finish(partial, spec.evaluation)
+        speed = measure_speed(open_session(models[name]), sample.columns)
+        note = "; ".join(f"{check.name}: {check.text}" for check in verdict.failures)
+        lines.append(
+            dataclasses.replace(
+                _to_line(name, evidence, found, speed.p50_ms), passed=verdict.passed, note=note
+            )
+        )
+    return tuple(lines), judged
+
+
+def _to_line(kind: str, evidence: Evidence, found: Evaluation, p50: float) -> VariantLine:
+    return VariantLine(
+        kind=kind,
+        size=evidence.size or 0,
+        p50_ms=p50,
+        p99_ms=evidence.latency_ms or float("nan"),
+        rows_per_second=evidence.throughput or float("nan"),
+        metrics=found.metrics,
+        difference=(evidence.parity or 0.0) if kind != ORIGINAL else 0.0,
+    )

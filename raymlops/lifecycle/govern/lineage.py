@@ -1,0 +1,101 @@
+"""Where versions come from, which versions came from something, and how two versions differ. Changes nothing."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from raymlops.lifecycle.govern import version_record
+from raymlops.settings import Settings
+from raymlops.tracking import history, registry, store
+from raymlops.tracking.evidence import GATE_TAG
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One thing in which two versions differ; empty where one of them lacks it."""
+
+    part: str
+    name: str
+    first: str
+    second: str
+
+
+def trace_version(uri: str, settings: Settings) -> dict[str, str]:
+    """Everything that a version came from."""
+    client = store.connect(settings)
+    version = registry.resolve(uri, settings)
+    moves = [
+        str(entry).strip()
+        for entry in history.read_history(client, version.name, settings).entries
+        if entry.version == version.version
+    ]
+    data = version_record.read_record_file(client, version, "data.json")
+    lock = version_record.read_text(client, version, "requirements.lock.txt") or ""
+    return {
+        "version": version.uri,
+        **version_record.list_facts(version),
+        "data source": str(data.get("source", "")),
+        "data rows": str(data.get("rows", "")),
+        "environment": f"{len(lock.splitlines()) - 1} packages, {lock.splitlines()[0].lstrip('# ')}"
+        if lock
+        else "",
+        **{f"alias move {place}": move for place, move in enumerate(moves, start=1)},
+    }
+
+
+def find_versions(
+    settings: Settings, *, data: str = "", commit: str = ""
+) -> list[tuple[str, dict[str, str]]]:
+    """Versions of any model that came from this data fingerprint or commit; a beginning is enough."""
+    client = store.connect(settings)
+    wanted = {"raymlops.fingerprint": data, "raymlops.commit": commit}
+    found = []
+    for model in client.search_registered_models(max_results=1000):
+        for one in client.search_model_versions(f"name='{model.name}'", max_results=10_000):
+            tags = dict(one.tags)
+            if all(tags.get(tag, "").startswith(start) for tag, start in wanted.items()):
+                found.append((f"models:/{one.name}/{one.version}", tags))
+    return sorted(found, key=lambda item: item[1].get("raymlops.when", ""))
+
+
+def compare_versions(first: str, second: str, settings: Settings) -> list[Change]:
+    """What differs between two versions: spec, parameters, data, code, metrics."""
+    client = store.connect(settings)
+    versions = [registry.resolve(uri, settings) for uri in (first, second)]
+    parts: list[dict[str, dict[str, Any]]] = []
+    for version in versions:
+        tags = version.tags
+        parts.append(
+            {
+                "spec": dict(_flatten(version_record.read_record_file(client, version, "spec.json"))),
+                "parameters": version_record.read_tag(version, "raymlops.parameters"),
+                "data": {"fingerprint": tags.get("raymlops.fingerprint", "")},
+                "code": {"commit": tags.get("raymlops.commit", "")},
+                "file": {"sha256": version.digest},
+                "test metrics": version_record.read_tag(version, "raymlops.test"),
+                "gate": {"outcome": tags.get(GATE_TAG, "")},
+            }
+        )
+    return [
+        Change(part, name, _show(parts[0][part].get(name)), _show(parts[1][part].get(name)))
+        for part in parts[0]
+        for name in sorted({**parts[0][part], **parts[1][part]})
+        if parts[0][part].get(name) != parts[1][part].get(name)
+    ]
+
+
+def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
+        for place, inner in enumerate(value):
+            yield from _flatten(inner, f"{path}[{place}]")
+    else:
+        yield path, value
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,200 @@
+"""Answers for versions: aliases moved and rolled back on the record, lineage both ways, differences."""
+
+import dataclasses
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from raymlops import attestation
+from raymlops.errors import ArtifactError, RaymlopsError, UnreachableError, UntrustedError, UserError
+from raymlops.lifecycle.govern import evaluate, version_record
+from raymlops.lifecycle.govern.evaluate import ORIGINAL, EvaluatedVersion
+from raymlops.lifecycle.govern.evaluation_rows import Rows
+from raymlops.models.safety import read_model
+from raymlops.models.session import open_session
+from raymlops.settings import Settings
+from raymlops.specs.document import read_json
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.tracking import evidence, history, history_writer, registry, store
+from raymlops.tracking.evidence import VERDICT_TAG
+from raymlops.tracking.history import Entry, Record
+from raymlops.tracking.lookup import find_model
+from raymlops.tracking.registry import ModelVersion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+ROLLBACK = "rollback"
+
+
+def move_alias(
+    name: str,
+    version: str,
+    alias: str,
+    why: str,
+    settings: Settings,
+    *,
+    force: bool = False,
+    action: str = "promote",
+) -> Entry:
+    """Move an alias, on the record. Only a version whose evidence holds gets one, and only one that the gate passed
+    becomes champion, unless by `force`, which the record says.
+
+    A rollback asks no gate: what it goes back to was champion. Raises UserError for a version that nobody signed or
+    that the gate did not pass, UntrustedError when its evidence or the record was changed, NotFoundError when it is
+    not there.
+    """
+    client = store.connect(settings)
+    uri = f"models:/{name}/{version}"
+    found = registry.find_version(client, uri)
+    against = _find_objection(uri, alias, action, settings)
+    if against is not None and not force:
+        raise against
+    return history_writer.move_alias(
+        client,
+        name,
+        alias,
+        str(found.version),
+        settings=settings,
+        why=why,
+        action=action,
+        forced=force and against is not None,
+        verdict=str(found.tags.get(VERDICT_TAG, "")),
+    )
+
+
+def _find_objection(uri: str, alias: str, action: str, settings: Settings) -> RaymlopsError | None:
+    """What speaks against giving a version an alias; by what was signed of it, and never by its tags."""
+    anyway = "or promote it all the same with --force, which the record will say"
+    try:
+        version = registry.resolve(uri, settings)
+    except ArtifactError as error:
+        return error
+    manifest = version.manifest
+    if manifest is None:
+        if action == ROLLBACK:
+            return None  # it was champion before versions were signed
+        return UserError(
+            f"{uri} has no evidence that a trusted key signed: run `raymlops history "
+            f"{shlex.quote(version.name)} --sign --why REASON`, {anyway}"
+        )
+    if alias != CHAMPION or action == ROLLBACK or manifest.passed:
+        return None
+    if manifest.verdict is None:
+        return UserError(f"{uri} was never judged; run `raymlops gate {shlex.quote(uri)}`, {anyway}")
+    outcome = str(manifest.verdict["outcome"])
+    said = "judged as another file" if manifest.verdict["passed"] else outcome
+    return UserError(f"{uri} was {said}; see `raymlops gate {shlex.quote(uri)}`, {anyway}")
+
+
+def admit_version(
+    name: str,
+    version: str,
+    spec: ExperimentSpec,
+    rows: Rows,
+    settings: Settings,
+    why: str,
+    tell: Callable[[str], None],
+) -> tuple[str, str | None, EvaluatedVersion | None]:
+    """Make a new version challenger, ask the gate, and make it champion when it passes.
+
+    Gives the version that is to be used, which is another where a smaller file was chosen, and its alias. A
+    version that cannot be measured stays challenger, and people are told: the model is not lost by it.
+    """
+    client = store.connect(settings)
+    try:
+        _move_once(client, name, version, CHALLENGER, why, settings)
+        found = registry.resolve(f"models:/{name}/{version}", settings)
+    except (ArtifactError, UserError) as error:
+        if isinstance(error, UnreachableError):
+            raise  # the caller waits for the store
+        tell(f"models:/{name}/{version} is registered and gets no alias: {error}")
+        return version, None, None
+    try:
+        trusted = evaluate.evaluate_version(client, found, spec, rows, settings, tell=tell)
+    except UnreachableError:
+        raise  # the caller waits for the store
+    except RaymlopsError as error:
+        tell(f"{found.uri} stays {CHALLENGER}, since it could not be judged: {error}")
+        return version, CHALLENGER, None
+    if not trusted.verdict.passed:
+        return version, CHALLENGER, trusted
+    smallest = _find_smallest(trusted) if spec.gate.smallest else ""
+    if smallest:
+        version = _register_variant(client, trusted, smallest, settings)
+        tell(f"The smallest file that passes is {smallest}: registered as models:/{name}/{version}")
+    _move_once(client, name, version, CHAMPION, f"the gate passed; {why}", settings)
+    return version, CHAMPION, trusted
+
+
+def _move_once(client: Any, name: str, version: str, alias: str, why: str, settings: Settings) -> None:
+    """As a search does, which may have been cut off after it had moved it."""
+    if str(dict(find_model(client, name).aliases).get(alias, "")) != version:
+        move_alias(name, version, alias, why, settings, action="search")
+
+
+def _find_smallest(trusted: EvaluatedVersion) -> str:
+    """The kind of the smallest variant that passes and is smaller than the original; empty when none is."""
+    original = next((line.size for line in trusted.variants if line.kind == ORIGINAL), 0)
+    lines = [line for line in trusted.variants if line.passed and 0 < line.size < original]
+    return min(lines, key=lambda line: line.size).kind if lines else ""
+
+
+def _register_variant(client: Any, trusted: EvaluatedVersion, kind: str, settings: Settings) -> str:
+    """A variant as a version of its own, with its own verdict: that of its very file, beside the original."""
+    version, verdict = trusted.version, trusted.judged[kind]
+    data = read_model(evaluate.variant_path(version, kind, settings), verdict.digest)
+    assert isinstance(data, bytes)
+    beside = {registry.PROFILE_FILE, registry.FEATURES_FILE}
+    made, _ = registry.register_version(
+        client,
+        name=version.name,
+        run=registry.find_version(client, version.uri).run_id,
+        model=data,
+        signature=open_session(data).signature,
+        example=None,
+        tags={
+            **{tag: value for tag, value in version.tags.items() if tag in version_record.KEPT},
+            "raymlops.variant": f"{kind} of version {version.version}",
+        },
+        files={file: _read_beside(version, file) for file in beside if (version.path / file).is_file()},
+        settings=settings,
+        folder=f"model-{kind}",
+    )
+    uri = f"models:/{version.name}/{made}"
+    evaluate.store_verdict(client, uri, dataclasses.replace(verdict, candidate=uri), {}, settings)
+    return made
+
+
+def _read_beside(version: ModelVersion, file: str) -> Any:
+    """A JSON file beside a version's model, as it was signed. Raises UntrustedError."""
+    content = (version.path / file).read_bytes()
+    if version.manifest and version.manifest.files.get(file) != attestation.digest_of(content):
+        raise UntrustedError(f"The file {file!r} of {version.uri} is not as it was signed")
+    return read_json(content, f"{file} of {version.uri}")
+
+
+def roll_back(name: str, why: str, settings: Settings, alias: str = CHAMPION) -> Entry:
+    """Point the alias at the version before, on the record.
+
+    Raises UntrustedError for a record with problems, as of an alias that is not where the record says; NotFoundError
+    when there was no version before.
+    """
+    client = store.connect(settings)
+    record = history.read_history(client, name, settings)
+    history.require_whole(name, record)
+    version = history.find_previous(record, alias)
+    return move_alias(name, version, alias, why, settings, action=ROLLBACK)
+
+
+def read_record(name: str, settings: Settings) -> Record:
+    """The history of a model, verified, with its versions."""
+    return history.read_history(store.connect(settings), name, settings)
+
+
+def repair_record(name: str, why: str, settings: Settings) -> list[str]:
+    """Mend the history of a model, on the record. Gives what was done."""
+    return history_writer.repair(store.connect(settings), name, settings, why)
+
+
+def sign_versions(name: str, why: str, settings: Settings, version: str = "") -> list[str]:
+    """Sign the versions of a model, or one, that nobody signed whose key is trusted. Gives those that were signed."""
+    return evidence.adopt(store.connect(settings), name, why, settings, version)

@@ -1,0 +1,62 @@
+"""Registers ONNX files of any origin and moves aliases, with who, why and when."""
+
+import pathlib
+import uuid
+
+from raymlops.errors import NotFoundError
+from raymlops.lifecycle.govern import provenance
+from raymlops.lifecycle.govern.promotion import move_alias
+from raymlops.models.external_data import ModelFiles
+from raymlops.models.model_trial import try_model
+from raymlops.models.safety import read_model
+from raymlops.models.session import open_session
+from raymlops.settings import Settings
+from raymlops.tracking import registry, runs, store
+
+
+def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -> tuple[str, str]:
+    """Register a file that ONNX Runtime can load. Gives the version and the sha256."""
+    if not file.is_file():
+        raise NotFoundError(f"No ONNX file {str(file)!r}")
+    content = read_model(file)
+    try_model(f"The model {str(file)!r}", content)
+    signature = open_session(content).signature
+    client = store.connect(settings)
+    experiment = store.ensure_experiment(client, name, settings)
+    stamp = provenance.now()
+    run = runs.start_run(
+        client,
+        experiment.experiment_id,
+        search=f"{name}-registered-{uuid.uuid4().hex}",  # two within a second are two
+        tags={"raymlops.why": why, "mlflow.user": settings.user},
+        parameters={"file": file.name},
+    )
+    version, digest = registry.register_version(
+        client,
+        name=name,
+        run=run,
+        model=content.data if isinstance(content, ModelFiles) else content,
+        weights=content.weights if isinstance(content, ModelFiles) else None,
+        settings=settings,
+        signature=signature,
+        example=None,
+        tags={
+            "raymlops.who": settings.user,
+            "raymlops.why": why,
+            "raymlops.when": stamp,
+            "raymlops.source": file.name,
+        },
+        files={},
+    )
+    runs.finish_run(client, run, metrics={}, tags={})
+    return version, digest
+
+
+def promote_version(
+    name: str, version: str, alias: str, why: str, settings: Settings, *, force: bool = False
+) -> str | None:
+    """Move an alias to a version that exists, on the record. Gives the version it named before.
+
+    Raises UserError for a champion that did not pass the gate, unless `force`.
+    """
+    return move_alias(name, version, alias, why, settings, force=force).before or None

@@ -1,0 +1,163 @@
+"""Makes a version anew from its record, and says how far the two agree. Registers nothing."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+from raymlops.errors import DataError, NotFoundError
+from raymlops.lifecycle.cluster import join_cluster
+from raymlops.lifecycle.govern import environments, provenance, version_record
+from raymlops.lifecycle.govern.evaluation_rows import read_rows
+from raymlops.lifecycle.train.develop import Request, develop_model
+from raymlops.settings import Settings
+from raymlops.specs.dataset import TableSpec
+from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.tracking import registry, store
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """How a second making compares with the first."""
+
+    uri: str
+    same_bytes: bool
+    exact: bool
+    """Whether equal bytes were to be expected: one worker, on a CPU, of the same packages and code."""
+    metrics: dict[str, tuple[float, float]]
+    """Metric -> then and now."""
+    packages: tuple[str, ...]
+    """Packages whose versions differ from those of the record."""
+    commit: tuple[str, str]
+
+    @property
+    def largest(self) -> float:
+        """Largest absolute difference of a metric."""
+        return max((abs(then - now) for then, now in self.metrics.values()), default=0.0)
+
+    @property
+    def agrees(self) -> bool:
+        """Equal bytes and metrics where that was to be expected; elsewhere metrics within 0.01."""
+        return (self.same_bytes and self.largest < 1e-9) if self.exact else self.largest <= 0.01
+
+
+def reproduce_version(
+    uri: str, settings: Settings, tell: Callable[[str], None], *, trusted: bool = False
+) -> Reproduction:
+    """Check environment and data against the record, train the version's trial again, and compare.
+
+    Raises NotFoundError for a version without a record, ForbiddenError for code of one that is not `trusted`, DataError
+    when the data are no longer the same.
+    """
+    client = store.connect(settings)
+    version = registry.resolve(uri, settings)
+    trusted = trusted or settings.trusted_record == version.uri
+    spec = version_record.read_spec(client, version, trusted=trusted, tell=tell)
+    if "raymlops.parameters" not in version.tags:
+        raise NotFoundError(f"{version.uri} does not say with which parameters it was trained")
+    packages = compare_locks(
+        version_record.read_text(client, version, "requirements.lock.txt") or "",
+        provenance.environment_lock(),
+    )
+    differ = (
+        f"{len(packages)} packages differ; `--environment rebuild` makes the recorded one, and trains in it"
+    )
+    tell(f"Environment: {differ if packages else 'every package as recorded'}")
+    join_cluster(settings)
+    found = read_rows(spec).fingerprint
+    recorded = version.tags.get("raymlops.fingerprint", "")
+    if recorded and found != recorded:
+        raise DataError(
+            f"The data of {version.uri} had fingerprint {recorded}, and are now {found}; "
+            "give the same data to reproduce it"
+        )
+    tell(f"Data: fingerprint {found} as recorded")
+    single = single_trial(spec, version_record.read_tag(version, "raymlops.parameters"))
+    name = f"reproduction-of-{version.name}-{version.version}-{time.strftime('%Y%m%d-%H%M%S')}"
+    request = Request(why=f"reproduces {version.uri}", name=name, register=False)
+    outcome = develop_model(single, settings, request, tell=tell)
+    then = version_record.read_tag(version, "raymlops.test")
+    now = outcome.proof.metrics
+    training = single.training
+    commit = (version.tags.get("raymlops.commit", "unknown"), provenance.git_commit())
+    return Reproduction(
+        uri=version.uri,
+        same_bytes=outcome.digest == version.digest,
+        exact=training.workers == 1
+        and not training.use_gpu
+        and not packages
+        and commit[0] == commit[1]
+        and spec.search.scheduler != "pbt",
+        metrics={name: (float(then[name]), float(now[name])) for name in then if name in now},
+        packages=packages,
+        commit=commit,
+    )
+
+
+def reproduce_rebuilt(
+    uri: str, settings: Settings, tell: Callable[[str], None], *, trusted: bool = False
+) -> int:
+    """The same in an environment of the recorded packages and code, on this machine. Gives the exit code.
+
+    Raises NotFoundError for a version without a record, a missing interpreter or commit; ForbiddenError for one that is
+    not `trusted`, SpecError for a lock that names more than packages and versions.
+    """
+    client = store.connect(settings)
+    version = registry.resolve(uri, settings)
+    lock = version_record.read_text(client, version, "requirements.lock.txt")
+    if lock is None:
+        raise NotFoundError(f"{version.uri} has no lock of its packages: it was registered from a file")
+    commit = version.tags.get("raymlops.commit", "unknown")
+    dataset = version_record.read_spec(client, version, trusted=trusted, tell=tell).dataset
+    packages = environments.read_lock(lock)
+    code = (
+        f"packages: {', '.join(map(str, packages))}",
+        f"the code of commit {environments.read_commit(commit)}",
+    )
+    signed = version_record.is_signed(version, "requirements.lock.txt", lock)
+    version_record.require_trust(version, code, trusted or signed, tell)
+    environment = environments.build_environment(lock, commit, settings.home / "environments", tell)
+    environment.link(
+        path for table in (dataset, *(join.table for join in dataset.joins)) for path in _paths(table)
+    )
+    tell(f"Training in {environment.python.parents[2]}")
+    # Not as an option: the recorded code may be older than that.
+    return environment.run(
+        ["reproduce", version.uri], settings.home, {"RAYMLOPS_TRUSTED_RECORD": version.uri}
+    )
+
+
+def _paths(table: TableSpec) -> tuple[str, ...]:
+    held = (table.path,) if isinstance(table.path, str) else table.path or ()
+    return tuple(path for path in held if "://" not in path)
+
+
+def single_trial(spec: ExperimentSpec, parameters: dict[str, object]) -> ExperimentSpec:
+    """The spec with a trial's parameters fixed and no search."""
+    fixed = with_parameters(spec, parameters)
+    search = fixed.search.model_copy(
+        update={"algorithm": "random", "scheduler": "none", "trials": 1, "space": {}}
+    )
+    return fixed.model_copy(update={"search": search})
+
+
+def compare_locks(then: str, now: str) -> tuple[str, ...]:
+    """`name: version then -> version now` for each package that differs, and for the interpreter."""
+    if not then:
+        return ("no lock was recorded",)
+    held, present = (_read_lock(text) for text in (then, now))
+    return tuple(
+        f"{name}: {held.get(name, 'absent')} -> {present.get(name, 'absent')}"
+        for name in sorted({*held, *present})
+        if held.get(name) != present.get(name)
+    )
+
+
+def _read_lock(text: str) -> dict[str, str]:
+    versions = {}
+    for line in text.splitlines():
+        name, equals, version = line.partition("==")
+        if equals and name != "raymlops":  # whose code the commit names
+            versions[name.strip().lower()] = version.strip()
+        elif line.startswith("# Python"):
+            versions["python"] = line.removeprefix("# Python").strip()
+    return versions

@@ -1,0 +1,182 @@
+"""Recalls from the tracking store what is known of a version: its spec, its search, its data, its lineage."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from raymlops.attestation import digest_of
+from raymlops.errors import ForbiddenError, NotFoundError, SpecError, UntrustedError
+from raymlops.evaluation.contents import Report, TrialLine, show_name, show_number
+from raymlops.lifecycle.govern.evaluation_rows import Rows
+from raymlops.specs.code_references import find_code
+from raymlops.specs.document import read_json, validate_document
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.tracking import run_reader
+from raymlops.tracking.registry import ModelVersion
+from raymlops.tracking.run_reader import Client
+
+_CURVES = 40  # learning curves that are fetched, one call each
+_FACTS = {
+    "raymlops.who": "who",
+    "raymlops.when": "when",
+    "raymlops.why": "why",
+    "raymlops.commit": "code commit",
+    "raymlops.fingerprint": "data fingerprint",
+    "raymlops.search_run": "search run",
+    "raymlops.trial": "trial",
+    "raymlops.trial_run": "trial's run",
+    "raymlops.parameters": "parameters",
+    "raymlops.sha256": "file sha256",
+    "raymlops.variant": "variant",
+    "raymlops.source": "source",
+    "raymlops.gate": "gate",
+    "raymlops.verdict": "verdict sha256",
+}
+
+KEPT = frozenset({*_FACTS, "raymlops.test"}) - {"raymlops.sha256", "raymlops.gate", "raymlops.verdict"}
+"""Tags that a version made of another one inherits."""
+
+
+def read_spec(
+    client: Client,
+    version: ModelVersion,
+    *,
+    trusted: bool = False,
+    training: bool = True,
+    tell: Callable[[str], None] = lambda line: None,
+) -> ExperimentSpec:
+    """The spec a version was made with. What in it would run code is told, and only taken from a record that is
+    trusted: by the caller, or since a trusted key signed it. `training` says whether its network will be built.
+
+    Raises NotFoundError for one that was registered from a file, ForbiddenError for code of a record that is not
+    trusted.
+    """
+    text = read_text(client, version, "spec.json")
+    if text is None:
+        raise NotFoundError(
+            f"{version.uri} has no spec: it was registered from a file; give one with --spec FILE"
+        )
+    source = f"the spec of {version.uri}"
+    spec = validate_document(read_json(text, source), ExperimentSpec, source=source)
+    require_trust(
+        version, find_code(spec, training=training), trusted or is_signed(version, "spec.json", text), tell
+    )
+    return spec
+
+
+def require_trust(
+    version: ModelVersion, code: Sequence[str], trusted: bool, tell: Callable[[str], None] = lambda line: None
+) -> None:
+    """Tell what the record of a version runs. Raises ForbiddenError where it is not trusted."""
+    if not code:
+        return
+    if not trusted:
+        raise ForbiddenError(
+            f"The record of {version.uri} would run code that somebody named in it: {'; '.join(code)}. Nothing was run."
+            " If you trust who recorded it, run this again with --trust, or list their key in RAYMLOPS_TRUSTED_KEYS; "
+            "evaluate and gate also take a spec of yours with --spec FILE"
+        )
+    tell(f"The record of {version.uri} is trusted, and runs: {'; '.join(code)}")
+
+
+def is_signed(version: ModelVersion, file: str, text: str) -> bool:
+    """Whether a trusted key signed this file of the version's record, as it was made: who adopts a version vouches for
+    the model, and not for the code that its record names."""
+    manifest = version.manifest
+    return (
+        manifest is not None
+        and not manifest.adopted
+        and manifest.documents.get(file) == digest_of(text.encode())
+    )
+
+
+def read_text(client: Client, version: ModelVersion, file: str) -> str | None:
+    """An artifact of the version's run; None when it has none of that name. Raises UntrustedError for one that was
+    changed after it was signed."""
+    text = run_reader.read_text(client, version.uri, file)
+    expected = version.manifest.documents.get(file) if version.manifest else None
+    if expected and (text is None or digest_of(text.encode()) != expected):
+        raise UntrustedError(f"The file {file!r} of {version.uri} is not as it was signed; it is not read")
+    return text
+
+
+def read_record_file(client: Client, version: ModelVersion, file: str) -> dict[str, Any]:
+    """A JSON artifact of the version's run; empty when it has none of that name. Raises SpecError."""
+    return _to_mapping(read_text(client, version, file), f"{file} of {version.uri}")
+
+
+def read_tag(version: ModelVersion, tag: str) -> dict[str, Any]:
+    """A tag that holds JSON; empty when there is none. Raises SpecError."""
+    return _to_mapping(version.tags.get(tag), f"the tag {tag} of {version.uri}")
+
+
+def _to_mapping(text: str | None, source: str) -> dict[str, Any]:
+    held = read_json(text or "{}", source)
+    if not isinstance(held, dict):
+        raise SpecError(f"{source} holds {type(held).__name__}; expected a mapping")
+    return held
+
+
+def list_facts(version: ModelVersion) -> dict[str, str]:
+    """Who, when, why, from what: the lineage in the version's tags, in reading order."""
+    return {name: version.tags[tag] for tag, name in _FACTS.items() if version.tags.get(tag)}
+
+
+def fill_report(client: Client, version: ModelVersion, report: Report, rows: Rows) -> Report:
+    """The report with what the store knows: search, data, parity, lineage."""
+    held = read_record_file(client, version, "data.json")
+    metric, trials = read_trials(client, version, report.metric)
+    counts = (held.get("fingerprint") or {}).get("rows") or {}
+    data = {
+        "measured on": rows.source,
+        "trained on": str(held.get("source", "")),
+        "rows": f"{held['rows']:,}" if held.get("rows") else "",
+        "splits": ", ".join(f"{name} {count:,}" for name, count in counts.items()),
+        "fingerprint": rows.fingerprint or version.tags.get("raymlops.fingerprint", ""),
+    }
+    findings = [dataclasses.asdict(finding) for finding in rows.findings] or held.get("findings") or []
+    return dataclasses.replace(
+        report,
+        facts={**list_facts(version), "parameters": _say_parameters(version), "file sha256": version.digest},
+        data=data,
+        findings=findings,
+        trials=trials,
+        trial_metric=metric,
+        parity=read_tag(version, "raymlops.parity"),
+    )
+
+
+def _say_parameters(version: ModelVersion) -> str:
+    held = read_tag(version, "raymlops.parameters")
+    return ", ".join(f"{show_name(name)} {show_number(value)}" for name, value in held.items())
+
+
+def read_trials(client: Client, version: ModelVersion, metric: str) -> tuple[str, tuple[TrialLine, ...]]:
+    """The metric that the search went by, and its trials in the order they began."""
+    found = run_reader.read_trials(client, version.tags.get("raymlops.search_run", ""))
+    known = [name for one in found for name in one.metrics]
+    metric = metric if f"best_{metric}" in known or metric in known else _guess_metric(known, metric)
+    lines = [
+        TrialLine(
+            name=one.name,
+            parameters=one.parameters,
+            value=float(one.metrics.get(f"best_{metric}", one.metrics.get(metric, float("nan")))),
+            seconds=one.seconds,
+            error=one.error,
+        )
+        for one in found
+    ]
+    ordered = sorted((line for line in lines if math.isfinite(line.value)), key=lambda line: line.value)
+    drawn = {line.name for line in (*ordered[: _CURVES // 2], *ordered[-_CURVES // 2 :])}
+    return metric, tuple(
+        dataclasses.replace(line, curves={metric: run_reader.read_curve(client, one.run, metric)})
+        if line.name in drawn
+        else line
+        for one, line in zip(found, lines, strict=True)
+    )
+
+
+def _guess_metric(known: list[str], metric: str) -> str:
+    best = [name.removeprefix("best_") for name in known if name.startswith("best_")]
+    return best[0] if best else metric

@@ -1,0 +1,1 @@
+"""From a spec to a registered version: prepare, search, export, verify, record."""

@@ -1,0 +1,215 @@
+"""The main job: prepare, search, export, prove, register. Each step is another module's; this is their
+order."""
+
+import contextlib
+import dataclasses
+import hashlib
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from raymlops import attestation
+from raymlops.errors import DataError, SpecError
+from raymlops.features import packing_of
+from raymlops.lifecycle.cluster import join_cluster
+from raymlops.lifecycle.govern.evaluate import EvaluatedVersion
+from raymlops.lifecycle.govern.evaluation_rows import Rows
+from raymlops.lifecycle.govern.promotion import admit_version
+from raymlops.lifecycle.train import run_heartbeat
+from raymlops.lifecycle.train.prepare import Prepared, describe_source, prepare
+from raymlops.lifecycle.train.run_recorder import (
+    Record,
+    complete_trials,
+    fail_record,
+    finish_record,
+    open_record,
+    register_best,
+)
+from raymlops.lifecycle.train.verify_export import Proof, prove_model
+from raymlops.models import export, parity
+from raymlops.settings import Settings
+from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.tracking import store
+from raymlops.training import demand, search_state, storage
+from raymlops.training.learners import Scorer, learner_of
+from raymlops.training.search import run_search
+from raymlops.training.trials import SearchResult, Trial, TrialObserver, read_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a person asks for beside the spec."""
+
+    why: str = ""
+    name: str | None = None
+    autoscaling: bool = False
+    register: bool = True
+    resume: bool = False
+    """Go on with the search of that name, which was cut off."""
+    trusted: bool = False
+    """Go on even if no trusted key signed what is kept of it."""
+    or_anew: bool = False
+    """Begin anew where the data have changed since; else that is an error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a search."""
+
+    search: SearchResult
+    run: str
+    proof: Proof
+    model: pathlib.Path
+    version: str | None
+    digest: str
+    alias: str | None
+    seconds: dict[str, float]
+    trusted: EvaluatedVersion | None = None
+    """What the gate found; None when nothing was registered."""
+
+
+def develop_model(
+    spec: ExperimentSpec,
+    settings: Settings,
+    request: Request = Request(),
+    *,
+    observers: Sequence[TrialObserver] = (),
+    tell: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Search, export the winner, prove it, register it. Raises before the first trial for what cannot
+    work."""
+    clock = _Clock()
+    storage.require_writable(settings.storage_path)
+    client = store.connect(settings)
+    store.require_artifacts(settings)
+    join_cluster(settings)
+    concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
+    clock.lap("start")
+    prepared = prepare(spec, tell)
+    clock.lap("data")
+    fingerprint = prepared.scan.fingerprint.digest
+    request = _settle_name(spec, settings, request, fingerprint, tell)
+    assert request.name is not None
+    with run_heartbeat.marked(settings.storage_path, request.name, spec, fingerprint, tell):
+        record = open_record(
+            client, prepared, settings, request.name, request.why, tell, resumed=request.resume
+        )
+        tell(f"Searching: {spec.search.trials} trials, {concurrent} at a time, by {spec.search.algorithm}")
+        try:
+            found = run_search(
+                prepared.job,
+                name=request.name,
+                storage_path=settings.storage_path,
+                concurrent=concurrent,
+                observers=[record.trials, *observers],
+                resume=request.resume,
+                state=_open_state(settings, request.name),
+                trusted=request.trusted,
+            )
+            clock.lap("search")
+            complete_trials(record, found)
+            return _finish(record, found, clock, register=request.register)
+        except BaseException as error:
+            with contextlib.suppress(
+                Exception
+            ):  # of a store that is away; what happened first is what counts
+                fail_record(record, error)
+            raise
+
+
+def _settle_name(
+    spec: ExperimentSpec,
+    settings: Settings,
+    request: Request,
+    fingerprint: str,
+    tell: Callable[[str], None],
+) -> Request:
+    """The request with a name that is free, or of a search that can go on with these data."""
+    mark = run_heartbeat.read_mark(settings.storage_path, request.name) if request.name else None
+    if mark is not None and not request.resume:
+        raise SpecError(f"A run named {request.name!r} was begun before; give another --name, or none")
+    if mark is None or mark.data == fingerprint:
+        return request if request.name else dataclasses.replace(request, name=_stamp(spec), resume=False)
+    changed = f"The data of {mark.name} had fingerprint {mark.data}, and are now {fingerprint}"
+    if not request.or_anew:
+        raise DataError(f"{changed}; give the same data to go on with it, or begin anew without --resume")
+    tell(f"{changed}: beginning anew")
+    return dataclasses.replace(request, name=_stamp(spec), resume=False)
+
+
+def _open_state(settings: Settings, name: str) -> search_state.SearchState:
+    key = attestation.load_signing_key(settings)
+    return search_state.open_state(settings.storage_path, name, key, attestation.load_trusted_keys(settings))
+
+
+def _stamp(spec: ExperimentSpec) -> str:
+    return f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name], self._last = now - self._last, now
+
+
+def load_best(trial: Trial, prepared: Prepared) -> Scorer:
+    """The best model of a trial, as of its best epoch."""
+    job = dataclasses.replace(prepared.job, spec=with_parameters(prepared.spec, trial.parameters))
+    return learner_of(job.spec).load(read_state(trial), job)
+
+
+def _finish(record: Record, found: SearchResult, clock: _Clock, *, register: bool) -> Outcome:
+    prepared, settings, tell = record.prepared, record.settings, record.tell
+    spec, best = prepared.spec, found.best
+    tell("Exporting the best trial to one ONNX file, and proving it on the test split")
+    scorer = load_best(best, prepared)
+    trained = learner_of(spec).to_onnx(scorer, packing_of(prepared.features), prepared.features.target)
+    model = export.export_model(trained, prepared.features, name=spec.name)
+    path, digest = export.save_model(model, settings.home / "models" / spec.name / _digest_of(model)[:12])
+    proof = prove_model(path.read_bytes(), scorer, prepared)
+    parity.require(proof.parity, limit=spec.limits.parity, flipped=spec.limits.flipped)
+    clock.lap("export")
+    version = register_best(record, found, proof, path) if register else None
+    clock.lap("register")
+    finish_record(
+        record,
+        {
+            **{f"test_{key}": value for key, value in proof.metrics.items()},
+            **{f"seconds_{key}": value for key, value in clock.laps.items()},
+            "parity_difference": proof.parity.difference,
+            "parity_flipped": proof.parity.flipped,
+        },
+        {"raymlops.best_trial": best.name},
+    )
+    alias = trusted = None
+    if version is not None:
+        tell("Asking the gate")
+        why = record.why or f"best of {len(found.trials)} trials"
+        named, rows = version, _test_rows(prepared)
+        version, alias, trusted = store.patiently(
+            lambda: admit_version(spec.name, named, spec, rows, settings, why, tell), tell
+        )
+        clock.lap("gate")
+    return Outcome(found, record.run, proof, path, version, digest, alias, dict(clock.laps), trusted)
+
+
+def _test_rows(prepared: Prepared) -> Rows:
+    scanned = prepared.scan
+    return Rows(
+        prepared.rows["test"],
+        describe_source(prepared.spec),
+        scanned.fingerprint.digest,
+        scanned.findings,
+        prepared.rows["train"],
+    )
+
+
+def _digest_of(model: Any) -> str:
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()

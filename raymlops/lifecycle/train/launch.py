@@ -1,0 +1,107 @@
+"""The entry of searches, trainings and evaluations, for the command line and for notebooks. Runs none itself: see
+develop.py and trusting.py."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from raymlops.errors import SpecError
+from raymlops.lifecycle.cluster import join_cluster
+from raymlops.lifecycle.train import run_heartbeat
+from raymlops.settings import Settings
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.training.storage import require_writable
+
+if TYPE_CHECKING:
+    from raymlops.lifecycle.govern.evaluate import EvaluatedVersion
+    from raymlops.lifecycle.train.develop import Outcome
+
+Tell = Callable[[str], None]
+
+
+def find_search(
+    spec: ExperimentSpec, settings: Settings, name: str | None, resume: bool, warn: Tell
+) -> str | None:
+    """The search of this spec that is to be gone on with; None to begin anew. Raises SpecError where there is none
+    and `resume` asks for it, StorageError where nothing can be kept."""
+    storage = settings.storage_path
+    require_writable(storage)  # before a cluster is started for nothing
+    lost = run_heartbeat.find_lost(storage, spec, name, warn if resume else None)
+    if resume and lost is None:
+        raise SpecError(
+            f"Nothing to resume: {run_heartbeat.explain_none(storage, spec, name)}; run it without --resume"
+        )
+    if lost is not None and not resume:
+        warn(f"{lost.name} was cut off; this begins anew, and `--resume` goes on with that one")
+        return None
+    return lost.name if lost else None
+
+
+def find_training(
+    spec: ExperimentSpec, settings: Settings, name: str | None, fresh: bool, warn: Tell
+) -> str | None:
+    """The same for one training, which goes on by itself unless it is to be `fresh`."""
+    require_writable(settings.storage_path)
+    lost = None if fresh else run_heartbeat.find_lost(settings.storage_path, spec, name, warn)
+    if lost is None:
+        return None
+    warn(f"Going on with {lost.name}, which was cut off, from its last checkpoint; --fresh begins anew")
+    return lost.name
+
+
+def to_training(spec: ExperimentSpec) -> ExperimentSpec:
+    """One training with the values of the spec as they stand, as a search of one trial."""
+    single = spec.search.model_copy(
+        update={"algorithm": "random", "scheduler": "none", "trials": 1, "space": {}}
+    )
+    return spec.model_copy(update={"search": single})
+
+
+def run(
+    spec: ExperimentSpec,
+    settings: Settings,
+    lost: str | None,
+    *,
+    observers: Sequence[Any] = (),
+    tell: Tell = lambda line: None,
+    name: str | None = None,
+    **request: Any,
+) -> "Outcome":
+    """Run it, or go on with the one named `lost`. `request` are the fields of develop.Request."""
+    join_cluster(settings)  # Ray starts its workers while the imports below take their seconds
+    from raymlops.lifecycle.train.develop import Request, develop_model
+
+    asked = Request(name=lost or name, resume=lost is not None, **request)
+    return develop_model(spec, settings, asked, observers=observers, tell=tell)
+
+
+def evaluate(
+    version: str,
+    settings: Settings,
+    *,
+    data: str | None = None,
+    spec: ExperimentSpec | None = None,
+    trusted: bool = False,
+    store: bool | None = None,
+    tell: Tell = lambda line: None,
+    warn: Tell = lambda line: None,
+) -> "EvaluatedVersion":
+    """Measure a version on the test split of its spec, or on other data, judge it, and write its report.
+
+    What is found is stored with the version where it was its own test split, unless `store` says otherwise. `trusted`
+    runs what the version's record names.
+    """
+    from raymlops.lifecycle.govern import evaluate as trusting
+    from raymlops.lifecycle.govern import version_record
+    from raymlops.lifecycle.govern.evaluation_rows import read_rows
+    from raymlops.tracking import registry
+    from raymlops.tracking.store import connect
+
+    client = connect(settings)
+    found = registry.resolve(version, settings)
+    spec = spec or version_record.read_spec(client, found, trusted=trusted, training=False, tell=warn)
+    if data is not None:  # the files of a version are compared on its own test rows only
+        spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"variants": ()})})
+    join_cluster(settings)
+    rows = read_rows(spec, data)
+    stored = data is None if store is None else store
+    return trusting.evaluate_version(client, found, spec, rows, settings, store=stored, tell=tell)

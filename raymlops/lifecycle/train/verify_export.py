@@ -1,0 +1,74 @@
+"""Proves an exported model on the test split: parity with what was trained, metrics, and the profile
+of its predictions."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raymlops import metrics
+from raymlops.data import fitting, scan, statistics
+from raymlops.features import FittedFeatures, table_to_batch
+from raymlops.lifecycle.train.prepare import Prepared, opened
+from raymlops.models import parity
+from raymlops.models.encoder import run_encoder
+from raymlops.tensors import Batch
+from raymlops.training.learners import Scorer
+from raymlops.training.learners.scoring import to_own_unit
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """Of one ONNX file on the test split."""
+
+    parity: parity.Parity
+    metrics: dict[str, float]
+    predictions: dict[str, Any]
+    """Profile of the answers, for later comparison with what production sees."""
+    example: Batch
+
+
+def prove_model(model: bytes, scorer: Scorer, prepared: Prepared) -> Proof:
+    """One streaming pass over the test rows through both what was trained and the ONNX file."""
+    found = parity.Parity()
+    labels, scores, example = [], [], None
+    blocks = scan.fold(
+        prepared.rows["test"],
+        _prove_block,
+        model=model,
+        encoder=prepared.encoder,
+        scorer=scorer,
+        features=prepared.features,
+    )
+    for block_parity, block_labels, block_scores, block_example in blocks:
+        found = found.merge(block_parity)
+        labels.append(block_labels)
+        scores.append(block_scores)
+        example = example or block_example
+    target = prepared.features.target
+    true, given = (to_own_unit(target, np.concatenate(parts)) for parts in (labels, scores))
+    assert example is not None
+    return Proof(found, metrics.measure(target.task, true, given), profile_of(given), example)
+
+
+def _prove_block(
+    table: pa.Table, model: bytes, encoder: bytes, scorer: Scorer, features: FittedFeatures
+) -> tuple[parity.Parity, Any, Any, Batch | None]:
+    target = features.target
+    if table.num_rows == 0:
+        width = (0, len(target.classes)) if target.task == "multiclass" else (0,)
+        return parity.Parity(), np.empty(0), np.empty(width), None
+    batch = table_to_batch(table, features)
+    scores = scorer.scores(run_encoder(opened(encoder), batch))
+    found = parity.compare(scores, opened(model).infer(batch), target)
+    example = {name: values[:3] for name, values in batch.items()}
+    return found, fitting.encode_target(table[target.name], target), scores, example
+
+
+def profile_of(scores: Any) -> dict[str, Any]:
+    """Of probabilities or predictions; of several classes, one a class."""
+    if scores.ndim == 1:
+        return statistics.measure_numbers(np.asarray(scores, dtype=np.float64)).to_json()
+    columns = [statistics.measure_numbers(np.asarray(column, dtype=np.float64)) for column in scores.T]
+    return {"kind": "probabilities", "classes": [column.to_json() for column in columns]}

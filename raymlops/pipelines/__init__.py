@@ -1,1 +1,0 @@
-"""Whole verbs, composed of the engines: prepare, search, register, predict."""

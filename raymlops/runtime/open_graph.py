@@ -1,0 +1,309 @@
+"""A graph spec -> the models and classes of its leaves, opened, measured, and merged where that pays. Knows
+no Ray.
+
+`OfflineGraph` runs the same graph over batches of a file.
+"""
+
+import dataclasses
+import inspect
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from raymlops.errors import ArtifactError, InputError, NotFoundError, unknown_name
+from raymlops.graphs.compiler import Merged
+from raymlops.graphs.execution import Implementation
+from raymlops.graphs.graph import Graph
+from raymlops.graphs.placement import Decision, Limits, Measurement, decide, find_chains
+from raymlops.graphs.plan import Plan
+from raymlops.graphs.row_independence import find_dependence
+from raymlops.graphs.validation import list_leaves, validate
+from raymlops.models.isolated_session import open_isolated
+from raymlops.models.merge import load_part, merge_models
+from raymlops.models.parity import find_differing
+from raymlops.models.row_independence import Independence, prove_rows
+from raymlops.models.safety import Model, read_model, size_of
+from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
+from raymlops.runtime.model_files import find_file
+from raymlops.runtime.python_answers import Check, accept_all, make_check
+from raymlops.runtime.python_modules import load_python
+from raymlops.runtime.python_refusals import RefusalsNamed
+from raymlops.runtime.run_cost import measure
+from raymlops.specs.graph import GraphSpec
+from raymlops.specs.graph_nodes import INPUTS, PythonNode
+from raymlops.tensors import ELEMENTS, Batch, Signature, TensorSpec, make_noise, make_writable
+
+Locate = Callable[[str], pathlib.Path]
+"""`models:/...` or a path -> the ONNX file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """An opened model or python class; `data` is the checked model."""
+
+    path: str
+    session: Session | None
+    instance: Any
+    data: Model
+    measured: Measurement | None
+    independence: Independence
+    """Whether requests may share a run of it."""
+    check: Check = accept_all
+    """Holds a Python node to its declaration."""
+
+    @property
+    def signature(self) -> Signature | None:
+        return self.session.signature if self.session else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """Leaves of one graph that became one model."""
+
+    prefix: str
+    names: tuple[str, ...]
+    session: Session
+    independence: Independence
+    needs: tuple[str, ...]
+    gives: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A graph with everything that is needed to place or run it."""
+
+    plan: Plan
+    leaves: Mapping[str, Leaf]
+    decisions: Mapping[str, Decision]
+    chains: tuple[Chain, ...] = ()
+    unmerged: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Chain -> why it was not merged."""
+
+
+def locate_file(source: str) -> pathlib.Path:
+    """A path on this machine. Raises NotFoundError."""
+    if source.startswith("models:/"):
+        raise NotFoundError(f"{source!r} is in the registry, which is not reached here; give an ONNX file")
+    return find_file(pathlib.Path(source))
+
+
+def open_leaf(path: str, node: Any, locate: Locate, options: SessionOptions | None = None) -> Leaf:
+    """Load what answers for a node. Raises NotFoundError, ArtifactError, SpecError."""
+    if isinstance(node, PythonNode):
+        instance = load_python(path, node)
+        check = make_check(path, node.outputs)
+        return Leaf(path, None, instance, b"", None, ask_independence(instance), check)
+    file = locate(node.model)
+    data = read_model(file, node.digest)
+    started = (
+        open_isolated(path, file, data, options or SessionOptions())
+        if node.isolate
+        else open_session(data, options)
+    )
+    cost = measure(started)
+    measured = Measurement((cost.fixed + cost.row) * 1000, size_of(data))
+    return Leaf(path, started, None, data, measured, prove_rows(data))
+
+
+def ask_independence(instance: Any) -> Independence:
+    """A Python node says so by itself, as an attribute of its class: nothing else can know."""
+    if getattr(instance, "rows_independent", False) is True:
+        return Independence()
+    return Independence(f"{type(instance).__name__} does not say rows_independent = True")
+
+
+def open_leaves(
+    spec: GraphSpec,
+    locate: Locate = locate_file,
+    options: SessionOptions | None = None,
+    only: Iterable[str] | None = None,
+) -> dict[str, Leaf]:
+    """Load what answers for the leaves of a graph; nodes of the same model share a session."""
+    leaves: dict[str, Leaf] = {}
+    models: dict[tuple[str, bool], Leaf] = {}
+    for path, node in list_leaves(spec):
+        if only is not None and path not in only:
+            continue
+        known = None if isinstance(node, PythonNode) else models.get((node.model, node.isolate))
+        leaf = dataclasses.replace(known, path=path) if known else open_leaf(path, node, locate, options)
+        if not isinstance(node, PythonNode):
+            models[node.model, node.isolate] = leaf
+        leaves[path] = leaf
+    return leaves
+
+
+def open_graph(
+    spec: GraphSpec,
+    locate: Locate = locate_file,
+    options: SessionOptions | None = None,
+    limits: Limits | None = None,
+    fuse_all: bool = False,
+) -> Opened:
+    """Load, validate, decide and merge. `fuse_all` is for where there is one process only, as offline."""
+    leaves = open_leaves(spec, locate, options)
+    plan = validate(spec, {path: leaf.signature for path, leaf in leaves.items() if leaf.signature})
+    measured = {path: leaf.measured for path, leaf in leaves.items() if leaf.measured}
+    decisions = decide(plan, measured, limits)
+    if fuse_all:
+        decisions = {path: Decision("fused", "there is one process only") for path in decisions}
+    chains, unmerged = merge_chains(plan, decisions, leaves, options)
+    return Opened(plan, leaves, decisions, tuple(chains), unmerged)
+
+
+def merge_chains(
+    plan: Plan,
+    decisions: Mapping[str, Decision],
+    leaves: Mapping[str, Leaf],
+    options: SessionOptions | None = None,
+    prefix: str = "",
+) -> tuple[list[Chain], dict[str, str]]:
+    """One model for every chain that can be one and then answers as before; for the others, why not."""
+    chains: list[Chain] = []
+    unmerged: dict[str, str] = {}
+    for names in find_chains(plan, decisions, prefix):
+        try:
+            chains.append(_merge_chain(plan, names, leaves, options, prefix))
+        except (ArtifactError, InputError) as error:
+            unmerged[prefix + "+".join(names)] = str(error)
+    for name, step in plan.steps.items():
+        if step.inner is not None:
+            inner, reasons = merge_chains(step.inner, decisions, leaves, options, f"{prefix}{name}/")
+            chains += inner
+            unmerged |= reasons
+    return chains, unmerged
+
+
+def _merge_chain(
+    plan: Plan,
+    names: tuple[str, ...],
+    leaves: Mapping[str, Leaf],
+    options: SessionOptions | None,
+    prefix: str,
+) -> Chain:
+    parts = []
+    for name in names:
+        reads = {key: str(reference) for key, reference in plan.steps[name].needs}
+        parts.append(load_part(name, leaves[prefix + name].data, reads))
+    outside = [step for name, step in plan.steps.items() if name not in names]
+    read = [reference for step in outside for _, reference in step.needs] + [
+        reference for _, reference in plan.outputs
+    ]
+    gives = tuple(dict.fromkeys(str(reference) for reference in read if reference.node in names))
+    merged = merge_models(parts, gives)
+    session = open_session(merged, options)
+    sessions = {name: leaves[prefix + name].session for name in names}
+    _compare(plan, names, {name: found for name, found in sessions.items() if found}, session)
+    needs = tuple(spec.name for spec in session.signature.inputs)
+    return Chain(prefix, names, session, prove_rows(merged), needs, gives)
+
+
+def _compare(plan: Plan, names: tuple[str, ...], sessions: Mapping[str, Session], merged: Session) -> None:
+    """Raises ArtifactError when the merged model does not answer as its parts do, one after the other."""
+    values = make_noise(merged.signature, rows=4)
+    answer = merged.infer(values)
+    for name in names:
+        batch = {key: values[str(reference)] for key, reference in plan.steps[name].needs}
+        values |= {f"{name}.{key}": array for key, array in sessions[name].infer(batch).items()}
+    differing = find_differing({name: values[name] for name in answer}, answer)
+    if differing:
+        raise ArtifactError(f"The merged model of {', '.join(names)} answers {differing} differently")
+
+
+def implement_now(opened: Opened) -> tuple[dict[str, Implementation], list[Merged]]:
+    """Implementations that run each model where it is called, and never wait unless a python node does."""
+    leaves = {path: run_leaf(leaf) for path, leaf in opened.leaves.items()}
+    merged = [
+        Merged(chain.names, run_session(chain.session), chain.needs, chain.gives, chain.prefix)
+        for chain in opened.chains
+    ]
+    return leaves, merged
+
+
+def run_leaf(leaf: Leaf) -> Implementation:
+    return run_session(leaf.session) if leaf.session else run_python(leaf.instance, leaf.check)
+
+
+def run_session(session: Session) -> Implementation:
+    infer = session.infer
+
+    async def run(batch: Batch) -> Batch:
+        return infer(batch)
+
+    return Implementation(run, suspends=False)
+
+
+def run_python(instance: Any, check: Check = accept_all) -> Implementation:
+    """A node that somebody wrote in Python. What it raises of ValueError's kind says that the request is at fault;
+    what it answers is held to its declaration by `check`."""
+    if inspect.iscoroutinefunction(instance.run):
+
+        async def wait(batch: Batch) -> Batch:
+            with RefusalsNamed():
+                answer = await instance.run(make_writable(batch))
+            return check(batch, answer)
+
+        return Implementation(wait, suspends=True)
+
+    async def run(batch: Batch) -> Batch:
+        with RefusalsNamed():
+            answer = instance.run(make_writable(batch))
+        return check(batch, answer)
+
+    return Implementation(run, suspends=False)
+
+
+def find_kinds(plan: Plan, leaves: Mapping[str, Leaf]) -> dict[str, str]:
+    """Kinds of the graph's inputs, as the contracts of the models that read them tell."""
+    kinds = {port.spec.name: ELEMENTS for port in plan.inputs if port.ragged}
+    for path, step in plan.leaves():
+        session = leaves[path].session
+        if session is None or "/" in path:
+            continue
+        contract = {column["name"]: column["kind"] for column in session.contract.get("columns", ())}
+        for key, reference in step.needs:
+            name = key.removeprefix(f"{INPUTS}/")
+            if reference.node == INPUTS and name in contract:
+                kinds.setdefault(reference.tensor, contract[name])
+    return kinds
+
+
+@dataclasses.dataclass(frozen=True)
+class Ragged:
+    """Tensors of a graph's edge with a number of elements of its own in each row."""
+
+    inputs: Mapping[str, TensorSpec] = dataclasses.field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+
+class OfflineGraph:
+    """A graph over batches of a file: every node in this process, no shadows. Made once in each worker."""
+
+    def __init__(self, spec: GraphSpec, locate: Locate = locate_file, threads: int = 1) -> None:
+        opened = open_graph(spec, locate, SessionOptions(threads=threads), fuse_all=True)
+        implementations, merged = implement_now(opened)
+        self._graph = Graph(opened.plan, implementations, merged=merged)
+        reasons = {path: leaf.independence.reason for path, leaf in opened.leaves.items()}
+        self.independence = Independence(find_dependence(opened.plan, reasons))
+        self.signature = self._graph.signature
+        plan = opened.plan
+        self.ragged = Ragged(
+            {port.spec.name: port.spec for port in plan.inputs if port.ragged},
+            tuple(port.spec.name for port in plan.output_ports if port.ragged),
+        )
+        kinds = find_kinds(plan, opened.leaves)
+        self.contract = {"columns": [{"name": name, "kind": kind} for name, kind in kinds.items()]}
+        """As a model's: the kinds of the columns that it takes."""
+
+    def infer(self, batch: Batch) -> Batch:
+        """As a session's: tensors that are already as the signature says."""
+        return self._graph.infer_now(batch)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Columns by name -> the graph's answers. Raises InputError when a column is missing."""
+        taken: Batch = {}
+        for spec in self.signature.inputs:
+            if spec.name not in batch:
+                raise InputError(unknown_name("column", spec.name, batch))
+            values = as_model_input(batch[spec.name], spec)
+            taken[spec.name] = values[:, None] if values.ndim == 1 and len(spec.shape) == 2 else values
+        return self._graph.infer_now(taken)

@@ -1,0 +1,102 @@
+"""Where a model's file is: a registry version, or a path. Pins an alias to the version it names now."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+from raymlops import locations
+from raymlops.errors import SpecError
+from raymlops.models.safety import Model, digest_of, read_model
+from raymlops.models.session import check_shareable
+from raymlops.runtime.model_files import digest_listing, find_file
+from raymlops.settings import Settings
+from raymlops.specs.graph import GraphSpec, expand_files
+from raymlops.specs.graph_nodes import GraphNode, ModelNode, NodeDocument
+from raymlops.specs.serving import HostedModel, ServingSpec
+
+
+def pin(spec: ServingSpec, settings: Settings) -> ServingSpec:
+    """The same spec with exact versions and digests, so that every replica and every rollback serves the
+    same files.
+
+    Raises NotFoundError for a model that is not there, SpecError for a wrong source.
+    """
+    models = {name: pin_model(model, settings) for name, model in spec.models.items()}
+    graphs = {name: pin_graph(graph, settings) for name, graph in spec.graphs.items()}
+    many = spec.many
+    if many is not None:
+        folder = many.folder
+        if not locations.is_remote(folder):
+            folder = str(pathlib.Path(folder).expanduser().absolute())
+        many = many.model_copy(update={"folder": folder, "listing": many.listing or digest_listing(folder)})
+    keys = str(pathlib.Path(spec.keys).expanduser().absolute()) if spec.keys else ""
+    tls = spec.tls.absolute() if spec.tls else None
+    update = {"models": models, "graphs": graphs, "many": many, "keys": keys, "tls": tls}
+    return spec.model_copy(update=update)
+
+
+def pin_model(model: HostedModel, settings: Settings) -> HostedModel:
+    if model.source.startswith("models:/"):
+        from raymlops.tracking.registry import resolve  # MLflow is loaded only where the registry is asked
+
+        found = resolve(model.source, settings)
+        _read(find_file(found.path), model, found.digest)
+        digest = digest_of(read_model(found.file, found.digest))
+        update = {"source": found.uri, "version": model.version or found.version, "digest": digest}
+        return model.model_copy(update=update)
+    if "://" in model.source or model.source.startswith("models:"):
+        raise SpecError(f"Model source {model.source!r} must be models:/name@alias, models:/name/3 or a path")
+    path = pathlib.Path(model.source).expanduser().absolute()
+    file = find_file(path)
+    digest = digest_of(_read(file, model, model.digest))
+    return model.model_copy(update={"source": str(path), "version": model.version or "1", "digest": digest})
+
+
+def _read(file: pathlib.Path, model: HostedModel, digest: str) -> Model:
+    """What is broken, hostile, or may not run beside others is refused here, before anything is changed."""
+    read = read_model(file, digest)
+    if not model.isolate:
+        check_shareable(read, repr(file.name))
+    return read
+
+
+def pin_graph(spec: GraphSpec, settings: Settings) -> GraphSpec:
+    """The same composition with exact versions and digests, and with the files of its inner graphs read
+    in."""
+    return _pin_nodes(expand_files(spec, pathlib.Path()), settings)
+
+
+def _pin_nodes(spec: GraphSpec, settings: Settings) -> GraphSpec:
+    nodes: dict[str, NodeDocument] = {}
+    for name, node in spec.nodes.items():
+        nodes[name] = node
+        if isinstance(node, ModelNode):
+            pinned = pin_model(
+                HostedModel(source=node.model, digest=node.digest, isolate=node.isolate), settings
+            )
+            nodes[name] = node.model_copy(update={"model": pinned.source, "digest": pinned.digest})
+        elif isinstance(node, GraphNode) and node.graph is not None:
+            nodes[name] = node.model_copy(update={"graph": _pin_nodes(node.graph, settings)})
+    return spec.model_copy(update={"nodes": nodes})
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    path: pathlib.Path
+    model: HostedModel
+
+
+def locate(model: HostedModel, settings: Settings) -> Located:
+    """The file on this machine, downloaded from the registry where it must be."""
+    if not model.source.startswith("models:/"):
+        return Located(pathlib.Path(model.source), model)
+    from raymlops.tracking.registry import resolve
+
+    found = resolve(model.source, settings)
+    update = {"version": model.version or found.version, "digest": model.digest or found.digest}
+    return Located(found.path, model.model_copy(update=update))
+
+
+def make_locate(settings: Settings) -> Callable[[str], pathlib.Path]:
+    """`models:/...` or a path -> the ONNX file; what opens graphs is given it."""
+    return lambda source: find_file(locate(HostedModel(source=source), settings).path)

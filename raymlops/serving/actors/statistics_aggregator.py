@@ -1,0 +1,192 @@
+"""Keeps what the replicas of applications counted, and asks them anew when somebody wants to know. One process for a
+whole cluster, in which the texts are made, too, so that no replica is kept from its requests. Knows no Ray.
+
+A replica calls `report` without end; a call is answered when its numbers are wanted, or after a while. What a replica
+reports grows as long as it lives. One that is gone is shown for as long as a scraper may need to see its last numbers,
+and stays in the sums of its models as long as others serve them.
+"""
+
+import asyncio
+import dataclasses
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping
+
+from raymlops.serving.endpoints import prometheus
+from raymlops.serving.endpoints.prometheus import EDGE
+from raymlops.serving.endpoints.statistics import ModelKey, Tree, merge
+
+HOLD_S = 2.0
+"""A replica whose numbers nobody wants reports them this often; the last ones of a killed replica are as old."""
+SILENT_S = 3 * HOLD_S
+"""After this a replica is not waited for; of its numbers, those of the moment are shown no more."""
+GONE_S = 300.0
+"""As long as its last numbers are shown."""
+FORGOTTEN_S = 3600.0
+"""An application of which nobody heard anything for as long is no more."""
+WAIT_S = 1.0
+"""The longest that somebody who wants the numbers waits for those of a busy replica; its last ones are taken then."""
+PAUSE_S = 0.1
+"""Between two rounds of asking all replicas, however many want to know."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Replica:
+    trees: dict[ModelKey, Tree]
+    seen: float
+    round: int = 0
+    """The latest round that its numbers are an answer to."""
+
+
+class _Application:
+    """The replicas of one, and what is left of those that are gone."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.replicas: dict[str, _Replica] = {}
+        self.gone: dict[ModelKey, Tree] = {}
+        self.heard = clock()
+        self.round = 0
+        self._asked = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._round_now: asyncio.Task[None] | None = None
+        self._next_round: asyncio.Task[None] | None = None
+        self._ended = float("-inf")
+        """When the last round did."""
+
+    def take(self, name: str, trees: Mapping[ModelKey, Tree], round_: int) -> None:
+        self.heard = now = self._clock()
+        if name not in self.replicas:
+            self.retire()  # nobody may ever ask, which does it too
+        replica = self.replicas.setdefault(name, _Replica({}, now))
+        replica.trees.update(trees)
+        replica.seen, replica.round = now, max(round_, replica.round)
+        self._answered.set()
+
+    async def hold(self, round_: int) -> int:
+        """The round that the next report is an answer to, when one is wanted."""
+        if round_ == self.round:
+            asked = self._asked
+            try:
+                async with asyncio.timeout(HOLD_S):
+                    await asked.wait()
+            except TimeoutError:
+                pass
+        return self.round
+
+    async def refresh(self) -> None:
+        """Return when each replica has reported after this was called, or is not worth waiting for any more."""
+        if self._next_round is None:
+            self._next_round = asyncio.ensure_future(self._ask(self._round_now))
+        await asyncio.shield(self._next_round)
+
+    async def _ask(self, before: "asyncio.Task[None] | None") -> None:
+        """A round after the one before; all who want to know until it begins share it."""
+        if before is not None:
+            await asyncio.wait([before])
+            await asyncio.sleep(self._ended + PAUSE_S - self._clock())
+        self._round_now, self._next_round = self._next_round, None
+        self.round += 1
+        self._asked.set()
+        self._asked = asyncio.Event()
+        await self._wait_for_reports(self._clock() + WAIT_S)
+        self._ended = self._clock()
+
+    async def _wait_for_reports(self, ends: float) -> None:
+        while self._clock() < ends and any(
+            replica.round < self.round and self.is_heard(replica) for replica in self.replicas.values()
+        ):
+            self._answered.clear()
+            try:
+                async with asyncio.timeout(max(0.0, ends - self._clock())):
+                    await self._answered.wait()
+            except TimeoutError:
+                break
+
+    def is_heard(self, replica: _Replica) -> bool:
+        return self._clock() - replica.seen < SILENT_S
+
+    def retire(self) -> None:
+        """Add the numbers of replicas that are long gone to the sums of those models that are still served."""
+        old = [name for name, replica in self.replicas.items() if self._clock() - replica.seen > GONE_S]
+        for name in old:
+            for key, tree in self.replicas.pop(name).trees.items():
+                self.gone[key] = merge([self.gone[key], tree]) if key in self.gone else tree | {"now": {}}
+        served = {key for replica in self.replicas.values() for key in replica.trees}
+        if served:
+            self.gone = {key: tree for key, tree in self.gone.items() if key in served}
+
+    def sum_up(self, keys: Collection[ModelKey] | None) -> dict[ModelKey, Tree]:
+        """Of all replicas there were, by models; `keys` are those that are wanted, None for all."""
+        found: dict[ModelKey, list[Tree]] = {}
+        for replica in self.replicas.values():
+            heard = self.is_heard(replica)
+            for key, tree in replica.trees.items():
+                if key != EDGE and (keys is None or key in keys):
+                    found.setdefault(key, []).append(tree if heard else tree | {"now": {}})
+        return {
+            key: merge([*reversed(trees), *([self.gone[key]] if key in self.gone else [])])
+            for key, trees in found.items()
+        }
+
+    def show(self) -> dict[str, Mapping[ModelKey, Tree]]:
+        """By replica, as it is rendered."""
+        return {
+            name: replica.trees.copy()
+            if self.is_heard(replica)
+            else {key: tree | {"now": {}, "told": {}} for key, tree in replica.trees.items()}
+            for name, replica in self.replicas.items()
+        }
+
+
+class Aggregator:
+    """Of all applications of a cluster. Lives on one event loop."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._applications: dict[str, _Application] = {}
+        self.life = uuid.uuid4().hex
+        """Another one after the process was started again, which has lost what it knew."""
+
+    async def report(
+        self, application: str, replica: str, life: str, round_: int, trees: Mapping[ModelKey, Tree]
+    ) -> tuple[str, int]:
+        """Take what a replica counted of models since its last report to this life, or, where that is an empty text, of
+        all. Gives the life and the round that the next report is for, when it is wanted; -1 where all are wanted."""
+        known = self._find(application)
+        if life and (life != self.life or replica not in known.replicas):
+            return self.life, -1
+        round_ = round_ if life else 0  # those of another life mean nothing here
+        known.take(replica, trees, round_)
+        return self.life, await known.hold(round_)
+
+    async def leave(self, application: str, replica: str, life: str, trees: Mapping[ModelKey, Tree]) -> None:
+        """The last report of a replica that ends."""
+        known = self._find(application)
+        if life == self.life and replica in known.replicas:
+            known.take(replica, trees, known.round)
+            known.replicas[replica].seen = self._clock() - SILENT_S
+
+    async def sum_up(
+        self, application: str, keys: Collection[ModelKey] | None = None
+    ) -> tuple[int, dict[ModelKey, Tree]]:
+        """How many replicas there are, and what all there were counted, by models."""
+        known = self._find(application)
+        await known.refresh()
+        known.retire()
+        return sum(map(known.is_heard, known.replicas.values())), known.sum_up(keys)
+
+    async def render(self, application: str, accept: str) -> tuple[bytes, str]:
+        """The metrics of an application as text, and its content type."""
+        known = self._find(application)
+        await known.refresh()
+        known.retire()
+        return await asyncio.to_thread(prometheus.render, application, known.show(), accept)
+
+    def _find(self, application: str) -> _Application:
+        for name, known in list(self._applications.items()):
+            if self._clock() - known.heard > FORGOTTEN_S and name != application:
+                del self._applications[name]
+        if application not in self._applications:
+            self._applications[application] = _Application(self._clock)
+        return self._applications[application]

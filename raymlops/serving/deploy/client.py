@@ -1,0 +1,220 @@
+"""Puts a serving spec on a cluster, keeps what was deployed, and goes back to it. Acts through Ray Serve's
+controller."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.context import _get_global_client, _set_global_client
+from ray.serve.schema import ServeDeploySchema
+
+from raymlops.clusters import connection, shortage
+from raymlops.errors import ResourceError
+from raymlops.serving.deploy import conflicts, startup_failures
+from raymlops.serving.proxy import exposure, listeners
+from raymlops.serving.proxy import tls as front
+from raymlops.serving.replica.app import Ingress  # noqa: F401  -- an import that fails here fails before anything is deployed
+from raymlops.serving.transport import drain
+from raymlops.settings import Settings
+from raymlops.specs.serving import ServingSpec
+
+
+def start_serve(spec: ServingSpec) -> None:
+    """Start Serve's controller and ports unless they run. Ray must be initialised.
+
+    Raises ForbiddenError when the application would answer other machines without keys, SpecError and ResourceError
+    when the nodes would not speak the TLS that the spec asks for.
+    """
+    exposure.require_keys(spec)
+    grpc_options: dict[str, Any] = {}
+    if spec.grpc_port:
+        from raymlops.serving.transport.grpc_service import SERVICER
+
+        grpc_options = {"grpc_options": {"port": spec.grpc_port, "grpc_servicer_functions": [SERVICER]}}
+    http_options: dict[str, Any] = {"host": spec.host, "port": spec.port, "keep_alive_timeout_s": 75}
+    # A cluster whose Serve was ended may have been told of TLS before; another application's is left as it is.
+    client = _get_global_client(raise_if_no_controller_running=False)
+    anew = client is None and not listeners.is_local()
+    tls = spec.tls.absolute() if spec.tls else None
+    behind_haproxy = (tls is not None or anew) and front.prepare_nodes(tls)
+    if tls is not None and not behind_haproxy:
+        http_options |= {
+            "ssl_certfile": tls.certificate,
+            "ssl_keyfile": tls.key,
+            "ssl_ca_certs": tls.client_ca or None,
+        }
+    serve.start(proxy_location="EveryNode", http_options=http_options, **grpc_options)
+    # Serve that runs already stays as it was started, whatever this spec says.
+    running = _read_http_options()
+    exposure.require_keys(spec, running.host or "")
+    if tls is not None and not behind_haproxy and running.ssl_certfile != tls.certificate:
+        raise ResourceError(
+            "Serve runs on this cluster already, with other TLS files or none; end it with `serve shutdown`, "
+            "and deploy again"
+        )
+
+
+def require_place(spec: ServingSpec, config: Mapping[str, Any]) -> None:
+    """Before anything is deployed: raises SpecError where the application's route, name or ports are taken on the
+    cluster, if Serve runs there."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return
+    conflicts.require_own_route(config, running_configs())
+    grpc = ray.get(client._controller.get_grpc_config.remote())
+    conflicts.require_ports(spec, _read_http_options().port, grpc.port if grpc.grpc_servicer_functions else 0)
+
+
+def _read_http_options() -> Any:
+    return ray.get(_get_global_client()._controller.get_http_config.remote())
+
+
+def deploy(config: dict[str, Any], timeout_s: float = 300.0, report: Callable[[str], None] = print) -> None:
+    """Apply one application's config beside those that run, and wait until it is healthy.
+
+    Raises ResourceError when it does not become healthy; the replicas of the version before then keep
+    answering.
+    """
+    stale = _read_messages(config["name"])
+    apply([config])
+    wait_healthy(config["name"], timeout_s, report, stale)
+
+
+def _read_messages(name: str) -> dict[str, str]:
+    """What Serve says of an application's deployments now: it says so until a new version has been built."""
+    status = serve.status().applications.get(name)
+    return {part: of.message for part, of in status.deployments.items()} if status else {}
+
+
+def apply(configs: Sequence[dict[str, Any]]) -> None:
+    """Tell Serve's controller to run these applications beside those that run; it starts them by itself."""
+    client = _get_global_client()
+    names = {config["name"] for config in configs}
+    others = [other for other in running_configs() if other["name"] not in names]
+    client.deploy_apps(ServeDeploySchema(applications=[*others, *configs]))
+
+
+_STARTS = 3
+"""Failed starts of a replica that may each have had a passing cause, before the deployment is given up."""
+
+
+def wait_healthy(
+    name: str, timeout_s: float, report: Callable[[str], None], stale: Mapping[str, str] | None = None
+) -> None:
+    """Until an application runs. Raises ResourceError when it failed, or does not run in time, with the cause that the
+    replicas tell; `stale` was told of its deployments before, and is no cause."""
+    began = time.monotonic()
+    said = ""
+    seen: dict[str, set[str]] = {}
+    time.sleep(0.5)  # the controller takes the new config up in its next round
+    while True:
+        status = serve.status().applications.get(name)
+        state = str(status.status.value) if status else "NOT_STARTED"
+        if state == "RUNNING":
+            return
+        deployments = {
+            part: of
+            for part, of in (status.deployments.items() if status else ())
+            if not of.message or of.message != (stale or {}).get(part)
+        }
+        waited = time.monotonic() - began
+        given_up = startup_failures.count_failures(deployments, seen) >= _STARTS
+        if state == "DEPLOY_FAILED" or given_up or waited > timeout_s:  # unhealthy may pass
+            cause = startup_failures.describe(deployments, status.message if status else "")
+            if cause == startup_failures.UNKNOWN:
+                cause = shortage.read_waiting() or cause
+            late = f" within {timeout_s:.0f} s" if not given_up and state != "DEPLOY_FAILED" else ""
+            raise ResourceError(f"Application {name!r} did not become healthy{late}: {cause}")
+        if state != said:
+            report(f"{name}: {state.lower()}")
+            said = state
+        time.sleep(0.2)
+
+
+def replace(
+    config: dict[str, Any],
+    before: dict[str, Any] | None,
+    timeout_s: float = 300.0,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Deploy `config`; if it does not become healthy, put back what was deployed `before`, or with None take the broken
+    application away.
+
+    Serve stops a failed update, but a single replica may then have been given up for the new one, and nothing returns
+    it. Raises ResourceError in either case.
+    """
+    try:
+        deploy(config, timeout_s, report)
+    except ResourceError as error:
+        if before is None:
+            take_away(config["name"], 10, report)
+            raise ResourceError(f"{error}. It was taken away again") from None
+        if before == config:
+            raise
+        report("The new version did not become healthy; going back to the one before")
+        deploy(before, timeout_s, report)
+        raise ResourceError(f"{error}. What was deployed before is serving again") from None
+
+
+def take_away(
+    name: str, seconds: float, report: Callable[[str], Any], hurry: threading.Event | None = None
+) -> None:
+    """Remove an application: what is in flight is answered, what comes later is not found. Returns when its replicas
+    have ended, which Serve sees to in any case, or after so many seconds, or when `hurry` is set."""
+    hurry = hurry or threading.Event()
+    client = _get_global_client()
+    client.delete_apps([name], blocking=False)  # first: whoever stops this process may not wait long
+    if waiting := drain.count_requests(name):
+        report(f"{name}: waits for {waiting} requests in flight")
+    ends = time.monotonic() + seconds
+    while name in serve.status().applications and time.monotonic() < ends and not hurry.wait(0.2):
+        pass
+
+
+def shut_down(seconds: float, hurry: threading.Event) -> None:
+    """End Serve on this cluster, and wait until it has ended, for so many seconds, or until `hurry` is set."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return
+    client.shutdown_cached_handles()
+    # Serve's own function waits within a call that the end of the controller fails, which Ray then tells of.
+    client._controller.graceful_shutdown.remote(False)
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends and not hurry.wait(0.1):
+        try:
+            listeners.find_controller()
+        except ValueError:
+            break
+    _set_global_client(None)
+
+
+def is_serving() -> bool:
+    """Whether Serve runs on the cluster, with or without applications."""
+    return _get_global_client(raise_if_no_controller_running=False) is not None
+
+
+def list_running() -> list[str]:
+    """The names of applications that answer, or did: what never started is not among them."""
+    applications = serve.status().applications if is_serving() else {}
+    return [name for name, status in applications.items() if status.status.value in ("RUNNING", "UNHEALTHY")]
+
+
+def running_configs() -> list[dict[str, Any]]:
+    """The config of every application that runs, as Serve's controller was last told it; none where no Serve runs."""
+    if not is_serving():
+        return []
+    details = _get_global_client().get_serve_details()
+    applications = details.get("applications", {}).values()
+    return [app["deployed_app_config"] for app in applications if app.get("deployed_app_config")]
+
+
+def connect(settings: Settings, start: bool = False, tell: Callable[[str], Any] | None = None) -> bool:
+    """Join the cluster; `start` starts one on this machine where none is named, and is true then. Raises
+    ResourceError."""
+    started = connection.join(settings, "start" if start else "find", logs=start, dashboard=start, tell=tell)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of itself
+    return started

@@ -1,0 +1,109 @@
+"""Serving files: our spec alone, or inside a file for `serve deploy`, so that both commands read the same
+file; or no file but the model itself."""
+
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from raymlops.errors import SpecError
+from raymlops.graphs.validation import list_leaves
+from raymlops.specs.document import apply_override, read_document, read_yaml, validate_document
+from raymlops.specs.graph import GraphSpec, complete, read_graph
+from raymlops.specs.graph_nodes import PythonNode
+from raymlops.specs.serving import ServingSpec
+
+
+def read_spec(path: pathlib.Path, overrides: Sequence[str] = ()) -> ServingSpec:
+    """The spec of a file; of a Serve config file, the `args` of its only application with its name and route.
+
+    An ONNX file, a folder that holds one, or `models:/NAME@ALIAS` stands for a spec of that model alone. Graph files
+    and modules of Python nodes that it names beside the file are read in.
+    Raises NotFoundError, SpecError.
+    """
+    spec = _read(path, overrides)
+    graphs = {name: complete(graph, path.parent) for name, graph in spec.graphs.items()}
+    require_one_module_of_a_name(graphs)
+    return spec.model_copy(update={"graphs": graphs})
+
+
+def _read(path: pathlib.Path, overrides: Sequence[str]) -> ServingSpec:
+    if (name := _name_model(path)) is not None:
+        return _validate({"name": name, "models": {name: {"source": str(path)}}}, str(path), overrides)
+    value = _peek(path)
+    if not isinstance(value, dict) or "applications" not in value:
+        return read_document(path, ServingSpec, overrides)
+    applications = value["applications"]
+    if not isinstance(applications, list) or len(applications) != 1 or not isinstance(applications[0], dict):
+        raise SpecError(f"{path} must hold one application; give each its own file")
+    app = applications[0]
+    arguments = dict(app.get("args") or {})
+    arguments.setdefault("name", app.get("name", "raymlops"))
+    arguments.setdefault("route", app.get("route_prefix", "/"))
+    http = value.get("http_options") or {}
+    for key in ("host", "port"):
+        if key in http:
+            arguments.setdefault(key, http[key])
+    return _validate(arguments, f"{path} (args)", overrides)
+
+
+def require_one_module_of_a_name(graphs: Mapping[str, GraphSpec]) -> None:
+    """All graphs of an application may share a process, which has one module of a name. Raises SpecError."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, graph in graphs.items():
+        for path, node in list_leaves(graph):
+            for file, text in node.code.items() if isinstance(node, PythonNode) else ():
+                place, known = seen.setdefault(file, (f"{name}/{path}", text))
+                if known != text:
+                    raise SpecError(
+                        f"Nodes {place!r} and {f'{name}/{path}'!r} have different files {file!r} beside their "
+                        "documents, but an application's processes import one of a name; rename one of them"
+                    )
+
+
+def _validate(arguments: dict[str, Any], source: str, overrides: Sequence[str]) -> ServingSpec:
+    for override in overrides:
+        apply_override(arguments, override)
+    return validate_document(arguments, ServingSpec, source)
+
+
+def _name_model(path: pathlib.Path) -> str | None:
+    """The name to serve a model under when it is given in the place of a spec; None for a spec."""
+    if str(path).startswith("models:/"):
+        return re.split("[/@]", str(path).removeprefix("models:/"))[0]
+    if path.suffix == ".onnx" or path.is_dir():
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", path.absolute().name.removesuffix(".onnx"))
+    return None
+
+
+def _peek(path: pathlib.Path) -> Any:
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"), str(path))[0]
+    except (OSError, SpecError, UnicodeDecodeError):
+        return None  # read_document says what is wrong
+
+
+def write_config(config: dict[str, Any]) -> str:
+    """One application as a file for `serve deploy`."""
+    args = config["args"]
+    document: dict[str, Any] = {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": args["host"], "port": args["port"]},
+        "applications": [config],
+    }
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def read_graphs(path: pathlib.Path) -> list[GraphSpec]:
+    """The graph of a file, or all those of a serving file. Raises SpecError, NotFoundError."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not re.search(r"^\s*(graphs|applications):", text, re.MULTILINE):
+        spec_alone = read_graph(path)
+        require_one_module_of_a_name({spec_alone.name: spec_alone})
+        return [spec_alone]
+    spec = read_spec(path)
+    if not spec.graphs:
+        raise SpecError(f"{path} serves no graph")
+    return [graph.model_copy(update={"name": name}) for name, graph in spec.graphs.items()]

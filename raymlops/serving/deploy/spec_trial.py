@@ -1,0 +1,116 @@
+"""Tries every model of a serving spec before anything is deployed; a replica that cannot start says neither which of
+its models it was nor why."""
+
+import concurrent.futures
+import pathlib
+from collections.abc import Iterator, Sequence
+
+from raymlops.errors import NotFoundError, SpecError
+from raymlops.graphs.validation import list_leaves, validate
+from raymlops.models.model_trial import try_model, try_together
+from raymlops.models.row_independence import prove_rows
+from raymlops.models.safety import read_model
+from raymlops.models.session import SessionOptions
+from raymlops.runtime import sources
+from raymlops.runtime.model_files import find_file, open_folder
+from raymlops.runtime.open_graph import open_leaves
+from raymlops.runtime.python_modules import check_python
+from raymlops.runtime.sources import make_locate
+from raymlops.serving.endpoints.model import require_independence
+from raymlops.settings import Settings
+from raymlops.specs.graph import GraphSpec
+from raymlops.specs.graph_nodes import ModelNode, PythonNode
+from raymlops.specs.serving import HostedModel, ServingSpec
+
+AT_ONCE = 2
+"""Processes, which share the machine with whatever serves on it."""
+
+
+def try_models(spec: ServingSpec, settings: Settings) -> None:
+    """Raises ArtifactError for the first model that cannot be opened and run once, with its name and file,
+    NotFoundError for a folder that is not there, StorageError for a bucket that does not answer, and SpecError for a
+    Python node whose class cannot be imported, or a graph whose nodes do not fit together.
+
+    What is meant for a GPU is left out, for this machine may have none.
+    """
+    if spec.many is not None:
+        _require_folder(spec.many.folder)
+    for name, graph in spec.graphs.items():
+        for path, node in list_leaves(graph):
+            if isinstance(node, PythonNode):
+                check_python(f"{name}/{path}", node)
+    listed = list(_list(spec))
+    parts = [listed[number::AT_ONCE] for number in range(AT_ONCE)]
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE, thread_name_prefix="trial") as pool:
+        waiting = [pool.submit(_try_part, part, settings) for part in parts]
+        try:
+            for future in waiting:
+                future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+    if not spec.gpus:
+        for name, graph in spec.graphs.items():
+            _validate(name, graph, settings)
+
+
+def _require_folder(location: str) -> None:
+    """Models in it that cannot be served stop none of the others: the index has the reasons."""
+    try:
+        open_folder(location).list()
+    except NotFoundError:
+        raise NotFoundError(
+            f"The folder of models {location!r} is not there; every node must have it"
+        ) from None
+
+
+def _validate(name: str, graph: GraphSpec, settings: Settings) -> None:
+    """Its Python nodes are not made: they may need what only their nodes of the cluster have."""
+    models = [path for path, node in list_leaves(graph) if isinstance(node, ModelNode)]
+    leaves = open_leaves(graph, make_locate(settings), SessionOptions(shared=True), models)
+    try:
+        validate(graph, {path: leaf.signature for path, leaf in leaves.items() if leaf.signature})
+    except SpecError as error:
+        raise SpecError(f"Graph {name!r}: {error}") from None
+    finally:
+        for leaf in leaves.values():
+            if leaf.session is not None:
+                leaf.session.close()
+
+
+def _list(spec: ServingSpec) -> Iterator[tuple[str, HostedModel]]:
+    if spec.gpus:
+        return
+    seen = set()
+    for name, model in spec.models.items():
+        if model.device in ("auto", "cpu"):
+            seen.add(model.digest)
+            yield name, model
+    for name, graph in spec.graphs.items():
+        for path, node in list_leaves(graph):
+            on_gpu = node.resources is not None and node.resources.gpus
+            if isinstance(node, ModelNode) and not on_gpu and node.digest not in seen:
+                seen.add(node.digest)
+                yield f"{name}/{path}", HostedModel(source=node.model, digest=node.digest)
+
+
+Trial = tuple[str, HostedModel, pathlib.Path]
+"""Name, model, and its file."""
+
+
+def _try_part(part: Sequence[tuple[str, HostedModel]], settings: Settings) -> None:
+    trials = [(name, model, find_file(sources.locate(model, settings).path)) for name, model in part]
+    _try_all(trials)
+    for name, model, file in trials:
+        require_independence(name, model.batching.mode, prove_rows(read_model(file, model.digest)))
+
+
+def _try_all(trials: Sequence[Trial]) -> None:
+    """Together; when that fails, half by half, to name the one that is at fault."""
+    if len(trials) == 1:
+        name, model, file = trials[0]
+        source = model.source if model.source.startswith("models:/") else str(file)
+        try_model(f"Model {name!r} ({source})", read_model(file, model.digest), model.optimisation)
+    elif trials and not try_together([(file, model.digest, model.optimisation) for _, model, file in trials]):
+        _try_all(trials[: len(trials) // 2])
+        _try_all(trials[len(trials) // 2 :])

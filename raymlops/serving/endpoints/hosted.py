@@ -1,0 +1,219 @@
+"""The models that a replica answers for, by name, with what is worked out once for each. Knows no HTTP and no Ray."""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Protocol
+
+from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, unknown_name
+from raymlops.serving.endpoints import prometheus
+from raymlops.serving.endpoints.prometheus import EDGE
+from raymlops.serving.endpoints.statistics import ModelKey, Statistics, Timed, Tree
+from raymlops.serving.protocol import open_inference
+from raymlops.serving.protocol.columns import Column
+from raymlops.serving.protocol.headers import JSON, Headers
+from raymlops.serving.protocol.infer_decoder import InferDecoder
+from raymlops.serving.protocol.request_limits import AnswerEstimate, RequestLimits
+from raymlops.tensors import Batch, TensorSpec
+
+
+class Repository(Protocol):
+    """What loads and unloads models on demand, where an application has such a thing."""
+
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """Models that cannot be served -> why."""
+        ...
+
+    async def load(self, name: str) -> None: ...
+
+    async def unload(self, name: str) -> None: ...
+
+    async def refresh(self) -> None:
+        """Find out what there is now; raises nothing."""
+        ...
+
+    def to_tree(self) -> Tree: ...
+
+
+class Caller(Protocol):
+    """Who asks, by an API key."""
+
+    @property
+    def models(self) -> Collection[str]:
+        """Those that the key is for; none is all."""
+        ...
+
+    def sees(self, model: str) -> bool: ...
+
+
+class AllStatistics(Protocol):
+    """What all replicas of an application counted."""
+
+    async def sum_up(self, keys: Collection[ModelKey] | None = None) -> tuple[int, dict[ModelKey, Tree]]: ...
+
+    async def render(self, accept: str) -> tuple[bytes, str]: ...
+
+
+@dataclasses.dataclass(slots=True)
+class Hosted:
+    """A model under its name, with all that is worked out once."""
+
+    name: str
+    endpoint: open_inference.Endpoint
+    statistics: Statistics
+    columns: Mapping[str, Column]
+    platform: str = "onnxruntime_onnx"
+    ready: bool = True
+    check: Callable[[], None] | None = None
+    loaded: Callable[[], bool] | None = None
+    """Whether a model that is loaded on demand is in memory now; only the index asks."""
+    reason: Callable[[], str] | None = None
+    """Why it is not in memory, or what else its operator should know; only the index asks."""
+    running: Callable[[], bool] | None = None
+    """Whether a model's own process is there; it is started again when it has ended."""
+    headers: Headers = ()
+    binary_headers: Headers = ()
+    answers_frames: bool = False
+    """Whether MLflow would answer a table with a table, as `invocations` tells."""
+    decoder: InferDecoder = dataclasses.field(init=False)
+    try_batch: Callable[[Batch], Awaitable[Batch]] | None = None
+    """Answers a batch that nobody asked for, uncounted."""
+    examples: list[object] = dataclasses.field(default_factory=list)
+    """The request that was found, as `examples` does, or None; empty before the search."""
+    search: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+    """Held while it is looked for."""
+    estimate: AnswerEstimate | None = None
+    """Of its answers, made when it is first asked."""
+
+    @property
+    def optional(self) -> list[TensorSpec]:
+        """Inputs beside those of the signature, with a value of the model's own that a request may give anew."""
+        return [column.spec for column in self.columns.values() if column.optional]
+
+    @property
+    def can_answer(self) -> bool:
+        """Now; `ready` is what it was told to be."""
+        return self.ready and (self.running is None or self.running())
+
+    def __post_init__(self) -> None:
+        stamp = (b"x-model-version", f"{self.name}/{self.endpoint.version}".encode())
+        self.decoder = InferDecoder(self.columns)
+        self.headers = (JSON, stamp)
+        self.binary_headers = ((b"content-type", b"application/octet-stream"), stamp)
+
+
+@dataclasses.dataclass(slots=True)
+class Hosts:
+    """Everything the handlers need: the models by name, and the limits of a request."""
+
+    name: str
+    models: dict[str, Hosted]
+    limits: RequestLimits = dataclasses.field(default_factory=RequestLimits)
+    repository: Repository | None = None
+    queue: int = 128
+    """Requests that may be here at once; more are told to come back."""
+    pending: int = 0
+    stopping: str = ""
+    """Why no new requests are taken, once that is so."""
+    threads: concurrent.futures.Executor = dataclasses.field(
+        default_factory=lambda: concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="large")
+    )
+    """Where large bodies are read and written, so that the others do not wait for them."""
+
+    statistics: AllStatistics | None = None
+    """None where there is but this process."""
+    edge: Statistics = dataclasses.field(default_factory=lambda: Statistics(*EDGE))
+    """Of requests that no model is named by."""
+
+    def trees(self, stamps: dict[ModelKey, object]) -> dict[ModelKey, Tree]:
+        """All that this process counted, of each model that counted anything since `stamps`, which are made anew; of
+        models that are loaded on demand, only those that were asked for."""
+        found: dict[ModelKey, Tree] = {EDGE: self._count_itself()}
+        for hosted in list(self.models.values()):
+            counted = hosted.statistics
+            if hosted.loaded is not None and not counted.was_asked:
+                continue
+            stamp = counted.stamp()
+            if stamps.get(counted.key) != stamp:
+                stamps[counted.key] = stamp
+                found[counted.key] = counted.to_tree()
+        return found
+
+    def _count_itself(self) -> Tree:
+        durations = self.edge.to_tree()["counts"]["durations"]
+        del durations["success"]
+        tree: Tree = {
+            "counts": {"durations": durations},
+            "latest": {},
+            "now": {"pending": self.pending},
+            "told": {},
+        }
+        for own in (prometheus.measure_process(), self.repository.to_tree() if self.repository else {}):
+            for part, numbers in own.items():
+                tree[part] |= numbers
+        return tree
+
+    async def sum_up(self, wanted: Collection[Hosted]) -> tuple[int, list[tuple[ModelKey, Tree]]]:
+        """How many replicas there are, and what they counted of these models."""
+        replicas, trees = 1, dict[ModelKey, Tree]()
+        if self.statistics is not None:
+            replicas, trees = await self.statistics.sum_up({hosted.statistics.key for hosted in wanted})
+        return replicas, [
+            (key, trees.get(key) or hosted.statistics.to_tree())
+            for key, hosted in ((hosted.statistics.key, hosted) for hosted in wanted)
+        ]
+
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """What all replicas counted as text, and its content type."""
+        if self.statistics is not None:
+            return await self.statistics.render(accept)
+        return await asyncio.to_thread(prometheus.render, self.name, {"": self.trees({})}, accept)
+
+    def stop(self, reason: str) -> None:
+        """Refuse new requests for this reason; those that are here are answered."""
+        self.stopping, self.queue = reason, 0
+
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """Models that cannot be served -> why."""
+        return {} if self.repository is None else self.repository.unavailable
+
+    def find(self, name: str, version: str = "") -> Hosted:
+        hosted = self.models.get(name)
+        if hosted is None:
+            if name in self.unavailable:
+                raise ArtifactError(f"Model {name!r} is unavailable: {self.unavailable[name]}")
+            raise NotFoundError(unknown_name("model", name, self.models))
+        if version and version != hosted.endpoint.version:
+            raise NotFoundError(unknown_name(f"version of {name!r}:", version, [hosted.endpoint.version]))
+        return hosted
+
+    def seen_by(self, caller: Caller) -> Mapping[str, Hosted]:
+        """The models that a key is for."""
+        if not caller.models:
+            return dict(self.models)  # which may change while a thread goes through them
+        return {name: hosted for name, hosted in list(self.models.items()) if caller.sees(name)}
+
+    def count(
+        self, request: Timed, name: str, status: int, ended: int, bytes_in: int, bytes_out: int = 0
+    ) -> None:
+        """One request for inference by a model of this name, if there is one, was answered with an HTTP status; `ended`
+        in nanoseconds."""
+        counted = request.statistics
+        if counted is None:
+            hosted = self.models.get(name)
+            counted = self.edge if hosted is None else hosted.statistics
+        if status == 200:
+            counted.record_success(request, ended, bytes_in, bytes_out)
+        else:
+            counted.record_failure(request, ended, status, bytes_in)
+
+    def enter(self) -> None:
+        """Count a request in. Raises OverloadedError where it is full."""
+        if self.pending >= self.queue:
+            if self.stopping:
+                raise OverloadedError(self.stopping)
+            raise OverloadedError(f"{self.queue} requests are already here; try again later")
+        self.pending += 1

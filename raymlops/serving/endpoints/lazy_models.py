@@ -1,0 +1,507 @@
+"""A folder of models behind one application: each is known from the start or soon after it was added, and loaded when
+it is asked for. What cannot be served is known with its reason. No Ray."""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Collection, Iterable, Mapping
+
+from raymlops.errors import (
+    ArtifactError,
+    DeadlineError,
+    NotFoundError,
+    OverloadedError,
+    RaymlopsError,
+    unknown_name,
+)
+from raymlops.models.model_trial import TRIALS
+from raymlops.models.process_mac import has_code
+from raymlops.models.session import RunControl, Session
+from raymlops.runtime.model_files import open_folder
+from raymlops.runtime.run_cost import INLINE_S, count_batch_rows, find_largest, list_free_axes
+from raymlops.serving.endpoints.hosted import Hosted
+from raymlops.serving.endpoints.model_cache import ModelCache
+from raymlops.serving.endpoints.model_folder import (
+    OPTIONS,
+    RELOAD,
+    Entry,
+    Examiner,
+    Found,
+    Opener,
+    read_entries,
+)
+from raymlops.serving.endpoints.statistics import Statistics, Tree
+from raymlops.serving.endpoints.tick_batcher import MOST_ROWS, TickBatcher
+from raymlops.specs.serving import ManyModels
+from raymlops.tensors import Batch
+
+LOG = logging.getLogger("raymlops.serving")
+PATIENCE_S = 60.0
+"""Longest look at the folder, with the reading of what is new there."""
+EXAMINED_S = 10.0
+"""After so long a look leaves what else is new to the next one."""
+LOOKED_S = 1.0
+"""For as long the index takes what a look at the folder found for what there is."""
+DISAGREED_S = 60.0
+"""After so long a file that the other replicas serve, and that is not there or cannot be read here, is looked for
+again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What a replica knows of a name of the folder: the model that it serves, or the reason why it serves none; with a
+    model, the reason is why the file that is there now is not taken for it."""
+
+    entry: Entry
+    found: Found | None = None
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What a look at the folder found."""
+
+    examined: Mapping[str, tuple[Entry, Found | str]]
+    gone: Collection[str]
+    notices: Collection[str] = ()
+
+
+class LazyModels:
+    """The hosted models of a folder, and the repository that the protocol loads and unloads.
+
+    A model answers with the bytes that were first found. A file that is added is a new model; one that is removed is
+    none any more; one that is replaced is taken when it is loaded by name, or at the next deployment.
+    """
+
+    def __init__(
+        self, spec: ManyModels, queue: int = 128, memory: int = 0, hosted: dict[str, Hosted] | None = None
+    ) -> None:
+        """`hosted` are the models of the application, those of the folder are put among them. Raises NotFoundError
+        where there is no such folder, StorageError."""
+        self.hosted: dict[str, Hosted] = {} if hosted is None else hosted
+        self.unavailable: dict[str, str] = {}
+        """Name -> why it cannot be served."""
+        self._taken = frozenset(self.hosted)
+        self._deadline_s = spec.deadline_s
+        self._files = open_folder(spec.folder)
+        self._known: dict[str, Known] = {}
+        self._notices: set[str] = set()
+        self._faults: dict[str, str] = {}
+        """Key of a model -> why it could not be loaded the last time."""
+        self._disagreed: dict[str, tuple[Entry | None, str, float]] = {}
+        """Name -> its file here, the digest that the others serve and this file has not, and when to look again."""
+        self._examiner = Examiner(self._files, int(spec.memory_mb * 1e6))
+        options = dataclasses.replace(OPTIONS, memory=memory)
+        self._opener = Opener({}, options, TRIALS if spec.trial else None)
+        self._threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="many")
+        self._looking = asyncio.Lock()
+        self.looked = time.monotonic()
+        """When the folder was looked at for the last time."""
+        self.cache: ModelCache[Session] = ModelCache(
+            self._open,
+            {},
+            int(spec.memory_mb * 1e6),
+            threads=spec.loads,
+            patience_s=spec.patience_s,
+            label=_name_of,
+            may_block=self._files.is_near,
+        )
+        self.version = 0
+        """Of what is closed; an older word of it, which was on its way when this replica changed it, is ignored."""
+        self.closed: set[str] = set()
+        """Names that were unloaded by hand; the same in all replicas, within the time between two looks."""
+        self._apply(self._find_changes({}, is_first=True))
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """sha256 of the file of every model that is served."""
+        return {name: known.found.digest for name, known in self._known.items() if known.found is not None}
+
+    async def refresh(self) -> None:
+        """Take up what was added to the folder or removed, unless it was looked at a moment ago. When it cannot be
+        looked at, what was found before is served."""
+        if time.monotonic() - self.looked < LOOKED_S:
+            return
+        try:
+            async with asyncio.timeout(PATIENCE_S), self._looking:
+                if time.monotonic() - self.looked < LOOKED_S:  # by another, who was waited for
+                    return
+                self.looked = time.monotonic()
+                self._apply(await asyncio.to_thread(self._find_changes, dict(self._known)))
+        except (RaymlopsError, OSError) as error:  # a TimeoutError is an OSError
+            told = str(error) or f"it did not answer within {PATIENCE_S:g} s"
+            LOG.error("the folder of models was not looked at; those found so far are served: %s", told)
+
+    async def take(self, name: str) -> str:
+        """Serve the file that is there now under this name; its sha256.
+
+        Raises NotFoundError where there is none, ArtifactError where it cannot be served: what was served before goes
+        on answering.
+        """
+        await self._take({name: ""})
+        known = self._known.get(name)
+        if known is None:
+            raise NotFoundError(unknown_name("model", name, self._known))
+        if known.reason or known.found is None:
+            before = "; the model that was found before goes on answering" if known.found is not None else ""
+            raise ArtifactError(f"Model {name!r} cannot be loaded: {known.reason}{before}")
+        return known.found.digest
+
+    async def load(self, name: str) -> None:
+        """As `take` and `open`."""
+        await self.take(name)
+        await self.open(name)
+
+    async def open(self, name: str) -> None:
+        """Have the model in memory, and open it to requests. Raises what `check` and loading do."""
+        self.check(name)
+        self.closed.discard(name)
+        self.hosted[name].ready = True
+        await self.cache.load(self._key(name))
+
+    async def unload(self, name: str) -> None:
+        self.check(name)
+        self.closed.add(name)
+        self.hosted[name].ready = False
+        self.cache.unload(self._key(name))
+
+    def follow(self, version: int, closed: Iterable[str]) -> None:
+        """Take over what another replica was told to unload, and to open again, unless this one knows better."""
+        if version < self.version:
+            return
+        self.version = version
+        wanted = set(closed)
+        served = self.digests.keys()
+        for name in (wanted - self.closed) & served:
+            self.hosted[name].ready = False
+            self.cache.unload(self._key(name))
+        for name in (self.closed - wanted) & served:
+            self.hosted[name].ready = True
+            self.cache.reopen(self._key(name))
+        self.closed = wanted
+
+    async def agree(self, digests: Mapping[str, str]) -> None:
+        """Serve the files that all replicas have agreed on, by their sha256; refuse a model whose file is another."""
+        own = self.digests
+        others = {name: digest for name, digest in digests.items() if own.get(name, "") != digest}
+        self._disagreed = {name: told for name, told in self._disagreed.items() if name in others}
+        others = {
+            name: digest for name, digest in others.items() if not self._is_known_to_differ(name, digest)
+        }
+        if not others:
+            return
+        changes = await self._take(others)
+        for name, digest in others.items():
+            known = self._known.get(name)
+            if known is not None and known.found is not None:
+                if known.found.digest == digest:
+                    continue
+                self._withdraw(name)
+                reason = f"its file is not the one that the other replicas serve; {RELOAD.format(name)}"
+                self._know(name, Known(known.entry, None, reason))
+            _, found = changes.examined.get(name, (None, None))
+            # What has other bytes has them for as long as its stamp is the same.
+            is_final = known is not None and not isinstance(found, str)
+            again = math.inf if is_final else time.monotonic() + DISAGREED_S
+            self._disagreed[name] = known.entry if known is not None else None, digest, again
+
+    def _is_known_to_differ(self, name: str, digest: str) -> bool:
+        """Whether what is there under this name is known not to be the file of this digest."""
+        known = self._known.get(name)
+        entry, wanted, again = self._disagreed.get(name, (None, "", 0.0))
+        return (known.entry if known else None, digest) == (entry, wanted) and time.monotonic() < again
+
+    def to_tree(self) -> Tree:
+        """What the cache counts, see `metrics.FAMILIES`."""
+        count = self.cache.count
+        counts = {
+            "hits": count.hits,
+            "loads": count.loads,
+            "load_ns": int(1e9 * count.load_seconds),
+            "evictions": count.evictions,
+            "failures": count.failures,
+        }
+        return {
+            "counts": counts,
+            "now": {"many_bytes": self.cache.held, "unavailable": len(self.unavailable)},
+        }
+
+    def check(self, name: str) -> str:
+        """The same name. Raises NotFoundError unless there is such a model, ArtifactError when it cannot be served."""
+        if name in self.unavailable:
+            raise ArtifactError(f"Model {name!r} is unavailable: {self.unavailable[name]}")
+        known = self._known.get(name)
+        if known is None or known.found is None:
+            raise NotFoundError(unknown_name("model", name, self._known))
+        return name
+
+    async def _take(self, digests: Mapping[str, str]) -> Changes:
+        """Examine what is there now under these names, and serve it where it has the digest, or none is asked for."""
+        async with self._looking:
+            changes = await asyncio.to_thread(self._find_changes, dict(self._known), digests)
+            self._apply(changes, digests)
+            return changes
+
+    def _find_changes(
+        self, known: Mapping[str, Known], wanted: Mapping[str, str] | None = None, *, is_first: bool = False
+    ) -> Changes:
+        """What differs from what is known, of all names or of those `wanted`, whose bytes are compared whatever their
+        stamps say: a file may have been replaced twice within a second. Reads files, changes nothing."""
+        ends = time.monotonic() + EXAMINED_S
+        entries = read_entries(self._files.list())
+        examined: dict[str, tuple[Entry, Found | str]] = {}
+        for name, entry in entries.models.items():
+            before = known.get(name)
+            if wanted is not None and name not in wanted:
+                continue
+            if before is not None and before.entry == entry and (wanted is None or self._is_same(before)):
+                continue
+            if wanted is None and not is_first:
+                if time.monotonic() > ends:
+                    break
+                if not entry.file.is_settled:
+                    continue  # it may still be written
+            taken = "a model or graph of the application has this name; rename one"
+            examined[name] = entry, taken if name in self._taken else self._examiner.examine(entry)
+        gone = [name for name in known if name not in entries.models and (wanted is None or name in wanted)]
+        return Changes(examined, gone, entries.notices)
+
+    @staticmethod
+    def _is_same(known: Known) -> bool:
+        """Whether a model is served, and its file has the same bytes still."""
+        found = known.found
+        if found is None or known.reason:
+            return False
+        try:
+            data = found.files.read(found.path, found.size, found.size)
+        except (RaymlopsError, OSError):
+            return False  # examining it will tell
+        return data is not None and has_code(data, found.code)
+
+    def _apply(self, changes: Changes, wanted: Mapping[str, str] | None = None) -> None:
+        """Serve what was found. Another file for a model that is served is taken where it is `wanted` only."""
+        for notice in changes.notices:
+            if notice not in self._notices:
+                LOG.warning("%s", notice)
+        self._notices = set(changes.notices)
+        for name in changes.gone:
+            self._withdraw(name)
+            self._known.pop(name, None)
+            self.unavailable.pop(name, None)
+        for name, (entry, found) in changes.examined.items():
+            before = self._known.get(name)
+            served = before.found if before is not None else None
+            if isinstance(found, str):
+                self._know(name, Known(entry, served, found))
+            elif served is None or served.digest == found.digest or _is_wanted(name, found, wanted):
+                self._serve(found)
+                self._know(name, Known(entry, found))
+            else:
+                reason = f"the file has changed since this replica started; {RELOAD.format(name)}"
+                self._know(name, Known(entry, served, reason))
+
+    def _know(self, name: str, known: Known) -> None:
+        before = self._known.get(name)
+        if known.reason and (before is None or before.reason != known.reason):
+            LOG.error("model %r: %s", name, known.reason)
+        self._known[name] = known
+        if known.found is None:
+            self.unavailable[name] = known.reason
+        else:
+            self.unavailable.pop(name, None)
+
+    def _serve(self, found: Found) -> None:
+        """Answer with this file from now on; requests that use the one before go on."""
+        before = self._known.get(found.name)
+        served = before.found if before is not None else None
+        if served is not None and (served.key, served.path, served.version) == (
+            found.key,
+            found.path,
+            found.version,
+        ):
+            return
+        old = self.hosted.get(found.name)
+        if served is not None:
+            self._withdraw(found.name)
+        self._opener.add(found.key, found)
+        self.cache.add(found.key, found.size)
+        is_same = old is not None and old.statistics.version == found.version
+        hosted = self.hosted[found.name] = self._host(found, old.statistics if old and is_same else None)
+        if found.name in self.closed:
+            hosted.ready = False
+            self.cache.unload(found.key)
+
+    def _withdraw(self, name: str) -> None:
+        """Serve this model no longer; requests that use it go on."""
+        known = self._known.get(name)
+        if known is None or known.found is None:
+            return
+        hosted, key = self.hosted.pop(name), known.found.key
+        if isinstance(hosted.endpoint, LazyEndpoint):
+            hosted.endpoint.is_withdrawn = True
+        self.cache.forget(key)
+        self._opener.remove(key)
+        self._faults.pop(key, None)
+
+    def _open(self, key: str) -> Session:
+        """In a thread or on the event loop, as the cache chooses."""
+        try:
+            session = self._opener.open(key)
+        except RaymlopsError as error:
+            self._faults[key] = str(error)
+            raise
+        self._faults.pop(key, None)
+        return session
+
+    def _key(self, name: str) -> str:
+        found = self._known[name].found
+        assert found is not None  # `check` was there before
+        return found.key
+
+    def _reason(self, name: str) -> str:
+        """What the index tells of a model that is served."""
+        known = self._known[name]
+        if known.found is None:
+            return known.reason
+        if name in self.closed:
+            return f"it was unloaded; POST /v2/repository/models/{name}/load"
+        told = known.reason or self._faults.get(known.found.key, "")
+        waits = "it is not in memory; the next request loads it"
+        return told or ("" if self.cache.state(known.found.key) == "READY" else waits)
+
+    def _host(self, found: Found, statistics: Statistics | None = None) -> Hosted:
+        """`statistics` are those of the file before, which go on."""
+        statistics = statistics or Statistics(found.name, found.version)
+        statistics.sharing = found.independence.told
+        joins = bool(found.independence)
+        endpoint = LazyEndpoint(found, self.cache, self._threads, statistics, joins, self._deadline_s)
+        return Hosted(
+            found.name,
+            endpoint,
+            statistics,
+            found.columns,
+            loaded=lambda: self.cache.state(found.key) == "READY",
+            reason=lambda: self._reason(found.name),
+        )
+
+
+def _name_of(key: str) -> str:
+    """What a model is called for whoever asks for it."""
+    return key.partition("@")[0]
+
+
+def _is_wanted(name: str, found: Found, wanted: Mapping[str, str] | None) -> bool:
+    """Whether a file is to be taken: any file, or the one of a digest."""
+    return wanted is not None and wanted.get(name) in ("", found.digest)
+
+
+class LazyEndpoint:
+    """One model of many; holds its session only while it answers."""
+
+    is_withdrawn = False
+    """The file was removed, or replaced, since this was the model."""
+
+    def __init__(
+        self,
+        found: Found,
+        cache: ModelCache[Session],
+        threads: concurrent.futures.Executor,
+        statistics: Statistics,
+        joins: bool,
+        deadline_s: float = 30.0,
+    ) -> None:
+        """`joins` is whether requests may share a run."""
+        self._joins = joins
+        self.signature = found.header.signature
+        self.version = found.version
+        self._name = found.name
+        self._key = found.key
+        self._cache = cache
+        self._threads = threads
+        self._statistics = statistics
+        self._deadline_s = deadline_s
+        self._free = list_free_axes(self.signature)
+        self._cost = _Cost()
+        self._has_run = False
+        self._turns = TickBatcher(statistics)
+
+    async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
+        # With values for optional inputs a request runs alone: what is known of runs is of the model's own values.
+        alone = len(batch) > len(self.signature.inputs)
+        own = {spec.name: batch[spec.name] for spec in self.signature.inputs} if alone else batch
+        rows, arrived = count_batch_rows(own), time.perf_counter_ns()
+        if self.is_withdrawn:
+            raise OverloadedError(
+                f"Model {self._name!r} was replaced while this request was on its way; send it again"
+            )
+        session = await self._cache.acquire(self._key)
+        try:
+            cost = self._cost
+            if (
+                not alone
+                and rows <= cost.rows
+                and (not self._free or find_largest(batch, self._free) <= cost.size)
+            ):
+                return await self._turns.infer(
+                    lambda joined, _: session.infer(joined), batch, rows, cost.most, arrived
+                )
+            return await self._infer_apart(session, batch, rows, arrived, learns=not alone)
+        finally:
+            self._cache.release(self._key)
+
+    async def _infer_apart(
+        self, session: Session, batch: Batch, rows: int, arrived: int, *, learns: bool
+    ) -> Batch:
+        """In a thread, where it is timed. Raises DeadlineError, and then ends the run."""
+        control = session.begin()
+        loop = asyncio.get_running_loop()
+        is_first, self._has_run = not self._has_run, True
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                answer, seconds, started = await loop.run_in_executor(
+                    self._threads, _time, session, batch, control, is_first
+                )
+        except TimeoutError:
+            raise DeadlineError(f"{self._name!r} did not answer within {self._deadline_s:g} s") from None
+        finally:
+            control.end()  # it is done, or nobody waits for it
+        if learns:
+            largest = find_largest(batch, self._free)
+            self._cost = self._cost.learn(rows, largest, seconds, self._joins, never=bool(session.by_value))
+        self._statistics.record_run(rows, started, started + int(1e9 * seconds), (arrived,))
+        return answer
+
+
+_STEP = 64
+"""Times as many rows as were timed may be taken for short, if each row took as long as those did."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cost:
+    """Rows of the longest run that is short, where no other free size is above `size`; and the rows that requests may
+    share a run for, 0 where they may not."""
+
+    rows: int = 0
+    size: int = 0
+    most: int = 0
+
+    def learn(self, rows: int, size: int, seconds: float, joins: bool, *, never: bool) -> "_Cost":
+        """What is known after a run of so many rows and seconds; a model of unknown length is never short."""
+        if never or seconds > INLINE_S or (self.rows and size < self.size):
+            return self
+        short = int(rows * min(_STEP, INLINE_S / max(seconds, 1e-9)))
+        if size == self.size:
+            short = max(short, self.rows)
+        return _Cost(short, size, min(MOST_ROWS, short) if joins else 0)
+
+
+def _time(session: Session, batch: Batch, control: RunControl, is_first: bool) -> tuple[Batch, float, int]:
+    """The answer, the seconds of the run, and when it began, in nanoseconds."""
+    if is_first:
+        session.infer(batch, control=control)  # which takes longer than those after it
+    started = time.perf_counter_ns()
+    answer = session.infer(batch, control=control)
+    return answer, (time.perf_counter_ns() - started) / 1e9, started

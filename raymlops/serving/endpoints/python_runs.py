@@ -1,0 +1,105 @@
+"""Runs the Python nodes of a graph that is served: coroutines on the event loop, anything else in a thread. Loads none.
+
+How long a user's `run` takes is not known beforehand, and nothing else of a replica must wait for it. Each node has
+one thread, so that its runs follow each other as they would on the event loop.
+"""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import dataclasses
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any
+
+from raymlops.errors import ResourceError
+from raymlops.graphs.execution import Implementation
+from raymlops.runtime.open_graph import run_python
+from raymlops.runtime.python_answers import Check, accept_all
+from raymlops.runtime.python_refusals import RefusalsNamed
+from raymlops.serving.endpoints import queue_time
+from raymlops.tensors import Batch, make_writable
+
+MOST_LEFT = 8
+"""Threads whose run goes on though its caller gave up, for each of which a node gets another."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """What answers for a node, and what tells whether it still can: raises where it cannot."""
+
+    implementation: Implementation
+    check: Callable[[], None]
+
+
+def run_beside(instance: Any, name: str, check: Check = accept_all) -> Beside:
+    """What answers for a node while the event loop does other things; `check` holds it to its declaration."""
+    own = getattr(instance, "check_health", None)
+    own = own if callable(own) and not inspect.iscoroutinefunction(own) else _do_nothing
+    if inspect.iscoroutinefunction(instance.run):
+        return Beside(run_python(instance, check), own)
+    thread = _OwnThread(instance.run, name, check)
+
+    def check_both() -> None:
+        thread.require_room()
+        own()
+
+    return Beside(Implementation(thread.run, suspends=True), check_both)
+
+
+def _do_nothing() -> None: ...
+
+
+class _OwnThread:
+    def __init__(self, call: Callable[[Batch], Batch], name: str, check: Check) -> None:
+        self._call = call
+        self._check = check
+        self._name = name
+        self._left: list[concurrent.futures.Future[Any]] = []
+        self._stuck: concurrent.futures.Future[Any] | None = None
+        """A run that nobody waits for, and that has the last thread."""
+        self._thread = self._make_thread()
+
+    async def run(self, batch: Batch) -> Batch:
+        thread = self._thread
+        context = contextvars.copy_context()  # with the trace of the request
+        arrived, started = time.perf_counter_ns(), list[int]()
+        running = thread.submit(context.run, self._run, batch, started)
+        try:
+            with RefusalsNamed():
+                answer = await asyncio.wrap_future(running)
+            queue_time.add(started[0] - arrived)
+        except asyncio.CancelledError:
+            if not running.cancel() and not running.done():
+                self._leave(thread, running)
+            raise
+        return self._check(batch, answer)
+
+    def _run(self, batch: Batch, started: list[int]) -> Batch:
+        started.append(time.perf_counter_ns())
+        return self._call(make_writable(batch))
+
+    def require_room(self) -> None:
+        """Raises ResourceError where so many runs do not end that the node has no thread left."""
+        if self._stuck is not None and not self._stuck.done():
+            raise ResourceError(
+                f"Node {self._name!r} has {MOST_LEFT + 1} runs that nobody waits for any more and that do not end"
+            )
+
+    def _leave(
+        self, thread: concurrent.futures.ThreadPoolExecutor, running: concurrent.futures.Future[Any]
+    ) -> None:
+        """Let a run that may never end have its thread, and the next ones another."""
+        if thread is not self._thread:
+            return
+        self._left = [left for left in self._left if not left.done()]
+        if len(self._left) >= MOST_LEFT:
+            self._stuck = running
+            return
+        self._left.append(running)
+        self._thread = self._make_thread()
+        thread.shutdown(wait=False)
+
+    def _make_thread(self) -> concurrent.futures.ThreadPoolExecutor:
+        return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"python-{self._name}")

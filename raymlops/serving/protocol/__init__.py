@@ -1,0 +1,1 @@
+"""Bodies and messages of the protocols <-> tensors, and the documents that describe both. No transport, no Ray."""

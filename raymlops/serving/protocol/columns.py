@@ -1,0 +1,241 @@
+"""From what people write (JSON lists, ISO times, null) to the arrays that a model takes, one column or tensor
+at a time."""
+
+import dataclasses
+import datetime
+import functools
+import itertools
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raymlops.errors import InputError
+from raymlops.serving.protocol.request_limits import show
+from raymlops.tensors import DATATYPES, ELEMENTS, Signature, TensorSpec
+
+Array = npt.NDArray[Any]
+NO_TIME = np.iinfo(np.int64).min
+"""The missing timestamp; others are milliseconds since 1970-01-01 UTC."""
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """A model input and what its contract says of it; `kind` is empty for a model of another origin. One that is
+    `optional` has a value in the model, which a request may leave."""
+
+    spec: TensorSpec
+    kind: str = ""
+    optional: bool = False
+
+    @property
+    def takes_missing(self) -> bool:
+        """True if null has a meaning: NaN, the empty string, or no time."""
+        return bool(self.kind) and (
+            self.spec.datatype in ("FP32", "FP64", "BYTES") or self.kind == "timestamp"
+        )
+
+
+def read_columns(
+    signature: Signature, contract: Mapping[str, Any], optional: Iterable[TensorSpec] = ()
+) -> dict[str, Column]:
+    """By name, those that a request must have first."""
+    kinds = {column["name"]: column["kind"] for column in contract.get("columns", ())}
+    columns = {spec.name: Column(spec, kinds.get(spec.name, "")) for spec in signature.inputs}
+    return columns | {spec.name: Column(spec, optional=True) for spec in optional}
+
+
+def to_array(data: list[Any], column: Column) -> Array:
+    """A flat or nested JSON list as an array of the column's datatype, in whatever shape it came.
+
+    Raises InputError: values of another type are refused, never rounded, wrapped or parsed from text. What
+    overflows a float becomes infinite, which is for the caller to allow: np.errstate costs more than the rest.
+    """
+    kinds = set(map(type, data))
+    if list in kinds:
+        return _nested(data, column)
+    spec = column.spec
+    if column.kind == "timestamp":
+        return _to_times(data, kinds, spec)
+    if spec.datatype == "BYTES":
+        return _to_strings(data, kinds, column)
+    want = spec.dtype
+    allowed = _TYPES[want.kind]
+    if not kinds <= allowed and not (column.takes_missing and kinds <= allowed | {NoneType}):
+        if want.kind in "iu" and kinds <= {int, float} and all(map(is_whole, data)):
+            return to_array(
+                list(map(int, data)), column
+            )  # JSON has one kind of number: 2.0 is an integer, too
+        words = _WORDS["i" if column.kind == "integer" else want.kind]
+        or_null = " or null" if column.takes_missing else ""
+        raise InputError(f"Input {spec.name!r}: its data must be {words}{or_null}, got {show(data)}")
+    try:
+        array = np.array(data, want)
+    except OverflowError:
+        raise InputError(
+            f"Input {spec.name!r}: a value is outside {spec.datatype}, got {show(data)}"
+        ) from None
+    return check_whole(array, column) if column.kind == "integer" else array
+
+
+_EXACT = 2.0**53
+"""Beyond it a float may stand for another whole number, as one of over 64 bits that JSON's reader made a float of."""
+
+
+def is_whole(value: float) -> bool:
+    """Whether a number of JSON stands for an integer, and for one only."""
+    return type(value) is int or (value.is_integer() and abs(value) <= _EXACT)
+
+
+NoneType = type(None)
+_TYPES: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
+_WORDS = {"f": "numbers", "i": "whole numbers", "u": "whole numbers, none negative", "b": "true or false"}
+
+
+def _nested(data: list[Any], column: Column) -> Array:
+    """Lists of lists, flattened one level after the other: numpy would make every string as long as the longest."""
+    shape = [len(data)]
+    while data and isinstance(data[0], list):
+        lengths = set(map(len, data)) if set(map(type, data)) == {list} else set()
+        if len(lengths) != 1 or len(shape) > 31:
+            raise InputError(f"Input {column.spec.name!r}: the lists of its data have unequal lengths")
+        shape += lengths
+        data = list(itertools.chain.from_iterable(data))
+    if list in set(map(type, data)):
+        raise InputError(f"Input {column.spec.name!r}: the lists of its data have unequal lengths")
+    return to_array(data, column).reshape(shape)
+
+
+def check_whole(array: Array, column: Column) -> Array:
+    """Integers that may be missing travel as floats; a fraction among them would be cut off unseen."""
+    if column.kind == "integer" and array.dtype.kind == "f" and not (np.floor(array) == array).all():
+        fractions = array[np.isfinite(array) & (array != np.floor(array))]
+        if fractions.size:
+            raise InputError(
+                f"Input {column.spec.name!r}: its data must be whole numbers or null, got {fractions[0]}"
+            )
+    return array
+
+
+def _to_strings(data: list[Any], kinds: set[type], column: Column) -> Array:
+    if not kinds <= {str}:
+        if not (column.takes_missing and kinds <= {str, NoneType}):
+            raise InputError(f"Input {column.spec.name!r}: its data must be strings, got {show(data)}")
+        data = ["" if value is None else value for value in data]
+    if not _encodes("".join(data)):
+        raise InputError(f"Input {column.spec.name!r}: a string is not valid Unicode")
+    return np.array(data, dtype=object)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _to_times(data: list[Any], kinds: set[type], spec: TensorSpec) -> Array:
+    if kinds == {int}:
+        try:
+            return np.array(data, np.int64)
+        except OverflowError:
+            pass  # told below, with the value
+    return np.array([_to_milliseconds(value, spec) for value in data], np.int64)
+
+
+def _to_milliseconds(value: Any, spec: TensorSpec) -> int:
+    if value is None or value == "" or value == "NaT":  # as pandas writes a time that is not there
+        return int(NO_TIME)
+    if isinstance(value, float) and is_whole(value):  # milliseconds among which one was missing
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and NO_TIME <= value <= -NO_TIME - 1:
+        return value
+    if isinstance(value, str):
+        try:
+            return _parse_short_time(value) if len(value) <= _LONGEST_TIME else _parse_time(value)
+        except (ValueError, OverflowError):
+            pass
+    raise InputError(
+        f"Input {spec.name!r} is a timestamp: write it as 2013-07-01T12:00:00Z or as milliseconds since "
+        f"1970, "
+        f"got {show(value)}"
+    )
+
+
+_LONGEST_TIME = 40
+"""Characters of a time that is remembered; longer ones have hundreds of zeros."""
+
+
+_LEAP_SECOND = re.compile(r"\d{4}-\d\d-\d\d.\d\d:\d\d:60", re.ASCII | re.DOTALL)
+
+
+def _parse_time(text: str) -> int:
+    """Milliseconds since 1970 of an ISO 8601 time, UTC where it names no zone. Raises ValueError, OverflowError."""
+    if text[-1:] == "z":  # RFC 3339 has small letters
+        return _parse_time(f"{text[:-1]}Z")
+    if _LEAP_SECOND.match(text):  # which POSIX has not
+        return _parse_time(f"{text[:17]}59{text[19:]}") + 1000
+    time = datetime.datetime.fromisoformat(text)
+    since = (time.replace(tzinfo=datetime.UTC) if time.tzinfo is None else time) - _EPOCH
+    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+
+
+_parse_short_time = functools.lru_cache(2**14)(_parse_time)  # rows of a table share their hours and days
+
+
+def decode_strings(array: Array, name: str) -> Array:
+    """BYTES that came as bytes as text, which is what ONNX Runtime takes. Raises InputError unless UTF-8."""
+    flat = array.ravel()
+    try:
+        decoded = [value.decode() if isinstance(value, bytes) else value for value in flat]
+    except UnicodeDecodeError as error:
+        raise InputError(f"Input {name!r}: a string is not valid UTF-8: {error}") from None
+    result = np.empty(len(decoded), dtype=object)
+    result[:] = decoded
+    return result.reshape(array.shape)
+
+
+def convert(array: Array, datatype: str, column: Column) -> Array:
+    """An array that came as `datatype`, in the column's own; only what loses nothing is converted."""
+    spec = column.spec
+    if datatype == spec.datatype:
+        return decode_strings(array, spec.name) if datatype == "BYTES" else check_whole(array, column)
+    if column.kind == "timestamp" and datatype == "BYTES":
+        return _to_times(decode_strings(array, spec.name).ravel().tolist(), {str}, spec).reshape(array.shape)
+    if (
+        datatype != "BYTES"
+        and spec.datatype != "BYTES"
+        and np.can_cast(DATATYPES[datatype].numpy, spec.dtype)
+    ):
+        return check_whole(array.astype(spec.dtype), column)
+    raise InputError(f"Input {spec.name!r} is {datatype}{list(array.shape)}, but the model takes {spec}")
+
+
+def require_inputs(batch: Collection[str], columns: Mapping[str, Column]) -> None:
+    """Raises InputError where one is missing that has no value of the model's own."""
+    missing = [
+        str(column.spec) for name, column in columns.items() if name not in batch and not column.optional
+    ]
+    if missing:
+        raise InputError(f"Input missing: {', '.join(missing)}")
+
+
+def check_rows(batch: Mapping[str, Array], columns: Mapping[str, Column]) -> int:
+    """Rows of a batch whose inputs all start with a free dimension. Raises InputError when they differ."""
+    counts = {len(array) for name, array in batch.items() if _has_rows(array, columns[name])}
+    if len(counts) > 1:
+        rows = {name: len(array) for name, array in batch.items() if _has_rows(array, columns[name])}
+        raise InputError(f"The inputs have different numbers of rows: {rows}; send one value a row in each")
+    return counts.pop() if counts else 1
+
+
+def _has_rows(array: Array, column: Column) -> bool:
+    """An optional input may have any length: it stands for what is the model's own."""
+    return (
+        array.ndim > 0 and column.spec.shape[:1] == (-1,) and column.kind != ELEMENTS and not column.optional
+    )

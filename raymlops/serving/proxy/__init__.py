@@ -1,0 +1,1 @@
+"""What stands before the replicas besides HAProxy: Serve's proxies, their listeners, TLS and keys."""

@@ -1,0 +1,91 @@
+"""Tells HAProxy of each node what the spec says of TLS, in a file beside its configuration, which `wrapper.py` reads.
+
+Knows the nodes, and not HAProxy's language.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raymlops.errors import ResourceError, SpecError
+from raymlops.serving.haproxy import body_limits, wrapper
+from raymlops.specs.serving import ServingSpec, Tls
+
+_PATIENCE_S = 60
+
+
+def write_tls(tls: Tls | None) -> None:
+    """On a node: for HAProxy of this node, from when it is started or reloaded next; None is for plain text."""
+    folder = _find_folder()
+    partial = folder / f"{wrapper.FRONT_FILE}.{os.getpid()}"
+    partial.write_text(json.dumps({"tls": tls.model_dump() if tls else None}))
+    partial.replace(folder / wrapper.FRONT_FILE)
+
+
+def write_limit(spec: ServingSpec) -> None:
+    """On a node of a replica: the largest body of its application, for HAProxy of this node."""
+    size = int(spec.limits.body_mb * 2**20)
+    body_limits.write_limit(_find_folder(), spec.name, spec.route, size)
+
+
+def _find_folder() -> pathlib.Path:
+    """Where HAProxy of this node has its configuration."""
+    from ray.serve._private.constants import RAY_SERVE_HAPROXY_CONFIG_FILE_LOC as FILE
+
+    folder: pathlib.Path = pathlib.Path(FILE).parent / ray.get_runtime_context().get_node_id()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def prepare_node(tls: Tls | None) -> dict[str, Any]:
+    """On a node: write what HAProxy is to do, and say whether it will be done."""
+    from ray.serve._private import constants
+
+    unreadable = []
+    for path in (tls.certificate, tls.key, tls.client_ca) if tls else ():
+        try:
+            if path:
+                pathlib.Path(path).read_bytes()
+        except OSError as error:
+            unreadable.append(f"{path} ({error.strerror})")
+    write_tls(tls)
+    binary = constants.RAY_SERVE_HAPROXY_BINARY_PATH or ""
+    return {
+        "unreadable": unreadable,
+        "haproxy": bool(constants.RAY_SERVE_ENABLE_HA_PROXY),
+        "ours": pathlib.Path(binary).name == "haproxy.sh",
+    }
+
+
+def prepare_nodes(tls: Tls | None) -> bool:
+    """Have every node that runs speak TLS, or with None plain text again; true behind HAProxy.
+
+    Nodes that come later are told by their replicas. Raises SpecError for files that a node cannot read, and
+    ResourceError where a node would go on without TLS.
+    """
+    task: Any = ray.remote(num_cpus=0)(prepare_node)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    asked = [task.options(scheduling_strategy=strategy).remote(tls) for strategy in strategies]
+    try:
+        reports = ray.get(asked, timeout=_PATIENCE_S)
+    except ray.exceptions.RayError as error:
+        if tls is None:  # nothing of what a Serve before was told is needed
+            return False
+        cause = " ".join(str(error).split())[-300:]
+        raise ResourceError(
+            f"Not every node could be told to speak TLS within {_PATIENCE_S} s: {cause}"
+        ) from None
+    for node, report in zip(nodes, reports, strict=True):
+        if report["unreadable"]:
+            raise SpecError(f"Node {node[:8]} cannot read the TLS files: {', '.join(report['unreadable'])}")
+        if tls and report["haproxy"] and not report["ours"]:
+            raise ResourceError(
+                f"Node {node[:8]} was started with variables that are not ours, so that its HAProxy would not speak "
+                'TLS; start Ray there after: eval "$(raymlops cluster environment)"'
+            )
+    return any(report["haproxy"] for report in reports)

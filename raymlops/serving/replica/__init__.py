@@ -1,0 +1,1 @@
+"""The Ray Serve deployments: the application, separate nodes of graphs, and the actors that replicas share."""

@@ -1,0 +1,248 @@
+"""The Ray Serve application: `build_app(spec)` -> one deployment whose replicas each hold the whole data
+plane.
+
+Serve finds it as `raymlops.serving.app:build_app` and checks the YAML's `args` against ServingSpec.
+"""
+
+import asyncio
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.schema import LoggingConfig
+
+from raymlops.errors import RaymlopsError
+from raymlops.runtime import sources
+from raymlops.serving.actors.rate_limit_actor import make_lease
+from raymlops.serving.actors.shared_repository import share_repository
+from raymlops.serving.actors.statistics_reports import REPORT_PAUSE_S, ReplicaStatistics
+from raymlops.serving.endpoints import model_host
+from raymlops.serving.endpoints.graph import Prepared, host_graph, prepare_graph, set_weights
+from raymlops.serving.endpoints.hosted import Hosts
+from raymlops.serving.endpoints.lazy_models import LazyModels
+from raymlops.serving.endpoints.run_memory import bound_memory
+from raymlops.serving.fastpath.middleware import OWN
+from raymlops.serving.haproxy import model_routing, wrapper
+from raymlops.serving.protocol.request_limits import RequestLimits
+from raymlops.serving.proxy import exposure, key_guard, listeners, tls
+from raymlops.serving.replica import graph_node, replica_state
+from raymlops.serving.replica.background import Repeated
+from raymlops.serving.replica.grpc_methods import GrpcMethods
+from raymlops.serving.transport.api_keys import KeyRing, read_entry, read_keys
+from raymlops.serving.transport.asgi import LOG, DataPlane, log_to_stderr
+from raymlops.serving.transport.client_addresses import ClientAddresses
+from raymlops.serving.transport.connection_limits import ConnectionLimits
+from raymlops.serving.transport.cors import make_policy
+from raymlops.serving.transport.rate_limit import RateLimit
+from raymlops.settings import Settings
+from raymlops.specs.serving import ServingSpec
+
+POLL_S = 2.0
+"""How often a replica looks whether its key file has changed."""
+
+
+@serve.ingress()  # the application is built by the replica itself, below
+class Ingress(GrpcMethods):
+    """One replica: sessions, data plane, and the tasks that keep keys fresh and report statistics."""
+
+    def __init__(
+        self,
+        spec: ServingSpec,
+        prepared: Mapping[str, Prepared] | None = None,
+        handles: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._spec = spec
+        log_to_stderr()  # first: what is wrong with models and keys is told there
+        listeners.close_replica_ports()
+        if spec.tls is not None:  # this node may have joined after the application was deployed
+            tls.write_tls(spec.tls)
+        tls.write_limit(spec)
+        settings = Settings.from_env()
+        context = ray.get_runtime_context()
+        gpus = context.get_accelerator_ids().get("GPU", [])
+        memory = bound_memory(spec)
+        hosted = {}
+        for name, model in spec.models.items():
+            threads = max(1, int(spec.cpus / len(spec.models)))
+            with model_host.named(f"Model {name!r} ({model.source})"):
+                located = sources.locate(model, settings)
+                hosted[name] = model_host.host_model(
+                    name,
+                    located.path,
+                    located.model,
+                    threads=threads,
+                    gpus=gpus,
+                    queue=spec.limits.queue,
+                    memory=memory,
+                )
+        for name, graph in (prepared or {}).items():
+            remote = graph_node.call_nodes((handles or {}).get(name, {}), graph)
+            threads = max(1, int(spec.cpus))
+            queue = spec.limits.queue
+            with model_host.named(f"Graph {name!r}"):
+                hosted[name] = host_graph(
+                    name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue, memory=memory
+                )
+        self._many = LazyModels(spec.many, spec.limits.queue, memory, hosted) if spec.many else None
+        self._repository = share_repository(spec, self._many) if self._many is not None else None
+        limits = spec.limits
+        OWN.limits = ConnectionLimits.of(limits)
+        self._keys_stamp = (0, 0, 0)
+        self.plane = DataPlane(
+            Hosts(spec.name, hosted, RequestLimits.of(limits), self._repository, limits.queue),
+            KeyRing(required=bool(spec.keys)),
+            RateLimit(limits.rate, make_lease(spec)) if limits.rate else None,
+            body_limit=int(limits.body_mb * 2**20),
+            large_bodies_limit=int(limits.large_bodies_mb * 2**20),
+            log_share=spec.access_log,
+            addresses=_know_proxies(),
+            cors=make_policy(spec.cors),
+        )
+        # As HAProxy makes it, from the variables that both have.
+        token = os.environ.get(wrapper.TOKEN_VARIABLE, "")
+        self.plane.secret = model_routing.find_secret(token, os.environ)
+        self.relay_calls(serve.get_replica_context().app_name)
+        self.plane.is_draining = replica_state.find_draining()
+        self._read_key_file()
+        key_guard.RING[:] = [self.plane.keys]
+        own = serve.get_replica_context()
+        self._statistics = ReplicaStatistics(own.app_name, own.replica_id.unique_id, self.plane.hosts)
+        self.plane.hosts.statistics = self._statistics
+        self._background = [
+            Repeated("keys", self._refresh_keys, POLL_S),
+            Repeated("statistics", self._statistics.report, REPORT_PAUSE_S),
+        ]
+        if self._repository is not None:
+            self._background.append(Repeated("repository", self._repository.follow, POLL_S, patience_s=120.0))
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        for task in self._background:
+            task.start()
+        if self._spec.autoscaling is None:  # else Serve must count the requests in flight
+            OWN.prefix = "" if self._spec.route == "/" else self._spec.route
+            OWN.app = self.plane
+        return self.plane
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Options that change without a restart: `keys`, a list of entries as in a key file; `weights` of
+        splits, by graph, path of the split, and branch."""
+        for name, weights in user_config.get("weights", {}).items():
+            set_weights(self.plane.hosts.find(name), weights)
+        if "keys" in user_config:
+            self.plane.keys.required = True
+            self.plane.keys.replace([read_entry(entry) for entry in user_config["keys"]])
+
+    def refuse_requests(self, reason: str) -> None:
+        """Answer what is here, and nothing new."""
+        self.plane.hosts.stop(reason)
+
+    def count_requests(self) -> int:
+        """Requests of this replica that are not answered yet."""
+        return self.plane.count_requests()
+
+    async def check_health(self) -> None:
+        """Run every model that is ready, off the event loop; what fails marks the replica unhealthy, and Serve replaces
+        it. So does a background task that has ended."""
+        for task in self._background:
+            task.check()
+        for hosted in list(self.plane.hosts.models.values()):
+            if hosted.ready and hosted.check is not None:
+                await asyncio.to_thread(hosted.check)
+
+    async def _refresh_keys(self) -> None:
+        if self._spec.keys:
+            await asyncio.to_thread(self._read_key_file)
+
+    def __del__(self) -> Any:
+        """Serve calls it when all requests are answered, and waits for what it gives."""
+        background, self._background = getattr(self, "_background", ()), []
+        for task in background:
+            task.stop()
+        return self._statistics.leave() if background else None
+
+    def _read_key_file(self) -> None:
+        if not self._spec.keys:
+            return
+        path = pathlib.Path(self._spec.keys).expanduser()
+        try:
+            status = path.stat()
+            stamp = status.st_mtime_ns, status.st_ino, status.st_size
+            if stamp != self._keys_stamp:
+                self.plane.keys.replace(read_keys(path))
+                self._keys_stamp = stamp
+        except (OSError, RaymlopsError) as error:
+            LOG.error("the key file was not read; the keys known so far stay in force: %s", error)
+
+
+def _know_proxies() -> ClientAddresses:
+    """HAProxy runs on the nodes of the cluster."""
+    nodes_of_now = [node["NodeManagerAddress"] for node in ray.nodes()]
+    # Made when serving starts, for HAProxy and its replicas only: see `haproxy`.
+    return ClientAddresses(nodes_of_now, os.environ.get("RAYMLOPS_PROXY_TOKEN", ""))
+
+
+def build_app(spec: ServingSpec) -> serve.Application:
+    """What Serve deploys. Aliases are pinned to versions here if deploying has not done so.
+
+    Raises ForbiddenError where Serve listens beyond loopback and nobody said that everyone may ask.
+    """
+    exposure.require_keys(spec, listeners.read_host())
+    pinned = sources.pin(spec, Settings.from_env())
+    prepared = {name: prepare_graph(graph, Settings.from_env()) for name, graph in pinned.graphs.items()}
+    handles = {name: graph_node.bind_nodes(name, graph) for name, graph in prepared.items()}
+    return make_deployment(pinned).bind(pinned, prepared, handles)
+
+
+_SURGE_PERCENT = 25
+"""Replicas above the wanted number while versions change, rounded up."""
+
+
+def has_room(resources: Mapping[str, float]) -> bool:
+    """Whether one more replica has a place now: where it has none, one of the version before must end first."""
+    wanted = {"CPU": resources.get("num_cpus", 0), "GPU": resources.get("num_gpus", 0)}
+    wanted["memory"] = resources.get("memory", 0)
+    try:
+        nodes_of_now = ray._private.state.available_resources_per_node().values()
+    except (AttributeError, ray.exceptions.RayError, ray.exceptions.RaySystemError):
+        return False
+    return any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes_of_now)
+
+
+def make_deployment(spec: ServingSpec, target: Any = Ingress) -> Any:
+    """The deployment with what the spec says of replicas, resources and queues."""
+    actor_options: dict[str, Any] = {"num_cpus": spec.cpus, "num_gpus": spec.gpus}
+    if spec.memory_gb:
+        actor_options["memory"] = int(spec.memory_gb * 2**30)
+    options: dict[str, Any] = {
+        # The plane bounds its own queue; Serve's limits must not act first, nor its default of 5.
+        # It counts requests before they are whole: as many may begin as there are connections.
+        "max_ongoing_requests": max(4 * spec.limits.queue, 2 * spec.limits.connections),
+        "max_queued_requests": -1,
+        "health_check_period_s": 5,
+        "health_check_timeout_s": 15,
+        "graceful_shutdown_timeout_s": spec.drain_s,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        # A replica of the version before answers until one of the new is ready.
+        "max_surge_percent": _SURGE_PERCENT if has_room(actor_options) else 0,
+        "ray_actor_options": actor_options,
+        # A line per request is a tenth of a replica's time; the plane samples its own.
+        "logging_config": LoggingConfig(enable_access_log=False, log_level="WARNING"),
+    }
+    if spec.autoscaling is None:
+        options["num_replicas"] = spec.replicas
+    else:
+        options["autoscaling_config"] = {
+            "min_replicas": spec.autoscaling.min,
+            "max_replicas": spec.autoscaling.max,
+            "target_ongoing_requests": spec.autoscaling.target,
+            "upscale_delay_s": spec.autoscaling.up_s,
+            "downscale_delay_s": spec.autoscaling.down_s,
+        }
+        if spec.autoscaling.min == 0:
+            # That a replica can start is seen before the application counts as deployed, and not by its first caller.
+            # With other numbers, an update would give up replicas that are in use.
+            options["autoscaling_config"]["initial_replicas"] = 1
+    return serve.deployment(name="Ingress", **options)(target)

@@ -1,0 +1,1 @@
+"""HTTP and gRPC: requests within limits, keys, rate limits, routes, logs. Any ASGI server runs it; no Ray Serve."""
