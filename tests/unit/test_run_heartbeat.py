@@ -14,9 +14,9 @@ from tests.experiments import spec_of
 SPEC = spec_of("digits", {"path": "rows.parquet"})
 CHILD = """
 import os, sys
-from raymlops.pipelines import resuming
+from raymlops.lifecycle.train import run_heartbeat
 from tests.experiments import spec_of
-with resuming.marked(sys.argv[1], sys.argv[2], spec_of("digits", {"path": "rows.parquet"}), "data"):
+with run_heartbeat.marked(sys.argv[1], sys.argv[2], spec_of("digits", {"path": "rows.parquet"}), "data"):
     os._exit(9)  # as a killed process ends
 """
 
