@@ -139,9 +139,9 @@ def restore(address: str | None, patience: float, timeout: float, trust: bool) -
     export(
         {**cluster_environment(), **choose_authentication()}
     )  # before Ray is imported, which reads it once
-    from raymlops.serving.deploy import restore as restoring
+    from raymlops.serving.deploy.restore import restore as restore_applications
 
-    names = restoring.restore(
+    names = restore_applications(
         settings, patience_s=patience, timeout_s=timeout, trusted=trust, report=click.echo
     )
     click.echo(f"Serving again: {', '.join(names)}" if names else "Nothing was deployed before")

@@ -67,7 +67,9 @@ def test_a_rare_class_keeps_its_ranking():
     scores = 1 / (1 + np.exp(-odds))
     found = results.finish(_observe(Layout("binary"), labels, scores))
     for name in ("roc_auc", "average_precision", "log_loss"):
-        assert found.metrics[name].value == pytest.approx(metrics.METRICS["binary"][name](labels, scores), rel=1e-2)
+        assert found.metrics[name].value == pytest.approx(
+            metrics.METRICS["binary"][name](labels, scores), rel=1e-2
+        )
 
 
 def test_the_order_and_the_size_of_blocks_change_nothing():
@@ -161,7 +163,9 @@ def test_rows_without_a_finite_score_are_counted_and_in_no_metric():
     broken[:10] = np.nan
     found = results.finish(_observe(Layout("binary"), labels, broken))
     assert (found.rows, found.nonfinite) == (1000, 10)
-    assert found.metrics["brier"].value == pytest.approx(metrics.METRICS["binary"]["brier"](labels[10:], scores[10:]))
+    assert found.metrics["brier"].value == pytest.approx(
+        metrics.METRICS["binary"]["brier"](labels[10:], scores[10:])
+    )
 
 
 def test_only_broken_scores_still_give_an_evaluation():

@@ -34,7 +34,9 @@ def test_a_variant_answers_nearly_as_the_original_with_the_same_signature(kind, 
     difference = np.abs(before["probability"] - after["probability"])
     assert difference.max() < (0.002 if kind == "fp16" else 0.15)
     assert difference.mean() < 0.01
-    losses = [metrics.METRICS["binary"]["log_loss"](LABELS, answers["probability"]) for answers in (before, after)]
+    losses = [
+        metrics.METRICS["binary"]["log_loss"](LABELS, answers["probability"]) for answers in (before, after)
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
     assert set(after["label"]) <= {"on time", "late"}
 

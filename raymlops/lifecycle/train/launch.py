@@ -1,5 +1,5 @@
 """The entry of searches, trainings and evaluations, for the command line and for notebooks. Runs none itself: see
-develop.py and trusting.py."""
+develop.py and govern/evaluate.py."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -90,8 +90,8 @@ def evaluate(
     What is found is stored with the version where it was its own test split, unless `store` says otherwise. `trusted`
     runs what the version's record names.
     """
-    from raymlops.lifecycle.govern import evaluate as trusting
     from raymlops.lifecycle.govern import version_record
+    from raymlops.lifecycle.govern.evaluate import evaluate_version
     from raymlops.lifecycle.govern.evaluation_rows import read_rows
     from raymlops.tracking import registry
     from raymlops.tracking.store import connect
@@ -104,4 +104,4 @@ def evaluate(
     join_cluster(settings)
     rows = read_rows(spec, data)
     stored = data is None if store is None else store
-    return trusting.evaluate_version(client, found, spec, rows, settings, store=stored, tell=tell)
+    return evaluate_version(client, found, spec, rows, settings, store=stored, tell=tell)
