@@ -33,7 +33,7 @@ from tests.serving_process import Served, free_port, separate_ports
 
 CHAIN = ("embed", "refine", "judge")
 NAMES = ("single", *CHAIN)
-SHADOWED = ("shadowed", "shadowed-dear")
+SHADOWED = ("shadowed", "shadowed-expensive")
 """By a model as short as the one that answers, and by one of some milliseconds."""
 
 
@@ -58,7 +58,7 @@ def make_shadow(models: dict[str, pathlib.Path], mirror: str) -> dict[str, Any]:
 
 def save_models(work: pathlib.Path) -> dict[str, pathlib.Path]:
     made = {name: make_mlp(i, outputs=20 if name in CHAIN[:2] else 1) for i, name in enumerate(NAMES)}
-    made["dear"] = make_mlp(9, width=200_000, outputs=1)  # some milliseconds
+    made["expensive"] = make_mlp(9, width=200_000, outputs=1)  # some milliseconds
     return {name: toy_models.save(model, work / f"{name}.onnx") for name, model in made.items()}
 
 
@@ -107,7 +107,7 @@ def run_placements(arguments: argparse.Namespace, work: pathlib.Path) -> None:
             "separate": make_chain(models, placement="separate", resources=light),
             "plain": {"nodes": {"a": {"kind": "model", "model": str(models["single"])}}, "outputs": ["a"]},
             "shadowed": make_shadow(models, "single"),
-            "shadowed-dear": make_shadow(models, "dear"),
+            "shadowed-expensive": make_shadow(models, "expensive"),
         },
     }
     (work / "ours").mkdir()

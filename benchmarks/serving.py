@@ -274,13 +274,13 @@ def run_models(arguments: argparse.Namespace, work: pathlib.Path) -> None:
     """Every comparison that needs our server, on one start of it."""
     mlp = toy_models.save(toy_models.mlp(), work / "mlp.onnx")
     wide = toy_models.save(toy_models.mlp(1024, 4, 1), work / "wide.onnx")
-    dear = toy_models.save(toy_models.mlp(20, 1400, 8), work / "dear.onnx")
+    expensive = toy_models.save(toy_models.mlp(20, 1400, 8), work / "expensive.onnx")
     parts = PARTS if arguments.part == "all" else (arguments.part,)
     models: dict[str, Any] = {
         "mlp": {"source": str(mlp)},
         "wide": {"source": str(wide)},
-        "joined": {"source": str(dear)},
-        "alone": {"source": str(dear), "batching": {"mode": "off"}},
+        "joined": {"source": str(expensive)},
+        "alone": {"source": str(expensive), "batching": {"mode": "off"}},
     }
     if "flights" in parts:
         flights_model, rows = make_flights(work)

@@ -25,7 +25,7 @@ from raymlops.settings import Settings
 ROOT = pathlib.Path(__file__).parents[1]
 FILES: dict[str, Callable[[], onnx.ModelProto]] = {
     "models/small.onnx": lambda: tables.make_mlp(0, outputs=1),
-    "models/dear/model.onnx": lambda: tables.make_mlp(4, width=2048, outputs=1),
+    "models/expensive/model.onnx": lambda: tables.make_mlp(4, width=2048, outputs=1),
     "models/embed.onnx": lambda: tables.make_mlp(1),
     "models/refine.onnx": lambda: tables.make_mlp(2),
     "models/judge.onnx": lambda: tables.make_mlp(3, outputs=1),

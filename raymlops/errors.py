@@ -1,7 +1,7 @@
 """Every exception that raymlops raises on purpose, with its HTTP status and exit code. Nothing else raises.
 
 RaymlopsError            500, exit 1: ours
-├── UserError            400, exit 2: the caller can mend it
+├── UserError            400, exit 2: the caller can fix it
 │   ├── SpecError        a spec or configuration file
 │   ├── DataError        a dataset: unreadable, or against its contract
 │   ├── InputError       a request's tensors or body

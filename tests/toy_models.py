@@ -75,7 +75,7 @@ def dtypes(kind: int) -> onnx.ModelProto:
 
 
 def mlp(features: int = 20, width: int = 64, layers: int = 2, seed: int = 0) -> onnx.ModelProto:
-    """x FP32[-1,features] -> p FP32[-1,1]: the benchmarks' network; `width` and `layers` make it as dear as
+    """x FP32[-1,features] -> p FP32[-1,1]: the benchmarks' network; `width` and `layers` make it as expensive as
     wanted."""
     rng = np.random.default_rng(seed)
     sizes = [features, *[width] * layers, 1]

@@ -42,7 +42,7 @@ VERBS = {
     "submit": ("raymlops.cli.submission", "Run a verb as a job of a cluster, and follow it"),
     "cluster": ("raymlops.cli.clusters", "Make, check, start and describe clusters"),
     "tracking-server": ("raymlops.cli.tracking_server", "Run a tracking server for a team"),
-    "doctor": ("raymlops.cli.doctor", "Say what is wrong with a set-up, and how to mend it"),
+    "doctor": ("raymlops.cli.doctor", "Say what is wrong with a set-up, and how to fix it"),
 }
 """Verb -> module that holds a click command of that name (dashes as underscores), and its line in the help."""
 
@@ -82,7 +82,7 @@ def raymlops(debug: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 2 the caller can mend it, 1 it is our fault, 130 interrupted."""
+    """Run the command line and exit: 0 done, 2 the caller can fix it, 1 it is our fault, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     apply_process_defaults()
     debug = "--debug" in arguments

@@ -172,7 +172,7 @@ def _require_sound(config: dict[str, Any], file: str) -> None:
     if found:
         click.echo(findings.to_lines(found), err=True)
     if any(finding.level == "error" for finding in found):
-        raise SpecError(f"{file} cannot be started as it is; mend the errors above")
+        raise SpecError(f"{file} cannot be started as it is; fix the errors above")
 
 
 @cluster.command()

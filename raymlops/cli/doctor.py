@@ -26,7 +26,7 @@ from raymlops.settings import Settings, choose_authentication, export, read_envi
 )
 @click.option("--over", "overlays", multiple=True, type=click.Path(), help="Lay this file over --file.")
 def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str, ...]) -> None:
-    """Say what is wrong with this machine, cluster.yaml, a running cluster and SPEC, and the command that mends it.
+    """Say what is wrong with this machine, cluster.yaml, a running cluster and SPEC, and the command that fixes it.
 
     \b
     raymlops doctor
@@ -119,7 +119,7 @@ def _check_file(file: str, overlays: tuple[str, ...]) -> list[Any]:
     try:
         config = configuration.read_cluster(file, overlays)
     except UserError as error:
-        return [Finding("cluster.yaml", str(error), "`ray up` cannot read it", f"mend {file}")]
+        return [Finding("cluster.yaml", str(error), "`ray up` cannot read it", f"fix {file}")]
     return checks.check_cluster(config, ray_version=ray.__version__, base=pathlib.Path(file).parent)
 
 
@@ -174,7 +174,7 @@ def _check_spec(spec: str, kinds: Any, file: str, overlays: tuple[str, ...]) -> 
     shortage = capacity.explain_shortage(demand, kinds)
     if shortage is None:
         return []
-    mend = "lower training.workers or training.cpus_per_worker, change training.labels, or add a node type for them"
+    fix = "lower training.workers or training.cpus_per_worker, change training.labels, or add a node type for them"
     return [
-        Finding("demand", f"{spec} can never be met {where}: {shortage}", "its trials wait for ever", mend)
+        Finding("demand", f"{spec} can never be met {where}: {shortage}", "its trials wait for ever", fix)
     ]

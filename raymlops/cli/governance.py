@@ -109,7 +109,7 @@ def _show_evaluation(evaluation: Any) -> None:
 )
 @click.option("--version", help="With --sign: this version alone.")
 @click.option(
-    "--repair", is_flag=True, help="Mend what a stopped writer left, or begin a damaged record anew."
+    "--repair", is_flag=True, help="Fix what a stopped writer left, or begin a damaged record anew."
 )
 @click.option("--why", help="With --sign or --repair: why; recorded.")
 @click.option("--key", is_flag=True, help="Print one's own public key, for RAYMLOPS_TRUSTED_KEYS of others.")

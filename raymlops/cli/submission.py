@@ -137,7 +137,7 @@ def _check_cluster(job: Any, demand: Any, address: str, file: pathlib.Path) -> N
         storage.require_storage(kept, [node.address for node in nodes], home=home)
     elif autoscaling and config is not None:
         for finding in checks.check_storage(config):
-            raise StorageError(f"{file.name}: {finding.what}, so that {finding.why}; {finding.mend}")
+            raise StorageError(f"{file.name}: {finding.what}, so that {finding.why}; {finding.fix}")
     if demand is not None:
         _require_room(demand, autoscaling, nodes, config, file)
 

@@ -157,7 +157,7 @@ def _spot(config: Config) -> Iterator[Finding]:
             )  # fmt: skip
         elif all(other.get("priority", 0) >= kind.get("priority", 0) for other in others):
             yield Finding(
-                _CHECK, f"{name} is not preferred to its on-demand twin", "dear nodes are started first",
+                _CHECK, f"{name} is not preferred to its on-demand twin", "expensive nodes are started first",
                 f"give {name} the higher priority", "warning",
             )  # fmt: skip
 
@@ -236,7 +236,7 @@ def _mounts(config: Config, base: pathlib.Path) -> Iterator[Finding]:
     for target, source in config.get("file_mounts", {}).items():
         path = pathlib.Path(source).expanduser()
         if not (path if path.is_absolute() else base / path).exists():
-            mend = _MADE_BY.get(path.name, f"make {source}, or take the mount out")
+            fix = _MADE_BY.get(path.name, f"make {source}, or take the mount out")
             yield Finding(
-                _CHECK, f"{source}, mounted at {target}, is not here", "`ray up` stops half-way", mend
+                _CHECK, f"{source}, mounted at {target}, is not here", "`ray up` stops half-way", fix
             )

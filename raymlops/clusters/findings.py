@@ -1,4 +1,4 @@
-"""What is wrong with a set-up, why it matters, and the command that mends it."""
+"""What is wrong with a set-up, why it matters, and the command that fixes it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,16 +7,16 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing to mend: `error` when work cannot be right with it, `warning` when it will hurt later."""
+    """One thing to fix: `error` when work cannot be right with it, `warning` when it will hurt later."""
 
     check: str
     what: str
     why: str
-    mend: str
+    fix: str
     level: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
-        return f"{self.level.upper()} {self.check}: {self.what}\n    why:  {self.why}\n    mend: {self.mend}"
+        return f"{self.level.upper()} {self.check}: {self.what}\n    why: {self.why}\n    fix: {self.fix}"
 
 
 def to_lines(findings: Sequence[Finding]) -> str:

@@ -33,7 +33,7 @@ def make_token(path: pathlib.Path) -> bool:
 
 
 def describe_fault(path: pathlib.Path) -> tuple[str, str] | None:
-    """What is wrong with a token's file and the command that mends it; None when nothing is."""
+    """What is wrong with a token's file and the command that fixes it; None when nothing is."""
     if not path.is_file():
         return f"there is no token at {path}", "raymlops cluster token"
     if len(path.read_text().strip()) < 16:

@@ -302,7 +302,7 @@ def _limit(run: Run, seconds: float, suspends: bool, path: str) -> Run:
 def _name_failure(error: Exception, path: str) -> RaymlopsError:
     """The same failure, with the name of the innermost node where it arose.
 
-    What a node refuses is the caller's to mend however deep it lies: all that nodes read comes from the request.
+    What a node refuses is the caller's to fix however deep it lies: all that nodes read comes from the request.
     """
     if isinstance(error, NodeError):
         return error

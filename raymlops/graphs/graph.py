@@ -21,7 +21,7 @@ from raymlops.tensors import Batch, Signature
 
 
 def _blame_empty_input(error: NodeError, batch: Batch) -> NodeError | InputError:
-    """What a node cannot do with an input without elements is the caller's to mend, as with a model alone."""
+    """What a node cannot do with an input without elements is the caller's to fix, as with a model alone."""
     empty = [(name, values.shape) for name, values in batch.items() if not values.size]
     if not empty:
         return error

@@ -1,4 +1,4 @@
-"""Tells a request that a Python node cannot take from a fault of the node: the former is the caller's to mend."""
+"""Tells a request that a Python node cannot take from a fault of the node: the former is the caller's to fix."""
 
 import struct
 import zlib

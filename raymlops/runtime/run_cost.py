@@ -75,7 +75,7 @@ class Cost:
 
 def measure(session: Session, rows: int = 16) -> Cost:
     """Warm the session up and time it at one row and at several. A model that refuses zeros counts as
-    dear."""
+    expensive."""
     signature = session.signature
     joinable = is_joinable(signature)
     try:
@@ -168,7 +168,7 @@ def _infer(session: Session, batch: Batch) -> Batch:
 
 
 def time_runs(session: Session, batch: Batch) -> float:
-    """Median seconds of a few runs after the first two; a dear model is timed less often."""
+    """Median seconds of a few runs after the first two; an expensive model is timed less often."""
     _infer(session, batch)
     times: list[float] = []
     ends = time.perf_counter() + 0.2

@@ -230,7 +230,7 @@ class SwitchNode(NodeDocument):
 
 class CascadeNode(NodeDocument):
     kind: Literal["cascade"] = "cascade"
-    steps: list[str] = Field(min_length=2, description="nodes from the cheapest to the dearest")
+    steps: list[str] = Field(min_length=2, description="nodes from the cheapest to the most expensive")
     confidence: str = Field(description="tensor of their answers that tells how sure they are")
     measure: Literal["max", "binary", "margin"] = Field(
         "max", description="max: largest of a row; binary: max(p, 1-p); margin: largest less the second"

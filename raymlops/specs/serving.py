@@ -130,8 +130,8 @@ class Limits(Document):
         le=1024,
         description="of a request, head and body, that the proxy holds: one that fits reaches a replica when all "
         "of it is here, and another one where the first is lost and no model had begun with it; more makes each "
-        "request dearer. Of the cluster that `serve` starts; on others set RAY_SERVE_HAPROXY_TUNE_BUFSIZE before "
-        "they start",
+        "request more expensive. Of the cluster that `serve` starts; on others set RAY_SERVE_HAPROXY_TUNE_BUFSIZE "
+        "before they start",
     )
     connections: int = Field(
         default=4096, ge=1, description="open HTTP connections of a replica; more are closed at once"

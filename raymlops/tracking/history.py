@@ -347,7 +347,7 @@ def require_whole(name: str, record: Record) -> None:
     if record.problems:
         raise UntrustedError(
             f"The record of {name!r} does not hold: {'; '.join(record.problems[:5])}. Look at `raymlops history "
-            f"{shlex.quote(name)}`; once it is known why, mend it: "
+            f"{shlex.quote(name)}`; once it is known why, fix it: "
             f"raymlops history {shlex.quote(name)} --repair --why REASON"
         )
 

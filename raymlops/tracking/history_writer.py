@@ -360,7 +360,7 @@ _TAGS = {MANIFEST_TAG, ANCHOR_TAG}
 
 
 def repair(client: mlflow.MlflowClient, name: str, settings: Settings, why: str) -> list[str]:
-    """Mend the record of a model, on the record. Gives what was done. Raises as `append`."""
+    """Fix the record of a model, on the record. Gives what was done. Raises as `append`."""
     find_model(client, name)
     writer = _Writer(client, name, settings)
     for _ in range(_TRIES):

@@ -105,7 +105,7 @@ def reaching_artifacts(location: str) -> Iterator[None]:
         if not isinstance(error, MlflowException) and not _is_of_files(error):
             raise
         raise UnreachableError(
-            f"Cannot use the artifacts at {location!r}: {locations.explain(error)}; mend it, or set RAYMLOPS_ARTIFACTS "
+            f"Cannot use the artifacts at {location!r}: {locations.explain(error)}; fix it, or set RAYMLOPS_ARTIFACTS "
             "to another folder or URI"
         ) from None
 

@@ -89,7 +89,7 @@ _REMEDY = (
     "goes on with --resume"
 )
 _REMEDY_REMOTE = (
-    "Mend it, or set RAYMLOPS_STORAGE to a folder or URI that all nodes may write to; a search that was begun goes on "
+    "Fix it, or set RAYMLOPS_STORAGE to a folder or URI that all nodes may write to; a search that was begun goes on "
     "with --resume"
 )
 

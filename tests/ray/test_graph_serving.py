@@ -55,7 +55,9 @@ def make_models(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     environment = {**os.environ, "RAYMLOPS_HOME": str(folder / "home"), "PYTHONPATH": paths}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return {name: folder / name for name in examples_models.FILES} | {"models/dear": folder / "models/dear"}
+    return {name: folder / name for name in examples_models.FILES} | {
+        "models/expensive": folder / "models/expensive"
+    }
 
 
 def place(value: Any, files: dict[str, pathlib.Path]) -> Any:
@@ -141,7 +143,17 @@ def test_every_model_of_the_files_answers(client: httpx.Client) -> None:
         path: schema[path]["post"] for path in schema if path.endswith("/infer") and "versions" not in path
     }
     names = {path.split("/")[3] for path in asked}
-    assert names >= {"flights", "small", "dear", "c0", "chain", "digits", "one", "ocr", "flights-release"}
+    assert names >= {
+        "flights",
+        "small",
+        "expensive",
+        "c0",
+        "chain",
+        "digits",
+        "one",
+        "ocr",
+        "flights-release",
+    }
     for path, how in asked.items():
         example = how["requestBody"]["content"]["application/json"]["example"]
         response = client.post(path, json=example)

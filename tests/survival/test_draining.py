@@ -31,7 +31,7 @@ def served(tmp_path: pathlib.Path) -> Iterator[Served]:
     triple = toy_models.doubler()
     triple.graph.initializer[0].raw_data = np.array(3, "<f4").tobytes()
     toy_models.save(triple, tmp_path / "two.onnx")
-    toy_models.save(toy_models.slow(), tmp_path / "dear.onnx")
+    toy_models.save(toy_models.slow(), tmp_path / "expensive.onnx")
     served = Served(tmp_path, {**describe(tmp_path, "one", "1"), "grpc_port": 1})
     yield served
     if served.process.poll() is None:
@@ -41,7 +41,7 @@ def served(tmp_path: pathlib.Path) -> Iterator[Served]:
 def describe(folder: pathlib.Path, file: str, version: str) -> dict[str, Any]:
     models = {
         "toy": {"source": str(folder / f"{file}.onnx"), "version": version},
-        "dear": {"source": str(folder / "dear.onnx"), "batching": {"mode": "off"}},
+        "expensive": {"source": str(folder / "expensive.onnx"), "batching": {"mode": "off"}},
     }
     return {"models": models, "cpus": 0.2}
 
@@ -128,7 +128,7 @@ def test_a_signal_refuses_what_is_new_and_answers_what_was_begun(
     answers: list[Any] = []
 
     def ask_dear() -> None:
-        answers.append(httpx.post(f"{served.url}/v2/models/dear/infer", json=question, timeout=60))
+        answers.append(httpx.post(f"{served.url}/v2/models/expensive/infer", json=question, timeout=60))
 
     threads = [threading.Thread(target=ask_dear) for _ in range(6)]
     load = Load(f"{served.url}/v2/models/toy/infer", clients=4)
@@ -143,7 +143,7 @@ def test_a_signal_refuses_what_is_new_and_answers_what_was_begun(
     asyncio.run(load.run(stop()))
     for thread in threads:
         thread.join(60)
-    print(f"told {dict(load.told)}, dear {[answer.status_code for answer in answers]}")
+    print(f"told {dict(load.told)}, expensive {[answer.status_code for answer in answers]}")
     assert served.process.returncode == 0
     assert [answer.status_code for answer in answers] == [200] * 6
     assert any("in flight" in line for line in served.lines)

@@ -29,10 +29,10 @@ QUESTION = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data"
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("survival")
     toy_models.save(toy_models.doubler(), folder / "one.onnx")
-    dear = toy_models.save(toy_models.slow(), folder / "dear.onnx")
+    expensive = toy_models.save(toy_models.slow(), folder / "expensive.onnx")
     models = {
         "toy": {"source": str(folder / "one.onnx"), "version": "1"},
-        "dear": {"source": str(dear), "batching": {"mode": "off"}},
+        "expensive": {"source": str(expensive), "batching": {"mode": "off"}},
         "quotient": {"source": str(toy_models.save(toy_models.quotient(), folder / "quotient.onnx"))},
     }
     spec = {"models": models, "replicas": 2, "cpus": 0.2, "limits": {"queue": 8}}
@@ -242,7 +242,7 @@ def test_a_version_that_cannot_start_does_not_stay(served: Served, kind: str) ->
 
 def test_ten_times_the_capacity_is_shed_and_memory_stays_flat(served: Served) -> None:
     question = {"inputs": [{"name": "x", "shape": [1, 512], "datatype": "FP32", "data": [0.5] * 512}]}
-    load = Load(f"{served.url}/v2/models/dear/infer", question, clients=100)
+    load = Load(f"{served.url}/v2/models/expensive/infer", question, clients=100)
 
     def memory() -> int:
         total = 0
@@ -264,6 +264,6 @@ def test_ten_times_the_capacity_is_shed_and_memory_stays_flat(served: Served) ->
         f"told {dict(load.told)}, accepted p50 {accepted[len(accepted) // 2]:.3f} s, "
         f"p99 {accepted[int(len(accepted) * 0.99)]:.3f} s, memory {[size >> 20 for size in sizes]} MiB"
     )
-    assert set(load.told) == {"200 dear/1", "503"}
-    assert load.told["503"] > load.told["200 dear/1"]
+    assert set(load.told) == {"200 expensive/1", "503"}
+    assert load.told["503"] > load.told["200 expensive/1"]
     assert sizes[-1] < sizes[2] * 1.2

@@ -185,7 +185,7 @@ BROKEN: dict[str, tuple[Callable[[Config], None], str]] = {
                           "no node type may have workers"),
     "spot without a fallback": (change(available_node_types__gpu=None, metadata__raymlops__kubernetes__memory={}),
                                 "no on-demand type"),
-    "dear nodes first": (change(available_node_types__gpu__priority=20), "not preferred"),
+    "expensive nodes first": (change(available_node_types__gpu__priority=20), "not preferred"),
     "no storage": (options(GOOD[1]), "RAYMLOPS_STORAGE is not set"),
     "storage inside the container": (options("--env RAYMLOPS_STORAGE=/data", GOOD[1]), "inside the container"),
     "no tracking server": (options(GOOD[0]), "MLFLOW_TRACKING_URI"),
@@ -209,15 +209,15 @@ def test_a_broken_cluster_yaml_is_told_before_anything_is_rented(name: str) -> N
     breaking(config)
     findings = find(config)
     assert any(told in finding.what for finding in findings), [finding.what for finding in findings]
-    assert all(finding.why and finding.mend for finding in findings)
+    assert all(finding.why and finding.fix for finding in findings)
 
 
 def test_a_home_without_a_token_is_told_with_the_command(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    mends = [finding.mend for finding in find(read())]
-    assert mends == ["raymlops cluster token", "mkdir -m 700 ~/.mlflow"]
+    fixes = [finding.fix for finding in find(read())]
+    assert fixes == ["raymlops cluster token", "mkdir -m 700 ~/.mlflow"]
 
 
 def test_a_file_that_is_missing_or_no_mapping_is_told(tmp_path: pathlib.Path) -> None:

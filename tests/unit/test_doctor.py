@@ -77,7 +77,7 @@ def check_told(findings: list[Finding], told: str | None) -> None:
     else:
         assert [told in finding.what for finding in findings] == [True], findings
         assert findings[0].why
-        assert findings[0].mend
+        assert findings[0].fix
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_missing_token_is_worse_the_farther_away_the_cluster(
 
 
 def report(**changed: Any) -> nodes.Report:
-    """A node with nothing to mend."""
+    """A node with nothing to fix."""
     return {
         "host": "h", "python": "3.11.9", "packages": dict(SOUND), "token": True, "storage": None, "tracking": None,
         "mlflow_server": "3.17.2", "skew": 0.0, "gpus": None, "providers": [], "listening": [6379],
@@ -187,10 +187,10 @@ def test_what_does_not_go_together_on_a_node_is_told(changed: dict[str, Any], to
 
 def test_errors_come_first_and_each_says_what_why_and_how() -> None:
     text = findings.to_lines(
-        [Finding("a", "slow", "dear", "mend-a", "warning"), Finding("b", "broken", "down", "mend-b")]
+        [Finding("a", "slow", "expensive", "fix-a", "warning"), Finding("b", "broken", "down", "fix-b")]
     )
-    assert text.splitlines() == ["ERROR b: broken", "    why:  down", "    mend: mend-b",
-                                 "WARNING a: slow", "    why:  dear", "    mend: mend-a"]  # fmt: skip
+    assert text.splitlines() == ["ERROR b: broken", "    why: down", "    fix: fix-b",
+                                 "WARNING a: slow", "    why: expensive", "    fix: fix-a"]  # fmt: skip
 
 
 def test_this_machine_describes_itself(tmp_path: pathlib.Path) -> None:

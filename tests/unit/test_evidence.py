@@ -195,7 +195,7 @@ def test_a_repair_leaves_a_record_that_holds_and_says_what_was_done(
 
 
 def damage_and_repair(own: Settings, damage: str, tmp_path: pathlib.Path) -> None:
-    """Damage a record of two champions, find it out, mend it, and go on."""
+    """Damage a record of two champions, find it out, fix it, and go on."""
     name = f"repaired {damage}"
     client = store.connect(own)
     for seed in range(2):

@@ -162,7 +162,7 @@ def test_a_file_that_cannot_be_served_is_told_and_stops_nothing(kind: str, tmp_p
     assert ask("GET", "/v2/health/ready").status_code == 200
     for path in ("/metrics", "/openapi.json", "/docs", "/v2/models/stats"):
         assert ask("GET", path).status_code == 200
-    save(tmp_path / "bad.onnx", scaler(5))  # mended, it is served
+    save(tmp_path / "bad.onnx", scaler(5))  # fixed, it is served
     look(host)
     assert infer(host, "bad") == 5
 

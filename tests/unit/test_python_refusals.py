@@ -1,4 +1,4 @@
-"""Python nodes and what callers send: data that a node cannot read are the caller's to mend, faults are not told."""
+"""Python nodes and what callers send: data that a node cannot read are the caller's to fix, faults are not told."""
 
 import asyncio
 import struct

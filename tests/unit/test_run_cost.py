@@ -63,7 +63,7 @@ def make_endpoint(model: Any, deadline_s: float = 30.0) -> ModelEndpoint:
 
 
 def make_square(*shape: Any) -> Any:
-    """y = the sum of x times itself: dearer than its elements are many."""
+    """y = the sum of x times itself: more expensive than its elements are many."""
     nodes = [
         h.make_node("MatMul", ["x", "x"], ["m"]),
         h.make_node("ReduceSum", ["m", "axes"], ["y"], keepdims=0),

@@ -36,7 +36,7 @@ def test_the_files_that_are_shipped_are_read() -> None:
     many = config_files.read_spec(ROOT / "serve_configs/many.yaml")
     assert many.many is not None
     assert many.many.memory_mb == 1024
-    assert files.models["dear"].batching.mode == "on"
+    assert files.models["expensive"].batching.mode == "on"
     assert files.autoscaling
 
 

@@ -191,7 +191,7 @@ def read_record(name: str, settings: Settings) -> Record:
 
 
 def repair_record(name: str, why: str, settings: Settings) -> list[str]:
-    """Mend the history of a model, on the record. Gives what was done."""
+    """Fix the history of a model, on the record. Gives what was done."""
     return history_writer.repair(store.connect(settings), name, settings, why)
 
 

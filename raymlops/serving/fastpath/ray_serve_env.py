@@ -25,7 +25,7 @@ FAST: Mapping[str, str] = {
     # keeps clients that send slowly away from replicas, as far as a request fits the buffer.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure\n    option http-buffer-request",
     "RAY_SERVE_HAPROXY_RETRIES": "5",
-    # Heads must fit it; larger ones make each request dearer. See `proxy_buffer_kb` of a serving spec.
+    # Heads must fit it; larger ones make each request more expensive. See `proxy_buffer_kb` of a serving spec.
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "32768",
     # uvicorn would believe X-Forwarded-For of anyone on loopback; client_addresses.py judges who may say it.
     "FORWARDED_ALLOW_IPS": "",

@@ -70,7 +70,7 @@ class Node:
         statistics = Statistics(path, "1")
         endpoint = ModelEndpoint(leaf.session, statistics, batching, mode, deadline_s, leaf.independence)
         self._run, self._check = endpoint.infer, endpoint.check
-        # A dear model that is busy would not answer a check in time; that it answers is seen by its requests.
+        # An expensive model that is busy would not answer a check in time; that it answers is seen by its requests.
         self._is_checked = endpoint.cost.fixed + endpoint.cost.row < DEAR_S
 
     async def check_health(self) -> None:
