@@ -7,7 +7,7 @@ code itself, so it cannot be out of date.
 import pathlib
 from collections.abc import Callable
 
-from reference_pages import commands, documents, expressions, functions, operations
+from reference_pages import commands, documents, expressions, functions, modules, operations
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -18,6 +18,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/expressions.md": expressions.write_page,
     "reference/commands.md": commands.write_page,
     "reference/python.md": functions.write_page,
+    "reference/modules.md": modules.write_page,
     "operations.md": operations.write_page,
 }
 """Path in the site -> what writes its Markdown."""

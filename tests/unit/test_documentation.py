@@ -17,7 +17,7 @@ from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import NODE_DOCUMENTS
 from raymlops.specs.serving import ServingSpec
-from reference_pages import PAGES, commands, documents, operations
+from reference_pages import PAGES, commands, documents, drawings, operations
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODULES = sorted((ROOT / "raymlops").rglob("*.py"))
@@ -82,15 +82,16 @@ def test_every_environment_variable_is_in_the_page_of_operations(page: str) -> N
 def test_every_port_is_in_the_page_of_operations(page: str) -> None:
     found = {
         number
-        for module in [*MODULES, ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-        for line in module.read_text(encoding="utf-8").splitlines()
-        if re.search(r"ports?\b|_PORT|localhost|127\.0\.0\.1", line, re.IGNORECASE)
-        for number in re.findall(r"(?<![\d_.])[1-9]\d{3,4}(?![\d_.])", line)
+        for path in [*MODULES, ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for line in path.read_text(encoding="utf-8").splitlines()
+        for number in re.findall(r"(?:localhost|127\.0\.0\.1):(\d{4,5})", line)
+        + (re.findall(r"(?<![\d_.])[1-9]\d{3,4}(?![\d_.])", line) if PORT.search(line) else [])
     }
     assert {"8000", "8265", "6379", "8404"} <= found
     assert {number for number in found - NO_PORTS if number not in page} == set()
 
 
+PORT = re.compile(r"\bports?\b|_PORT", re.IGNORECASE)
 NO_PORTS = {"65535", "65536", "1024", "4711"}
 """Numbers of lines that speak of ports, and are none that is listened on."""
 
@@ -131,3 +132,17 @@ def test_defaults_and_reasons_are_those_of_the_code() -> None:
     settings = {row[0]: row[1] for row in operations.setting_rows()}
     assert "atabases, artifacts and checkpoints" in settings["`RAYMLOPS_HOME`"]
     assert "who is recorded with a version" in settings["`RAYMLOPS_USER`"].lower()
+
+
+def test_the_drawings_are_those_that_the_code_draws() -> None:
+    for name, draw in drawings.DRAWINGS.items():
+        shown = (drawings.FOLDER / name).read_text(encoding="utf-8")
+        assert shown == draw(), f"{name} is old; run: PYTHONPATH=docs python -m reference_pages.drawings"
+
+
+def test_the_page_of_architecture_names_every_part_and_room() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    parts = {module.relative_to(ROOT / "raymlops").parts[0].removesuffix(".py") for module in MODULES}
+    rooms = {path.parent.name for path in (ROOT / "raymlops/serving").glob("*/__init__.py")}
+    named = {name for name in parts | rooms if f"`{name}`" in page or f"`{name}/" in page}
+    assert (parts | rooms) - named - {"__init__", "__main__"} == set()
