@@ -18,7 +18,8 @@ from raymlops.graphs.execution import Implementation
 from raymlops.graphs.plan import Plan, Step
 from raymlops.graphs.validation import list_leaves, validate
 from raymlops.models.session import Session, open_session
-from raymlops.runtime.open_graph import load_python, run_python, run_session
+from raymlops.runtime.open_graph import run_python, run_session
+from raymlops.runtime.python_modules import load_python
 from raymlops.serving.transport import trace_context
 from raymlops.specs.document import validate_document
 from raymlops.specs.graph import GraphSpec

@@ -3,7 +3,7 @@ nothing."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import cast
 
 from raymlops.errors import SpecError, unknown_name
 from raymlops.graphs import dependencies, port_types
@@ -11,7 +11,7 @@ from raymlops.graphs.dependencies import Declared
 from raymlops.graphs.kinds import kind_of
 from raymlops.graphs.plan import Plan, Port, Read, Reference, Step, read_reference
 from raymlops.specs.graph import GraphSpec
-from raymlops.specs.graph_nodes import INPUTS, Bindings, list_references
+from raymlops.specs.graph_nodes import INPUTS, Bindings, PlacedNode, list_references
 from raymlops.tensors import Signature, TensorSpec
 
 
@@ -42,13 +42,13 @@ def validate(spec: GraphSpec, signatures: Mapping[str, Signature], prefix: str =
     )
 
 
-def list_leaves(spec: GraphSpec, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def list_leaves(spec: GraphSpec, prefix: str = "") -> Iterator[tuple[str, PlacedNode]]:
     """Nodes that need an implementation, by path, before anything is known of their tensors."""
     for name, node in spec.nodes.items():
         kind = kind_of(node)
         inner = kind.inner(node)
         if kind.is_leaf:
-            yield prefix + name, node
+            yield prefix + name, cast(PlacedNode, node)
         elif inner is not None:
             yield from list_leaves(inner, f"{prefix}{name}/")
 

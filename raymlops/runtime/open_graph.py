@@ -7,53 +7,28 @@ no Ray.
 import dataclasses
 import inspect
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from raymlops.errors import ArtifactError, InputError, NotFoundError, unknown_name
 from raymlops.graphs.compiler import Merged
 from raymlops.graphs.execution import Implementation
 from raymlops.graphs.graph import Graph
-from raymlops.graphs.placement import Decision, Limits, Measurement, decide, find_chains
+from raymlops.graphs.placement import Decision, Limits, decide, find_chains
 from raymlops.graphs.plan import Plan
 from raymlops.graphs.row_independence import find_dependence
 from raymlops.graphs.validation import list_leaves, validate
-from raymlops.models.isolated_session import open_isolated
 from raymlops.models.merge import load_part, merge_models
 from raymlops.models.parity import find_differing
 from raymlops.models.row_independence import Independence, prove_rows
-from raymlops.models.safety import Model, read_model, size_of
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
+from raymlops.runtime.leaf_kinds import LEAF_KINDS, Leaf, Locate, open_leaf
 from raymlops.runtime.model_files import find_file
-from raymlops.runtime.python_answers import Check, accept_all, make_check
-from raymlops.runtime.python_modules import load_python
+from raymlops.runtime.python_answers import Check, accept_all
 from raymlops.runtime.python_refusals import RefusalsNamed
-from raymlops.runtime.run_cost import measure
 from raymlops.specs.graph import GraphSpec
-from raymlops.specs.graph_nodes import INPUTS, PythonNode
-from raymlops.tensors import ELEMENTS, Batch, Signature, TensorSpec, make_noise, make_writable
-
-Locate = Callable[[str], pathlib.Path]
-"""`models:/...` or a path -> the ONNX file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Leaf:
-    """An opened model or python class; `data` is the checked model."""
-
-    path: str
-    session: Session | None
-    instance: Any
-    data: Model
-    measured: Measurement | None
-    independence: Independence
-    """Whether requests may share a run of it."""
-    check: Check = accept_all
-    """Holds a Python node to its declaration."""
-
-    @property
-    def signature(self) -> Signature | None:
-        return self.session.signature if self.session else None
+from raymlops.specs.graph_nodes import INPUTS
+from raymlops.tensors import ELEMENTS, Batch, TensorSpec, make_noise, make_writable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,31 +62,6 @@ def locate_file(source: str) -> pathlib.Path:
     return find_file(pathlib.Path(source))
 
 
-def open_leaf(path: str, node: Any, locate: Locate, options: SessionOptions | None = None) -> Leaf:
-    """Load what answers for a node. Raises NotFoundError, ArtifactError, SpecError."""
-    if isinstance(node, PythonNode):
-        instance = load_python(path, node)
-        check = make_check(path, node.outputs)
-        return Leaf(path, None, instance, b"", None, ask_independence(instance), check)
-    file = locate(node.model)
-    data = read_model(file, node.digest)
-    started = (
-        open_isolated(path, file, data, options or SessionOptions())
-        if node.isolate
-        else open_session(data, options)
-    )
-    cost = measure(started)
-    measured = Measurement((cost.fixed + cost.row) * 1000, size_of(data))
-    return Leaf(path, started, None, data, measured, prove_rows(data))
-
-
-def ask_independence(instance: Any) -> Independence:
-    """A Python node says so by itself, as an attribute of its class: nothing else can know."""
-    if getattr(instance, "rows_independent", False) is True:
-        return Independence()
-    return Independence(f"{type(instance).__name__} does not say rows_independent = True")
-
-
 def open_leaves(
     spec: GraphSpec,
     locate: Locate = locate_file,
@@ -120,15 +70,15 @@ def open_leaves(
 ) -> dict[str, Leaf]:
     """Load what answers for the leaves of a graph; nodes of the same model share a session."""
     leaves: dict[str, Leaf] = {}
-    models: dict[tuple[str, bool], Leaf] = {}
+    shared: dict[Hashable, Leaf] = {}
     for path, node in list_leaves(spec):
         if only is not None and path not in only:
             continue
-        known = None if isinstance(node, PythonNode) else models.get((node.model, node.isolate))
+        model = LEAF_KINDS[node.kind].model_of(node)
+        key = (node.kind, model.source, model.isolate) if model else path
+        known = shared.get(key)
         leaf = dataclasses.replace(known, path=path) if known else open_leaf(path, node, locate, options)
-        if not isinstance(node, PythonNode):
-            models[node.model, node.isolate] = leaf
-        leaves[path] = leaf
+        leaves[path] = shared[key] = leaf
     return leaves
 
 

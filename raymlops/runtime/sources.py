@@ -8,10 +8,11 @@ from raymlops import locations
 from raymlops.errors import SpecError
 from raymlops.models.safety import Model, digest_of, read_model
 from raymlops.models.session import check_shareable
+from raymlops.runtime.leaf_kinds import LEAF_KINDS
 from raymlops.runtime.model_files import digest_listing, find_file
 from raymlops.settings import Settings
-from raymlops.specs.graph import GraphSpec, expand_files
-from raymlops.specs.graph_nodes import GraphNode, ModelNode, NodeDocument
+from raymlops.specs.graph import GraphSpec, change_nodes, expand_files
+from raymlops.specs.graph_nodes import NodeDocument
 from raymlops.specs.serving import HostedModel, ServingSpec
 
 
@@ -67,17 +68,14 @@ def pin_graph(spec: GraphSpec, settings: Settings) -> GraphSpec:
 
 
 def _pin_nodes(spec: GraphSpec, settings: Settings) -> GraphSpec:
-    nodes: dict[str, NodeDocument] = {}
-    for name, node in spec.nodes.items():
-        nodes[name] = node
-        if isinstance(node, ModelNode):
-            pinned = pin_model(
-                HostedModel(source=node.model, digest=node.digest, isolate=node.isolate), settings
-            )
-            nodes[name] = node.model_copy(update={"model": pinned.source, "digest": pinned.digest})
-        elif isinstance(node, GraphNode) and node.graph is not None:
-            nodes[name] = node.model_copy(update={"graph": _pin_nodes(node.graph, settings)})
-    return spec.model_copy(update={"nodes": nodes})
+    def pin_node(name: str, node: NodeDocument) -> NodeDocument:
+        leaf = LEAF_KINDS.get(node.kind)
+        model = leaf.model_of(node) if leaf else None
+        if leaf and model:
+            node = leaf.with_model(node, pin_model(model, settings))
+        return node.change_graph(lambda inner: _pin_nodes(inner, settings))
+
+    return change_nodes(spec, pin_node)
 
 
 @dataclasses.dataclass(frozen=True)

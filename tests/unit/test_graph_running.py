@@ -15,7 +15,8 @@ from raymlops.graphs.kinds.vote import vote
 from raymlops.graphs.plan import Port
 from raymlops.graphs.ragged_arrays import flatten_elements, group_elements
 from raymlops.graphs.validation import list_leaves, validate
-from raymlops.runtime.open_graph import OfflineGraph, load_python, run_python, run_session
+from raymlops.runtime.open_graph import OfflineGraph, run_python, run_session
+from raymlops.runtime.python_modules import load_python
 from raymlops.specs.document import parse_document
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch, TensorSpec

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from raymlops.cli.graph import graph as command
 from raymlops.errors import ArtifactError, ForbiddenError, SpecError
+from raymlops.graphs import user_modules
 from raymlops.runtime import python_modules
 from raymlops.runtime.open_graph import OfflineGraph
 from raymlops.serving.deploy import config_files, spec_trial
@@ -50,7 +51,7 @@ def clean() -> Iterator[None]:
         if str(getattr(sys.modules[name], "__file__", "")).find("raymlops-modules-") >= 0:
             del sys.modules[name]
     sys.path[:] = places
-    python_modules._FILES.clear()
+    user_modules._FILES.clear()
 
 
 def write(

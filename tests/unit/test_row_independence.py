@@ -18,8 +18,9 @@ from raymlops.models import variants
 from raymlops.models.row_independence import prove_rows
 from raymlops.models.session import open_session
 from raymlops.runtime import run_cost
-from raymlops.runtime.open_graph import OfflineGraph, load_python, run_python
+from raymlops.runtime.open_graph import OfflineGraph, run_python
 from raymlops.runtime.python_answers import make_check
+from raymlops.runtime.python_modules import load_python
 from raymlops.serving.endpoints.graph import prepare_graph
 from raymlops.serving.endpoints.model import ModelEndpoint
 from raymlops.serving.endpoints.model_host import host_model

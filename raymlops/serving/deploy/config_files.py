@@ -12,7 +12,6 @@ from raymlops.errors import SpecError
 from raymlops.graphs.validation import list_leaves
 from raymlops.specs.document import apply_override, read_document, read_yaml, validate_document
 from raymlops.specs.graph import GraphSpec, complete, read_graph
-from raymlops.specs.graph_nodes import PythonNode
 from raymlops.specs.serving import ServingSpec
 
 
@@ -54,7 +53,7 @@ def require_one_module_of_a_name(graphs: Mapping[str, GraphSpec]) -> None:
     seen: dict[str, tuple[str, str]] = {}
     for name, graph in graphs.items():
         for path, node in list_leaves(graph):
-            for file, text in node.code.items() if isinstance(node, PythonNode) else ():
+            for file, text in node.list_code().items():
                 place, known = seen.setdefault(file, (f"{name}/{path}", text))
                 if known != text:
                     raise SpecError(

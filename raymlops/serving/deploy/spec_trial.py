@@ -12,14 +12,13 @@ from raymlops.models.row_independence import prove_rows
 from raymlops.models.safety import read_model
 from raymlops.models.session import SessionOptions
 from raymlops.runtime import sources
+from raymlops.runtime.leaf_kinds import LEAF_KINDS
 from raymlops.runtime.model_files import find_file, open_folder
 from raymlops.runtime.open_graph import open_leaves
-from raymlops.runtime.python_modules import check_python
 from raymlops.runtime.sources import make_locate
 from raymlops.serving.endpoints.model import require_independence
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec
-from raymlops.specs.graph_nodes import ModelNode, PythonNode
 from raymlops.specs.serving import HostedModel, ServingSpec
 
 AT_ONCE = 2
@@ -37,8 +36,7 @@ def try_models(spec: ServingSpec, settings: Settings) -> None:
         _require_folder(spec.many.folder)
     for name, graph in spec.graphs.items():
         for path, node in list_leaves(graph):
-            if isinstance(node, PythonNode):
-                check_python(f"{name}/{path}", node)
+            LEAF_KINDS[node.kind].check(f"{name}/{path}", node)
     listed = list(_list(spec))
     parts = [listed[number::AT_ONCE] for number in range(AT_ONCE)]
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE, thread_name_prefix="trial") as pool:
@@ -66,7 +64,7 @@ def _require_folder(location: str) -> None:
 
 def _validate(name: str, graph: GraphSpec, settings: Settings) -> None:
     """Its Python nodes are not made: they may need what only their nodes of the cluster have."""
-    models = [path for path, node in list_leaves(graph) if isinstance(node, ModelNode)]
+    models = [path for path, node in list_leaves(graph) if LEAF_KINDS[node.kind].model_of(node)]
     leaves = open_leaves(graph, make_locate(settings), SessionOptions(shared=True), models)
     try:
         validate(graph, {path: leaf.signature for path, leaf in leaves.items() if leaf.signature})
@@ -89,9 +87,10 @@ def _list(spec: ServingSpec) -> Iterator[tuple[str, HostedModel]]:
     for name, graph in spec.graphs.items():
         for path, node in list_leaves(graph):
             on_gpu = node.resources is not None and node.resources.gpus
-            if isinstance(node, ModelNode) and not on_gpu and node.digest not in seen:
-                seen.add(node.digest)
-                yield f"{name}/{path}", HostedModel(source=node.model, digest=node.digest)
+            served = LEAF_KINDS[node.kind].model_of(node)
+            if served and not on_gpu and served.digest not in seen:
+                seen.add(served.digest)
+                yield f"{name}/{path}", served
 
 
 Trial = tuple[str, HostedModel, pathlib.Path]

@@ -18,7 +18,8 @@ from raymlops.graphs.validation import list_leaves, validate
 from raymlops.models.isolated_session import IsolatedSession
 from raymlops.models.row_independence import Independence
 from raymlops.models.session import Session, SessionOptions
-from raymlops.runtime.open_graph import Leaf, find_kinds, merge_chains, open_graph, open_leaves
+from raymlops.runtime.leaf_kinds import Leaf
+from raymlops.runtime.open_graph import find_kinds, merge_chains, open_graph, open_leaves
 from raymlops.runtime.run_cost import check, count_batch_rows
 from raymlops.runtime.sources import make_locate
 from raymlops.serving.endpoints import deadlines, queue_time
@@ -31,7 +32,7 @@ from raymlops.serving.endpoints.tick_batcher import MOST_ROWS, TickBatcher
 from raymlops.serving.protocol.columns import read_columns
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec
-from raymlops.specs.graph_nodes import ModelNode, PythonNode
+from raymlops.specs.graph_nodes import PlacedNode
 from raymlops.tensors import Batch, Signature
 
 LOG = logging.getLogger("raymlops.serving")
@@ -91,11 +92,11 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
     return prepared
 
 
-def _batching_of(node: ModelNode | PythonNode) -> str:
+def _batching_of(node: PlacedNode) -> str:
     return "on" if node.resources is not None and node.resources.batch_rows else "auto"
 
 
-def _count_rows_of_a_hop(leaf: Leaf, node: ModelNode | PythonNode) -> int:
+def _count_rows_of_a_hop(leaf: Leaf, node: PlacedNode) -> int:
     if not leaf.independence or isinstance(leaf.session, IsolatedSession):
         return 0
     if leaf.session is not None and leaf.session.by_value:

@@ -16,7 +16,7 @@ from raymlops.errors import DeadlineError
 from raymlops.graphs.execution import Implementation
 from raymlops.graphs.validation import list_leaves
 from raymlops.models.session import SessionOptions
-from raymlops.runtime.open_graph import open_leaf
+from raymlops.runtime.leaf_kinds import open_leaf
 from raymlops.runtime.run_cost import count_batch_rows
 from raymlops.runtime.sources import make_locate
 from raymlops.serving.endpoints import deadlines
@@ -33,7 +33,7 @@ from raymlops.serving.transport import trace_context
 from raymlops.serving.transport.asgi import ACCESS, log_to_stderr
 from raymlops.serving.transport.trace_context import Trace
 from raymlops.settings import Settings
-from raymlops.specs.graph_nodes import ModelNode, PythonNode, Resources
+from raymlops.specs.graph_nodes import PlacedNode, Resources
 from raymlops.tensors import Batch, make_writable
 
 DEAR_S = 1.0
@@ -47,7 +47,7 @@ class Node:
         self,
         name: str,
         path: str,
-        node: ModelNode | PythonNode,
+        node: PlacedNode,
         resources: Resources,
         deadline_s: float = 30.0,
     ) -> None:
@@ -120,9 +120,7 @@ def bind_nodes(name: str, prepared: Prepared) -> dict[str, serve.Application]:
     }
 
 
-def _make_deployment(
-    graph: str, path: str, node: ModelNode | PythonNode, deadline_s: float
-) -> serve.Application:
+def _make_deployment(graph: str, path: str, node: PlacedNode, deadline_s: float) -> serve.Application:
     resources = node.resources or Resources()
     actor: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
     if resources.memory_mb:
