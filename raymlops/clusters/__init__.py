@@ -1,1 +1,1 @@
-"""Clusters: their configuration, manifests, tokens, checks, and what is shipped to them. No Serve, no tracking."""
+"""Ray clusters: configuration, manifests, tokens, checks and job packages. Imports neither Serve nor MLflow."""

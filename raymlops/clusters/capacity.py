@@ -1,4 +1,4 @@
-"""Whether a demand can ever be met by kinds of nodes, before anything is started or uploaded."""
+"""Checks whether node types can ever meet a demand for workers, before anything is started or uploaded."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,19 @@ from raymlops.specs.training import TrainingSpec
 
 @dataclasses.dataclass(frozen=True)
 class NodeKind:
-    """Nodes alike: what one of them has, and how many there may be."""
+    """A group of identical nodes: the resources of one of them, and the maximum number of nodes."""
 
     name: str
     resources: Mapping[str, float]
     most: int
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     address: str = ""
-    """Of a node that lives."""
+    """IP address; empty for a node type that has no live node."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkerDemand:
-    """`workers` equal bundles that must stand at the same time, each on one node."""
+    """`workers` equal bundles that must run at the same time; each fits on one node."""
 
     workers: int
     resources: Mapping[str, float]
@@ -31,12 +31,12 @@ class WorkerDemand:
 
 
 def demand_of(training: TrainingSpec) -> WorkerDemand:
-    """The least that one trial can do with."""
+    """The smallest demand of one trial."""
     return WorkerDemand(training.fewest_workers, training.worker_resources, training.labels)
 
 
 def kinds_of(config: Config) -> list[NodeKind]:
-    """The worker types of cluster.yaml; the total `max_workers` bounds each."""
+    """The worker node types of cluster.yaml; each is also bounded by the total `max_workers`."""
     total = int(config.get("max_workers", 2))
     return [
         NodeKind(
@@ -50,7 +50,7 @@ def kinds_of(config: Config) -> list[NodeKind]:
 
 
 def explain_shortage(demand: WorkerDemand, kinds: Sequence[NodeKind]) -> str | None:
-    """Why the demand can never be met, in one sentence; None when it can."""
+    """One sentence that says why the demand can never be met; None when it can."""
     asked = _show(demand.resources)
     fitting = [kind for kind in kinds if fits_in(demand, kind)]
     if not fitting:
@@ -63,11 +63,11 @@ def explain_shortage(demand: WorkerDemand, kinds: Sequence[NodeKind]) -> str | N
             )
             or "none"
         )
-        return f"one worker asks for {asked}{wanted}, and no node has that at once ({known})"
+        return f"one worker asks for {asked}{wanted}, and no node has that much ({known})"
     room = sum(fits_in(demand, kind) * kind.most for kind in fitting)
     if room < demand.workers:
         return (
-            f"{demand.workers} workers of {asked} are asked for, and at most {room} fit on all nodes there may be ("
+            f"{demand.workers} workers of {asked} are asked for, and at most {room} fit on all possible nodes ("
             + "; ".join(f"{kind.name}: {kind.most} nodes" for kind in fitting)
             + ")"
         )
@@ -75,8 +75,8 @@ def explain_shortage(demand: WorkerDemand, kinds: Sequence[NodeKind]) -> str | N
 
 
 def fits_in(demand: WorkerDemand, kind: NodeKind) -> int:
-    """Workers that one node of this kind holds."""
-    # Ray gives nodes labels of its own, which are known once they live.
+    """The number of workers that fit on one node of this kind."""
+    # Ray sets labels (ray.io/...) on live nodes only, so they cannot be checked for a node type.
     lives = any(label.startswith("ray.io/") for label in kind.labels)
     asked = {
         label: wanted for label, wanted in demand.labels.items() if lives or not label.startswith("ray.io/")

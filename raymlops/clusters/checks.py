@@ -1,4 +1,4 @@
-"""What would go wrong with a cluster.yaml, found before `ray up` has rented anything. Starts nothing."""
+"""Finds problems of a cluster.yaml before `ray up` rents machines. Starts nothing."""
 
 import copy
 import ipaddress
@@ -17,9 +17,9 @@ _MADE_BY = {".ray": "raymlops cluster token", ".mlflow": "mkdir -m 700 ~/.mlflow
 
 
 def check_cluster(config: Config, *, ray_version: str, base: pathlib.Path = pathlib.Path()) -> list[Finding]:
-    """All findings; `base` is the folder that relative mounts start from."""
+    """All findings; relative mounts are resolved against `base`."""
     found = list(_schema(config))
-    if found:  # the rules below rely on the shape
+    if found:  # the rules below need a valid schema
         return found
     rules: tuple[Callable[[Config], Iterator[Finding]], ...] = (
         _ours, _head, _authentication, _exposure, _workers, _spot, check_storage, _tracking, _secrets,
@@ -30,7 +30,7 @@ def check_cluster(config: Config, *, ray_version: str, base: pathlib.Path = path
 
 
 def _schema(config: Config) -> Iterator[Finding]:
-    """Ray's own judgement: its schema after its defaults, its rules for node types."""
+    """Ray's own validation: its schema, after its defaults, and its rules for node types."""
     import jsonschema  # type: ignore[import-untyped]
     from ray.autoscaler._private import util
 
@@ -71,7 +71,7 @@ def _ours(config: Config) -> Iterator[Finding]:
     if unknown := set(metadata.kubernetes.memory) - set(config["available_node_types"]):
         yield Finding(
             _CHECK, f"metadata.raymlops.kubernetes.memory names no node type: {', '.join(sorted(unknown))}",
-            "the pods that were meant get no memory limit", "use the names of available_node_types", "warning",
+            "these pods get no memory limit", "use the names of available_node_types", "warning",
         )  # fmt: skip
 
 
@@ -79,8 +79,9 @@ def _head(config: Config) -> Iterator[Finding]:
     head = config["available_node_types"][config["head_node_type"]]
     if head.get("resources", {}).get("CPU", 1):
         yield Finding(
-            _CHECK, "the head takes work: its resources.CPU is not 0",
-            "a training that fills its memory takes the whole cluster down", "set resources: {CPU: 0} for the head",
+            _CHECK, "the head runs tasks: its resources.CPU is not 0",
+            "a training job that fills the head's memory stops the whole cluster",
+            "set resources: {CPU: 0} for the head",
         )  # fmt: skip
 
 
@@ -90,15 +91,15 @@ def _authentication(config: Config) -> Iterator[Finding]:
             continue
         if "cluster environment" not in command and "RAY_AUTH_MODE=token" not in command:
             yield Finding(
-                _CHECK, f"a start command sets no RAY_AUTH_MODE=token: {command[:60]}...",
-                "whoever reaches the cluster runs code on it",
+                _CHECK, f"a start command does not set RAY_AUTH_MODE=token: {command[:60]}...",
+                "anyone who reaches the cluster can run code on it",
                 'put eval "$(raymlops cluster environment)" before ray start',
             )  # fmt: skip
     if not any(
         target.rstrip("/").endswith((".ray", "auth_token")) for target in config.get("file_mounts", {})
     ):
         yield Finding(
-            _CHECK, "file_mounts ships no token", "Ray refuses to start on every node",
+            _CHECK, "file_mounts does not copy the token", "Ray refuses to start on every node",
             "add /home/ray/.ray: ~/.ray, and run raymlops cluster token",
         )  # fmt: skip
 
@@ -108,7 +109,7 @@ def _exposure(config: Config) -> Iterator[Finding]:
         found = re.search(r"--dashboard-host[= ](\S+)", command)
         if found and found[1] not in ("127.0.0.1", "localhost", "::1"):
             yield Finding(
-                _CHECK, f"the dashboard listens on {found[1]}", "it submits jobs for whoever reaches it",
+                _CHECK, f"the dashboard listens on {found[1]}", "it submits jobs for anyone who reaches it",
                 "use --dashboard-host=127.0.0.1, and `ray dashboard cluster.yaml` to see it",
             )  # fmt: skip
     rules = config["provider"].get("security_group", {}).get("IpPermissions", [])
@@ -121,7 +122,7 @@ def _exposure(config: Config) -> Iterator[Finding]:
             only_ssh = rule.get("FromPort") == rule.get("ToPort") == 22
             yield Finding(
                 _CHECK, f"the security group opens ports {rule.get('FromPort')}-{rule.get('ToPort')} to {opened[0]}",
-                "the whole internet may try them", "give the range of your own network",
+                "any host on the internet can try to connect", "give the address range of your own network",
                 "warning" if only_ssh else "error",
             )  # fmt: skip
 
@@ -130,13 +131,13 @@ def _workers(config: Config) -> Iterator[Finding]:
     workers = configuration.worker_types(config)
     if not any(kind.get("max_workers", config.get("max_workers", 2)) for kind in workers.values()):
         yield Finding(
-            _CHECK, "no node type may have workers", "jobs wait for ever, since the head takes no work",
+            _CHECK, "no node type may have workers", "jobs wait forever, since the head runs no tasks",
             "raise max_workers of a node type",
         )  # fmt: skip
     least = sum(kind.get("min_workers", 0) for kind in workers.values())
     if least:
         yield Finding(
-            _CHECK, f"{least} workers are kept while nobody works", "they are paid for day and night",
+            _CHECK, f"{least} workers are kept running while idle", "you pay for them all the time",
             "set min_workers: 0", "warning",
         )  # fmt: skip
 
@@ -152,14 +153,17 @@ def _spot(config: Config) -> Iterator[Finding]:
         ]
         if not others:
             yield Finding(
-                _CHECK, f"{name} is bought on the spot market, and no on-demand type has the same resources",
-                "jobs wait while the market has none", f"add a type like {name} without spot", "warning",
+                _CHECK, f"{name} is a spot type, and no on-demand type has the same resources",
+                "jobs wait while no spot machine is available", f"add a type like {name} without spot", "warning",
             )  # fmt: skip
         elif all(other.get("priority", 0) >= kind.get("priority", 0) for other in others):
             yield Finding(
-                _CHECK, f"{name} is not preferred to its on-demand twin", "expensive nodes are started first",
-                f"give {name} the higher priority", "warning",
-            )  # fmt: skip
+                _CHECK,
+                f"{name} has no higher priority than the on-demand type with the same resources",
+                "expensive nodes are started first",
+                f"give {name} the higher priority",
+                "warning",
+            )
 
 
 def _is_spot(kind: Config) -> bool:
@@ -168,11 +172,11 @@ def _is_spot(kind: Config) -> bool:
 
 
 def check_storage(config: Config) -> Iterator[Finding]:
-    """Whether all nodes see what one of them keeps."""
+    """Checks that all nodes share one storage path."""
     storage = configuration.environment_of(config).get("RAYMLOPS_STORAGE", "")
     if not storage:
         yield Finding(
-            _CHECK, "RAYMLOPS_STORAGE is not set for the nodes", "checkpoints stay on a node, and go with it",
+            _CHECK, "RAYMLOPS_STORAGE is not set for the nodes", "checkpoints stay on one node and are lost with it",
             "add --env RAYMLOPS_STORAGE=/mnt/... or a bucket's URI to docker.run_options",
         )  # fmt: skip
     elif "://" not in storage:
@@ -181,7 +185,7 @@ def check_storage(config: Config) -> Iterator[Finding]:
         if not any(storage == mount or storage.startswith(mount.rstrip("/") + "/") for mount in mounts):
             yield Finding(
                 _CHECK, f"RAYMLOPS_STORAGE {storage} is inside the container",
-                "no node sees the checkpoints of another",
+                "nodes do not see each other's checkpoints",
                 "mount the shared file system there: --volume /mnt/...:/mnt/...",
             )  # fmt: skip
 
@@ -190,15 +194,17 @@ def _tracking(config: Config) -> Iterator[Finding]:
     tracking = configuration.environment_of(config).get("MLFLOW_TRACKING_URI", "")
     if not tracking.startswith(("http://", "https://", "databricks")):
         yield Finding(
-            _CHECK, f"MLFLOW_TRACKING_URI is {tracking or 'not set'!r}: a store of the head alone",
-            "runs and models go when the head goes",
+            _CHECK, f"MLFLOW_TRACKING_URI is {tracking or 'not set'!r}: a store on the head's disk",
+            "runs and models are lost with the head",
             "start one with raymlops tracking-server, and give its http:// address",
         )  # fmt: skip
     elif re.match(r"https?://(localhost|127\.)", tracking):
         yield Finding(
-            _CHECK, f"MLFLOW_TRACKING_URI {tracking} is each node's own loopback", "jobs reach no server there",
-            "give an address that every node reaches",
-        )  # fmt: skip
+            _CHECK,
+            f"MLFLOW_TRACKING_URI {tracking} is a loopback address",
+            "jobs on other nodes reach no server there",
+            "give an address that all nodes can reach",
+        )
 
 
 def _secrets(config: Config) -> Iterator[Finding]:
@@ -206,7 +212,7 @@ def _secrets(config: Config) -> Iterator[Finding]:
         if re.search(r"(?i)password|secret|token$|access_key|api_?key", name) or tokens.holds_password(value):
             yield Finding(
                 _CHECK, f"docker.run_options holds a secret: {name}", "it is committed, and shown by docker inspect",
-                "ship a file instead, such as ~/.mlflow/credentials in file_mounts",
+                "copy a file instead, such as ~/.mlflow/credentials in file_mounts",
             )  # fmt: skip
 
 
@@ -222,21 +228,26 @@ def _images(config: Config, ray_version: str) -> Iterator[Finding]:
             continue
         if found[1] != ray_version:
             yield Finding(
-                _CHECK, f"{image} has Ray {found[1]}, here is {ray_version}", "Ray's versions must be equal everywhere",
+                _CHECK,
+                f"{image} has Ray {found[1]}, this machine has {ray_version}",
+                "Ray must have the same version everywhere",
                 f"use rayproject/ray:{ray_version}-{found[2]}, or install Ray {found[1]} here",
-            )  # fmt: skip
+            )
         if found[2] != python:
             yield Finding(
-                _CHECK, f"{image} has {found[2]}, here is {python}", "what is pickled here is not read there",
-                f"use rayproject/ray:{found[1]}-{python}", "warning",
-            )  # fmt: skip
+                _CHECK,
+                f"{image} has {found[2]}, this machine has {python}",
+                "objects pickled here cannot be read there",
+                f"use rayproject/ray:{found[1]}-{python}",
+                "warning",
+            )
 
 
 def _mounts(config: Config, base: pathlib.Path) -> Iterator[Finding]:
     for target, source in config.get("file_mounts", {}).items():
         path = pathlib.Path(source).expanduser()
         if not (path if path.is_absolute() else base / path).exists():
-            fix = _MADE_BY.get(path.name, f"make {source}, or take the mount out")
+            fix = _MADE_BY.get(path.name, f"create {source}, or remove the mount")
             yield Finding(
-                _CHECK, f"{source}, mounted at {target}, is not here", "`ray up` stops half-way", fix
+                _CHECK, f"{source}, mounted at {target}, does not exist here", "`ray up` stops half-way", fix
             )

@@ -1,5 +1,5 @@
-"""Reads cluster.yaml and what is laid over it, into the mapping that `ray up` takes. Judges nothing beyond Ray's
-own schema; clusters/checks.py does."""
+"""Reads cluster.yaml, merges overlays into it, and returns the mapping that `ray up` takes. Does not check it beyond
+reading; clusters/checks.py does."""
 
 import pathlib
 import shlex
@@ -14,11 +14,11 @@ from raymlops.specs.document import read_yaml, validate_document
 
 Config = dict[str, Any]
 _TAKEN_WHOLE = ("provider", "node_config")
-"""Keys whose contents belong to one cloud, so that joining two of them means nothing."""
+"""Keys whose contents belong to one cloud: an overlay replaces them, since merging two clouds makes no sense."""
 
 
 def read_cluster(path: str | pathlib.Path, overlays: Sequence[str | pathlib.Path] = ()) -> Config:
-    """The file with the overlays laid over it, in order. Raises NotFoundError and SpecError."""
+    """The file with the overlays merged into it, in order. Raises NotFoundError and SpecError."""
     config = _read(path)
     for overlay in overlays:
         config = merge(config, _read(overlay))
@@ -38,7 +38,7 @@ def _read(path: str | pathlib.Path) -> Config:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Config:
-    """Mappings join; anything else above takes the place of what is below, and null takes it away."""
+    """Mappings are merged; any other value of the overlay replaces the one below, and null removes it."""
     merged = dict(below)
     for key, value in above.items():
         if value is None:
@@ -51,7 +51,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Config:
 
 
 def write_cluster(config: Config) -> str:
-    """The text of a file for `ray up`."""
+    """The configuration as YAML text for `ray up`."""
 
     class Plain(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
@@ -61,7 +61,7 @@ def write_cluster(config: Config) -> str:
 
 
 def metadata_of(config: Config) -> ClusterMetadata:
-    """Our own part. Raises SpecError with the key at fault."""
+    """The section metadata.raymlops. Raises SpecError with the key at fault."""
     ours = config.get("metadata", {}).get("raymlops")
     if not isinstance(ours, dict):
         raise SpecError("cluster.yaml has no metadata.raymlops; manifests need its `kubernetes` section")
@@ -69,7 +69,7 @@ def metadata_of(config: Config) -> ClusterMetadata:
 
 
 def environment_of(config: Config) -> dict[str, str]:
-    """The variables that `docker.run_options` gives to every container."""
+    """The environment variables that `docker.run_options` sets in every container."""
     found = {}
     words = [
         word for option in config.get("docker", {}).get("run_options", []) for word in shlex.split(option)
@@ -85,7 +85,7 @@ def environment_of(config: Config) -> dict[str, str]:
 
 
 def worker_types(config: Config) -> dict[str, Config]:
-    """Node types other than the head's."""
+    """All node types but the head's."""
     head = config.get("head_node_type")
     types = config.get("available_node_types") or {}
     return {name: kind for name, kind in types.items() if name != head}

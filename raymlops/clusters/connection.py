@@ -1,6 +1,7 @@
-"""Joins the cluster that the settings name, or one of this machine, or starts one here: the same way for every verb.
+"""Connects to the Ray cluster of the settings, to one on this machine, or starts one here: the same way for every
+verb.
 
-Keeps what Ray says of itself from the terminal; what is wrong still reaches it. Knows no Serve.
+Hides Ray's routine log lines from the terminal; errors and warnings still appear. Does not import Serve.
 """
 
 import logging
@@ -27,11 +28,11 @@ def join(
     dashboard: bool = False,
     tell: Callable[[str], Any] | None = None,
 ) -> bool:
-    """Connect this process, once; true where a cluster was started for it.
+    """Connect this process, if it is not connected yet; true if that started a cluster.
 
-    Where the settings name none, one is started here, or with `find` that of this machine is joined. With `logs` what
-    workers print is shown. What is waited for because others use it is told by `tell`, within seconds.
-    Raises ResourceError when no cluster answers, or it does not take this user's token.
+    If the settings name no cluster, one is started here, or with `find` the cluster of this machine is joined. With
+    `logs`, the output of workers is shown. `tell` is called, within seconds, with what this process waits for while
+    others use it. Raises ResourceError when no cluster answers, or when it refuses this user's token.
     """
     if ray.is_initialized():
         return False
@@ -48,7 +49,7 @@ def join(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Uploading the working directory is the submitter's decision; workers here import the same installation.
+            # `raymlops submit` uploads the working directory; workers here import the same installation.
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ResourceError(_explain(address, settings, error)) from None
@@ -61,7 +62,7 @@ def _explain(address: str, settings: Settings, error: Exception) -> str:
     cause = " ".join(str(error).split())[:300]
     if isinstance(error, ray.exceptions.AuthenticationError) or "AuthToken" in cause:
         return (
-            f"The cluster at {address} does not take the token of this user: put the cluster's into "
+            f"The cluster at {address} refuses this user's token: put the cluster's token into "
             f"~/.ray/auth_token, or name its file in RAY_AUTH_TOKEN_PATH ({cause})"
         )
     if address == "local":
@@ -75,24 +76,27 @@ def _explain(address: str, settings: Settings, error: Exception) -> str:
     return f"No Ray cluster answers {where}: {cause}; {remedy}"
 
 
-_OWN_WORDS = re.compile(r"(DEBUG|INFO) \d{4}-\d\d-\d\d |\s+• |\s*$")
-"""Lines in which Serve tells of itself, and what belongs to them."""
-_SERVES_OWN = ("ServeController", "ProxyActor", "HAProxyManager", "ServeReplica")
+_ROUTINE_LINES = re.compile(r"(DEBUG|INFO) \d{4}-\d\d-\d\d |\s+• |\s*$")
+"""Lines of Serve's routine log, and their continuation lines."""
+_SERVE_ACTORS = ("ServeController", "ProxyActor", "HAProxyManager", "ServeReplica")
 _HARMLESS = re.compile(
     r"Task ServeController\.\w+ failed\..*`ray\.kill`"
-    r"|Task build_serve_application failed\. There are \d+ retries"  # the last one is told by who deploys
+    # the command that deploys reports the last failure
+    r"|Task build_serve_application failed\. There are \d+ retries"
 )
 
 
 def keep_lines(actor: str, lines: Iterable[str]) -> list[str]:
-    """Of what a process of the cluster printed, that which a user would miss."""
-    own = actor.startswith(_SERVES_OWN)
-    return [line for line in lines if not (own and _OWN_WORDS.match(line)) and not _HARMLESS.search(line)]
+    """The lines of a cluster process's output that a user needs."""
+    of_serve = actor.startswith(_SERVE_ACTORS)
+    return [
+        line for line in lines if not (of_serve and _ROUTINE_LINES.match(line)) and not _HARMLESS.search(line)
+    ]
 
 
 def _filter_logs() -> None:
-    """Stand where Ray prints what workers print and what it has to say itself; with a Ray that has no such place all of
-    it is shown."""
+    """Wrap the function with which Ray prints the output of workers and its own; if this Ray has no such function,
+    all output is shown."""
     from ray._private import worker
 
     show = getattr(worker, "print_to_stdstream", None)

@@ -1,4 +1,4 @@
-"""What is wrong with a set-up, why it matters, and the command that fixes it."""
+"""Findings of a check: what is wrong, why it matters, and the command that fixes it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing to fix: `error` when work cannot be right with it, `warning` when it will hurt later."""
+    """One thing to fix: with an `error`, work fails or gives wrong results; a `warning` may cause trouble later."""
 
     check: str
     what: str
@@ -20,6 +20,6 @@ class Finding:
 
 
 def to_lines(findings: Sequence[Finding]) -> str:
-    """The report of a doctor: what, why and the command, errors first."""
+    """The report of `raymlops doctor`: what, why and the command, errors first."""
     ordered = sorted(findings, key=lambda finding: finding.level != "error")
     return "\n".join(str(finding) for finding in ordered)

@@ -1,4 +1,4 @@
-"""What would go wrong with this machine's installation and settings. Takes them as values; starts nothing."""
+"""Checks this machine's installation and settings, which are passed in as values. Starts nothing."""
 
 import importlib.metadata
 import pathlib
@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from raymlops.clusters import tokens
 from raymlops.clusters.findings import Finding
 
-OLDEST_MLFLOW = (3, 17, 2)  # earlier releases have open advisories
+OLDEST_MLFLOW = (3, 17, 2)  # earlier releases have known vulnerabilities
 _SERVE_FAST = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_THROUGHPUT_OPTIMIZED")
 
 
 def installed_packages() -> dict[str, str]:
-    """Name in lower case -> version, of every installed distribution."""
+    """Lower-case name -> version of every installed distribution."""
     return {
         name.lower(): found.version
         for found in importlib.metadata.distributions()
@@ -27,17 +27,18 @@ def check_packages(packages: Mapping[str, str]) -> Iterator[Finding]:
     if "onnxruntime" in packages and "onnxruntime-gpu" in packages:
         yield Finding(
             "packages", "onnxruntime and onnxruntime-gpu are both installed",
-            "they write the same files, and the later one wins: GPUs vanish, or imports fail",
+            "they install the same files, and the later one wins: GPUs are not found, or imports fail",
             "pip uninstall -y onnxruntime onnxruntime-gpu && pip install -c constraints.txt onnxruntime-gpu",
         )  # fmt: skip
     if (mlflow := packages.get("mlflow")) and to_numbers(mlflow) < OLDEST_MLFLOW:
         yield Finding(
-            "packages", f"mlflow {mlflow} is older than 3.17.2", "it has open advisories, one of which reads any file",
+            "packages", f"mlflow {mlflow} is older than 3.17.2", "it has known vulnerabilities, one "
+            "of which lets a client read any file",
             "pip install -c constraints.txt mlflow",
         )  # fmt: skip
     if (protobuf := packages.get("protobuf")) and to_numbers(protobuf) >= (7,):
         yield Finding(
-            "packages", f"protobuf {protobuf} is too new", "converters to ONNX and the stock inference client break",
+            "packages", f"protobuf {protobuf} is too new", "converters to ONNX and the KServe inference client fail",
             "pip install -c constraints.txt protobuf",
         )  # fmt: skip
     for name in ("ray", "torch", "onnx", "mlflow"):
@@ -45,7 +46,7 @@ def check_packages(packages: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(
                 "packages",
                 f"{name} is not installed",
-                "nothing runs without it",
+                "the package does not work without it",
                 "pip install -c constraints.txt -e .",
             )
 
@@ -55,7 +56,7 @@ def to_numbers(version: str) -> tuple[int, ...]:
 
 
 def token_path(environment: Mapping[str, str]) -> pathlib.Path:
-    """Where Ray looks for the token."""
+    """The token file that Ray reads."""
     named = environment.get("RAY_AUTH_TOKEN_PATH")
     home = pathlib.Path(environment.get("HOME") or pathlib.Path.home())
     return pathlib.Path(named).expanduser() if named else home / ".ray" / "auth_token"
@@ -65,7 +66,7 @@ def check_token(environment: Mapping[str, str], address: str | None) -> Iterator
     remote = address is not None and not tokens.is_loopback(host_of(address))
     if environment.get("RAY_AUTH_MODE", "").lower() == "disabled":
         yield Finding(
-            "token", "RAY_AUTH_MODE=disabled", "whoever reaches the cluster runs code on it",
+            "token", "RAY_AUTH_MODE=disabled", "anyone who reaches the cluster can run code on it",
             "unset RAY_AUTH_MODE; raymlops cluster token", "error" if remote else "warning",
         )  # fmt: skip
         return
@@ -78,30 +79,30 @@ def check_token(environment: Mapping[str, str], address: str | None) -> Iterator
         return
     if fault := tokens.describe_fault(token_path(environment)):
         yield Finding(
-            "token", fault[0], "a cluster beyond this machine is refused or open to all", fault[1],
+            "token", fault[0], "a cluster beyond this machine is refused, or open to everyone", fault[1],
             "error" if remote or environment.get("RAY_AUTH_MODE") == "token" else "warning",
         )  # fmt: skip
 
 
 def check_settings(environment: Mapping[str, str], address: str | None) -> Iterator[Finding]:
-    """Variables that contradict each other, or that undo what the product promises."""
+    """Variables that contradict each other or turn off a safety or speed setting."""
     yield from _check_tracking(environment, address)
     fast = [environment.get(name, "") for name in _SERVE_FAST]
     if "1" in fast and fast != ["1", "1"]:
         yield Finding(
-            "settings", f"only one of {' and '.join(_SERVE_FAST)} is 1", "each is slow without the other",
+            "settings", f"only one of {' and '.join(_SERVE_FAST)} is 1", "each of them is slow without the other",
             'eval "$(raymlops cluster environment)"', "warning",
         )  # fmt: skip
     if environment.get("RAY_TRAIN_V2_ENABLED", "1") == "0":
         yield Finding(
             "settings",
             "RAY_TRAIN_V2_ENABLED=0",
-            "trainings of several workers do not run",
+            "trainings with several workers do not run",
             "unset RAY_TRAIN_V2_ENABLED",
         )
     if environment.get("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false").lower() in ("1", "true"):
         yield Finding(
-            "settings", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION is true", "a model's folder could run code here",
+            "settings", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION is true", "loading a model's folder could run code here",
             "unset MLFLOW_ALLOW_PICKLE_DESERIALIZATION",
         )  # fmt: skip
     hosts = {
@@ -111,9 +112,9 @@ def check_settings(environment: Mapping[str, str], address: str | None) -> Itera
     }
     loopback = {tokens.is_loopback(host) for host in hosts.values()}
     if len(set(hosts.values())) > 1 and len(loopback) == 1:
-        told = " and ".join(f"{name} names {host}" for name, host in hosts.items())
+        named = " and ".join(f"{name} names {host}" for name, host in hosts.items())
         yield Finding(
-            "settings", told, "jobs go to one cluster and drivers to another", "unset one of them", "warning"
+            "settings", named, "jobs go to one cluster and drivers to another", "unset one of them", "warning"
         )
     storage = environment.get("RAYMLOPS_STORAGE", "")
     remote = address is not None and not tokens.is_loopback(host_of(address))
@@ -125,7 +126,8 @@ def check_settings(environment: Mapping[str, str], address: str | None) -> Itera
     ):
         yield Finding(
             "settings", f"RAYMLOPS_STORAGE {storage} is a folder of this machine, and the cluster is at {address}",
-            "other nodes write their checkpoints where nobody finds them", "set RAYMLOPS_STORAGE to the shared storage",
+            "other nodes write checkpoints to a folder of their own, where nothing finds them", "set "
+            "RAYMLOPS_STORAGE to the shared storage",
         )  # fmt: skip
 
 
@@ -134,7 +136,7 @@ def _check_tracking(environment: Mapping[str, str], address: str | None) -> Iter
     if uri.startswith(("file:", "/", "./")):
         yield Finding(
             "settings", f"MLFLOW_TRACKING_URI {uri} is a file store",
-            "it is slow, has no registry, and open advisories",
+            "it is slow, has no registry, and has known vulnerabilities",
             "unset MLFLOW_TRACKING_URI, or give sqlite:///FILE or http://SERVER",
         )  # fmt: skip
     if tokens.holds_password(uri):
@@ -146,7 +148,7 @@ def _check_tracking(environment: Mapping[str, str], address: str | None) -> Iter
     if remote and uri.startswith("sqlite:"):
         yield Finding(
             "settings", f"MLFLOW_TRACKING_URI {uri} is a file here, and the cluster is at {address}",
-            "jobs over there log into a file of their own", "raymlops tracking-server, and its http:// address",
+            "jobs on the cluster log into another file", "start raymlops tracking-server and set its http:// address",
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""KubeRay's RayCluster, RayJob and RayService, made from cluster.yaml. Applies nothing."""
+"""KubeRay's RayCluster, RayJob and RayService manifests, made from cluster.yaml. Applies nothing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +14,12 @@ _PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "serve": 8000}
 
 
 def to_ray_cluster(config: Config, ray_version: str, environment: Mapping[str, str]) -> Manifest:
-    """A RayCluster with Ray's autoscaler and token authentication; `environment` is that of every container."""
+    """A RayCluster with Ray's autoscaler and token authentication; `environment` is set in every container."""
     return _manifest("RayCluster", config, _cluster_spec(config, ray_version, environment))
 
 
 def to_ray_job(config: Config, ray_version: str, environment: Mapping[str, str], entrypoint: str) -> Manifest:
-    """A RayJob on a cluster of its own, which is taken down a minute after the job has ended."""
+    """A RayJob on its own cluster, which is deleted a minute after the job ends."""
     return _manifest("RayJob", config, {
         "entrypoint": entrypoint,
         "shutdownAfterJobFinishes": True,
@@ -32,7 +32,7 @@ def to_ray_job(config: Config, ray_version: str, environment: Mapping[str, str],
 def to_ray_service(
     config: Config, ray_version: str, environment: Mapping[str, str], serve_config: Mapping[str, Any]
 ) -> Manifest:
-    """A RayService: KubeRay keeps the applications of a Serve config alive, and renews the cluster beneath them."""
+    """A RayService: KubeRay keeps the applications of a Serve config running and replaces a failed cluster."""
     return _manifest("RayService", config, {
         "serveConfigV2": yaml.safe_dump(dict(serve_config), sort_keys=False),
         "excludeHeadPodFromServeSvc": True,
@@ -78,7 +78,7 @@ def _cluster_spec(config: Config, ray_version: str, environment: Mapping[str, st
 
 
 def _fault_tolerance(kubernetes: KubernetesSpec) -> Manifest:
-    """A Redis to which the head's state goes, so that pods outlive their head."""
+    """The Redis that stores the head's state, so that workers and replicas keep running when the head restarts."""
     if kubernetes.redis is None:
         return {}
     options: Manifest = {"redisAddress": kubernetes.redis}

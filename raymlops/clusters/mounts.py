@@ -1,4 +1,4 @@
-"""Holds back what looks like a secret in the folders that `ray up` copies to a cluster. Copies nothing itself."""
+"""Excludes files that look like secrets from the folders that `ray up` copies to a cluster. Copies nothing itself."""
 
 import pathlib
 import re
@@ -15,11 +15,12 @@ _FILTERS = (".gitignore", ".rayignore")
 def hold_back(
     config: Config, base: pathlib.Path = pathlib.Path(), sent: Iterable[str] = ()
 ) -> tuple[Config, dict[str, str]]:
-    """The configuration with those files in `rsync_exclude` and .gitignore and .rayignore obeyed; and file -> why.
+    """The configuration that excludes such files in `rsync_exclude` and obeys .gitignore and .rayignore; and a
+    mapping of file to reason.
 
-    What is mounted by its own name, a file or the folder of a program's credentials such as ~/.mlflow, was meant to go.
-    `sent` go too: paths relative to `base`. Raises NotFoundError where one of them is not among the files, and
-    ForbiddenError where rsync, whose exclusions are for all mounts, would also leave out a file of such a mount.
+    A mount of a single file, or of a credentials folder such as ~/.mlflow, is copied whole. So are files of `sent`,
+    as paths relative to `base`. Raises NotFoundError if one of them is not among the excluded files, and
+    ForbiddenError if rsync, whose exclusions hold for all mounts, would also leave out a file of such a mount.
     """
     meant, held, wanted = set(), {}, {pathlib.PurePosixPath(name).as_posix() for name in sent}
     for source in (config.get("file_mounts") or {}).values():
@@ -38,12 +39,12 @@ def hold_back(
                     held[name] = (shown, why)
     if wanted:
         raise NotFoundError(
-            f"{', '.join(sorted(wanted))} of --send is not among what is mounted and held back"
+            f"{', '.join(sorted(wanted))} of --send is not among the files that are mounted and held back"
         )
     if both := sorted(meant & held.keys()):
         raise ForbiddenError(
-            f"{', '.join(held[name][0] for name in both)} looks like a secret, and holding it back would hold "
-            "back what has this name in another mount; move it, or send it with --send"
+            f"{', '.join(held[name][0] for name in both)} looks like a secret, and excluding it would also "
+            "exclude the file of this name in another mount; move it, or send it with --send"
         )
     excluded = ["/" + _WILD.sub(r"\\\g<0>", name) for name in held]
     changed = dict(config)
@@ -53,10 +54,10 @@ def hold_back(
     return changed, dict(held.values())
 
 
-def describe(held: dict[str, str], most: int = 20) -> str:
-    """Lines for whoever would send them."""
-    lines = [f"  {name}: {why}" for name, why in list(held.items())[:most]]
-    more = [f"  and {len(held) - most} more"] if len(held) > most else []
+def describe(held: dict[str, str], limit: int = 20) -> str:
+    """The message that lists the excluded files."""
+    lines = [f"  {name}: {why}" for name, why in list(held.items())[:limit]]
+    more = [f"  and {len(held) - limit} more"] if len(held) > limit else []
     return "\n".join(
-        ["Held back, since they look like secrets (--send FILE sends one all the same):", *lines, *more]
+        ["Held back, since they look like secrets (--send FILE sends one anyway):", *lines, *more]
     )

@@ -1,4 +1,4 @@
-"""What each node of a running cluster says of itself, and what does not go together. Changes nothing on them."""
+"""Collects a report from each node of a running cluster, and compares the reports. Changes nothing on the nodes."""
 
 import shlex
 import time
@@ -30,7 +30,7 @@ _SKEW_S = 2.0
 
 
 def describe_self(storage: str, tracking: str) -> Report:
-    """Runs on a node, which may lack this package: standard library only at its top."""
+    """Runs on a node that may lack this package: only the standard library is imported at its top."""
     import importlib.metadata
     import importlib.util
     import os
@@ -50,7 +50,7 @@ def describe_self(storage: str, tracking: str) -> Report:
     }
     report["packages"] = names
     report["importable"] = importlib.util.find_spec("raymlops") is not None
-    # Of the node that runs this, whatever this process was told.
+    # The node's own setting, not that of this process.
     report["token"] = bool(os.environ.get("RAY_AUTH_TOKEN")) or os.environ.get("RAY_AUTH_MODE") == "token"
     report["storage"] = try_storage(storage) if storage else None
     report["tracking"] = report["mlflow_server"] = None
@@ -87,7 +87,7 @@ def describe_self(storage: str, tracking: str) -> Report:
 
 
 def try_storage(storage: str) -> str | None:
-    """What is wrong with writing to a path or URI from here; runs on a node as well."""
+    """Why writing to a path or URI fails here, or None; also runs on a node."""
     import os
     import uuid
 
@@ -115,7 +115,7 @@ def try_storage(storage: str) -> str | None:
 
 
 def ask_nodes(storage: str, tracking: str, timeout: float = 60) -> tuple[dict[str, Report], list[Finding]]:
-    """Node id -> report of each live node that answers, all asked at once; findings for those that do not."""
+    """Node id -> report of each live node that answers, all asked in parallel; findings for those that do not."""
     import ray
     import ray.cloudpickle
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -143,56 +143,60 @@ def ask_nodes(storage: str, tracking: str, timeout: float = 60) -> tuple[dict[st
         try:
             report = ray.get(ready[0])
         except ray.exceptions.RayError as error:
-            findings.append(_silent(node, str(error).strip().splitlines()[-1][:200]))
+            findings.append(_no_answer(node, str(error).strip().splitlines()[-1][:200]))
             continue
-        # The clock of the node was read somewhere between sending and receiving.
+        # The node read its clock at some time between sending and receiving.
         report["skew"] = max(0.0, sent - report["time"], report["time"] - time.time())
         report["labels"], report["resources"] = node.get("Labels", {}), node["Resources"]
         reports[node["NodeID"]] = report
-    findings += [_silent(node, f"no answer in {timeout:g} s") for node, _ in asked.values()]
+    findings += [_no_answer(node, f"no answer in {timeout:g} s") for node, _ in asked.values()]
     return reports, findings
 
 
-def _silent(node: Mapping[str, Any], cause: str) -> Finding:
+def _no_answer(node: Mapping[str, Any], cause: str) -> Finding:
     name = f"node {node['NodeID'][:8]} at {node['NodeManagerAddress']}"
     return Finding(
         "nodes",
         f"{name} runs no task: {cause}",
-        "work that is placed there fails",
-        "ray status; look at its raylet.out",
+        "tasks placed there fail",
+        "run ray status; read that node's raylet.out",
     )
 
 
 def compare_reports(reports: Mapping[str, Report], here: Mapping[str, str], tracking: str) -> list[Finding]:
-    """What does not go together among the nodes, and between them and this machine (`here`: package -> version)."""
+    """Differences among the nodes, and between them and this machine (`here`: package -> version)."""
     found: list[Finding] = []
     for name in _COMPARED:
         versions = {
             node: report["python"] if name == "python" else report["packages"].get(name)
             for node, report in reports.items()
         }
-        told = {"here": here.get(name), **{f"node {node[:8]}": version for node, version in versions.items()}}
-        if len(set(told.values())) > 1:
-            shown = ", ".join(f"{place} {version or 'none'}" for place, version in told.items())
+        versions_at = {
+            "here": here.get(name),
+            **{f"node {node[:8]}": version for node, version in versions.items()},
+        }
+        if len(set(versions_at.values())) > 1:
+            shown = ", ".join(f"{place} {version or 'none'}" for place, version in versions_at.items())
             found.append(Finding(
-                "versions", f"{name} differs: {shown}", "what one writes the other may not read",
+                "versions", f"{name} differs: {shown}", "one may be unable to read what the other writes",
                 "pip install -c constraints.txt -e . on the nodes that differ",
                 "error" if name in ("python", "ray") else "warning",
             ))  # fmt: skip
     for node, report in reports.items():
-        found += _judge(f"node {node[:8]} ({report['host']})", report, tracking)
+        found += _check_node(f"node {node[:8]} ({report['host']})", report, tracking)
     return found
 
 
-def _judge(name: str, report: Report, tracking: str) -> Iterator[Finding]:
+def _check_node(name: str, report: Report, tracking: str) -> Iterator[Finding]:
     if not report["token"]:
         yield Finding(
-            "token", f"{name} runs without token authentication", "whoever reaches it runs code on it",
+            "token", f"{name} runs without token authentication", "anyone who reaches it can run code on it",
             "raymlops cluster token, and start Ray with RAY_AUTH_MODE=token",
         )  # fmt: skip
     if not report["importable"]:
         yield Finding(
-            "packages", f"{name} does not have raymlops", "jobs bring it along, and `raymlops deploy` does not",
+            "packages", f"{name} does not have raymlops", "jobs bring the package along, but "
+            "`raymlops deploy` does not",
             "pip install -c constraints.txt -e . there", "warning",
         )  # fmt: skip
     if report["storage"]:
@@ -202,42 +206,42 @@ def _judge(name: str, report: Report, tracking: str) -> Iterator[Finding]:
         )  # fmt: skip
     if report["tracking"]:
         yield Finding(
-            "tracking", f"{name} does not reach {tracking}: {report['tracking']}", "what runs there logs nothing",
+            "tracking", f"{name} cannot reach {tracking}: {report['tracking']}", "tasks there log nothing",
             f"curl {shlex.quote(f'{tracking}/version')} on that node; open its firewall",
         )  # fmt: skip
     server = report["mlflow_server"]
     if server and is_version(server) and to_numbers(server) < OLDEST_MLFLOW:
         yield Finding(
-            "tracking", f"the MLflow server is {server}", "releases before 3.17.2 have open advisories",
+            "tracking", f"the MLflow server is {server}", "releases before 3.17.2 have known vulnerabilities",
             "upgrade it: pip install 'mlflow>=3.17.2', mlflow db upgrade",
         )  # fmt: skip
     if report["skew"] > _SKEW_S:
         yield Finding(
             "clock", f"the clock of {name} is {report['skew']:.0f} s off",
-            "metrics and logs are out of order, TLS may fail",
+            "metrics and logs are out of order, and TLS may fail",
             "start chrony or systemd-timesyncd there", "warning",
         )  # fmt: skip
-    yield from _judge_gpus(name, report)
+    yield from _check_gpus(name, report)
     for port, what in _PORTS.items():
         if port in report["listening"]:
             yield Finding(
                 "ports", f"{what} listens beyond loopback on {name}, port {port}",
-                "it shows or does more than outsiders should",
+                "outsiders can read or change what they should not",
                 f"bind it to 127.0.0.1, or close port {port} in the firewall", "warning",
             )  # fmt: skip
 
 
-def _judge_gpus(name: str, report: Report) -> Iterator[Finding]:
+def _check_gpus(name: str, report: Report) -> Iterator[Finding]:
     claimed = report["resources"].get("GPU", 0)
     if report["gpus"] is not None and claimed > report["gpus"]:
         yield Finding(
-            "gpus", f"{name} offers {claimed:g} GPUs, and torch sees {report['gpus']}",
+            "gpus", f"{name} offers {claimed:g} GPUs, but torch sees {report['gpus']}",
             "trainings placed there run on the CPU or fail",
-            "nvidia-smi there; pip install -c constraints.txt torch, and a driver that fits",
+            "run nvidia-smi there; pip install -c constraints.txt torch, and a matching driver",
         )  # fmt: skip
     if report["gpus"] and "CUDAExecutionProvider" not in report.get("providers", ()):
         yield Finding(
-            "gpus", f"ONNX Runtime on {name} has no CUDA provider", "models there are served by the CPU",
+            "gpus", f"ONNX Runtime on {name} has no CUDA provider", "models there run on the CPU",
             "pip uninstall -y onnxruntime; pip install --force-reinstall -c constraints.txt onnxruntime-gpu",
         )  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""What of a working directory goes to the cluster: listed, measured, and put into one file. Uploads nothing."""
+"""Lists the files of a working directory that go to the cluster, adds up their sizes, and packs them into one zip.
+Uploads nothing."""
 
 import contextlib
 import dataclasses
@@ -14,18 +15,19 @@ from raymlops.clusters import secret_files
 from raymlops.errors import NotFoundError, TooLargeError
 
 LIMIT = 100 * 2**20
-"""Bytes; Ray keeps packages in the memory of the head's control store."""
+"""Bytes; Ray keeps packages in the memory of the head's control store (GCS)."""
 NEVER_FOLDERS = frozenset({
     ".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache",
     ".hypothesis", ".tox", "mlruns", "outputs", "build", "dist",
 })  # fmt: skip
-"""Folders that are not sent even where git does not ignore them."""
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same files give the same package, which is then not sent again
+"""Folders that are never sent, even if git does not ignore them."""
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time: equal files give an equal package, which is not uploaded again
 
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """Files to send, relative to `root`, with their sizes in bytes; `held_back` look like secrets, `why` says how."""
+    """Files to send, relative to `root`, with sizes in bytes; `held_back` files look like secrets, for the reasons in
+    `why`."""
 
     root: pathlib.Path
     files: dict[str, int]
@@ -38,10 +40,10 @@ class Package:
 
 
 def list_files(root: str | pathlib.Path, sent: Iterable[str] = ()) -> Package:
-    """What would be sent: what .gitignore and .rayignore do not name, without caches and secrets.
+    """The files to send: those not ignored by .gitignore or .rayignore, without caches and secrets.
 
-    Files of `sent`, relative to the folder, go although they look like secrets. Raises NotFoundError, also for one of
-    them that is not there.
+    Files of `sent`, relative to the folder, are sent even if they look like secrets. Raises NotFoundError if the
+    folder or one of those files does not exist.
     """
     root = pathlib.Path(root).resolve()
     if not root.is_dir():
@@ -74,7 +76,7 @@ def list_files(root: str | pathlib.Path, sent: Iterable[str] = ()) -> Package:
 
 
 def judge(path: pathlib.Path, name: pathlib.PurePath) -> str | None:
-    """Why a file looks as if it held a secret, or None; `name` is its path below the folder that is sent."""
+    """Why a file looks as if it holds a secret, or None; `name` is its path relative to the folder that is sent."""
     try:
         return secret_files.judge_name(name) or secret_files.judge_contents(path)
     except OSError as error:
@@ -82,14 +84,14 @@ def judge(path: pathlib.Path, name: pathlib.PurePath) -> str | None:
 
 
 class Ignores:
-    """Files of patterns as .gitignore has them, in a folder and those below it."""
+    """Ignore files with .gitignore's patterns, in a folder and its subfolders."""
 
     def __init__(self, root: pathlib.Path, names: Iterable[str]) -> None:
         self._root, self._names = root, tuple(names)
         self._read: dict[pathlib.PurePosixPath, pathspec.GitIgnoreSpec] = {}
 
     def match(self, name: str, folder: bool = False) -> bool:
-        """Whether a path relative to the root is ignored; the file nearest to it has the last word."""
+        """Whether a path relative to the root is ignored; the ignore file nearest to it decides."""
         path = pathlib.PurePosixPath(name)
         ignored = False
         for part in (*reversed(path.parents), path):
@@ -120,7 +122,8 @@ class Ignores:
 
 
 def _git_files(root: pathlib.Path) -> list[str] | None:
-    """What git would add in this folder, which may be below that of the repository; None outside of one."""
+    """The files that git would add in this folder, which may be a subfolder of the repository; None outside of a
+    repository."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, cwd=root, capture_output=True, check=True, timeout=60).stdout
@@ -142,7 +145,7 @@ def _walk(root: pathlib.Path, ignores: Ignores) -> Iterator[str]:
 
 
 def largest(package: Package, count: int = 5) -> list[tuple[str, int]]:
-    """The files and folders that take most, the largest first; a folder stands for what is in it."""
+    """The largest files and folders first; a folder counts all that is in it."""
     top: dict[str, int] = {}
     for name, size in package.files.items():
         parts = pathlib.PurePosixPath(name).parts
@@ -152,19 +155,19 @@ def largest(package: Package, count: int = 5) -> list[tuple[str, int]]:
 
 
 def require_size(package: Package, limit: int = LIMIT) -> None:
-    """Raises TooLargeError with the largest offenders named."""
+    """Raises TooLargeError, which names the largest files."""
     if package.size <= limit:
         return
     named = "\n".join(f"  {to_mib(size):>10}  {name}" for name, size in largest(package))
     raise TooLargeError(
         f"{package.root} would send {to_mib(package.size)} in {len(package.files):,} files; a cluster takes "
-        f"{to_mib(limit)}. The largest:\n{named}\nKeep data in the shared storage, or name it in "
-        ".gitignore or .rayignore"
+        f"{to_mib(limit)}. The largest:\n{named}\nKeep data in the shared storage, or add it to .gitignore or "
+        ".rayignore"
     )
 
 
 def pack(package: Package, target: pathlib.Path) -> pathlib.Path:
-    """One zip with the files; equal files give equal bytes."""
+    """One zip of the files; equal files give equal bytes."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name in package.files:
             path = package.root / name

@@ -1,7 +1,7 @@
-"""A cloud's notice that this machine is about to be taken away, handed to Ray, whose trainings then save.
+"""Watches for a cloud's notice that this machine will be taken away, and passes it to Ray, whose trainings then save.
 
-Ray marks the node as draining: nothing new is placed there, and what runs has until the deadline. Clouds tell only the
-machine itself, so each spot node asks its own cloud. Starts and stops no machine.
+Ray marks the node as draining: nothing new is placed there, and running work has until the deadline. Clouds notify
+only the machine itself, so each spot node asks its own cloud. Starts and stops no machine.
 """
 
 import datetime
@@ -16,15 +16,16 @@ from ray.core.generated import autoscaler_pb2
 
 from raymlops.errors import ResourceError
 
-_TIMEOUT = 2.0  # seconds; the services are on the machine's own host
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine
+_TIMEOUT = 2.0  # seconds; the metadata services are on the machine's own host
+# Never through a proxy: the address is link-local.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _AWS_NOTICE = 120.0
 _GCP_NOTICE = 30.0
 _AZURE_NOTICE = 30.0
 
 
 def ask_aws(host: str = "http://169.254.169.254") -> float | None:
-    """Seconds that an EC2 spot instance has left; None while it may stay.
+    """Seconds until an EC2 spot instance is taken away; None if there is no notice.
 
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
     """
@@ -34,7 +35,7 @@ def ask_aws(host: str = "http://169.254.169.254") -> float | None:
 
 
 def ask_gcp(host: str = "http://metadata.google.internal") -> float | None:
-    """Seconds that a spot VM has left; None while it may stay.
+    """Seconds until a spot VM is taken away; None if there is no notice.
 
     https://cloud.google.com/compute/docs/instances/create-use-spot#detect-preemption
     """
@@ -43,7 +44,7 @@ def ask_gcp(host: str = "http://metadata.google.internal") -> float | None:
 
 
 def ask_azure(host: str = "http://169.254.169.254") -> float | None:
-    """Seconds that a spot VM has left; None while it may stay.
+    """Seconds until a spot VM is taken away; None if there is no notice.
 
     https://learn.microsoft.com/en-us/azure/virtual-machines/linux/scheduled-events
     """
@@ -55,11 +56,11 @@ def ask_azure(host: str = "http://169.254.169.254") -> float | None:
 
 
 def ask_any() -> float | None:
-    """Of whatever cloud this machine is in."""
+    """Seconds from any of the known clouds; None if there is no notice."""
     for ask in (ask_aws, ask_azure, ask_gcp):
         try:
             left = ask()
-        except (OSError, ValueError):  # another cloud's, or away, or it answers with something else
+        except (OSError, ValueError):  # a machine of another cloud, no service, or an unexpected answer
             continue
         if left is not None:
             return left
@@ -67,14 +68,14 @@ def ask_any() -> float | None:
 
 
 def watch(ask: Callable[[], float | None] = ask_any, pause: float = 5.0) -> float:
-    """Ask until there is a notice; gives the seconds left."""
+    """Poll until there is a notice; returns the seconds left."""
     while (left := ask()) is None:
         time.sleep(pause)
     return left
 
 
 def drain_node(address: str, node: str, seconds: float) -> None:
-    """Tell Ray that a node will be gone in so many seconds. Raises ResourceError when it does not take it."""
+    """Tell Ray that a node will be gone in so many seconds. Raises ResourceError if Ray refuses."""
     accepted, why = ray._raylet.GcsClient(address=address).drain_node(
         node,
         autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
@@ -82,7 +83,7 @@ def drain_node(address: str, node: str, seconds: float) -> None:
         round((time.time() + seconds) * 1000),
     )
     if not accepted:
-        raise ResourceError(f"The cluster at {address} does not let go of node {node[:8]}: {why}")
+        raise ResourceError(f"The cluster at {address} does not drain node {node[:8]}: {why}")
 
 
 def _get(url: str, headers: Mapping[str, str], method: str = "GET") -> str | None:
@@ -95,7 +96,7 @@ def _get(url: str, headers: Mapping[str, str], method: str = "GET") -> str | Non
 
 
 def _seconds_until(moment: str | None, otherwise: float) -> float:
-    """Of `2026-11-23T08:22:00Z`, or `Mon, 23 Nov 2026 08:22:00 GMT`; never negative."""
+    """Seconds until a time such as `2026-11-23T08:22:00Z` or `Mon, 23 Nov 2026 08:22:00 GMT`; never negative."""
     for form in ("%Y-%m-%dT%H:%M:%SZ", "%a, %d %b %Y %H:%M:%S GMT"):
         try:
             when = datetime.datetime.strptime(moment or "", form).replace(tzinfo=datetime.UTC)

@@ -1,6 +1,6 @@
-"""Which files look as if they held secrets, by their names and by what is in them. Reads; sends and removes nothing.
+"""Which files look as if they hold secrets, by name and by contents. Reads files; neither sends nor removes any.
 
-Contents are judged by the rules of detect-secrets for keys, tokens and private keys of many services.
+Contents are scanned with detect-secrets' rules for keys, tokens and private keys of many services.
 """
 
 import fnmatch
@@ -11,22 +11,22 @@ from collections.abc import Iterator
 from typing import Any
 
 _READ = 512 * 1024
-"""Bytes of a file that are looked at: secrets stand in small files, data sets are large."""
+"""Bytes; larger files are not scanned: secrets are in small files, data sets are large."""
 
 FOLDERS = frozenset({
     ".aws", ".azure", ".ssh", ".gnupg", ".gpg", ".kube", ".docker", ".gcloud", "gcloud", ".mlflow", ".ray", ".oci",
     ".huggingface", ".kaggle", ".bluemix", ".terraform", ".vault", ".password-store", "secrets", ".secrets",
     ".snowsql", ".databricks", ".config", ".m2", ".gem", ".cargo", ".pki", "wallet", ".bitcoin", ".ethereum",
 })  # fmt: skip
-"""Folders that programs keep their credentials in."""
+"""Folders in which programs keep their credentials."""
 NAMES = (
-    # Environments and settings with secrets in them.
+    # Environment and settings files that hold secrets.
     ".env", ".env.*", "*.env", "*.env.*", ".env-*", ".envrc", "env.local", "local.settings.json",
     ".flaskenv", ".renviron", "renviron", ".rprofile", "secret", "secrets", "secret.*", "secrets.*",
     "*.secret", "*.secrets", "vault.y*ml", ".vault*", "vault-token", "*.vault", "*.tfstate", "*.tfstate.*",
     "*.tfvars", "*.tfvars.*", ".terraformrc", "terraform.rc", "credentials.tfrc.json", "*.auto.tfvars*",
     "pulumi.*.yaml",
-    # Keys, certificates with keys, and stores of them.
+    # Keys, certificates with keys, and key stores.
     "*.pem", "*.key", "*.p8", "*.p12", "*.pfx", "*.pkcs12", "*.jks", "*.keystore", "keystore", "*.bks",
     "*.ppk", "*.kdb", "*.kdbx", "*.keytab", "krb5cc_*", "*.keychain", "*.keychain-db", "*.agekey", "*.gpg",
     "*.pgp", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*_rsa", "*_dsa", "*_ecdsa", "*_ed25519",
@@ -55,21 +55,21 @@ NAMES = (
     "*client_secret*", "*client-secret*", "application_default_credentials*", "adc.json", "*adminsdk*.json",
     "google-services.json", "googleservice-info.plist",
 )  # fmt: skip
-"""Patterns of names, in lower case: case does not matter."""
+"""Glob patterns of file names, in lower case; names are compared in lower case."""
 _SUSPECT = re.compile(
     r"credential|passw(or)?d|secret|private[-_.]?key|creds?([-_.]|$)|(^|[-_.])token([-_.](json|txt|ya?ml|ini|cfg|conf|toml))?$"
     r"|(^|[-_.])keys?\.(json|txt|ini|cfg|conf|toml)$|[-_]key$"
 )
-"""In the name of what is neither code nor prose."""
+"""Words in the name of a file that is neither code nor prose."""
 _CODE = frozenset({
     ".py", ".pyi", ".pyx", ".md", ".rst", ".js", ".ts", ".tsx", ".jsx", ".go", ".rs", ".java", ".kt",
     ".scala", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".rb", ".jl", ".sql", ".html",
     ".css", ".svg", ".png", ".onnx", ".parquet",
 })  # fmt: skip
 _COPY = re.compile(r"(~|\.(bak|old|orig|save|sw[a-p]|tmp|backup|copy|\d{1,8}))+$|^#|#$")
-"""What editors and people put on the name of a copy."""
+"""Suffixes that editors and people add to the name of a copy."""
 _HARMLESS = re.compile(r"\.(example|sample|template|tmpl|dist|defaults?)(\.[a-z]+)?$|\.pub$")
-"""Templates, and public halves of keys: what is in them is looked at all the same."""
+"""Templates, and public halves of keys: their names are allowed, their contents are still scanned."""
 
 
 _SECRET_NAME = re.compile(
@@ -79,30 +79,30 @@ _SECRET_NAME = re.compile(
 
 
 def names_secret(name: str) -> bool:
-    """Whether a variable, an option or a setting of this name is a secret's."""
+    """Whether the name of a variable, an option or a setting is that of a secret."""
     return _SECRET_NAME.search(name) is not None
 
 
 def judge_name(path: pathlib.PurePath) -> str | None:
-    """Why a relative path looks like a secret's, or None."""
+    """Why a relative path looks like that of a secret, or None."""
     parts = [part.lower() for part in path.parts]
     name = _COPY.sub("", parts[-1]) or parts[-1]
     for folder in parts[:-1]:
         if folder in FOLDERS:
-            return f"it lies in {folder}/"
+            return f"it is in {folder}/"
     if _HARMLESS.search(name):
         return None
     code = pathlib.PurePath(name).suffix in _CODE
     for pattern in NAMES:
         if fnmatch.fnmatchcase(name, pattern) and not (code and pattern.endswith((".*", "*"))):
-            return f"its name is like {pattern}"
+            return f"its name matches {pattern}"
     if not code and (found := _SUSPECT.search(name)):
-        return f"its name has {found[0]!r}"
+        return f"its name contains {found[0]!r}"
     return None
 
 
 def judge_contents(path: pathlib.Path) -> str | None:
-    """What kind of secret a file holds and in which line, or None. Raises OSError."""
+    """The kind of secret that a file holds and its line, or None. Raises OSError."""
     with path.open("rb") as file:
         data = file.read(_READ)
     if b"\0" in data[:8192] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -114,8 +114,8 @@ def judge_contents(path: pathlib.Path) -> str | None:
 
 
 def find_secrets(text: str, code: bool = False) -> Iterator[tuple[int, str]]:
-    """Line and kind of what looks like a secret; in code, a value beside a name must look like no word."""
-    # Rules are tried on the whole first: few files have what any of them finds.
+    """Line and kind of each possible secret; in code, the value after a name must not look like a word."""
+    # Try the rules on the whole text first: in most files none matches.
     scanners = [rule for rule in _rules() if any(pattern.search(text) for pattern in rule.denylist)]
     assigned = re.search(_WORD, text, re.IGNORECASE) is not None
     if not scanners and not assigned:
@@ -127,7 +127,7 @@ def find_secrets(text: str, code: bool = False) -> Iterator[tuple[int, str]]:
         if len(line) > _LONGEST or "allowlist secret" in line:
             continue
         for scanner in scanners:
-            # A placeholder, such as an f-string's or a shell's, is none.
+            # A placeholder, such as an f-string's or a shell's, is not a secret.
             if any(not _is_template(found) for found in scanner.analyze_string(line)):
                 yield number, _article(scanner.secret_type)
                 break
@@ -137,7 +137,7 @@ def find_secrets(text: str, code: bool = False) -> Iterator[tuple[int, str]]:
 
 
 _LONGEST = 20_000
-"""Characters of a line that is read by somebody."""
+"""Longest line that is scanned, in characters."""
 
 
 def _article(kind: str) -> str:
@@ -155,11 +155,11 @@ _MORE = {
     "GitHub token": re.compile(r"\bgithub_pat_\w{22,}\b"),
     "Anthropic key": re.compile(r"\bsk-ant-[\w-]{20,}\b"),
 }
-"""Kinds that the scanner has no rule for."""
+"""Kinds for which detect-secrets has no rule."""
 
 
 class _Rule:
-    """In the form of the scanner's own."""
+    """With the same interface as the scanner's own rules."""
 
     def __init__(self, secret_type: str, pattern: re.Pattern[str]) -> None:
         self.secret_type, self.denylist = secret_type, [pattern]
@@ -170,7 +170,7 @@ class _Rule:
 
 @functools.cache
 def _rules() -> tuple[Any, ...]:
-    """Rules that name a service or a form; entropy and words beside names would hold code back."""
+    """Rules that name a service or a format; rules for entropy and for words beside names would also match code."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     left_out = ("Base64HighEntropyString", "HexHighEntropyString", "KeywordDetector", "IPPublicDetector")
@@ -189,11 +189,11 @@ _ASSIGNMENT = re.compile(
 _COMMAND = re.compile(
     rf"^\s*(?:ENV|ARG|setenv|set)\s+(\S*(?:{_WORD})\S*)\s+(\S+)|^\s*(requirepass)\s+(\S+)", re.IGNORECASE
 )
-"""As in a Dockerfile, and in Redis' configuration."""
+"""As in a Dockerfile and in Redis' configuration."""
 _PAIR = re.compile(
     rf"""name:\s*["']?(\w*(?:{_WORD})\w*)["']?\s*\n\s*value:\s*["']?([^\s"'#]+)""", re.IGNORECASE
 )
-"""As in Kubernetes' manifests."""
+"""As in Kubernetes manifests."""
 _ABOUT = re.compile(
     r"(path|file|name|url|uri|type|kind|mode|ttl|count|length|size|limit|max|min|id|ref|env|field|[^s]s)$",
     re.I,
@@ -203,7 +203,7 @@ _PASSWORD = re.compile(r"passw|passphrase|pwd|requirepass|(?<![a-z])pass(?![a-z]
 
 
 def _find_assignment(line: str, code: bool) -> str | None:
-    """The name of a setting that is a secret's, where its value stands beside it."""
+    """The name of a setting that holds a secret, if its value is on the same line."""
     for found in (*_ASSIGNMENT.finditer(line), *(() if code else _COMMAND.finditer(line))):
         name, value = (str(part) for part in found.groups() if part is not None)
         quoted = line[found.end() - len(value) - 1] in "\"'"
@@ -219,7 +219,7 @@ def _find_assignment(line: str, code: bool) -> str | None:
 
 
 def _is_dense(value: str) -> bool:
-    """Whether it is like no word or number."""
+    """Whether a value looks random: not like a word or a number."""
     return len(value) >= 12 and bool(re.search(r"\d", value)) and bool(re.search(r"[A-Za-z]", value))
 
 
@@ -231,7 +231,7 @@ _WORDS = frozenset({
 
 
 def _is_template(value: object) -> bool:
-    """Whether it stands for a value that is put in later; a rule may give a part of what it found only."""
+    """Whether a value is a placeholder to be replaced later; rules may match only a part of one."""
     text = str(value).strip("\"'")
     return text.lower() in _WORDS or re.search(r"[{}<>$%]|\*\*\*|\.\.\.|^[x*.-]+$", text) is not None
 

@@ -1,4 +1,4 @@
-"""What the work of this process waits for on a cluster, and who uses it, in one sentence. Decides nothing."""
+"""Reports in one sentence which resources this process waits for on a cluster, and who uses them. Decides nothing."""
 
 import collections
 import contextlib
@@ -11,12 +11,12 @@ import ray
 
 _POLL_S = 1.0
 _PATIENCE = 2
-"""Looks at the same shortage before it is told; what takes its turn is not told."""
+"""Checks that must see the same shortage before it is reported; tasks that are merely queued are not reported."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-    """Of one resource: how much there is, how much is used, and by whom, as far as that is known."""
+    """One resource: its total, the amount in use, and who uses it, as far as that is known."""
 
     total: float
     used: float
@@ -24,7 +24,7 @@ class Usage:
 
 
 def explain_waiting(wanted: Mapping[str, float], usage: Mapping[str, Usage]) -> str:
-    """`wanted` is of one task or actor that has no place; empty where nothing of it lacks."""
+    """`wanted` are the resources of one task or actor that is not placed; empty if none of them is short."""
     lacking = [
         name
         for name, amount in wanted.items()
@@ -42,7 +42,7 @@ def explain_waiting(wanted: Mapping[str, float], usage: Mapping[str, Usage]) -> 
             texts.append(f"{_show(name, wanted[name])}, and all nodes together have {_show(name, of.total)}")
         else:
             texts.append(f"{_show(name, wanted[name])}: {_show(name, of.used, of.total)} are used{by}")
-    return f"Waits for {'; and for '.join(texts)}. End or shrink what uses it, or add a node"
+    return f"Waits for {'; and for '.join(texts)}. Stop or shrink what uses it, or add a node"
 
 
 def _by_amount(item: tuple[str, float]) -> tuple[float, str]:
@@ -56,7 +56,7 @@ def _show(name: str, amount: float, total: float | None = None) -> str:
 
 
 class Watch:
-    """A thread that tells, once, each shortage that lasts while nothing of this process has a place."""
+    """A thread that reports each lasting shortage once, while no task of this process is placed."""
 
     def __init__(self, tell: Callable[[str], Any]) -> None:
         self._tell = tell
@@ -77,9 +77,9 @@ class Watch:
 
 
 def read_waiting() -> str:
-    """The shortage of now as a sentence; empty where there is none, where others than those known use the rest, or
-    where the cluster does not say."""
-    with contextlib.suppress(Exception):  # Ray's own view of its demands is no public interface
+    """The present shortage as a sentence; empty if there is none, if unknown processes use the rest, or if the
+    cluster does not tell."""
+    with contextlib.suppress(Exception):  # Ray has no public interface for its demands
         return _read_waiting()
     return ""
 
@@ -103,13 +103,13 @@ def _read_waiting() -> str:
     known = sum(usage["CPU"].users.values()) if "CPU" in usage else 0
     if (
         "CPU" in usage and usage["CPU"].used - known > 1e-6
-    ):  # work that has its place: this waits for its turn
+    ):  # some of this work is placed: the rest is only queued
         return ""
     return next(filter(None, (explain_waiting(one, usage) for one in wanted)), "")
 
 
 def _read_users(job: str) -> dict[str, dict[str, float]]:
-    """What living actors of others hold, by application of Serve or class."""
+    """Resources held by live actors of other processes, by Serve application or class."""
     from ray.core.generated import gcs_pb2
 
     found: dict[str, dict[str, float]] = {}

@@ -1,4 +1,5 @@
-"""Which sockets of this machine are ours or Ray's: address, port, and what for. Opens and closes none."""
+"""Lists the listening sockets of this machine that belong to this package or to Ray: address, port, purpose. Opens
+and closes none."""
 
 import contextlib
 import dataclasses
@@ -17,10 +18,10 @@ _PURPOSES: tuple[tuple[str, str], ...] = (
     (r"^ray::ServeController", "controller of Ray Serve"),
     (r"^ray::ServeReplica:([^:\s]+)", r"replica of \1"),
     (r"^ray::DashboardAgent", "Ray's agent"),
-    (r"^ray::RuntimeEnvAgent", "Ray's agent of environments"),
+    (r"^ray::RuntimeEnvAgent", "Ray's runtime environment agent"),
     (r"^ray-dashboard|ray/dashboard/dashboard\.py", "Ray's dashboard and job server"),
     (r"ray/(autoscaler/)?\S*monitor\.py", "Ray's autoscaler"),
-    (r"(^|/)gcs_server(\s|$)", "Ray's control store"),
+    (r"(^|/)gcs_server(\s|$)", "Ray's control store (GCS)"),
     (r"(^|/)raylet(\s|$)", "Ray's node manager"),
     (r"client[._]server|ray_client_server", "Ray's client server"),
     (r"^ray::", "Ray's worker"),
@@ -31,7 +32,7 @@ _PURPOSES: tuple[tuple[str, str], ...] = (
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Socket:
-    """One that is listened on."""
+    """A listening socket."""
 
     purpose: str
     address: str
@@ -53,7 +54,7 @@ def is_loopback(address: str) -> bool:
 
 
 def name_purpose(command: str) -> str | None:
-    """What a process of this command line is for; None for one that is not ours or Ray's."""
+    """What a process with this command line does; None if it is neither ours nor Ray's."""
     for pattern, purpose in _PURPOSES:
         if found := re.search(pattern, command):
             return found.expand(purpose)
@@ -61,7 +62,7 @@ def name_purpose(command: str) -> str | None:
 
 
 def list_sockets(processes: Iterable[psutil.Process] | None = None) -> list[Socket]:
-    """Of these processes, by default of all that are this user's."""
+    """Listening sockets of these processes; by default, of all processes of this user."""
     sockets = set()
     for process in psutil.process_iter() if processes is None else processes:
         with contextlib.suppress(psutil.Error):
@@ -84,7 +85,7 @@ def to_lines(sockets: Iterable[Socket]) -> str:
 
 
 def check_sockets(sockets: Iterable[Socket]) -> list[Finding]:
-    """A warning that names what other machines can reach."""
+    """A warning that lists the sockets that other machines can reach."""
     reached = [f"{s.address}:{s.port} ({s.purpose})" for s in sockets if not s.is_loopback]
     if not reached:
         return []
@@ -92,7 +93,10 @@ def check_sockets(sockets: Iterable[Socket]) -> list[Finding]:
         Finding(
             "sockets",
             f"other machines can reach {', '.join(reached)}",
-            "whoever reaches them may ask; Ray's own ports want its token, those of Serve API keys if there are any",
+            (
+                "anyone who reaches them can send requests; Ray's own ports require its token, those of Serve API "
+                "keys if there are any"
+            ),
             "serve on host 127.0.0.1, or set keys and tls and close the other ports in the firewall",
             "warning",
         )

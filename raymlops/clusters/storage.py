@@ -1,4 +1,4 @@
-"""Whether what a job keeps would lie where every node of its cluster finds it, asked before the job is sent."""
+"""Checks, before a job is sent, that every node of its cluster can find what the job stores."""
 
 import pathlib
 import tempfile
@@ -11,14 +11,16 @@ from raymlops import locations
 from raymlops.errors import StorageError
 
 _REMEDY = (
-    "set RAYMLOPS_STORAGE to what all nodes reach: a mount such as /mnt/raymlops/storage, or a bucket's URI"
+    "set RAYMLOPS_STORAGE to a place that all nodes reach: a mount such as /mnt/raymlops/storage, or a bucket's "
+    "URI"
 )
 
 
 def open_folder(path: str, *parts: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a path or URI, and the path in it of what `parts` name below.
+    """The fsspec filesystem of a path or URI, and the path of `parts` below it in that filesystem.
 
-    Raises StorageError where nothing here opens it, or a bucket does not answer: listing that would find nothing.
+    Raises StorageError if no filesystem opens it, or if a bucket does not answer: listing such a bucket would find
+    nothing.
     """
     try:
         files, folder = locations.open_location(path, *parts)
@@ -31,9 +33,9 @@ def open_folder(path: str, *parts: str) -> tuple[Any, str]:
 
 
 def require_storage(storage: str, nodes: Sequence[str], *, home: str, here: Collection[str] = ()) -> None:
-    """Raises StorageError where a job on nodes of these addresses could not keep anything at `storage`.
+    """Raises StorageError if a job on nodes with these addresses could store nothing at `storage`.
 
-    `here` are this machine's addresses: what is a folder of this machine is right only where all nodes are on it.
+    `here` are this machine's addresses: a local folder is right only if all nodes are on this machine.
     """
     if locations.is_remote(storage):
         open_folder(storage)
@@ -41,15 +43,15 @@ def require_storage(storage: str, nodes: Sequence[str], *, home: str, here: Coll
     path = pathlib.Path(storage)
     if not path.is_absolute():
         raise StorageError(
-            f"RAYMLOPS_STORAGE {storage!r} is relative, and a job runs in a temporary copy of the working directory, "
-            f"which goes with it; {_REMEDY}"
+            f"RAYMLOPS_STORAGE {storage!r} is relative, and a job runs in a temporary copy of the working "
+            f"directory, which is deleted afterwards; {_REMEDY}"
         )
     others = [node for node in nodes if node not in (here or own_addresses())]
     if others:
         if any(path.is_relative_to(folder) for folder in (home, tempfile.gettempdir())):
             raise StorageError(
-                f"RAYMLOPS_STORAGE {storage!r} is a folder of this machine, and the cluster has nodes elsewhere "
-                f"({', '.join(others[:3])}), that do not see each other's checkpoints there; {_REMEDY}"
+                f"RAYMLOPS_STORAGE {storage!r} is a folder of this machine, and the cluster has other nodes "
+                f"({', '.join(others[:3])}), which do not see each other's checkpoints there; {_REMEDY}"
             )
         return
     existing = next(parent for parent in (path, *path.parents) if parent.exists())

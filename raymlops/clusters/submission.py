@@ -1,4 +1,5 @@
-"""Sends a verb to a cluster as a Ray job, follows its log, and gives its exit code. The job's work is jobs/*.py's."""
+"""Sends a verb to a cluster as a Ray job, follows its log, and returns its exit code. The scripts that the job runs
+are in jobs/."""
 
 import asyncio
 import dataclasses
@@ -23,7 +24,7 @@ STOPPED = 130
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is sent: the entry script with its arguments, the variables beside it, and packages to install."""
+    """A job: the entry script with its arguments, environment variables, and packages to install."""
 
     verb: str
     arguments: tuple[str, ...]
@@ -36,16 +37,16 @@ class Job:
 
 
 def require_verb(root: pathlib.Path, verb: str) -> None:
-    """Raises NotFoundError when jobs/ has no script of that name."""
+    """Raises NotFoundError if jobs/ has no script of that name."""
     known = sorted(path.stem for path in (root / "jobs").glob("*.py") if path.stem != "__init__")
     if verb not in known:
         raise NotFoundError(f"{unknown_name('job', verb, known)} (scripts of {root / 'jobs'})")
 
 
 def require_no_secrets(job: Job) -> None:
-    """A job's metadata is shown on the dashboard to everyone: raises ForbiddenError when a secret would be in it."""
+    """Raises ForbiddenError if a job's metadata, which the dashboard shows to everyone, would hold a secret."""
     remedy = (
-        "it would stand in the job's metadata for all to read; keep it on the cluster instead, such as in "
+        "it would be in the job's metadata, which everyone can read; keep it on the cluster instead, such as in "
         "~/.mlflow/credentials or a Kubernetes Secret"
     )
     for name, value in job.variables.items():
@@ -66,9 +67,9 @@ def _holds_secret(text: str) -> bool:
 
 
 def read_requirements(root: pathlib.Path) -> tuple[str, ...]:
-    """What a cluster with Ray alone lacks, as lines for pip: the dependencies in `root`, at its pinned versions.
+    """Lines for pip of what a cluster with only Ray lacks: the dependencies in `root`, at its pinned versions.
 
-    Ray is among them, for its extras; a cluster of another version of Ray says that it cannot be changed.
+    Ray is among them, for its extras; if the cluster's Ray has another version, the cluster refuses to change it.
     """
     try:
         project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
@@ -87,7 +88,7 @@ def read_requirements(root: pathlib.Path) -> tuple[str, ...]:
 
 
 def connect(address: str) -> Any:
-    """A client of a cluster's job server. Raises ResourceError with what to do when it does not answer."""
+    """A client of a cluster's job server. Raises ResourceError with a remedy if it does not answer."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -96,8 +97,8 @@ def connect(address: str) -> Any:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise ForbiddenError(
-            f"The cluster at {address} did not take the token: {str(error).splitlines()[0]}; give the cluster's own in "
-            "RAY_AUTH_TOKEN_PATH, with RAY_AUTH_MODE=token"
+            f"The cluster at {address} refused the token: {str(error).splitlines()[0]}; give the cluster's token "
+            "in RAY_AUTH_TOKEN_PATH, with RAY_AUTH_MODE=token"
         ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ResourceError(
@@ -107,7 +108,7 @@ def connect(address: str) -> Any:
 
 
 def send(client: Any, package: packaging.Package, job: Job) -> tuple[str, dict[str, float]]:
-    """Upload and submit; gives the job's id and the seconds that packing and sending took."""
+    """Upload and submit; returns the job's id and the seconds that packing and sending took."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="raymlops-") as folder:
         file = packaging.pack(package, pathlib.Path(folder) / "working_dir.zip")
@@ -124,7 +125,7 @@ def send(client: Any, package: packaging.Package, job: Job) -> tuple[str, dict[s
 
 
 def _submit(client: Any, patience: float = 120, **job: Any) -> str:
-    """Waits for a cluster that is only starting: its job server answers before it can run anything."""
+    """Submit, and wait for a cluster that is starting: its job server answers before it can run jobs."""
     ends = time.monotonic() + patience
     while True:
         try:
@@ -134,17 +135,17 @@ def _submit(client: Any, patience: float = 120, **job: Any) -> str:
                 time.sleep(1)
                 continue
             cause = " ".join(str(error).split())[:300]
-            raise ResourceError(f"The cluster did not take the job: {cause}") from None
+            raise ResourceError(f"The cluster refused the job: {cause}") from None
 
 
 def follow(client: Any, identity: str, write: Callable[[str], None]) -> int:
-    """Write the job's log as it grows until the job has ended; gives its exit code."""
+    """Write the job's log as it grows until the job ends; returns its exit code."""
     shown = 0
     while True:
         info = _info(client, identity)
         try:
             shown = asyncio.run(_tail(client, identity, shown, write))
-        except (RuntimeError, OSError) as error:  # the connection to the log was lost; the job goes on
+        except (RuntimeError, OSError) as error:  # lost the connection to the log; the job continues
             logging.getLogger(__name__).debug("log of %s lost: %s", identity, error)
         info = _info(client, identity)
         if info.status.is_terminal():
@@ -153,13 +154,13 @@ def follow(client: Any, identity: str, write: Callable[[str], None]) -> int:
 
 
 async def _tail(client: Any, identity: str, shown: int, write: Callable[[str], None]) -> int:
-    """The log from where it was left: the server tells it from its beginning each time."""
-    told = 0
+    """Continue the log after the characters already shown: the server sends it from the beginning each time."""
+    read = 0
     async for text in client.tail_job_logs(identity):
-        if told + len(text) > shown:
-            write(text[max(0, shown - told) :])
-        told += len(text)
-        shown = max(shown, told)
+        if read + len(text) > shown:
+            write(text[max(0, shown - read) :])
+        read += len(text)
+        shown = max(shown, read)
     return shown
 
 
@@ -168,30 +169,32 @@ def _info(client: Any, identity: str) -> Any:
         return client.get_job_info(identity)
     except RuntimeError as error:
         if "404" in str(error):
-            raise NotFoundError(f"The cluster knows no job {identity!r}; see `ray job list`") from None
-        raise ResourceError(f"Lost the cluster while following {identity}: {str(error)[:200]}") from None
+            raise NotFoundError(f"The cluster has no job {identity!r}; see `ray job list`") from None
+        raise ResourceError(
+            f"Lost the connection to the cluster while following {identity}: {str(error)[:200]}"
+        ) from None
 
 
 def to_exit_code(info: Any, write: Callable[[str], None]) -> int:
-    """0 when it succeeded, else the script's own code; a stopped job's is that of an interrupt."""
+    """0 if it succeeded, else the script's exit code; for a stopped job, the exit code of an interrupt."""
     status = str(info.status.value)
     if status == "SUCCEEDED":
         return 0
     if status == "STOPPED":
         return STOPPED
     code = int(info.driver_exit_code or 1)
-    if info.driver_exit_code is None:  # it never ran, so the log does not tell why
+    if info.driver_exit_code is None:  # it never started, so the log does not say why
         write(f"{info.message}\n")
     return code
 
 
 def read_kinds(address: str) -> list[NodeKind]:
-    """The live nodes, each a kind of its own. Raises ResourceError when the cluster does not tell."""
+    """The live nodes, each as its own kind. Raises ResourceError if the cluster does not list them."""
     from ray.util.state import list_nodes
     from ray.util.state.exception import RayStateApiException
 
     try:
-        # Ray counts the nodes that have gone as left out, and would raise.
+        # By default Ray raises because dead nodes are missing from the answer.
         nodes = list_nodes(
             address=address, filters=[("state", "=", "ALIVE")], limit=10_000, detail=True,
             raise_on_missing_output=False,

@@ -72,7 +72,7 @@ def test_a_job_may_be_left_and_followed_later_and_its_metadata_hold_no_secret(
 def test_a_job_nobody_knows_is_told(head: Head) -> None:
     done = head.run("submit", "--follow", "raysubmit_none")
     assert done.returncode == 2
-    assert "knows no job" in done.stderr
+    assert "has no job" in done.stderr
 
 
 def test_what_cannot_work_is_told_before_anything_is_sent(head: Head, tmp_path: pathlib.Path) -> None:

@@ -97,7 +97,7 @@ def test_a_token_is_made_once_and_only_its_owner_reads_it(tmp_path: pathlib.Path
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.chmod(0o644)
     assert tokens.describe_fault(path) == (
-        f"{path} has mode 0644, so that others can read it",
+        f"{path} has mode 0644: others can read it",
         f"chmod 600 {path}",
     )
     assert not tokens.make_token(path)
@@ -168,12 +168,12 @@ def report(**changed: Any) -> nodes.Report:
         ({"importable": False}, "does not have raymlops"),
         ({"storage": "Read-only file system"}, "Read-only file system"),
         ({"storage": "No space left on device"}, "No space left"),
-        ({"tracking": "Connection refused"}, "does not reach http://mlflow"),
+        ({"tracking": "Connection refused"}, "cannot reach http://mlflow"),
         ({"mlflow_server": "3.1.0"}, "the MLflow server is 3.1.0"),
         ({"mlflow_server": "<html>"}, None),
         ({"skew": 75.0}, "75 s off"),
         ({"skew": 1.0}, None),
-        ({"gpus": 0, "resources": {"GPU": 1}}, "offers 1 GPUs, and torch sees 0"),
+        ({"gpus": 0, "resources": {"GPU": 1}}, "offers 1 GPUs, but torch sees 0"),
         ({"gpus": 1, "resources": {"GPU": 1}, "providers": ["CPUExecutionProvider"]}, "no CUDA provider"),
         ({"gpus": 1, "resources": {"GPU": 1}, "providers": ["CUDAExecutionProvider"]}, None),
         ({"listening": [8265]}, "the dashboard listens beyond loopback"),

@@ -37,7 +37,7 @@ def test_a_socket_is_listed_with_its_purpose_and_warned_of_beyond_loopback(addre
         ("ray::ServeReplica:shop:Ingress", "replica of shop"),
         ("ray::ProxyActor", "proxy of Ray Serve"),
         ("/venv/ray/core/src/ray/raylet/raylet --raylet_socket_name=x", "Ray's node manager"),
-        ("/venv/ray/core/src/ray/gcs/gcs_server --log_dir=x", "Ray's control store"),
+        ("/venv/ray/core/src/ray/gcs/gcs_server --log_dir=x", "Ray's control store (GCS)"),
         ("python /venv/ray/dashboard/dashboard.py --host=127.0.0.1", "Ray's dashboard and job server"),
         ("python -m raymlops serve x.yaml", "raymlops"),
         ("/venv/bin/python /venv/bin/mlflow server --port 5000", "MLflow"),

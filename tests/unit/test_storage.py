@@ -14,7 +14,7 @@ HERE, THERE = "10.0.0.4", "10.0.0.5"
         ("/mnt/raymlops/storage", [HERE, THERE], None),
         ("file:///mnt/raymlops/storage", [HERE, THERE], None),
         ("{home}/storage", [HERE, HERE], None),
-        ("{home}/storage", [HERE, THERE], "nodes elsewhere (10.0.0.5)"),
+        ("{home}/storage", [HERE, THERE], "other nodes (10.0.0.5)"),
         ("/tmp/storage", [THERE], "a folder of this machine"),
         ("storage", [HERE], "temporary copy"),
         ("nope://bucket/x", [THERE], "Protocol not known"),
