@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from raymlops.errors import InputError, unknown_name
 
-Batch = dict[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Batch = dict[str, Array]
 """Column or tensor name -> array whose first axis is the rows. BYTES tensors are object arrays of `str` or `bytes`."""
 
 ELEMENTS = "elements"

@@ -12,7 +12,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ENGINES = {"data", "training", "models", "tracking", "evaluation", "drift", "graphs", "clusters"}
 FLOOR = {
-    **dict.fromkeys(("errors", "settings", "locations", "tensors"), 0),
+    **dict.fromkeys(("errors", "settings", "locations", "tensors", "artifact"), 0),
     **dict.fromkeys(("metrics", "histograms", "features", "expressions", "attestation", "onnx_builder"), 0),
     "specs": 1,
     **dict.fromkeys(ENGINES, 2),

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from examples.tables import flights
-from raymlops.models.session import CONTRACT_KEY
+from raymlops.artifact import CONTRACT_KEY
 
 __all__ = ["flights"]
 

@@ -160,7 +160,7 @@ def _check_spec(spec: str, kinds: Any, file: str, overlays: tuple[str, ...]) -> 
         training = read_spec(spec).training
     except UserError as error:
         return [Finding("spec", str(error), "no job takes it", f"raymlops check {shlex.quote(spec)}")]
-    demand = capacity.demand_of(training)
+    demand = training.demand
     where = "on the running cluster"
     if kinds is None or capacity.explain_shortage(demand, kinds) is not None:
         if not pathlib.Path(file).is_file():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from raymlops.artifact import MODEL_FILE
 from raymlops.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def read_one_model(model: str, settings: Settings) -> "Model":
         found = registry.resolve(model, settings)
         return read_model(found.file, found.digest)
     path = pathlib.Path(model)
-    file = path / "model.onnx" if path.is_dir() else path
+    file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise NotFoundError(
             f"No model {model!r}; give an ONNX file, models:/NAME@ALIAS or models:/NAME/VERSION"

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from raymlops import metrics
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.specs.training import DEFAULT_METRIC
 from raymlops.training.trials import SearchResult
 
 _ROWS = 12  # trials shown at a time; a table longer than the screen flickers
@@ -33,7 +32,7 @@ class SearchProgress:
     @classmethod
     def of(cls, spec: ExperimentSpec, *, quiet: bool = False) -> "SearchProgress":
         """For the trials of a spec."""
-        metric = spec.training.metric or DEFAULT_METRIC.get(spec.features.target.task, "roc_auc")
+        metric = spec.training.metric_of(spec.features.target.task)
         return cls(spec.search.trials, metric, quiet=quiet)
 
     def __enter__(self) -> "SearchProgress":

@@ -109,7 +109,6 @@ def _check_spec(job: Any, package: Any) -> Any:
     """Parse the verb's arguments and its spec as the job will; gives the demand of one trial."""
     from raymlops.cli.training import check as check_verb
     from raymlops.cli.training import read_spec, search, train
-    from raymlops.clusters import capacity
     from raymlops.errors import NotFoundError
 
     command = {"check": check_verb, "train": train, "search": search}[job.verb]
@@ -121,7 +120,7 @@ def _check_spec(job: Any, package: Any) -> Any:
             f"The spec {found['spec']} is not among the files that are sent; give its path inside {package.root}, and "
             "see that .gitignore and .rayignore do not name it, and that it is not held back as a secret (--send)"
         )
-    return capacity.demand_of(spec.training)
+    return spec.training.demand
 
 
 def _check_cluster(job: Any, demand: Any, address: str, file: pathlib.Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from raymlops.clusters import configuration
 from raymlops.clusters.configuration import Config
 from raymlops.specs import labels
-from raymlops.specs.training import TrainingSpec
+from raymlops.specs.training import WorkerDemand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,20 +19,6 @@ class NodeKind:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     address: str = ""
     """IP address; empty for a node type that has no live node."""
-
-
-@dataclasses.dataclass(frozen=True)
-class WorkerDemand:
-    """`workers` equal bundles that must run at the same time; each fits on one node."""
-
-    workers: int
-    resources: Mapping[str, float]
-    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def demand_of(training: TrainingSpec) -> WorkerDemand:
-    """The smallest demand of one trial."""
-    return WorkerDemand(training.fewest_workers, training.worker_resources, training.labels)
 
 
 def kinds_of(config: Config) -> list[NodeKind]:
@@ -83,10 +69,7 @@ def fits_in(demand: WorkerDemand, kind: NodeKind) -> int:
     }
     if not labels.match(asked, kind.labels):
         return 0
-    wanted = {key: value for key, value in demand.resources.items() if value > 0}
-    return min(
-        (int(kind.resources.get(key, 0) / value + 1e-9) for key, value in wanted.items()), default=10**6
-    )
+    return demand.count_places(kind.resources)
 
 
 def _show(resources: Mapping[str, float]) -> str:

@@ -16,13 +16,14 @@ from raymlops.errors import DataError, unknown_name
 from raymlops.specs.dataset import ColumnRule, ContractSpec
 
 _SAMPLES = 5
-_TYPES: dict[str, pa.DataType] = {
+TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
     "integer": pa.int64(),
     "number": pa.float64(),
     "boolean": pa.bool_(),
     "timestamp": pa.timestamp("ms", tz="UTC"),
 }
+"""What a spec calls a column's type -> Arrow's."""
 Mask = npt.NDArray[np.bool_]
 
 
@@ -64,9 +65,9 @@ def check_block(table: pa.Table, contract: ContractSpec) -> tuple[pa.Table, Mask
 
 
 def _cast(column: pa.ChunkedArray, rule: ColumnRule) -> tuple[pa.ChunkedArray, list[tuple[str, Mask]]]:
-    if rule.type is None or column.type == _TYPES[rule.type]:
+    if rule.type is None or column.type == TYPES[rule.type]:
         return column, []
-    wanted = _TYPES[rule.type]
+    wanted = TYPES[rule.type]
     if rule.type == "timestamp" and pa.types.is_timestamp(column.type) and column.type.tz is None:
         column = column.cast(pa.timestamp("ms"), safe=False)  # naive times are read as UTC
     try:

@@ -17,7 +17,7 @@ import ray.data
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 from raymlops import locations
-from raymlops.data import column_expressions, joins
+from raymlops.data import column_expressions, contract, joins
 from raymlops.errors import DataError, NotFoundError, SpecError, unknown_name
 from raymlops.specs.dataset import DatasetSpec, TableSpec
 
@@ -25,13 +25,6 @@ _CSV_OPTIONS = {
     "read_options": pyarrow.csv.ReadOptions,
     "parse_options": pyarrow.csv.ParseOptions,
     "convert_options": pyarrow.csv.ConvertOptions,
-}
-_ARROW_TYPES = {
-    "string": pa.string(),
-    "integer": pa.int64(),
-    "number": pa.float64(),
-    "boolean": pa.bool_(),
-    "timestamp": pa.timestamp("ms", tz="UTC"),
 }
 
 
@@ -163,9 +156,9 @@ def _to_csv_option(reader: str, key: str, value: Any) -> Any:
         value.setdefault("strings_can_be_null", True)
         types = value.get("column_types", {})
         for column, name in types.items():
-            if name not in _ARROW_TYPES:
-                raise SpecError(f"column_types.{column}: {unknown_name('type', name, _ARROW_TYPES)}")
-        value["column_types"] = {column: _ARROW_TYPES[name] for column, name in types.items()}
+            if name not in contract.TYPES:
+                raise SpecError(f"column_types.{column}: {unknown_name('type', name, contract.TYPES)}")
+        value["column_types"] = {column: contract.TYPES[name] for column, name in types.items()}
     try:
         return _CSV_OPTIONS[key](**value)
     except (TypeError, ValueError) as error:

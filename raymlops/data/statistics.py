@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymlops.features import stack_images
+from raymlops.tensors import Floats
 
 _POINTS = 2048
 _MOST_VALUES = 100_000
-Floats = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,12 +15,8 @@ from raymlops.evaluation.verdict import Check, Verdict
 from raymlops.metrics import FALLING, METRICS, Values, gain, guess_without_a_model
 from raymlops.specs.evaluation import GateSpec, LimitSpec
 
-DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
-
-
 Drawn = dict[tuple[str, str], Values]
 """Slice -> metric -> value and replicates. Equal draws for all models, so that differences are paired."""
-DEFAULT_PARITY = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +85,10 @@ def _resample(partial: Partial, spec: GateSpec) -> Drawn:
 def _choose_metric(partial: Partial, spec: GateSpec) -> str:
     task = partial.layout.task
     known = METRICS[task]
-    for name in [spec.metric or DEFAULT_METRIC[task], *spec.limits, *spec.slice_limits]:
+    for name in [spec.metric_of(task), *spec.limits, *spec.slice_limits]:
         if name not in known:
             raise SpecError(f"gate: {unknown_name(f'metric of a {task} task', name, known)}")
-    return spec.metric or DEFAULT_METRIC[task]
+    return spec.metric_of(task)
 
 
 def _check_content(candidate: Evidence) -> Iterator[Check]:
@@ -104,10 +100,9 @@ def _check_content(candidate: Evidence) -> Iterator[Check]:
 def _check_parity(candidate: Evidence, spec: GateSpec) -> Iterator[Check]:
     if candidate.parity is not None:
         # not `>`: nan is a failure
-        limit = spec.parity or DEFAULT_PARITY
-        passed = bool(candidate.parity <= limit)
+        passed = bool(candidate.parity <= spec.parity)
         text = "answers as its network does" if passed else "does not answer as its network does"
-        yield Check("parity", passed, text, candidate.parity, limit=limit)
+        yield Check("parity", passed, text, candidate.parity, limit=spec.parity)
 
 
 def _check_answers(partial: Partial) -> Iterator[Check]:
@@ -119,7 +114,7 @@ def _check_answers(partial: Partial) -> Iterator[Check]:
 
 def _check_chance(partial: Partial, new: Drawn, metric: str, spec: GateSpec) -> Iterator[Check]:
     floor = guess_without_a_model(partial.layout.read(partial.sums[WHOLE].sum(axis=0, keepdims=True)))
-    metric = metric if metric in floor else DEFAULT_METRIC[partial.layout.task]
+    metric = metric if metric in floor else GateSpec().metric_of(partial.layout.task)
     found = to_interval(new[WHOLE][metric], spec.confidence)
     limit = float(floor[metric][0])
     worst = found.high if metric in FALLING else found.low

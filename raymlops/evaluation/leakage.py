@@ -8,8 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from raymlops.metrics import METRICS
-from raymlops.metrics.sums import Array
-from raymlops.tensors import Batch
+from raymlops.tensors import Array, Batch
 
 _BINS = 100
 

@@ -18,17 +18,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from raymlops.errors import InputError
-from raymlops.metrics.sums import (
-    BIN_EDGES,
-    CALIBRATION_BINS,
-    Adder,
-    Array,
-    Floats,
-    Sums,
-    are_finite,
-    sizes_of,
-    sum_rows,
-)
+from raymlops.metrics.sums import BIN_EDGES, CALIBRATION_BINS, Adder, Sums, are_finite, sizes_of, sum_rows
+from raymlops.tensors import Array, Floats
 
 PREDICTION_BINS, ERROR_BINS = 30, 400
 WHOLE = ("", "")

@@ -8,15 +8,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
-import numpy.typing as npt
-
 from raymlops.graphs.execution import Branch, Implementation, Request, Run
 from raymlops.graphs.plan import Plan, Port, Read, Reference, Step
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import Bindings, NodeDocument
-from raymlops.tensors import Batch, Signature
+from raymlops.tensors import Array, Batch, Signature
 
-Array = npt.NDArray[Any]
 Node = TypeVar("Node", bound=NodeDocument, contravariant=True)
 
 
@@ -176,15 +173,15 @@ class Combination(NodeKind[Node], Protocol[Node]):
         async def run(batch: Batch, request: Request) -> Batch:
             values = [batch[member] for member in members]
             # Requests that were joined are small, and are run by what cannot wait.
-            if not request.rows and sum(array.size for array in values) > LARGE and _on_loop():
+            if not request.rows and sum(array.size for array in values) > LARGE and on_loop():
                 return {name: await asyncio.to_thread(combine, values)}
             return {name: combine(values)}
 
         return Built(run)
 
 
-def _on_loop() -> bool:
-    """False where a graph is run without an event loop: in threads, and over files."""
+def on_loop() -> bool:
+    """False where a graph is run without an event loop: over files, and in threads, which may be blocked."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,14 +1,11 @@
 """Ragged arrays, of one array of elements a row, from flat ones and back."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from raymlops.errors import InputError
 from raymlops.graphs.plan import Port
-
-Array = npt.NDArray[Any]
+from raymlops.tensors import Array
 
 
 def group_elements(values: Array, lengths: Array) -> Array:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from raymlops.metrics import formulas
-from raymlops.metrics.sums import Array, Floats, Sums, sum_rows
+from raymlops.metrics.sums import Sums, sum_rows
+from raymlops.tensors import Array, Floats
 
 Formula = Callable[[Sums], Floats]
 Values = dict[str, Floats]

@@ -5,7 +5,8 @@ A metric that its rows do not define (ROC AUC of one class, R2 of a constant) is
 
 import numpy as np
 
-from raymlops.metrics.sums import BIN_EDGES, CALIBRATION_BINS, Floats, Sums
+from raymlops.metrics.sums import BIN_EDGES, CALIBRATION_BINS, Sums
+from raymlops.tensors import Floats
 
 
 def divide(upper: Floats, lower: Floats) -> Floats:

@@ -7,15 +7,13 @@ score, so that metrics are exact. Rows that stream get fixed cells, so that sums
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from raymlops.errors import InputError
+from raymlops.tensors import Array, Floats
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
 CALIBRATION_BINS = 15

@@ -12,13 +12,11 @@ import onnx
 from onnx import TensorProto, compose, helper
 
 from raymlops import __version__
+from raymlops.artifact import CONTRACT_KEY, MODEL_FILE
 from raymlops.features import FittedFeatures, FittedTarget
 from raymlops.models import encoder
-from raymlops.models.session import CONTRACT_KEY
 from raymlops.onnx_builder import INNER, IR_VERSION, ML_OPSET, OPSET, GraphBuilder, to_value_info
 from raymlops.tensors import Signature, TensorSpec
-
-MODEL_FILE = "model.onnx"
 
 
 def export_model(trained: onnx.ModelProto, features: FittedFeatures, *, name: str) -> onnx.ModelProto:

@@ -18,11 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import onnx
 
 from raymlops import attestation
+from raymlops.artifact import MODEL_FILE
 from raymlops.errors import ArtifactError
 from raymlops.models.traversal import find_tensors
 
-MODEL_NAME = "model.onnx"
-"""What the ONNX file itself is called among the files of a model, whatever its name."""
 LARGEST_FILE = 2**31 - 1
 """Bytes of one protobuf message."""
 _SLACK = 64 * 2**20  # bytes that no weight uses, as alignment leaves them
@@ -49,7 +48,7 @@ class ModelFiles:
     @functools.cached_property
     def digests(self) -> dict[str, str]:
         """sha256 of each file."""
-        files = {MODEL_NAME: self.data, **self.weights}
+        files = {MODEL_FILE: self.data, **self.weights}
         return {name: attestation.digest_of(content) for name, content in files.items()}
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 
+from raymlops.artifact import CONTRACT_KEY
 from raymlops.errors import ArtifactError, SpecError, shorten
 from raymlops.models.optional_inputs import list_optional
 from raymlops.specs.document import read_json
@@ -21,14 +22,14 @@ class Header:
     """Inputs with a value of the model's own, which a request may give anew."""
 
 
-def read_header(data: bytes, contract_key: str = "raymlops.contract") -> Header:
+def read_header(data: bytes) -> Header:
     """The signature as a session would have it. Raises ArtifactError for tensors that are not plain ones."""
     model = onnx.ModelProto.FromString(data)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = tuple(_to_spec(value) for value in model.graph.input if value.name not in weights)
     outputs = tuple(_to_spec(value) for value in model.graph.output)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    contract = read_contract(metadata.get(contract_key, "{}"))
+    contract = read_contract(metadata.get(CONTRACT_KEY, "{}"))
     return Header(Signature(inputs, outputs), contract, tuple(_list_optional(model)))
 
 

@@ -5,13 +5,11 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from raymlops.errors import ParityError
 from raymlops.features import FittedTarget
-from raymlops.tensors import Batch
+from raymlops.tensors import Array, Batch
 
-Array = npt.NDArray[Any]
 TOLERANCE = 1e-5
 """Relative difference that two graphs of one model may show: ONNX Runtime fuses operators of one, not of the other."""
 

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from raymlops.errors import ArtifactError, NotFoundError, unknown_name
 from raymlops.models import external_data
 from raymlops.models.external_data import ModelFiles, count_bytes, count_elements
-from raymlops.models.traversal import visit
+from raymlops.models.traversal import short_domain, visit
 from raymlops.tensors import DATATYPE_OF_ONNX
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
@@ -115,7 +115,7 @@ def _inspect(data: bytes, name: str, limits: SafetyLimits) -> list[onnx.TensorPr
     if not model.HasField("graph") or (not model.graph.node and not model.graph.output):
         raise ArtifactError(f"{name!r} holds no graph; it is not an ONNX file, or it is cut short")
     _check_known(model, name)
-    functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
+    functions = {(short_domain(f.domain), f.name, f.overload): f for f in model.functions}
     if len(functions) != len(model.functions):
         raise ArtifactError(f"{name!r} defines a function twice")
     total, nodes, outside = 0, 0, []
@@ -151,10 +151,6 @@ def _check_known(model: onnx.ModelProto, name: str) -> None:
         )
 
 
-def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
-
-
 def _check_domain(
     node: onnx.NodeProto, name: str, domains: Sequence[str], functions: Iterable[_Call]
 ) -> None:
@@ -170,7 +166,7 @@ def _check_domain(
 
 
 def _call_of(node: onnx.NodeProto) -> _Call:
-    return _domain(node.domain), node.op_type, node.overload
+    return short_domain(node.domain), node.op_type, node.overload
 
 
 def _check_expansion(

@@ -24,6 +24,7 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
+from raymlops.artifact import CONTRACT_KEY
 from raymlops.errors import (
     ArtifactError,
     DeadlineError,
@@ -43,7 +44,6 @@ from raymlops.models.safety import Model, read_model
 from raymlops.tensors import DATATYPE_OF_ORT, Batch, Signature, TensorSpec
 
 LOG = logging.getLogger("raymlops.models")
-CONTRACT_KEY = "raymlops.contract"
 """Key of the ONNX metadata entry that holds a model's own contract as JSON."""
 
 _NOWHERE = str(pathlib.Path(__file__) / "weights")

@@ -67,3 +67,8 @@ def visit(root: Any) -> Iterator[Any]:
 def find_tensors(root: Any) -> Iterator[onnx.TensorProto]:
     """Every tensor at or below a message."""
     return (message for message in visit(root) if isinstance(message, onnx.TensorProto))
+
+
+def short_domain(domain: str) -> str:
+    """The domain of an operator, of which the standard one has two names."""
+    return "" if domain == "ai.onnx" else domain

@@ -16,6 +16,7 @@ import pyarrow.fs
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 from raymlops import locations
+from raymlops.artifact import MODEL_FILE
 from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError, StorageError
 from raymlops.models import external_data
 from raymlops.specs.code_references import DATA_PROTOCOLS, protocols_of
@@ -240,8 +241,8 @@ def find_file(source: pathlib.Path) -> pathlib.Path:
         return source
     if not source.is_dir():
         raise NotFoundError(f"No ONNX file or folder {str(source)!r}")
-    if (source / "model.onnx").is_file():
-        return source / "model.onnx"
+    if (source / MODEL_FILE).is_file():
+        return source / MODEL_FILE
     found = sorted(source.glob("*.onnx"))
     if not found:
         numbered = sorted((p for p in source.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))

@@ -10,6 +10,10 @@ from raymlops.errors import unknown_name
 from raymlops.metrics import NAMES
 from raymlops.specs.document import Document
 
+_DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
+PARITY = 1e-4
+"""Largest difference of a probability, or of a prediction over the target's spread, that counts as the same answer."""
+
 
 class CostSpec(Document):
     """What the two kinds of error of a binary model cost; any unit, only their ratio moves the threshold."""
@@ -93,7 +97,7 @@ class GateSpec(Document):
     bootstrap: int = Field(1000, ge=200, le=20_000, description="replicates of the paired bootstrap")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the comparison with the champion")
     parity: float = Field(
-        1e-4,
+        PARITY,
         gt=0,
         description="largest difference of a probability (or relative, of a prediction) from the network",
     )
@@ -111,6 +115,10 @@ class GateSpec(Document):
     smallest: bool = Field(
         False, description="register the smallest variant that passes, instead of the original"
     )
+
+    def metric_of(self, task: str) -> str:
+        """The metric compared with the champion."""
+        return self.metric or _DEFAULT_METRIC[task]
 
     @pydantic.model_validator(mode="after")
     def _known_metrics(self) -> "GateSpec":

@@ -8,7 +8,7 @@ from raymlops import expressions, metrics
 from raymlops.errors import unknown_name
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, RandomSplit, SplitSpec, check_fractions
 from raymlops.specs.document import Document, validate_document
-from raymlops.specs.evaluation import EvaluationSpec, GateSpec
+from raymlops.specs.evaluation import PARITY, EvaluationSpec, GateSpec
 from raymlops.specs.features import FeaturesSpec
 from raymlops.specs.training import NetworkSpec, SearchSpec, TrainingSpec
 
@@ -17,7 +17,7 @@ class LimitsSpec(Document):
     """What an exported model must keep to before it is registered."""
 
     parity: float = Field(
-        1e-4, gt=0, description="Largest difference allowed between the network and its ONNX file"
+        PARITY, gt=0, description="Largest difference allowed between the network and its ONNX file"
     )
     flipped: int = Field(0, ge=0, description="Labels of the test split that may differ between the two")
 

@@ -1,6 +1,8 @@
 """How a network is trained and how good values for its training are searched."""
 
+import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,7 +13,7 @@ from raymlops.specs import labels
 from raymlops.specs.dataset import OWN_NAME
 from raymlops.specs.document import Document
 
-DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
+_DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 """Task -> the validation metric that a training stops by and a search goes by."""
 
 
@@ -27,6 +29,30 @@ class NetworkSpec(Document):
         if ":" in value and not re.fullmatch(OWN_NAME, value, re.ASCII):
             raise ValueError("expected module.path:Class")
         return value
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerDemand:
+    """`workers` equal bundles of resources, as Ray names them, that must stand at the same time, each on one node."""
+
+    workers: int
+    resources: Mapping[str, float]
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        cpus, gpus = (self.workers * self.resources.get(name, 0.0) for name in ("CPU", "GPU"))
+        on = f" on nodes labelled {dict(self.labels)}" if self.labels else ""
+        return (
+            f"{cpus:g} CPUs{f' and {gpus:g} GPUs' if gpus else ''} "
+            f"({self.workers} worker{'s' if self.workers > 1 else ''}){on}"
+        )
+
+    def count_places(self, resources: Mapping[str, float]) -> int:
+        """Workers that a node with these resources holds."""
+        wanted = {name: amount for name, amount in self.resources.items() if amount > 0}
+        return min(
+            (int((resources.get(name, 0) + 1e-6) / amount) for name, amount in wanted.items()), default=10**6
+        )
 
 
 class TrainingSpec(Document):
@@ -131,10 +157,19 @@ class TrainingSpec(Document):
             )
         return self
 
+    def metric_of(self, task: str) -> str:
+        """The validation metric to go by; one that is not known before the data is read is taken for binary."""
+        return self.metric or _DEFAULT_METRIC.get(task, _DEFAULT_METRIC["binary"])
+
     @property
     def worker_resources(self) -> dict[str, float]:
         """As Ray names them."""
         return {"CPU": self.cpus_per_worker, **({"GPU": self.gpus_per_worker} if self.use_gpu else {})}
+
+    @property
+    def demand(self) -> WorkerDemand:
+        """The least that one trial can do with."""
+        return WorkerDemand(self.fewest_workers, self.worker_resources, self.labels)
 
     @property
     def gpus(self) -> float:

@@ -13,6 +13,7 @@ import mlflow
 import onnx
 
 from raymlops import attestation
+from raymlops.artifact import CONTRACT_KEY, MODEL_FILE, PROFILE_FILE
 from raymlops.errors import ArtifactError, RaymlopsError, UnreachableError, UntrustedError
 from raymlops.settings import Settings
 from raymlops.tracking import history, history_writer, manifests, record_run, store
@@ -21,11 +22,9 @@ from raymlops.tracking.lookup import find_model, find_version
 from raymlops.tracking.manifests import DIGEST_TAG, MANIFEST_TAG, Manifest
 
 LOG = logging.getLogger("raymlops.tracking")
-MODEL_FILE, PROFILE_FILE, FEATURES_FILE = "model.onnx", "profile.json", "features.json"
 GATE_TAG, VERDICT_TAG, AGAINST_TAG = "raymlops.gate", "raymlops.verdict", "raymlops.gate.against"
 PASSED = "passed"
 SPEC, LOCK, DATA = "spec.json", "requirements.lock.txt", "data.json"
-_CONTRACT = "raymlops.contract"
 
 
 def require(
@@ -220,7 +219,7 @@ def _make(
 
 def digest_contract(model: onnx.ModelProto) -> str:
     """sha256 of what a model says of its own columns; empty for one of another origin."""
-    held = {entry.key: entry.value for entry in model.metadata_props}.get(_CONTRACT, "")
+    held = {entry.key: entry.value for entry in model.metadata_props}.get(CONTRACT_KEY, "")
     return attestation.digest_of(held.encode()) if held else ""
 
 

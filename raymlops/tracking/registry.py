@@ -18,19 +18,16 @@ import onnx
 from mlflow.exceptions import MlflowException
 
 from raymlops import attestation
+from raymlops.artifact import MODEL_FILE
 from raymlops.errors import ArtifactError, UntrustedError
 from raymlops.settings import Settings
 from raymlops.tensors import Batch, Signature
 from raymlops.tracking import evidence, manifests, signatures, store
-from raymlops.tracking.evidence import FEATURES_FILE, MODEL_FILE, PROFILE_FILE
 from raymlops.tracking.lookup import alias_of, find_version
 from raymlops.tracking.manifests import DIGEST_TAG, Manifest
 
 __all__ = [
     "DIGEST_TAG",
-    "FEATURES_FILE",
-    "MODEL_FILE",
-    "PROFILE_FILE",
     "ModelVersion",
     "ensure_model",
     "find_version",

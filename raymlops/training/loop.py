@@ -18,7 +18,7 @@ from torch import distributed, nn
 
 from raymlops import metrics
 from raymlops.features import FittedTarget
-from raymlops.specs.training import DEFAULT_METRIC, TrainingSpec
+from raymlops.specs.training import TrainingSpec
 from raymlops.training.heads import HEADS
 from raymlops.training.learners import ALONE, Report, State, Team
 from raymlops.training.learners.scoring import measure
@@ -99,7 +99,7 @@ class _Training:
         self, network: nn.Module, spec: TrainingSpec, target: FittedTarget, device: torch.device, team: Team
     ) -> None:
         self.progress = _Progress()
-        self.metric = spec.metric or DEFAULT_METRIC[target.task]
+        self.metric = spec.metric_of(target.task)
         self.falling = self.metric in metrics.FALLING
         self._network, self._bare = network, _unwrapped(network)
         self._spec, self._device, self._team = spec, device, team

@@ -19,7 +19,7 @@ from ray.tune.search.optuna import OptunaSearch
 from raymlops import locations, metrics, settings
 from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
-from raymlops.specs.training import DEFAULT_METRIC, TrainingSpec
+from raymlops.specs.training import TrainingSpec
 from raymlops.training import space, worker
 from raymlops.training.learners import Job
 from raymlops.training.search_state import SearchState, signed_by
@@ -55,7 +55,7 @@ def run_search(
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", module=r"ray\.tune")
-    metric = spec.training.metric or DEFAULT_METRIC[job.target.task]
+    metric = spec.training.metric_of(job.target.task)
     mode = "min" if metric in metrics.FALLING else "max"
     began = time.monotonic()
     trainable = tune.with_resources(

@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 import raymlops
+from raymlops.artifact import FEATURES_FILE, PROFILE_FILE
 from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.train.develop import Outcome, Request, develop_model
@@ -59,7 +60,7 @@ def client_of(settings: Settings) -> mlflow.MlflowClient:
 
 
 def features_of(version: registry.ModelVersion) -> FittedFeatures:
-    return FittedFeatures.from_json(json.loads((version.path / registry.FEATURES_FILE).read_text()))
+    return FittedFeatures.from_json(json.loads((version.path / FEATURES_FILE).read_text()))
 
 
 def runs_of(settings: Settings, experiment: str) -> list[Any]:
@@ -140,7 +141,7 @@ def test_the_version_tells_where_it_comes_from(binary: Done, settings: Settings)
     assert child.data.tags["mlflow.parentRunId"] == binary.outcome.run == version.tags["raymlops.search_run"]
     assert json.loads(version.tags["raymlops.parameters"]) == pytest.approx(best.parameters)
     assert version.tags["raymlops.who"] == "tester"
-    profile = json.loads((version.path / registry.PROFILE_FILE).read_text())
+    profile = json.loads((version.path / PROFILE_FILE).read_text())
     assert {"x", "z", "count", "word", "flag", "when"} <= set(profile["columns"])
     assert profile["predictions"]["rows"] == binary.outcome.proof.parity.rows
     assert profile["columns"]["word"]["missing"] > 0

@@ -15,6 +15,7 @@ from raymlops.cli.clusters import cluster_environment
 from raymlops.clusters import capacity, checks, configuration, mounts
 from raymlops.clusters.findings import Finding
 from raymlops.errors import ForbiddenError, NotFoundError, SpecError
+from raymlops.specs.training import WorkerDemand
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLOUDS = {"aws": [], "gcp": [ROOT / "clusters/gcp.yaml"], "azure": [ROOT / "clusters/azure.yaml"]}
@@ -250,5 +251,5 @@ KINDS = capacity.kinds_of(configuration.read_cluster(ROOT / "cluster.yaml"))
 def test_a_demand_that_can_never_be_met_is_told(
     workers: int, resources: dict[str, float], labels: dict[str, str], told: str | None
 ) -> None:
-    shortage = capacity.explain_shortage(capacity.WorkerDemand(workers, resources, labels), KINDS)
+    shortage = capacity.explain_shortage(WorkerDemand(workers, resources, labels), KINDS)
     assert (shortage is None) if told is None else (shortage is not None and told in shortage)

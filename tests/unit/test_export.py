@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 import torch
 
+from raymlops.artifact import CONTRACT_KEY
 from raymlops.errors import ArtifactError
 from raymlops.features import FittedColumn, FittedFeatures, FittedTarget, packing_of, table_to_batch
 from raymlops.models import encoder, export, parity
-from raymlops.models.session import CONTRACT_KEY, open_session
+from raymlops.models.session import open_session
 from raymlops.specs.training import NetworkSpec
 from raymlops.training import torch_export
 from raymlops.training.heads import HEADS

@@ -12,6 +12,7 @@ from raymlops.evaluation.contents import Report, TrialLine, VariantLine
 from raymlops.evaluation.importance import rank_parameters
 from raymlops.evaluation.partials import Layout
 from raymlops.evaluation.report import write_report
+from raymlops.specs.evaluation import GateSpec
 
 VOID = {"meta", "br"}
 
@@ -70,7 +71,7 @@ def _trials(metric):
 
 def _report(task, **more):
     part, evaluation = _evaluate(task)
-    metric = gate.DEFAULT_METRIC[task]
+    metric = GateSpec().metric_of(task)
     evidence = gate.Evidence("models:/m/1", partial=part, columns={"<script>": 0.6}, latency_ms=1.0)
     return Report(
         title="flights & more, version 1",

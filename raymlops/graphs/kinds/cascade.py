@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from raymlops.errors import SpecError, unknown_name
 from raymlops.graphs.execution import Request, Rows, put_rows
-from raymlops.graphs.node_kind import Array, Built, NodeKind, Parts
+from raymlops.graphs.node_kind import Built, NodeKind, Parts
 from raymlops.graphs.plan import Port, Read
 from raymlops.graphs.port_types import FLOATS, join_answers
 from raymlops.specs.graph_nodes import CascadeNode
-from raymlops.tensors import Batch
+from raymlops.tensors import Array, Batch
 
 
 class Cascade(NodeKind[CascadeNode]):

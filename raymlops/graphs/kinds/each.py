@@ -9,9 +9,9 @@ from raymlops.graphs.execution import Request
 from raymlops.graphs.node_kind import Built, NodeKind, Parts, Resolved, Scope
 from raymlops.graphs.plan import Port
 from raymlops.graphs.port_types import join_answers
-from raymlops.graphs.ragged_arrays import Array, flatten_elements, group_elements
+from raymlops.graphs.ragged_arrays import flatten_elements, group_elements
 from raymlops.specs.graph_nodes import EachNode
-from raymlops.tensors import Batch, TensorSpec
+from raymlops.tensors import Array, Batch, TensorSpec
 
 
 class Each(NodeKind[EachNode]):

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from raymlops.errors import SpecError, unknown_name
 from raymlops.graphs.execution import Request, Rows, call_by_rows
-from raymlops.graphs.node_kind import Array, Built, NodeKind, Parts, Weights
+from raymlops.graphs.node_kind import Built, NodeKind, Parts, Weights
 from raymlops.graphs.plan import Port, Read
 from raymlops.graphs.port_types import check_one_a_row, join_answers
 from raymlops.specs.graph_nodes import SplitNode
-from raymlops.tensors import Batch, count_rows, list_texts
+from raymlops.tensors import Array, Batch, count_rows, list_texts
 
 _NONE: Rows = np.empty(0, dtype=np.intp)
 

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from raymlops.errors import SpecError
 from raymlops.graphs.execution import Request, Rows, call_by_rows
-from raymlops.graphs.node_kind import Array, Built, NodeKind, Parts
+from raymlops.graphs.node_kind import Built, NodeKind, Parts
 from raymlops.graphs.plan import Port, Read
 from raymlops.graphs.port_types import check_one_a_row, join_answers
 from raymlops.specs.graph_nodes import SwitchNode, parse_condition
-from raymlops.tensors import Batch, count_rows, list_texts
+from raymlops.tensors import Array, Batch, count_rows, list_texts
 
 
 class Switch(NodeKind[SwitchNode]):

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from raymlops.errors import SpecError
-from raymlops.graphs.node_kind import Array, Combination
+from raymlops.graphs.node_kind import Combination
 from raymlops.graphs.plan import Port, Read
 from raymlops.graphs.port_types import FLOATS, join_ports
 from raymlops.specs.graph_nodes import VoteNode
+from raymlops.tensors import Array
 
 
 class Vote(Combination[VoteNode]):

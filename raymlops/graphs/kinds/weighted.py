@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from raymlops.graphs.node_kind import Array, Combination
+from raymlops.graphs.node_kind import Combination
 from raymlops.graphs.plan import Port, Read
 from raymlops.graphs.port_types import join_numbers
 from raymlops.specs.graph_nodes import WeightedNode
+from raymlops.tensors import Array
 
 
 class Weighted(Combination[WeightedNode]):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,9 +26,8 @@ from raymlops.runtime.sources import make_locate
 from raymlops.settings import Settings
 from raymlops.specs.dataset import DatasetSpec
 from raymlops.specs.graph import GraphSpec
-from raymlops.tensors import Batch, TensorSpec
+from raymlops.tensors import Array, Batch, TensorSpec
 
-Array = npt.NDArray[Any]
 FORMATS = ("parquet", *text_files.WRITERS)
 _TOLD = {"parquet": "Parquet", "csv": "CSV", "jsonl": "JSON"}
 

@@ -3,18 +3,13 @@
 A value a row, lists of any depth, and tensors of Ray or arrow are taken; nothing is rounded or cut to fit a datatype.
 """
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymlops.errors import DataError, unknown_name
 from raymlops.features import stack_images
-from raymlops.tensors import TensorSpec
-
-Array = npt.NDArray[Any]
+from raymlops.tensors import Array, TensorSpec
 
 _ARROW = {
     "BOOL": pa.bool_(), "UINT8": pa.uint8(), "UINT16": pa.uint16(), "UINT32": pa.uint32(), "UINT64": pa.uint64(),

@@ -93,7 +93,7 @@ def evaluate_version(
         version,
         Report(
             title=f"{version.name}, version {version.version}",
-            metric=spec.gate.metric or gate.DEFAULT_METRIC[features.target.task],
+            metric=spec.gate.metric_of(features.target.task),
             evaluation=evaluation,
             classes=tuple(str(name) for name in features.target.classes),
             champion=results.finish(measured[champion.uri], spec.evaluation) if champion else None,

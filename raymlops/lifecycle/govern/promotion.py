@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raymlops import attestation
+from raymlops.artifact import FEATURES_FILE, PROFILE_FILE
 from raymlops.errors import ArtifactError, RaymlopsError, UnreachableError, UntrustedError, UserError
 from raymlops.lifecycle.govern import evaluate, version_record
 from raymlops.lifecycle.govern.evaluate import ORIGINAL, EvaluatedVersion
@@ -143,7 +144,7 @@ def _register_variant(client: Any, trusted: EvaluatedVersion, kind: str, setting
     version, verdict = trusted.version, trusted.judged[kind]
     data = read_model(evaluate.variant_path(version, kind, settings), verdict.digest)
     assert isinstance(data, bytes)
-    beside = {registry.PROFILE_FILE, registry.FEATURES_FILE}
+    beside = {PROFILE_FILE, FEATURES_FILE}
     made, _ = registry.register_version(
         client,
         name=version.name,

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from raymlops.artifact import FEATURES_FILE, PROFILE_FILE
 from raymlops.errors import UnreachableError
 from raymlops.lifecycle.govern import provenance
 from raymlops.lifecycle.train import run_heartbeat
@@ -168,8 +169,8 @@ def _register(record: Record, found: SearchResult, proof: Proof, model: pathlib.
             "raymlops.test": json.dumps(proof.metrics),
         },
         files={
-            registry.PROFILE_FILE: {"columns": prepared.profile, "predictions": proof.predictions},
-            registry.FEATURES_FILE: prepared.features.to_json(),
+            PROFILE_FILE: {"columns": prepared.profile, "predictions": proof.predictions},
+            FEATURES_FILE: prepared.features.to_json(),
         },
         description=prepared.spec.description,
     )

@@ -31,6 +31,7 @@ from raymlops.models.row_independence.operator_table import RANDOM, RULES
 from raymlops.models.row_independence.shape_arithmetic import fold, read_tensor, to_tensor
 from raymlops.models.row_independence.symbolic_dims import Dim, Term, UndecidedError, same, symbol
 from raymlops.models.runtime_messages import explain_failure
+from raymlops.models.traversal import short_domain
 
 MOST_NODES = 200_000
 """Nodes that are looked at, those of called functions and of repeated bodies each time."""
@@ -98,14 +99,14 @@ class _Scope:
 class _Interpreter:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
-        self._functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
+        self._functions = {(short_domain(f.domain), f.name, f.overload): f for f in model.functions}
         self._numbers = itertools.count()
         self._seen = 0
         self._names: dict[str, Dim] = {}
 
     def prove(self, weights: Collection[str]) -> None:
         graph = self._model.graph
-        scope = _Scope({_domain(opset.domain): opset.version for opset in self._model.opset_import})
+        scope = _Scope({short_domain(opset.domain): opset.version for opset in self._model.opset_import})
         if scope.opsets.get("", OLDEST_OPSET) < OLDEST_OPSET:
             raise CoupledError(f"its operators are of opset {scope.opsets['']}, older than {OLDEST_OPSET}")
         environment: Environment = {}
@@ -171,7 +172,7 @@ class _Interpreter:
                 raise _LocatedError(f"{_name(node)}: what its output {missing[0]!r} holds is not known")
 
     def _run_node(self, node: onnx.NodeProto, environment: Environment, scope: _Scope) -> Sequence[Value]:
-        domain = _domain(node.domain)
+        domain = short_domain(node.domain)
         attributes = dict(_read_attributes(node, scope.given))
         if unknown := [name for name in node.input if name and name not in environment]:
             raise CoupledError(f"its input {unknown[0]!r} is made by no node before it")
@@ -281,7 +282,7 @@ class _Interpreter:
     ) -> Sequence[Value]:
         given = {a.name: onnx.helper.get_attribute_value(a) for a in function.attribute_proto}
         given |= {name: value for name, value in attributes.items() if name in {*function.attribute, *given}}
-        opsets = {_domain(opset.domain): opset.version for opset in function.opset_import}
+        opsets = {short_domain(opset.domain): opset.version for opset in function.opset_import}
         inner: Environment = dict(itertools.zip_longest(function.input, inputs[: len(function.input)]))
         self._run(function, inner, scope.deeper(opsets, given))
         return [_require(inner, name) for name in function.output]
@@ -414,10 +415,6 @@ _ROUNDS = 4
 
 class _LocatedError(CoupledError):
     """Names its operator already."""
-
-
-def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
 
 
 def _name(node: onnx.NodeProto) -> str:

@@ -12,6 +12,7 @@ from raymlops.errors import DeadlineError, SpecError
 from raymlops.graphs.compiler import Merged
 from raymlops.graphs.execution import Implementation, Request
 from raymlops.graphs.graph import Graph
+from raymlops.graphs.node_kind import on_loop
 from raymlops.graphs.placement import Decision, Limits
 from raymlops.graphs.row_independence import find_dependence
 from raymlops.graphs.validation import list_leaves, validate
@@ -283,20 +284,11 @@ def run_live(
     infer, cost = session.infer, endpoint.cost
 
     async def run(batch: Batch) -> Batch:
-        if cost.is_short(batch, count_batch_rows(batch)) or not _on_loop():
+        if cost.is_short(batch, count_batch_rows(batch)) or not on_loop():
             return infer(batch)
         return await endpoint.infer(batch)
 
     return Implementation(run, cost.inline_rows < 1, cost.always_inline_rows)
-
-
-def _on_loop() -> bool:
-    """False in the threads of mirrors and timeouts, which may be blocked."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _run_all(checks: Sequence[Callable[[], None]]) -> None:

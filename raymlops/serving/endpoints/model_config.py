@@ -4,6 +4,7 @@ transport: a JSON document, which `json_format.ParseDict` turns into the message
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raymlops.artifact import MODEL_FILE
 from raymlops.serving.endpoints.hosted import Hosted
 from raymlops.serving.protocol.request_limits import RequestLimits
 from raymlops.tensors import TensorSpec
@@ -31,7 +32,7 @@ def describe_config(hosted: Hosted, limits: RequestLimits) -> dict[str, Any]:
         "max_batch_size": min(limits.rows, 2**31 - 1) if skipped else 0,
         "input": _list_tensors(inputs, skipped, optional),
         "output": _list_tensors(signature.outputs, skipped),
-        "default_model_filename": "model.onnx" if hosted.platform == "onnxruntime_onnx" else "",
+        "default_model_filename": MODEL_FILE if hosted.platform == "onnxruntime_onnx" else "",
         "parameters": _to_parameters({"shared_runs": hosted.statistics.sharing}),
     }
 

@@ -10,14 +10,12 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from raymlops.errors import InputError
+from raymlops.features import MISSING_INSTANT
 from raymlops.serving.protocol.request_limits import show
-from raymlops.tensors import DATATYPES, ELEMENTS, Signature, TensorSpec
+from raymlops.tensors import DATATYPES, ELEMENTS, Array, Signature, TensorSpec
 
-Array = npt.NDArray[Any]
-NO_TIME = np.iinfo(np.int64).min
 """The missing timestamp; others are milliseconds since 1970-01-01 UTC."""
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -150,10 +148,14 @@ def _to_times(data: list[Any], kinds: set[type], spec: TensorSpec) -> Array:
 
 def _to_milliseconds(value: Any, spec: TensorSpec) -> int:
     if value is None or value == "" or value == "NaT":  # as pandas writes a time that is not there
-        return int(NO_TIME)
+        return int(MISSING_INSTANT)
     if isinstance(value, float) and is_whole(value):  # milliseconds among which one was missing
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and NO_TIME <= value <= -NO_TIME - 1:
+    if (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and MISSING_INSTANT <= value <= -MISSING_INSTANT - 1
+    ):
         return value
     if isinstance(value, str):
         try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from raymlops.serving.protocol import columns
 from raymlops.serving.protocol.columns import Column
-from raymlops.tensors import Batch
+from raymlops.tensors import Array, Batch
 
 LARGEST = 1000
 """Elements of an example in JSON; a larger one is written as a command that sends zeros."""
@@ -38,7 +38,7 @@ class ExampleTensor:
             return self.value
         return [self.nest(axis + 1) for _ in range(self.shape[axis])]
 
-    def to_array(self) -> columns.Array:
+    def to_array(self) -> Array:
         return np.full(self.shape, columns.to_array([self.value], self.column)[0], self.column.spec.dtype)
 
 

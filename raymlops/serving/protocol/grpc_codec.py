@@ -8,14 +8,14 @@ from tritonclient.grpc import service_pb2 as pb
 
 from raymlops.errors import InputError, unknown_name
 from raymlops.serving.protocol import columns, open_inference, rest_codec
-from raymlops.serving.protocol.columns import Array, Column
+from raymlops.serving.protocol.columns import Column
 from raymlops.serving.protocol.request_limits import (
     RequestLimits,
     check_answer,
     check_strings,
     count_elements,
 )
-from raymlops.tensors import DATATYPES, Batch, Signature
+from raymlops.tensors import DATATYPES, Array, Batch, Signature
 
 _CONTENTS = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",

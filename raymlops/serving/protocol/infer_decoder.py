@@ -14,11 +14,11 @@ import orjson
 
 from raymlops.errors import InputError, TooLargeError
 from raymlops.serving.protocol import columns, json_numbers, rest_codec
-from raymlops.serving.protocol.columns import Array, Column
+from raymlops.serving.protocol.columns import Column
 from raymlops.serving.protocol.json_text import check_depth, count_byte
 from raymlops.serving.protocol.open_inference import InferRequest
 from raymlops.serving.protocol.request_limits import RequestLimits, check_strings
-from raymlops.tensors import ELEMENTS, Batch, Signature
+from raymlops.tensors import ELEMENTS, Array, Batch, Signature
 
 _CODES = {
     "FP32": "f", "FP64": "d", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from raymlops.serving.protocol.columns import Array, Column
+from raymlops.serving.protocol.columns import Column
 from raymlops.serving.protocol.json_text import count_byte
+from raymlops.tensors import Array
 
 try:
     import simdjson

@@ -15,7 +15,7 @@ from raymlops.serving.protocol.columns import Column
 from raymlops.serving.protocol.json_text import check_elements, parse_json
 from raymlops.serving.protocol.request_limits import RequestLimits, check_rows, count_elements, show
 from raymlops.serving.protocol.rest_codec import to_json_list
-from raymlops.tensors import Batch, Signature, TensorSpec
+from raymlops.tensors import Array, Batch, Signature, TensorSpec
 
 Known = Mapping[str, Column]
 
@@ -153,7 +153,7 @@ def from_columns(value: Mapping[str, Any], known: Known, limits: RequestLimits) 
     return batch
 
 
-def _fit(array: columns.Array, spec: TensorSpec, is_list: bool) -> columns.Array:
+def _fit(array: Array, spec: TensorSpec, is_list: bool) -> Array:
     """A column for a tensor of one feature, and a lone value for one without dimensions."""
     if array.ndim == 1 and len(spec.shape) == 2 and spec.shape[1] == 1:
         return array.reshape(-1, 1)

@@ -13,7 +13,7 @@ import numpy as np
 
 from raymlops.errors import InputError, TooLargeError, unknown_name
 from raymlops.serving.protocol import columns, json_numbers
-from raymlops.serving.protocol.columns import Array, Column
+from raymlops.serving.protocol.columns import Column
 from raymlops.serving.protocol.json_text import check_elements, dump_json, parse_json
 from raymlops.serving.protocol.open_inference import InferRequest, RequestedOutput
 from raymlops.serving.protocol.request_limits import (
@@ -24,7 +24,7 @@ from raymlops.serving.protocol.request_limits import (
     count_elements,
     show,
 )
-from raymlops.tensors import DATATYPES, Batch, Signature
+from raymlops.tensors import DATATYPES, Array, Batch, Signature
 
 IS_LITTLE = sys.byteorder == "little"
 """As numbers travel."""

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from raymlops import metrics
 from raymlops.features import FittedTarget
-from raymlops.specs.training import DEFAULT_METRIC
 from raymlops.training.learners import Run, State
 
 
@@ -30,7 +29,7 @@ class Progress:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.metric = run.spec.training.metric or DEFAULT_METRIC[run.job.target.task]
+        self.metric = run.spec.training.metric_of(run.job.target.task)
         self._falling = self.metric in metrics.FALLING
         self.history: list[dict[str, float]] = list(run.state["history"]) if run.state else []
         self._validation = run.job.validation.load()
