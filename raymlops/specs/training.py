@@ -3,9 +3,9 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from raymlops import metrics
 from raymlops.errors import unknown_name
@@ -17,18 +17,21 @@ _DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": 
 """Task -> the validation metric that a training stops by and a search goes by."""
 
 
+def _check_own_name(value: str) -> str:
+    if ":" in value and not re.fullmatch(OWN_NAME, value, re.ASCII):
+        raise ValueError("expected module.path:Class")
+    return value
+
+
+OwnName = Annotated[str, AfterValidator(_check_own_name)]
+"""A name that we know, or module.path:Class of the user's own."""
+
+
 class NetworkSpec(Document):
     """The torch network."""
 
-    name: str = Field("mlp", description="mlp, cnn, or module.path:Class of your own")
+    name: OwnName = Field("mlp", description="mlp, cnn, or module.path:Class of your own")
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of its constructor")
-
-    @field_validator("name")
-    @classmethod
-    def _own_name(cls, value: str) -> str:
-        if ":" in value and not re.fullmatch(OWN_NAME, value, re.ASCII):
-            raise ValueError("expected module.path:Class")
-        return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,7 @@ class WorkerDemand:
 class TrainingSpec(Document):
     """One training. Every number here may be searched over."""
 
-    learner: str = Field(
+    learner: OwnName = Field(
         "network",
         description="Family of models: network, the torch one of `network`; or module.path:Class of your own",
     )
@@ -119,13 +122,6 @@ class TrainingSpec(Document):
         description="Packed rows up to this size are held in memory; of larger data each worker reads its part anew "
         "each epoch",
     )
-
-    @field_validator("learner")
-    @classmethod
-    def _own_learner(cls, value: str) -> str:
-        if ":" in value and not re.fullmatch(OWN_NAME, value, re.ASCII):
-            raise ValueError("expected module.path:Class")
-        return value
 
     @field_validator("metric")
     @classmethod

@@ -282,14 +282,18 @@ class _Writer:
             except UntrustedError:
                 continue  # what cannot be read cannot be put back
             for tag in tags_of(there[number]):
-                if found and tag.startswith(manifests.PREFIX) and tag not in {*found.facts, *_TAGS}:
+                if (
+                    found
+                    and tag.startswith(manifests.PREFIX)
+                    and tag not in {*found.facts, *manifests.UNSIGNED_TAGS}
+                ):
                     client.delete_model_version_tag(name, number, tag)
             self.apply(dataclasses.replace(entry, alias="", manifest=manifest), found, anchor_of(entry))
             done.append(f"put the tags of version {number} back")
         for number in there:
             unknown = {} if record.manifests.get(number) else tags_of(there[number])
             if MANIFEST_TAG in unknown or (ANCHOR_TAG in unknown and number not in latest):
-                for tag in unknown.keys() & _TAGS:
+                for tag in unknown.keys() & manifests.UNSIGNED_TAGS:
                     client.delete_model_version_tag(name, number, tag)
                 done.append(f"took evidence that the record does not know from version {number}")
         gone = []
@@ -354,9 +358,6 @@ class _Writer:
         for key, text in tags_of(find_model(self._client, self._name)).items():
             if key.startswith(history.TAG) and not history.is_in_place(key, text, record):
                 self._client.delete_registered_model_tag(self._name, key)
-
-
-_TAGS = {MANIFEST_TAG, ANCHOR_TAG}
 
 
 def repair(client: mlflow.MlflowClient, name: str, settings: Settings, why: str) -> list[str]:

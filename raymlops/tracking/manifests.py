@@ -23,7 +23,8 @@ MANIFEST_TAG = "raymlops.manifest"
 DIGEST_TAG = "raymlops.sha256"
 ANCHOR_TAG = "raymlops.history"
 PREFIX = "raymlops."
-_UNSIGNED = {MANIFEST_TAG, ANCHOR_TAG}  # which the record itself says
+UNSIGNED_TAGS = {MANIFEST_TAG, ANCHOR_TAG}
+"""Which the record itself says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ def compare_version(manifest: Manifest, version: Any) -> list[str]:
     if manifest.run != str(version.run_id or ""):
         problems.append("it was made anew by another run than the manifest names")
     held = {key: str(value) for key, value in dict(version.tags).items() if key.startswith(PREFIX)}
-    for tag in sorted({*held, *manifest.facts} - _UNSIGNED):
+    for tag in sorted({*held, *manifest.facts} - UNSIGNED_TAGS):
         if tag not in held:
             problems.append(f"its tag {tag} is gone")
         elif held[tag] != manifest.facts.get(tag):

@@ -96,6 +96,16 @@ class _Scope:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _ControlStep:
+    """A node that has graphs among its attributes, and where it stands; `environment` is what these see of outside."""
+
+    inputs: Sequence[Value | None]
+    attributes: Mapping[str, Any]
+    environment: Environment
+    scope: _Scope
+
+
 class _Interpreter:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -183,7 +193,7 @@ class _Interpreter:
                 raise CoupledError("a function of the model bears the name of an operator")
             return self._call(function, inputs, attributes, scope)
         if not domain and node.op_type in _CONTROL:
-            return _CONTROL[node.op_type](self, node, inputs, attributes, environment, scope)
+            return _CONTROL[node.op_type](self, _ControlStep(inputs, attributes, environment, scope))
         if not domain and node.op_type in RANDOM:
             raise CoupledError("it is random")
         opset = scope.opsets.get(domain, 1)
@@ -287,92 +297,77 @@ class _Interpreter:
         self._run(function, inner, scope.deeper(opsets, given))
         return [_require(inner, name) for name in function.output]
 
-    def _if(
-        self,
-        node: onnx.NodeProto,
-        inputs: Sequence[Value | None],
-        attributes: Mapping[str, Any],
-        environment: Environment,
-        scope: _Scope,
-    ) -> Sequence[Value]:
-        condition = inputs[0]
+    def _if(self, step: _ControlStep) -> Sequence[Value]:
+        condition = step.inputs[0]
         if condition is None or not condition.is_constant:
             raise CoupledError("which branch it takes depends on the rows")
         branches = ["then_branch", "else_branch"]
         if condition.known is not None and condition.known.size == 1:
             branches = [branches[not bool(condition.known.flat[0])]]
-        answers = [self._run_body(attributes[branch], {}, environment, scope) for branch in branches]
+        answers = [self._run_body(step.attributes[branch], {}, step) for branch in branches]
         return [join_values(values, self._unknown) for values in zip(*answers, strict=True)]
 
-    def _loop(
-        self,
-        node: onnx.NodeProto,
-        inputs: Sequence[Value | None],
-        attributes: Mapping[str, Any],
-        environment: Environment,
-        scope: _Scope,
-    ) -> Sequence[Value]:
-        body: onnx.GraphProto = attributes["body"]
-        for value in inputs[:2]:
+    def _loop(self, step: _ControlStep) -> Sequence[Value]:
+        body: onnx.GraphProto = step.attributes["body"]
+        for value in step.inputs[:2]:
             if value is not None and not value.is_constant:
                 raise CoupledError("how often it runs depends on the rows")
-        states = [value for value in inputs[2:] if value is not None]
+        states = [value for value in step.inputs[2:] if value is not None]
         formal = [value.name for value in body.input]
-        if len(formal) != 2 + len(states) or len(inputs) != len(formal):
+        if len(formal) != 2 + len(states) or len(step.inputs) != len(formal):
             raise CoupledError("its body does not fit its inputs")
         turn = {
             formal[0]: Value((), datatype=TensorProto.INT64),
             formal[1]: Value((), datatype=TensorProto.BOOL),
         }
-        for _ in range(_ROUNDS):
-            given = turn | dict(zip(formal[2:], states, strict=True))
-            condition, *rest = self._run_body(body, given, environment, scope)
-            if not condition.is_constant:
-                raise CoupledError("how often it runs depends on the rows")
-            after, scanned = rest[: len(states)], rest[len(states) :]
-            joined = self._carry(states, after)
-            if joined is None:
-                return [self._leave(value) for value in (*states, *(self._stack(v, 0) for v in scanned))]
-            states = joined
-        raise CoupledError("what its body carries along does not settle")
+        states, scanned = self._settle(body, turn, formal[2:], states, step, conditions=1)
+        return [self._leave(value) for value in (*states, *(self._stack(v, 0) for v in scanned))]
 
-    def _scan(
-        self,
-        node: onnx.NodeProto,
-        inputs: Sequence[Value | None],
-        attributes: Mapping[str, Any],
-        environment: Environment,
-        scope: _Scope,
-    ) -> Sequence[Value]:
-        if scope.opsets.get("", 0) < 9:
+    def _scan(self, step: _ControlStep) -> Sequence[Value]:
+        if step.scope.opsets.get("", 0) < 9:
             raise CoupledError("its batch axis is of the past")
-        body: onnx.GraphProto = attributes["body"]
-        count = int(attributes["num_scan_inputs"])
-        given_values = [value for value in inputs if value is not None]
-        states, scanned = given_values[: len(inputs) - count], given_values[len(inputs) - count :]
+        body: onnx.GraphProto = step.attributes["body"]
+        count = int(step.attributes["num_scan_inputs"])
+        given_values = [value for value in step.inputs if value is not None]
+        states, scanned = given_values[: len(step.inputs) - count], given_values[len(step.inputs) - count :]
         formal = [value.name for value in body.input]
-        if len(given_values) != len(inputs) or len(formal) != len(inputs):
+        if len(given_values) != len(step.inputs) or len(formal) != len(step.inputs):
             raise CoupledError("its body does not fit its inputs")
-        axes = list(attributes.get("scan_input_axes") or [0] * count)
+        axes = list(step.attributes.get("scan_input_axes") or [0] * count)
         taken = zip(formal[len(states) :], scanned, axes, strict=True)
         turn = {name: take_out(value, axis) for name, value, axis in taken}
+        states, outputs = self._settle(body, turn, formal[: len(states)], states, step)
+        places = list(step.attributes.get("scan_output_axes") or [0] * len(outputs))
+        stacked = [self._stack(value, axis) for value, axis in zip(outputs, places, strict=True)]
+        return [self._leave(value) for value in (*states, *stacked)]
+
+    def _settle(
+        self,
+        body: onnx.GraphProto,
+        turn: Mapping[str, Value],
+        names: Sequence[str],
+        states: list[Value],
+        step: _ControlStep,
+        conditions: int = 0,
+    ) -> tuple[list[Value], list[Value]]:
+        """What a body carries along under these names once a turn adds nothing to it, and what else it then gives.
+
+        `turn` is what each turn is given; the first `conditions` of its outputs say whether it goes on."""
         for _ in range(_ROUNDS):
-            inside = turn | dict(zip(formal[: len(states)], states, strict=True))
-            rest = self._run_body(body, inside, environment, scope)
+            found = self._run_body(body, {**turn, **dict(zip(names, states, strict=True))}, step)
+            if not all(condition.is_constant for condition in found[:conditions]):
+                raise CoupledError("how often it runs depends on the rows")
+            rest = found[conditions:]
             after, outputs = rest[: len(states)], rest[len(states) :]
             joined = self._carry(states, after)
             if joined is None:
-                places = list(attributes.get("scan_output_axes") or [0] * len(outputs))
-                stacked = [self._stack(value, axis) for value, axis in zip(outputs, places, strict=True)]
-                return [self._leave(value) for value in (*states, *stacked)]
+                return states, outputs
             states = joined
         raise CoupledError("what its body carries along does not settle")
 
-    def _run_body(
-        self, body: onnx.GraphProto, given: Mapping[str, Value], outer: Environment, scope: _Scope
-    ) -> list[Value]:
-        inner = ChainMap[str, Value | None](dict(given), outer)
-        self._run(body, inner, scope.deeper())
+    def _run_body(self, body: onnx.GraphProto, given: Mapping[str, Value], step: _ControlStep) -> list[Value]:
+        inner = ChainMap[str, Value | None](dict(given), step.environment)
+        self._run(body, inner, step.scope.deeper())
         return [_require(inner, value.name) for value in body.output]
 
     def _carry(self, states: Sequence[Value], after: Sequence[Value]) -> list[Value] | None:

@@ -6,6 +6,16 @@ from typing import Any
 
 import ray
 
+NAMESPACE = "raymlops"
+
+
+def find_actor(kind: type, name: str, *arguments: Any, **options: Any) -> Any:
+    """The handle of the actor of this name, made as `kind(*arguments)` where there is none; waits for the cluster."""
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(kind)
+    return actor.options(
+        name=name, get_if_exists=True, lifetime="detached", namespace=NAMESPACE, **options
+    ).remote(*arguments)
+
 
 class SharedActor:
     """Calls the actor of this name, made as `kind(*arguments)` where there is none."""
@@ -15,10 +25,7 @@ class SharedActor:
         self._actor = self._find()
 
     def _find(self) -> Any:
-        actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(self._kind)
-        return actor.options(
-            name=self._name, get_if_exists=True, lifetime="detached", namespace="raymlops"
-        ).remote(*self._arguments)
+        return find_actor(self._kind, self._name, *self._arguments)
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """What the method gives. Raises RayActorError while the actor is away; calls are not repeated."""

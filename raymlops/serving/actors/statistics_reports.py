@@ -12,6 +12,7 @@ import ray.exceptions
 
 from raymlops import __version__, histograms
 from raymlops.serving.actors import statistics_aggregator
+from raymlops.serving.actors.shared_actor import NAMESPACE, find_actor
 from raymlops.serving.endpoints import prometheus, statistics
 from raymlops.serving.endpoints.hosted import Hosts
 from raymlops.serving.endpoints.statistics import ModelKey, Tree
@@ -110,7 +111,7 @@ class AsleepStatistics:
         try:
             if not ray.is_initialized():  # which to ask for an actor would do
                 raise ValueError("no cluster")
-            actor = await asyncio.to_thread(ray.get_actor, _name_actor(), "raymlops")
+            actor = await asyncio.to_thread(ray.get_actor, _name_actor(), NAMESPACE)
             asked = actor.render.remote(self._application, accept)
             return await asyncio.wait_for(asked, _PATIENCE_S)
         except (ray.exceptions.RayError, TimeoutError, ValueError):  # the last where there is no such actor
@@ -118,11 +119,4 @@ class AsleepStatistics:
 
 
 def _find_actor() -> Any:
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(statistics_aggregator.Aggregator)
-    return actor.options(
-        name=_name_actor(),
-        get_if_exists=True,
-        lifetime="detached",
-        namespace="raymlops",
-        max_concurrency=10_000,
-    ).remote()
+    return find_actor(statistics_aggregator.Aggregator, _name_actor(), max_concurrency=10_000)

@@ -31,11 +31,11 @@ def route_by_model(sections: Sequence[Section], folder: pathlib.Path, secret: st
         "    no option http-buffer-request",
         f"    acl of_protocol path_beg {' '.join(_SERVICES)}",
         f"    acl of_streams path {' '.join(_STREAMS)}",
-        f"    http-request del-header {_ROUTE}",
+        f"    http-request del-header {ROUTE}",
         "    http-request wait-for-body time 30s if of_protocol !of_streams",
     ]
     if sum(_NAMED.fullmatch(line) is not None for name, lines in sections for line in lines) == 1:
-        rules.append(f"    http-request set-header {_ROUTE} only")
+        rules.append(f"    http-request set-header {ROUTE} only")
     elif applications:
         rules += _choose_application(applications, folder, secret)
     unheld = rules[:1]
@@ -43,8 +43,9 @@ def route_by_model(sections: Sequence[Section], folder: pathlib.Path, secret: st
     return [(name, [*more.get(name.strip(), ()), *lines]) for name, lines in sections]
 
 
-_ROUTE = "x-raymlops-route"
-"""What the replicas are told of how an application was chosen, see `key_guard.py`."""
+ROUTE = "x-raymlops-route"
+"""What a proxy says of how it chose an application for who named none: `only`, there is no other; `model`, it alone has
+the model; `any`, the model could not be read, or there is none."""
 _SERVICE = "/inference.GRPCInferenceService/"
 _SERVICES = (_SERVICE, "/grpc.health.v1.Health/", "/grpc.reflection.")
 _STREAMS = (
@@ -129,9 +130,9 @@ def _choose_application(applications: Sequence[Application], folder: pathlib.Pat
         ),
         f"    http-request set-var(txn.application) var(txn.model),map_str({table}) if {{ var(txn.model) -m found }}",
         "    acl is_known var(txn.application) -m found",
-        f"    http-request set-header {_ROUTE} model if is_known",
-        f"    http-request set-header {_ROUTE} any if of_protocol !names_application !is_known",
-        f"    http-request set-var(txn.application) str({any_of}) if {{ req.hdr({_ROUTE}) -m str any }}",
+        f"    http-request set-header {ROUTE} model if is_known",
+        f"    http-request set-header {ROUTE} any if of_protocol !names_application !is_known",
+        f"    http-request set-var(txn.application) str({any_of}) if {{ req.hdr({ROUTE}) -m str any }}",
         "    http-request set-header application %[var(txn.application)] if is_known",
     ]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from raymlops.serving.protocol.protobuf_limits import BYTES, FIXED32, FIXED64, VARINT, read_number
+from raymlops.serving.protocol.protobuf_limits import BYTES, read_field
 
 FIELDS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(
@@ -36,26 +36,14 @@ def find_id(message: bytes) -> str:
 
 
 def _read_texts(message: bytes, fields: Collection[int]) -> dict[int, str]:
-    """The texts of these fields, as far as the message can be read."""
+    """The texts of these fields; none where it is no message as far as they were looked for."""
     found: dict[int, str] = {}
     at, end = 0, len(message)
     try:
         while at < end and len(found) < len(fields):
-            tag, at = read_number(message, at)
-            kind = tag & 7
-            if kind == BYTES:
-                size, at = read_number(message, at)
-                if size > end - at:
-                    break
-                if tag >> 3 in fields:
-                    found[tag >> 3] = message[at : at + size].decode()
-                at += size
-            elif kind == VARINT:
-                _, at = read_number(message, at)
-            elif kind in (FIXED64, FIXED32):
-                at += 8 if kind == FIXED64 else 4
-            else:
-                break
+            tag, start, at = read_field(message, at, end)
+            if tag & 7 == BYTES and tag >> 3 in fields:
+                found[tag >> 3] = message[start:at].decode()
     except (IndexError, UnicodeDecodeError):
         return {}
     return found

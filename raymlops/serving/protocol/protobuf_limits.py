@@ -29,29 +29,37 @@ def _count(view: memoryview, descriptor: Any, left: int) -> int:
         left -= 1
         if left < 0:
             raise TooLargeError("The message has too many fields; send tensors in raw_input_contents")
-        tag, at = read_number(view, at)
-        kind = tag & 7
-        if kind == BYTES:
-            size, at = read_number(view, at)
-            if size > end - at:
-                raise IndexError
+        tag, start, at = read_field(view, at, end)
+        if tag & 7 == BYTES:
             inner = messages.get(tag >> 3)
             if inner is not None:
-                left = _count(view[at : at + size], inner, left)
-            elif tag >> 3 in packed and size > _PACKED * left:
+                left = _count(view[start:at], inner, left)
+            elif tag >> 3 in packed and at - start > _PACKED * left:
                 raise TooLargeError("The message has too many numbers; send tensors in raw_input_contents")
-            at += size
-        elif kind == VARINT:
-            _, at = read_number(view, at)
-        elif kind in (FIXED64, FIXED32):
-            at += 8 if kind == FIXED64 else 4
-        else:
-            raise IndexError
     return left
+
+
+def read_field(view: memoryview | bytes, at: int, end: int) -> tuple[int, int, int]:
+    """The tag of the field there, and where its value starts and ends. Raises IndexError where it is cut short or
+    none."""
+    tag, at = read_number(view, at)
+    kind = tag & 7
+    if kind == BYTES:
+        size, at = read_number(view, at)
+        if size > end - at:
+            raise IndexError
+        return tag, at, at + size
+    if kind == VARINT:
+        return tag, at, read_number(view, at)[1]
+    if kind in (FIXED64, FIXED32):
+        return tag, at, at + (8 if kind == FIXED64 else 4)
+    raise IndexError
 
 
 def read_number(view: memoryview | bytes, at: int) -> tuple[int, int]:
     """A number, and where it ends. Raises IndexError."""
+    if view[at] < 128:  # as nearly all are
+        return view[at], at + 1
     value = shift = 0
     while True:
         byte = view[at]

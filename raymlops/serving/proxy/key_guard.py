@@ -17,6 +17,7 @@ import ray
 from raymlops.errors import AuthenticationError, ForbiddenError, OverloadedError, RaymlopsError
 from raymlops.serving.actors import statistics_reports
 from raymlops.serving.endpoints.hosted import Hosts
+from raymlops.serving.haproxy.model_routing import ROUTE
 from raymlops.serving.protocol import open_inference
 from raymlops.serving.protocol.headers import JSON
 from raymlops.serving.protocol.json_text import dump_json
@@ -28,9 +29,6 @@ from raymlops.serving.transport.http import Receive, Response, Send
 
 LOG = logging.getLogger("raymlops.serving")
 SERVICES = ("/inference.GRPCInferenceService/", "/grpc.health.v1.Health/")
-ROUTE = "x-raymlops-route"
-"""What a proxy says of how it chose an application for who named none: `only`, there is no other; `model`, it alone has
-the model; `any`, the model could not be read, or there is none."""
 _FRESH_S = 2.0
 """Seconds that what the controller said, and what a key file holds, is taken as so."""
 _PROBES = dict.fromkeys(("ServerLive", "ServerReady", "Check"), b"\x08\x01")

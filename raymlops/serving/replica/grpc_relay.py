@@ -25,9 +25,10 @@ from raymlops.errors import (
     RaymlopsError,
     shorten,
 )
+from raymlops.serving.haproxy.model_routing import ROUTE
 from raymlops.serving.protocol.grpc_message import FIELDS, find_model
 from raymlops.serving.proxy import key_guard
-from raymlops.serving.proxy.key_guard import ROUTE, Application
+from raymlops.serving.proxy.key_guard import Application
 from raymlops.serving.replica.handle_calls import call_handle
 from raymlops.serving.transport import grpc_service
 from raymlops.serving.transport.asgi import LOG, DataPlane

@@ -70,15 +70,7 @@ async def server_metadata(plane: DataPlane, request: Any, call: Call) -> Any:
 
 
 async def model_metadata(plane: DataPlane, request: Any, call: Call) -> Any:
-    hosted = plane.hosts.find(request.name, request.version)
-    described = open_inference.describe_model(
-        hosted.name,
-        hosted.endpoint.version,
-        hosted.endpoint.signature,
-        hosted.platform,
-        hosted.statistics.sharing,
-        hosted.optional,
-    )
+    described = routes.describe_hosted(plane.hosts.find(request.name, request.version))
     return json_format.ParseDict(described, pb.ModelMetadataResponse(), ignore_unknown_fields=True)
 
 

@@ -11,7 +11,7 @@ from prometheus_client.exposition import gzip_accepted
 from raymlops import __version__
 from raymlops.errors import ForbiddenError, InputError
 from raymlops.serving.endpoints.example_search import find_example, find_shape
-from raymlops.serving.endpoints.hosted import Hosts, Repository
+from raymlops.serving.endpoints.hosted import Hosted, Hosts, Repository
 from raymlops.serving.endpoints.model_config import describe_config
 from raymlops.serving.endpoints.statistics import describe
 from raymlops.serving.protocol import open_inference, openapi, server_settings
@@ -51,17 +51,19 @@ async def server(hosts: Hosts, request: Request) -> Response:
 
 
 async def model(hosts: Hosts, request: Request) -> Response:
-    hosted = hosts.find(*request.parts)
+    return _answer(describe_hosted(hosts.find(*request.parts)))
+
+
+def describe_hosted(hosted: Hosted) -> dict[str, Any]:
+    """The metadata of a model, as the protocol has it."""
     endpoint = hosted.endpoint
-    return _answer(
-        open_inference.describe_model(
-            hosted.name,
-            endpoint.version,
-            endpoint.signature,
-            hosted.platform,
-            hosted.statistics.sharing,
-            hosted.optional,
-        )
+    return open_inference.describe_model(
+        hosted.name,
+        endpoint.version,
+        endpoint.signature,
+        hosted.platform,
+        hosted.statistics.sharing,
+        hosted.optional,
     )
 
 
