@@ -36,7 +36,8 @@ class NetworkSpec(Document):
 
 @dataclasses.dataclass(frozen=True)
 class WorkerDemand:
-    """`workers` equal bundles of resources, as Ray names them, that must stand at the same time, each on one node."""
+    """`workers` equal bundles of resources, as Ray names them, that must run at the same time; each fits on one
+    node."""
 
     workers: int
     resources: Mapping[str, float]
@@ -164,7 +165,7 @@ class TrainingSpec(Document):
 
     @property
     def demand(self) -> WorkerDemand:
-        """The least that one trial can do with."""
+        """The smallest demand of one trial."""
         return WorkerDemand(self.fewest_workers, self.worker_resources, self.labels)
 
     @property
