@@ -2,9 +2,13 @@
 
 import ast
 import pathlib
+import sys
+import tomllib
 from collections.abc import Iterator
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "raymlops"
@@ -44,6 +48,23 @@ ADDRESSES = {
     "optuna": ("training/",),
 }
 """Framework -> where it may be imported."""
+
+DISTRIBUTIONS = {
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "grpc_health": "grpcio-health-checking",
+    "simdjson": "pysimdjson",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""Import -> package, where the two have other names."""
+EXTRAS = {
+    "data/samples.py": "examples",
+    "serving/protocol/grpc_codec.py": "grpc",
+    "serving/transport/grpc_answers.py": "grpc",
+    "serving/transport/grpc_service.py": "grpc",
+}
+"""Module -> the extra that it is for; all others need the core alone."""
 
 _EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "manager", "factory", "core"}
 
@@ -114,6 +135,36 @@ def test_each_framework_has_one_address(module: pathlib.Path) -> None:
         for framework, addresses in ADDRESSES.items():
             if name == framework or name.startswith(f"{framework}."):
                 assert name_of(module).startswith(addresses), f"{name_of(module)}:{line} imports {name}"
+
+
+def _declared() -> dict[str, set[str]]:
+    """Extra, empty for the core -> names of packages that pyproject.toml declares there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {
+        extra: {canonicalize_name(Requirement(text).name) for text in texts}
+        for extra, texts in listed.items()
+    }
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_every_package_that_is_imported_is_declared(module: pathlib.Path) -> None:
+    declared = _declared()
+    extra = EXTRAS.get(name_of(module), "")
+    for line, name in imports_of(module):
+        first = name.partition(".")[0]
+        if first == "raymlops" or first in sys.stdlib_module_names:
+            continue
+        package = canonicalize_name(DISTRIBUTIONS.get(first, first))
+        assert package in declared[""] | declared.get(extra, set()), (
+            f"{name_of(module)}:{line} imports {first}; declare {package} in pyproject.toml"
+        )
+
+
+def test_every_package_that_is_declared_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
+    assert {name for names in _declared().values() for name in names} - pinned <= {"raymlops"}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
