@@ -142,6 +142,10 @@ def make_writable(batch: Batch) -> Batch:
     return {name: array if array.flags.writeable else array.copy() for name, array in batch.items()}
 
 
+def copy_batch(batch: Batch) -> Batch:
+    return {name: array.copy() for name, array in batch.items()}
+
+
 def split_rows(batch: Batch, rows: Sequence[int]) -> list[Batch]:
     """Batches of so many rows each, one after the other."""
     ends = list(itertools.accumulate(rows))

@@ -17,7 +17,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ENGINES = {"data", "training", "models", "tracking", "evaluation", "drift", "graphs", "clusters"}
 FLOOR = {
     **dict.fromkeys(("errors", "settings", "locations", "tensors", "artifact"), 0),
-    **dict.fromkeys(("metrics", "histograms", "features", "expressions", "attestation", "onnx_builder"), 0),
+    **dict.fromkeys(
+        ("metrics", "histograms", "features", "expressions", "attestation", "onnx_builder", "observers"), 0
+    ),
     "specs": 1,
     **dict.fromkeys(ENGINES, 2),
     "runtime": 3,

@@ -1,6 +1,7 @@
-"""Imports users' classes from the files that travel with a graph. Finds no files: see `specs.module_files`.
+"""Imports users' classes from the files that travel with a graph or a serving spec. Finds no files: see
+`specs.module_files`.
 
-A process has one folder of such files for all nodes whose files agree, which share their modules as in one program.
+A process has one folder of such files for all classes whose files agree, which share their modules as in one program.
 Files that differ from those, as those of an edited module, get another folder, and are imported anew.
 """
 
@@ -23,8 +24,9 @@ _FILES: dict[str, str] = {}
 """Those that this process imports from."""
 
 
-def import_class(path: str, target: str, files: Mapping[str, str], arguments: Mapping[str, Any]) -> Any:
-    """The class of `module:Class` for the node at `path`, its module being among `files`, path -> text, or installed.
+def import_class(where: str, target: str, files: Mapping[str, str], arguments: Mapping[str, Any]) -> Any:
+    """The class of `module:Class` that a document names at `where`, its module being among `files`, path -> text, or
+    installed.
 
     Raises SpecError where it cannot be imported, or does not take `arguments` by name.
     """
@@ -36,19 +38,19 @@ def import_class(path: str, target: str, files: Mapping[str, str], arguments: Ma
             module = importlib.import_module(module_name)
     except ImportError as error:
         beside = "" if files else "; it is neither beside the document nor installed"
-        raise SpecError(f"Node {path!r}: {target!r} cannot be imported: {error}{beside}") from error
+        raise SpecError(f"{where}: {target!r} cannot be imported: {error}{beside}") from error
     except RaymlopsError:
         raise
     except Exception as error:
-        raise SpecError(f"Node {path!r}: importing {module_name!r} failed: {tell(error)}") from error
+        raise SpecError(f"{where}: importing {module_name!r} failed: {tell(error)}") from error
     if not hasattr(module, class_name):
         classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        raise SpecError(f"Node {path!r}: " + unknown_name(f"class of {module_name}:", class_name, classes))
+        raise SpecError(f"{where}: " + unknown_name(f"class of {module_name}:", class_name, classes))
     found = getattr(module, class_name)
     try:
         inspect.signature(found).bind(**arguments)
     except TypeError as error:
-        raise SpecError(f"Node {path!r}: {target} does not take config {arguments}: {error}") from None
+        raise SpecError(f"{where}: {target} does not take config {arguments}: {error}") from None
     except ValueError:  # a class of C has no signature
         pass
     return found

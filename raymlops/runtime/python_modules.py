@@ -1,40 +1,78 @@
-"""Makes the classes of Python nodes, or only looks whether they can be made."""
+"""Makes the classes that a user's document names, of Python nodes and of observers, or only looks whether they can be
+made."""
 
+import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from raymlops.errors import ArtifactError, RaymlopsError, SpecError
 from raymlops.graphs.user_modules import find_tops, import_class, tell
 from raymlops.specs.graph_nodes import PythonNode
+from raymlops.specs.serving import ObserverSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class UserClass:
+    """The `module:Class` that a document names, with the files of its module and the arguments it is made with;
+    `method` is what it must have."""
+
+    where: str
+    target: str
+    code: Mapping[str, str]
+    config: Mapping[str, Any]
+    method: str
+
+    def load(self) -> Any:
+        """An instance. Raises SpecError for what the document says wrongly, ArtifactError for what the class itself
+        raises."""
+        target = import_class(self.where, self.target, self.code, self.config)
+        try:
+            instance = target(**self.config)
+        except RaymlopsError:
+            raise
+        except Exception as error:
+            raise ArtifactError(f"{self.where}: {self.target} cannot be made: {tell(error)}") from error
+        self._require_method(instance)
+        return instance
+
+    def check(self) -> None:
+        """Import it, and make none: what it needs may be on other machines only, as a GPU or a package.
+
+        Raises SpecError.
+        """
+        try:
+            target = import_class(self.where, self.target, self.code, self.config)
+        except SpecError as error:
+            cause = error.__cause__
+            missing = cause.name or "" if isinstance(cause, ModuleNotFoundError) else ""
+            if missing and missing.partition(".")[0] not in find_tops(self.code):
+                return
+            raise
+        if inspect.isclass(target):
+            self._require_method(target)
+
+    def _require_method(self, owner: Any) -> None:
+        if not callable(getattr(owner, self.method.partition("(")[0], None)):
+            raise SpecError(f"{self.where}: {self.target} has no method {self.method}")
+
+
+def find_python(path: str, node: PythonNode) -> UserClass:
+    """The class of a Python node."""
+    return UserClass(f"Node {path!r}", node.target, node.code, node.config, "run(batch)")
+
+
+def find_observer(name: str, spec: ObserverSpec) -> UserClass:
+    """The class of a user's observer."""
+    return UserClass(f"Observer {name!r}", spec.target, spec.code, spec.config, "observe(events)")
 
 
 def load_python(path: str, node: PythonNode) -> Any:
     """An instance of a Python node's class. Raises SpecError for what the document says wrongly, ArtifactError for what
     the class itself raises."""
-    target = import_class(path, node.target, node.code, node.config)
-    try:
-        instance = target(**node.config)
-    except RaymlopsError:
-        raise
-    except Exception as error:
-        raise ArtifactError(f"Node {path!r}: {node.target} cannot be made: {tell(error)}") from error
-    if not callable(getattr(instance, "run", None)):
-        raise SpecError(f"Node {path!r}: {node.target} has no method run(batch)")
-    return instance
+    return find_python(path, node).load()
 
 
 def check_python(path: str, node: PythonNode) -> None:
-    """Import a node's class, and make none: what it needs may be on other machines only, as a GPU or a package.
-
-    Raises SpecError.
-    """
-    try:
-        target = import_class(path, node.target, node.code, node.config)
-    except SpecError as error:
-        cause = error.__cause__
-        missing = cause.name or "" if isinstance(cause, ModuleNotFoundError) else ""
-        if missing and missing.partition(".")[0] not in find_tops(node.code):
-            return
-        raise
-    if inspect.isclass(target) and not callable(getattr(target, "run", None)):
-        raise SpecError(f"Node {path!r}: {node.target} has no method run(batch)")
+    """Import a node's class, and make none. Raises SpecError."""
+    find_python(path, node).check()

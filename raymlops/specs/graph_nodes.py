@@ -4,7 +4,6 @@
 A reference is `node.tensor`, or `node` for all tensors of a node; the node `inputs` stands for the request.
 """
 
-import pathlib
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -14,6 +13,7 @@ from pydantic import Field
 
 from raymlops.errors import SpecError, unknown_name
 from raymlops.specs.document import Document, read_yaml
+from raymlops.specs.module_files import CodeFiles
 from raymlops.tensors import DATATYPES, TensorSpec
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class PythonNode(PlacedNode):
     target: str = Field(
         pattern=r"^[\w.]+:\w+$", description="module:Class with __init__(**config) and run(batch)"
     )
-    code: dict[str, str] = Field(
+    code: CodeFiles = Field(
         {},
         description="files of its module, path -> text; filled in from beside the document, and else it is imported "
         "as installed",
@@ -155,38 +155,8 @@ class PythonNode(PlacedNode):
     takes: list[Tensor] | None = Field(None, description="inputs it takes; none takes all that is bound")
     outputs: list[Tensor] = Field(min_length=1, description="tensors it answers")
 
-    @pydantic.field_validator("code")
-    @classmethod
-    def _inside(cls, code: dict[str, str]) -> dict[str, str]:
-        return _require_inside(code)
-
     def complete_code(self, collect: Callable[[str], Mapping[str, str]]) -> Self:
         return self if self.code else self.model_copy(update={"code": collect(self.target)})
-
-    def list_code(self) -> Mapping[str, str]:
-        return self.code
-
-
-class OwnNode(NodeDocument):
-    """A node of a kind of the user's own. Its other keys are those of the kind's `spec`, which is known when the class
-    is imported."""
-
-    model_config = pydantic.ConfigDict(extra="allow")
-
-    kind: str = Field(pattern=r"^[\w.]+:\w+$", description="module:Class of a graphs.node_kind.NodeKind")
-    code: dict[str, str] = Field(
-        {},
-        description="files of its module, path -> text; filled in from beside the document, and else it is imported "
-        "as installed",
-    )
-
-    @pydantic.field_validator("code")
-    @classmethod
-    def _inside(cls, code: dict[str, str]) -> dict[str, str]:
-        return _require_inside(code)
-
-    def complete_code(self, collect: Callable[[str], Mapping[str, str]]) -> Self:
-        return self if self.code else self.model_copy(update={"code": collect(self.kind)})
 
     def list_code(self) -> Mapping[str, str]:
         return self.code
@@ -340,26 +310,6 @@ NODE_DOCUMENTS: dict[str, type[NodeDocument]] = {
     "graph": GraphNode,
 }
 """Kind -> what a user may write for a node of it."""
-
-
-def is_own(kind: object) -> bool:
-    """Whether a kind is one of the user's own, `module:Class`."""
-    return isinstance(kind, str) and ":" in kind
-
-
-def name_code(node: Mapping[str, Any]) -> str:
-    """`module:Class` of the user's code that a node of a document runs; empty where it runs none."""
-    if is_own(node.get("kind")):
-        return str(node["kind"])
-    return str(node["target"]) if node.get("kind") == "python" and "target" in node else ""
-
-
-def _require_inside(code: dict[str, str]) -> dict[str, str]:
-    for name in code:
-        path = pathlib.PurePosixPath(name)
-        if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
-            raise ValueError(f"file name {name!r} must be a path below the document's folder")
-    return code
 
 
 def _require_weight(weights: dict[str, float]) -> dict[str, float]:

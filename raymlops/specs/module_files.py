@@ -1,7 +1,7 @@
-"""The files of a Python node's module, found beside the document that names it: what it imports from there, by what
-its text says, and files of text that it names. Imports and runs nothing.
+"""The files of a user's module, such as a Python node's, found beside the document that names it: what it imports from
+there, by what its text says, and files of text that it names. Imports and runs nothing.
 
-They travel with the graph, so that every process on every node of a cluster runs the code that was beside the document.
+They travel with the document, so that every process on every node of a cluster runs the code that was beside it.
 """
 
 import ast
@@ -10,11 +10,26 @@ import importlib.util
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Annotated
+
+import pydantic
 
 from raymlops.errors import SpecError, unknown_name
 
 LIMIT = 2**20
 """Bytes of all files of a module: they are kept with the application's config."""
+
+
+def _require_inside(code: dict[str, str]) -> dict[str, str]:
+    for name in code:
+        path = pathlib.PurePosixPath(name)
+        if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
+            raise ValueError(f"file name {name!r} must be a path below the document's folder")
+    return code
+
+
+CodeFiles = Annotated[dict[str, str], pydantic.AfterValidator(_require_inside)]
+"""Relative path -> text, as a spec holds them."""
 _NEVER = frozenset(sys.stdlib_module_names | {"raymlops", "__main__"})
 
 
@@ -57,6 +72,14 @@ def collect_files(folder: pathlib.Path, module: str) -> dict[str, str]:
             "install them as a package on every node instead"
         )
     return dict(sorted(found.items()))
+
+
+def collect_target(folder: pathlib.Path, target: str) -> dict[str, str]:
+    """As `collect_files`, for a `module:Class`, of whose text it is seen that it has such a class. Raises SpecError."""
+    module, _, name = target.partition(":")
+    files = collect_files(folder, module)
+    require_name(files, module, name)
+    return files
 
 
 def require_name(files: Mapping[str, str], module: str, name: str) -> None:

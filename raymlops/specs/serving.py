@@ -3,12 +3,13 @@
 
 import pathlib
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from raymlops.specs.document import Document
 from raymlops.specs.graph import GraphSpec
+from raymlops.specs.module_files import CodeFiles
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -251,6 +252,26 @@ class Cors(Document):
         return names
 
 
+class ObserverSpec(Document):
+    """Something that is told of every request for inference, with its tensors and its answer."""
+
+    target: str = Field(
+        pattern=r"^[\w.]+(:\w+)?$",
+        description="a built-in one's name, or module:Class with __init__(**config) and observe(events), whose module "
+        "is found beside this document, and else imported as installed",
+    )
+    config: dict[str, Any] = Field(default={}, description="arguments of the class")
+    code: CodeFiles = Field(
+        default={}, description="files of its module, path -> text; filled in from beside the document"
+    )
+    queue: int = Field(
+        default=8192, ge=1, description="events that wait for it in a replica; more are dropped, and counted"
+    )
+    queue_mb: float = Field(
+        default=64.0, gt=0, description="bodies whose tensors wait for it; more are dropped, and counted"
+    )
+
+
 class ServingSpec(Document):
     """An application of one or more models and compositions of models."""
 
@@ -285,6 +306,11 @@ class ServingSpec(Document):
     access_log: float = Field(
         0.01, ge=0, le=1, description="share of requests that are logged; failures always are"
     )
+    observers: dict[str, ObserverSpec] = Field(
+        default={},
+        description="name in logs and metrics -> what is told of requests; one named access_log takes the place of the "
+        "access log",
+    )
     drain_s: float = Field(
         default=20.0, ge=0, description="time that requests in flight have when a replica goes"
     )
@@ -301,6 +327,11 @@ class ServingSpec(Document):
         for name in (*self.models, *self.graphs):
             if not NAME.fullmatch(name):
                 raise ValueError(f"model name {name!r} must be letters, digits, dots, dashes and underscores")
+        for name in self.observers:
+            if not NAME.fullmatch(name):
+                raise ValueError(
+                    f"observer name {name!r} must be letters, digits, dots, dashes and underscores"
+                )
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r} must be letters, digits, dots, dashes and underscores")
         return self

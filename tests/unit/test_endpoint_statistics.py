@@ -22,10 +22,11 @@ from raymlops.serving.endpoints import prometheus
 from raymlops.serving.endpoints.hosted import Hosts
 from raymlops.serving.endpoints.model_host import host_model
 from raymlops.serving.endpoints.prometheus import EDGE
-from raymlops.serving.endpoints.statistics import OUTCOMES, Statistics, Timing, Tree
+from raymlops.serving.endpoints.statistics import OUTCOMES, Statistics, Tree
 from raymlops.serving.proxy import key_guard
 from raymlops.serving.transport.api_keys import KeyRing, make_key
 from raymlops.serving.transport.asgi import DataPlane
+from raymlops.serving.transport.grpc_answers import Call
 from raymlops.serving.transport.key_files import write_keys
 from raymlops.serving.transport.rate_limit import Bank, RateLimit
 from raymlops.specs.serving import HostedModel
@@ -275,7 +276,9 @@ class Replica:
         for _ in range(number):
             now = time.perf_counter_ns()
             self.statistics.record_run(1, now, now + 1000, (now,))
-            self.statistics.record_success(Timing(now, now, now), now + 2000)
+            self.statistics.record_success(
+                Call("ModelInfer", "1", arrived=now, decoded=now, answered=now), now + 2000
+            )
 
     async def report(self, aggregators: list[Aggregator]) -> None:
         life, round_ = "", 0
@@ -404,7 +407,9 @@ def test_replicas_that_come_and_go_leave_their_sums_though_nobody_asks() -> None
         for number in range(60):
             counted = Statistics(*KEY)
             now = time.perf_counter_ns()
-            counted.record_success(Timing(now, now, now), now + 2000)
+            counted.record_success(
+                Call("ModelInfer", "1", arrived=now, decoded=now, answered=now), now + 2000
+            )
             replica = f"r{number}"
             await aggregator.report("app", replica, "", 0, {KEY: counted.to_tree()})
             await asyncio.sleep(GONE_S / 2)

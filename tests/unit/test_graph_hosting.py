@@ -20,8 +20,8 @@ from raymlops.serving.endpoints.example_search import find_example
 from raymlops.serving.endpoints.graph import host_graph, prepare_graph
 from raymlops.serving.endpoints.hosted import Hosted, Hosts
 from raymlops.serving.endpoints.python_runs import MOST_LEFT
-from raymlops.serving.endpoints.statistics import Timing
 from raymlops.serving.transport import inference
+from raymlops.serving.transport.grpc_answers import Call
 from raymlops.settings import Settings
 from raymlops.specs.document import parse_document
 from raymlops.specs.graph import GraphSpec
@@ -150,9 +150,9 @@ def test_the_deadline_of_a_caller_names_the_node_too(stubborn: type, settings: S
     async def ask() -> None:
         told = r"'g' did not answer within the 0\.1 s asked for: Node 'inner/own' did not"
         with pytest.raises(DeadlineError, match=told):
-            await inference.ask(hosted, ZEROS, None, 0.1, Timing())
+            await inference.ask(hosted, ZEROS, None, 0.1, Call("ModelInfer", "1"))
         assert deadlines.count_remaining() is None  # the next request of the task has its own
-        assert (await inference.ask(hosted, ONES, None, 10, Timing()))["y"].tolist() == [1, 1]
+        assert (await inference.ask(hosted, ONES, None, 10, Call("ModelInfer", "1")))["y"].tolist() == [1, 1]
 
     asyncio.run(ask())
 

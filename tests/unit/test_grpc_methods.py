@@ -21,12 +21,13 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from raymlops.errors import ProcessEndedError
+from raymlops.serving.endpoints.access_log import ACCESS
 from raymlops.serving.endpoints.graph import host_graph, prepare_graph
 from raymlops.serving.endpoints.hosted import Hosts
 from raymlops.serving.endpoints.lazy_models import LazyModels
 from raymlops.serving.replica.grpc_methods import UNARY
 from raymlops.serving.transport.api_keys import KeyRing, make_key
-from raymlops.serving.transport.asgi import ACCESS, DataPlane
+from raymlops.serving.transport.asgi import DataPlane
 from raymlops.serving.transport.grpc_answers import METHODS, STREAMS
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec

@@ -12,20 +12,31 @@ from raymlops.errors import SpecError
 from raymlops.graphs.validation import list_leaves
 from raymlops.specs.document import apply_override, read_document, read_yaml, validate_document
 from raymlops.specs.graph import GraphSpec, complete, read_graph
-from raymlops.specs.serving import ServingSpec
+from raymlops.specs.module_files import collect_target
+from raymlops.specs.serving import ObserverSpec, ServingSpec
 
 
 def read_spec(path: pathlib.Path, overrides: Sequence[str] = ()) -> ServingSpec:
     """The spec of a file; of a Serve config file, the `args` of its only application with its name and route.
 
     An ONNX file, a folder that holds one, or `models:/NAME@ALIAS` stands for a spec of that model alone. Graph files
-    and modules of Python nodes that it names beside the file are read in.
+    and modules of Python nodes and observers that it names beside the file are read in.
     Raises NotFoundError, SpecError.
     """
     spec = _read(path, overrides)
     graphs = {name: complete(graph, path.parent) for name, graph in spec.graphs.items()}
-    require_one_module_of_a_name(graphs)
-    return spec.model_copy(update={"graphs": graphs})
+    observers = {name: _attach_code(name, one, path.parent) for name, one in spec.observers.items()}
+    require_one_module_of_a_name(graphs, observers)
+    return spec.model_copy(update={"graphs": graphs, "observers": observers})
+
+
+def _attach_code(name: str, observer: ObserverSpec, folder: pathlib.Path) -> ObserverSpec:
+    if ":" not in observer.target or observer.code:
+        return observer
+    try:
+        return observer.model_copy(update={"code": collect_target(folder, observer.target)})
+    except SpecError as error:
+        raise SpecError(f"Observer {name!r}: {error}") from None
 
 
 def _read(path: pathlib.Path, overrides: Sequence[str]) -> ServingSpec:
@@ -48,18 +59,25 @@ def _read(path: pathlib.Path, overrides: Sequence[str]) -> ServingSpec:
     return _validate(arguments, f"{path} (args)", overrides)
 
 
-def require_one_module_of_a_name(graphs: Mapping[str, GraphSpec]) -> None:
-    """All graphs of an application may share a process, which has one module of a name. Raises SpecError."""
-    seen: dict[str, tuple[str, str]] = {}
+def require_one_module_of_a_name(
+    graphs: Mapping[str, GraphSpec], observers: Mapping[str, ObserverSpec] | None = None
+) -> None:
+    """All graphs and observers of an application may share a process, which has one module of a name. Raises
+    SpecError."""
+    code: dict[str, Mapping[str, str]] = {
+        f"observer {name}": observer.code for name, observer in (observers or {}).items()
+    }
     for name, graph in graphs.items():
-        for path, node in list_leaves(graph):
-            for file, text in node.list_code().items():
-                place, known = seen.setdefault(file, (f"{name}/{path}", text))
-                if known != text:
-                    raise SpecError(
-                        f"Nodes {place!r} and {f'{name}/{path}'!r} have different files {file!r} beside their "
-                        "documents, but an application's processes import one of a name; rename one of them"
-                    )
+        code |= {f"{name}/{path}": node.list_code() for path, node in list_leaves(graph)}
+    seen: dict[str, tuple[str, str]] = {}
+    for name, files in code.items():
+        for file, text in files.items():
+            place, known = seen.setdefault(file, (name, text))
+            if known != text:
+                raise SpecError(
+                    f"{place!r} and {name!r} have different files {file!r} beside their documents, but an "
+                    "application's processes import one of a name; rename one of them"
+                )
 
 
 def _validate(arguments: dict[str, Any], source: str, overrides: Sequence[str]) -> ServingSpec:

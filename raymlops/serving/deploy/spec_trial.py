@@ -17,6 +17,7 @@ from raymlops.runtime.model_files import find_file, open_folder
 from raymlops.runtime.open_graph import open_leaves
 from raymlops.runtime.sources import make_locate
 from raymlops.serving.endpoints.model import require_independence
+from raymlops.serving.endpoints.observers import check_observers
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.serving import HostedModel, ServingSpec
@@ -34,6 +35,7 @@ def try_models(spec: ServingSpec, settings: Settings) -> None:
     """
     if spec.many is not None:
         _require_folder(spec.many.folder)
+    check_observers(spec.observers)
     for name, graph in spec.graphs.items():
         for path, node in list_leaves(graph):
             LEAF_KINDS[node.kind].check(f"{name}/{path}", node)

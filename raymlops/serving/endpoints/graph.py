@@ -262,6 +262,7 @@ def host_graph(
     hosted = Hosted(
         name, endpoint, statistics, columns, platform="raymlops_graph", try_batch=endpoint.try_batch
     )
+    hosted.runs_python = bool(beside)
     hosted.check = lambda: _run_all(checks)
     return hosted
 

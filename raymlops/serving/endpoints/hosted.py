@@ -8,6 +8,7 @@ from typing import Protocol
 
 from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, unknown_name
 from raymlops.serving.endpoints import prometheus
+from raymlops.serving.endpoints.observers import Observers, make_observers
 from raymlops.serving.endpoints.prometheus import EDGE
 from raymlops.serving.endpoints.statistics import ModelKey, Statistics, Timed, Tree
 from raymlops.serving.protocol import open_inference
@@ -86,6 +87,10 @@ class Hosted:
     """Held while it is looked for."""
     estimate: AnswerEstimate | None = None
     """Of its answers, made when it is first asked."""
+    runs_python: bool = False
+    """Whether code of others works on its tensors in this process, and may keep and change them."""
+    is_observed_by_copy: bool = False
+    """Whether observers must have tensors of their own."""
 
     @property
     def optional(self) -> list[TensorSpec]:
@@ -124,8 +129,13 @@ class Hosts:
 
     statistics: AllStatistics | None = None
     """None where there is but this process."""
+    observers: Observers = dataclasses.field(default_factory=make_observers)
     edge: Statistics = dataclasses.field(default_factory=lambda: Statistics(*EDGE))
     """Of requests that no model is named by."""
+
+    def __post_init__(self) -> None:
+        for hosted in self.models.values():
+            hosted.is_observed_by_copy = hosted.runs_python and bool(self.observers.inferences)
 
     def trees(self, stamps: dict[ModelKey, object]) -> dict[ModelKey, Tree]:
         """All that this process counted, of each model that counted anything since `stamps`, which are made anew; of
@@ -150,6 +160,7 @@ class Hosts:
             "now": {"pending": self.pending},
             "told": {},
         }
+        tree["counts"]["observers"] = self.observers.to_tree()
         for own in (prometheus.measure_process(), self.repository.to_tree() if self.repository else {}):
             for part, numbers in own.items():
                 tree[part] |= numbers
@@ -204,7 +215,7 @@ class Hosts:
         counted = request.statistics
         if counted is None:
             hosted = self.models.get(name)
-            counted = self.edge if hosted is None else hosted.statistics
+            counted = request.statistics = self.edge if hosted is None else hosted.statistics
         if status == 200:
             counted.record_success(request, ended, bytes_in, bytes_out)
         else:

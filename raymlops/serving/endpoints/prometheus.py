@@ -63,6 +63,12 @@ def _read_shadows(tree: Tree) -> Samples:
             yield {"node": path, "outcome": outcome}, shadow[outcome]
 
 
+def _read_observers(tree: Tree) -> Samples:
+    for name, outcomes in tree["counts"].get("observers", {}).items():
+        for outcome, count in outcomes.items():
+            yield {"observer": name, "outcome": outcome}, count
+
+
 def _read_weights(tree: Tree) -> Samples:
     weights = tree["told"].get("graph", {}).get("weights", {})
     return (
@@ -176,6 +182,12 @@ FAMILIES: dict[str, Family] = {
     ),
     "nv_inference_pending_request_count": Family(
         "requests waiting or running", "gauge", _of_replica("now", "pending"), False
+    ),
+    "raymlops_observer_events": Family(
+        "requests that an observer was told of: delivered, failed where it raised, dropped where it was too slow",
+        "counter",
+        _read_observers,
+        False,
     ),
     "raymlops_replica_up": Family("1 for each replica that counts", "gauge", _of_replica("now", "up"), False),
     "process_cpu_seconds": Family(

@@ -1,7 +1,6 @@
 """Counts and times of one model's requests and runs in this process, as plain numbers that replicas can add up, and
 as the protocol's statistics. Knows no Prometheus and no Ray."""
 
-import dataclasses
 import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,16 +44,6 @@ class Timed(Protocol):
     decoded: int
     answered: int
     statistics: "Statistics | None"
-
-
-@dataclasses.dataclass(slots=True)
-class Timing:
-    """For requests that are nothing else."""
-
-    arrived: int = dataclasses.field(default_factory=time.perf_counter_ns)
-    decoded: int = 0
-    answered: int = 0
-    statistics: "Statistics | None" = None
 
 
 class Statistics:

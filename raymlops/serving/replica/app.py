@@ -21,8 +21,9 @@ from raymlops.serving.actors.shared_repository import share_repository
 from raymlops.serving.actors.statistics_reports import REPORT_PAUSE_S, ReplicaStatistics
 from raymlops.serving.endpoints import model_host
 from raymlops.serving.endpoints.graph import Prepared, host_graph, prepare_graph, set_weights
-from raymlops.serving.endpoints.hosted import Hosts
+from raymlops.serving.endpoints.hosted import Hosted, Hosts
 from raymlops.serving.endpoints.lazy_models import LazyModels
+from raymlops.serving.endpoints.observers import make_observers
 from raymlops.serving.endpoints.run_memory import bound_memory
 from raymlops.serving.fastpath.middleware import OWN
 from raymlops.serving.haproxy import model_routing, wrapper
@@ -60,39 +61,22 @@ class Ingress(GrpcMethods):
         if spec.tls is not None:  # this node may have joined after the application was deployed
             tls.write_tls(spec.tls)
         tls.write_limit(spec)
-        settings = Settings.from_env()
-        context = ray.get_runtime_context()
-        gpus = context.get_accelerator_ids().get("GPU", [])
         memory = bound_memory(spec)
-        hosted = {}
-        for name, model in spec.models.items():
-            threads = max(1, int(spec.cpus / len(spec.models)))
-            with model_host.named(f"Model {name!r} ({model.source})"):
-                located = sources.locate(model, settings)
-                hosted[name] = model_host.host_model(
-                    name,
-                    located.path,
-                    located.model,
-                    threads=threads,
-                    gpus=gpus,
-                    queue=spec.limits.queue,
-                    memory=memory,
-                )
-        for name, graph in (prepared or {}).items():
-            remote = graph_node.call_nodes((handles or {}).get(name, {}), graph)
-            threads = max(1, int(spec.cpus))
-            queue = spec.limits.queue
-            with model_host.named(f"Graph {name!r}"):
-                hosted[name] = host_graph(
-                    name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue, memory=memory
-                )
+        hosted = _host(spec, prepared or {}, handles or {}, memory)
         self._many = LazyModels(spec.many, spec.limits.queue, memory, hosted) if spec.many else None
         self._repository = share_repository(spec, self._many) if self._many is not None else None
         limits = spec.limits
         OWN.limits = ConnectionLimits.of(limits)
         self._keys_stamp = (0, 0, 0)
         self.plane = DataPlane(
-            Hosts(spec.name, hosted, RequestLimits.of(limits), self._repository, limits.queue),
+            Hosts(
+                spec.name,
+                hosted,
+                RequestLimits.of(limits),
+                self._repository,
+                limits.queue,
+                observers=make_observers(spec.observers),
+            ),
             KeyRing(required=bool(spec.keys)),
             RateLimit(limits.rate, make_lease(spec)) if limits.rate else None,
             body_limit=int(limits.body_mb * 2**20),
@@ -119,6 +103,7 @@ class Ingress(GrpcMethods):
             self._background.append(Repeated("repository", self._repository.follow, POLL_S, patience_s=120.0))
 
     async def __serve_build_asgi_app__(self) -> Any:
+        self.plane.hosts.observers.start()
         for task in self._background:
             task.start()
         if self._spec.autoscaling is None:  # else Serve must count the requests in flight
@@ -161,7 +146,11 @@ class Ingress(GrpcMethods):
         background, self._background = getattr(self, "_background", ()), []
         for task in background:
             task.stop()
-        return self._statistics.leave() if background else None
+        return self._leave() if background else None
+
+    async def _leave(self) -> None:
+        await asyncio.to_thread(self.plane.hosts.observers.close)
+        await self._statistics.leave()
 
     def _read_key_file(self) -> None:
         if not self._spec.keys:
@@ -175,6 +164,41 @@ class Ingress(GrpcMethods):
                 self._keys_stamp = stamp
         except (OSError, RaymlopsError) as error:
             LOG.error("the key file was not read; the keys known so far stay in force: %s", error)
+
+
+def _host(
+    spec: ServingSpec,
+    prepared: Mapping[str, Prepared],
+    handles: Mapping[str, Mapping[str, Any]],
+    memory: int,
+) -> dict[str, Hosted]:
+    """The models and graphs of a spec, opened."""
+    settings = Settings.from_env()
+    context = ray.get_runtime_context()
+    gpus = context.get_accelerator_ids().get("GPU", [])
+    hosted = {}
+    for name, model in spec.models.items():
+        threads = max(1, int(spec.cpus / len(spec.models)))
+        with model_host.named(f"Model {name!r} ({model.source})"):
+            located = sources.locate(model, settings)
+            hosted[name] = model_host.host_model(
+                name,
+                located.path,
+                located.model,
+                threads=threads,
+                gpus=gpus,
+                queue=spec.limits.queue,
+                memory=memory,
+            )
+    for name, graph in prepared.items():
+        remote = graph_node.call_nodes(handles.get(name, {}), graph)
+        threads = max(1, int(spec.cpus))
+        queue = spec.limits.queue
+        with model_host.named(f"Graph {name!r}"):
+            hosted[name] = host_graph(
+                name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue, memory=memory
+            )
+    return hosted
 
 
 def _know_proxies() -> ClientAddresses:

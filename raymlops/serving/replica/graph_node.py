@@ -20,6 +20,7 @@ from raymlops.runtime.leaf_kinds import open_leaf
 from raymlops.runtime.run_cost import count_batch_rows
 from raymlops.runtime.sources import make_locate
 from raymlops.serving.endpoints import deadlines
+from raymlops.serving.endpoints.access_log import ACCESS
 from raymlops.serving.endpoints.graph import Prepared
 from raymlops.serving.endpoints.model import ModelEndpoint
 from raymlops.serving.endpoints.python_runs import run_beside
@@ -30,7 +31,7 @@ from raymlops.serving.endpoints.tick_batcher import JoinedCalls
 from raymlops.serving.proxy import listeners
 from raymlops.serving.replica.handle_calls import call_handle
 from raymlops.serving.transport import trace_context
-from raymlops.serving.transport.asgi import ACCESS, log_to_stderr
+from raymlops.serving.transport.asgi import log_to_stderr
 from raymlops.serving.transport.trace_context import Trace
 from raymlops.settings import Settings
 from raymlops.specs.graph_nodes import PlacedNode, Resources

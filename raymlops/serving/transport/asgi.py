@@ -6,14 +6,12 @@ Runs under any ASGI server; Ray Serve is one of them.
 
 import asyncio
 import hmac
-import json
 import logging
 import random
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from raymlops.errors import (
     AuthenticationError,
@@ -25,8 +23,8 @@ from raymlops.errors import (
     shorten,
     unknown_name,
 )
+from raymlops.serving.endpoints.access_log import ACCESS
 from raymlops.serving.endpoints.hosted import Hosts
-from raymlops.serving.endpoints.statistics import Timing
 from raymlops.serving.haproxy import model_routing
 from raymlops.serving.protocol import open_inference
 from raymlops.serving.protocol.headers import JSON, Headers
@@ -39,7 +37,6 @@ from raymlops.serving.transport.http import Request, Response
 from raymlops.serving.transport.rate_limit import RateLimit
 from raymlops.serving.transport.traceback_text import TracebackFormatter, repair_print
 
-ACCESS = logging.getLogger("raymlops.access")
 LOG = logging.getLogger("raymlops.serving")
 
 
@@ -128,8 +125,10 @@ class DataPlane:
         """A request whose body was not read, as its head said too much of it."""
         found = routes.find_route(method, path)
         if found is not None and found[0] == "infer":
-            timing = Timing()
-            self.hosts.count(timing, next(iter(found[2]), ""), status, timing.arrived, 0)
+            request = self.begin(method, path, {})
+            request.infers, request.arrived = True, request.started
+            self.hosts.count(request, next(iter(found[2]), ""), status, request.started, 0)
+            self.hosts.observers.tell(request, status, request.started, 0, 0)
 
     async def respond(self, request: Request, receive: http.Receive | None = None) -> Response:
         """The response, whatever happens; without `receive` the body is in the request. Raises DisconnectedError."""
@@ -147,8 +146,9 @@ class DataPlane:
             self.hosts.count(request, name, response.status, ended, len(request.body))
         if self.cors is not None:
             response.headers += self.cors.list_headers(request.headers)
-        if response.status >= 500 or request.logged:
-            self._log(request, response, (ended - request.started) / 1e9)
+        status, observers = response.status, self.hosts.observers
+        if request.logged or status >= 500 or observers.inferences:
+            observers.tell(request, status, ended, len(request.body), len(response.body))
         return response
 
     async def _answer(self, request: Request, receive: http.Receive | None) -> Response:
@@ -264,23 +264,6 @@ class DataPlane:
         told = open_inference.describe_error(error, request.id)
         told["error"] = public_address.prefix_paths(told["error"], public_address.find_prefix(request))
         return Response(status, dump_json(told), (JSON, *extra))
-
-    def _log(self, request: Request, response: Response, seconds: float) -> None:
-        entry = {
-            "time": round(time.time(), 3),
-            "request_id": request.id,
-            "method": request.method,
-            "path": quote(request.path),
-            "status": response.status,
-            "ms": round(seconds * 1000, 3),
-            "model": request.model,
-            "rows": request.rows,
-            "bytes_in": len(request.body),
-            "bytes_out": len(response.body),
-            "key": request.key,
-            "trace": request.trace().parent,
-        }
-        ACCESS.info(json.dumps(entry))
 
 
 _TOO_LARGE = 413

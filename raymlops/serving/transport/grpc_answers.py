@@ -21,6 +21,7 @@ from raymlops.serving.transport import inference, routes
 from raymlops.serving.transport.api_keys import ANYONE, Key
 from raymlops.serving.transport.asgi import DataPlane
 from raymlops.serving.transport.trace_context import Trace
+from raymlops.tensors import Batch
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -31,18 +32,31 @@ class Call:
     """One request; `sticky` keeps its caller on one branch of a split."""
 
     method: str
-    request_id: str
+    id: str
     token: str = ""
     sticky: str = ""
     caller: Key = ANYONE
     model: str = ""
     rows: int = 0
     logged: bool = False
+    infers: bool = False
     trace: Callable[[], Trace] = Trace
     arrived: int = dataclasses.field(default_factory=time.perf_counter_ns)
     decoded: int = 0
     answered: int = 0
     statistics: Statistics | None = None
+    batch: Batch | None = None
+    answer: Batch | None = None
+
+    @property
+    def started(self) -> int:
+        """It is whole when it begins."""
+        return self.arrived
+
+    @property
+    def where(self) -> tuple[str, str]:
+        service = HEALTH if self.method in ("Check", "Watch") else SERVICE
+        return "gRPC", f"/{service}/{self.method}"
 
 
 async def server_live(plane: DataPlane, request: Any, call: Call) -> Any:

@@ -6,7 +6,6 @@ Serve calls these by method name through its gRPC port; the messages are those o
 """
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -33,8 +32,8 @@ from raymlops.serving.protocol.protobuf_limits import check_fields
 from raymlops.serving.protocol.request_limits import RequestLimits
 from raymlops.serving.protocol.server_settings import UnsupportedError
 from raymlops.serving.transport import grpc_answers, inference, routes, trace_context
-from raymlops.serving.transport.asgi import ACCESS, LOG, DataPlane
-from raymlops.serving.transport.grpc_answers import HEALTH, METHODS, SERVICE, STREAMS, Call
+from raymlops.serving.transport.asgi import LOG, DataPlane
+from raymlops.serving.transport.grpc_answers import METHODS, STREAMS, Call
 from raymlops.serving.transport.trace_context import Trace
 
 SERVICER = "raymlops.serving.transport.grpc_service.add_to_server"
@@ -336,7 +335,7 @@ def _log_fault(plane: DataPlane, call: Call, error: Exception) -> Exception:
     if isinstance(error, MemoryError):
         error = TooLargeError("The request needs more memory than there is; send fewer rows a request")
     if _status(error) == 500:
-        LOG.error("gRPC request %s failed: %s", call.request_id, error, exc_info=error)
+        LOG.error("gRPC request %s failed: %s", call.id, error, exc_info=error)
     return error
 
 
@@ -355,7 +354,7 @@ def _code(error: BaseException) -> grpc.StatusCode:
 def _describe(error: BaseException, call: Call) -> str:
     if isinstance(error, RelayedError):
         return error.details
-    return shorten(open_inference.describe_error(error, call.request_id)["error"], _DETAILS)
+    return shorten(open_inference.describe_error(error, call.id)["error"], _DETAILS)
 
 
 def refuse(plane: DataPlane, name: str, sent: Mapping[str, Any], error: RaymlopsError, context: Any) -> None:
@@ -375,8 +374,8 @@ def _trailers(plane: DataPlane, call: Call, error: BaseException | None) -> list
     """What HTTP says in headers. Clients that repeat failed calls by themselves are told when, and not to repeat what
     may have been begun: https://github.com/grpc/proposal/blob/master/A6-client-retries.md"""
     told = []
-    if call.request_id.isascii() and call.request_id.isprintable():
-        told.append(("x-request-id", call.request_id))
+    if call.id.isascii() and call.id.isprintable():
+        told.append(("x-request-id", call.id))
     hosted = plane.hosts.models.get(call.model)
     if error is None and hosted is not None and call.model.isascii() and call.model.isprintable():
         told.append(("x-model-version", f"{call.model}/{hosted.endpoint.version}"))
@@ -389,32 +388,18 @@ def _trailers(plane: DataPlane, call: Call, error: BaseException | None) -> list
 
 
 def _finish(plane: DataPlane, call: Call, failure: BaseException | None, size: int, response: Any) -> None:
-    """Count a request for inference, and write the line of HTTP's access log, with `status` as HTTP has it and gRPC's
-    code beside it."""
+    """Count a request for inference, and tell observers, with `status` as HTTP has it and gRPC's code beside it."""
     gone = isinstance(failure, asyncio.CancelledError)
     status, ended = 200 if failure is None else 499 if gone else _status(failure), time.perf_counter_ns()
-    if METHODS[STREAMS.get(call.method, call.method)].role == "infer":
-        plane.hosts.count(call, call.model, status, ended, size, response.ByteSize() if response else 0)
-    if status < 500 and not call.logged:
-        return
-    code = grpc.StatusCode.OK if failure is None else grpc.StatusCode.CANCELLED if gone else _code(failure)
-    service = HEALTH if call.method in ("Check", "Watch") else SERVICE
-    entry = {
-        "time": round(time.time(), 3),
-        "request_id": call.request_id,
-        "method": "gRPC",
-        "path": f"/{service}/{call.method}",
-        "status": status,
-        "grpc_status": code.name,
-        "ms": round((ended - call.arrived) / 1e6, 3),
-        "model": call.model[:_ID],
-        "rows": call.rows,
-        "bytes_in": size,
-        "bytes_out": 0 if response is None else response.ByteSize(),
-        "key": call.caller.name,
-        "trace": call.trace().parent,
-    }
-    ACCESS.info(json.dumps(entry))
+    sizes = size, 0 if response is None else response.ByteSize()
+    call.infers = METHODS[STREAMS.get(call.method, call.method)].role == "infer"
+    if call.infers:
+        plane.hosts.count(call, call.model, status, ended, *sizes)
+    if call.logged or status >= 500 or plane.hosts.observers.inferences:
+        code = (
+            grpc.StatusCode.OK if failure is None else grpc.StatusCode.CANCELLED if gone else _code(failure)
+        )
+        plane.hosts.observers.tell(call, status, ended, *sizes, code.name)
 
 
 def _text(value: Any) -> str:

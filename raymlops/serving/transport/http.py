@@ -12,6 +12,7 @@ from raymlops.serving.endpoints.statistics import Statistics
 from raymlops.serving.protocol.headers import JSON, Headers
 from raymlops.serving.transport.api_keys import ANYONE, Key
 from raymlops.serving.transport.trace_context import Trace
+from raymlops.tensors import Batch
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -44,6 +45,8 @@ class Request:
     decoded: int = 0
     answered: int = 0
     statistics: Statistics | None = None
+    batch: Batch | None = None
+    answer: Batch | None = None
 
     @property
     def key(self) -> str:
@@ -54,6 +57,10 @@ class Request:
 
     def trace(self) -> Trace:
         return Trace(self.id, self.header("traceparent"), self.header("tracestate"), self.logged)
+
+    @property
+    def where(self) -> tuple[str, str]:
+        return self.method, self.path
 
     @property
     def content_type(self) -> str:

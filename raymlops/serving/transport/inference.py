@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from raymlops.errors import DeadlineError, InputError, NotFoundError
 from raymlops.serving.endpoints import deadlines
 from raymlops.serving.endpoints.hosted import Hosted, Hosts
-from raymlops.serving.endpoints.statistics import Timed
+from raymlops.serving.endpoints.observers import Asked
 from raymlops.serving.protocol import kserve_v1, mlflow_codec, open_inference, rest_codec
 from raymlops.serving.protocol.request_limits import AnswerEstimate, show
 from raymlops.serving.transport.http import Request, Response
-from raymlops.tensors import Batch
+from raymlops.tensors import Batch, copy_batch
 
 LARGE = 2**16
 """Bytes above which a body is decoded, or an answer encoded, in a thread: about a millisecond."""
@@ -102,10 +102,12 @@ def read_timeout(parameters: Mapping[str, Any]) -> float | None:
 
 
 async def ask(
-    hosted: Hosted, batch: Batch, key: str | None, timeout_s: float | None, request: Timed
+    hosted: Hosted, batch: Batch, key: str | None, timeout_s: float | None, request: Asked
 ) -> Batch:
-    """The endpoint's answer. The request is counted where it is turned into a response, by the times it is given."""
+    """The endpoint's answer. The request is counted, and observers are told of it, where it is turned into a response,
+    by the times and tensors it is given."""
     request.statistics = hosted.statistics
+    request.batch = copy_batch(batch) if hosted.is_observed_by_copy else batch
     request.decoded = perf_counter_ns()
     if not hosted.ready:
         raise NotFoundError(
@@ -124,6 +126,7 @@ async def ask(
             f"{hosted.name!r} did not answer within the {timeout_s or 0:g} s asked for{node and f': {node} did not'}"
         ) from None
     request.answered = perf_counter_ns()
+    request.answer = copy_batch(answer) if hosted.is_observed_by_copy else answer
     return answer
 
 
