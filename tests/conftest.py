@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import random
 from collections.abc import Iterator
 
 import hypothesis
@@ -12,6 +13,32 @@ from raymlops.settings import Settings
 # The same examples every time: a test that fails here fails everywhere, and time decides nothing.
 hypothesis.settings.register_profile("raymlops", max_examples=60, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("raymlops")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="run files, and tests within them, in random order"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For several processes (`-n 2 --dist loadgroup`): the tests of a file stay together, all of tests/ray with their
+    cluster, and what takes longest begins first."""
+    if getattr(config.option, "loadgroup", False):  # in such a process
+        for item in items:
+            folder, _, file = item.path.relative_to(TESTS).as_posix().partition("/")
+            item.add_marker(pytest.mark.xdist_group("ray" if folder == "ray" else f"{folder}/{file}"))
+        items.sort(key=lambda item: _LONGEST.get(item.path.relative_to(TESTS).parts[0], len(_LONGEST)))
+    if (seed := config.getoption("--shuffle")) is not None:
+        draw = random.Random(seed)
+        places = {path: draw.random() for path in dict.fromkeys(item.path for item in items)}
+        within = {item: draw.random() for item in items}
+        items.sort(key=lambda item: (places[item.path], within[item]))
+
+
+TESTS = pathlib.Path(__file__).parent
+_LONGEST = {"ray": 0, "e2e": 1}
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray.data
-import small_models
 from click.testing import CliRunner
 
 from raymlops import cli
@@ -23,6 +22,7 @@ from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import NetworkSpec
 from raymlops.tracking import evidence, history, registry, run_reader, store
+from tests import small_models
 
 TABLE = small_models.to_table(*small_models.draw_flights(6000, seed=1))
 TRAIN = small_models.draw_flights(8000, seed=0)

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import small_models
 from onnx import TensorProto, helper
 
 from raymlops.errors import SpecError
@@ -16,6 +15,7 @@ from raymlops.models import variants
 from raymlops.models.session import open_session
 from raymlops.specs.document import parse_document
 from raymlops.specs.evaluation import GateSpec, LeakSpec, LimitSpec
+from tests import small_models
 
 pytestmark = pytest.mark.slow  # files are exported, quantised and timed
 

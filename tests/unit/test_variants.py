@@ -3,12 +3,12 @@
 import numpy as np
 import onnx
 import pytest
-import small_models
 
 from raymlops import metrics
 from raymlops.errors import ArtifactError, InputError
 from raymlops.models import speed, variants
 from raymlops.models.session import open_session
+from tests import small_models
 
 pytestmark = pytest.mark.slow  # files are exported, quantised and timed
 
