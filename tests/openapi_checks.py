@@ -16,8 +16,8 @@ from raymlops.serving.protocol.request_limits import RequestLimits
 from raymlops.serving.transport.asgi import DataPlane
 from raymlops.specs.serving import HostedModel
 from tests import toy_models
-from tests.unit.test_example_search import MODELS
-from tests.unit.test_optional_inputs import scaler
+from tests.unit.serving.endpoints.test_example_search import MODELS
+from tests.unit.serving.protocol.test_optional_inputs import scaler
 
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
 ALL = ("doubler", "echo", "flights", "trips", "optional", "INT8_rows", "UINT64_rows", "FP64_rows", "UINT8_picture",

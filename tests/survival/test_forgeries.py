@@ -6,8 +6,8 @@ import pytest
 
 from tests.conftest import settings_in
 from tests.forgeries import World
-from tests.unit.test_evidence import damage_and_repair
-from tests.unit.test_forgeries import require_noticed
+from tests.unit.lifecycle.govern.test_evidence import damage_and_repair
+from tests.unit.lifecycle.govern.test_forgeries import require_noticed
 
 
 @pytest.mark.timeout(1200)

@@ -1,4 +1,4 @@
-"""As tests/unit/test_openapi.py, for models of all kinds and many more requests."""
+"""As tests/unit/serving/protocol/test_openapi.py, for models of all kinds and many more requests."""
 
 import pathlib
 

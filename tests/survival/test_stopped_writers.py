@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from tests.unit.test_lease import require_whole, run_cases
+from tests.unit.tracking.test_lease import require_whole, run_cases
 
 CALLS = [f"{number}{after}" for number in range(1, 12) for after in ("", "+")]
 
