@@ -35,9 +35,9 @@ from raymlops.specs.graph import GraphSpec
 from raymlops.specs.serving import HostedModel, ObserverSpec
 from tests import toy_models
 from tests.own_observers import HighScores
-from tests.unit.test_grpc_methods import doubler, infer, streamed, stub
+from tests.unit.serving.replica.test_grpc_methods import doubler, infer, streamed, stub
 
-OWN = pathlib.Path(__file__).parents[1] / "own_observers.py"
+OWN = pathlib.Path(__file__).parents[3] / "own_observers.py"
 URL = "/v2/models/doubler/infer"
 
 
