@@ -19,6 +19,7 @@ from raymlops.errors import (
 )
 from raymlops.graphs.execution import Branch, Implementation, Request, Run, finish
 from raymlops.graphs.node_kind import Parts, Weights
+from raymlops.graphs.own_kinds import failures_named
 from raymlops.graphs.plan import Plan, Port, Step
 from raymlops.histograms import Histogram
 from raymlops.specs.graph_nodes import INPUTS
@@ -210,7 +211,9 @@ class Compiler:
             program = self.compile(step.inner, f"{path}/")
             inner = program.run
             suspends = suspends or program.suspends
-        built = step.kind.build(Parts(step, path, branches, plan.port, implementation, inner))
+        parts = Parts(step, path, branches, plan.port, implementation, inner)
+        with failures_named(path, plan.spec.nodes[step.name]):
+            built = step.kind.build(parts)
         if built.weights is not None:
             self.weights[path] = built.weights
         if built.shadow is not None:

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raymlops.errors import unknown_name
-from raymlops.graphs.kinds import kind_of
+from raymlops.graphs.kinds import KINDS
 from raymlops.graphs.node_kind import NodeKind
+from raymlops.graphs.own_kinds import failures_named, load_kind, read_options
 from raymlops.graphs.plan import read_reference
 from raymlops.specs.graph import GraphSpec
-from raymlops.specs.graph_nodes import INPUTS, list_references
+from raymlops.specs.graph_nodes import INPUTS, NodeDocument, list_references
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +28,22 @@ class Declared:
 Nodes = Mapping[str, Declared]
 
 
-def declare(spec: GraphSpec) -> dict[str, Declared]:
-    nodes: dict[str, Declared] = {}
-    for name, node in spec.nodes.items():
-        kind = kind_of(node)
-        calls = [*kind.calls(node), *([node.fallback] if isinstance(node.fallback, str) else [])]
-        nodes[name] = Declared(node, kind, tuple(kind.reads(node)), tuple(dict.fromkeys(calls)))
-    return nodes
+def declare(spec: GraphSpec, prefix: str = "") -> dict[str, Declared]:
+    """The nodes of a graph, `prefix` being the path of the graph itself. Imports kinds of the user's own.
+
+    Raises SpecError.
+    """
+    return {name: _declare(prefix + name, node) for name, node in spec.nodes.items()}
+
+
+def _declare(path: str, node: NodeDocument) -> Declared:
+    kind = KINDS.get(node.kind) or load_kind(path, node)
+    document = node if node.kind in KINDS else read_options(path, node, kind)
+    with failures_named(path, node):
+        reads, calls = tuple(kind.reads(document)), list(kind.calls(document))
+    if isinstance(node.fallback, str):
+        calls.append(node.fallback)
+    return Declared(document, kind, reads, tuple(dict.fromkeys(calls)))
 
 
 def find_owners(nodes: Nodes) -> dict[str, str]:

@@ -81,7 +81,7 @@ class _Artist:
                 inside = {key: gives[reference] for key, reference in own}
                 answered = self.draw(step.inner, f"{path}/", inside)
             else:
-                self.boxes.append(self._box(step, path, prefix.rstrip("/")))
+                self.boxes.append(self._box(plan.spec.nodes[name].kind, step, path, prefix.rstrip("/")))
                 for key, reference in own:
                     self.connect(gives[reference], path, _type_of(_port(plan, key, reference)))
                 answered = {port.spec.name: path for port in step.outputs}
@@ -92,8 +92,8 @@ class _Artist:
             gives |= {f"{name}.{tensor}": box for tensor, box in answered.items()}
         return {name: gives[str(reference)] for name, reference in plan.outputs}
 
-    def _box(self, step: Step, path: str, group: str) -> Box:
-        kind, detail = step.node.kind, step.kind.describe(step.node)
+    def _box(self, kind: str, step: Step, path: str, group: str) -> Box:
+        detail = step.kind.describe(step.node)
         lines = [step.name, f"{kind} · {detail}" if detail else kind]
         look = "route" if step.branches else "combine"
         decision = self._decisions.get(path)

@@ -97,6 +97,9 @@ class NodeKind(Protocol[Node]):
     """Whether a model or a class answers for it, which is opened elsewhere, here or in replicas of its own."""
     is_over_elements: ClassVar[bool] = False
     """Whether the nodes that it calls run on elements of ragged tensors, not on rows."""
+    rows_independent: ClassVar[bool] = False
+    """Whether a row's answer is the same whoever else is in the batch, as far as the kind goes: models, classes and
+    the nodes that it calls are asked by themselves. Requests may share a run only where this is so."""
 
     def reads(self, node: Node) -> Sequence[str]:
         """References that it reads itself."""
@@ -134,9 +137,9 @@ class NodeKind(Protocol[Node]):
         return False
 
     def tie(self, node: Node) -> str:
-        """Why a row's answer may depend on the other rows of its batch or on the caller; empty where each row is
-        answered by itself."""
-        return ""
+        """What it does by which a row's answer may depend on the other rows of its batch or on the caller; empty
+        where each row is answered by itself."""
+        return "" if self.rows_independent else "is of a kind that does not say rows_independent = True"
 
     def build(self, parts: Parts) -> Built:
         """What runs it. Its coroutine may wait for `parts.branches` only."""

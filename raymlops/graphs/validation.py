@@ -8,10 +8,11 @@ from typing import cast
 from raymlops.errors import SpecError, unknown_name
 from raymlops.graphs import dependencies, port_types
 from raymlops.graphs.dependencies import Declared
-from raymlops.graphs.kinds import kind_of
+from raymlops.graphs.kinds import KINDS
+from raymlops.graphs.own_kinds import failures_named
 from raymlops.graphs.plan import Plan, Port, Read, Reference, Step, read_reference
 from raymlops.specs.graph import GraphSpec
-from raymlops.specs.graph_nodes import INPUTS, Bindings, PlacedNode, list_references
+from raymlops.specs.graph_nodes import INPUTS, Bindings, PlacedNode, is_own, list_references
 from raymlops.tensors import Signature, TensorSpec
 
 
@@ -20,7 +21,7 @@ def validate(spec: GraphSpec, signatures: Mapping[str, Signature], prefix: str =
 
     Raises SpecError with one line a mistake, each naming its node.
     """
-    nodes = dependencies.declare(spec)
+    nodes = dependencies.declare(spec, prefix)
     mistakes = dependencies.check_names(spec, nodes)
     if mistakes:
         raise SpecError("\n".join(f"Graph {prefix or spec.name!r}: {mistake}" for mistake in mistakes))
@@ -45,7 +46,9 @@ def validate(spec: GraphSpec, signatures: Mapping[str, Signature], prefix: str =
 def list_leaves(spec: GraphSpec, prefix: str = "") -> Iterator[tuple[str, PlacedNode]]:
     """Nodes that need an implementation, by path, before anything is known of their tensors."""
     for name, node in spec.nodes.items():
-        kind = kind_of(node)
+        if is_own(node.kind):  # such a node is no leaf, and has no graph inside
+            continue
+        kind = KINDS[node.kind]
         inner = kind.inner(node)
         if kind.is_leaf:
             yield prefix + name, cast(PlacedNode, node)
@@ -96,7 +99,8 @@ class _Tensors:
 
     def _resolve_node(self, name: str, declared: Declared, element: bool) -> Step:
         node, kind = declared.node, declared.kind
-        resolved = kind.resolve(node, _NodeScope(self, name, element))
+        with failures_named(self.prefix + name, self.spec.nodes[name]):
+            resolved = kind.resolve(node, _NodeScope(self, name, element))
         outputs = resolved.outputs
         if isinstance(node.fallback, str):
             outputs = port_types.join_answers(

@@ -10,7 +10,16 @@ from pydantic import Field
 
 from raymlops.errors import SpecError, unknown_name
 from raymlops.specs.document import Document, read_document
-from raymlops.specs.graph_nodes import INPUTS, NODE_DOCUMENTS, Bindings, GraphNode, NodeDocument, Tensor
+from raymlops.specs.graph_nodes import (
+    INPUTS,
+    NODE_DOCUMENTS,
+    Bindings,
+    GraphNode,
+    NodeDocument,
+    OwnNode,
+    Tensor,
+    is_own,
+)
 from raymlops.specs.module_files import collect_target
 
 if TYPE_CHECKING:
@@ -19,14 +28,24 @@ else:
     AnyNode = Union[tuple(NODE_DOCUMENTS.values())]  # noqa: UP007 (of a dict)
 
 
+def _read_node(value: Any, read: pydantic.ValidatorFunctionWrapHandler) -> NodeDocument:
+    """What is of no kind of ours has no class among those of `AnyNode`."""
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    node: NodeDocument = OwnNode.model_validate(value) if is_own(kind) else read(value)
+    return node
+
+
 class GraphSpec(Document):
     name: str = Field("graph", pattern=r"^[\w.-]+$", description="the model name that clients call")
     inputs: list[Tensor] | None = Field(
         None, description="the request's tensors; none infers them from the nodes"
     )
-    nodes: dict[str, Annotated[AnyNode, Field(discriminator="kind")]] = Field(
-        min_length=1, description="name -> node"
-    )
+    nodes: dict[
+        str,
+        pydantic.SerializeAsAny[
+            Annotated[AnyNode, Field(discriminator="kind"), pydantic.WrapValidator(_read_node)]
+        ],
+    ] = Field(min_length=1, description="name -> node")
     outputs: Bindings = Field(
         min_length=1, description="output name -> reference; or nodes whose tensors are all answered"
     )
@@ -59,6 +78,8 @@ def _explain_node(name: str, node: Any) -> Iterator[str]:
     if not isinstance(node, Mapping):
         return
     kind = node.get("kind")
+    if is_own(kind):
+        return
     if kind not in NODE_DOCUMENTS:
         yield unknown_name(f"kind of node {name!r}:", kind, NODE_DOCUMENTS)
         return

@@ -162,6 +162,26 @@ class PythonNode(PlacedNode):
         return self.code
 
 
+class OwnNode(NodeDocument):
+    """A node of a kind of the user's own. Its other keys are those of the kind's `spec`, which is known when the class
+    is imported."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    kind: str = Field(pattern=r"^[\w.]+:\w+$", description="module:Class of a graphs.node_kind.NodeKind")
+    code: CodeFiles = Field(
+        {},
+        description="files of its module, path -> text; filled in from beside the document, and else it is imported "
+        "as installed",
+    )
+
+    def complete_code(self, collect: Callable[[str], Mapping[str, str]]) -> Self:
+        return self if self.code else self.model_copy(update={"code": collect(self.kind)})
+
+    def list_code(self) -> Mapping[str, str]:
+        return self.code
+
+
 class MeanNode(NodeDocument):
     kind: Literal["mean"] = "mean"
     of: list[str] = Field(min_length=1, description="tensors to average, element by element")
@@ -310,6 +330,18 @@ NODE_DOCUMENTS: dict[str, type[NodeDocument]] = {
     "graph": GraphNode,
 }
 """Kind -> what a user may write for a node of it."""
+
+
+def is_own(kind: object) -> bool:
+    """Whether a kind is one of the user's own, `module:Class`."""
+    return isinstance(kind, str) and ":" in kind
+
+
+def name_code(node: Mapping[str, Any]) -> str:
+    """`module:Class` of the user's code that a node of a document runs; empty where it runs none."""
+    if is_own(node.get("kind")):
+        return str(node["kind"])
+    return str(node["target"]) if node.get("kind") == "python" and "target" in node else ""
 
 
 def _require_weight(weights: dict[str, float]) -> dict[str, float]:

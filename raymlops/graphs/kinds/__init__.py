@@ -19,7 +19,6 @@ from raymlops.graphs.kinds.switch import Switch
 from raymlops.graphs.kinds.vote import Vote
 from raymlops.graphs.kinds.weighted import Weighted
 from raymlops.graphs.node_kind import NodeKind
-from raymlops.specs.graph_nodes import NodeDocument
 
 KINDS: Mapping[str, NodeKind[Any]] = {
     "model": Model(),
@@ -35,7 +34,3 @@ KINDS: Mapping[str, NodeKind[Any]] = {
     "each": Each(),
     "graph": InnerGraph(),
 }
-
-
-def kind_of(node: NodeDocument) -> NodeKind[Any]:
-    return KINDS[node.kind]

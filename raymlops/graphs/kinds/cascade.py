@@ -16,6 +16,7 @@ from raymlops.tensors import Array, Batch
 
 class Cascade(NodeKind[CascadeNode]):
     spec = CascadeNode
+    rows_independent = True
 
     def calls(self, node: CascadeNode) -> Sequence[str]:
         return node.steps

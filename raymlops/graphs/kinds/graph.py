@@ -9,6 +9,7 @@ from raymlops.specs.graph_nodes import GraphNode, list_references
 
 class InnerGraph(NodeKind[GraphNode]):
     spec = GraphNode
+    rows_independent = True
 
     def reads(self, node: GraphNode) -> Sequence[str]:
         return list_references(node.inputs)

@@ -11,6 +11,7 @@ from raymlops.tensors import Array
 
 class Mean(Combination[MeanNode]):
     spec = MeanNode
+    rows_independent = True
 
     def outputs(
         self, node: MeanNode, reads: Sequence[Read], answers: Mapping[str, tuple[Port, ...]]

@@ -14,6 +14,7 @@ from raymlops.tensors import Batch, Signature, TensorSpec
 class Model(NodeKind[ModelNode]):
     spec = ModelNode
     is_leaf = True
+    rows_independent = True
 
     def reads(self, node: ModelNode) -> Sequence[str]:
         return list_references(node.inputs)

@@ -10,6 +10,7 @@ from raymlops.specs.graph_nodes import PythonNode, list_references
 class Python(NodeKind[PythonNode]):
     spec = PythonNode
     is_leaf = True
+    rows_independent = True
 
     def reads(self, node: PythonNode) -> Sequence[str]:
         return list_references(node.inputs)

@@ -30,6 +30,7 @@ _LAST = 10
 
 class Shadow(NodeKind[ShadowNode]):
     spec = ShadowNode
+    rows_independent = True
 
     def calls(self, node: ShadowNode) -> Sequence[str]:
         return [node.primary, node.mirror]

@@ -14,6 +14,7 @@ from raymlops.tensors import Array, TensorSpec
 
 class Stack(Combination[StackNode]):
     spec = StackNode
+    rows_independent = True
 
     def outputs(
         self, node: StackNode, reads: Sequence[Read], answers: Mapping[str, tuple[Port, ...]]

@@ -18,6 +18,7 @@ from raymlops.tensors import Array, Batch, count_rows, list_texts
 
 class Switch(NodeKind[SwitchNode]):
     spec = SwitchNode
+    rows_independent = True
 
     def reads(self, node: SwitchNode) -> Sequence[str]:
         return [parse_condition(case.when)[0] for case in node.cases]

@@ -14,6 +14,7 @@ from raymlops.tensors import Array
 
 class Vote(Combination[VoteNode]):
     spec = VoteNode
+    rows_independent = True
 
     def outputs(
         self, node: VoteNode, reads: Sequence[Read], answers: Mapping[str, tuple[Port, ...]]

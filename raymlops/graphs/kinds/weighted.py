@@ -12,6 +12,7 @@ from raymlops.tensors import Array
 
 class Weighted(Combination[WeightedNode]):
     spec = WeightedNode
+    rows_independent = True
 
     def outputs(
         self, node: WeightedNode, reads: Sequence[Read], answers: Mapping[str, tuple[Port, ...]]

@@ -14,6 +14,7 @@ from raymlops.clusters import secret_files, storage, tokens
 from raymlops.errors import ForbiddenError, NotFoundError, SpecError, UntrustedError
 from raymlops.settings import Settings
 from raymlops.specs.document import read_json
+from raymlops.specs.graph_nodes import name_code
 from raymlops.specs.serving import ServingSpec
 
 BUILDER = "raymlops.serving.app:build_app"
@@ -160,13 +161,13 @@ def _unwrap(text: bytes) -> dict[str, Any]:
 
 
 def list_code(config: dict[str, Any]) -> list[str]:
-    """`graph node: module:Class` for each Python node of an application's config."""
+    """`place: module:Class` for each node of an application's config that runs code of a user."""
     found: list[str] = []
 
     def look(place: str, value: Any) -> None:
         if isinstance(value, dict):
-            if value.get("kind") == "python" and "target" in value:
-                found.append(f"{place}: {value['target']}")
+            if code := name_code(value):
+                found.append(f"{place}: {code}")
             for key, inner in value.items():
                 look(f"{place}.{key}", inner)
         elif isinstance(value, list):

@@ -86,9 +86,9 @@ def _find_splits(graph: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
     """Path and written weights of every split of a graph and those inside it."""
     found = []
     for name, node in graph["nodes"].items():
-        if node["kind"] == "split":
+        if node.get("weights"):
             found.append((prefix + name, dict(node["weights"])))
-        elif node["kind"] == "graph" and node.get("graph"):
+        elif node.get("graph"):
             found += _find_splits(node["graph"], f"{prefix}{name}/")
     return found
 

@@ -3,7 +3,6 @@
 import pathlib
 import pickle
 import re
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +11,6 @@ from click.testing import CliRunner
 
 from raymlops.cli.graph import graph as command
 from raymlops.errors import ArtifactError, ForbiddenError, SpecError
-from raymlops.graphs import user_modules
 from raymlops.runtime import python_modules
 from raymlops.runtime.open_graph import OfflineGraph
 from raymlops.serving.deploy import config_files, spec_trial
@@ -23,6 +21,7 @@ from raymlops.specs.document import validate_document
 from raymlops.specs.graph import GraphSpec, read_graph
 from raymlops.specs.module_files import LIMIT, collect_files
 from raymlops.tensors import Batch
+from tests import imported_modules
 
 GRAPH = """
 name: {name}
@@ -44,14 +43,8 @@ class Node:
 
 @pytest.fixture(autouse=True)
 def clean() -> Iterator[None]:
-    """Neither modules nor paths of a test are left to others."""
-    modules, places = set(sys.modules), list(sys.path)
-    yield
-    for name in set(sys.modules) - modules:
-        if str(getattr(sys.modules[name], "__file__", "")).find("raymlops-modules-") >= 0:
-            del sys.modules[name]
-    sys.path[:] = places
-    user_modules._FILES.clear()
+    with imported_modules.forgotten():
+        yield
 
 
 def write(

@@ -1,0 +1,66 @@
+"""Kinds of nodes that users write: `kind: module:Class`, imported where a graph is validated. Knows none of ours."""
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any, cast
+
+from raymlops.errors import RaymlopsError, SpecError
+from raymlops.graphs.node_kind import NodeKind
+from raymlops.graphs.user_modules import import_class, tell
+from raymlops.specs.document import validate_document
+from raymlops.specs.graph_nodes import NodeDocument, is_own
+
+_METHODS = (
+    "reads",
+    "calls",
+    "unawaited",
+    "inner",
+    "resolve",
+    "is_mergeable",
+    "tie",
+    "build",
+    "describe",
+    "label_call",
+)
+
+
+def load_kind(path: str, node: NodeDocument) -> NodeKind[Any]:
+    """The kind that the node at `path` names. Raises SpecError."""
+    with failures_named(path, node):
+        kind = import_class(f"Node {path!r}", node.kind, node.list_code(), {})()
+    spec = getattr(kind, "spec", None)
+    missing = [name for name in _METHODS if not callable(getattr(kind, name, None))]
+    if missing or not (inspect.isclass(spec) and issubclass(spec, NodeDocument)):
+        lacks = f"has no {', '.join(missing)}" if missing else "names no subclass of NodeDocument as its spec"
+        raise SpecError(f"Node {path!r}: {node.kind} {lacks}; see raymlops.graphs.node_kind.NodeKind")
+    if kind.is_leaf:
+        raise SpecError(
+            f"Node {path!r}: {node.kind} says is_leaf, but only models and Python nodes are opened by themselves; "
+            "write a node of `kind: python`"
+        )
+    return cast(NodeKind[Any], kind)
+
+
+def read_options(path: str, node: NodeDocument, kind: NodeKind[Any]) -> NodeDocument:
+    """What was written for a node, as the `spec` of its kind. Raises SpecError with one line a mistake."""
+    options = node.model_dump(exclude_unset=True, exclude={"kind", "code"})
+    with failures_named(path, node):
+        document: NodeDocument = validate_document(options, kind.spec, source=f"Node {path!r}")
+        inner = kind.inner(document)
+    if inner is not None:
+        raise SpecError(f"Node {path!r}: {node.kind} has a graph inside, which only `kind: graph` can have")
+    return document
+
+
+@contextlib.contextmanager
+def failures_named(path: str, node: NodeDocument) -> Iterator[None]:
+    """What a kind of the user's own raises by mistake is a SpecError that names the node and the kind."""
+    try:
+        yield
+    except RaymlopsError:
+        raise
+    except Exception as error:
+        if not is_own(node.kind):
+            raise
+        raise SpecError(f"Node {path!r}: {node.kind} failed: {tell(error)}") from error
