@@ -218,7 +218,7 @@ class LoadedModel:
         if not isinstance(rows, (pd.DataFrame, pa.Table)):
             raise DataError(f"Expected a pandas DataFrame or an arrow table, got {type(rows).__name__}")
         table = rows if isinstance(rows, pa.Table) else _to_arrow(rows)
-        answer = OnnxScorer(self.content, tuple(keep), threads=os.cpu_count() or 1, batch_rows=8192)(table)
+        answer = OnnxScorer(self.content, tuple(keep), threads=os.cpu_count() or 1, max_rows=8192)(table)
         frame: pd.DataFrame = answer.to_pandas()
         if isinstance(rows, pd.DataFrame):
             frame.index = rows.index

@@ -35,6 +35,10 @@ class RaymlopsError(Exception):
     exit_code = 1
 
 
+class RenamedWarning(FutureWarning):
+    """A name that is still taken, and the one to write instead."""
+
+
 class UserError(RaymlopsError):
     status = 400
     exit_code = 2

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from raymlops.cli.terminal import echo
+from raymlops.cli.terminal import echo, renamed_told
 from raymlops.errors import RaymlopsError, unknown_name
 from raymlops.settings import apply_process_defaults
 
@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        raymlops.main(arguments, prog_name="raymlops", standalone_mode=False)
+        with renamed_told():
+            raymlops.main(arguments, prog_name="raymlops", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

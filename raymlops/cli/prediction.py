@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raymlops.artifact import MODEL_FILE
+from raymlops.cli.terminal import take_old_flags
 from raymlops.settings import Settings
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 
 
-@click.command()
+@click.command(context_settings=take_old_flags({"batch-rows": "max-rows"}))
 @click.argument("model")
 @click.argument("data")
 @click.option("--output", required=True, type=click.Path(), help="A new folder, for the files.")
@@ -35,7 +36,7 @@ _ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
     "--workers", type=click.IntRange(1), help="Processes that infer; default as many as the cluster holds."
 )
 @click.option(
-    "--batch-rows", type=click.IntRange(1), default=8192, show_default=True, help="Rows a session.run."
+    "--max-rows", type=click.IntRange(1), default=8192, show_default=True, help="Rows a session.run."
 )
 @click.option("--quiet", is_flag=True, help="Only the result and errors.")
 def predict(
@@ -46,7 +47,7 @@ def predict(
     reader: str | None,
     keep: tuple[str, ...],
     workers: int | None,
-    batch_rows: int,
+    max_rows: int,
     quiet: bool,
 ) -> None:
     """Score DATA with MODEL into files.
@@ -75,7 +76,7 @@ def predict(
 
         table = read_spec(data, imports=False).dataset
     join_cluster(settings)
-    scoring = Scoring(keep=keep or None, workers=workers or (1, 1024), batch_rows=batch_rows)
+    scoring = Scoring(keep=keep or None, workers=workers or (1, 1024), max_rows=max_rows)
     rows = predict_files(
         table,
         content,

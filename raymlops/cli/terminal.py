@@ -1,9 +1,15 @@
 """Writes to a terminal what another recorded, as text: control characters, which could hide or change what was written
-before, are shown escaped. Formats nothing."""
+before, are shown escaped. Also what is told of old names of keys and flags. Formats nothing."""
 
+import contextlib
 import unicodedata
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import click
+
+from raymlops.errors import RenamedWarning
 
 
 def echo(text: object, *, err: bool = False) -> None:
@@ -24,3 +30,34 @@ def _is_plain(sign: str) -> bool:
         "Co",
         "Cs",
     )
+
+
+def take_old_flags(names: Mapping[str, str]) -> dict[str, Any]:
+    """Settings of a command that takes flags by their old names, too: old -> new, both without dashes."""
+
+    def find_new(flag: str) -> str:
+        if flag in names:
+            text = (
+                f"--{flag} is now called --{names[flag]}; the old name is still taken, but write the new one"
+            )
+            warnings.warn(text, RenamedWarning, stacklevel=2)
+        return names.get(flag, flag)
+
+    rename: Callable[[str], str] = find_new
+    return {"token_normalize_func": rename}
+
+
+@contextlib.contextmanager
+def renamed_told() -> Iterator[None]:
+    """Within, warnings of old names are lines for the user; all others stay as they are."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_line(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, RenamedWarning):
+                echo(f"Warning: {message}", err=True)
+            else:
+                show(message, category, *rest, **more)
+
+        warnings.showwarning = show_line
+        yield

@@ -5,32 +5,81 @@ import pathlib
 import re
 import types
 import typing
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import pydantic
 import yaml
 
-from raymlops.errors import NotFoundError, SpecError, unknown_name
+from raymlops.errors import NotFoundError, RenamedWarning, SpecError, unknown_name
 from raymlops.specs.text_documents import read_json, read_yaml
 
 __all__ = [
     "Document",
+    "Renamed",
     "apply_override",
     "parse_document",
     "read_document",
     "read_json",
     "read_yaml",
+    "to_first_names",
+    "update_recorded",
     "validate_document",
 ]
 
 Key = tuple[int | str, ...]
+_RECORDED = {"recorded": True}
+"""Context of a validation that does not warn: nobody rewrites what was recorded."""
+_OLD_NAMES: dict[str, set[str]] = {}
+"""Of all documents, to find lines in files that have them."""
+
+
+class Renamed(NamedTuple):
+    """What a key is called now, and what its value is multiplied by when the unit is another one."""
+
+    name: str
+    factor: float = 1
 
 
 class Document(pydantic.BaseModel):
-    """A part of a spec: frozen, and unknown keys are errors."""
+    """A part of a spec: frozen, and unknown keys are errors.
+
+    `renamed` are the names that keys had before. They are still read, with a warning that names the new ones; schemas
+    do not show them.
+    """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    renamed: ClassVar[Mapping[str, Renamed]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        for old, new in cls.renamed.items():
+            _OLD_NAMES.setdefault(new.name, set()).add(old)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _take_old_names(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        if not isinstance(value, Mapping) or cls.renamed.keys().isdisjoint(value):
+            return value
+        taken = {key: held for key, held in value.items() if key not in cls.renamed}
+        for old in value.keys() & cls.renamed.keys():
+            new, factor = cls.renamed[old]
+            if new in taken:
+                raise ValueError(f"{old} is the old name of {new}; give {new} alone")
+            taken[new] = _multiply(value[old], factor)
+            if not (info.context or {}).get("recorded"):
+                unit = f", with {taken[new]} for {value[old]}" if factor != 1 else ""
+                text = f"{old} is now called {new}{unit}; the old name is still taken, but write the new one"
+                warnings.warn(text, RenamedWarning, stacklevel=2)
+        return taken
+
+
+def _multiply(value: Any, factor: float) -> Any:
+    try:
+        return value if factor == 1 or value is None else float(value) * factor
+    except (TypeError, ValueError):  # no number, as the validation says
+        return value
 
 
 D = TypeVar("D", bound=Document)
@@ -67,10 +116,13 @@ def validate_document(
     kind: type[D],
     source: str = "value",
     lines: typing.Callable[[Key], int | None] | None = None,
+    *,
+    recorded: bool = False,
 ) -> D:
-    """Check a mapping as `kind`. Raises SpecError with one line a mistake."""
+    """Check a mapping as `kind`; of one that was `recorded` old names are not warned of. Raises SpecError with one line
+    a mistake."""
     try:
-        return kind.model_validate(value)
+        return kind.model_validate(value, context=_RECORDED if recorded else None)
     except pydantic.ValidationError as error:
         where = lines or (lambda key: None)
         mistakes = [
@@ -78,6 +130,34 @@ def validate_document(
             for mistake in error.errors(include_url=False)[:_MOST_MISTAKES]
         ]
         raise SpecError("\n".join(dict.fromkeys(mistakes))) from None
+
+
+def update_recorded(value: Mapping[str, Any], kind: type[Document]) -> dict[str, Any]:
+    """What an earlier version recorded of a document, as this one records it; as it is where it is none."""
+    try:
+        return kind.model_validate(value, context=_RECORDED).model_dump(mode="json")
+    except pydantic.ValidationError:
+        return dict(value)
+
+
+def to_first_names(document: Document) -> dict[str, Any]:
+    """A document as JSON under the names that its keys had first: digests of it outlive a new name."""
+    return dict(_rename(document, document.model_dump(mode="json")))
+
+
+def _rename(value: Any, dumped: Any) -> Any:
+    if isinstance(value, Document):
+        first = {new.name: (old, new.factor) for old, new in type(value).renamed.items()}
+        found = {}
+        for name, held in dumped.items():
+            old, factor = first.get(name, (name, 1))
+            found[old] = _rename(getattr(value, name), held if factor == 1 else held / factor)
+        return found
+    if isinstance(value, Mapping):
+        return {name: _rename(value[name], held) for name, held in dumped.items()}
+    if isinstance(value, list | tuple):
+        return [_rename(inner, held) for inner, held in zip(value, dumped, strict=True)]
+    return dumped
 
 
 def _explain(
@@ -163,7 +243,8 @@ def _find_line(node: Any, key: Key) -> int | None:
     line = None
     for part in key:
         if isinstance(node, yaml.MappingNode):
-            match = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            names = {str(part), *_OLD_NAMES.get(str(part), ())}
+            match = next(((k, v) for k, v in node.value if k.value in names), None)
             if match is not None:
                 line, node = match[0].start_mark.line + 1, match[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):

@@ -83,9 +83,9 @@ def _explain_node(name: str, node: Any) -> Iterator[str]:
     if kind not in NODE_DOCUMENTS:
         yield unknown_name(f"kind of node {name!r}:", kind, NODE_DOCUMENTS)
         return
-    known = NODE_DOCUMENTS[str(kind)].model_fields
+    known, renamed = NODE_DOCUMENTS[str(kind)].model_fields, NODE_DOCUMENTS[str(kind)].renamed
     for key in node:
-        if key not in known:
+        if key not in known and key not in renamed:
             yield unknown_name(f"key of {kind} node {name!r}:", key, known)
 
 

@@ -12,7 +12,7 @@ import pydantic
 from pydantic import Field
 
 from raymlops.errors import SpecError, unknown_name
-from raymlops.specs.document import Document, read_yaml
+from raymlops.specs.document import Document, Renamed, read_yaml
 from raymlops.specs.module_files import CodeFiles
 from raymlops.tensors import DATATYPES, TensorSpec
 
@@ -50,19 +50,22 @@ class Tensor(Document):
 class Resources(Document):
     """What a separate node gets; naming any of it makes an `auto` node separate."""
 
+    renamed = {
+        "target_ongoing": Renamed("target"),
+        "max_queued": Renamed("queue"),
+        "batch_rows": Renamed("max_rows"),
+        "batch_wait_ms": Renamed("wait_ms"),
+    }
+
     cpus: float = Field(1, gt=0, description="CPUs of a replica, and threads of its ONNX session")
     gpus: float = Field(0, ge=0, description="GPUs of a replica; a fraction below 1 shares a GPU")
     memory_mb: int | None = Field(None, gt=0, description="memory that a replica reserves")
     replicas: int = Field(1, ge=1, description="replicas, or the fewest when max_replicas is given")
     max_replicas: int | None = Field(None, ge=1, description="most replicas; turns autoscaling on")
-    target_ongoing: float = Field(
-        8, gt=0, description="requests in a replica at which autoscaling adds another"
-    )
-    max_queued: int = Field(
-        512, ge=1, description="requests waiting for a replica before new ones are refused"
-    )
-    batch_rows: int = Field(0, ge=0, description="rows joined in one run of the model; 0 joins none")
-    batch_wait_ms: float = Field(2, ge=0, description="longest wait for rows to join, in milliseconds")
+    target: float = Field(8, gt=0, description="requests in a replica at which autoscaling adds another")
+    queue: int = Field(512, ge=1, description="requests waiting for a replica before new ones are refused")
+    max_rows: int = Field(0, ge=0, description="rows joined in one run of the model; 0 joins none")
+    wait_ms: float = Field(2, ge=0, description="longest wait for rows to join, in milliseconds")
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> "Resources":
@@ -276,11 +279,13 @@ class SplitNode(NodeDocument):
 
 
 class ShadowNode(NodeDocument):
+    renamed = {"max_pending": Renamed("queue")}
+
     kind: Literal["shadow"] = "shadow"
     primary: str = Field(description="node that answers")
     mirror: str = Field(description="node that sees the same rows; its answers are compared and counted only")
     sample: float = Field(1.0, ge=0, le=1, description="share of the requests that are mirrored")
-    max_pending: int = Field(8, ge=1, description="mirrored requests waiting; further ones are dropped")
+    queue: int = Field(8, ge=1, description="mirrored requests waiting; further ones are dropped")
     load: float = Field(
         0.01,
         gt=0,

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from raymlops.specs.document import Document
+from raymlops.specs.document import Document, Renamed
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.module_files import CodeFiles
 
@@ -141,7 +141,7 @@ class Limits(Document):
         default=0.0,
         ge=0,
         description="memory that the tensors of a replica's runs may take; a request that needs more gets 413. 0 takes "
-        "three quarters of memory_gb, or else the share of half the machine's that its CPUs are",
+        "three quarters of memory_mb, or else the share of half the machine's that its CPUs are",
     )
     rate: float = Field(
         0.0,
@@ -275,6 +275,8 @@ class ObserverSpec(Document):
 class ServingSpec(Document):
     """An application of one or more models and compositions of models."""
 
+    renamed = {"memory_gb": Renamed("memory_mb", 1024)}
+
     name: str = Field(default="raymlops", description="the application's name in Ray Serve")
     route: str = Field(
         "/", pattern=r"^/([A-Za-z0-9._/-]*[A-Za-z0-9._-])?$", description="prefix of every path"
@@ -288,9 +290,7 @@ class ServingSpec(Document):
     autoscaling: Autoscaling | None = None
     cpus: float = Field(default=1.0, ge=0, description="CPUs of a replica")
     gpus: float = Field(default=0.0, ge=0, description="GPUs of a replica; a fraction shares one")
-    memory_gb: float = Field(
-        default=0.0, ge=0, description="memory Ray reserves for a replica; 0 reserves none"
-    )
+    memory_mb: float = Field(default=0.0, ge=0, description="memory that a replica reserves; 0 reserves none")
     limits: Limits = Limits()
     keys: str = Field(
         "", description="file of hashed API keys; empty lets everyone infer and nobody administer"

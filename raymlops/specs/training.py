@@ -11,7 +11,7 @@ from raymlops import metrics
 from raymlops.errors import unknown_name
 from raymlops.specs import labels
 from raymlops.specs.dataset import OWN_NAME
-from raymlops.specs.document import Document
+from raymlops.specs.document import Document, Renamed
 
 _DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 """Task -> the validation metric that a training stops by and a search goes by."""
@@ -62,6 +62,8 @@ class WorkerDemand:
 class TrainingSpec(Document):
     """One training. Every number here may be searched over."""
 
+    renamed = {"resize_seconds": Renamed("resize_s")}
+
     learner: OwnName = Field(
         "network",
         description="Family of models: network, the torch one of `network`; or module.path:Class of your own",
@@ -92,7 +94,7 @@ class TrainingSpec(Document):
         description="Elastic training: goes on with as few workers as this while nodes come and go, and takes up "
         "to `workers` again; default always `workers`",
     )
-    resize_seconds: float = Field(
+    resize_s: float = Field(
         60, gt=0, description="Elastic training: seconds between two looks for room for more workers"
     )
     use_gpu: bool = Field(False, description="Train on GPUs, one a worker")

@@ -28,7 +28,7 @@ class Saving:
     def __init__(self, spec: TrainingSpec, device: torch.device, team: Team) -> None:
         self._seconds = spec.checkpoint_minutes * 60
         if spec.fewest_workers < spec.workers:  # what is not saved when it is resized is done again
-            self._seconds = min(self._seconds, spec.resize_seconds)
+            self._seconds = min(self._seconds, spec.resize_s)
         self._device, self._team = device, team
         self._notice, self._closed = threading.Event(), threading.Event()
         self._heeded = False

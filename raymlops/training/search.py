@@ -182,7 +182,7 @@ def _scaling(spec: TrainingSpec) -> train.ScalingConfig:
     elastic = spec.fewest_workers < spec.workers
     return train.ScalingConfig(
         num_workers=(spec.fewest_workers, spec.workers) if elastic else spec.workers,
-        elastic_resize_monitor_interval_s=spec.resize_seconds,
+        elastic_resize_monitor_interval_s=spec.resize_s,
         use_gpu=spec.use_gpu,
         resources_per_worker=spec.worker_resources,
         label_selector=dict(spec.labels) or None,

@@ -95,7 +95,7 @@ def learn(name: str, folder: pathlib.Path, settings: Settings, **training: Any) 
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize(
     ("training", "at_a_time"),
-    [({}, 1), ({"gpus_per_worker": 0.5}, 2), ({"workers": 2, "min_workers": 1, "resize_seconds": 600}, 1)],
+    [({}, 1), ({"gpus_per_worker": 0.5}, 2), ({"workers": 2, "min_workers": 1, "resize_s": 600}, 1)],
     ids=["whole", "shared", "team"],
 )
 def test_the_main_job_trains_on_the_gpu_and_its_model_answers_on_the_cpu(

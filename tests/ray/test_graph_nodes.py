@@ -167,7 +167,7 @@ def make_own_graphs(folder: pathlib.Path) -> dict[str, Any]:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("nodes")
     served_graphs: dict[str, Any] = {
-        "full": make_gate(folder / "full", max_queued=QUEUED),
+        "full": make_gate(folder / "full", queue=QUEUED),
         "dying": make_gate(folder / "dying", replicas=2),
         "witness": make_witness(),
         "apart": make_apart(folder),

@@ -93,7 +93,7 @@ def test_elastic_training_goes_on_with_what_is_left_and_takes_up_what_joins(
         (3, "pace", 0.2), (3, "kill", WORKER), (4, "await", 2), (4, "add", 1), (4, "await", 3), (4, "pace", 0.0),
     ]  # fmt: skip
     training = {
-        "workers": 3, "min_workers": 1, "resize_seconds": 5, "epochs": 60, "resident_bytes": resident_bytes,
+        "workers": 3, "min_workers": 1, "resize_s": 5, "epochs": 60, "resident_bytes": resident_bytes,
     }  # fmt: skip
     found = survive(tmp_path, 3, plan, training=training)
     # Teams add up in another order than one worker, and a rounding may tip a unit that is just at zero: from there

@@ -140,7 +140,7 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
         finally:
             pauses.leave(clock())
         if node.sample >= 1 or choose.random() < node.sample:
-            if may and pauses.mirrored < node.max_pending:
+            if may and pauses.mirrored < node.queue:
                 pauses.mirrored += 1
                 task = asyncio.get_running_loop().create_task(reflect(batch, request, dict(answer)))
                 running.add(task)

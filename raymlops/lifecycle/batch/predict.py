@@ -39,14 +39,14 @@ class Scoring:
     keep: tuple[str, ...] | None = None
     workers: int | tuple[int, int] = (1, 1024)
     cpus_per_worker: float = 1
-    batch_rows: int = 8192
+    max_rows: int = 8192
 
 
 class OnnxScorer:
     """A worker: one session, called with arrow blocks."""
 
     def __init__(
-        self, model: Model | GraphSpec, keep: tuple[str, ...] | None, threads: int, batch_rows: int
+        self, model: Model | GraphSpec, keep: tuple[str, ...] | None, threads: int, max_rows: int
     ) -> None:
         self._session, independence = open_scorer(model, threads)
         ragged = self._session.ragged if isinstance(self._session, OfflineGraph) else Ragged()
@@ -61,7 +61,7 @@ class OnnxScorer:
         self._nested = {spec.name for spec in signature.outputs if -1 in spec.shape[1:]}
         """Outputs whose rows have sizes of their own, which are columns of lists of lists."""
         self._keep = keep
-        self._batch_rows = batch_rows if independence else 1
+        self._max_rows = max_rows if independence else 1
         """An answer must not depend on which rows happen to be scored together."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -69,7 +69,7 @@ class OnnxScorer:
             return table
         given = [spec for spec in self._optional if spec.name in table.column_names]
         # That rows stand alone is known of the model's own values only.
-        rows = 1 if given else self._batch_rows
+        rows = 1 if given else self._max_rows
         parts = [
             part
             for start in range(0, table.num_rows, rows)
@@ -240,7 +240,7 @@ def predict_dataset(
     low, high = (scoring.workers, scoring.workers) if isinstance(scoring.workers, int) else scoring.workers
     return dataset.map_batches(
         OnnxScorer,
-        fn_constructor_args=(model, scoring.keep, max(1, int(scoring.cpus_per_worker)), scoring.batch_rows),
+        fn_constructor_args=(model, scoring.keep, max(1, int(scoring.cpus_per_worker)), scoring.max_rows),
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,

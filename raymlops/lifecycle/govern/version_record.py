@@ -58,7 +58,7 @@ def read_spec(
             f"{version.uri} has no spec: it was registered from a file; give one with --spec FILE"
         )
     source = f"the spec of {version.uri}"
-    spec = validate_document(read_json(text, source), ExperimentSpec, source=source)
+    spec = validate_document(read_json(text, source), ExperimentSpec, source=source, recorded=True)
     require_trust(
         version, find_code(spec, training=training), trusted or is_signed(version, "spec.json", text), tell
     )

@@ -22,7 +22,7 @@ import psutil
 
 from raymlops import locations
 from raymlops.errors import SpecError, StorageError
-from raymlops.specs.document import read_json
+from raymlops.specs.document import read_json, to_first_names
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import storage
 
@@ -48,7 +48,7 @@ class Mark:
 
 def digest_of(spec: ExperimentSpec) -> str:
     """What must be equal for a search to go on: the whole spec, but for how many trials and minutes it may take."""
-    value = spec.model_dump(mode="json")
+    value = to_first_names(spec)
     for key in ("trials", "concurrent", "max_minutes"):
         value["search"].pop(key)
     if spec.training.learner == "network":  # specs had no other, and their searches go on

@@ -13,7 +13,7 @@ from raymlops import attestation
 from raymlops.clusters import secret_files, storage, tokens
 from raymlops.errors import ForbiddenError, NotFoundError, SpecError, UntrustedError
 from raymlops.settings import Settings
-from raymlops.specs.document import read_json
+from raymlops.specs.document import read_json, update_recorded
 from raymlops.specs.graph_nodes import name_code
 from raymlops.specs.serving import ServingSpec
 
@@ -135,6 +135,12 @@ class History:
                 f"What was deployed, {path!r}, is not taken, since it names code to run: {error}. Deploy it again with "
                 "`raymlops deploy FILE`, list the key of who deployed it in RAYMLOPS_TRUSTED_KEYS, or pass --trust"
             ) from None
+        if (
+            config is not None
+            and config.get("import_path") == BUILDER
+            and isinstance(config.get("args"), dict)
+        ):
+            config["args"] = update_recorded(config["args"], ServingSpec)
         return config
 
     def _verify(self, text: bytes) -> bytes:

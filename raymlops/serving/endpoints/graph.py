@@ -8,6 +8,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from pydantic import TypeAdapter
+
 from raymlops.errors import DeadlineError, SpecError
 from raymlops.graphs.compiler import Merged
 from raymlops.graphs.execution import Implementation, Request
@@ -32,6 +34,7 @@ from raymlops.serving.endpoints.statistics import Statistics, Tree
 from raymlops.serving.endpoints.tick_batcher import MOST_ROWS, TickBatcher
 from raymlops.serving.protocol.columns import read_columns
 from raymlops.settings import Settings
+from raymlops.specs.document import to_first_names
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import PlacedNode
 from raymlops.tensors import Batch, Signature
@@ -56,7 +59,7 @@ class Prepared:
     @property
     def version(self) -> str:
         """Changes with the models and everything else that is declared."""
-        return hashlib.sha256(self.spec.model_dump_json().encode()).hexdigest()[:12]
+        return hashlib.sha256(TypeAdapter(dict).dump_json(to_first_names(self.spec))).hexdigest()[:12]
 
     @property
     def separate(self) -> list[str]:
@@ -94,7 +97,7 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
 
 
 def _batching_of(node: PlacedNode) -> str:
-    return "on" if node.resources is not None and node.resources.batch_rows else "auto"
+    return "on" if node.resources is not None and node.resources.max_rows else "auto"
 
 
 def _count_rows_of_a_hop(leaf: Leaf, node: PlacedNode) -> int:
@@ -103,7 +106,7 @@ def _count_rows_of_a_hop(leaf: Leaf, node: PlacedNode) -> int:
     if leaf.session is not None and leaf.session.by_value:
         return 0
     if leaf.measured is None:  # a Python node: how long it takes is not known
-        return node.resources.batch_rows if node.resources is not None else 0
+        return node.resources.max_rows if node.resources is not None else 0
     return min(MOST_ROWS, int(Limits().hop_ms / max(1e-3, leaf.measured.milliseconds)))
 
 

@@ -16,7 +16,7 @@ def bound_memory(spec: ServingSpec) -> int:
     machine's."""
     if spec.limits.run_memory_mb:
         return int(spec.limits.run_memory_mb * 2**20)
-    return share_memory(spec.cpus, int(spec.memory_gb * 2**30))
+    return share_memory(spec.cpus, int(spec.memory_mb * 2**20))
 
 
 def share_memory(cpus: float, reserved: int = 0) -> int:

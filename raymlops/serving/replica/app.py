@@ -238,8 +238,8 @@ def has_room(resources: Mapping[str, float]) -> bool:
 def make_deployment(spec: ServingSpec, target: Any = Ingress) -> Any:
     """The deployment with what the spec says of replicas, resources and queues."""
     actor_options: dict[str, Any] = {"num_cpus": spec.cpus, "num_gpus": spec.gpus}
-    if spec.memory_gb:
-        actor_options["memory"] = int(spec.memory_gb * 2**30)
+    if spec.memory_mb:
+        actor_options["memory"] = int(spec.memory_mb * 2**20)
     options: dict[str, Any] = {
         # The plane bounds its own queue; Serve's limits must not act first, nor its default of 5.
         # It counts requests before they are whole: as many may begin as there are connections.

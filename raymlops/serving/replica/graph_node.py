@@ -64,10 +64,8 @@ class Node:
             beside = run_beside(leaf.instance, path, leaf.check)
             self._run, self._check, self._is_checked = beside.implementation.run, beside.check, True
             return
-        batching = BatchOptions(
-            max(1, resources.batch_rows), resources.batch_wait_ms / 1000, True, resources.max_queued
-        )
-        mode = "on" if resources.batch_rows else "off"
+        batching = BatchOptions(max(1, resources.max_rows), resources.wait_ms / 1000, True, resources.queue)
+        mode = "on" if resources.max_rows else "off"
         statistics = Statistics(path, "1")
         endpoint = ModelEndpoint(leaf.session, statistics, batching, mode, deadline_s, leaf.independence)
         self._run, self._check = endpoint.infer, endpoint.check
@@ -127,8 +125,8 @@ def _make_deployment(graph: str, path: str, node: PlacedNode, deadline_s: float)
     if resources.memory_mb:
         actor["memory"] = resources.memory_mb * 2**20
     options: dict[str, Any] = {
-        "max_ongoing_requests": max(64, int(4 * resources.target_ongoing)),
-        "max_queued_requests": resources.max_queued,
+        "max_ongoing_requests": max(64, int(4 * resources.target)),
+        "max_queued_requests": resources.queue,
         "ray_actor_options": actor,
         "logging_config": LoggingConfig(enable_access_log=False, log_level="WARNING"),
         "graceful_shutdown_wait_loop_s": 0.5,
@@ -141,7 +139,7 @@ def _make_deployment(graph: str, path: str, node: PlacedNode, deadline_s: float)
         options["autoscaling_config"] = {
             "min_replicas": resources.replicas,
             "max_replicas": resources.max_replicas,
-            "target_ongoing_requests": resources.target_ongoing,
+            "target_ongoing_requests": resources.target,
         }
     deployment = serve.deployment(name=f"{graph}.{path.replace('/', '.')}", **options)(Node)
     return deployment.bind(f"{graph}/{path}", path, node, resources, deadline_s)

@@ -96,7 +96,7 @@ SHADOW = """
 nodes:
   champion: {kind: model, model: "1"}
   challenger: {kind: model, model: "2"}
-  release: {kind: shadow, primary: champion, mirror: challenger, max_pending: 1, load: 1.0}
+  release: {kind: shadow, primary: champion, mirror: challenger, queue: 1, load: 1.0}
 outputs: [release]
 """
 
@@ -191,7 +191,7 @@ def test_a_shadow_that_fails_or_lags_is_not_felt() -> None:
             await graph.infer(rows(1))
             await asyncio.sleep(0)
         counted = graph.statistics().shadows["release"]
-        assert counted.dropped == 2  # one waits, as max_pending allows
+        assert counted.dropped == 2  # one waits, as queue allows
         gate.set()
         while not counted.failed:  # noqa: ASYNC110
             await asyncio.sleep(0)

@@ -205,7 +205,7 @@ def test_a_separate_node_that_must_join_is_refused_before_anything_is_deployed(
     tmp_path: pathlib.Path, settings: Settings
 ) -> None:
     toy_models.save(tied_mean(), tmp_path / "tied.onnx")
-    resources = {"batch_rows": 16}
+    resources = {"max_rows": 16}
     nodes = {"tied": {"kind": "model", "model": str(tmp_path / "tied.onnx"), "resources": resources}}
     spec = validate_document({"nodes": nodes, "outputs": ["tied.y"]}, GraphSpec)
     with pytest.raises(ArtifactError, match="ReduceMean 'centre'"):

@@ -283,5 +283,5 @@ def test_the_memory_of_runs_follows_the_spec_and_else_the_machine() -> None:
     models: dict[str, Any] = {"models": {"toy": {"source": "x.onnx"}}}
     asked = ServingSpec(**models, limits={"run_memory_mb": 300})
     assert bound_memory(asked) == 300 * 2**20
-    assert bound_memory(ServingSpec(**models, memory_gb=4)) == 3 * 2**30
+    assert bound_memory(ServingSpec(**models, memory_mb=4096)) == 3 * 2**30
     assert 2**30 <= bound_memory(ServingSpec(**models, cpus=0.1)) <= max(2**30, read_memory())

@@ -1,10 +1,20 @@
+import json
 import pathlib
 
 import pytest
 
-from raymlops.errors import NotFoundError, SpecError
-from raymlops.specs.document import parse_document, read_document
+from raymlops.errors import NotFoundError, RenamedWarning, SpecError
+from raymlops.specs.document import (
+    Document,
+    parse_document,
+    read_document,
+    to_first_names,
+    update_recorded,
+    validate_document,
+)
 from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.graph import GraphSpec
+from raymlops.specs.serving import ServingSpec
 
 SPEC = """\
 name: toy
@@ -131,3 +141,62 @@ def test_overrides_change_values_and_make_the_parts_they_need() -> None:
 )
 def test_a_wrong_override_is_explained(override: str, expected: str) -> None:
     assert expected in mistake_in(SPEC, override)
+
+
+GRAPH = """\
+nodes:
+  m: {kind: model, model: a.onnx, resources: {cpus: 0.5, memory_mb: 512, replicas: 1, max_replicas: 3,
+      target_ongoing: 4, max_queued: 9, batch_rows: 64, batch_wait_ms: 3}}
+  n: {kind: model, model: b.onnx}
+  s: {kind: shadow, primary: m, mirror: n, max_pending: 3}
+outputs: [s]
+"""
+
+
+def test_names_of_before_are_read_with_a_warning_that_names_the_new() -> None:
+    with pytest.warns(RenamedWarning) as told:
+        graph = parse_document(GRAPH, GraphSpec)
+    resources, shadow = graph.nodes["m"].resources, graph.nodes["s"]
+    found = (resources.target, resources.queue, resources.max_rows, resources.wait_ms, shadow.queue)
+    assert found == (4, 9, 64, 3, 3)
+    assert {str(warning.message).split(";")[0] for warning in told} == {
+        "target_ongoing is now called target",
+        "max_queued is now called queue",
+        "batch_rows is now called max_rows",
+        "batch_wait_ms is now called wait_ms",
+        "max_pending is now called queue",
+    }
+    with pytest.warns(RenamedWarning, match="memory_gb is now called memory_mb, with 1536.0 for 1.5"):
+        assert ServingSpec(models={"m": {"source": "m.onnx"}}, memory_gb=1.5).memory_mb == 1536
+
+
+def test_a_mistake_under_a_name_of_before_has_its_line_and_the_new_name() -> None:
+    with pytest.warns(RenamedWarning):
+        assert mistake_in(SPEC + "training:\n  resize_seconds: -1\n").startswith(
+            "spec.yaml:9: training.resize_s: "
+        )
+    both = mistake_in(SPEC + "training:\n  resize_seconds: 1\n  resize_s: 2\n")
+    assert both.startswith(
+        "spec.yaml:8: training: resize_seconds is the old name of resize_s; give resize_s alone"
+    )
+
+
+def test_schemas_show_the_new_names_only() -> None:
+    for kind in (ExperimentSpec, ServingSpec, GraphSpec):
+        text = json.dumps(kind.model_json_schema())
+        for document in list_documents(Document):
+            assert not any(f'"{old}"' in text for old in document.renamed), document
+
+
+def list_documents(kind: type[Document]) -> list[type[Document]]:
+    return [kind, *(inner for below in kind.__subclasses__() for inner in list_documents(below))]
+
+
+def test_what_was_recorded_under_names_of_before_is_brought_up_to_date_without_a_word() -> None:
+    recorded = {"models": {"m": {"source": "m.onnx"}}, "memory_gb": 2.0}
+    spec = ServingSpec(models={"m": {"source": "m.onnx"}}, memory_mb=2048)
+    assert update_recorded(recorded, ServingSpec) == spec.model_dump(mode="json")
+    assert update_recorded({"v": 1}, ServingSpec) == {"v": 1}  # of something else
+    assert validate_document(recorded, ServingSpec, recorded=True) == spec
+    assert to_first_names(spec)["memory_gb"] == 2.0
+    assert "memory_mb" not in to_first_names(spec)

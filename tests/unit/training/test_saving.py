@@ -22,6 +22,6 @@ def test_a_long_epoch_is_saved_in_between_and_a_short_one_is_not() -> None:
 
 
 def test_an_elastic_training_saves_as_often_as_it_may_be_resized() -> None:
-    elastic = TrainingSpec(workers=4, min_workers=1, resize_seconds=1e-9)
+    elastic = TrainingSpec(workers=4, min_workers=1, resize_s=1e-9)
     assert Saving(elastic, CPU, Team())()
-    assert not Saving(TrainingSpec(workers=4, resize_seconds=1e-9), CPU, Team())()
+    assert not Saving(TrainingSpec(workers=4, resize_s=1e-9), CPU, Team())()

@@ -96,3 +96,17 @@ def test_searches_begun_before_specs_had_learners_are_gone_on_with() -> None:
     })  # fmt: skip
     # What was written beside searches by then.
     assert run_heartbeat.digest_of(spec) == "60300f6f00f7bac03b6dfb6c8269f2cc7f644714ae5361b2e6c57b2073bca6dc"
+
+
+def test_a_search_goes_on_with_its_spec_whatever_its_keys_are_called_by_then() -> None:
+    """The digest is what a version before `resize_s` recorded of the same spec."""
+    spec = ExperimentSpec.model_validate(
+        {
+            "name": "toy",
+            "dataset": {"reader": "csv", "path": "rows.csv"},
+            "features": {"target": {"column": "y"}, "numbers": ["a"]},
+            "training": {"workers": 2, "min_workers": 1, "resize_s": 7},
+        }
+    )
+    recorded = "ba6a7d8115bb93d8d2bddfc3dc8709a28374fac08fbefd343b4e4312952b126d"
+    assert run_heartbeat.digest_of(spec) == recorded

@@ -8,8 +8,9 @@ import pytest
 
 from raymlops import attestation
 from raymlops.errors import NotFoundError, StorageError, UntrustedError
-from raymlops.serving.deploy.history import History, list_code, read_deployed
+from raymlops.serving.deploy.history import BUILDER, History, list_code, read_deployed
 from raymlops.settings import Settings
+from raymlops.specs.serving import ServingSpec
 from tests.conftest import settings_in
 
 
@@ -110,3 +111,14 @@ def test_a_head_with_another_key_takes_what_its_trusted_keys_signed(
         tmp_path / "head", RAYMLOPS_STORAGE=settings.storage_path, RAYMLOPS_TRUSTED_KEYS=line
     )
     assert read_deployed(trusting) == [{"v": 1}]
+
+
+def test_what_was_deployed_under_names_of_before_is_not_remembered_a_second_time(settings: Settings) -> None:
+    past = History(settings, "a")
+    recorded = ServingSpec(models={"m": {"source": "m.onnx"}}, memory_mb=2048).model_dump(mode="json")
+    recorded["memory_gb"] = recorded.pop("memory_mb") / 1024
+    past.add({"import_path": BUILDER, "args": recorded})
+    spec = ServingSpec(models={"m": {"source": "m.onnx"}}, memory_mb=2048)
+    past.add({"import_path": BUILDER, "args": spec.model_dump(mode="json")})
+    assert len(past.read()) == 1
+    assert ServingSpec.model_validate(past.read()[0]["args"]) == spec

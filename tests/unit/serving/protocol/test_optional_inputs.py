@@ -188,7 +188,7 @@ def test_a_model_in_a_process_of_its_own_takes_them(tmp_path: pathlib.Path) -> N
 
 
 def test_predict_passes_a_column_of_their_name() -> None:
-    score = OnnxScorer(scaler().SerializeToString(), None, threads=1, batch_rows=100)
+    score = OnnxScorer(scaler().SerializeToString(), None, threads=1, max_rows=100)
     x = pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), 3)
     assert score(pa.table({"x": x}))["y"].to_pylist() == compute(X)
     scales = pa.array([[1, 1, 1], [2, 2, 2]], pa.list_(pa.int64()))
