@@ -1,5 +1,6 @@
 """Markdown of tables and of text that must stay as it is."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -10,7 +11,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    """On one line; what stands in backticks needs no escape, and would show one."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    return "".join(part if part.startswith("`") else part.replace("|", "\\|") for part in parts)
 
 
 def code(text: object) -> str:

@@ -36,6 +36,8 @@ def _read_node(value: Any, read: pydantic.ValidatorFunctionWrapHandler) -> NodeD
 
 
 class GraphSpec(Document):
+    """A composition of models: nodes, and what is answered."""
+
     name: str = Field("graph", pattern=r"^[\w.-]+$", description="the model name that clients call")
     inputs: list[Tensor] | None = Field(
         None, description="the request's tensors; none infers them from the nodes"

@@ -27,6 +27,8 @@ _CONDITION = re.compile(rf"^\s*(\S+)\s+({'|'.join(OPERATORS)})\s+(.+?)\s*$")
 
 
 class Tensor(Document):
+    """A tensor of a request or of an answer."""
+
     name: str = Field(min_length=1, description="name of the tensor")
     datatype: str = Field(
         "FP32", description="Open Inference Protocol datatype, such as FP32, INT64 or BYTES"
@@ -131,6 +133,8 @@ class PlacedNode(NodeDocument):
 
 
 class ModelNode(PlacedNode):
+    """Runs an ONNX model."""
+
     kind: Literal["model"] = "model"
     model: str = Field(min_length=1, description="an ONNX file, or models:/name@alias, models:/name/version")
     digest: str = Field("", description="expected sha256 of the ONNX file in hex; deploying fills it in")
@@ -145,6 +149,8 @@ class ModelNode(PlacedNode):
 
 
 class PythonNode(PlacedNode):
+    """Runs a class of your own; see docs/python_nodes.md."""
+
     kind: Literal["python"] = "python"
     target: str = Field(
         pattern=r"^[\w.]+:\w+$", description="module:Class with __init__(**config) and run(batch)"
@@ -186,11 +192,15 @@ class OwnNode(NodeDocument):
 
 
 class MeanNode(NodeDocument):
+    """The mean of tensors of one shape, such as the probabilities of an ensemble."""
+
     kind: Literal["mean"] = "mean"
     of: list[str] = Field(min_length=1, description="tensors to average, element by element")
 
 
 class WeightedNode(NodeDocument):
+    """The weighted mean of tensors of one shape."""
+
     kind: Literal["weighted"] = "weighted"
     of: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         min_length=1, description="tensor -> weight"
@@ -203,6 +213,8 @@ class WeightedNode(NodeDocument):
 
 
 class VoteNode(NodeDocument):
+    """The label that most of several models answer."""
+
     kind: Literal["vote"] = "vote"
     of: list[str] = Field(
         min_length=1, description="labels; the most frequent wins, the earlier one in a tie"
@@ -210,6 +222,8 @@ class VoteNode(NodeDocument):
 
 
 class StackNode(NodeDocument):
+    """Several tensors side by side, for a model that takes them as one."""
+
     kind: Literal["stack"] = "stack"
     of: list[str] = Field(
         min_length=1, description="tensors to set side by side, as input of a further model"
@@ -226,6 +240,8 @@ class StackNode(NodeDocument):
 
 
 class Case(Document):
+    """One case of a switch."""
+
     when: str = Field(description="node.tensor OPERATOR value, such as `inputs.distance > 1000`")
     then: str = Field(description="node that answers these rows")
 
@@ -237,12 +253,16 @@ class Case(Document):
 
 
 class SwitchNode(NodeDocument):
+    """Sends each row to the node of the first case that holds for it."""
+
     kind: Literal["switch"] = "switch"
     cases: list[Case] = Field(min_length=1, description="the first case that holds answers a row")
     otherwise: str = Field(description="node that answers rows for which no case holds")
 
 
 class CascadeNode(NodeDocument):
+    """Asks a cheap model first, and sends on the rows of which it is not sure."""
+
     kind: Literal["cascade"] = "cascade"
     steps: list[str] = Field(min_length=2, description="nodes from the cheapest to the most expensive")
     confidence: str = Field(description="tensor of their answers that tells how sure they are")
@@ -263,6 +283,8 @@ class CascadeNode(NodeDocument):
 
 
 class SplitNode(NodeDocument):
+    """Shares callers among nodes, as for a canary; a caller stays on one side."""
+
     kind: Literal["split"] = "split"
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         min_length=1, description="node -> share of the requests; can be changed while it runs"
@@ -279,6 +301,8 @@ class SplitNode(NodeDocument):
 
 
 class ShadowNode(NodeDocument):
+    """Answers by one node, and compares with another what it would have answered."""
+
     renamed = {"max_pending": Renamed("queue")}
 
     kind: Literal["shadow"] = "shadow"
@@ -296,12 +320,16 @@ class ShadowNode(NodeDocument):
 
 
 class EachNode(NodeDocument):
+    """Runs a node for each element of a ragged tensor, such as each box in an image."""
+
     kind: Literal["each"] = "each"
     over: str = Field(description="ragged tensor: the node runs once for each of its elements")
     run: str = Field(description="node to run; its other inputs are repeated for the elements of their row")
 
 
 class GraphNode(NodeDocument):
+    """A graph inside the graph."""
+
     kind: Literal["graph"] = "graph"
     inputs: Bindings = Field([INPUTS], description="where each input of the inner graph is read")
     graph: "GraphSpec | None" = Field(None, description="the inner graph")

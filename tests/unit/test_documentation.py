@@ -10,9 +10,12 @@ import sys
 from collections.abc import Iterator
 
 import click
+import pydantic
 import pytest
+import yaml
 
 from raymlops.cli import VERBS
+from raymlops.specs.document import parse_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import NODE_DOCUMENTS
@@ -110,7 +113,10 @@ def test_every_folder_of_the_home_is_in_the_page_of_operations(page: str) -> Non
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_each_key_of_a_spec_has_a_sentence_in_the_reference(model: type[documents.Document]) -> None:
+def test_each_part_of_a_spec_and_each_key_has_a_sentence_in_the_reference(
+    model: type[documents.Document],
+) -> None:
+    assert documents.docstring_of(model), f"{model.__name__} needs a docstring"
     for name, field in model.model_fields.items():
         assert documents.meaning_of(field), f"{model.__name__}.{name} needs a description"
 
@@ -146,3 +152,40 @@ def test_the_page_of_architecture_names_every_part_and_room() -> None:
     rooms = {path.parent.name for path in (ROOT / "raymlops/serving").glob("*/__init__.py")}
     named = {name for name in parts | rooms if f"`{name}`" in page or f"`{name}/" in page}
     assert (parts | rooms) - named - {"__init__", "__main__"} == set()
+
+
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = [
+    (page, language, text)
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for language, text in _BLOCK.findall(page.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize("page", sorted({page for page, *_ in BLOCKS}), ids=lambda page: page.name)
+def test_examples_in_pages_can_be_read(page: pathlib.Path) -> None:
+    for of, language, text in BLOCKS:
+        if of != page:
+            continue
+        if language == "python":
+            ast.parse(text)
+        if language == "yaml":
+            value = yaml.safe_load(text)
+            whole = {"name", "dataset", "features"} <= value.keys()
+            if whole or "nodes" in value:
+                parse_document(text, ExperimentSpec if whole else GraphSpec, source=page.name)
+                continue
+            for key, part in value.items():  # a part of a spec
+                (field,) = [
+                    one.model_fields[key] for one in (ExperimentSpec, ServingSpec) if key in one.model_fields
+                ]
+                pydantic.TypeAdapter(field.annotation).validate_python(part)
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "clusters/README.md"]
+)
+def test_links_of_the_repositorys_own_pages_lead_to_files(name: str) -> None:
+    page = ROOT / name
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
