@@ -16,7 +16,7 @@ from raymlops.settings import Settings
 from raymlops.tracking import history, history_writer, lease, store
 
 lease.LEASE_S = 1.0
-lease.BEAT_S = 600.0  # a beat that is stopped halfway would hold the lock of SQLite's file
+lease.RENEWAL_S = 600.0  # a beat that is stopped halfway would hold the lock of SQLite's file
 CALLS = (
     "set_registered_model_tag",
     "delete_registered_model_tag",

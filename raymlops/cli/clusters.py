@@ -1,4 +1,5 @@
-"""`raymlops cluster`: the token, settings, files and start of a cluster. `submit` and `doctor` have their own files."""
+"""`raymlops cluster`: tokens, settings, configuration files, start and restore of clusters. `submit` and `doctor`
+have their own modules."""
 
 import dataclasses
 import os
@@ -25,24 +26,25 @@ _SEND = click.option(
     "--send", "sent", multiple=True, metavar="FILE", help="Copy this file although it looks like a secret."
 )
 _START_S = 300
-"""Seconds that a head may take until it answers."""
+"""Seconds to wait for a head to answer."""
 _OVERLAYS = click.argument("overlays", nargs=-1, type=click.Path())
 
 
 @click.group()
 def cluster() -> None:
-    """A cluster's token, settings, files and start."""
+    """A cluster's token, settings, configuration and start."""
 
 
 cluster.add_command(drain)
 cluster.add_command(watch_preemption)
-for _old, _verb in (("leave", drain), ("heed", watch_preemption)):  # which cluster.yaml files of before call
+# older cluster.yaml files call it by these names
+for _old, _verb in (("leave", drain), ("heed", watch_preemption)):
     cluster.add_command(click.Command(_old, callback=_verb.callback, params=_verb.params, hidden=True))
 
 
 @cluster.command()
 def token() -> None:
-    """Make the token that every process of a cluster shows, mode 0600, unless there is one."""
+    """Make the token that the processes of a cluster show each other, mode 0600, unless there is one."""
     from raymlops.clusters import machine_checks, tokens
 
     path = machine_checks.token_path(read_environment())
@@ -51,7 +53,7 @@ def token() -> None:
 
 
 @cluster.command()
-@click.option("--plain", is_flag=True, help="Leave Ray Serve as it comes.")
+@click.option("--plain", is_flag=True, help="Use Ray Serve's default settings.")
 def environment(plain: bool) -> None:
     """Print what to export before Ray starts: eval "$(raymlops cluster environment)"."""
     for name, value in cluster_environment(plain, home=Settings.from_env().home).items():
@@ -61,10 +63,10 @@ def environment(plain: bool) -> None:
 def cluster_environment(
     plain: bool = False, cores: int | None = None, home: pathlib.Path | None = None
 ) -> dict[str, str]:
-    """The variables of every process of a cluster; with `home`, of this machine's own, see `serving.fast`."""
+    """The variables of every process of a cluster; with `home`, for this machine only, see `serving.fast`."""
     from raymlops.serving.fastpath import ray_serve_env
 
-    # With the mode set, Ray refuses to start where the token is missing.
+    # In this mode Ray refuses to start without a token.
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_enable_autoscaler_v2": "1",
@@ -74,16 +76,17 @@ def cluster_environment(
 
 @cluster.command(context_settings={"ignore_unknown_options": True})
 @click.argument("ray_options", nargs=-1, type=click.UNPROCESSED)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address that other machines join at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address at which other machines join.")
 @click.option("--port", default=6379, show_default=True)
 @click.option(
-    "--dashboard-port", default=8265, show_default=True, help="Jobs are submitted here, on loopback."
+    "--dashboard-port", default=8265, show_default=True, help="Port to which jobs are submitted, on loopback."
 )
 @click.option("--cpus", type=int, help="CPUs to offer; default all.")
 def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: int, cpus: int | None) -> None:
     """Start a cluster on this machine, with token authentication, until interrupted.
 
-    What `raymlops deploy` put on it before, if it was killed, is served again. More options are those of `ray start`.
+    Applications that `raymlops deploy` put on it earlier, if it was killed, are served again. Further options are
+    passed to `ray start`.
 
     \b
     raymlops cluster start
@@ -97,15 +100,15 @@ def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: in
     tokens.make_token(path)
     ray = pathlib.Path(sys.executable).parent / "ray"
     environment = {**cluster_environment(home=Settings.from_env().home), **read_environment()}
-    # Jobs are started as `python`: the one that this is, whatever the shell had first.
+    # Jobs are started as `python`: make it this interpreter, whichever comes first in the shell's PATH.
     environment["PATH"] = f"{ray.parent}{os.pathsep}{environment.get('PATH', '')}"
     click.echo(f"Jobs      http://127.0.0.1:{dashboard_port}")
     if tokens.is_loopback(host):
-        # Ray would listen on every interface, with its token as the only guard.
+        # Otherwise Ray listens on every interface, guarded by its token only.
         environment.setdefault(loopback.VARIABLE, "0")
         click.echo(
-            "Workers   none: all of it is on loopback; --host ADDRESS lets other machines join\n"
-            f"Ray's own commands here, such as `ray status`, need: export {loopback.VARIABLE}=0"
+            "Workers   none: all ports are on loopback; --host ADDRESS lets other machines join\nRay's own "
+            f"commands here, such as `ray status`, need: export {loopback.VARIABLE}=0"
         )
     else:
         click.echo(f"Workers   ray start --address={shlex.quote(f'{host}:{port}')}")
@@ -113,8 +116,8 @@ def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: in
         restoring = [sys.executable, "-P", "-m", "raymlops", "cluster", "restore", f"--address={host}:{port}"]
         subprocess.Popen([*restoring, f"--patience={_START_S}"], env=environment)
     sys.stdout.flush()
-    # With a host that others reach, Ray listens on every interface; the token is what keeps others out. Ports of
-    # workers and of the agent are whatever is free, so that two clusters on a machine do not meet.
+    # With a host that others reach, Ray listens on every interface; the token keeps others out. Ports of workers and of
+    # the agent are chosen by the system, so that two clusters on a machine do not collide.
     command = [str(ray), "start", "--head", "--block", "--disable-usage-stats", f"--node-ip-address={host}",
                f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}",
                "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
@@ -125,20 +128,19 @@ def start(ray_options: tuple[str, ...], host: str, port: int, dashboard_port: in
 @cluster.command()
 @click.option("--address", help="The cluster; default RAY_ADDRESS, or the one on this machine.")
 @click.option("--patience", default=60.0, show_default=True, help="Seconds until the cluster must answer.")
-@click.option(
-    "--timeout", default=0.0, help="Seconds until each must be healthy; default not to wait for it."
-)
-@click.option("--trust", is_flag=True, help="Also what no trusted key signed; what it runs is shown.")
+@click.option("--timeout", default=0.0, help="Seconds to wait until each is healthy; default: do not wait.")
+@click.option("--trust", is_flag=True, help="Also restore what no trusted key signed; what it runs is shown.")
 def restore(address: str | None, patience: float, timeout: float, trust: bool) -> None:
-    """Serve again what `raymlops deploy` put on a cluster before its head was lost, at the versions of then.
+    """Serve again what `raymlops deploy` put on a cluster before its head was lost, at the versions pinned then.
 
-    The storage path remembers it. The head's start commands of cluster.yaml and `raymlops cluster start` call this.
+    They are read from the storage path. The head's start commands of cluster.yaml and `raymlops cluster start` call
+    this.
     """
     settings = Settings.from_env()
     settings = dataclasses.replace(settings, ray_address=address or settings.ray_address)
     export(
         {**cluster_environment(), **choose_authentication()}
-    )  # before Ray is imported, which reads it once
+    )  # before Ray is imported, which reads it only once
     from raymlops.serving.deploy.restore import restore as restore_applications
 
     names = restore_applications(
@@ -157,9 +159,9 @@ def _read(file: str, overlays: tuple[str, ...]) -> dict[str, Any]:
 @_OVERLAYS
 @_FILE
 def check(overlays: tuple[str, ...], file: str) -> None:
-    """Check the configuration, with OVERLAYS laid over it, and rent nothing."""
+    """Check the configuration, with OVERLAYS merged into it, and rent nothing."""
     _require_sound(_read(file, overlays), file)
-    click.echo(f"{' + '.join([file, *overlays])} is right")
+    click.echo(f"{' + '.join([file, *overlays])} is valid")
 
 
 def _require_sound(config: dict[str, Any], file: str) -> None:
@@ -180,7 +182,7 @@ def _require_sound(config: dict[str, Any], file: str) -> None:
 @_FILE
 @_SEND
 def render(overlays: tuple[str, ...], file: str, sent: tuple[str, ...]) -> None:
-    """Print the configuration with OVERLAYS laid over it, for `ray up`; files that look like secrets are excluded.
+    """Print the configuration with OVERLAYS merged into it, for `ray up`; files that look like secrets are excluded.
 
     \b
     raymlops cluster render clusters/gcp.yaml > gcp.yaml
@@ -193,7 +195,7 @@ def render(overlays: tuple[str, ...], file: str, sent: tuple[str, ...]) -> None:
 def _hold_back(config: dict[str, Any], sent: tuple[str, ...]) -> dict[str, Any]:
     from raymlops.clusters import mounts
 
-    changed, held = mounts.hold_back(config, sent=sent)
+    changed, held = mounts.exclude_secrets(config, sent=sent)
     if held:
         click.echo(mounts.describe(held), err=True)
     return changed
@@ -203,9 +205,9 @@ def _hold_back(config: dict[str, Any], sent: tuple[str, ...]) -> dict[str, Any]:
 @_OVERLAYS
 @_FILE
 @_SEND
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def up(overlays: tuple[str, ...], file: str, sent: tuple[str, ...], yes: bool) -> None:
-    """Make the token, check the configuration with OVERLAYS laid over it, and hand it to `ray up`.
+    """Make the token, check the configuration with OVERLAYS merged into it, and start it with `ray up`.
 
     \b
     raymlops cluster up clusters/gcp.yaml
@@ -215,7 +217,7 @@ def up(overlays: tuple[str, ...], file: str, sent: tuple[str, ...], yes: bool) -
     tokens.make_token(machine_checks.token_path(read_environment()))
     pathlib.Path("~/.mlflow").expanduser().mkdir(
         mode=0o700, exist_ok=True
-    )  # mounted, even where it holds nothing
+    )  # it is mounted, even if it is empty
     config = _read(file, overlays)
     _require_sound(config, file)
     rendered = Settings.from_env().home / "clusters" / f"{config['cluster_name']}.yaml"
@@ -234,7 +236,7 @@ def up(overlays: tuple[str, ...], file: str, sent: tuple[str, ...], yes: bool) -
 @click.argument("rest", nargs=-1, metavar="[VERB ARGUMENTS... | SERVE_CONFIG]")
 @_FILE
 @click.option(
-    "--over", "overlays", multiple=True, type=click.Path(), help="Lay this file over the configuration."
+    "--over", "overlays", multiple=True, type=click.Path(), help="Merge this overlay into the configuration."
 )
 def manifest(kind: str, rest: tuple[str, ...], file: str, overlays: tuple[str, ...]) -> None:
     """Print KubeRay's RayCluster, RayJob or RayService, made from the configuration.
@@ -264,7 +266,7 @@ def manifest(kind: str, rest: tuple[str, ...], file: str, overlays: tuple[str, .
         )
     elif kind == "job":
         job = Job(rest[0], rest[1:])
-        require_no_secrets(job)  # a manifest is kept and shown
+        require_no_secrets(job)  # manifests are stored and shown: no secrets
         made = manifests.to_ray_job(config, ray.__version__, variables, job.entrypoint)
     else:
         text = pathlib.Path(rest[0]).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`raymlops doctor`: everything that can be known to be wrong, before it costs hours."""
+"""`raymlops doctor`: finds problems of a set-up before they cost hours."""
 
 import pathlib
 import platform
@@ -14,7 +14,7 @@ from raymlops.settings import Settings, choose_authentication, export, read_envi
 @click.command()
 @click.argument("spec", required=False, type=click.Path())
 @click.option(
-    "--cluster", "address", help="Address of a running cluster; its nodes are asked. Default RAY_ADDRESS."
+    "--cluster", "address", help="Address of a running cluster, whose nodes are checked. Default RAY_ADDRESS."
 )
 @click.option(
     "--file",
@@ -22,11 +22,11 @@ from raymlops.settings import Settings, choose_authentication, export, read_envi
     default="cluster.yaml",
     show_default=True,
     type=click.Path(),
-    help="Checked when it is there.",
+    help="Checked if it exists.",
 )
-@click.option("--over", "overlays", multiple=True, type=click.Path(), help="Lay this file over --file.")
+@click.option("--over", "overlays", multiple=True, type=click.Path(), help="Merge this overlay into --file.")
 def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str, ...]) -> None:
-    """Say what is wrong with this machine, cluster.yaml, a running cluster and SPEC, and the command that fixes it.
+    """Check this machine, cluster.yaml, a running cluster and SPEC; print each problem and the command that fixes it.
 
     \b
     raymlops doctor
@@ -58,14 +58,15 @@ def doctor(spec: str | None, address: str | None, file: str, overlays: tuple[str
         reports, more = _ask_cluster(address, {**packages, "python": platform.python_version()})
         found += more
         checked.append(f"{len(reports)} nodes at {address}")
-        kinds = _to_kinds(reports) if reports else None  # nodes that did not answer say nothing of demand
+        # without all nodes' reports, a demand cannot be judged
+        kinds = _to_kinds(reports) if reports else None
     if spec:
         found += _check_spec(spec, kinds, file, overlays)
         checked.append(spec)
     if found:
         click.echo(findings.to_lines(found))
     errors = sum(finding.level == "error" for finding in found)
-    click.echo(f"Looked at {', '.join(checked)}: {errors} errors, {len(found) - errors} warnings")
+    click.echo(f"Checked {', '.join(checked)}: {errors} errors, {len(found) - errors} warnings")
     sys.exit(2 if errors else 0)
 
 
@@ -89,7 +90,8 @@ def _check_tracking(settings: Settings) -> list[Any]:
 
 
 def _check_buckets(settings: Settings) -> list[Any]:
-    """Whether this machine reaches them. A folder is for the nodes to judge: it may be mounted there alone."""
+    """Whether this machine reaches tracking store and storage. A storage folder is checked on the nodes: it may be
+    mounted only there."""
     from raymlops import locations
     from raymlops.clusters.findings import Finding
     from raymlops.errors import StorageError
@@ -101,7 +103,9 @@ def _check_buckets(settings: Settings) -> list[Any]:
         if locations.is_remote(settings.storage_path):
             storage.require_writable(settings.storage_path)
     except StorageError as error:
-        found.append(Finding("storage", str(error), "no search can begin or go on", "echo $RAYMLOPS_STORAGE"))
+        found.append(
+            Finding("storage", str(error), "no search can start or resume", "echo $RAYMLOPS_STORAGE")
+        )
     try:
         store.require_artifacts(settings)
     except StorageError as error:
@@ -140,7 +144,7 @@ def _ask_cluster(address: str, here: dict[str, str]) -> tuple[dict[str, Any], li
                 "nodes", str(error), "no job can run", "ray status; check the address and RAY_AUTH_TOKEN_PATH"
             )
         ]
-    reports, found = nodes.ask_nodes(settings.storage_path, settings.tracking_uri)
+    reports, found = nodes.collect_reports(settings.storage_path, settings.tracking_uri)
     return reports, [*found, *nodes.compare_reports(reports, here, settings.tracking_uri)]
 
 
@@ -159,7 +163,7 @@ def _check_spec(spec: str, kinds: Any, file: str, overlays: tuple[str, ...]) -> 
     try:
         training = read_spec(spec).training
     except UserError as error:
-        return [Finding("spec", str(error), "no job takes it", f"raymlops check {shlex.quote(spec)}")]
+        return [Finding("spec", str(error), "no job accepts it", f"raymlops check {shlex.quote(spec)}")]
     demand = training.demand
     where = "on the running cluster"
     if kinds is None or capacity.explain_shortage(demand, kinds) is not None:
@@ -175,6 +179,4 @@ def _check_spec(spec: str, kinds: Any, file: str, overlays: tuple[str, ...]) -> 
     if shortage is None:
         return []
     fix = "lower training.workers or training.cpus_per_worker, change training.labels, or add a node type for them"
-    return [
-        Finding("demand", f"{spec} can never be met {where}: {shortage}", "its trials wait for ever", fix)
-    ]
+    return [Finding("demand", f"{spec} can never be met {where}: {shortage}", "its trials wait forever", fix)]

@@ -15,9 +15,9 @@ _SPEC = click.option(
 _TRUST = click.option(
     "--trust",
     is_flag=True,
-    help="Run what the version's record names: readers, networks, packages. It is shown.",
+    help="Run what the version's record names (readers, networks, packages), and show it.",
 )
-_DATA = click.option("--data", help="Other rows: a path that is read as the spec's dataset is.")
+_DATA = click.option("--data", help="Other rows: a path that is read like the spec's dataset.")
 
 
 @click.command()
@@ -27,7 +27,7 @@ _DATA = click.option("--data", help="Other rows: a path that is read as the spec
 @_TRUST
 @_JSON
 def evaluate(version: str, data: str | None, spec_file: str | None, trust: bool, as_json: bool) -> None:
-    """Measure VERSION on the test split of its spec, or on other data, and write its report.
+    """Evaluate VERSION on the test split of its spec, or on other data, and write its report.
 
     \b
     raymlops evaluate models:/flights/3
@@ -105,14 +105,18 @@ def _show_evaluation(evaluation: Any) -> None:
 @click.command()
 @click.argument("model", required=False)
 @click.option(
-    "--sign", is_flag=True, help="Sign versions that were made before, or by keys that are not trusted."
+    "--sign",
+    is_flag=True,
+    help=(
+        "Sign versions that were made before versions were signed, or signed by keys that are not trusted."
+    ),
 )
-@click.option("--version", help="With --sign: this version alone.")
+@click.option("--version", help="With --sign: only this version.")
 @click.option(
-    "--repair", is_flag=True, help="Fix what a stopped writer left, or begin a damaged record anew."
+    "--repair", is_flag=True, help="Finish what a stopped writer left, or restart a damaged record."
 )
-@click.option("--why", help="With --sign or --repair: why; recorded.")
-@click.option("--key", is_flag=True, help="Print one's own public key, for RAYMLOPS_TRUSTED_KEYS of others.")
+@click.option("--why", help="With --sign or --repair: the reason, which is recorded.")
+@click.option("--key", is_flag=True, help="Print your own public key, for RAYMLOPS_TRUSTED_KEYS of others.")
 @_JSON
 def history(
     model: str | None,
@@ -123,7 +127,7 @@ def history(
     key: bool,
     as_json: bool,
 ) -> None:
-    """List who moved which alias of MODEL when and why; exit 1 when the record or a version was tampered with.
+    """List who moved which alias of MODEL, when and why; exit 1 if the record or a version was tampered with.
 
     \b
     raymlops history flights
@@ -163,7 +167,7 @@ def _show_record(record: Any, as_json: bool) -> None:
         for entry in record.entries:
             echo(str(entry))
         lines = [f"NOTE  {note}" for note in record.notes]
-        lines += [f"PROBLEM  {problem}" for problem in record.problems] or ["The record holds."]
+        lines += [f"PROBLEM  {problem}" for problem in record.problems] or ["The record is valid."]
         echo("\n".join(lines))
     if record.problems:
         raise SystemExit(1)  # click would turn its own Exit into 0 here
@@ -174,7 +178,7 @@ def _show_record(record: Any, as_json: bool) -> None:
 @click.option("--alias", default="champion", show_default=True, help="The alias to roll back.")
 @click.option("--why", required=True, help="Why; recorded.")
 def rollback(model: str, alias: str, why: str) -> None:
-    """Point an alias of MODEL at the version that it named before."""
+    """Move an alias of MODEL back to the version that it named before."""
     from raymlops.lifecycle.govern.promotion import roll_back
 
     entry = roll_back(model, why, Settings.from_env(), alias)
@@ -183,11 +187,11 @@ def rollback(model: str, alias: str, why: str) -> None:
 
 @click.command()
 @click.argument("version", required=False)
-@click.option("--data", default="", help="Instead: versions made from the data of this fingerprint.")
-@click.option("--commit", default="", help="Instead: versions made by the code of this commit.")
+@click.option("--data", default="", help="Instead: list versions made from the data with this fingerprint.")
+@click.option("--commit", default="", help="Instead: list versions made by the code of this commit.")
 @_JSON
 def lineage(version: str | None, data: str, commit: str, as_json: bool) -> None:
-    """Say what VERSION came from, or which versions came from some data or code.
+    """Show what VERSION was made from, or which versions were made from some data or code.
 
     \b
     raymlops lineage models:/flights/3
@@ -211,7 +215,7 @@ def lineage(version: str | None, data: str, commit: str, as_json: bool) -> None:
     for uri, tags in found:
         echo(f"{uri}  {tags.get('raymlops.when', '')}  {tags.get('raymlops.why', '')}")
     if not found:
-        echo("No version came from it.")
+        echo("No version was made from it.")
 
 
 @click.command()
@@ -219,7 +223,7 @@ def lineage(version: str | None, data: str, commit: str, as_json: bool) -> None:
 @click.argument("second")
 @_JSON
 def diff(first: str, second: str, as_json: bool) -> None:
-    """Say what differs between two versions: spec, parameters, data, code, metrics."""
+    """Show the differences between two versions: spec, parameters, data, code, metrics."""
     import dataclasses
 
     from raymlops.lifecycle.govern.lineage import compare_versions
@@ -241,11 +245,11 @@ def diff(first: str, second: str, as_json: bool) -> None:
     type=click.Choice(["current", "rebuild"]),
     default="current",
     show_default=True,
-    help="Train with the packages and code that are here, or with those of the record.",
+    help="Train with the packages and code that are installed here, or with those of the record.",
 )
 @_TRUST
 def reproduce(version: str, environment: str, trust: bool) -> None:
-    """Train VERSION again from its record, and say whether metrics and ONNX bytes agree; exit 1 if not."""
+    """Train VERSION again from its record, and compare metrics and ONNX bytes; exit 1 if they differ."""
     from raymlops.lifecycle.govern.reproduce import reproduce_rebuilt, reproduce_version
 
     if environment == "rebuild":
@@ -262,7 +266,7 @@ def reproduce(version: str, environment: str, trust: bool) -> None:
     if not found.exact:
         echo(
             "Equal bytes were not to be expected: several workers, a GPU, other packages, or other code "
-            "(`--environment rebuild` takes those of the record)."
+            "(`--environment rebuild` uses those of the record)."
         )
     echo(f"{found.uri} is {'' if found.agrees else 'NOT '}reproduced")
     if not found.agrees:

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=pathlib.Path))
-@click.option("--svg", type=click.Path(path_type=pathlib.Path), help="Write a picture here as well.")
-@click.option("--check", is_flag=True, help="Check only, and draw nothing.")
+@click.option("--svg", type=click.Path(path_type=pathlib.Path), help="Also write a picture to this file.")
+@click.option("--check", is_flag=True, help="Check only; draw nothing.")
 @click.option(
     "--as",
     "form",
     type=click.Choice(["text", "mermaid"]),
-    help="What to print; default text in a terminal, mermaid into a file or another program.",
+    help="Output format; default text in a terminal, mermaid if written to a file or another program.",
 )
 def graph(file: pathlib.Path, svg: pathlib.Path | None, check: bool, form: str | None) -> None:
-    """Check a graph FILE whole, measure its models, and print it: in a terminal as text, else as Mermaid.
+    """Check a graph FILE, measure its models, and print it: in a terminal as text, else as Mermaid.
 
-    FILE is a graph, or a serving spec that has some under `graphs`. Boxes tell where each node would run and
-    why; why chains stay unmerged goes to standard error.
+    FILE is a graph, or a serving spec with `graphs`. Boxes show where each node would run and why; reasons why chains
+    are not merged go to standard error.
     """
     from raymlops.runtime.open_graph import open_graph
     from raymlops.runtime.sources import make_locate
@@ -34,7 +34,7 @@ def graph(file: pathlib.Path, svg: pathlib.Path | None, check: bool, form: str |
 
     graphs = read_graphs(file)
     if len(graphs) > 1 and svg is not None:
-        raise click.UsageError(f"{file} has several graphs; a picture shows one")
+        raise click.UsageError(f"{file} has several graphs; a picture shows only one")
     for spec in graphs:
         form = form or ("text" if sys.stdout.isatty() else "mermaid")
         _draw(open_graph(spec, make_locate(Settings.from_env())), svg, check, form)
@@ -46,7 +46,7 @@ def _draw(opened: "Opened", svg: pathlib.Path | None, check: bool, form: str) ->
     from raymlops.graphs.text_drawing import to_text
 
     for chain, reason in opened.unmerged.items():
-        click.echo(f"{chain} stays unmerged: {reason}", err=True)
+        click.echo(f"{chain} is not merged: {reason}", err=True)
     if check:
         click.echo(f"{opened.plan.spec.name}: a valid graph of {len(opened.plan.steps)} nodes")
         return
@@ -68,9 +68,9 @@ def _draw(opened: "Opened", svg: pathlib.Path | None, check: bool, form: str) ->
 def weights(application: str, graph: str, split: str, shares: tuple[str, ...]) -> None:
     """Change the shares of a SPLIT of GRAPH in APPLICATION on the cluster of RAY_ADDRESS, without a restart.
 
-    A share is a weight, relative to those of the other branches: of old=3 and new=1, new gets a quarter. Branches that
-    are not named keep their weights. Or it is a percentage of all requests: with new=10% the branches that are not
-    named divide the other 90% as they did before.
+    A share is a weight relative to those of the other branches: with old=3 and new=1, new gets a quarter. Branches
+    that are not named keep their weights. With a percentage, as in new=10%, the branches that are not named divide
+    the other 90% in their present proportion.
 
     \b
     raymlops weights release flights-release canary challenger=10%
@@ -94,9 +94,9 @@ def weights(application: str, graph: str, split: str, shares: tuple[str, ...]) -
     settings = Settings.from_env()
     client.connect(settings)
     past = history.History(settings, application)
-    newest = past.newest()  # before anything is changed: it may be refused
+    newest = past.newest()  # first, since it may be refused
     changed = traffic.change_weights(application, graph, split, wanted)
-    if newest is not None:  # a head that starts again has these shares, not the file's
+    if newest is not None:  # so that a restarted head uses these shares, not those of the file
         past.amend(traffic.set_in_config(newest, graph, split, changed))
     total = sum(changed.values())
     told = ", ".join(f"{branch}={weight:g} ({weight / total:.1%})" for branch, weight in changed.items())

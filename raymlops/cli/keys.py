@@ -12,7 +12,7 @@ _FILE = click.argument("file", type=click.Path(path_type=pathlib.Path))
 def keys() -> None:
     """API keys of an endpoint: add, list, rotate and revoke in a file that holds hashes only.
 
-    Replicas take a change up within two seconds, without a restart.
+    Replicas read a change within two seconds, without a restart.
     """
 
 
@@ -25,12 +25,14 @@ def keys() -> None:
     multiple=True,
     default=("infer", "view"),
     show_default=True,
-    help="infer, label, metrics, view, or admin, which may do everything; may be given several times.",
+    help="infer, label, metrics, view, or admin, which allows everything; may be given several times.",
 )
 @click.option("--model", "models", multiple=True, help="Only for this model; may be given several times.")
-@click.option("--expires", default="", metavar="INSTANT", help="When it ends, such as 2027-01-31T00:00:00Z.")
+@click.option(
+    "--expires", default="", metavar="INSTANT", help="Time at which it expires, such as 2027-01-31T00:00:00Z."
+)
 def add(file: pathlib.Path, name: str, roles: tuple[str, ...], models: tuple[str, ...], expires: str) -> None:
-    """Make a key called NAME and print it, this once. Keys of that name are replaced."""
+    """Make a key called NAME and print it, only this once. Keys of that name are replaced."""
     from raymlops.serving.transport import key_files
 
     click.echo(key_files.add_key(file, name, roles, models, expires))
@@ -39,7 +41,7 @@ def add(file: pathlib.Path, name: str, roles: tuple[str, ...], models: tuple[str
 @keys.command("list")
 @_FILE
 def list_keys(file: pathlib.Path) -> None:
-    """Name, roles, id, models and end of the keys in FILE."""
+    """List name, roles, id, models and expiry of the keys in FILE."""
     from raymlops.serving.transport.api_keys import read_keys
 
     for key in read_keys(file):
@@ -58,10 +60,10 @@ def list_keys(file: pathlib.Path) -> None:
     default=24.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="Hours that the keys of this name before go on.",
+    help="Hours for which the older keys of this name stay valid.",
 )
 def rotate(file: pathlib.Path, name: str, overlap: float) -> None:
-    """Make a second key called NAME, with the roles and models of the first, and print it, this once."""
+    """Make a second key called NAME, with the roles and models of the first, and print it, only this once."""
     from raymlops.serving.transport import key_files
 
     click.echo(key_files.rotate_key(file, name, overlap * 3600))
@@ -71,7 +73,7 @@ def rotate(file: pathlib.Path, name: str, overlap: float) -> None:
 @_FILE
 @click.argument("name", metavar="NAME|ID")
 def revoke(file: pathlib.Path, name: str) -> None:
-    """Take the keys called NAME, or the one with this ID, out of force."""
+    """Revoke the keys called NAME, or the one with this ID."""
     from raymlops.serving.transport import key_files
 
     for key in key_files.revoke_key(file, name):

@@ -19,26 +19,33 @@ _ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
 @click.command(context_settings=take_old_flags({"batch-rows": "max-rows"}))
 @click.argument("model")
 @click.argument("data")
-@click.option("--output", required=True, type=click.Path(), help="A new folder, for the files.")
+@click.option("--output", required=True, type=click.Path(), help="A new folder for the files.")
 @click.option(
     "--format",
     "file_format",
     type=click.Choice(["parquet", "csv", "jsonl"]),
     default="parquet",
     show_default=True,
-    help="Files to write; CSV holds no lists.",
-)
-@click.option("--reader", help="A ray.data reader; default by the file's ending, or the reader of --spec.")
-@click.option(
-    "--keep", multiple=True, metavar="COLUMN", help="Columns to keep beside the answers; default all."
+    help="File format; CSV cannot hold lists.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1), help="Processes that infer; default as many as the cluster holds."
+    "--reader", help="A ray.data reader; default chosen by the file's suffix, or the reader of --spec."
 )
 @click.option(
-    "--max-rows", type=click.IntRange(1), default=8192, show_default=True, help="Rows a session.run."
+    "--keep",
+    multiple=True,
+    metavar="COLUMN",
+    help="Input columns to keep beside the predictions; default all.",
 )
-@click.option("--quiet", is_flag=True, help="Only the result and errors.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes that predict; default as many as the cluster can run.",
+)
+@click.option(
+    "--max-rows", type=click.IntRange(1), default=8192, show_default=True, help="Rows per session.run."
+)
+@click.option("--quiet", is_flag=True, help="Print only the result and errors.")
 def predict(
     model: str,
     data: str,
@@ -50,7 +57,7 @@ def predict(
     max_rows: int,
     quiet: bool,
 ) -> None:
-    """Score DATA with MODEL into files.
+    """Score DATA with MODEL and write the predictions to files.
 
     MODEL is models:/NAME@ALIAS, models:/NAME/3, an ONNX file, or a graph (.yaml). DATA is a file, a folder or a URL,
     or a spec (.yaml), whose dataset is then read with its joins and derived columns.
@@ -108,7 +115,7 @@ def read_one_model(model: str, settings: Settings) -> "Model":
 
 
 def read_one_graph(file: str, settings: Settings) -> "GraphSpec":
-    """The only graph of a file, its aliases pinned to versions."""
+    """The only graph of a file, with its aliases pinned to versions."""
     from raymlops.errors import SpecError
     from raymlops.runtime.sources import pin_graph
     from raymlops.serving.deploy.config_files import read_graphs

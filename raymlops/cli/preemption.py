@@ -1,4 +1,4 @@
-"""`raymlops cluster drain` and `watch-preemption`: a node that is about to be taken away says so to its cluster."""
+"""`raymlops cluster drain` and `watch-preemption`: tell the cluster that a node is about to be taken away."""
 
 import dataclasses
 
@@ -10,12 +10,13 @@ _ADDRESS = click.option("--address", help="The cluster; default RAY_ADDRESS, or 
 
 
 @click.command()
-@click.option("--seconds", default=25.0, show_default=True, help="Until this node is gone.")
+@click.option("--seconds", default=25.0, show_default=True, help="Seconds until this node is gone.")
 @_ADDRESS
 def drain(seconds: float, address: str | None) -> None:
-    """Say that this node will be gone soon: trainings on it save at once, and nothing new is placed here.
+    """Tell the cluster that this node will be gone soon: trainings on it save at once, and nothing new is placed
+    here.
 
-    `watch-preemption` calls it on clouds, and Ray does the same where it is ended by SIGTERM, as pods are.
+    `watch-preemption` does this on cloud machines; Ray does the same when it is ended by SIGTERM, as in pods.
     """
     import ray
 
@@ -32,9 +33,8 @@ def drain(seconds: float, address: str | None) -> None:
 @_ADDRESS
 @click.pass_context
 def watch_preemption(context: click.Context, address: str | None) -> None:
-    """Wait on a spot node for its cloud's notice (AWS, Azure, GCP), then `drain` this node.
+    """Wait on a spot node for its cloud's preemption notice (AWS, Azure, GCP), then `drain` this node.
 
-    
     raymlops cluster watch-preemption &    (after `ray start`, on each spot node)
     """
     from raymlops.clusters import preemption

@@ -1,4 +1,4 @@
-"""What a person sees of a search: stage lines, then one table and a bar; plain lines where there is no terminal."""
+"""Shows the progress of a search: stage lines, then a table and a progress bar; plain lines without a terminal."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from raymlops import metrics
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training.trials import SearchResult
 
-_ROWS = 12  # trials shown at a time; a table longer than the screen flickers
+_ROWS = 12  # trials shown at a time; a table that is taller than the screen flickers
 
 
 class SearchProgress:
-    """Observes trials and draws them. A context: the display ends with it."""
+    """Observes trials and shows them. A context manager: the display ends with it."""
 
     def __init__(self, trials: int, metric: str, *, quiet: bool = False) -> None:
         self.console = Console(quiet=quiet, highlight=False, markup=False, emoji=False)
@@ -43,7 +43,7 @@ class SearchProgress:
             self._live.stop()
 
     def tell(self, line: str) -> None:
-        """One line about the stage that begins."""
+        """One line about the stage that starts."""
         self.console.print(f"{time.strftime('%H:%M:%S')} {line}", soft_wrap=True)
 
     def trial_started(self, trial: str, parameters: Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ class SearchProgress:
 
 
 def to_table(rows: Sequence[tuple[str, str, Mapping[str, Any], Mapping[str, float]]], metric: str) -> Table:
-    """Trials with their parameters and what they reached."""
+    """Trials with their parameters and their results."""
     names = list(dict.fromkeys(name for row in rows for name in row[2]))
     table = Table(box=None, pad_edge=False)
     for heading in ("trial", "", "epoch", f"best {metric}", *(name.split(".")[-1] for name in names)):
@@ -116,7 +116,7 @@ def result_table(found: SearchResult) -> Table:
 
 
 def metric_lines(values: Mapping[str, float]) -> list[str]:
-    """`roc_auc 0.7012 (higher is better)`, a line a metric."""
+    """`roc_auc 0.7012 (higher is better)`, one line per metric."""
     width = max(len(name) for name in values)
     return [
         f"  {name:<{width}}  {value:.4f}  ({'lower' if name in metrics.FALLING else 'higher'} is better)"

@@ -11,7 +11,7 @@ from raymlops.settings import Settings
 @click.command()
 @click.argument("file", type=click.Path())
 @click.option("--name", required=True, help="Name of the registered model.")
-@click.option("--why", required=True, help="Why it is registered; recorded with the version.")
+@click.option("--why", required=True, help="Reason for registering it; recorded with the version.")
 def register(file: str, name: str, why: str) -> None:
     """Register an ONNX FILE of any origin as a model version.
 
@@ -32,10 +32,11 @@ def register(file: str, name: str, why: str) -> None:
 @click.argument("name")
 @click.argument("version")
 @click.option("--alias", default="champion", show_default=True, help="The alias to move.")
-@click.option("--why", required=True, help="Why it is moved; recorded.")
-@click.option("--force", is_flag=True, help="Even if it did not pass the gate; the record will say so.")
+@click.option("--why", required=True, help="Reason for moving it; recorded.")
+@click.option("--force", is_flag=True, help="Even if it did not pass the gate; the record says so.")
 def promote(name: str, version: str, alias: str, why: str, force: bool) -> None:
-    """Point an alias of model NAME at VERSION. Only a version that passed the gate becomes champion, unless by --force.
+    """Point an alias of model NAME at VERSION. Only a version that passed the gate becomes champion, unless --force
+    is given.
 
     \b
     raymlops promote flights 3 --why "gate passed, agreed with operations"

@@ -1,4 +1,4 @@
-"""Verbs of serving: `serve` on this machine, `deploy` on a cluster and back. `keys` has its own file."""
+"""Serving: `serve` on this machine, `deploy` to a cluster and back. `keys` has its own module."""
 
 import functools
 import pathlib
@@ -12,20 +12,20 @@ _OPEN = click.option(
     "--open",
     "opened",
     is_flag=True,
-    help="Let everyone ask who reaches a host beyond loopback, without keys.",
+    help="Allow a host beyond loopback without API keys: anyone who reaches it can send requests.",
 )
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=pathlib.Path))
 @OVERRIDES
-@click.option("--plain", is_flag=True, help="Run Ray Serve as it comes, without our fast settings.")
+@click.option("--plain", is_flag=True, help="Use Ray Serve's default settings, not the faster ones.")
 @_OPEN
 @click.option(
-    "--check", "once", is_flag=True, help="Ask each model one question over HTTP, print it, and stop."
+    "--check", "once", is_flag=True, help="Send each model one request over HTTP, print the answer, and stop."
 )
 @click.option(
-    "--key", default="", envvar="RAYMLOPS_KEY", show_envvar=True, help="API key that --check asks with."
+    "--key", default="", envvar="RAYMLOPS_KEY", show_envvar=True, help="API key for the requests of --check."
 )
 def serve(
     file: pathlib.Path, overrides: tuple[str, ...], plain: bool, opened: bool, once: bool, key: str
@@ -49,10 +49,10 @@ def serve(
             buffer_kb=spec.limits.proxy_buffer_kb,
             home=settings.home,
         )
-    )  # before Ray is imported, which reads it once
+    )  # before Ray is imported, which reads it only once
     if settings.ray_address is None:
         export(conflicts.choose_inner_ports())
-    # Replicas believe who names a client's address only if it shows this.
+    # Replicas take a client's address only from a proxy that shows this secret.
     export({wrapper.TOKEN_VARIABLE: secrets.token_urlsafe(32)})
     from raymlops.serving.deploy import local_serve
 
@@ -66,16 +66,16 @@ def serve(
 @click.command()
 @click.argument("file", type=click.Path(path_type=pathlib.Path))
 @OVERRIDES
-@click.option("--rollback", is_flag=True, help="Go back to what was deployed before the newest.")
+@click.option("--rollback", is_flag=True, help="Go back to the deployment before the newest one.")
 @click.option(
-    "--remove", is_flag=True, help="Take the application away; a head that starts again leaves it so."
+    "--remove", is_flag=True, help="Remove the application; a restarted head does not serve it again."
 )
-@click.option("--plain", is_flag=True, help="Use Ray Serve as it comes if this starts it.")
+@click.option("--plain", is_flag=True, help="Use Ray Serve's default settings if this command starts it.")
 @_OPEN
 @click.option(
     "--print", "only_print", is_flag=True, help="Print the config with pinned versions; deploy nothing."
 )
-@click.option("--timeout", default=300.0, show_default=True, help="Seconds until it must be healthy.")
+@click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait until it is healthy.")
 @click.option("--trust", is_flag=True, help="Roll back to what no trusted key signed; what it runs is shown.")
 def deploy(
     file: pathlib.Path,
@@ -88,7 +88,7 @@ def deploy(
     timeout: float,
     trust: bool,
 ) -> None:
-    """Deploy FILE on the cluster of RAY_ADDRESS with aliases pinned to versions, replica after replica."""
+    """Deploy FILE on the cluster of RAY_ADDRESS with aliases pinned to versions, replacing replicas one by one."""
     from raymlops.serving.deploy import config_files
     from raymlops.serving.fastpath import ray_serve_env
     from raymlops.settings import Settings, choose_authentication, export

@@ -1,4 +1,4 @@
-"""`raymlops submit`: checks a job here, sends it to a cluster, follows its log, and exits as it did."""
+"""`raymlops submit`: checks a job here, sends it to a cluster, follows its log, and exits with its exit code."""
 
 import pathlib
 import shlex
@@ -18,29 +18,39 @@ _WITH_SPEC = ("check", "train", "search")
 @click.option(
     "--address", help="The cluster's job server; default RAY_API_SERVER_ADDRESS or http://127.0.0.1:8265."
 )
-@click.option("--no-wait", is_flag=True, help="Leave once the job is taken, and print its id.")
-@click.option("--follow", metavar="ID", help="Follow a job that was sent before, and exit as it does.")
-@click.option("--working-dir", default=".", type=click.Path(), help="Folder to send, with jobs/ in it.")
+@click.option("--no-wait", is_flag=True, help="Exit once the cluster has accepted the job, and print its id.")
 @click.option(
-    "--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of the job; never a secret."
+    "--follow", metavar="ID", help="Follow a job that was sent before, and exit with its exit code."
+)
+@click.option("--working-dir", default=".", type=click.Path(), help="Folder to send; it contains jobs/.")
+@click.option(
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An environment variable of the job; never a secret.",
 )
 @click.option(
-    "--install", is_flag=True, help="Install the pinned packages for this job, where the cluster lacks them."
+    "--install", is_flag=True, help="Install the pinned packages for this job, if the cluster lacks them."
 )
 @click.option(
     "--send", "sent", multiple=True, metavar="FILE", help="Send this file although it looks like a secret."
 )
-@click.option("--config", default="cluster.yaml", help="Node types that --autoscaling may count on.")
+@click.option(
+    "--config",
+    default="cluster.yaml",
+    help="Cluster configuration whose node types --autoscaling may count on.",
+)
 def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None:
     """Run VERB with its ARGUMENTS as a job of a cluster.
 
-    What is wrong with the spec, the size of what is sent, or the demand is told before anything is sent.
+    Problems of the spec, of the size of the files and of the demand are reported before anything is sent.
 
     \b
     raymlops submit search jobs/specs/digits.yaml --set search.trials=40
     raymlops submit --no-wait search jobs/specs/flights.yaml --autoscaling
     """
-    export(choose_authentication())  # before Ray is imported, which reads it once
+    export(choose_authentication())  # before Ray is imported, which reads it only once
     from raymlops.clusters import packaging, submission
 
     address = options["address"] or Settings.from_env().job_address
@@ -78,7 +88,7 @@ def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None
 
 
 def _tell_held_back(package: Any) -> None:
-    """Before anything is sent: the job may lack one of them."""
+    """Checked before anything is sent: the job may lack one of them."""
     if not package.why:
         return
     from raymlops.clusters import mounts
@@ -87,11 +97,11 @@ def _tell_held_back(package: Any) -> None:
 
 
 def _trusted_keys() -> dict[str, str]:
-    """The public keys whose signatures count here count in the job too, beside those that the cluster trusts."""
+    """The public keys that are trusted here are trusted in the job too, beside those that the cluster trusts."""
     from raymlops import attestation
 
     lines = attestation.to_lines(attestation.load_trusted_keys(Settings.from_env()))
-    # Ray puts in the node's own value, or nothing.
+    # Ray replaces it by the node's own value, or by nothing.
     return {"RAYMLOPS_TRUSTED_KEYS": "${RAYMLOPS_TRUSTED_KEYS}," + lines} if lines else {}
 
 
@@ -106,7 +116,7 @@ def _to_variables(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _check_spec(job: Any, package: Any) -> Any:
-    """Parse the verb's arguments and its spec as the job will; gives the demand of one trial."""
+    """Parse the verb's arguments and its spec as the job will; returns the demand of one trial."""
     from raymlops.cli.training import check as check_verb
     from raymlops.cli.training import read_spec, search, train
     from raymlops.errors import NotFoundError
@@ -124,7 +134,7 @@ def _check_spec(job: Any, package: Any) -> Any:
 
 
 def _check_cluster(job: Any, demand: Any, address: str, file: pathlib.Path) -> None:
-    """Whether what the job keeps would be found again, and whether its demand can be met."""
+    """Check that the job's results can be found later, and that its demand can be met."""
     from raymlops.clusters import checks, configuration, storage, submission
     from raymlops.errors import StorageError
 
@@ -152,11 +162,11 @@ def _require_room(demand: Any, autoscaling: bool, nodes: Any, config: Any, file:
     if not autoscaling:
         hint = "" if grown or config is None else f"; {file.name} may grow to it: add --autoscaling"
         raise ResourceError(
-            f"On the cluster as it is, {shortage}{hint or '; lower training.workers, or join a larger one'}"
+            f"On the present cluster, {shortage}{hint or '; lower training.workers, or join a larger one'}"
         )
     if grown:
         raise ResourceError(
-            f"Even grown as far as {file.name} allows, {grown}; lower the demand, or add a node type"
+            f"Even with all the nodes that {file.name} allows, {grown}; lower the demand, or add a node type"
         )
 
 
@@ -171,8 +181,8 @@ def _follow(client: Any, identity: str) -> int:
         code = submission.follow(client, identity, write)
     except KeyboardInterrupt:
         click.echo(
-            f"\nThe job goes on. raymlops submit --follow {shlex.quote(identity)}, or "
-            f"ray job stop {shlex.quote(identity)}",
+            f"\nThe job continues. raymlops submit --follow {shlex.quote(identity)}, or ray job stop "
+            f"{shlex.quote(identity)}",
             err=True,
         )
         return 130

@@ -13,12 +13,12 @@ from raymlops.errors import RenamedWarning
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """A line, or lines, as `click.echo`."""
+    """A line, or lines, like `click.echo`."""
     click.echo(escape(str(text)), err=err)
 
 
 def escape(text: str) -> str:
-    """The text with control, format and unassigned characters escaped, but for line feeds and tabs."""
+    """The text with control, format and unassigned characters escaped, except line feeds and tabs."""
     return "".join(sign if sign in "\n\t" or _is_plain(sign) else ascii(sign)[1:-1] for sign in text)
 
 

@@ -18,9 +18,11 @@ from raymlops.settings import Settings, read_environment
 @click.option("--artifacts", required=True, help="Folder or URI of the files, such as s3://bucket/mlflow.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=5000, show_default=True)
-@click.option("--workers", default=4, show_default=True, help="Processes that answer.")
+@click.option("--workers", default=4, show_default=True, help="Worker processes.")
 @click.option(
-    "--allowed-hosts", default="", help="Names that clients may call it by, such as mlflow.internal:5000."
+    "--allowed-hosts",
+    default="",
+    help="Host names by which clients may call it, such as mlflow.internal:5000.",
 )
 def tracking_server(
     database: str, artifacts: str, host: str, port: int, workers: int, allowed_hosts: str
@@ -28,7 +30,7 @@ def tracking_server(
     """Run a tracking server for a team until interrupted.
 
     Its first user is made on the first start; name and password are in a file that MLflow's clients read as
-    ~/.mlflow/credentials. Make its database once:
+    ~/.mlflow/credentials. Create its database once:
 
     \b
     sudo -u postgres createuser --pwprompt mlflow && sudo -u postgres createdb --owner mlflow mlflow

@@ -25,12 +25,14 @@ _OVERRIDES = click.option(
 @click.argument("spec", type=click.Path())
 @_OVERRIDES
 @click.option(
-    "--imports", is_flag=True, help="Import own networks and readers too, which runs their modules."
+    "--imports",
+    is_flag=True,
+    help="Also import the spec's own networks and readers, which runs their modules.",
 )
 def check(spec: str, overrides: tuple[str, ...], imports: bool) -> None:
     """Check SPEC and start nothing: unknown keys, wrong types, impossible values, expressions, networks.
 
-    Nothing that the spec names is imported, unless by --imports.
+    Modules that the spec names are not imported, unless --imports is given.
 
     \b
     raymlops check jobs/specs/flights.yaml
@@ -42,11 +44,11 @@ def check(spec: str, overrides: tuple[str, ...], imports: bool) -> None:
     own = [name for name in named if ":" in name and name not in OUR_READERS]
     inputs = len(found.features.by_column())
     click.echo(
-        f"{spec} is right: model {found.name!r}, {inputs} features -> {found.features.target.column}, "
+        f"{spec} is valid: model {found.name!r}, {inputs} features -> {found.features.target.column}, "
         f"{_describe_learner(found)}, {found.search.trials} trials by {found.search.algorithm}"
     )
     if own and not imports:
-        click.echo(f"Not imported, and so not checked: {', '.join(own)}; --imports does that", err=True)
+        click.echo(f"Not imported, so not checked: {', '.join(own)}; --imports does that", err=True)
 
 
 def _describe_learner(spec: ExperimentSpec) -> str:
@@ -63,7 +65,8 @@ def _import_readers(spec: ExperimentSpec) -> None:
 
 
 def read_spec(path: str, overrides: tuple[str, ...] = (), *, imports: bool = True) -> ExperimentSpec:
-    """The spec of a file, with what can be checked without data or a cluster; its own network only with `imports`."""
+    """The spec of a file, with all checks that need neither data nor a cluster; its own network is checked only with
+    `imports`."""
     from raymlops.training import learners
 
     spec = read_document(path, ExperimentSpec, overrides)
@@ -91,14 +94,16 @@ def _running(command: Any) -> Any:
     for option in (
         click.argument("spec", type=click.Path()),
         _OVERRIDES,
-        click.option("--why", default="", help="Why this is run; recorded with the model version."),
+        click.option("--why", default="", help="Reason for this run; recorded with the model version."),
         click.option("--name", help="Name of the run; default the model's name and the time."),
-        click.option("--quiet", is_flag=True, help="Only the result and errors: for jobs."),
+        click.option("--quiet", is_flag=True, help="Print only the result and errors: for jobs."),
         click.option(
             "--no-register", is_flag=True, help="Keep the model as a file, and register no version."
         ),
-        click.option("--trust", is_flag=True, help="Go on from a state that no trusted key signed."),
-        click.option("--autoscaling", is_flag=True, help="Trust that the cluster grows to the demand."),
+        click.option("--trust", is_flag=True, help="Also resume from a state that no trusted key signed."),
+        click.option(
+            "--autoscaling", is_flag=True, help="Assume that the cluster can grow to meet the demand."
+        ),
     )[::-1]:
         command = option(command)
     return command
@@ -106,9 +111,9 @@ def _running(command: Any) -> Any:
 
 @click.command()
 @_running
-@click.option("--resume", is_flag=True, help="Go on with a search of this spec that was cut off.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted search of this spec.")
 def search(resume: bool, **options: Any) -> None:
-    """Search for the best model of SPEC, export it to one ONNX file, prove it, and register it.
+    """Search for the best model of SPEC, export it to one ONNX file, verify the export, and register it.
 
     Reads the dataset once, runs the trials on the Ray cluster (RAY_ADDRESS, or one started here), logs each to
     MLflow, and registers the winner; the first version of a model becomes its champion, later ones challengers.
@@ -127,11 +132,15 @@ def search(resume: bool, **options: Any) -> None:
 
 @click.command()
 @_running
-@click.option("--fresh", is_flag=True, help="Begin anew, even if a training of this spec was cut off.")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help=("Start over, even if an interrupted training of this spec could be resumed."),
+)
 def train(fresh: bool, **options: Any) -> None:
-    """Train one model with the values of SPEC as they stand, without a search; export and register it.
+    """Train one model with the values of SPEC as they are, without a search; export and register it.
 
-    The same command goes on where it was cut off: from the last checkpoint, as long as spec and data are the same.
+    The same command resumes an interrupted training from its last checkpoint, as long as spec and data are the same.
 
     \b
     raymlops train jobs/specs/digits.yaml --set training.lr=0.002
@@ -165,7 +174,7 @@ def _develop(
     from raymlops.lifecycle.train import launch
 
     settings = Settings.from_env()
-    join_cluster(settings)  # Ray starts its workers while the import below takes its seconds
+    join_cluster(settings)  # Ray starts its workers during the import below, which takes seconds
     from raymlops.cli.progress import SearchProgress
 
     with SearchProgress.of(spec, quiet=quiet) as progress:

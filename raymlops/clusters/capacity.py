@@ -15,7 +15,7 @@ class NodeKind:
 
     name: str
     resources: Mapping[str, float]
-    most: int
+    max_nodes: int
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     address: str = ""
     """IP address; empty for a node type that has no live node."""
@@ -38,7 +38,7 @@ def kinds_of(config: Config) -> list[NodeKind]:
 def explain_shortage(demand: WorkerDemand, kinds: Sequence[NodeKind]) -> str | None:
     """One sentence that says why the demand can never be met; None when it can."""
     asked = _show(demand.resources)
-    fitting = [kind for kind in kinds if fits_in(demand, kind)]
+    fitting = [kind for kind in kinds if count_workers(demand, kind)]
     if not fitting:
         wanted = f" with labels {dict(demand.labels)}" if demand.labels else ""
         known = (
@@ -50,17 +50,17 @@ def explain_shortage(demand: WorkerDemand, kinds: Sequence[NodeKind]) -> str | N
             or "none"
         )
         return f"one worker asks for {asked}{wanted}, and no node has that much ({known})"
-    room = sum(fits_in(demand, kind) * kind.most for kind in fitting)
+    room = sum(count_workers(demand, kind) * kind.max_nodes for kind in fitting)
     if room < demand.workers:
         return (
             f"{demand.workers} workers of {asked} are asked for, and at most {room} fit on all possible nodes ("
-            + "; ".join(f"{kind.name}: {kind.most} nodes" for kind in fitting)
+            + "; ".join(f"{kind.name}: {kind.max_nodes} nodes" for kind in fitting)
             + ")"
         )
     return None
 
 
-def fits_in(demand: WorkerDemand, kind: NodeKind) -> int:
+def count_workers(demand: WorkerDemand, kind: NodeKind) -> int:
     """The number of workers that fit on one node of this kind."""
     # Ray sets labels (ray.io/...) on live nodes only, so they cannot be checked for a node type.
     lives = any(label.startswith("ray.io/") for label in kind.labels)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import ray
 
 from raymlops.clusters import loopback
-from raymlops.clusters.shortage import Watch
+from raymlops.clusters.shortage import ShortageWatcher
 from raymlops.errors import ResourceError
 from raymlops.settings import Settings, apply_process_defaults, choose_authentication, export
 
@@ -54,7 +54,7 @@ def join(
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ResourceError(_explain(address, settings, error)) from None
     if tell is not None:
-        Watch(tell).start()
+        ShortageWatcher(tell).start()
     return address == "local"
 
 
@@ -86,7 +86,7 @@ _HARMLESS = re.compile(
 )
 
 
-def keep_lines(actor: str, lines: Iterable[str]) -> list[str]:
+def filter_lines(actor: str, lines: Iterable[str]) -> list[str]:
     """The lines of a cluster process's output that a user needs."""
     of_serve = actor.startswith(_SERVE_ACTORS)
     return [
@@ -104,7 +104,7 @@ def _filter_logs() -> None:
         return
 
     def show_kept(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
-        kept = keep_lines(str(data.get("actor_name") or ""), data.get("lines") or [])
+        kept = filter_lines(str(data.get("actor_name") or ""), data.get("lines") or [])
         if kept:
             show({**data, "lines": kept}, *arguments, **options)
 

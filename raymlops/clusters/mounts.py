@@ -12,7 +12,7 @@ _WILD = re.compile(r"[*?\[\\]")
 _FILTERS = (".gitignore", ".rayignore")
 
 
-def hold_back(
+def exclude_secrets(
     config: Config, base: pathlib.Path = pathlib.Path(), sent: Iterable[str] = ()
 ) -> tuple[Config, dict[str, str]]:
     """The configuration that excludes such files in `rsync_exclude` and obeys .gitignore and .rayignore; and a

@@ -29,7 +29,7 @@ _PORTS = {
 _SKEW_S = 2.0
 
 
-def describe_self(storage: str, tracking: str) -> Report:
+def report_node(storage: str, tracking: str) -> Report:
     """Runs on a node that may lack this package: only the standard library is imported at its top."""
     import importlib.metadata
     import importlib.util
@@ -114,7 +114,9 @@ def try_storage(storage: str) -> str | None:
     return None
 
 
-def ask_nodes(storage: str, tracking: str, timeout: float = 60) -> tuple[dict[str, Report], list[Finding]]:
+def collect_reports(
+    storage: str, tracking: str, timeout: float = 60
+) -> tuple[dict[str, Report], list[Finding]]:
     """Node id -> report of each live node that answers, all asked in parallel; findings for those that do not."""
     import ray
     import ray.cloudpickle
@@ -128,7 +130,7 @@ def ask_nodes(storage: str, tracking: str, timeout: float = 60) -> tuple[dict[st
         for node in ray.nodes():
             if node["Alive"]:
                 strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                task = ray.remote(num_cpus=0)(describe_self).options(scheduling_strategy=strategy)
+                task = ray.remote(num_cpus=0)(report_node).options(scheduling_strategy=strategy)
                 asked[task.remote(storage, tracking)] = (node, time.time())
     finally:
         ray.cloudpickle.unregister_pickle_by_value(here)

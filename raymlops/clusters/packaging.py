@@ -78,7 +78,7 @@ def list_files(root: str | pathlib.Path, sent: Iterable[str] = ()) -> Package:
 def judge(path: pathlib.Path, name: pathlib.PurePath) -> str | None:
     """Why a file looks as if it holds a secret, or None; `name` is its path relative to the folder that is sent."""
     try:
-        return secret_files.judge_name(name) or secret_files.judge_contents(path)
+        return secret_files.explain_secret_name(name) or secret_files.find_secret_contents(path)
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
 

@@ -83,7 +83,7 @@ def names_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
-def judge_name(path: pathlib.PurePath) -> str | None:
+def explain_secret_name(path: pathlib.PurePath) -> str | None:
     """Why a relative path looks like that of a secret, or None."""
     parts = [part.lower() for part in path.parts]
     name = _COPY.sub("", parts[-1]) or parts[-1]
@@ -101,7 +101,7 @@ def judge_name(path: pathlib.PurePath) -> str | None:
     return None
 
 
-def judge_contents(path: pathlib.Path) -> str | None:
+def find_secret_contents(path: pathlib.Path) -> str | None:
     """The kind of secret that a file holds and its line, or None. Raises OSError."""
     with path.open("rb") as file:
         data = file.read(_READ)

@@ -55,7 +55,7 @@ def _show(name: str, amount: float, total: float | None = None) -> str:
     return f"{amount * factor:g}{of} {unit}"
 
 
-class Watch:
+class ShortageWatcher:
     """A thread that reports each lasting shortage once, while no task of this process is placed."""
 
     def __init__(self, tell: Callable[[str], Any]) -> None:

@@ -1,1 +1,1 @@
-"""MLflow: runs of searches and trials, the model registry, and signatures. The only MLflow user."""
+"""MLflow: runs of searches and trials, the model registry, and signed evidence. Only this package imports MLflow."""

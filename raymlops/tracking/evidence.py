@@ -1,5 +1,5 @@
-"""What was signed of a version: makes it when a version is registered, judged or adopted, and asks for it before a
-version is used. The verdict of a version is the one that was signed, whatever its tags say."""
+"""Signed evidence of a model version: written when a version is registered, judged or adopted, and checked before it
+is used. The signed verdict counts, whatever the version's tags say."""
 
 import dataclasses
 import json
@@ -30,20 +30,20 @@ SPEC, LOCK, DATA = "spec.json", "requirements.lock.txt", "data.json"
 def require(
     client: mlflow.MlflowClient, version: Any, settings: Settings, alias: str = ""
 ) -> Manifest | None:
-    """The manifest of a version that is about to be used; None when nobody signed it whose key is trusted.
+    """The manifest of a version that is about to be used; None if no trusted key signed it.
 
-    `alias` is what it was found by. Raises UntrustedError when the record says otherwise than the store: of the
-    version's evidence, or of the alias. Other problems of the record are warned of.
+    `alias` is the alias by which it was found. Raises UntrustedError if the record contradicts the store about the
+    version's evidence or the alias. Other problems of the record are logged as warnings.
     """
     name, number = str(version.name), str(version.version)
     record = history.read_record(client, name, settings)
     if record.problems:
-        LOG.warning("The record of %r does not hold: %s", name, "; ".join(record.problems[:5]))
+        LOG.warning("The record of %r is not valid: %s", name, "; ".join(record.problems[:5]))
     uri = f"models:/{name}/{number}"
     if record.head is None:
-        if record_run.recall_head(name, settings) is not None:
-            history.require_whole(name, record)  # which was signed when it was last seen here
-        return None  # a signature of a key that is not trusted counts as none
+        if record_run.load_seen_head(name, settings) is not None:
+            history.require_whole(name, record)  # it was signed when this user last saw it
+        return None  # a signature of an untrusted key counts as none
     if alias and record.aliases.get(alias, "") != number:
         said = record.aliases.get(alias)
         raise UntrustedError(
@@ -56,7 +56,7 @@ def require(
         return None
     problems = history.compare_version(client, record, version, attestation.load_trusted_keys(settings))
     if problems:
-        raise UntrustedError(f"The evidence of {uri} does not hold: {'; '.join(problems)}")
+        raise UntrustedError(f"The evidence of {uri} is not valid: {'; '.join(problems)}")
     return manifests.read_manifest(
         client, record.run, record.manifests[number], attestation.load_trusted_keys(settings)
     )
@@ -72,9 +72,9 @@ def sign_registered(
     files: Mapping[str, str] | None = None,
 ) -> None:
     """Sign a version that was just registered, unless it is signed. `model` are the digests of the model's files,
-    `files` of all that were stored; those that are there when None.
+    `files` those of all stored files; None takes the files in the store.
 
-    Where it cannot be signed, the version is kept and people are told: it is served with a warning and not promoted.
+    If it cannot be signed, the version is kept and a warning is logged: it is served with a warning and not promoted.
     """
     version = find_version(client, f"models:/{name}/{number}")
     if dict(version.tags).get(MANIFEST_TAG):
@@ -99,8 +99,8 @@ def sign_verdict(
     documents: Mapping[str, str],
     settings: Settings,
 ) -> None:
-    """Sign what the gate found of a version: `verdict` has `sha256`, `passed`, `digest`, `against` and `outcome`,
-    `documents` are the files of its run that say more. Raises UntrustedError for a record with problems."""
+    """Sign the gate's verdict on a version: `verdict` has `sha256`, `passed`, `digest`, `against` and `outcome`;
+    `documents` are files of the version's run that give details. Raises UntrustedError if the record has problems."""
     facts = {
         **manifest.facts,
         GATE_TAG: str(verdict["outcome"]),
@@ -115,9 +115,9 @@ def sign_verdict(
 
 
 def adopt(client: mlflow.MlflowClient, name: str, why: str, settings: Settings, only: str = "") -> list[str]:
-    """Sign versions that nobody signed whose key is trusted: all of a model, or one. Gives those that were signed.
+    """Sign versions that no trusted key signed: all of a model, or one. Returns those that were signed.
 
-    Raises UntrustedError for a record with problems, or a file that is not the registered one.
+    Raises UntrustedError if the record has problems, or a file is not the registered one.
     """
     find_model(client, name)
     record = history.read_history(client, name, settings)
@@ -167,7 +167,7 @@ def _download(version: Any, settings: Settings) -> pathlib.Path:
 
 
 def _find_weights(model: Any) -> set[str]:
-    """Places of files in which a model keeps weights. It was not checked: that is done when it is loaded."""
+    """Paths of files in which a model keeps weights. The model is unchecked here: it is checked when it is loaded."""
     found, waiting = set(), [model]
     while waiting:
         message = waiting.pop()
@@ -218,7 +218,7 @@ def _make(
 
 
 def digest_contract(model: onnx.ModelProto) -> str:
-    """sha256 of what a model says of its own columns; empty for one of another origin."""
+    """sha256 of the model's contract on its columns; empty for a model of another origin."""
     held = {entry.key: entry.value for entry in model.metadata_props}.get(CONTRACT_KEY, "")
     return attestation.digest_of(held.encode()) if held else ""
 
@@ -226,9 +226,9 @@ def digest_contract(model: onnx.ModelProto) -> str:
 def _read_verdict(
     client: mlflow.MlflowClient, run: str, path: str, facts: Mapping[str, str]
 ) -> Mapping[str, Any] | None:
-    """The verdict that was stored with a version before verdicts were signed; None when there is none.
+    """The verdict stored with a version before verdicts were signed; None if there is none.
 
-    Raises UntrustedError when it is not the one that the version's tags name.
+    Raises UntrustedError if it is not the one that the version's tags name.
     """
     content = manifests.read_document(client, run, path) if run else None
     if content is None or VERDICT_TAG not in facts:

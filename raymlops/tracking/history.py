@@ -1,13 +1,12 @@
-"""What was done to a registered model's versions and aliases, by whom and why: a record whose edits show.
+"""The tamper-evident record of what was done to a registered model's versions and aliases, by whom and why.
 
-Entries are tags of the registered model, each with the sha256 of the one before it and a signature. The last one is
-named by a signed head, which is kept with a run too, so that what is changed, dropped, cut off, moved, taken from
-another model, or signed by nobody whom one trusts, is found. Tampering shows; it is not prevented. What cannot show:
-what the holder of a trusted key signs, and a store that was put back as a whole, run and all, to whoever has not seen
-what came after it.
+Entries are tags of the registered model, each with the sha256 of the previous one and a signature. A signed head,
+also kept with a run, names the last entry. So entries that were changed, dropped, cut off, moved, taken from another
+model, or signed by an untrusted key are found. Tampering is detected, not prevented. Not detected: what the holder of
+a trusted key signs, and a store restored as a whole, run included, by a user who has not seen anything later.
 
-Entries are written under a lease (raymlops.tracking.lease). A writer that comes late leaves an entry that the head
-does not follow, and which does not count.
+Entries are written under a lease (raymlops.tracking.lease). A writer that lost its lease may leave an entry that does
+not follow the head; it does not count.
 """
 
 import concurrent.futures
@@ -33,13 +32,14 @@ from raymlops.tracking.record_run import RUN_TAG, Head
 TAG = "raymlops.history."
 ENTRY_PAYLOAD = "application/vnd.raymlops.history-entry+json"
 _READERS = 16
-_TYPES = {"index": int, "number": int, "forced": bool, "root": bool}  # of fields that are no text
-_LATER_FIELDS = {"manifest": "", "model": "", "number": 0, "root": False}  # that first entries did not have
+_TYPES = {"index": int, "number": int, "forced": bool, "root": bool}  # for fields that do not hold text
+# fields that the oldest entries do not have
+_LATER_FIELDS = {"manifest": "", "model": "", "number": 0, "root": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One thing that was done. `verdict` is the sha256 of the gate's verdict, empty when no gate was asked."""
+    """One recorded action. `verdict` is the sha256 of the gate's verdict, empty if no gate was run."""
 
     index: int
     at: str
@@ -47,7 +47,7 @@ class Entry:
     action: str
     """register, gate, promote, search, rollback, sign, repair, adopt."""
     alias: str
-    """Empty where none was moved."""
+    """Empty if no alias was moved."""
     version: str
     before: str
     why: str
@@ -55,12 +55,12 @@ class Entry:
     verdict: str = ""
     parent: str = ""
     manifest: str = ""
-    """sha256 of the version's manifest from here on."""
+    """sha256 of the version's manifest after this entry."""
     model: str = ""
     number: int = 0
-    """Of the lease under which it was written."""
+    """The number of the lease under which it was written."""
     root: bool = False
-    """A repair that begins anew: what was before is shown, and no longer proven."""
+    """A repair that restarts the record: earlier entries are shown but no longer proven."""
 
     @property
     def digest(self) -> str:
@@ -87,37 +87,37 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """The entries in order, and what is wrong with them; no problem means that the record holds."""
+    """The entries in order, and their problems; a record without problems is valid."""
 
     entries: tuple[Entry, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    """What is worth knowing, and no sign of tampering."""
+    """Remarks that are no sign of tampering."""
     head: Head | None = None
     unfinished: Entry | None = None
-    """The signed entry of a writer that was stopped before it could write the head."""
+    """The signed entry of a writer that stopped before it wrote the head."""
     late: tuple[Entry, ...] = ()
-    """Entries of writers whose lease was over; they do not count."""
+    """Entries of writers whose lease had ended; they do not count."""
     run: str = ""
 
     @property
     def aliases(self) -> dict[str, str]:
-        """Alias -> version, as the record says; the version is empty where the alias was taken away."""
+        """Alias -> version, according to the record; an empty version means that the alias was removed."""
         return {entry.alias: entry.version for entry in self.entries if entry.alias}
 
     @property
     def manifests(self) -> dict[str, str]:
-        """Version -> digest of its manifest, as the record says."""
+        """Version -> digest of its manifest, according to the record."""
         return {entry.version: entry.manifest for entry in self.entries if entry.version and entry.manifest}
 
     @property
     def anchors(self) -> dict[str, str]:
-        """Version -> the last entry on it, as its tag names it."""
+        """Version -> the last entry on it, according to the version's tag."""
         return {entry.version: anchor_of(entry) for entry in self.entries if entry.version}
 
 
 def key_of(entry: Entry) -> str:
-    """The tag's key; an entry that is written anew under its own key no longer fits it."""
+    """The tag's key; it depends on the entry, so a changed entry no longer fits its key."""
     return f"{TAG}{entry.index:06d}.{entry.digest[:16]}"
 
 
@@ -134,10 +134,10 @@ def verify(
     keys: TrustedKeys | None = None,
     head: Head | None = None,
 ) -> Record:
-    """Check stored entries, tag's key -> text.
+    """Check stored entries, tag key -> text.
 
-    `aliases` is where aliases stand now; `anchors` are `index:sha256` of the versions; `head` is the newest that a
-    trusted key signed, None for a record without. Pure.
+    `aliases` are the present aliases; `anchors` are `index:sha256` from the versions' tags; `head` is the newest head
+    that a trusted key signed, None if there is none. A pure function.
     """
     problems: list[str] = []
     found: list[Entry] = []
@@ -156,26 +156,26 @@ def verify(
     if head is None:
         record = _follow_indices(found)
         if any(entry.model for entry in found):
-            problems.append("the record is signed, but no head of it that a trusted key signed is left")
+            problems.append("the record is signed, but it has no head that a trusted key signed")
     else:
         record = _follow_head(found, head, signed)
     problems += record.problems
     known = {anchor_of(entry) for entry in record.entries}
     problems += [
-        f"entry {anchor.partition(':')[0]} is missing or changed: a version was moved by it"
+        f"entry {anchor.partition(':')[0]} is missing or changed: a version's tag names it"
         for anchor in anchors
         if anchor and anchor not in known
     ]
     if record.entries or head is not None or problems:
         problems += compare_aliases(record, aliases)
     elif aliases:
-        notes = ("the aliases were set before there was a record",)
+        notes = ("the aliases were set before the record was started",)
         record = dataclasses.replace(record, notes=notes)
     return dataclasses.replace(record, problems=tuple(dict.fromkeys(problems)))
 
 
 def read_entry(text: str) -> tuple[Entry, Mapping[str, Any] | None]:
-    """Raises ValueError or TypeError for what is no entry."""
+    """Raises ValueError or TypeError if the text is not an entry."""
     try:
         held = json.loads(text)
     except RecursionError:
@@ -191,7 +191,7 @@ def read_entry(text: str) -> tuple[Entry, Mapping[str, Any] | None]:
 
 
 def is_in_place(key: str, text: str, record: Record) -> bool:
-    """Whether a tag holds an entry that fits its key, and is of the record or lies before its end."""
+    """Whether a tag holds an entry that fits its key, and is in the record or before its end."""
     try:
         entry, _ = read_entry(text)
     except (ValueError, TypeError):
@@ -216,19 +216,19 @@ def _is_signed(entry: Entry, signature: Mapping[str, Any] | None, keys: TrustedK
 
 
 def _follow_indices(found: Sequence[Entry]) -> Record:
-    """Of a record that nobody signed: the entries must follow each other."""
+    """For an unsigned record: each entry must follow the previous one."""
     problems, parent = [], ""
     for place, entry in enumerate(found, start=1):
         if entry.index != place or entry.parent != parent:
             problems.append(
-                f"entry {entry.index} does not follow the one before it; an entry was dropped or moved"
+                f"entry {entry.index} does not follow the previous one; an entry was dropped or moved"
             )
         parent = entry.digest
     return Record(tuple(found), tuple(problems))
 
 
 def _follow_head(found: Sequence[Entry], head: Head, signed: Mapping[str, bool]) -> Record:
-    """From the head back, each entry by the sha256 that the next one has of it."""
+    """From the head backwards, each entry found by the sha256 in the next one."""
     known = {entry.digest: entry for entry in found}
     chain: list[Entry] = []
     problems: list[str] = []
@@ -249,19 +249,22 @@ def _follow_head(found: Sequence[Entry], head: Head, signed: Mapping[str, bool])
             continue
         follows = entry.index == head.index + 1 and entry.parent == head.entry
         if not signed[entry.digest]:
-            problems.append(f"entry {entry.index} ({entry.digest[:8]}) was signed by no trusted key")
+            problems.append(f"entry {entry.index} ({entry.digest[:8]}) was not signed by a trusted key")
         elif entry.number < head.number:
             late.append(entry)
-            notes.append(f"entry {entry.index} ({entry.digest[:8]}) was written late, and does not count")
+            notes.append(
+                f"entry {entry.index} ({entry.digest[:8]}) was written after its lease had ended, and "
+                "does not count"
+            )
         elif (follows or entry.root) and unfinished is None:
             unfinished = entry
-            problems.append(f"entry {entry.index} was begun and not finished: its writer was stopped")
+            problems.append(f"entry {entry.index} was started and not finished: its writer was stopped")
         else:
             problems.append(
                 f"entry {entry.index} ({entry.digest[:8]}) does not follow the head of the record"
             )
     if first and first.root:
-        notes.append(f"the record begins anew at entry {first.index}; what was before is not proven")
+        notes.append(f"the record restarts at entry {first.index}; what was before is not proven")
     return Record(
         tuple(reversed(chain)), tuple(problems), tuple(notes), head, unfinished=unfinished, late=tuple(late)
     )
@@ -283,9 +286,9 @@ def compare_aliases(record: Record, aliases: Mapping[str, str] | None) -> list[s
 
 
 def read_record(client: mlflow.MlflowClient, name: str, settings: Settings) -> Record:
-    """The record of a registered model, verified as far as entries, head and aliases go, without the versions.
+    """The record of a registered model, checked for entries, head and aliases, without the versions.
 
-    Where a writer is at work it is waited for. Raises NotFoundError with the near names.
+    Waits while a writer is at work. Raises NotFoundError with similar names.
     """
     ends = time.monotonic() + lease.LEASE_S + 1
     while True:
@@ -296,7 +299,7 @@ def read_record(client: mlflow.MlflowClient, name: str, settings: Settings) -> R
 
 
 def read_once(client: mlflow.MlflowClient, name: str, settings: Settings) -> tuple[Record, bool]:
-    """The record, and whether somebody writes or has just written it."""
+    """The record, and whether somebody is writing it or has just done so."""
     keys = attestation.load_trusted_keys(settings)
     begun = tags_of(find_model(client, name))
     run = record_run.find_run(client, name, begun.get(RUN_TAG, ""))
@@ -309,13 +312,19 @@ def read_once(client: mlflow.MlflowClient, name: str, settings: Settings) -> tup
     problems = [*foul, *record.problems]
     if head is not None and tags.get(RUN_TAG) != run:
         problems.append(f"the tag {RUN_TAG} does not name the run of the record, {run}")
-    problems += _compare_memory(record, record_run.recall_head(name, settings))
+    problems += _compare_memory(record, record_run.load_seen_head(name, settings))
     if head is not None and not problems:
-        with contextlib.suppress(StorageError):  # whoever may only read remembers nothing
+        with contextlib.suppress(StorageError):  # a reader that may not write remembers nothing
             record_run.remember_head(head, settings)
     notes = record.notes
     if head is None and record.entries and not problems:
-        notes = (*notes, "the record is not signed: it was made before, or by a key that is not trusted")
+        notes = (
+            *notes,
+            (
+                "the record is not signed: it was made before records were signed, or by a key that is "
+                "not trusted"
+            ),
+        )
     writing = bool(lease.find_writers(tags)) or begun != tags
     return dataclasses.replace(record, problems=tuple(problems), notes=notes, run=run), writing
 
@@ -325,15 +334,13 @@ def tags_of(registered: Any) -> dict[str, str]:
 
 
 def _compare_memory(record: Record, seen: Head | None) -> list[str]:
-    """What speaks against the newest head that this user has seen."""
+    """Contradictions to the newest head that this user has seen."""
     if seen is None:
         return []
     head = record.head
     if head is None or head.order < seen.order or (head.order == seen.order and head != seen):
         ends = f"ends at entry {head.index}" if head else "has no head"
-        return [
-            f"the record {ends}, but entry {seen.index} ({seen.entry[:8]}) of it has been seen here before"
-        ]
+        return [f"the record {ends}, but its entry {seen.index} ({seen.entry[:8]}) has been seen here before"]
     anew = bool(record.entries) and record.entries[0].root
     if not record.problems and not anew and seen.entry not in {entry.digest for entry in record.entries}:
         return [
@@ -343,19 +350,19 @@ def _compare_memory(record: Record, seen: Head | None) -> list[str]:
 
 
 def require_whole(name: str, record: Record) -> None:
-    """Raises UntrustedError for a record with problems."""
+    """Raises UntrustedError if the record has problems."""
     if record.problems:
         raise UntrustedError(
-            f"The record of {name!r} does not hold: {'; '.join(record.problems[:5])}. Look at `raymlops history "
-            f"{shlex.quote(name)}`; once it is known why, fix it: "
-            f"raymlops history {shlex.quote(name)} --repair --why REASON"
+            f"The record of {name!r} is not valid: {'; '.join(record.problems[:5])}. Look at `raymlops history "
+            f"{shlex.quote(name)}`; once you know the cause, fix it: raymlops history {shlex.quote(name)} "
+            "--repair --why REASON"
         )
 
 
 def read_history(client: mlflow.MlflowClient, name: str, settings: Settings) -> Record:
-    """The record of a registered model, with every version compared with what was signed of it.
+    """The record of a registered model, with every version compared with its signed manifest.
 
-    The models of versions are compared when they are loaded. Raises NotFoundError with the near names.
+    The model files of versions are compared when they are loaded. Raises NotFoundError with similar names.
     """
     ends = time.monotonic() + lease.LEASE_S + 1
     again = False
@@ -370,14 +377,14 @@ def read_history(client: mlflow.MlflowClient, name: str, settings: Settings) -> 
         )
         if not found.problems or (again and not writing) or time.monotonic() > ends:
             return found
-        again = True  # a writer may have come between the record and the versions
+        again = True  # a writer may have written between the reads of the record and of the versions
         time.sleep(0.1)
 
 
 def compare_versions(
     client: mlflow.MlflowClient, record: Record, versions: Sequence[Any], settings: Settings
 ) -> tuple[list[str], list[str]]:
-    """Problems and notes of MLflow's entities of versions, beside the record and their manifests."""
+    """Problems and notes of MLflow's version entities, compared with the record and their manifests."""
     keys = attestation.load_trusted_keys(settings)
     problems, notes = [], []
     there = {str(version.version): version for version in versions}
@@ -400,8 +407,8 @@ def compare_versions(
 def compare_version(
     client: mlflow.MlflowClient, record: Record, version: Any, keys: TrustedKeys, *, documents: bool = False
 ) -> list[str]:
-    """What is wrong with a version, beside the record and its manifest, and with `documents` with the files of its
-    run; nothing for one that was never signed."""
+    """Problems of a version, compared with the record and its manifest, and with `documents` also with the files of
+    its run; empty for a version that was never signed."""
     number = str(version.version)
     tags = tags_of(version)
     problems = []
@@ -412,7 +419,7 @@ def compare_version(
             f"its tag {ANCHOR_TAG} does not name entry {index}, or that entry is missing or changed"
         )
     if tags.get(MANIFEST_TAG, "") != expected:
-        says = f"the record says {expected[:12]}" if expected else "the record knows of none"
+        says = f"the record says {expected[:12]}" if expected else "the record has none"
         problems.append(f"its tag {MANIFEST_TAG} is {tags.get(MANIFEST_TAG, 'gone')[:12]}, but {says}")
     if expected:
         try:
@@ -425,9 +432,9 @@ def compare_version(
 
 
 def find_previous(record: Record, alias: str) -> str:
-    """The version the alias named before the present one, skipping what was rolled back.
+    """The version that the alias named before the present one, skipping versions that were rolled back.
 
-    Raises NotFoundError when there is none.
+    Raises NotFoundError if there is none.
     """
     stack: list[str] = []
     for entry in record.entries:

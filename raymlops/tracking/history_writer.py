@@ -1,7 +1,7 @@
-"""Writes the record of a registered model: one entry for each thing that is done, as the only writer.
+"""Writes the record of a registered model: one entry for each action, as the only writer.
 
-An entry is written in this order: its tag, the head, the tags of the version, the alias. Whoever is stopped in between
-is found out by the next writer, who finishes what was begun and signed, and says so on the record.
+An entry is written in this order: its tag, the head, the tags of the version, the alias. If a writer stops in
+between, the next writer notices, finishes what was started and signed, and records that.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ from raymlops.tracking.lookup import find_model, find_version
 from raymlops.tracking.manifests import ANCHOR_TAG, MANIFEST_TAG, Manifest
 from raymlops.tracking.record_run import RUN_TAG, Head
 
-_LONGEST = 1500  # characters of a reason, as JSON writes them; a tag holds 5000 in all
+_LONGEST = 1500  # longest reason, in characters of JSON; a tag holds 5000 in all
 _TRIES = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What is to be done and recorded. A `manifest` is stored, and becomes the version's."""
+    """An action to do and record. A `manifest` is stored, and becomes the version's."""
 
     action: str
     version: str
@@ -54,9 +54,10 @@ def move_alias(
     forced: bool = False,
     verdict: str = "",
 ) -> Entry:
-    """Record a move, then make it; a crash in between shows as a problem of the record.
+    """Record a move of an alias, then make it; after a crash in between, the record shows a problem.
 
-    Raises NotFoundError when the version is not there, UntrustedError for a record with problems, unless `forced`.
+    Raises NotFoundError if the version does not exist, and UntrustedError if the record has problems, unless
+    `forced`.
     """
     find_version(client, f"models:/{name}/{version}")
     change = Change(action, str(version), why, who or settings.user, alias, forced, verdict)
@@ -68,20 +69,20 @@ def append(
 ) -> Entry:
     """Record a change and make it, as the only writer.
 
-    Raises UntrustedError for a record with problems, unless `anyway`; StorageError when others write for long.
+    Raises UntrustedError if the record has problems, unless `anyway`; StorageError if others write for too long.
     """
     writer = _Writer(client, name, settings)
     for _ in range(_TRIES):
-        with writer.hold() as held:
+        with writer.hold() as lease:
             try:
-                return writer.append(held, change, anyway=anyway)
+                return writer.append(lease, change, anyway=anyway)
             except LeaseLostError:
                 continue
     raise StorageError(f"Others took over the history of {name!r} {_TRIES} times; try again")
 
 
 class _Writer:
-    """Writes entries of one model. Knows what it has written itself, for when it was stopped and comes late."""
+    """Writes entries of one model. Remembers what it wrote, in case it is stopped and loses its lease."""
 
     def __init__(self, client: mlflow.MlflowClient, name: str, settings: Settings) -> None:
         self._client = client
@@ -89,7 +90,7 @@ class _Writer:
         self._settings = settings
         self._key = attestation.load_signing_key(settings)
         self._keys = attestation.load_trusted_keys(settings)
-        seen = record_run.recall_head(name, settings)
+        seen = record_run.load_seen_head(name, settings)
         self._floor = seen.number if seen else 0
         self._written: set[str] = set()
         self._mine: Entry | None = None
@@ -98,43 +99,43 @@ class _Writer:
     def hold(self) -> Any:
         return lease.hold(self._client, self._name, self._floor)
 
-    def read(self, held: Lease) -> Record:
-        """The record; LeaseLostError when the lease's number is not above that of the head, as where the tags of
-        leases are gone: the next try is."""
+    def read(self, lease: Lease) -> Record:
+        """The record. Raises LeaseLostError if the lease's number is not above the head's, as after the tags of
+        leases were deleted: the next try gets a higher one."""
         record = history.read_once(self._client, self._name, self._settings)[0]
         head = record.head
-        if head is not None and head.number >= held.number and head.entry not in self._written:
+        if head is not None and head.number >= lease.number and head.entry not in self._written:
             self._floor = head.number
             raise LeaseLostError(f"The record of {self._name!r} is at lease {head.number} already")
         return record
 
-    def append(self, held: Lease, change: Change, *, anyway: bool) -> Entry:
+    def append(self, lease: Lease, change: Change, *, anyway: bool) -> Entry:
         record_run.ensure_run(self._client, self._name, self._settings)
-        done = self._come_back(held)
+        done = self._recover_entry(lease)
         if done is not None:
             return done
-        if held.dead:
-            self.finish(held, "by the next writer")
-        record = self._begin(held, self.read(held))
+        if lease.dead:
+            self.finish(lease, "by the next writer")
+        record = self._begin(lease, self.read(lease))
         if record.problems:
             if not anyway:
                 require_whole(self._name, record)
             why = f"{change.why} [though the record did not hold: {'; '.join(record.problems)}]"
             change = dataclasses.replace(change, why=why, forced=True)
         self._remove_late(record)
-        return self.write(held, record, change)
+        return self.write(lease, record, change)
 
-    def _begin(self, held: Lease, record: Record) -> Record:
-        """State the aliases that there were before there was a record."""
+    def _begin(self, lease: Lease, record: Record) -> Record:
+        """Record the aliases that were set before the record was started."""
         if record.head is not None or record.entries or record.problems:
             return record
         for alias, version in dict(find_model(self._client, self._name).aliases).items():
             change = Change("adopt", str(version), "as it was found", self._settings.user, str(alias))
-            self.write(held, self.read(held), change)
-        return self.read(held)
+            self.write(lease, self.read(lease), change)
+        return self.read(lease)
 
-    def write(self, held: Lease, record: Record, change: Change, *, root: bool = False) -> Entry:
-        """Entry, head, then what they say: the tags of the version and the alias."""
+    def write(self, lease: Lease, record: Record, change: Change, *, root: bool = False) -> Entry:
+        """Write the entry and the head, then apply them: the tags of the version and the alias."""
         last = record.head or _last_head(record)
         now = dict(find_model(self._client, self._name).aliases)
         manifest = record.manifests.get(change.version, "")
@@ -157,20 +158,20 @@ class _Writer:
             parent="" if root else last.entry,
             manifest=manifest,
             model=self._name,
-            number=held.number,
+            number=lease.number,
             root=root,
         )
-        held.check()
+        lease.check()
         self._mine = entry
         self._written.add(entry.digest)
         self._client.set_registered_model_tag(
             self._name, key_of(entry), history.write_entry(entry, self._key)
         )
-        held.check()
+        lease.check()
         self._write_head(record.run, entry)
-        held.check()
+        lease.check()
         self.apply(entry, change.manifest)
-        held.check()
+        lease.check()
         self._mine = None
         return entry
 
@@ -179,7 +180,7 @@ class _Writer:
         record_run.write_head(self._client, run, head, self._key)
 
     def apply(self, entry: Entry, manifest: Manifest | None, anchor: str = "") -> None:
-        """Make what an entry says so. May be done twice."""
+        """Apply an entry. May be done twice."""
         if entry.version:
             tags = {ANCHOR_TAG: anchor or anchor_of(entry)}
             if entry.manifest:
@@ -191,24 +192,24 @@ class _Writer:
         if entry.alias and entry.version:
             self._client.set_registered_model_alias(self._name, entry.alias, entry.version)
         elif entry.alias:
-            with contextlib.suppress(MlflowException):  # it is gone already
+            with contextlib.suppress(MlflowException):  # it is already gone
                 self._client.delete_registered_model_alias(self._name, entry.alias)
 
-    def _come_back(self, held: Lease) -> Entry | None:
-        """After a lost lease: the entry when it counts, what it says made so unless others have said more; else its
-        traces are removed, and None is given."""
+    def _recover_entry(self, lease: Lease) -> Entry | None:
+        """After a lost lease: if the entry counts, apply it unless later entries changed the same, and return it;
+        else remove its traces and return None."""
         mine, self._mine = self._mine, None
         if mine is None:
             return None
-        record = self.read(held)
-        held.check()
-        if record.aliases.get(mine.alias):  # which may have been moved late
+        record = self.read(lease)
+        lease.check()
+        if record.aliases.get(mine.alias):  # it may have been moved after the lease had ended
             version = record.aliases[mine.alias]
             self._client.set_registered_model_alias(self._name, mine.alias, version)
         if mine not in record.entries:
             self._client.delete_registered_model_tag(self._name, key_of(mine))
             return None
-        if record.anchors.get(mine.version) == anchor_of(mine):  # the alias is where the record says already
+        if record.anchors.get(mine.version) == anchor_of(mine):  # the alias is already where the record says
             self.apply(dataclasses.replace(mine, alias=""), self._manifest_of(record, mine), anchor_of(mine))
         return mine
 
@@ -221,50 +222,50 @@ class _Writer:
         for entry in record.late:
             self._client.delete_registered_model_tag(self._name, key_of(entry))
 
-    def finish(self, held: Lease, how: str) -> list[Entry]:
-        """Complete what writers that were stopped had begun and signed, and say so on the record."""
-        record = self.read(held)
+    def finish(self, lease: Lease, how: str) -> list[Entry]:
+        """Complete the entries that stopped writers had started and signed, and record that."""
+        record = self.read(lease)
         begun = record.unfinished
         last = begun or (record.entries[-1] if record.entries else None)
-        if last is None or last.number not in held.dead:
+        if last is None or last.number not in lease.dead:
             return []
-        held.check()
+        lease.check()
         if begun is not None:
             self._write_head(record.run, begun)
         self.apply(last, self._manifest_of(record, last))
         why = f"finished entry {last.index}, whose writer was stopped, {how}"
-        return [self.write(held, self.read(held), Change("repair", "", why, self._settings.user))]
+        return [self.write(lease, self.read(lease), Change("repair", "", why, self._settings.user))]
 
-    def repair(self, held: Lease, why: str) -> list[str]:
-        """Finish what was begun, and put tags and aliases back to what the record says; where the record itself is
-        damaged, begin it anew from what can be proven. Gives what was done."""
+    def repair(self, lease: Lease, why: str) -> list[str]:
+        """Finish what was started, and set tags and aliases to what the record says; if the record itself is damaged,
+        restart it from what can be proven. Returns what was done."""
         client, name = self._client, self._name
         run = record_run.ensure_run(client, name, self._settings)
         done: list[str] = []
-        record = self._begin(held, self.read(held))
+        record = self._begin(lease, self.read(lease))
         if record.unfinished is not None:
             self._write_head(run, record.unfinished)
             done.append(f"finished entry {record.unfinished.index}")
-            record = self.read(held)
+            record = self.read(lease)
         self._remove_late(record)
-        gone = self._restore(held, record, done)
-        record = self.read(held)
+        gone = self._restore(lease, record, done)
+        record = self.read(lease)
         versions = client.search_model_versions(f"name='{name}'", max_results=10_000)
         damaged = history.compare_versions(client, record, versions, self._settings)[0]
         said = history.compare_aliases(record, dict(find_model(client, name).aliases))
         if set(record.problems) - set(said) or damaged:
-            self._begin_anew(held, record, versions, why, done)
+            self._restart_record(lease, record, versions, why, done)
         else:
             change = Change(
                 "repair", "", f"{why} ({'; '.join(done) or 'nothing was broken'})", self._settings.user
             )
-            self.write(held, record, change)
+            self.write(lease, record, change)
             for alias in gone:
-                self.write(held, self.read(held), dataclasses.replace(change, alias=alias))
+                self.write(lease, self.read(lease), dataclasses.replace(change, alias=alias))
         return done
 
-    def _restore(self, held: Lease, record: Record, done: list[str]) -> list[str]:
-        """Put aliases and the tags of versions back; gives aliases whose version is gone."""
+    def _restore(self, lease: Lease, record: Record, done: list[str]) -> list[str]:
+        """Restore aliases and the tags of versions; returns the aliases whose version is gone."""
         client, name = self._client, self._name
         now = {str(alias): str(version) for alias, version in dict(find_model(client, name).aliases).items()}
         there = {
@@ -276,11 +277,11 @@ class _Writer:
             manifest = record.manifests.get(number, "")
             if number not in there or not history.compare_version(client, record, there[number], self._keys):
                 continue
-            held.check()
+            lease.check()
             try:
                 found = self._manifest_of(record, dataclasses.replace(entry, manifest=manifest))
             except UntrustedError:
-                continue  # what cannot be read cannot be put back
+                continue  # an unreadable manifest cannot be restored
             for tag in tags_of(there[number]):
                 if (
                     found
@@ -303,7 +304,7 @@ class _Writer:
                 gone.append(alias)
                 done.append(f"took alias {alias} away: version {version} is gone")
             elif version != now.get(alias, ""):
-                held.check()
+                lease.check()
                 self.apply(
                     dataclasses.replace(record.entries[-1], alias=alias, version="")
                     if not version
@@ -313,8 +314,8 @@ class _Writer:
                 done.append(f"put alias {alias} back to {f'version {version}' if version else 'nothing'}")
         return gone
 
-    def _begin_anew(self, held: Lease, record: Record, versions: Any, why: str, done: list[str]) -> None:
-        """A new root, and an entry for each alias and each version whose manifest holds."""
+    def _restart_record(self, lease: Lease, record: Record, versions: Any, why: str, done: list[str]) -> None:
+        """A new first entry, and an entry for each alias and each version whose manifest is valid."""
         client, name = self._client, self._name
         kept: dict[str, Manifest] = {}
         for version in versions:
@@ -332,17 +333,20 @@ class _Writer:
             for tag in (MANIFEST_TAG, ANCHOR_TAG):
                 if tag in tags_of(version):
                     client.delete_model_version_tag(name, number, tag)
-            done.append(f"version {number} has no evidence that holds; look at it, then sign it with --sign")
+            done.append(f"version {number} has no valid evidence; look at it, then sign it with --sign")
         problems = "; ".join(record.problems) or "; ".join(done)
         if record_run.read_head(client, name, record.run, self._keys)[1]:
             client.delete_registered_model_tag(name, RUN_TAG)
             record_run.leave_run(client, record.run)
             record = dataclasses.replace(record, run=record_run.ensure_run(client, name, self._settings))
         who = self._settings.user
-        held.check()
+        lease.check()
         self._remove_unproven(record)
         self.write(
-            held, record, Change("repair", "", f"{why} [the record did not hold: {problems}]", who), root=True
+            lease,
+            record,
+            Change("repair", "", f"{why} [the record did not hold: {problems}]", who),
+            root=True,
         )
         done.append("began the record anew; what was before is not proven")
         aliases = {
@@ -351,36 +355,36 @@ class _Writer:
         stated = [*aliases.items(), *(("", number) for number in kept if number not in aliases.values())]
         for alias, number in stated:
             change = Change("repair", number, "as it was found", who, alias, manifest=kept.get(number))
-            self.write(held, self.read(held), change)
+            self.write(lease, self.read(lease), change)
 
     def _remove_unproven(self, record: Record) -> None:
-        """Tags of entries that cannot be read, do not fit their key, or stand where the next will."""
+        """Tags of entries that cannot be read, do not fit their key, or have the index of the next entry."""
         for key, text in tags_of(find_model(self._client, self._name)).items():
             if key.startswith(history.TAG) and not history.is_in_place(key, text, record):
                 self._client.delete_registered_model_tag(self._name, key)
 
 
 def repair(client: mlflow.MlflowClient, name: str, settings: Settings, why: str) -> list[str]:
-    """Fix the record of a model, on the record. Gives what was done. Raises as `append`."""
+    """Repair the record of a model, and record that. Returns what was done. Raises the same as `append`."""
     find_model(client, name)
     writer = _Writer(client, name, settings)
     for _ in range(_TRIES):
-        with writer.hold() as held:
+        with writer.hold() as lease:
             try:
-                return writer.repair(held, why)
+                return writer.repair(lease, why)
             except LeaseLostError:
                 continue
     raise StorageError(f"Others took over the history of {name!r} {_TRIES} times; try again")
 
 
 def _last_head(record: Record) -> Head:
-    """As a head, where an unsigned record ends."""
+    """The end of an unsigned record, in the form of a head."""
     last = record.entries[-1] if record.entries else None
     return Head("", last.index, last.digest, 0) if last else Head("", 0, "", 0)
 
 
 def _cut(why: str) -> str:
-    """A reason that fits a tag, whatever its letters."""
+    """The reason, cut so that it fits a tag with any characters."""
     while len(json.dumps(why)) > _LONGEST:
         why = why[: -max(1, (len(json.dumps(why)) - _LONGEST) // 6)]
     return why

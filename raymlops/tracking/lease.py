@@ -1,12 +1,12 @@
-"""One writer at a time of a registered model's tags, over a store that has no compare-and-set.
+"""A lease: one writer at a time of a registered model's tags, in a store that has no compare-and-set.
 
-Writers queue by Lamport's bakery: announce, take a ticket above all others, wait for those before. Each renews its
-announcement; one that stays the same for LEASE_S, by the clock of whoever waits for it, is taken for dead and removed,
-so that clocks need not agree and may jump. A lease has a number above those of all leases before it.
+Writers queue by Lamport's bakery algorithm: announce, take a ticket above all others, wait for those before. Each
+renews its announcement. One that stays unchanged for LEASE_S, by the clock of a waiting writer, is considered dead
+and removed; so clocks need not agree and may jump. A lease has a number above those of all earlier leases.
 
-What holds: of two leases the later has the greater number, and `check` fails for every lease but the greatest. What
-cannot hold over such a store: a writer that is stopped between `check` and a write, for longer than LEASE_S, writes
-late. Its number tells: readers of what it wrote go by the number (raymlops.tracking.history does).
+Guaranteed: of two leases the later has the greater number, and `check` fails for every lease but the greatest. Not
+guaranteed, since such a store cannot: a writer that is stopped between `check` and a write, for longer than LEASE_S,
+writes late. Readers detect this by the lease's number (raymlops.tracking.history does).
 """
 
 import contextlib
@@ -26,9 +26,9 @@ from raymlops.errors import StorageError
 ANNOUNCED = "raymlops.writing."
 GRANTED = "raymlops.lease."
 _GRANTED = re.compile(re.escape(GRANTED) + r"([0-9]{1,18})\.[0-9a-f]+")
-_MOST = 1_000_000  # leases since the last that left an entry
+_MOST = 1_000_000  # tags of leases to keep since the last lease that wrote an entry
 LEASE_S = 5.0
-BEAT_S = 1.0
+RENEWAL_S = 1.0
 PATIENCE_S = 60.0
 
 
@@ -38,8 +38,8 @@ class LeaseLostError(StorageError):
 
 @dataclasses.dataclass
 class Lease:
-    """The right to write, as long as `check` does not fail. `dead` are the numbers of leases whose holders were taken
-    for dead on the way to this one."""
+    """The right to write, as long as `check` does not fail. `dead` are the numbers of leases whose holders were
+    considered dead while this one was acquired."""
 
     client: mlflow.MlflowClient
     name: str
@@ -48,18 +48,18 @@ class Lease:
     dead: frozenset[int] = frozenset()
 
     def check(self) -> None:
-        """Raises LeaseLostError when another writer has taken over."""
+        """Raises LeaseLostError if another writer has taken over."""
         tags = _read(self.client, self.name)
         granted = _granted(tags, self.number)
         if ANNOUNCED + self.identity not in tags or self.number != max(granted.values(), default=0):
-            raise LeaseLostError(f"Another writer has taken over the history of {self.name!r} meanwhile")
+            raise LeaseLostError(f"Another writer has taken over the history of {self.name!r}")
 
 
 @contextlib.contextmanager
 def hold(client: mlflow.MlflowClient, name: str, floor: int = 0) -> Iterator[Lease]:
-    """The lease on a registered model; its number is above `floor` too.
+    """The lease on a registered model; its number is also above `floor`.
 
-    Raises StorageError when others write for PATIENCE_S.
+    Raises StorageError if others write for longer than PATIENCE_S.
     """
     ends = time.monotonic() + PATIENCE_S
     lease = None
@@ -67,49 +67,53 @@ def hold(client: mlflow.MlflowClient, name: str, floor: int = 0) -> Iterator[Lea
         identity = uuid.uuid4().hex[:12]
         over = threading.Event()
         ticket = _announce(client, name, identity)
-        beat = threading.Thread(target=_beat, args=(client, name, identity, ticket, over), daemon=True)
-        beat.start()
+        renewal = threading.Thread(
+            target=_renew_announcement, args=(client, name, identity, ticket, over), daemon=True
+        )
+        renewal.start()
         try:
             lease = _wait(client, name, identity, ticket, floor, ends)
             if lease is not None:
                 yield lease
         finally:
             over.set()
-            beat.join()
+            renewal.join()
             client.delete_registered_model_tag(name, ANNOUNCED + identity)
 
 
 def find_writers(tags: Mapping[str, str]) -> list[str]:
-    """Announcements of writers, alive or not."""
+    """Announcements of writers, alive or dead."""
     return [key for key in tags if key.startswith(ANNOUNCED)]
 
 
 def _announce(client: mlflow.MlflowClient, name: str, identity: str) -> int:
-    """Take a ticket; while one chooses, all others wait for it."""
+    """Take a ticket; all others wait while one writer chooses its number."""
     key, tags = ANNOUNCED + identity, dict[str, str]()
-    while key not in tags:  # who is stopped here may be taken for dead
+    while key not in tags:  # a writer that stops here may be considered dead
         client.set_registered_model_tag(name, key, json.dumps({"ticket": None}))
         tags = _read(client, name)
     ticket = 1 + max(_ticket(tags[other]) or 0 for other in find_writers(tags))
-    client.set_registered_model_tag(name, key, json.dumps({"ticket": ticket, "beat": 0}))
+    client.set_registered_model_tag(name, key, json.dumps({"ticket": ticket, "renewal": 0}))
     return ticket
 
 
-def _beat(client: mlflow.MlflowClient, name: str, identity: str, ticket: int, over: threading.Event) -> None:
-    """Renew the announcement until the lease is over, or was taken for dead."""
+def _renew_announcement(
+    client: mlflow.MlflowClient, name: str, identity: str, ticket: int, over: threading.Event
+) -> None:
+    """Renew the announcement until the lease ends, or its holder was considered dead."""
     key, count = ANNOUNCED + identity, 0
-    while not over.wait(BEAT_S):
+    while not over.wait(RENEWAL_S):
         count += 1
-        with contextlib.suppress(Exception):  # of a store that is away: the lease ends of itself
+        with contextlib.suppress(Exception):  # the store is unreachable: the lease ends by itself
             if key not in _read(client, name) or over.is_set():
                 return
-            client.set_registered_model_tag(name, key, json.dumps({"ticket": ticket, "beat": count}))
+            client.set_registered_model_tag(name, key, json.dumps({"ticket": ticket, "renewal": count}))
 
 
 def _wait(
     client: mlflow.MlflowClient, name: str, identity: str, ticket: int, floor: int, ends: float
 ) -> Lease | None:
-    """The lease once all before are done or dead; None when this writer was taken for dead itself."""
+    """The lease, once all earlier writers are done or dead; None if this writer was considered dead itself."""
     mine = ANNOUNCED + identity
     seen: dict[str, tuple[str, float]] = {}
     dead: set[str] = set()
@@ -140,7 +144,7 @@ def _wait(
 
 
 def _grant(client: mlflow.MlflowClient, name: str, identity: str, floor: int, dead: set[str]) -> Lease | None:
-    """Write the number of the lease down, and look whether it is the greatest; None when it is not to be."""
+    """Write the number of the lease, and check that it is the greatest; None if it is not."""
     granted = _granted(_read(client, name), floor)
     number = 1 + max(floor, *granted.values(), 0)
     key = f"{GRANTED}{number:012d}.{identity}"
@@ -162,7 +166,7 @@ def _is_before(text: str, key: str, ticket: int, mine: str) -> bool:
 
 
 def _ticket(text: str) -> int | None:
-    """None for one that still chooses, or whose announcement cannot be read."""
+    """None for a writer that is still choosing, or whose announcement cannot be read."""
     try:
         held = json.loads(text)["ticket"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -171,7 +175,7 @@ def _ticket(text: str) -> int | None:
 
 
 def _granted(tags: Mapping[str, str], floor: int) -> dict[str, int]:
-    """Keys of leases -> their numbers; one that is far beyond those in use was not granted to anybody."""
+    """Keys of leases -> their numbers; a number far above those in use is ignored: nobody was granted it."""
     found = {key: _GRANTED.fullmatch(key) for key in tags if key.startswith(GRANTED)}
     numbers = {key: int(match[1]) for key, match in found.items() if match}
     return {key: number for key, number in numbers.items() if number <= floor + _MOST}

@@ -12,7 +12,7 @@ _URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w
 
 
 def find_model(client: mlflow.MlflowClient, name: str) -> Any:
-    """MLflow's entity of a registered model. Raises NotFoundError with the near names."""
+    """MLflow's entity of a registered model. Raises NotFoundError with similar names."""
     try:
         return client.get_registered_model(name)
     except MlflowException:
@@ -21,14 +21,13 @@ def find_model(client: mlflow.MlflowClient, name: str) -> Any:
 
 
 def alias_of(uri: str) -> str:
-    """The alias that a URI names; empty when it names a version by number."""
+    """The alias that a URI names; empty if it names a version by number."""
     parts = _URI.match(uri)
     return (parts["alias"] or "") if parts else ""
 
 
 def find_version(client: mlflow.MlflowClient, uri: str) -> Any:
-    """MLflow's entity of a version. Raises UserError for a malformed URI, NotFoundError with the near
-    names."""
+    """MLflow's entity of a version. Raises UserError for a malformed URI, NotFoundError with similar names."""
     parts = _URI.match(uri)
     if parts is None:
         raise UserError(f"{uri!r} names no model version; expected models:/NAME@ALIAS or models:/NAME/3")

@@ -1,6 +1,6 @@
-"""The signed manifest of a model version: an in-toto statement on its files, where it comes from, and its verdict.
+"""The signed manifest of a model version: an in-toto statement on its files, its origin and its verdict.
 
-Makes, reads and compares manifests; which one is a version's is said by the record (raymlops.tracking.history).
+Makes, reads and compares manifests; the record (raymlops.tracking.history) says which manifest belongs to a version.
 """
 
 import dataclasses
@@ -24,25 +24,25 @@ DIGEST_TAG = "raymlops.sha256"
 ANCHOR_TAG = "raymlops.history"
 PREFIX = "raymlops."
 UNSIGNED_TAGS = {MANIFEST_TAG, ANCHOR_TAG}
-"""Which the record itself says."""
+"""Tags that the record itself holds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What was signed of a version. Digests are sha256 in hex, empty for what there is not."""
+    """What was signed for a version. Digests are sha256 in hex, empty for files that do not exist."""
 
     model: str
     version: str
     run: str
     digest: str
-    """Of the model, external weights included, as a session is opened from it."""
+    """Digest of the model with its external weights, in the form in which a session is opened from it."""
     files: Mapping[str, str]
-    """File of the version's folder -> digest: the model, each file of weights, profile, fitted features, and what
-    MLflow says of them."""
+    """File of the version's folder -> digest: the model, each weights file, profile, fitted features, and MLflow's
+    own metadata."""
     documents: Mapping[str, str]
-    """File of the version's run -> digest: spec, lock of packages, data, verdict, evaluation, report."""
+    """File of the version's run -> digest: spec, package lock, data, verdict, evaluation, report."""
     facts: Mapping[str, str]
-    """The version's tags: who, when, why, of which data and code, the gate's outcome."""
+    """The version's tags: who, when, why, from which data and code, the gate's outcome."""
     contract: str = ""
     profile: str = ""
     spec: str = ""
@@ -50,16 +50,16 @@ class Manifest:
     data: str = ""
     """Fingerprint of the dataset."""
     verdict: Mapping[str, Any] | None = None
-    """`sha256`, `passed`, `digest` of the file that was judged, and whom it was judged `against`."""
+    """`sha256`, `passed`, `digest` of the judged file, and `against`, the champion that it was compared with."""
     who: str = ""
     when: str = ""
     why: str = ""
     adopted: bool = False
-    """Signed by somebody who found the version, and not by whoever made it."""
+    """Signed later by a person who inspected the version, not by the process that made it."""
 
     @property
     def passed(self) -> bool:
-        """Whether the gate passed this very file."""
+        """Whether the gate passed exactly this file."""
         return (
             self.verdict is not None
             and self.verdict["passed"] is True
@@ -73,12 +73,12 @@ class Manifest:
 
 
 def read_manifest(client: mlflow.MlflowClient, run: str, digest: str, keys: TrustedKeys) -> Manifest:
-    """A manifest of the run that keeps a record. Raises UntrustedError when it is not there, or not as signed."""
+    """A manifest from the run that keeps a record. Raises UntrustedError if it is missing or not as signed."""
     payload = attestation.verify(
         record_run.read_manifest(client, run, digest), attestation.STATEMENT_PAYLOAD, keys
     ).payload
     if attestation.digest_of(payload) != digest:
-        raise UntrustedError(f"The manifest {digest[:12]} is another one under its name")
+        raise UntrustedError(f"The manifest {digest[:12]} was replaced by another one of the same name")
     files, predicate = attestation.read_statement(payload, KIND)
     try:
         return Manifest(files=files, **predicate)
@@ -87,12 +87,12 @@ def read_manifest(client: mlflow.MlflowClient, run: str, digest: str, keys: Trus
 
 
 def compare_version(manifest: Manifest, version: Any) -> list[str]:
-    """What differs between a manifest and MLflow's entity of the version; empty when nothing does."""
+    """Differences between a manifest and MLflow's entity of the version; empty if there are none."""
     if (manifest.model, manifest.version) != (str(version.name), str(version.version)):
         return [f"the manifest is of models:/{manifest.model}/{manifest.version}"]
     problems = []
     if manifest.run != str(version.run_id or ""):
-        problems.append("it was made anew by another run than the manifest names")
+        problems.append("the version was made again by another run than the manifest names")
     held = {key: str(value) for key, value in dict(version.tags).items() if key.startswith(PREFIX)}
     for tag in sorted({*held, *manifest.facts} - UNSIGNED_TAGS):
         if tag not in held:
@@ -103,8 +103,8 @@ def compare_version(manifest: Manifest, version: Any) -> list[str]:
 
 
 def digest_files(folder: pathlib.Path, names: Iterable[str] | None = None) -> dict[str, str]:
-    """sha256 of files of a folder, or of all of them. Raises UntrustedError for one that is not there, or not a plain
-    file in it."""
+    """sha256 of the named files of a folder, or of all. Raises UntrustedError if one is missing or is not a plain
+    file inside the folder."""
     digests = {}
     root = folder.resolve()
     if names is None:
@@ -119,7 +119,7 @@ def digest_files(folder: pathlib.Path, names: Iterable[str] | None = None) -> di
 
 
 def compare_files(manifest: Manifest, folder: pathlib.Path) -> None:
-    """Raises UntrustedError for files of a version that are not those that were signed."""
+    """Raises UntrustedError if files of a version are not those that were signed."""
     for name, found in digest_files(folder, manifest.files).items():
         if found != manifest.files[name]:
             raise UntrustedError(
@@ -139,7 +139,7 @@ def compare_documents(client: mlflow.MlflowClient, manifest: Manifest) -> list[s
 
 
 def digest_documents(client: mlflow.MlflowClient, run: str, paths: Iterable[str]) -> dict[str, str]:
-    """sha256 of files of a run, of those that are there."""
+    """sha256 of those of the named files that a run has."""
     found = {}
     for path in paths if run else ():
         text = read_document(client, run, path)
@@ -149,7 +149,7 @@ def digest_documents(client: mlflow.MlflowClient, run: str, paths: Iterable[str]
 
 
 def read_document(client: mlflow.MlflowClient, run: str, path: str) -> bytes | None:
-    """A file of a run; None when it has none of that name."""
+    """A file of a run; None if the run does not have it."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             return pathlib.Path(client.download_artifacts(run, path, folder)).read_bytes()

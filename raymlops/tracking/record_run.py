@@ -1,7 +1,9 @@
-"""The run that keeps what a registered model's tags must not keep alone: signed heads of its record, and manifests.
+"""The MLflow run that keeps what must not be in a registered model's tags alone: manifests, and signed heads of its
+record.
 
-Files are written once and never again: a head's name has the number of its lease and its index, a manifest's its
-sha256. What this user saw last is kept in RAYMLOPS_HOME too, by which even a store that was put back as a whole shows.
+Files are written once and never changed: a head is named by its lease's number and its index, a manifest by its
+sha256. The newest head that this user saw is also kept in RAYMLOPS_HOME, so that even a store that was restored as a
+whole is detected.
 """
 
 import contextlib
@@ -23,9 +25,9 @@ from raymlops.settings import Settings
 from raymlops.tracking import store
 
 RUN_TAG = "raymlops.record"
-"""Of the registered model: the id of its run. Of the run: the name of its registered model."""
+"""On the registered model: the id of its run. On the run: the name of its registered model."""
 EXPERIMENT = "raymlops-records"
-"""Of these runs alone, apart from those of searches."""
+"""The experiment of these runs, separate from those of searches."""
 HEAD_KIND = "https://raymlops.dev/attestation/history-head/v1"
 _HEAD = re.compile(r"heads/[0-9]+/(?P<number>[0-9]{1,18})-(?P<index>[0-9]{1,18})\.json")
 _A_FOLDER = 100  # heads
@@ -40,7 +42,7 @@ class Head:
     entry: str
     number: int
     run: str = ""
-    """That keeps the record: a head of another store does not count here."""
+    """The run that keeps the record; a head copied from another store does not count."""
 
     @property
     def order(self) -> tuple[int, int]:
@@ -48,8 +50,8 @@ class Head:
 
 
 def find_run(client: mlflow.MlflowClient, name: str, named: str) -> str:
-    """The run that keeps a model's record: the one that its tag names, else the oldest that says so itself; empty
-    when there is none."""
+    """The run that keeps a model's record: the one that the model's tag names, else the oldest that names the model;
+    empty if there is none."""
     if named:
         with contextlib.suppress(MlflowException):
             run = client.get_run(named)
@@ -69,7 +71,7 @@ def find_run(client: mlflow.MlflowClient, name: str, named: str) -> str:
 
 
 def ensure_run(client: mlflow.MlflowClient, name: str, settings: Settings) -> str:
-    """The run that keeps a model's record, made when there is none. Call under the lease alone."""
+    """The run that keeps a model's record, created if there is none. Call only while holding the lease."""
     named = str(dict(client.get_registered_model(name).tags).get(RUN_TAG, ""))
     run = find_run(client, name, named)
     if not run:
@@ -83,14 +85,14 @@ def ensure_run(client: mlflow.MlflowClient, name: str, settings: Settings) -> st
 
 
 def leave_run(client: mlflow.MlflowClient, run: str) -> None:
-    """Let a run keep the record no longer: what somebody put among its heads cannot be taken away."""
+    """Make a run keep the record no longer: foreign files among its heads cannot be deleted."""
     client.delete_tag(run, RUN_TAG)
 
 
 def read_head(
     client: mlflow.MlflowClient, name: str, run: str, keys: TrustedKeys
 ) -> tuple[Head | None, list[str]]:
-    """The newest head that a trusted key signed, and what is wrong with those that stand for newer ones."""
+    """The newest head that a trusted key signed, and the problems of newer ones that do not count."""
     problems: list[str] = []
     for path in _list_heads(client, run) if run else ():
         try:
@@ -120,7 +122,7 @@ def _path_of(head: Head) -> str:
 
 
 def _list_heads(client: mlflow.MlflowClient, run: str) -> Iterator[str]:
-    """Paths of heads, the newest first: by number, then index."""
+    """Paths of heads, the newest first: by lease number, then index."""
     with store.reaching_artifacts(run):
         folders = sorted((entry.path for entry in client.list_artifacts(run, "heads")), reverse=True)
         for folder in folders:
@@ -136,7 +138,7 @@ def write_manifest(client: mlflow.MlflowClient, run: str, digest: str, envelope:
 
 
 def read_manifest(client: mlflow.MlflowClient, run: str, digest: str) -> str:
-    """The envelope of a manifest. Raises UntrustedError when it is not there."""
+    """The envelope of a manifest. Raises UntrustedError if there is none."""
     try:
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise FileNotFoundError(digest)
@@ -155,7 +157,7 @@ def _read_file(client: mlflow.MlflowClient, run: str, path: str) -> str:
         return pathlib.Path(client.download_artifacts(run, path, folder)).read_text(encoding="utf-8")
 
 
-def recall_head(name: str, settings: Settings) -> Head | None:
+def load_seen_head(name: str, settings: Settings) -> Head | None:
     """The newest head that this user has seen."""
     try:
         return Head(**json.loads(_memory(name, settings).read_text(encoding="utf-8")))
@@ -164,9 +166,9 @@ def recall_head(name: str, settings: Settings) -> Head | None:
 
 
 def remember_head(head: Head, settings: Settings) -> None:
-    """Keep the head that was seen. Raises StorageError."""
+    """Store the head that was seen. Raises StorageError."""
     path = _memory(head.model, settings)
-    known = recall_head(head.model, settings)
+    known = load_seen_head(head.model, settings)
     if known == head:
         return
     try:

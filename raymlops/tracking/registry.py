@@ -1,5 +1,5 @@
-"""The model registry: versions of an ONNX file with signature, profile, digest and lineage; aliases;
-resolving both."""
+"""The model registry: versions of an ONNX file with signature, profile, digest and lineage; aliases; and the
+resolution of both."""
 
 import dataclasses
 import hashlib
@@ -35,15 +35,15 @@ __all__ = [
     "resolve",
 ]
 
-_PAUSES = (0.3, 1.0, 0.0)  # seconds after which evidence that does not hold is looked at again
+_PAUSES = (0.3, 1.0, 0.0)  # seconds after which invalid evidence is read again
 LOG = logging.getLogger("raymlops.tracking")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelVersion:
-    """A version that was resolved: exact, downloaded, and equal to what was registered.
+    """A resolved version: exact, downloaded, and equal to what was registered.
 
-    `digest` is the model's, by which it is compared again as it is read; empty for what was registered without.
+    `digest` is the model's; the file is compared with it again when it is read. Empty if none was registered.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ModelVersion:
     path: pathlib.Path
     tags: dict[str, str]
     manifest: Manifest | None = None
-    """What was signed of it; None when nobody did whose key is trusted."""
+    """Its signed manifest; None if no trusted key signed it."""
 
     @property
     def file(self) -> pathlib.Path:
@@ -75,11 +75,11 @@ def register_version(
     description: str = "",
     folder: str = "model",
 ) -> tuple[str, str]:
-    """Store an ONNX file with a run, as MLflow's ONNX flavour, register and sign it. Gives the version and the
-    sha256. The same file of the same run is one version, however often it is registered.
+    """Log an ONNX file with a run, in MLflow's ONNX flavour, register it and sign it. Returns the version and the
+    sha256. Registering the same file of the same run again gives the same version.
 
-    `files` are kept beside the model as JSON: its training profile, its fitted features, its evidence. `weights` are
-    the files that it keeps weights in, by their place beside it.
+    `files` are stored beside the model as JSON: its training profile, its fitted features, its evidence. `weights`
+    are its external weights files, by path relative to the model.
     """
     contents = {MODEL_FILE: model, **(weights or {})}
     digests = {file: attestation.digest_of(content) for file, content in contents.items()}
@@ -105,11 +105,12 @@ def register_version(
                 "pandas",
             ],
             save_as_external_data=False,
-            onnx_execution_providers=["CPUExecutionProvider"],  # else pyfunc complains where there is no GPU
+            onnx_execution_providers=["CPUExecutionProvider"],  # else pyfunc warns on machines without a GPU
         )
         for file, content in contents.items():
             (path / file).parent.mkdir(parents=True, exist_ok=True)
-            (path / file).write_bytes(content)  # what was judged; MLflow writes its own serialisation
+            # the bytes that were judged: MLflow writes its own serialisation
+            (path / file).write_bytes(content)
         for file, text in texts.items():
             (path / file).write_text(text, encoding="utf-8")
         files_there = manifests.digest_files(path)
@@ -127,14 +128,14 @@ def register_version(
 
 
 def _find_registered(client: mlflow.MlflowClient, name: str, run: str, digest: str) -> str | None:
-    """The version that this run registered before it was cut off; None when it did not."""
+    """The version that this run registered before it was cut off; None if there is none."""
     found = client.search_model_versions(f"name='{name}' and run_id='{run}'")
     versions = [int(one.version) for one in found if one.tags.get(DIGEST_TAG) == digest]
     return str(min(versions)) if versions else None
 
 
 def ensure_model(client: mlflow.MlflowClient, name: str) -> None:
-    """Make the registered model unless it is there."""
+    """Create the registered model unless it exists."""
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -143,7 +144,7 @@ def ensure_model(client: mlflow.MlflowClient, name: str) -> None:
 
 
 def _find_proven(client: mlflow.MlflowClient, uri: str, settings: Settings) -> tuple[Any, Manifest | None]:
-    """A version and its manifest; what a writer changes meanwhile is looked at again."""
+    """A version and its manifest; read again if a writer changes them in between."""
     for pause in _PAUSES:
         found = find_version(client, uri)
         try:
@@ -156,11 +157,11 @@ def _find_proven(client: mlflow.MlflowClient, uri: str, settings: Settings) -> t
 
 
 def resolve(uri: str, settings: Settings) -> ModelVersion:
-    """`models:/name@alias` or `models:/name/3` -> the exact version, downloaded and compared with what was signed.
+    """`models:/name@alias` or `models:/name/3` -> the exact version, downloaded and compared with its signed
+    manifest.
 
-    A version that nobody signed is given with a warning. Raises NotFoundError for what is not registered,
-    ArtifactError when a file is not the registered one, UntrustedError when evidence was changed, or the alias moved
-    past the record.
+    An unsigned version is returned with a warning. Raises NotFoundError if it is not registered, ArtifactError if a
+    file is not the registered one, UntrustedError if evidence was changed or the alias was moved without the record.
     """
     client = store.connect(settings)
     found, manifest = _find_proven(client, uri, settings)

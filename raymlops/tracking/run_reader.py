@@ -1,4 +1,4 @@
-"""Reads back what runs hold: files, and the trials of a search with their learning curves. Writes nothing."""
+"""Reads files of runs, and the trials of a search with their learning curves. Writes nothing."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ _TRIALS = 500
 
 @dataclasses.dataclass(frozen=True)
 class TrialRun:
-    """A trial as its run tells it."""
+    """A trial, as recorded in its run."""
 
     run: str
     name: str
@@ -30,27 +30,27 @@ class TrialRun:
 
 
 def read_text(client: Client, uri: str, file: str) -> str | None:
-    """A file of the run of a version; None when it has none of that name."""
+    """A file of the run of a version; None if the run does not have it."""
     run = registry.find_version(client, uri).run_id
     if not run:
         return None
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = pathlib.Path(client.download_artifacts(run, file, folder))
-            return path.read_bytes().decode("utf-8")  # line ends as they are, for its digest
+            return path.read_bytes().decode("utf-8")  # keep line ends, since the digest is of the exact bytes
         except (OSError, ValueError, MlflowException):
             return None
 
 
 def write_text(client: Client, uri: str, files: Mapping[str, str]) -> None:
-    """Keep files with the run of a version; nothing when it has no run."""
+    """Add files to the run of a version; does nothing if it has no run."""
     run = registry.find_version(client, uri).run_id
     for file, text in files.items() if run else ():
         client.log_text(run, text, file)
 
 
 def read_trials(client: Client, search: str) -> list[TrialRun]:
-    """The trials below a search's run, in the order they began; none when the run is gone."""
+    """The trials of a search's run, in the order of their start; empty if the run is gone."""
     try:
         found = client.search_runs(
             [client.get_run(search).info.experiment_id],

@@ -1,5 +1,5 @@
-"""The MLflow runs of a search: one parent, one child a trial. A restarted search finds its runs again by
-their tags, so whatever is killed leaves no second run, no step twice, and none that still says RUNNING."""
+"""The MLflow runs of a search: one parent, and one child for each trial. A restarted search finds its runs by their
+tags, so a killed process leaves no second run, no duplicate step, and no run with status RUNNING."""
 
 import json
 import pathlib
@@ -17,8 +17,8 @@ SEARCH_TAG = "raymlops.search"
 TRIAL_TAG = "raymlops.trial"
 ERROR_TAG = "raymlops.error"
 _PARENT_TAG = "mlflow.parentRunId"
-_LONGEST_VALUE = 5000  # MLflow cuts tags at 5,000 and refuses params over 6,000 characters
-_MOST_WAITING = 100_000  # reports that wait for a store that is away; trials keep their own for later
+_LONGEST_VALUE = 5000  # MLflow cuts tags at 5,000 characters and refuses params over 6,000
+_MOST_WAITING = 100_000  # reports kept while the store is unreachable; trials keep their own files for later
 _RUNS = 5000
 
 
@@ -31,7 +31,7 @@ def start_run(
     parameters: Mapping[str, Any],
     parent: str | None = None,
 ) -> str:
-    """The parent run of a search, made, or found again when the search is resumed. Gives its id."""
+    """The parent run of a search, created, or found if the search is resumed. Returns its id."""
     run = _find(client, experiment_id, SEARCH_TAG, search)
     if run is None:
         all_tags = {SEARCH_TAG: search, "mlflow.runName": search, **tags}
@@ -45,7 +45,7 @@ def start_run(
 
 
 def end_lost(client: mlflow.MlflowClient, experiment_id: str, is_lost: Callable[[str], bool]) -> list[str]:
-    """End as KILLED the runs of searches whose driver is gone. Gives the names of these searches."""
+    """End as KILLED the runs of searches whose driver is gone. Returns the names of these searches."""
     running = _search(client, experiment_id, "attributes.status = 'RUNNING'")
     lost = {
         str(run.info.run_id): str(run.data.tags[SEARCH_TAG])
@@ -59,7 +59,7 @@ def end_lost(client: mlflow.MlflowClient, experiment_id: str, is_lost: Callable[
 
 
 def _find(client: mlflow.MlflowClient, experiment_id: str, tag: str, value: str) -> Run | None:
-    """The oldest run with that tag: a request that was sent again may have made a second one."""
+    """The oldest run with that tag: a request that was sent twice may have made a second one."""
     runs = _search(client, experiment_id, f"tags.`{tag}` = '{value}'")
     return runs[0] if runs else None
 
@@ -76,7 +76,7 @@ def _search(client: mlflow.MlflowClient, experiment_id: str, wanted: str) -> lis
 
 
 def _log_parameters(client: mlflow.MlflowClient, run: Run, parameters: Mapping[str, str]) -> None:
-    """Those that the run lacks: a process that was killed may have made it and no more."""
+    """The tags that the run lacks: a process that was killed may have created the run only."""
     missing = [Param(key, value) for key, value in parameters.items() if key not in run.data.params]
     if missing:
         client.log_batch(run.info.run_id, params=missing)
@@ -100,7 +100,7 @@ class TrialRuns:
         tags: Mapping[str, str] | None = None,
         resumed: bool = True,
     ) -> None:
-        """Without `resumed` the store is not asked for runs of these trials that an earlier process made."""
+        """Without `resumed`, the store is not searched for runs that an earlier process made for these trials."""
         self._client = client
         self._tell = tell
         self._experiment_id = experiment_id
@@ -130,7 +130,7 @@ class TrialRuns:
         self._add("end", trial, error=error)
 
     def abandon(self) -> None:
-        """End as KILLED the trials that were told of as begun, and never as ended."""
+        """End as KILLED the trials whose start was reported, but not their end."""
         for trial in sorted(self._begun):
             self._add("end", trial, error=None, status="KILLED")
 
@@ -138,24 +138,24 @@ class TrialRuns:
         self.journal.add({"kind": kind, "trial": trial, "time": round(time.time() * 1000), **values})
 
     def run_of(self, trial: str) -> str | None:
-        """The id of a trial's run, once it has been sent."""
+        """The id of a trial's run, once it has been created."""
         return self._runs.get(trial)
 
     def describe(self, trial: str, tags: Mapping[str, str]) -> None:
-        """Tags that are known only at the end, such as where the checkpoint lies."""
+        """Tags that are known only at the end, such as the path of the checkpoint."""
         self._add("tags", trial, tags=_cut(tags))
 
     def fill_gaps(self, trial: str, history: list[dict[str, float]]) -> None:
-        """Send the epochs of a trial's own record that the store never got, as after a killed driver."""
+        """Send epochs from a trial's own record that the store never received, as after the driver was killed."""
         for learned in history:
             self.trial_reported(trial, learned)
 
     def close(self, patience: float = 60.0) -> int:
-        """Wait until all is sent. Gives the number of operations that were not."""
+        """Wait until all is sent. Returns the number of operations that were not sent."""
         return self.journal.close(patience)
 
     def settle(self) -> None:
-        """Delete second runs of a trial: a request whose answer was lost may have made one."""
+        """Delete duplicate runs of a trial: a request whose answer was lost may have made one."""
         seen = set(self._runs.values())
         for run in _search(self._client, self._experiment_id, f"tags.`{_PARENT_TAG}` = '{self._parent}'"):
             trial = run.data.tags.get(TRIAL_TAG, "").partition("/")[2]
@@ -175,7 +175,7 @@ class TrialRuns:
                 self._tell(f"The tracking store refuses a {operations[0]['kind']} of trial {trial}: {cause}")
 
     def _write(self, operations: list[Operation]) -> None:
-        """One operation, or reports of one trial."""
+        """One operation, or several reports of one trial."""
         operation, trial = operations[0], operations[0]["trial"]
         if trial not in self._runs:
             self._open(trial, operation)
@@ -222,7 +222,7 @@ class TrialRuns:
                 self._client.update_run(run.info.run_id, status="RUNNING")
                 _clear_error(self._client, run)
             elif run.info.status in ("FINISHED", "FAILED"):
-                self._ended.add(trial)  # by an earlier process; it keeps its end
+                self._ended.add(trial)  # ended by an earlier process; it keeps its status
         _log_parameters(self._client, run, operation.get("parameters", {}))
         self._runs[trial] = str(run.info.run_id)
 
@@ -235,7 +235,7 @@ def finish_run(
     tags: Mapping[str, str],
     failed: bool = False,
 ) -> None:
-    """Log a run's last metrics and tags, and end it. What it holds already, of a try that was cut off, stays."""
+    """Log a run's last metrics and tags, and end it. What an interrupted try had logged already is kept."""
     now = round(time.time() * 1000)
     held = client.get_run(run)
     if not failed:
@@ -258,5 +258,5 @@ def _clear_error(client: mlflow.MlflowClient, run: Run) -> None:
 
 
 def log_json(client: mlflow.MlflowClient, run: str, file: str, value: Any) -> None:
-    """Keep a value as a JSON artifact of a run."""
+    """Store a value as a JSON artifact of a run."""
     client.log_text(run, json.dumps(value, indent=1, default=str), file)

@@ -1,5 +1,5 @@
-"""A tracking server for a team: MLflow on a database, with users and passwords, and files through the server.
-Makes its command and its secrets; running it is the caller's."""
+"""A tracking server for a team: MLflow on a database, with users and passwords, serving artifacts itself. Makes its
+command and secrets; the caller runs it."""
 
 import configparser
 import dataclasses
@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from raymlops.errors import SpecError
 
 _CACHE_S = (
-    60  # a password is hashed once a minute and worker, not with each request: three times the throughput
+    60  # a password is hashed once a minute and worker, not for each request: three times the throughput
 )
 _SECRET_LENGTH = 24
 
 
 @dataclasses.dataclass(frozen=True)
 class ServerPlan:
-    """What to run; `credentials` is the file that the first user's name and password are in."""
+    """The command to run; `credentials` is the file with the first user's name and password."""
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
@@ -37,15 +37,15 @@ def plan_server(
     workers: int,
     allowed_hosts: str = "",
 ) -> ServerPlan:
-    """Prepare the folder of a server. Raises SpecError for a database that would lose runs or show a password."""
+    """Prepare the folder of a server. Raises SpecError for a database that would lose runs or reveal a password."""
     if not database.startswith(("postgresql://", "postgresql+", "mysql", "mssql", "sqlite:///")):
         raise SpecError(
             f"--database is {database!r}; expected a database's URI such as postgresql://mlflow@db.internal/mlflow"
         )
     if re.search(r"://[^/@\s]*:[^/@\s]+@", database):
         raise SpecError(
-            "--database holds a password, which every user of this machine sees in the list of processes; put it into "
-            "~/.pgpass (HOST:PORT:DATABASE:USER:PASSWORD, mode 0600), or a file that PGPASSFILE names"
+            "--database holds a password, which every user of this machine sees in the process list; put it "
+            "into ~/.pgpass (HOST:PORT:DATABASE:USER:PASSWORD, mode 0600), or a file that PGPASSFILE names"
         )
     if "://" not in artifacts:
         pathlib.Path(artifacts).mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def plan_server(
 
 
 def _keep_credentials(path: pathlib.Path) -> tuple[str, str]:
-    """The first user, made once; the file has the form that MLflow's clients read at ~/.mlflow/credentials."""
+    """The first user, created once; the file has the form that MLflow's clients read at ~/.mlflow/credentials."""
     if not path.exists():
         values = {
             "mlflow_tracking_username": "admin",
@@ -98,7 +98,7 @@ def _keep_secret(path: pathlib.Path) -> str:
 
 
 def _write(path: pathlib.Path, text: str) -> None:
-    """Never readable by others, not even for a moment."""
+    """Write a file that others cannot read at any moment."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)

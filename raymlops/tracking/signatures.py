@@ -1,4 +1,4 @@
-"""Our signatures in MLflow's words, and examples that its tools can post."""
+"""Converts our signatures to MLflow's, and makes input examples that its tools can send."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from raymlops.tensors import Batch, Signature, TensorSpec
 
 
 def to_mlflow(signature: Signature) -> ModelSignature:
-    """Named tensors, so that pyfunc takes data frames and dicts alike and keeps outputs of any shape."""
+    """Named tensors, so that pyfunc takes data frames and dicts and keeps outputs of any shape."""
     return ModelSignature(
         inputs=Schema([_to_tensor(spec) for spec in signature.inputs]),
         outputs=Schema([_to_tensor(spec) for spec in signature.outputs]),
@@ -24,7 +24,7 @@ def _to_tensor(spec: TensorSpec) -> Any:
 
 
 def to_example(batch: Batch) -> dict[str, Any]:
-    """A few rows by input name."""
+    """A few rows, as a mapping of input names."""
     return {
         name: values[:3].astype(str) if values.dtype == object else values[:3]
         for name, values in batch.items()

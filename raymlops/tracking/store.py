@@ -1,5 +1,5 @@
-"""Opens the tracking store and the registry that the settings name, and waits for them while they are away.
-Creates a local database when there is none."""
+"""Opens the tracking store and the registry of the settings, and waits for them while they are unreachable. Creates a
+local database if there is none."""
 
 import contextlib
 import logging
@@ -22,32 +22,32 @@ from raymlops.errors import StorageError, UnreachableError
 from raymlops.settings import Settings
 
 Client: TypeAlias = mlflow.MlflowClient
-"""For those who only pass it on: MLflow is imported in this folder alone."""
+"""For modules that only pass it on: MLflow is imported in this folder alone."""
 
-PATIENCE = 300.0  # seconds that the end of a search waits for a store that is away
+PATIENCE = 300.0  # seconds that the end of a search waits for an unreachable store
 _PAUSE = 2.0
-_MENDED = {401, 403, 408, 409, 429}  # statuses below 500 after which a second try may succeed
+_MENDED = {401, 403, 408, 409, 429}  # statuses below 500 after which a retry may succeed
 _PASSING = (UnreachableError, ConnectionError, TimeoutError, requests.RequestException)
 _FILE_CLIENTS = (
     "boto3",
     "botocore",
     "google",
     "azure",
-)  # may be absent, so their errors are told by name
+)  # may not be installed, so their errors are matched by name
 _PACKAGES = {"s3": "raymlops[s3]", "gs": "google-cloud-storage", "wasbs": "azure-storage-blob"}
-"""What MLflow needs for artifacts of a scheme."""
+"""The package that MLflow needs for artifacts of a scheme."""
 _Result = TypeVar("_Result")
 
 
 def connect(settings: Settings) -> Client:
-    """A client of the store. Raises UnreachableError when it cannot be written or reached."""
+    """A client of the store. Raises UnreachableError if it cannot be written or reached."""
     quieten()
     uri = settings.tracking_uri
     try:
         if uri.startswith("sqlite:///"):
             file = pathlib.Path(uri.removeprefix("sqlite:///"))
             file.parent.mkdir(parents=True, exist_ok=True)
-            with sqlite3.connect(file) as database:  # fails at once, where MLflow would retry for minutes
+            with sqlite3.connect(file) as database:  # fails at once, while MLflow would retry for minutes
                 database.execute("CREATE TABLE IF NOT EXISTS raymlops_probe (x)")
                 database.execute("DROP TABLE raymlops_probe")
             if not locations.is_remote(settings.artifact_root):
@@ -64,15 +64,15 @@ def connect(settings: Settings) -> Client:
 
 
 def ensure_experiment(client: mlflow.MlflowClient, name: str, settings: Settings) -> Experiment:
-    """The experiment of that name, made if it is not there; its files under the artifact root of a local
-    store."""
+    """The experiment of that name, created if it does not exist; with a local store, its files are under the artifact
+    root."""
     require_artifacts(settings)
     found = client.get_experiment_by_name(name)
     if found is None:
         location = None
         if settings.tracking_uri.startswith("sqlite:"):
             location = locations.join(settings.artifact_root, name)
-        with contextlib.suppress(MlflowException):  # another job was first
+        with contextlib.suppress(MlflowException):  # another job created it first
             client.create_experiment(name, artifact_location=location)
         found = client.get_experiment_by_name(name)
     if found is None or found.lifecycle_stage != "active":
@@ -83,16 +83,17 @@ def ensure_experiment(client: mlflow.MlflowClient, name: str, settings: Settings
 
 
 def require_artifacts(settings: Settings) -> None:
-    """Raises StorageError where the artifacts of a local store are to be in a bucket that cannot be used."""
+    """Raises StorageError if the artifacts of a local store are in a bucket that cannot be used."""
     root = settings.artifact_root
     if settings.tracking_uri.startswith("sqlite:") and locations.is_remote(root):
         with reaching_artifacts(root):
-            get_artifact_repository(root).list_artifacts(".raymlops")  # little is listed
+            # listing a non-existent folder is cheap
+            get_artifact_repository(root).list_artifacts(".raymlops")
 
 
 @contextlib.contextmanager
 def reaching_artifacts(location: str) -> Iterator[None]:
-    """Errors of the bucket in which artifacts are become a StorageError that says where, why, and what to do."""
+    """Turn errors of the artifacts' bucket into a StorageError with place, cause and remedy."""
     try:
         yield
     except ImportError as error:
@@ -115,19 +116,19 @@ def _is_of_files(error: Exception) -> bool:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the store answered, and no second try would change its mind: a run that was deleted, say."""
+    """Whether the store answered and would refuse again, as for a deleted run."""
     if not isinstance(error, MlflowException):
         return False
     status = error.get_http_status_code()
     return status < 500 and status not in _MENDED
 
 
-def patiently(
+def retry_until_answered(
     call: Callable[[], _Result], tell: Callable[[str], None], patience: float | None = None
 ) -> _Result:
-    """The result of a call that may be repeated, tried until the store answers.
+    """The result of a call that may be repeated, retried until the store answers.
 
-    Raises UnreachableError after `patience` seconds, and at once what the store refuses.
+    Raises UnreachableError after `patience` seconds, and at once if the store refuses.
     """
     ends = time.monotonic() + (PATIENCE if patience is None else patience)
     troubled = False
@@ -147,19 +148,19 @@ def patiently(
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether it is of a store that is away, or of the bucket beside it."""
+    """Whether an error comes from an unreachable store, or from its artifact bucket."""
     return isinstance(error, (MlflowException, *_PASSING)) or _is_of_files(error)
 
 
 def quieten() -> None:
-    """MLflow and alembic announce each migration, version and downloaded file on stderr."""
+    """MLflow and alembic log each migration, version and downloaded file to stderr."""
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def hide_password(uri: str) -> str:
-    """The URI without the password that may stand in it."""
+    """The URI without its password, if it has one."""
     scheme, mark, rest = uri.partition("://")
     user, at, host = rest.rpartition("@")
     return f"{scheme}{mark}{user.partition(':')[0]}:***@{host}" if at and ":" in user else uri

@@ -1,8 +1,8 @@
-"""Sends what a search learns to MLflow from a thread of its own, so that training never waits for tracking.
+"""Sends the results of a search to MLflow from its own thread, so that training never waits for tracking.
 
-Operations of a trial are sent in order; its reports of some seconds together, since a call of the store costs as
-much as many reports. While the store cannot be reached they wait, in memory and in a file beside the search, and
-are tried again with growing pauses; what could not be sent at the end stays in the file, and the person is told.
+Operations of a trial are sent in order; its reports of some seconds are sent together, since one call costs as much
+as many reports. While the store is unreachable, operations wait in memory and in a spool file beside the search, and
+are retried with growing pauses; what could not be sent at the end stays in the file, and a warning is logged.
 """
 
 import collections
@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 Operation = dict[str, Any]
-_Waiting = tuple[float, Operation]  # with the time it came
+_Waiting = tuple[float, Operation]  # with its time of arrival
 
 _LONGEST_PAUSE = 30.0  # seconds between two tries
-_GATHERING = 3.0  # seconds that an operation waits for others to go with it
-_TOGETHER = 50  # reports; MLflow takes 1000 metrics at a time
-_SEEN = 1000  # operations that are looked through for those that go together
+_GATHERING = 3.0  # seconds that an operation waits to be sent together with others
+_TOGETHER = 50  # reports; MLflow takes 1000 metrics in one call
+_SEEN = 1000  # operations to look through for reports of the same trial
 
 
 class WriteBehindQueue:
-    """A queue with one sender. `send` does one operation, or several reports of one trial, and raises when it should
-    be tried again."""
+    """A queue with one sender thread. `send` does one operation, or several reports of one trial, and raises if it
+    should be retried."""
 
     def __init__(
         self, send: Callable[[list[Operation]], None], spool: pathlib.Path, tell: Callable[[str], None]
@@ -52,12 +52,12 @@ class WriteBehindQueue:
 
     @property
     def waiting(self) -> int:
-        """Operations that were not sent yet."""
+        """Operations that are not sent yet."""
         return len(self._waiting)
 
     def close(self, patience: float = 60.0) -> int:
-        """Wait until all is sent, `patience` seconds at most. Gives the number of operations left in the
-        spool file."""
+        """Wait until all is sent, `patience` seconds at most. Returns the number of operations left in the spool
+        file."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -81,7 +81,7 @@ class WriteBehindQueue:
                 chosen = _choose(self._waiting)
             try:
                 self._send([operation for _, operation in chosen])
-            except Exception as error:  # whatever the client of the store raises
+            except Exception as error:  # any exception of the store's client
                 self._fall_back(error)
                 time.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -109,7 +109,7 @@ class WriteBehindQueue:
 
 
 def _choose(waiting: Iterable[_Waiting]) -> list[_Waiting]:
-    """The oldest, and when it is a report those of the same trial that follow it."""
+    """The oldest operation; if it is a report, with the reports of the same trial that follow it."""
     seen = itertools.islice(waiting, _SEEN)
     chosen = [next(seen)]
     first = chosen[0][1]

@@ -36,7 +36,7 @@ def test_a_wrong_token_is_told_with_the_remedy(head: Head, tmp_path: pathlib.Pat
 def test_a_job_runs_on_a_cluster_without_the_package_and_its_log_comes_back(head: Head) -> None:
     done = head.run("submit", "check", "jobs/specs/digits.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "jobs/specs/digits.yaml is right: model 'digits'" in done.stdout
+    assert "jobs/specs/digits.yaml is valid: model 'digits'" in done.stdout
     assert "succeeded" in done.stderr
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_work_is_told_before_anything_is_sent(head: Head, tmp_path: 
         ("submit", "search", "jobs/specs/digits.yaml", "--set", "training.epohcs=3"): "did you mean 'epochs'",
         ("submit", "search", "jobs/specs/digits.yaml", "--set", "training.workers=9"): "at most 2 fit",
         ("submit", "search", "jobs/specs/digits.yaml", "--set", "training.use_gpu=true"): "add --autoscaling",
-        (*autoscaling, "--set", "training.cpus_per_worker=99"): "Even grown",
+        (*autoscaling, "--set", "training.cpus_per_worker=99"): "Even with all the nodes",
         (
             *autoscaling,
             "--set",

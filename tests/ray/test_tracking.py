@@ -203,13 +203,13 @@ def test_a_store_that_is_away_is_waited_for_and_one_that_refuses_is_not(
             raise ConnectionError("no route to host")
         return "here"
 
-    assert store.patiently(call, said.append) == "here"
+    assert store.retry_until_answered(call, said.append) == "here"
     assert said == ["The tracking store does not answer (no route to host); it is tried again"]
     tries.clear()
     with pytest.raises(UnreachableError, match="no route to host"):
-        store.patiently(call, said.append, patience=-1)
+        store.retry_until_answered(call, said.append, patience=-1)
     with pytest.raises(mlflow.MlflowException, match="not found"):
-        store.patiently(lambda: client.get_run("0" * 32), said.append)
+        store.retry_until_answered(lambda: client.get_run("0" * 32), said.append)
     assert len(said) == 1
 
 

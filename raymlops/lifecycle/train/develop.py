@@ -193,7 +193,7 @@ def _finish(record: Record, found: SearchResult, clock: _Clock, *, register: boo
         tell("Asking the gate")
         why = record.why or f"best of {len(found.trials)} trials"
         named, rows = version, _test_rows(prepared)
-        version, alias, trusted = store.patiently(
+        version, alias, trusted = store.retry_until_answered(
             lambda: admit_version(spec.name, named, spec, rows, settings, why, tell), tell
         )
         clock.lap("gate")

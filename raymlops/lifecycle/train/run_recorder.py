@@ -49,7 +49,9 @@ def open_record(
     """The runs of a search, made, or found again when it goes on; ends those of searches that nobody runs."""
     experiment = store.ensure_experiment(client, prepared.spec.name, settings).experiment_id
     _end_lost(client, experiment, settings, tell)
-    run = store.patiently(lambda: _start_run(client, experiment, prepared, settings, name, why), tell)
+    run = store.retry_until_answered(
+        lambda: _start_run(client, experiment, prepared, settings, name, why), tell
+    )
     trials = runs.TrialRuns(
         client,
         experiment,
@@ -136,7 +138,7 @@ def register_best(record: Record, found: SearchResult, proof: Proof, model: path
     try:
         if left:
             raise UnreachableError(f"The tracking store does not answer; {left} operations were not sent")
-        return store.patiently(lambda: _register(record, found, proof, model), record.tell)
+        return store.retry_until_answered(lambda: _register(record, found, proof, model), record.tell)
     except UnreachableError as error:
         raise UnreachableError(
             f"{error}. The model is kept as {model}; go on with this search once the store answers, and it will be "
@@ -180,7 +182,7 @@ def _register(record: Record, found: SearchResult, proof: Proof, model: pathlib.
 def finish_record(record: Record, metrics: dict[str, float], tags: dict[str, Any]) -> None:
     """Log what came of the search, and end its run."""
     record.trials.close()
-    store.patiently(
+    store.retry_until_answered(
         lambda: runs.finish_run(record.client, record.run, metrics=metrics, tags=tags), record.tell
     )
 

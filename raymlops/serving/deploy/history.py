@@ -34,7 +34,7 @@ def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
     for place, name, text in _texts(args):
         secret = text and place[-2:-1] == ("config",) and secret_files.names_secret(name)
         if place[-2:-1] == ("code",) and not name.endswith(".py"):  # a file that a Python node names
-            secret = secret_files.judge_name(pathlib.PurePosixPath(name)) is not None
+            secret = secret_files.explain_secret_name(pathlib.PurePosixPath(name)) is not None
         if secret or tokens.holds_password(text) or any(secret_files.find_secrets(text)):
             raise ForbiddenError(
                 f"{'.'.join(place)} looks like a secret, which would stand in the application's config for all to "

@@ -99,7 +99,7 @@ def test_secrets_in_a_folder_that_is_mounted_are_held_back_and_named_mounts_go(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     mounts_of = {"/r": "work", "/r/.mlflow": "~/.mlflow", "/r/one.pem": "one.pem"}
-    config, held = mounts.hold_back({"file_mounts": mounts_of, "rsync_exclude": [".git"]}, tmp_path)
+    config, held = mounts.exclude_secrets({"file_mounts": mounts_of, "rsync_exclude": [".git"]}, tmp_path)
     assert config["rsync_exclude"] == [".git", "/a \\[x]/Secrets.yaml", "/prod.env"]
     assert config["rsync_filter"] == [".gitignore", ".rayignore"]
     assert set(held) == {"work/prod.env", "work/a [x]/Secrets.yaml"}
@@ -108,11 +108,11 @@ def test_secrets_in_a_folder_that_is_mounted_are_held_back_and_named_mounts_go(
         excludes = [part for pattern in config["rsync_exclude"] for part in ("--exclude", pattern)]
         subprocess.run(["rsync", "-a", *excludes, f"{tmp_path}/work/", f"{copied}/"], check=True)
         assert [path.name for path in copied.rglob("*") if path.is_file()] == ["app.py"]
-    _, held = mounts.hold_back({"file_mounts": mounts_of}, tmp_path, ["work/prod.env"])
+    _, held = mounts.exclude_secrets({"file_mounts": mounts_of}, tmp_path, ["work/prod.env"])
     assert set(held) == {"work/a [x]/Secrets.yaml"}
     (tmp_path / "work/credentials").write_text("x")  # excluding it would leave out that of ~/.mlflow
     with pytest.raises(ForbiddenError, match="another mount"):
-        mounts.hold_back({"file_mounts": mounts_of}, tmp_path)
+        mounts.exclude_secrets({"file_mounts": mounts_of}, tmp_path)
 
 
 def test_every_start_command_takes_the_token_and_the_fast_settings() -> None:

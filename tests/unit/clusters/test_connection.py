@@ -2,7 +2,7 @@
 
 import pytest
 
-from raymlops.clusters.connection import keep_lines
+from raymlops.clusters.connection import filter_lines
 from raymlops.clusters.shortage import Usage, explain_waiting
 
 BANNER = [
@@ -19,17 +19,18 @@ def test_serves_words_of_itself_are_left_out_and_what_is_wrong_is_kept() -> None
         '  File "x.py", line 1, in f',
         "WARNING 2026-11-26 12:55:42,921 serve 31576 -- it is slow",
     ]
-    assert keep_lines("ServeController", BANNER + wrong) == wrong
+    assert filter_lines("ServeController", BANNER + wrong) == wrong
 
 
 def test_what_replicas_and_others_print_is_kept() -> None:
     access = ['{"time": 1, "status": 200}', "a line of a user's node"]
-    assert keep_lines("ServeReplica:app:Ingress", access) == access
-    assert keep_lines("", BANNER) == BANNER  # a user's own task
+    assert filter_lines("ServeReplica:app:Ingress", access) == access
+    assert filter_lines("", BANNER) == BANNER  # a user's own task
     assert (
-        keep_lines("", ["Task ServeController.graceful_shutdown failed. It was killed by `ray.kill`."]) == []
+        filter_lines("", ["Task ServeController.graceful_shutdown failed. It was killed by `ray.kill`."])
+        == []
     )
-    assert keep_lines("", ["Task train failed. It was killed by `ray.kill`."])
+    assert filter_lines("", ["Task train failed. It was killed by `ray.kill`."])
 
 
 @pytest.mark.parametrize(

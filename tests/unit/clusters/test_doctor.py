@@ -194,10 +194,10 @@ def test_errors_come_first_and_each_says_what_why_and_how() -> None:
 
 
 def test_this_machine_describes_itself(tmp_path: pathlib.Path) -> None:
-    found = nodes.describe_self(str(tmp_path / "storage"), "http://127.0.0.1:9")
+    found = nodes.report_node(str(tmp_path / "storage"), "http://127.0.0.1:9")
     assert found["importable"]
     assert found["storage"] is None
     assert "refused" in found["tracking"]
     assert list((tmp_path / "storage").iterdir()) == []
     (tmp_path / "file").write_text("")
-    assert nodes.describe_self(str(tmp_path / "file"), "")["storage"] == "File exists"
+    assert nodes.report_node(str(tmp_path / "file"), "")["storage"] == "File exists"

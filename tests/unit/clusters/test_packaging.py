@@ -131,7 +131,7 @@ def test_the_case_of_a_name_does_not_matter(name: str, data: st.DataObject) -> N
     written = "".join(
         letter.upper() if upper else letter.lower() for letter, upper in zip(name, case, strict=True)
     )
-    assert secret_files.judge_name(pathlib.PurePosixPath("deep/down") / written)
+    assert secret_files.explain_secret_name(pathlib.PurePosixPath("deep/down") / written)
 
 
 @pytest.mark.parametrize(

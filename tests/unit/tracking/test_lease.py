@@ -87,7 +87,7 @@ def test_a_lease_that_another_took_over_is_refused(
     settings: Settings, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_S", 0.3)
-    monkeypatch.setattr(lease, "BEAT_S", 600.0)
+    monkeypatch.setattr(lease, "RENEWAL_S", 600.0)
     client = store.connect(settings)
     with lease.hold(client, model) as stopped:
         stopped.check()
@@ -103,7 +103,7 @@ def test_a_lease_that_is_renewed_is_waited_for_however_the_clock_of_the_wall_jum
     settings: Settings, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_S", 2.0)
-    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "RENEWAL_S", 0.1)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     client = store.connect(settings)
     order = list[str]()

@@ -296,7 +296,7 @@ def test_the_command_signs_repairs_and_prints_the_key(
     code, output = call(name, "--repair", "--why", "a slip")
     assert code == 0
     assert "REPAIRED  put alias champion back to version 1" in output
-    assert "The record holds." in output
+    assert "The record is valid." in output
     assert history_writer.repair(store.connect(own), name, own, "again") == []
 
 
@@ -310,7 +310,7 @@ def test_a_model_that_mlflow_alone_knew_is_taken_over_with_its_aliases(
     for key in client.get_model_version(name, "1").tags:
         client.delete_model_version_tag(name, "1", key)
     record = promotion.read_record(name, own)
-    assert (record.problems, record.notes) == ((), ("the aliases were set before there was a record",))
+    assert (record.problems, record.notes) == ((), ("the aliases were set before the record was started",))
     version, _ = register_file(write_model(tmp_path / "m", seed=1), name, "the next", own)
     record = promotion.read_record(name, own)
     assert record.problems == ()
