@@ -26,7 +26,7 @@ __all__ = ["evaluate", "load_model", "predict", "promote", "read_spec", "registe
 
 
 def __getattr__(name: str) -> Any:
-    """The functions, imported when the first is asked for: the package itself is imported in a moment."""
+    """The functions, imported when first used, so that importing the package is fast."""
     if name not in __all__:
         raise AttributeError(f"module 'raymlops' has no attribute {name!r}")
     import raymlops.api

@@ -1,6 +1,6 @@
-"""Signs what is recorded, and verifies what another recorded: DSSE envelopes and in-toto statements, with ed25519 keys.
+"""Signs records and verifies records of others: DSSE envelopes and in-toto statements, with ed25519 keys.
 
-Knows bytes and keys; knows nothing of models or of stores. Whoever holds a private key that is trusted can sign
+Works on bytes and keys; does not depend on models or stores. Anyone who holds a trusted private key can sign
 anything: a signature says who recorded it, not that it is right.
 
 Formats: DSSE v1 (github.com/secure-systems-lab/dsse), in-toto Statement v1 (in-toto.io/Statement/v1).
@@ -32,7 +32,7 @@ from raymlops.settings import Settings
 STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 KEY_FILE = "signing.pem"
-_LARGEST = 16 * 2**20  # bytes of an envelope
+_LARGEST = 16 * 2**20  # largest envelope, in bytes
 _LINE = re.compile(r"^ed25519:(?P<key>[A-Za-z0-9+/]{43}=)$")
 
 TrustedKeys: TypeAlias = Mapping[str, Key]
@@ -41,14 +41,14 @@ TrustedKeys: TypeAlias = Mapping[str, Key]
 
 @dataclasses.dataclass(frozen=True)
 class Verified:
-    """A payload that a trusted key signed; `key` is that key in the form of RAYMLOPS_TRUSTED_KEYS."""
+    """A payload with the trusted key that signed it, in the form of RAYMLOPS_TRUSTED_KEYS."""
 
     payload: bytes
     key: str
 
 
 class SigningKey:
-    """A private key, and the signatures that it makes."""
+    """A private key that makes signatures."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._signer = CryptoSigner(private)
@@ -66,7 +66,7 @@ class SigningKey:
         return json.dumps(envelope.to_dict(), sort_keys=True)
 
     def sign_apart(self, payload: bytes, payload_type: str) -> dict[str, str]:
-        """The key id and the signature of an envelope whose payload is kept as it is elsewhere."""
+        """The key id and the signature of an envelope whose payload is stored unchanged elsewhere."""
         held: dict[str, str] = json.loads(self.sign(payload, payload_type))["signatures"][0]
         return held
 
@@ -74,7 +74,7 @@ class SigningKey:
 def load_signing_key(settings: Settings) -> SigningKey:
     """The key of RAYMLOPS_SIGNING_KEY, or of RAYMLOPS_HOME, where it is made on first use.
 
-    Raises UserError for a file that is no ed25519 key, or that others may read; StorageError where none can be made.
+    Raises UserError if a file is not an ed25519 key, or others may read it; StorageError if none can be made.
     """
     path = settings.signing_key or _own_path(settings)
     if not path.exists():
@@ -92,7 +92,7 @@ def _own_path(settings: Settings) -> pathlib.Path:
 
 
 def _make_key(path: pathlib.Path) -> None:
-    """Of two processes that make it at once both use the one that was there first."""
+    """If two processes make it at once, both use the one that was written first."""
     pem = CryptoSigner(Ed25519PrivateKey.generate()).private_bytes
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
@@ -127,16 +127,18 @@ def _read_private(path: pathlib.Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(text, None)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{str(path)!r} is no PEM file of a private key without password: {error}") from None
+        raise UserError(
+            f"{str(path)!r} is not a PEM file of a private key without password: {error}"
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise UserError(f"{str(path)!r} holds a {type(key).__name__}; expected an ed25519 key")
     return key
 
 
 def load_trusted_keys(settings: Settings) -> TrustedKeys:
-    """The keys whose signatures count: those of RAYMLOPS_TRUSTED_KEYS, and one's own. Makes none.
+    """The keys whose signatures count: those of RAYMLOPS_TRUSTED_KEYS, and your own. Makes no key.
 
-    Raises UserError for an entry that is neither a key nor a file or folder of keys.
+    Raises UserError if an entry is neither a key nor a file or folder of keys.
     """
     keys = [key for entry in settings.trusted_keys for key in _read_entry(entry)]
     own = settings.signing_key or _own_path(settings)
@@ -155,7 +157,7 @@ def to_line(key: Key) -> str:
 
 
 def _read_entry(entry: str) -> list[Key]:
-    """A key as text, or those of a file, or those of the *.pub and *.pem files of a folder."""
+    """The key in a text, the keys of a file, or those of the *.pub and *.pem files of a folder."""
     if entry.startswith("ed25519:"):
         return [_from_line(entry, "RAYMLOPS_TRUSTED_KEYS")]
     path = pathlib.Path(entry).expanduser()
@@ -165,7 +167,7 @@ def _read_entry(entry: str) -> list[Key]:
         files = [path]
     else:
         raise UserError(
-            f"RAYMLOPS_TRUSTED_KEYS names {entry!r}, which is no file or folder, nor a key in the form "
+            f"RAYMLOPS_TRUSTED_KEYS names {entry!r}, which is neither a file or folder nor a key in the form "
             "ed25519:BASE64, as `raymlops history --key` prints it"
         )
     return [key for file in files for key in _read_public(file)]
@@ -177,12 +179,12 @@ def _read_public(path: pathlib.Path) -> list[Key]:
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read the public keys of {str(path)!r}: {error}") from None
     if "PRIVATE KEY" in text:
-        raise UserError(f"{str(path)!r} holds a private key; trusted keys are public ones")
+        raise UserError(f"{str(path)!r} holds a private key; trusted keys must be public keys")
     if "-----BEGIN" in text:
         try:
             key = load_pem_public_key(text.encode())
         except ValueError as error:
-            raise UserError(f"{str(path)!r} is no PEM file of a public key: {error}") from None
+            raise UserError(f"{str(path)!r} is not a PEM file of a public key: {error}") from None
         if not isinstance(key, Ed25519PublicKey):
             raise UserError(f"{str(path)!r} holds a {type(key).__name__}; expected an ed25519 key")
         return [cast(Key, SSlibKey.from_crypto(key))]
@@ -193,7 +195,7 @@ def _read_public(path: pathlib.Path) -> list[Key]:
 def _from_line(line: str, where: str) -> Key:
     found = _LINE.match(line)
     if found is None:
-        raise UserError(f"{line!r} of {where} is no key; expected ed25519:BASE64, of 32 bytes")
+        raise UserError(f"{line!r} of {where} is not a key; expected ed25519:BASE64, of 32 bytes")
     public = Ed25519PublicKey.from_public_bytes(base64.b64decode(found["key"]))
     return cast(Key, SSlibKey.from_crypto(public))
 
@@ -201,19 +203,19 @@ def _from_line(line: str, where: str) -> Key:
 def verify(text: str | bytes, payload_type: str, keys: TrustedKeys) -> Verified:
     """The payload of a DSSE envelope that a trusted key signed.
 
-    Raises UntrustedError for an envelope that is broken, of another payload type, or signed by no trusted key.
+    Raises UntrustedError if the envelope is malformed, of another payload type, or not signed by a trusted key.
     """
     if len(text) > _LARGEST:
-        raise UntrustedError(f"An envelope of {len(text)} bytes is not read; the limit is {_LARGEST}")
+        raise UntrustedError(f"The envelope has {len(text)} bytes; the limit is {_LARGEST}")
     try:
         envelope = Envelope.from_dict(json.loads(text))
         found = str(envelope.payload_type)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, VerificationError) as error:
-        raise UntrustedError(f"This is no signed envelope: {type(error).__name__}: {error}") from None
+        raise UntrustedError(f"This is not a signed envelope: {type(error).__name__}: {error}") from None
     except Exception as error:  # FormatError and others of the library have no common base
-        raise UntrustedError(f"This is no signed envelope: {error}") from None
+        raise UntrustedError(f"This is not a signed envelope: {error}") from None
     if found != payload_type:
-        raise UntrustedError(f"A signed {found!r} stands where a {payload_type!r} was expected")
+        raise UntrustedError(f"The signed payload is a {found!r}; expected a {payload_type!r}")
     return Verified(envelope.payload, _verify(envelope, keys))
 
 
@@ -222,7 +224,7 @@ def verify_apart(payload: bytes, payload_type: str, signature: Mapping[str, Any]
     try:
         held = Signature(str(signature["keyid"]), base64.b64decode(signature["sig"], validate=True).hex())
     except (ValueError, TypeError, KeyError) as error:
-        raise UntrustedError(f"This is no signature: {error}") from None
+        raise UntrustedError(f"This is not a signature: {error}") from None
     return _verify(Envelope(payload, payload_type, {held.keyid: held}), keys)
 
 
@@ -234,14 +236,14 @@ def _verify(envelope: Envelope, keys: TrustedKeys) -> str:
     if not accepted:
         signers = ", ".join(keyid[:12] for keyid in envelope.signatures) or "nobody"
         raise UntrustedError(
-            f"Signed by {signers}, which is no trusted key, or changed since; the {len(keys)} trusted keys are one's "
-            "own and those of RAYMLOPS_TRUSTED_KEYS"
+            f"Signed by {signers}, which is no trusted key, or changed since; the {len(keys)} trusted keys are "
+            "your own and those of RAYMLOPS_TRUSTED_KEYS"
         )
     return to_line(next(iter(accepted.values())))
 
 
 def canonical(value: Any) -> bytes:
-    """JSON that is equal for equal values: sorted, ASCII, without spaces. Raises ValueError for NaN and infinities."""
+    """JSON that is equal for equal values: sorted keys, ASCII, no spaces. Raises ValueError for NaN and infinities."""
     return json.dumps(
         value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False
     ).encode()
@@ -253,12 +255,12 @@ def digest_of(value: bytes) -> str:
 
 
 def digest_of_files(digests: Mapping[str, str]) -> str:
-    """One sha256 for several files, name -> sha256: its own for a single file, else that of the list of all."""
+    """One sha256 for several files, name -> sha256: a single file's own, else that of the whole list."""
     return next(iter(digests.values())) if len(digests) == 1 else digest_of(canonical(digests))
 
 
 def make_statement(subjects: Mapping[str, str], kind: str, predicate: Mapping[str, Any]) -> bytes:
-    """An in-toto statement: `kind` says `predicate` of the files `subjects`, name -> sha256."""
+    """An in-toto statement of type `kind` with `predicate` on the files `subjects`, name -> sha256."""
     return canonical(
         {
             "_type": STATEMENT_TYPE,
@@ -270,16 +272,16 @@ def make_statement(subjects: Mapping[str, str], kind: str, predicate: Mapping[st
 
 
 def read_statement(payload: bytes, kind: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """Subjects and predicate of a verified payload. Raises UntrustedError for a statement of another kind."""
+    """Subjects and predicate of a verified payload. Raises UntrustedError for a statement of another type."""
     try:
         held = json.loads(payload)
         if held["_type"] != STATEMENT_TYPE or held["predicateType"] != kind:
-            raise UntrustedError(f"A signed {held['predicateType']!r} stands where a {kind!r} was expected")
+            raise UntrustedError(f"The signed statement is a {held['predicateType']!r}; expected a {kind!r}")
         entries: Sequence[Mapping[str, Any]] = held["subject"]
         subjects = {str(entry["name"]): str(entry["digest"]["sha256"]) for entry in entries}
         predicate = dict(held["predicate"])
     except (ValueError, TypeError, KeyError) as error:
-        raise UntrustedError(f"A signed payload is no in-toto statement: {error}") from None
+        raise UntrustedError(f"A signed payload is not an in-toto statement: {error}") from None
     if len(subjects) != len(entries):
         raise UntrustedError("A signed statement names a file twice")
     return subjects, predicate

@@ -1,6 +1,6 @@
 """Every exception that raymlops raises on purpose, with its HTTP status and exit code. Nothing else raises.
 
-RaymlopsError            500, exit 1: ours
+RaymlopsError            500, exit 1: our fault
 ├── UserError            400, exit 2: the caller can fix it
 │   ├── SpecError        a spec or configuration file
 │   ├── DataError        a dataset: unreadable, or against its contract
@@ -9,17 +9,17 @@ RaymlopsError            500, exit 1: ours
 │   ├── ForbiddenError   403
 │   ├── NotFoundError    404: a model, version, route or file
 │   ├── TooLargeError    413
-│   ├── MediaTypeError   415: a Content-Type that is not taken
+│   ├── MediaTypeError   415: an unsupported Content-Type
 │   ├── TooManyRequestsError 429
 │   ├── ResourceError    the cluster cannot meet the demand
 │   └── StorageError     a path or store that cannot be written or reached
-│       └── UnreachableError  a store that does not answer; it may later
+│       └── UnreachableError  a store that does not answer now, but may later
 ├── ArtifactError        422, exit 2: a model file that is broken, unsafe, or not the one that was registered
 │   └── UntrustedError   evidence that is missing, changed, or signed by no trusted key
-├── ParityError          exit 1: the exported model does not answer as the network did
+├── ParityError          exit 1: the exported model's outputs differ from the trained network's
 ├── NodeError            500: a node of a graph failed
 ├── OverloadedError      503: queue full; try again later
-│   └── ProcessEndedError  the process that ran a request ended; nobody sends it on
+│   └── ProcessEndedError  the process that ran a request ended; it is not retried
 └── DeadlineError        504: not answered in time
 """
 
@@ -29,7 +29,7 @@ from collections.abc import Iterable
 
 
 class RaymlopsError(Exception):
-    """What happened, what was expected, and the remedy, in one sentence."""
+    """One sentence: what happened, what was expected, and the remedy."""
 
     status = 500
     exit_code = 1
@@ -147,13 +147,13 @@ class DeadlineError(RaymlopsError):
 
 
 _COMPARED, _SHOWN = 500, 50
-"""Known names that are compared with a wrong one, and those that are shown."""
+"""Number of known names compared with a wrong one, and number of them shown."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """A sentence with the near names: `Unknown network 'mpl'; did you mean 'mlp'? Known: cnn, mlp`.
+    """A sentence with similar names: `Unknown network 'mpl'; did you mean 'mlp'? Known: cnn, mlp`.
 
-    Wrong names come from outside: what is compared and shown of them is bounded.
+    Wrong names come from outside: how much of them is compared and shown is limited.
     """
     names = sorted(known)
     given = name if isinstance(name, str) else reprlib.repr(name)
@@ -164,10 +164,10 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
 
 
 def shorten(text: str, most: int = 200) -> str:
-    """At most so many characters of a text."""
+    """A text cut to a maximum number of characters."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def encodable(text: str) -> str:
-    """The text with halves of surrogate pairs, which UTF-8 cannot hold, as question marks."""
+    """The text with unpaired surrogates, which UTF-8 cannot encode, replaced by question marks."""
     return text.encode(errors="replace").decode()

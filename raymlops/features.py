@@ -1,7 +1,6 @@
-"""Fitted features: what training learned about each input column and the target. Frozen values with a
-JSON form.
+"""Fitted features: what training learned about each input column and the target. Frozen values with a JSON form.
 
-The encoder graph, the model's contract and every reader of raw rows are made from these.
+The encoder graph, the model's contract and all readers of raw rows are built from them.
 """
 
 import dataclasses
@@ -15,7 +14,7 @@ from raymlops.errors import DataError, unknown_name
 from raymlops.tensors import Batch, TensorSpec
 
 MISSING_INSTANT = np.iinfo(np.int64).min
-"""What a missing timestamp is in an INT64 tensor: numpy's NaT."""
+"""A missing timestamp in an INT64 tensor: numpy's NaT."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +23,12 @@ class FittedColumn:
     defaults."""
 
     name: str
-    kind: Literal["number", "category", "timestamp", "image", "input"]  # input: read by expressions only
+    # kind `input`: a column read only by expressions
+    kind: Literal["number", "category", "timestamp", "image", "input"]
     type: Literal["number", "integer", "boolean", "string", "timestamp", "image"]
     nullable: bool = True
-    indicator: bool = False  # whether training saw it missing, so that an indicator tells something
+    # whether training rows had missing values, so that a missing indicator carries information
+    indicator: bool = False
     fill: float = 0.0
     mean: float = 0.0
     std: float = 1.0
@@ -38,7 +39,7 @@ class FittedColumn:
     ] = ()  # known categories; the id of values[i] is i + 1, and 0 is unknown or missing
     parts: tuple[str, ...] = ()
     zone: str = "UTC"
-    expression: str = ""  # computed in the graph from other columns; then no input of its own
+    expression: str = ""  # computed in the graph from other columns; then it is not an input itself
     shape: tuple[int, ...] = ()  # of one image: (height, width) or (height, width, channels)
     scale: float = 1.0
 
@@ -67,21 +68,20 @@ class FittedColumn:
 
 @dataclasses.dataclass(frozen=True)
 class FittedTarget:
-    """What is predicted. `classes` are in the order of the network's outputs; of a binary task the
-    second is positive."""
+    """The target. `classes` are in the order of the network's outputs; in a binary task the second is positive."""
 
     name: str
     task: Literal["binary", "multiclass", "regression"]
     type: Literal["number", "integer", "boolean", "string"]
     classes: tuple[str | int | bool, ...] = ()
-    shares: tuple[float, ...] = ()  # of the classes in training
+    shares: tuple[float, ...] = ()  # frequencies of the classes in training
     threshold: float = 0.5
     mean: float = 0.0
     std: float = 1.0
 
     @property
     def outputs(self) -> int:
-        """Values that the network gives for a row."""
+        """Outputs of the network per row."""
         return len(self.classes) if self.task == "multiclass" else 1
 
 
@@ -98,7 +98,7 @@ class FittedFeatures:
 
     @property
     def raw(self) -> tuple[FittedColumn, ...]:
-        """The columns that a row must bring."""
+        """The columns that each row must have."""
         return tuple(column for column in self.columns if not column.expression)
 
     def of_kind(self, kind: str) -> tuple[FittedColumn, ...]:
@@ -122,10 +122,10 @@ class FittedFeatures:
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """Widths of the packed tensors: what a network is built from."""
+    """Widths of the packed tensors, from which a network is built."""
 
     numeric: int = 0
-    categories: tuple[int, ...] = ()  # values of each category column, unknown included
+    categories: tuple[int, ...] = ()  # number of values of each category column, unknown included
     image: tuple[int, ...] = ()  # (channels, height, width)
 
 
@@ -147,13 +147,13 @@ def packing_of(features: FittedFeatures) -> Packing:
 def table_to_batch(table: pa.Table, features: FittedFeatures) -> Batch:
     """Raw columns of an arrow table as the model's input tensors.
 
-    Raises DataError for a column that is not there or does not convert.
+    Raises DataError if a column is missing or does not convert.
     """
     return {column.name: column_to_tensor(table, column) for column in features.raw}
 
 
 def column_to_tensor(table: pa.Table, column: FittedColumn) -> Any:
-    """One raw column as the tensor of its spec; missing values as its type spells them."""
+    """One raw column as the tensor of its spec; missing values are encoded as its type requires."""
     if column.name not in table.column_names:
         raise DataError(unknown_name("column", column.name, table.column_names) + "; the model needs it")
     values = table[column.name]
@@ -194,7 +194,7 @@ def _to_images(values: pa.ChunkedArray, column: FittedColumn) -> Any:
 
 
 def stack_images(values: pa.ChunkedArray) -> Any:
-    """A column of tensors as one array (rows, *shape). Raises ValueError when the shapes differ."""
+    """A column of tensors as one array (rows, *shape). Raises ValueError if the shapes differ."""
     array = values.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)

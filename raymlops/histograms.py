@@ -1,5 +1,5 @@
-"""Counts of times and of sizes by bounds that never change, so that those of several processes can be added. Plain
-numbers: knows no metrics system."""
+"""Histograms of times and sizes with fixed bucket bounds, so that those of several processes can be added. Plain
+numbers: depends on no metrics system."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -11,20 +11,20 @@ import numpy.typing as npt
 TIMES_NS: tuple[int, ...] = tuple(
     round(step * 10**power) for power in range(3, 11) for step in (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
 )
-"""Nanoseconds, 1 us to 80 s, each a quarter above the one before: so near is a quantile to the true one."""
+"""Nanoseconds, 1 us to 80 s, each bound a quarter above the one before, which bounds the error of a quantile."""
 SIZES: tuple[int, ...] = tuple(2**power for power in range(17))
-"""Of batches; one more count is for all above."""
+"""Rows of a batch; the last count is for all larger ones."""
 
 _EDGES = {bounds: np.array(bounds, np.int64) for bounds in (TIMES_NS, SIZES)}
 
 
 class Histogram:
-    """Counts of values up to each bound, and above the last one. Not for several threads at once."""
+    """Counts of values up to each bound, and above the last one. Not thread-safe."""
 
     __slots__ = ("_edges", "bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[int, ...] = TIMES_NS) -> None:
-        """`bounds` are one of the two above."""
+        """`bounds` is one of the two tuples above."""
         self.bounds = bounds
         self._edges = _EDGES[bounds]
         self.counts = [0] * (len(bounds) + 1)
@@ -35,19 +35,19 @@ class Histogram:
         self.sum += value * times
 
     def add_all(self, values: npt.NDArray[np.int64]) -> None:
-        """As `add` for each of them, in a fraction of its time where there are many."""
+        """The same as `add` for each value, but much faster for many."""
         found = np.bincount(self._edges.searchsorted(values), minlength=len(self.counts))
         self.counts = [before + new for before, new in zip(self.counts, found.tolist(), strict=True)]
         self.sum += int(values.sum())
 
     def to_tree(self) -> dict[str, Any]:
-        """As `add_trees` takes it."""
+        """In the form that `add_trees` takes."""
         return {"counts": self.counts.copy(), "sum": self.sum}
 
 
 def find_quantile(counts: Sequence[int], share: float, bounds: Sequence[int] = TIMES_NS) -> float:
-    """The value that this share of all values is at most, within its bucket by the count; 0 where there is none.
-    A value above the last bound counts as that bound."""
+    """The quantile at this share of all values, exact to its bucket; 0 if there are no values. A value above the last
+    bound counts as that bound."""
     wanted, below = share * sum(counts), 0
     if not wanted:
         return 0.0
@@ -62,7 +62,7 @@ def find_quantile(counts: Sequence[int], share: float, bounds: Sequence[int] = T
 
 
 def add_trees(into: dict[Any, Any], other: dict[Any, Any]) -> None:
-    """Add the numbers of nested dicts, and lists of numbers, to those at the same places; `other` is not changed."""
+    """Add nested dicts of numbers and lists of numbers, place by place; `other` is not changed."""
     for key, value in other.items():
         if isinstance(value, dict):
             add_trees(into.setdefault(key, {}), value)
@@ -73,7 +73,7 @@ def add_trees(into: dict[Any, Any], other: dict[Any, Any]) -> None:
 
 
 def sum_trees(trees: Iterable[dict[Any, Any]]) -> dict[Any, Any]:
-    """A new one."""
+    """An empty histogram."""
     total: dict[Any, Any] = {}
     for tree in trees:
         add_trees(total, tree)

@@ -1,5 +1,5 @@
-"""Where files are kept: a path, or a URI such as s3://bucket/folder. Opens them, joins them, and says in few words why
-one does not answer; what is to be done about that, callers know."""
+"""Locations of files: a path, or a URI such as s3://bucket/folder. Opens and joins them, and explains briefly why one
+does not answer; callers add the remedy."""
 
 import os
 import re
@@ -12,13 +12,13 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from raymlops.errors import StorageError
 
 _ARROW = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
-"""Schemes that pyarrow opens, as Ray does for checkpoints: the same variables count, and no package is missing."""
+"""Schemes opened with pyarrow, as Ray does for checkpoints: the same variables count, and no package is missing."""
 
 _CAUSES = (
     (r"NO_?SUCH_?BUCKET|Bucket '.*' not found|specified bucket does not exist", "there is no such bucket"),
     (
         r"NETWORK_CONNECTION|REQUEST_TIMEOUT|curlCode|Could not connect|Connect timeout|Read timeout",
-        "its server does not answer; see that it runs, and that AWS_ENDPOINT_URL, where it is set, is its address",
+        "its server does not answer; check that it runs, and that AWS_ENDPOINT_URL, if set, is its address",
     ),
     (
         r"ACCESS_?DENIED|INVALID_?ACCESS_?KEY_?ID|SIGNATURE_?DOES_?NOT_?MATCH|EXPIRED_?TOKEN|INVALID_?CLIENT_?TOKEN"
@@ -26,11 +26,11 @@ _CAUSES = (
         "access is denied; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the role of the machine",
     ),
 )
-"""What the errors of a bucket say, and what they mean."""
+"""Parts of error texts of bucket servers -> what they mean."""
 
 
 def may_hold_checkpoints(location: str) -> bool:
-    """Whether Ray takes it: it opens nothing that pyarrow does not."""
+    """Whether Ray can use it: Ray opens only what pyarrow opens."""
     return not is_remote(location) or location.partition("://")[0] in (*_ARROW, "file")
 
 
@@ -40,9 +40,9 @@ def is_remote(location: str) -> bool:
 
 
 def open_location(location: str, *parts: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a location, and the path in it of what `parts` name below.
+    """The fsspec filesystem of a location, and the path of `parts` below it in that filesystem.
 
-    Raises StorageError where nothing here opens it, and OSError where its server does not answer.
+    Raises StorageError if no filesystem opens it, and OSError if its server does not answer.
     """
     try:
         if location.partition("://")[0] in _ARROW:
@@ -56,13 +56,13 @@ def open_location(location: str, *parts: str) -> tuple[Any, str]:
 
 
 def join(location: str, *parts: str) -> str:
-    """The location of what `parts` name below; a URI's query, as in s3://bucket/x?region=eu-west-1, stays its end."""
+    """The location of `parts` below; a URI's query, as in s3://bucket/x?region=eu-west-1, stays at its end."""
     path, mark, query = location.partition("?") if is_remote(location) else (location, "", "")
     return "/".join([path.rstrip("/"), *parts]) + mark + query
 
 
 def explain(error: Exception) -> str:
-    """The cause in few words: those of a bucket's server come as a page."""
+    """The cause in a few words: bucket servers answer with whole pages."""
     text = " ".join(str(error).split())
     for pattern, cause in _CAUSES:
         if re.search(pattern, text, re.IGNORECASE):

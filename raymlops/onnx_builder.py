@@ -1,4 +1,4 @@
-"""Builds ONNX graphs node by node, at the one opset and IR version that all of ours share."""
+"""Builds ONNX graphs node by node, with the opset and IR version that all our graphs share."""
 
 import collections
 from typing import Any
@@ -11,14 +11,14 @@ from raymlops.tensors import DATATYPES, TensorSpec
 
 OPSET = 20
 ML_OPSET = 2
-IR_VERSION = 10  # ONNX Runtime takes at most 13, and models that are to be merged need equal ones
+IR_VERSION = 10  # ONNX Runtime supports at most 13, and models can be merged only if theirs are equal
 
 INNER = "raymlops/"
-"""Before the names of inner tensors, so that none meets the name of a column."""
+"""Prefix of the names of inner tensors, so that none equals the name of a column."""
 
 
 class GraphBuilder:
-    """Collects nodes and constants, and names what they give."""
+    """Collects nodes and constants, and names their outputs."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -58,7 +58,7 @@ class GraphBuilder:
         return self.add("Cast", tensor, to=kind)
 
     def concat(self, tensors: list[str], name: str | None = None) -> str:
-        """Joins (rows, *) tensors side by side."""
+        """Concatenates (rows, *) tensors along axis 1."""
         if len(tensors) == 1 and name is None:
             return tensors[0]
         return self.add("Concat", *tensors, name=name, axis=1)
@@ -75,7 +75,7 @@ class GraphBuilder:
 
 
 def to_value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
-    """A tensor spec as ONNX declares it; the first unknown dimension is called `batch`."""
+    """A tensor spec as an ONNX value_info; the first unknown dimension is called `batch`."""
     shape = [
         "batch" if size == -1 and axis == 0 else (None if size == -1 else size)
         for axis, size in enumerate(spec.shape)

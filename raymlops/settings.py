@@ -1,4 +1,4 @@
-"""The one reader of the process environment. Call `Settings.from_env()` in a command's entry, never on import."""
+"""The only reader of the process environment. Call `Settings.from_env()` in a command's entry, never on import."""
 
 import dataclasses
 import os
@@ -7,49 +7,50 @@ import sys
 from collections.abc import Mapping
 
 PROCESS_DEFAULTS = {
-    # Files of results that nobody reads: three writes a report.
+    # Result files that nobody reads: three writes per report.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Tune's own tables; ours replaces them.
+    # Tune's own progress tables; ours replace them.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # Ray runs workers at niceness 15: trials would yield to every other process of their machine.
     "RAY_worker_niceness": "0",
-    # Ray warns, once a process, of accelerators that are hidden on purpose.
+    # Ray warns, once per process, about accelerators that are hidden on purpose.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     # No pickle is ever loaded from a model's folder.
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    # MLflow would wait minutes for a server that is gone; our journal tries again by itself.
+    # MLflow would wait minutes for an unreachable server; our write-behind queue retries by itself.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""Settings of the libraries below us, with the reason beside each; what the environment already says wins."""
+"""Settings of the libraries that we use, each with its reason; values already in the environment take precedence."""
 
 
 TEAM_DEFAULTS = {
-    # A team is asked for anew, with the workers that there is room for by then, when its place is not found in time.
+    # If a worker group is not placed in time, it is requested again, with as many workers as then fit.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
-    # A report waits for the next look at the workers: with Ray's two seconds, short epochs would take as long.
+    # A report waits for the next poll of the workers: with Ray's default of two seconds, short epochs would take that
+    # long.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
-    # Clouds give half a minute's notice at the least.
+    # Clouds give at least half a minute's notice.
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
 }
-"""The same for whoever steers a training of several workers, on whatever node of a cluster that is."""
+"""The same for the process that controls a training with several workers, on any node of a cluster."""
 
 
 def apply_process_defaults() -> None:
-    """Set them for this process and those it starts; call once in a command's entry."""
+    """Set them for this process and its child processes; call once in a command's entry."""
     for name, value in PROCESS_DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Where things are kept, read from the environment once a command."""
+    """Places of stores and files, read from the environment once per command."""
 
     home: pathlib.Path
-    """RAYMLOPS_HOME: databases, artifacts and checkpoints of a laptop. Not the working directory, because a
+    """RAYMLOPS_HOME: databases, artifacts and checkpoints on a single machine. Not the working directory, because a
     submitted job runs in a temporary copy of it."""
     tracking_uri: str
     """MLFLOW_TRACKING_URI; default a SQLite file under home."""
@@ -60,21 +61,21 @@ class Settings:
     storage_path: str
     """RAYMLOPS_STORAGE: checkpoints and search state; on a cluster a path or URI that every node reaches."""
     ray_address: str | None
-    """RAY_ADDRESS: the cluster; none starts one on this machine."""
+    """RAY_ADDRESS: the cluster; if empty, one is started on this machine."""
     user: str
-    """RAYMLOPS_USER, else USER: who is recorded with a version."""
+    """RAYMLOPS_USER, else USER: the name that is recorded with a version."""
     job_address: str = "http://127.0.0.1:8265"
-    """RAY_API_SERVER_ADDRESS: the cluster's job server, that `raymlops submit` sends to."""
+    """RAY_API_SERVER_ADDRESS: the cluster's job server, to which `raymlops submit` sends jobs."""
     signing_key: pathlib.Path | None = None
     """RAYMLOPS_SIGNING_KEY: PEM file of the ed25519 key that signs evidence; default keys/signing.pem under home,
     made on first use."""
     trusted_keys: tuple[str, ...] = ()
-    """RAYMLOPS_TRUSTED_KEYS: public keys whose signatures count beside one's own, separated by commas or newlines:
-    ed25519:BASE64, files, or folders of *.pub and *.pem files."""
+    """RAYMLOPS_TRUSTED_KEYS: public keys whose signatures count in addition to your own, separated by commas or
+    newlines: ed25519:BASE64, files, or folders of *.pub and *.pem files."""
     trusted_record: str | None = None
-    """RAYMLOPS_TRUSTED_RECORD: the version that a rebuilt environment reproduces, whose record was found trusted."""
+    """RAYMLOPS_TRUSTED_RECORD: the version that a rebuilt environment reproduces, whose record was already verified."""
     parent_run: str | None = None
-    """MLFLOW_RUN_ID: the run that ours become children of, as under `mlflow run`."""
+    """MLFLOW_RUN_ID: the parent run of our runs, as set by `mlflow run`."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -107,21 +108,21 @@ def _to_entries(value: str | None) -> tuple[str, ...]:
 
 
 def export(values: Mapping[str, str]) -> None:
-    """Set variables for the processes that this one starts; what the user has set stays."""
+    """Set variables for this process and its child processes; values set by the user stay."""
     for name, value in values.items():
         os.environ.setdefault(name, value)
     ray = sys.modules.get("ray")
     if "RAY_AUTH_MODE" in values and ray is not None and not ray.is_initialized():
-        # Ray has read it when it was imported: it would start a cluster with a token, and ask it without one.
+        # Ray read it at import: it would start a cluster with a token, and connect without one.
         ray._raylet.Config.initialize("")
 
 
 def choose_authentication() -> dict[str, str]:
-    """Token authentication if this user has a token: Ray starts clusters with it, but joins them without."""
+    """Token authentication if this user has a token: Ray starts clusters with it by default, but joins them without."""
     path = pathlib.Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
     return {"RAY_AUTH_MODE": "token"} if os.environ.get("RAY_AUTH_TOKEN") or path.is_file() else {}
 
 
 def read_environment() -> dict[str, str]:
-    """All variables of this process, for a diagnosis of them."""
+    """All environment variables of this process, for checks."""
     return dict(os.environ)

@@ -1,4 +1,4 @@
-"""Named tensors and their types: Batch, TensorSpec, Signature and the one dtype table.
+"""Named tensors and their types: Batch, TensorSpec, Signature and the only table of datatypes.
 
 Datatype names are those of the Open Inference Protocol (FP32, INT64, BYTES ...).
 """
@@ -19,12 +19,12 @@ Batch = dict[str, Array]
 """Column or tensor name -> array whose first axis is the rows. BYTES tensors are object arrays of `str` or `bytes`."""
 
 ELEMENTS = "elements"
-"""Kind of a tensor whose first axis is the elements of all rows, which a second tensor counts."""
+"""Kind of a tensor whose first axis runs over the elements of all rows; a second tensor holds the counts per row."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Datatype:
-    """One row of the dtype table; `onnx` is the value of onnx.TensorProto.DataType, `ort` what a session calls it."""
+    """One row of the dtype table; `onnx` is the onnx.TensorProto.DataType, `ort` the type name in a session."""
 
     name: str
     numpy: np.dtype[Any]
@@ -33,7 +33,7 @@ class Datatype:
 
     @property
     def itemsize(self) -> int:
-        """Bytes an element; 0 for BYTES, whose elements vary."""
+        """Bytes per element; 0 for BYTES, whose elements vary."""
         return 0 if self.name == "BYTES" else self.numpy.itemsize
 
 
@@ -96,7 +96,7 @@ class TensorSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What a model takes and what it answers, in order."""
+    """The inputs and outputs of a model, in order."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -119,7 +119,7 @@ class Signature:
 
 
 def count_rows(batch: Mapping[str, npt.NDArray[Any]]) -> int:
-    """Rows of a batch; 0 when it has no tensor."""
+    """Rows of a batch; 0 if it has no tensor."""
     for values in batch.values():
         return len(values)
     return 0
@@ -138,7 +138,7 @@ def have_rows_in_common(batch: Mapping[str, npt.NDArray[Any]]) -> bool:
 
 
 def make_writable(batch: Batch) -> Batch:
-    """The same batch, with copies of the arrays that cannot be written to: views of a body or of an object store."""
+    """The same batch, with read-only arrays copied: views of a request body or of an object store."""
     return {name: array if array.flags.writeable else array.copy() for name, array in batch.items()}
 
 
@@ -147,7 +147,7 @@ def copy_batch(batch: Batch) -> Batch:
 
 
 def split_rows(batch: Batch, rows: Sequence[int]) -> list[Batch]:
-    """Batches of so many rows each, one after the other."""
+    """Consecutive batches of a given number of rows."""
     ends = list(itertools.accumulate(rows))
     return [
         {name: values[start:end] for name, values in batch.items()}
@@ -156,7 +156,7 @@ def split_rows(batch: Batch, rows: Sequence[int]) -> list[Batch]:
 
 
 def sample(signature: Signature, rows: int, size: int = 1) -> Batch:
-    """Harmless values that the model takes: zeros and empty strings, other free dimensions of this size."""
+    """A valid batch of zeros and empty strings; `size` replaces other free dimensions."""
     return {spec.name: _sample_tensor(spec, rows, size) for spec in signature.inputs}
 
 
@@ -168,7 +168,7 @@ def _sample_tensor(
 
 
 def make_noise(signature: Signature, rows: int) -> Batch:
-    """As `sample`, with random numbers where a tensor is of floats."""
+    """Like `sample`, with random numbers in floating-point tensors."""
     noise = np.random.default_rng(0)
     batch = sample(signature, rows)
     for name, array in batch.items():

@@ -1,15 +1,15 @@
-"""The one language of expressions: dataset `where` and `derive`, and features. Parses and checks; evaluates nothing.
+"""The expression language of dataset `where` and `derive`, and of features. Parses and checks; evaluates nothing.
 
-Text becomes a tree of literals, columns and calls of a fixed list of functions, operators among them. Nothing is looked
-up by name anywhere else: no attributes, no variables, no functions of users. The syntax is Python's, and that of
-pandas.eval where it is a subset: `&`, `|` bind as `and`, `or`; comparisons chain; `col.str.lower()`, `when.dt.year` and
-`col.isnull()` are spellings of functions of the list; names with other characters stand in backticks.
-Two backends compute it: data/column_expressions.py on arrow columns, models/formulas.py as ONNX.
+Text becomes a tree of literals, columns and calls of a fixed list of functions and operators. Nothing else is looked
+up by name: no attributes, no variables, no user functions. The syntax is Python's, and pandas.eval's where that is a
+subset: `&`, `|` bind like `and`, `or`; comparisons chain; `col.str.lower()`, `when.dt.year` and `col.isnull()` are
+spellings of functions of the list; names with other characters are written in backticks. Two backends compute it:
+data/column_expressions.py on arrow columns, models/formulas.py as ONNX.
 
-Values are whole numbers (64 bits), floats, booleans, texts and instants. Missing is one thing (null, NaN): what is
-computed from it is missing, except by `isnull`, `coalesce`, and `and`/`or` where the other side decides. In a model,
-which knows FP32 only, a comparison with a missing value is 0. `/` gives floats, infinite when divided by 0; whole
-numbers `//` and `%` by 0 are missing; whole numbers that leave 64 bits are an error. Text and numbers do not mix.
+Values are integers (64 bits), floats, booleans, texts and timestamps. There is one missing value (null, NaN): a
+result computed from it is missing, except by `isnull`, `coalesce`, and `and`/`or` if the other side decides. In a
+model, which computes in FP32 only, a comparison with a missing value is 0. `/` gives floats, infinite on division by
+0; integer `//` and `%` by 0 are missing; integer results beyond 64 bits are an error. Text and numbers do not mix.
 """
 
 from raymlops.expressions.functions import CONSTANTS, FUNCTIONS
@@ -41,6 +41,6 @@ def columns_in(expression: str) -> tuple[str, ...]:
 
 
 def instants_in(expression: str) -> frozenset[str]:
-    """The columns that a feature's expression takes as timestamps."""
+    """The columns that a feature's expression uses as timestamps."""
     calls = [node for node in walk(parse_feature(expression)) if isinstance(node, Call) and is_calendar(node)]
     return frozenset(call.arguments[0].name for call in calls if isinstance(call.arguments[0], Column))

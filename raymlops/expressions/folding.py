@@ -1,4 +1,5 @@
-"""Arithmetic of numbers that stand in an expression, done once. Here a power is refused before it is computed."""
+"""Constant folding: computes the arithmetic of literals in an expression once. Powers that are too large are refused
+before they are computed."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +18,7 @@ def check_number(value: Value) -> Value:
 
 
 def fold(operation: str, *parts: Tree) -> Tree:
-    """The call, or its value where all its parts are numbers. Raises ValueError for one that cannot be had."""
+    """The call, or its value if all its arguments are numbers. Raises ValueError if the value does not exist."""
     if operation != "add" and any(
         isinstance(part, Literal) and isinstance(part.value, str) for part in parts
     ):

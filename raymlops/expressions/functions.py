@@ -1,4 +1,4 @@
-"""The functions of expressions, and how each may be spelled. What is not here cannot be called."""
+"""The functions of expressions, and how each may be spelled. No other function can be called."""
 
 import dataclasses
 import functools
@@ -11,16 +11,16 @@ MANY = 100
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """How many arguments it takes, which of them stand as literals, and where it can be computed."""
+    """How many arguments a function takes, which of them must be literals, and which backends compute it."""
 
     least: int
     most: int
     in_models: bool = False
     literals: tuple[int, ...] = ()
     options: Mapping[str, Value] = dataclasses.field(default_factory=dict)
-    """Keyword -> what it is where it is not given; the values stand after the other arguments."""
+    """Keyword -> its default; keyword values follow the other arguments."""
     becomes: Callable[..., Tree] | None = None
-    """Made of other functions."""
+    """Composed of other functions."""
 
 
 def _as(name: str) -> Callable[..., Tree]:
@@ -91,10 +91,10 @@ FUNCTIONS: dict[str, Function] = {
     "get": Function(2, 2, literals=(1,)),
     "concat": Function(2, MANY, becomes=_concat),
 }  # fmt: skip
-"""Name -> what it takes. A name with `dt_` is pandas' part of an instant in the column's own time zone."""
+"""Name -> arguments. A name with `dt_` is the pandas accessor of a timestamp in the column's own time zone."""
 
 TEXT_PREDICATES = ("contains", "startswith", "endswith", "match", "fullmatch")
-"""Those take `na=`, what stands for missing texts, as in pandas."""
+"""Functions that take `na=`, the result for missing texts, as in pandas."""
 
 ACCESSORS: dict[str, dict[str, str]] = {
     "str": {
@@ -132,6 +132,6 @@ ON_ALL_ROWS = frozenset(
      "shift", "diff", "cumsum", "cumprod", "cummax", "cummin", "rolling", "expanding", "ewm",
      "sort_values", "duplicated", "drop_duplicates", "mode", "idxmax", "idxmin", "pct_change", "groupby", "transform")
 )  # fmt: skip
-"""Methods of pandas that take a whole column together; a block holds some of its rows only."""
+"""Methods of pandas that need the whole column; a block holds only some of its rows."""
 
 CONSTANTS = {"pi": 3.141592653589793}

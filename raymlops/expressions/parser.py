@@ -1,4 +1,4 @@
-"""Parses an expression by Python's own parser, and takes of its tree only what the list allows."""
+"""Parses an expression with Python's own parser, and converts only allowed nodes of its tree."""
 
 import ast
 import functools
@@ -52,14 +52,14 @@ _SPELLINGS = {
     "IfExp": "if-else; write where(condition, a, b)",
     "Subscript": "an index; only .str[a:b] has one",
     "Starred": "a starred argument",
-    "List": "a list, which stands only after in, not in, == and !=",
+    "List": "a list, which may follow only in, not in, == and !=",
     "Tuple": "a tuple",
 }
 
 
 @functools.lru_cache(maxsize=512)
 def parse(expression: str) -> Tree:
-    """The expression's tree. Raises ValueError with a sentence for anything that the language does not have."""
+    """The expression's tree. Raises ValueError with one sentence for syntax that the language does not have."""
     shown = repr(expression if len(expression) <= 80 else f"{expression[:77]}...")
     if len(expression) > MAX_CHARACTERS:
         raise ValueError(
@@ -68,7 +68,7 @@ def parse(expression: str) -> Tree:
     try:
         text, columns = to_python(expression)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes in texts, such as '\d'
+            warnings.simplefilter("ignore")  # of unknown escapes in texts, such as '\d'
             tree = ast.parse(text.strip(), mode="eval").body
         return _Builder(columns).build(tree)
     except SyntaxError as error:
@@ -82,14 +82,14 @@ def parse(expression: str) -> Tree:
 
 
 def parse_feature(expression: str) -> Tree:
-    """As `parse`, for what is computed inside a model. Raises ValueError for what ONNX cannot compute."""
+    """Like `parse`, for expressions computed inside a model. Raises ValueError for what ONNX cannot compute."""
     tree = parse(expression)
     shown = repr(expression)
     for node in walk(tree):
         if isinstance(node, Literal) and isinstance(node.value, str):
             raise ValueError(f"{shown} holds {node.value!r}; inside a model it computes with numbers only")
         if isinstance(node, Literal) and abs(node.value) > _LARGEST_FLOAT:  # type: ignore[arg-type]
-            raise ValueError(f"{shown} holds {node.value!r}, which FP32 does not reach")
+            raise ValueError(f"{shown} holds {node.value!r}, which is beyond FP32")
         if not isinstance(node, Call):
             continue
         function = FUNCTIONS.get(node.function)
@@ -105,7 +105,7 @@ def parse_feature(expression: str) -> Tree:
 
 
 class _Builder:
-    """Makes our tree of Python's; counts what it makes."""
+    """Converts Python's syntax tree to ours, and counts the nodes."""
 
     def __init__(self, columns: dict[str, str]) -> None:
         self._columns = columns
@@ -182,10 +182,10 @@ class _Builder:
 
     def _list(self, node: ast.expr) -> tuple[Tree, ...]:
         if not isinstance(node, ast.List | ast.Tuple | ast.Set) or not node.elts:
-            raise ValueError("looks for a value in something that is no list; write column in [1, 2]")
+            raise ValueError("looks for a value in something that is not a list; write column in [1, 2]")
         items = tuple(self.build(item) for item in node.elts)
         if not all(isinstance(item, Literal) for item in items):
-            raise ValueError("has a list with something else than numbers and texts")
+            raise ValueError("has a list with something other than numbers and texts")
         return items
 
     def call(self, node: ast.Call) -> Tree:
@@ -236,9 +236,7 @@ class _Builder:
             raise ValueError(f"gives {name} {len(arguments)} arguments, and it takes {wanted}")
         for place in function.literals:
             if place < len(arguments) and not isinstance(arguments[place], Literal):
-                raise ValueError(
-                    f"gives {name} something computed where it takes a number or text as it stands"
-                )
+                raise ValueError(f"gives {name} a computed argument where it takes a literal number or text")
         _check_zone(name, arguments)
         _check_places(name, arguments)
         missing = named.pop("na", None) if name in TEXT_PREDICATES else None
@@ -251,7 +249,7 @@ class _Builder:
         return Call("coalesce", (made, missing)) if missing else made
 
     def attribute(self, node: ast.Attribute) -> Tree:
-        """Only `when.dt.year` and its like."""
+        """Only accessors such as `when.dt.year`."""
         owner = node.value
         if isinstance(owner, ast.Attribute) and owner.attr == "dt":
             if node.attr not in ACCESSORS["dt"]:

@@ -1,4 +1,4 @@
-"""Makes Python's syntax of the text of an expression: pandas' `&` and `|`, and columns in backticks. Parses nothing."""
+"""Rewrites an expression as Python syntax: pandas' `&` and `|`, and column names in backticks. Parses nothing."""
 
 import re
 import unicodedata
@@ -11,7 +11,8 @@ _TOKEN = re.compile(
 
 
 def to_python(expression: str) -> tuple[str, dict[str, str]]:
-    """Python's text of an expression, with plain names for the columns in backticks, and what these stand for."""
+    """The expression as Python text, with plain names in place of the columns in backticks, and the columns of these
+    names."""
     if "\x00" in expression:
         raise ValueError("holds a null character")
     stem = "column_"
@@ -26,13 +27,13 @@ def to_python(expression: str) -> tuple[str, dict[str, str]]:
             raise ValueError("has two texts side by side; join them by +")
         if kind == "other":
             _check_characters(text)
-            text = re.sub(r"\s+", " ", text)  # a line of its own for each part is fine in YAML
+            text = re.sub(r"\s+", " ", text)  # an expression may span several lines in YAML
         elif kind == "column":
             if len(text) < 3:
                 raise ValueError("has backticks around no name")
             name = f"{stem}{len(columns)}"
             columns[name] = text[1:-1].replace("``", "`")
-            text = f" {name} "  # so that it cannot become part of what stands beside it
+            text = f" {name} "  # spaces, so that it cannot merge with its neighbours
         elif kind == "sign":
             if text not in "&|":
                 raise ValueError(f"has an opening {text} that is not closed")
@@ -44,7 +45,7 @@ def to_python(expression: str) -> tuple[str, dict[str, str]]:
 
 def _check_characters(text: str) -> None:
     if unicodedata.normalize("NFKC", text) != text:
-        raise ValueError("holds characters that only look like others; put such a name in backticks")
+        raise ValueError("holds characters that only look like other ones; put such a name in backticks")
     for sign in text:
         if sign in "@#\\$;?" or (not sign.isprintable() and sign not in "\t\r\n"):
             raise ValueError(f"holds {sign!r}, which expressions do not have")

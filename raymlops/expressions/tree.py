@@ -1,4 +1,4 @@
-"""What an expression is once it is parsed: literals, columns, and calls of functions of the list. Frozen values."""
+"""The tree of a parsed expression: literals, columns, and calls of functions of the list. Frozen values."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -28,16 +28,16 @@ class Call:
 Tree: TypeAlias = Literal | Column | Call
 
 CALENDAR = ("year", "quarter", "month", "day", "dayofyear", "weekday", "hour", "minute", "second")
-"""Parts of an instant; numbered as pandas does (January is 1, Monday 0), and `hour` with its fraction."""
+"""Parts of a timestamp; numbered as in pandas (January is 1, Monday 0), `hour` with its fraction."""
 
 
 def is_calendar(call: Call) -> bool:
-    """Whether it takes an instant, and maybe a time zone, apart."""
+    """Whether it takes a timestamp and an optional time zone, instead of values."""
     return call.function.removeprefix("dt_") in CALENDAR
 
 
 def walk(tree: Tree) -> Iterator[Tree]:
-    """The tree's nodes; a calendar function's zone, which is no value, is left out."""
+    """The tree's nodes, without the time zones of calendar functions, which are not values."""
     yield tree
     if isinstance(tree, Call):
         for argument in tree.arguments[:1] if is_calendar(tree) else tree.arguments:
@@ -45,5 +45,5 @@ def walk(tree: Tree) -> Iterator[Tree]:
 
 
 def columns_of(tree: Tree) -> tuple[str, ...]:
-    """The columns that a tree reads, in the order of their first use."""
+    """The columns that a tree reads, in the order of first use."""
     return tuple(dict.fromkeys(node.name for node in walk(tree) if isinstance(node, Column)))

@@ -142,11 +142,11 @@ def test_what_is_no_key_is_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "text.pub").write_text("hello\n")
     for entry, words in {
         "absent": "no file or folder",
-        "ed25519:AAAA": "is no key",
+        "ed25519:AAAA": "is not a key",
         f"{tmp_path}/private.pem": "holds a private key",
         f"{tmp_path}/curve.pem": "expected an ed25519 key",
-        f"{tmp_path}/broken.pem": "no PEM file",
-        f"{tmp_path}/text.pub": "is no key",
+        f"{tmp_path}/broken.pem": "not a PEM file",
+        f"{tmp_path}/text.pub": "is not a key",
     }.items():
         with pytest.raises(UserError, match=words):
             attestation.load_trusted_keys(settings_in(tmp_path / "home", RAYMLOPS_TRUSTED_KEYS=entry))

@@ -137,7 +137,7 @@ def test_defaults_and_reasons_are_those_of_the_code() -> None:
     assert "vicorn would believe" in variables["`FORWARDED_ALLOW_IPS`"][2]
     settings = {row[0]: row[1] for row in operations.setting_rows()}
     assert "atabases, artifacts and checkpoints" in settings["`RAYMLOPS_HOME`"]
-    assert "who is recorded with a version" in settings["`RAYMLOPS_USER`"].lower()
+    assert "the name that is recorded with a version" in settings["`RAYMLOPS_USER`"].lower()
 
 
 def test_the_drawings_are_those_that_the_code_draws() -> None:
