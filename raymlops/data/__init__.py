@@ -1,1 +1,1 @@
-"""Datasets: reading, joining, checking, splitting and measuring them, as streams over Ray Data."""
+"""Datasets: reading, joining, checking, splitting and statistics, as streams over Ray Data."""

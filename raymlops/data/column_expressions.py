@@ -1,4 +1,4 @@
-"""Computes an expression on the columns of an arrow table. Parses nothing, and knows no Ray."""
+"""Evaluates an expression on the columns of an arrow table. Parses nothing, and does not import Ray."""
 
 import functools
 from collections.abc import Callable
@@ -24,13 +24,13 @@ from raymlops.errors import DataError, unknown_name
 from raymlops.expressions import Call, Column, Literal, Tree
 
 LARGEST_TEXTS = 256 * 2**20
-"""Bytes that the texts of one computed column may have in a block, beyond eight times the block's own."""
+"""Limit for the text of one computed column in a block, in bytes, beyond eight times the block's own size."""
 
 
 def evaluate(table: pa.Table, expression: str, key: str, text_bytes: int | None = None) -> pa.Array:
-    """The values of an expression, one for each row. `key` names it in errors: `derive.late`.
+    """The values of an expression, one per row. `key` names it in errors: `derive.late`.
 
-    Raises DataError for an unknown column, and for values that a function does not take.
+    Raises DataError for an unknown column, and for values that a function does not accept.
     """
     try:
         tree = expressions.parse(expression)
@@ -50,7 +50,7 @@ def evaluate(table: pa.Table, expression: str, key: str, text_bytes: int | None 
 
 
 def evaluate_condition(table: pa.Table, expression: str, key: str) -> pa.Array:
-    """As `evaluate`, for what rows are kept by: true or false, a number being true unless it is 0; never null."""
+    """Like `evaluate`, for a filter: true or false; a number is true unless it is 0; never null."""
     found = evaluate(table, expression, key)
     try:
         return pc.fill_null(condition(found, numbers=True), False)
@@ -82,7 +82,7 @@ def _evaluate(tree: Tree, columns: dict[str, pa.Array], budget: int) -> Value:
 
 
 def _literals(call: Call) -> tuple[int, ...]:
-    """Places of arguments that the function takes as they were written."""
+    """Positions of arguments that the function takes as literals."""
     function = expressions.FUNCTIONS.get(call.function)
     if call.function == "isin":
         return tuple(range(1, len(call.arguments)))
@@ -117,7 +117,7 @@ def _without_zeros(value: Value) -> Value:
 
 
 def _divide_down(left: Value, right: Value) -> Value:
-    """Python's //: towards minus infinity. Whole numbers by 0 are missing."""
+    """Python's //: rounds towards minus infinity. Integers by 0 are missing."""
     left, right = align(number(left), number(right), "//")
     if pa.types.is_floating(left.type):
         return known(pc.floor(pc.divide(left, right)))
@@ -129,13 +129,13 @@ def _divide_down(left: Value, right: Value) -> Value:
 
 
 def _modulo(left: Value, right: Value) -> Value:
-    """Python's %: of the sign of the divisor."""
+    """Python's %: has the sign of the divisor. Integers by 0 are missing."""
     left, right = align(number(left), number(right), "%")
     if pa.types.is_floating(left.type):
         return column_functions.float_modulo(left, right)
     right = pc.if_else(
         pc.equal(right, -1), pa.scalar(1, right.type), _without_zeros(right)
-    )  # the least by -1 overflows
+    )  # the smallest integer divided by -1 overflows
     rest = pc.subtract(left, pc.multiply(pc.divide(left, right), right))
     wrong = pc.and_(pc.not_equal(rest, 0), pc.not_equal(pc.less(rest, 0), pc.less(right, 0)))
     return pc.if_else(wrong, pc.add(rest, right), rest)
@@ -148,7 +148,7 @@ def _power(left: Value, right: Value) -> Value:
     if isinstance(right, pa.Scalar) and right.is_valid and right.as_py() < 0:
         return known(pc.power(floats(left, "**"), floats(right, "**")))
     if pc.any(pc.less(right, 0)).as_py():
-        raise RefusedValueError("a whole number has a negative power; write float(...) around the base")
+        raise RefusedValueError("an integer has a negative power; write float(...) around the base")
     return pc.power_checked(left, right)
 
 
@@ -164,7 +164,7 @@ def _joined(compute: Callable[[Value, Value], Value]) -> Callable[..., Value]:
 
 
 def _is_in(value: Value, *items: Literal) -> Value:
-    """A missing value is in no list, and out of none: it stays missing."""
+    """A missing value is neither in a list nor outside of it: the result is missing."""
     value = known(value)
     literals = [pa.scalar(item.value) for item in items]
     found = [_COMPARE["eq"](value, literal) for literal in literals] if _is_mixed(value, items) else None
@@ -175,7 +175,7 @@ def _is_in(value: Value, *items: Literal) -> Value:
 
 
 def _is_mixed(value: Value, items: tuple[Literal, ...]) -> bool:
-    """Whether the list holds something else than values of the column's own type."""
+    """Whether the list holds values of another type than the column's."""
     if isinstance(value, pa.Scalar):
         return True
     types = {type(item.value) for item in items}

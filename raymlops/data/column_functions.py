@@ -41,7 +41,7 @@ def _of_numpy(name: str, compute: Callable[..., object]) -> Callable[[Value], Va
 
 
 def float_modulo(left: Value, right: Value) -> Value:
-    """Python's % of floats, as numpy computes it; missing by 0."""
+    """Python's % of floats, as numpy computes it; missing when dividing by 0."""
     rows = next((len(side) for side in (left, right) if not isinstance(side, pa.Scalar)), 1)
     sides = [pa.repeat(side, rows) if isinstance(side, pa.Scalar) else side for side in (left, right)]
     with np.errstate(all="ignore"):
@@ -94,7 +94,7 @@ def _to_text(value: Value) -> Value:
 
 
 def _to_instant(value: Value) -> Value:
-    """With a time zone; without one it is meant in UTC."""
+    """The time with a time zone; without one it is read as UTC."""
     if kind_of(value) != "text":
         found = instant(value, "timestamp")
         return found if found.type.tz else pc.assume_timezone(found, "UTC")
@@ -118,12 +118,12 @@ _PARTS: dict[str, Callable[[Value], Value]] = {
 
 
 def _part_here(name: str) -> Callable[[Value], Value]:
-    """pandas' part of an instant, in the column's own time zone."""
+    """The pandas accessor of a timestamp, in the column's own time zone."""
     return lambda value: _PARTS[name](instant(value, f".dt.{name}")).cast(pa.int64())
 
 
 def _part(name: str) -> Callable[..., Value]:
-    """In a zone that is named, or UTC; the hour with its minutes, seconds and milliseconds as a fraction."""
+    """In a named zone, or UTC; the hour has its minutes, seconds and milliseconds as a fraction."""
 
     def run(value: Value, zone: Literal = _UTC) -> Value:
         taken = instant(value, name)
@@ -165,14 +165,14 @@ def _pattern(literal: Literal, name: str) -> str:
 
 
 def _contains(value: Value, pattern: Literal, case: Literal, regex: Literal) -> Value:
-    """A regular expression of RE2, whose time is that of the text's length."""
+    """A regular expression of RE2, which runs in time linear in the text's length."""
     match = pc.match_substring_regex if regex.value else pc.match_substring
     return match(text(value, "contains"), pattern=_pattern(pattern, "contains"), ignore_case=not case.value)
 
 
 def _place(literal: Literal | None, name: str) -> int | None:
     if literal is not None and type(literal.value) is not int:
-        raise RefusedValueError(f"{name} takes whole numbers, and got {literal.value!r}")
+        raise RefusedValueError(f"{name} takes integers, and got {literal.value!r}")
     return None if literal is None else int(literal.value)
 
 
@@ -183,7 +183,7 @@ def _slice(value: Value, start: Literal, stop: Literal | None = None) -> Value:
 
 
 def _get(value: Value, place: Literal) -> Value:
-    """One character; missing where the text is shorter."""
+    """One character; missing if the text is shorter."""
     start = _place(place, "get")
     assert start is not None
     found = pc.utf8_slice_codeunits(text(value, "get"), start=start, stop=None if start == -1 else start + 1)
@@ -228,7 +228,8 @@ def _replace(budget: int, value: Value, pattern: Literal, other: Literal, regex:
 
 
 SIZED: dict[str, Callable[..., Value]] = {"add": _add, "replace": _replace}
-"""Those that can make much of little: they take the bytes that their texts may have, first."""
+"""Functions whose result may be much larger than their input: their first argument is the bytes that the result may
+have."""
 
 FUNCTIONS: dict[str, Callable[..., Value]] = {
     "abs": lambda value: pc.abs_checked(number(value, "abs")),

@@ -1,4 +1,4 @@
-"""What expressions compute with: arrow arrays and scalars of a few kinds, brought to one type before they meet."""
+"""Values of expressions: arrow arrays and scalars of a few kinds, converted to one type before they are combined."""
 
 import datetime
 import re
@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Value: TypeAlias = Any
-"""An arrow Array, or a Scalar, which takes the type of the column that it meets."""
+"""An arrow Array, or a Scalar, which is converted to the type of the column that it is combined with."""
 
 INSTANT = pa.timestamp("us", tz="UTC")
 
 
 class RefusedValueError(ValueError):
-    """A value, or a kind of value, that a function does not take."""
+    """A value, or a kind of value, that a function does not accept."""
 
 
 def kind_of(value: Value) -> str:
@@ -34,9 +34,9 @@ def kind_of(value: Value) -> str:
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array, its dictionary undone, without other spellings of missing."""
+    """A column as one array, dictionary-decoded, with one representation of missing values."""
     array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # some types come in chunks all the same
+    if isinstance(array, pa.ChunkedArray):  # some types still come in chunks
         array = pa.concat_arrays(array.chunks)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -46,7 +46,7 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
 
 
 def known(value: Value) -> Value:
-    """NaN as what it is everywhere else: missing."""
+    """NaN becomes null, the missing value everywhere else."""
     if not pa.types.is_floating(value.type):
         return value
     if isinstance(value, pa.Scalar):
@@ -83,7 +83,7 @@ def text(value: Value, function: str) -> Value:
 
 
 def condition(value: Value, numbers: bool = False) -> Value:
-    """As a boolean; a number only where it cannot be meant as bits."""
+    """As a boolean; a number is refused, except where bits cannot be meant."""
     if pa.types.is_null(value.type):
         return value.cast(pa.bool_())
     kind = kind_of(value)
@@ -107,7 +107,7 @@ def instant(value: Value, function: str) -> Value:
 
 
 def describe(value: Value) -> str:
-    """A kind as people say it, and a literal as it stands."""
+    """A kind in words, and a literal as it is written."""
     if isinstance(value, pa.Scalar):
         return repr(value.as_py())
     names = {"text": "texts", "boolean": "booleans", "instant": "timestamps", "nothing": "only nulls"}
@@ -158,7 +158,7 @@ def _align_numbers(left: Value, right: Value) -> tuple[Value, Value]:
 
 
 def _read_literal(value: Value, other: Value) -> Value:
-    """A text that stands beside timestamps, read as ISO 8601; without a zone it is meant in theirs."""
+    """A text compared with timestamps, read as ISO 8601; without a zone it is read in theirs."""
     if kind_of(value) != "text":
         return value
     if not isinstance(value, pa.Scalar):
@@ -192,5 +192,5 @@ def _align_instants(left: Value, right: Value) -> tuple[Value, Value]:
     zone = "UTC" if left.type.tz else None
     try:
         return left.cast(pa.timestamp(finest, tz=zone)), right.cast(pa.timestamp(finest, tz=zone))
-    except pa.ArrowInvalid:  # years that nanoseconds do not reach
+    except pa.ArrowInvalid:  # years that nanoseconds cannot represent
         return tuple(pc.cast(side, pa.timestamp("us", tz=zone), safe=False) for side in (left, right))

@@ -1,4 +1,4 @@
-"""Checks blocks of rows against a contract: casts, masks and counts. Knows arrow tables, not where they
+"""Checks blocks of rows against a contract: casts, masks and counts. Works on arrow tables, wherever they
 come from."""
 
 import dataclasses
@@ -23,13 +23,13 @@ TYPES: dict[str, pa.DataType] = {
     "boolean": pa.bool_(),
     "timestamp": pa.timestamp("ms", tz="UTC"),
 }
-"""What a spec calls a column's type -> Arrow's."""
+"""Name of a column type in a spec -> Arrow's type."""
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Rows that broke one rule, with a few of the values."""
+    """Rows that broke one rule, with sample values."""
 
     column: str
     rule: str
@@ -45,9 +45,9 @@ class Finding:
 
 
 def check_block(table: pa.Table, contract: ContractSpec) -> tuple[pa.Table, Mask, list[Finding]]:
-    """The block with its columns cast, True for each row that holds, and what was found.
+    """The block with its columns cast, a mask of the valid rows, and the findings.
 
-    Raises DataError when a column of the contract is not there.
+    Raises DataError if a column of the contract is missing.
     """
     holds = np.ones(table.num_rows, dtype=bool)
     findings: list[Finding] = []
@@ -69,7 +69,7 @@ def _cast(column: pa.ChunkedArray, rule: ColumnRule) -> tuple[pa.ChunkedArray, l
         return column, []
     wanted = TYPES[rule.type]
     if rule.type == "timestamp" and pa.types.is_timestamp(column.type) and column.type.tz is None:
-        column = column.cast(pa.timestamp("ms"), safe=False)  # naive times are read as UTC
+        column = column.cast(pa.timestamp("ms"), safe=False)  # times without a zone are read as UTC
     try:
         return column.cast(wanted, safe=rule.type != "timestamp"), []
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -129,8 +129,8 @@ def _to_mask(values: pa.ChunkedArray) -> Mask:
 
 
 def _nulls(column: pa.ChunkedArray) -> Mask:
-    """True where a value is missing; NaN counts as missing, and so does an infinity, which no statistic
-    survives."""
+    """True where a value is missing; NaN and infinities count as missing, since statistics cannot use
+    them."""
     missing = _to_mask(pc.is_null(column, nan_is_null=True))
     if pa.types.is_floating(column.type):
         missing |= _to_mask(pc.is_inf(column))
@@ -143,7 +143,7 @@ def _sample(column: pa.ChunkedArray, failed: Mask) -> tuple[str, ...]:
 
 
 def judge(findings: list[Finding], rows: int, failed: int, contract: ContractSpec) -> None:
-    """Raises DataError when the findings are fatal under the contract."""
+    """Raises DataError if the contract makes the findings fatal."""
     share = failed / max(rows, 1)
     fatal = contract.on_failure == "fail" and failed > 0
     if fatal or share > contract.max_failed:

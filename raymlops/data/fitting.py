@@ -1,4 +1,4 @@
-"""Fits features to the training rows: one pass of statistics, then a decision for each column."""
+"""Fits features to the training rows: one pass for statistics, then one decision per column."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,11 +27,11 @@ _MOST_CLASSES = 1000
 
 
 Formulas = Callable[[pa.Table], Batch]
-"""Evaluates the expressions of features on a block: feature -> FP32 values, NaN where missing."""
+"""Evaluates feature expressions on a block: feature -> FP32 values, NaN where missing."""
 
 
 def find_inputs(schema: pa.Schema, spec: FeaturesSpec, contract: ContractSpec) -> tuple[FittedColumn, ...]:
-    """The raw columns that expressions read. Raises DataError for one that is not there, or of a wrong type."""
+    """The raw columns that expressions read. Raises DataError if one is missing or of a wrong type."""
     found: dict[str, FittedColumn] = {}
     for feature, expression in spec.expressions().items():
         instants = expressions.instants_in(expression)
@@ -80,7 +80,8 @@ def _measure_block(
     measured: dict[str, Any] = {"types": types}
     for name, kind in raw.items():
         if pa.types.is_null(table.schema.field(name).type):
-            del types[name]  # a block of nulls, from a reader that infers types: other blocks tell
+            # a block of nulls only, from a reader that infers types: other blocks have the type
+            del types[name]
         else:
             _require_kind(name, kind, types[name])
         measured[name] = statistics.measure_column(table[name], kind)
@@ -94,12 +95,12 @@ def _measure_block(
 
 
 def _measure_target(column: pa.ChunkedArray, kind: str) -> dict[str, Any]:
-    """As numbers, as categories, or as both where either task is possible."""
+    """Statistics as numbers, as categories, or as both if either task is possible."""
     measured: dict[str, Any] = {}
     if kind in ("number", "integer", "boolean"):
         numbers: Any = statistics.measure_column(column, "number")
         measured["target:number"] = numbers
-        # Whole numbers of which a reader, seeing nulls, made floats.
+        # Integers that a reader, seeing nulls, turned into floats.
         if kind == "number" and numbers.whole and numbers.max - numbers.min < _MOST_CLASSES:
             values = np.asarray(column.to_numpy(), dtype=np.float64)
             measured["target:category"] = statistics.measure_whole(values)
@@ -152,8 +153,7 @@ def fit_features(
     contract: ContractSpec,
     inputs: tuple[FittedColumn, ...] = (),
 ) -> FittedFeatures:
-    """Decide each column's encoding. Raises DataError for a column that teaches nothing, or a target of
-    one class."""
+    """Decide each column's encoding. Raises DataError for a column without information, or a target with one class."""
     columns = []
     for name, feature in spec.by_column().items():
         found = measured[name]
@@ -241,7 +241,7 @@ _FIT: dict[str, Any] = {
 
 
 def fit_target(measured: dict[str, Any], spec: TargetSpec) -> FittedTarget:
-    """Task and classes of the target. Raises DataError when there is nothing to tell apart."""
+    """Task and classes of the target. Raises DataError if there is only one class or value."""
     kind: Any = measured["types"][spec.column]
     numbers: statistics.Numbers | None = measured.get("target:number")
     counts: statistics.Categories | None = measured.get("target:category")
@@ -262,12 +262,12 @@ def fit_target(measured: dict[str, Any], spec: TargetSpec) -> FittedTarget:
     if task == "regression":
         if numbers is None or numbers.std == 0:
             raise DataError(
-                f"Target {spec.column!r} never varies in the training rows; regression needs numbers that do"
+                f"Target {spec.column!r} is constant in the training rows; regression needs numbers that vary"
             )
         return FittedTarget(spec.column, task, kind, mean=numbers.mean, std=numbers.std)
     if counts is None:
         raise DataError(
-            f"Target {spec.column!r} is {kind}, which is no class; set features.target.task: regression"
+            f"Target {spec.column!r} is {kind}, which cannot be a class; set features.target.task: regression"
         )
     return _fit_classes(spec, kind, counts, task)
 
@@ -300,7 +300,7 @@ def _fit_classes(spec: TargetSpec, kind: Any, counts: statistics.Categories, tas
 
 
 def encode_target(column: pa.ChunkedArray, target: FittedTarget) -> Any:
-    """The target as training takes it: class numbers (int64), or standardised values (float32).
+    """The target in the form used for training: class numbers (int64), or standardised values (float32).
 
     Raises DataError for a class that training never saw.
     """

@@ -1,4 +1,4 @@
-"""Adds the columns of another table: small tables travel to the rows, large ones meet in a shuffle."""
+"""Joins the columns of another table: small tables are broadcast to the rows, large ones are joined by a shuffle."""
 
 from typing import NoReturn
 
@@ -16,9 +16,9 @@ _PARTITION_BYTES = 128 * 2**20
 
 
 def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpec) -> ray.data.Dataset:
-    """Dataset with the columns of `other`; at most one row of `other` may match a row.
+    """Dataset with the columns of `other`; each row may match at most one row of `other`.
 
-    Raises DataError for a key that is not there, or one that names several rows of `other`.
+    Raises DataError if a key column is missing, or a key matches several rows of `other`.
     """
     other = other.materialize()
     names = other.columns() or []
@@ -45,7 +45,7 @@ def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpe
     table = pa.concat_tables(blocks, promote_options="permissive").rename_columns(
         [*spec.keys, *renamed.values()]
     )
-    for key in spec.keys:  # what is missing has no partner, and may be so in several rows
+    for key in spec.keys:  # missing keys match nothing, and several rows may have them
         table = table.filter(pc.invert(pc.is_null(table[key], nan_is_null=True)))
     keys = _key_index(table, spec.keys)
     if not keys.is_unique:
@@ -60,7 +60,7 @@ def join_table(dataset: ray.data.Dataset, other: ray.data.Dataset, spec: JoinSpe
 
 
 def _refuse_doubled(other: ray.data.Dataset, keys: tuple[str, ...]) -> None:
-    """Counts the rows of each key in a shuffle of the keys alone: a second partner would double a row unseen."""
+    """Counts the rows of each key in a shuffle of the keys alone: a second match would silently duplicate a row."""
     counted = other.select_columns(list(keys)).groupby(list(keys)).count()
     doubled = counted.map_batches(_keep_doubled, fn_kwargs={"keys": keys}, batch_format="pyarrow").take(1)
     if doubled:
@@ -70,7 +70,7 @@ def _refuse_doubled(other: ray.data.Dataset, keys: tuple[str, ...]) -> None:
 
 def _keep_doubled(counted: pa.Table, keys: tuple[str, ...]) -> pa.Table:
     doubled = pc.greater(counted["count()"], 1)
-    for key in keys:  # what is missing has no partner, and may be so in several rows
+    for key in keys:  # missing keys match nothing, and several rows may have them
         doubled = pc.and_(doubled, pc.invert(pc.is_null(counted[key], nan_is_null=True)))
     return counted.filter(doubled)
 
@@ -80,7 +80,7 @@ def _raise_doubled(keys: tuple[str, ...], values: object) -> NoReturn:
 
 
 def _partitions_for(other: ray.data.Dataset) -> int:
-    """A partition each CPU at least, and small ones."""
+    """At least one partition per CPU, and small ones."""
     return int(max(2, ray.cluster_resources().get("CPU", 2), other.size_bytes() // _PARTITION_BYTES))
 
 
@@ -114,7 +114,7 @@ def _look_up(left: pa.Table, right: "ray.ObjectRef[pa.Table]", on: tuple[str, ..
 
 
 def _family(kind: pa.DataType) -> str:
-    """Types of one family can be equal; nothing but nulls is of any."""
+    """Types of one family can be compared; a column of nulls matches any."""
     if pa.types.is_null(kind):
         return ""
     if pa.types.is_timestamp(kind):

@@ -1,4 +1,4 @@
-"""Hashes rows by their values: 64 bits a row, the same on every machine and in every block."""
+"""Hashes rows by their values: 64 bits per row, the same on every machine and in every block."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ _MIX = np.uint64(0xBF58476D1CE4E5B9)
 
 
 def hash_rows(table: pa.Table, seed: int = 0) -> Hashes:
-    """One hash a row over all columns, in the order of their names."""
+    """One hash per row over all columns, in the order of their names."""
     total = np.full(table.num_rows, np.uint64(seed & 0xFFFFFFFF) + np.uint64(1), dtype=np.uint64)
     for name in sorted(table.column_names):
         total = _mix(total * _GOLDEN + hash_column(table[name]))
@@ -21,8 +21,8 @@ def hash_rows(table: pa.Table, seed: int = 0) -> Hashes:
 
 
 def hash_column(column: pa.ChunkedArray) -> Hashes:
-    """One hash a value; numbers hash by value whatever their width. What is missing, NaN too, hashes to 0 in
-    every type, since a reader that infers types may give a block of nulls another one."""
+    """One hash per value; numbers hash by value, whatever their width. Missing values, including NaN, hash to 0 in
+    every type, since a reader that infers types may give a block of nulls another type."""
     hashes = _hash_present(column)
     return np.where(np.asarray(pc.is_null(column, nan_is_null=True)), np.uint64(0), hashes)
 
@@ -40,7 +40,7 @@ def _hash_present(column: pa.ChunkedArray) -> Hashes:
         if isinstance(encoded, pa.ChunkedArray):
             encoded = encoded.unify_dictionaries().combine_chunks()
         words = pd.util.hash_array(np.asarray(encoded.dictionary.to_pandas(), dtype=object), categorize=False)
-        words = np.append(words, np.uint64(0))  # of a null, and there may be nothing else
+        words = np.append(words, np.uint64(0))  # of a null; there may be no other value
         positions = pc.fill_null(encoded.indices.cast(pa.int64()), len(words) - 1)
         return np.asarray(words[positions.to_numpy(zero_copy_only=False)], dtype=np.uint64)
     if pa.types.is_timestamp(kind):
@@ -67,7 +67,7 @@ def _hash_bytes(value: object) -> int:
 
 
 def _mix(values: Hashes) -> Hashes:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): every input bit moves every output bit."""
+    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): every input bit affects every output bit."""
     with np.errstate(over="ignore"):
         values = (values ^ (values >> np.uint64(30))) * _MIX
         values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

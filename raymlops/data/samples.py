@@ -1,4 +1,4 @@
-"""Real tables that come inside installed packages and have no file a reader could take."""
+"""Real tables that installed packages contain, but not as a file that a reader takes."""
 
 import ray.data
 

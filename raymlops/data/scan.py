@@ -1,5 +1,4 @@
-"""Reads a dataset once: contract findings, fingerprint, and what the split must know. Gives back a
-checked Dataset."""
+"""Scans a dataset once: contract findings, fingerprint, and what the split must learn. Returns a checked Dataset."""
 
 import collections
 import dataclasses
@@ -22,8 +21,7 @@ Split = str
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """What identifies the data: the content digest is a sum over rows, so the order of blocks does not
-    move it."""
+    """Identifies the data: the content digest is a sum over rows, so it does not depend on the order of blocks."""
 
     source: str
     columns: tuple[str, ...]
@@ -32,7 +30,7 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        """One short name for all of it."""
+        """A short name for the whole identity."""
         parts = f"{self.source}|{'|'.join(self.columns)}|{self.content}"
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
@@ -42,7 +40,7 @@ class Fingerprint:
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """The outcome of the first reading."""
+    """The result of the scan."""
 
     fingerprint: Fingerprint
     findings: tuple[contracts.Finding, ...]
@@ -50,7 +48,7 @@ class Scan:
     failed: int
     rule: splits.SplitRule
     doubled: frozenset[int]
-    """Hashes of keys that several rows share, against `contract.unique`."""
+    """Hashes of keys that several rows share, which breaks `contract.unique`."""
 
 
 @dataclasses.dataclass
@@ -62,7 +60,7 @@ class _Partial:
     instants: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     sides: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     keys: collections.Counter[tuple[int, int]] = dataclasses.field(default_factory=collections.Counter)
-    """Rows of a key at an instant or on a side."""
+    """Rows with a key at a time or on a side of the split."""
     columns: tuple[str, ...] = ()
 
     def add(self, other: "_Partial") -> None:
@@ -80,7 +78,7 @@ class _Partial:
 def scan_dataset(
     dataset: ray.data.Dataset, contract: ContractSpec, split: splits.SplitRule, source: str
 ) -> Scan:
-    """One pass over the rows. Raises DataError when they break the contract, or there are none."""
+    """One pass over the rows. Raises DataError if they break the contract, or if there are none."""
     total = _Partial()
     for partial in fold(dataset, _scan_block, contract=contract, split=split):
         total.add(partial)
@@ -127,7 +125,7 @@ def scan_dataset(
 def select_split(
     dataset: ray.data.Dataset, scan: Scan, contract: ContractSpec, split: Split
 ) -> ray.data.Dataset:
-    """The rows of one split that keep the contract, their columns cast; lazy."""
+    """The rows of one split that keep the contract, with their columns cast; lazy."""
     return dataset.map_batches(
         _select_block,
         batch_format="pyarrow",
@@ -138,7 +136,7 @@ def select_split(
 
 
 def fold(dataset: ray.data.Dataset, function: Any, **arguments: Any) -> Iterator[Any]:
-    """Apply a function to every block where it lies, and give its small answers back in order."""
+    """Apply a function to every block on its node, and return the small results in order."""
     answers = dataset.map_batches(
         _pickled, batch_format="pyarrow", batch_size=None, zero_copy_batch=True,
         fn_kwargs={"function": function, "arguments": arguments},

@@ -1,5 +1,4 @@
-"""Reads a table by its spec: spec -> ray Dataset, with joins, filter and derived columns. Checks no
-contract."""
+"""Reads a table by its spec: spec -> ray Dataset, with joins, filter and derived columns. Does not check contracts."""
 
 import contextlib
 import importlib
@@ -32,18 +31,17 @@ def configure() -> None:
     """Settings of Ray Data that every stage relies on; call once in a driver."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = (
-        True  # statistics and training repeat exactly only on ordered blocks
+        True  # statistics and training are reproducible only with ordered blocks
     )
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.raise_original_map_exception = True  # else ours arrives as text inside one of Ray's
-    # Below critical it prints tracebacks of errors that are raised anyway.
+    context.raise_original_map_exception = True  # else our errors arrive as text inside one of Ray's
+    # Below critical, Ray prints tracebacks of errors that are raised anyway.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 def read_dataset(spec: DatasetSpec) -> ray.data.Dataset:
-    """The table with its joins, filter and derived columns; lazy, except that small joined tables are
-    read."""
+    """The table with its joins, filter and derived columns; lazy, except that small joined tables are read."""
     dataset = read_table(spec)
     if spec.limit is not None:
         dataset = dataset.limit(spec.limit)
@@ -61,8 +59,7 @@ def read_dataset(spec: DatasetSpec) -> ray.data.Dataset:
 
 
 def read_table(spec: TableSpec) -> ray.data.Dataset:
-    """One table through a reader of ray.data. Raises NotFoundError, DataError or SpecError before any
-    task starts."""
+    """One table read by a reader of ray.data. Raises NotFoundError, DataError or SpecError before any task starts."""
     options = {key: _to_csv_option(spec.reader, key, value) for key, value in spec.options.items()}
     if ":" in spec.reader:
         return _read_by_own(spec.reader, options)
@@ -78,7 +75,7 @@ def read_table(spec: TableSpec) -> ray.data.Dataset:
         style = options.get("partitioning")
         if isinstance(
             style, (str, dict)
-        ):  # as a document can say it: hive, or {style: dir, field_names: [label]}
+        ):  # as YAML can express it: hive, or {style: dir, field_names: [label]}
             given = {"style": style} if isinstance(style, str) else style
             options["partitioning"] = ray.data.datasource.Partitioning(**given)
         with reading(spec):
@@ -95,8 +92,8 @@ def _read_by_own(reader: str, options: dict[str, Any]) -> ray.data.Dataset:
 
 
 def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
-    """Paths as a reader takes them, and their filesystem, pyarrow's or fsspec's (None: pyarrow finds it).
-    Raises when one is not there."""
+    """Paths in the form that a reader takes, and their filesystem, pyarrow's or fsspec's (None: pyarrow finds it).
+    Raises if a path does not exist."""
     given = [path] if isinstance(path, str) else list(path)
     located = [_expand_package(one) for one in given]
     if any("::" in one or "://" in one for one in located):
@@ -118,7 +115,7 @@ def _open_all(given: Sequence[str]) -> tuple[list[str], Any]:
         except OSError as error:
             raise DataError(f"Cannot read {one!r}: {locations.explain(error)}") from None
         paths.append(path)
-    # Ray Data knows which errors of pyarrow's own filesystems pass, and tries again.
+    # Ray Data knows which errors of pyarrow's filesystems are transient, and retries.
     return paths, filesystem.fs if isinstance(filesystem, ArrowFSWrapper) else filesystem
 
 
@@ -133,7 +130,7 @@ def _expand_package(path: str) -> str:
 
 
 def _find_package(name: str, path: str) -> str:
-    """The folder of an installed package. Imports nothing: finding a package inside another would import the outer."""
+    """The folder of an installed package. Imports nothing: finding a subpackage would import its parent."""
     first, *inner = name.split(".")
     try:
         found = importlib.util.find_spec(first)
@@ -166,7 +163,7 @@ def _to_csv_option(reader: str, key: str, value: Any) -> Any:
 
 
 def load_attribute(path: str) -> Callable[..., Any]:
-    """`module.path:name` -> the thing. Raises SpecError when it cannot be had."""
+    """`module.path:name` -> the object. Raises SpecError if it cannot be imported."""
     module, _, name = path.partition(":")
     try:
         return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
@@ -178,9 +175,9 @@ def load_attribute(path: str) -> Callable[..., Any]:
 
 
 def derive_columns(table: pa.Table, where: str | None, derive: dict[str, str]) -> pa.Table:
-    """Filter by an expression, then add columns; expressions see only the columns they name.
+    """Filter by an expression, then add columns; expressions see only the columns that they name.
 
-    Raises DataError when one cannot be evaluated.
+    Raises DataError if one cannot be evaluated.
     """
     if table.num_columns == 0:
         return table
@@ -199,12 +196,12 @@ def derive_columns(table: pa.Table, where: str | None, derive: dict[str, str]) -
 
 @contextlib.contextmanager
 def reading(spec: TableSpec) -> Iterator[None]:
-    """Turn what Ray Data raises from a task into one sentence with the source and the root cause."""
+    """Turn an error that Ray Data raises from a task into one sentence with the source and the root cause."""
     try:
         yield
     except Exception as error:
         cause = find_cause(error)
-        # Ray's wrapper of one of these is one of these as well, but tells the worker's whole traceback.
+        # Ray's wrapper of one of these is also an instance of it, but its text has the worker's whole traceback.
         if isinstance(cause, (DataError, SpecError, NotFoundError)):
             raise type(cause)(_without_advice(str(cause))) from None
         if isinstance(cause, TypeError) and "unexpected keyword" in str(cause):
@@ -218,12 +215,12 @@ def reading(spec: TableSpec) -> Iterator[None]:
 
 
 def _without_advice(text: str) -> str:
-    """Without what Ray Data adds to every error of a task: how it may be told to try again."""
+    """The error text without the advice on retries that Ray Data adds to every error of a task."""
     return re.sub(r"\s*Failed to [\w ]+ after \d+/\d+ attempts? \(total backoff.*", "", text, flags=re.DOTALL)
 
 
 def _find_csv_mistake(spec: TableSpec, text: str) -> str:
-    """What is wrong in a local CSV file: Ray Data names the file, and loses the reason on the way."""
+    """What is wrong in a local CSV file: Ray Data's error names the file, but not the reason."""
     named = re.search(r"Failed to read CSV file: (.+?)\. Please", text)
     if named is None:
         return text
@@ -235,7 +232,7 @@ def _find_csv_mistake(spec: TableSpec, text: str) -> str:
                 pass
     except pa.ArrowInvalid as error:
         return str(error)
-    except (OSError, SpecError):  # a file elsewhere, or one read with another table's options
+    except (OSError, SpecError):  # a remote file, or one that was read with another table's options
         return text
     return text
 

@@ -1,5 +1,4 @@
-"""Says for each row whether it trains, validates or tests; decided row by row, so that no shuffle is
-needed."""
+"""Assigns each row to training, validation or test; decided row by row, so that no shuffle is needed."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,13 +16,13 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class SplitRule:
-    """A split with what it had to learn from the data: the two instants between its three sides."""
+    """A split with what it learned from the data: the two times between its three parts."""
 
     spec: TimeSplit | RandomSplit | GroupSplit
     cuts: tuple[int, int] | None = None
 
     def assign(self, table: pa.Table) -> npt.NDArray[np.int8]:
-        """0 train, 1 validation, 2 test, for each row."""
+        """0 train, 1 validation, 2 test, per row."""
         if isinstance(self.spec, TimeSplit):
             assert self.cuts is not None
             return np.searchsorted(
@@ -39,8 +38,7 @@ class SplitRule:
 
 
 def to_instants(table: pa.Table, column: str) -> npt.NDArray[np.int64]:
-    """A timestamp or integer column as whole numbers that sort like it. Raises DataError for nulls and
-    other types."""
+    """A timestamp or integer column as integers in the same order. Raises DataError for nulls and other types."""
     values = _select(table, column)[column]
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
         values = values.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
@@ -58,7 +56,7 @@ def to_instants(table: pa.Table, column: str) -> npt.NDArray[np.int64]:
 
 
 def find_cuts(counts: Mapping[int, int], fractions: tuple[float, float, float]) -> tuple[int, int]:
-    """The first instants of validation and of test, from the number of rows at each instant."""
+    """The first times of validation and of test, from the number of rows at each time."""
     instants = np.array(sorted(counts), dtype=np.int64)
     before = np.cumsum([counts[int(instant)] for instant in instants])
     shares = np.cumsum(fractions)[:2] * before[-1]

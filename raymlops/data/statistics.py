@@ -1,4 +1,4 @@
-"""Column statistics that merge: moments, quantiles and value counts of blocks, combined in order.
+"""Column statistics that can be merged: moments, quantiles and value counts of blocks, combined in order.
 
 Everything is deterministic, sketches included, so that a training repeats bit for bit from the same rows.
 """
@@ -22,13 +22,13 @@ _MOST_VALUES = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """Of a column of numbers; `points` and `weights` are a quantile summary, each point standing for
-    weight rows."""
+    """Statistics of a numeric column; `points` and `weights` are a quantile summary: each point stands for `weight`
+    rows."""
 
     rows: int
     missing: int
     mean: float = 0.0
-    squares: float = 0.0  # sum of squared distances from the mean
+    squares: float = 0.0  # sum of squared deviations from the mean
     min: float = math.inf
     max: float = -math.inf
     whole: bool = True
@@ -44,8 +44,7 @@ class Numbers:
         return math.sqrt(self.squares / self.present) if self.present else 0.0
 
     def merge(self, other: "Numbers") -> "Numbers":
-        """Chan, Golub, LeVeque 1979 for the moments; the summaries are joined and thinned to equal
-        weights."""
+        """Chan, Golub, LeVeque 1979 for the moments; the summaries are joined and reduced to points of equal weight."""
         if not other.present or not self.present:
             kept = self if self.present else other
             return dataclasses.replace(
@@ -67,7 +66,7 @@ class Numbers:
         )
 
     def quantiles(self, shares: Floats) -> Floats:
-        """The values below which these shares of the rows lie; within about 1/2048 of a share."""
+        """The quantiles at these shares of the rows; exact within about 1/2048 of a share."""
         if not self.present:
             return np.full(len(shares), np.nan)
         middle = (np.cumsum(self.weights) - self.weights / 2) / self.weights.sum()
@@ -90,8 +89,7 @@ class Numbers:
 
 @dataclasses.dataclass(frozen=True)
 class Categories:
-    """Of a column of values that are only equal or not; `other` counts values beyond the most frequent
-    kept."""
+    """Statistics of a categorical column; `other` counts values beyond the most frequent ones kept."""
 
     rows: int
     missing: int
@@ -134,7 +132,7 @@ class Categories:
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Of a column of images of one shape; pixel moments over all of them."""
+    """Statistics of a column of images of one shape; pixel moments over all images."""
 
     rows: int
     shape: tuple[int, ...]
@@ -162,7 +160,7 @@ Statistics = Numbers | Categories | Images
 
 
 def measure_numbers(values: Floats) -> Numbers:
-    """Of an array; NaN and infinities are missing."""
+    """From an array; NaN and infinities are missing."""
     finite = np.sort(values[np.isfinite(values)])
     missing = len(values) - len(finite)
     if not len(finite):
@@ -183,7 +181,7 @@ def measure_numbers(values: Floats) -> Numbers:
 
 
 def measure_column(column: pa.ChunkedArray, kind: str) -> Statistics:
-    """Of an arrow column, as the kind of feature that it will be: number, category, timestamp or image."""
+    """From an arrow column, by the kind of feature: number, category, timestamp or image."""
     if kind == "image":
         try:
             images = stack_images(column)
@@ -199,7 +197,7 @@ def measure_column(column: pa.ChunkedArray, kind: str) -> Statistics:
             zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
         )
         missing = column.null_count
-        if "" in counts:  # a BYTES tensor has no null, so the empty string is what stands for it
+        if "" in counts:  # a BYTES tensor has no null, so the empty string stands for it
             missing += counts.pop("")
         return Categories(len(column), missing, counts)
     if kind == "timestamp":
@@ -212,7 +210,7 @@ def measure_column(column: pa.ChunkedArray, kind: str) -> Statistics:
 
 
 def measure_whole(values: npt.NDArray[Any]) -> Categories:
-    """Of whole numbers held as floats, NaN where missing."""
+    """From integers held as floats, NaN where missing."""
     present = values[np.isfinite(values)]
     numbers, counts = np.unique(np.floor(present).astype(np.int64), return_counts=True)
     return Categories(
@@ -221,7 +219,7 @@ def measure_whole(values: npt.NDArray[Any]) -> Categories:
 
 
 def merge_all(total: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
-    """Statistics by column, joined."""
+    """Statistics by column, merged."""
     return {
         name: total[name].merge(part[name]) if name in total else part[name] for name in {**total, **part}
     }

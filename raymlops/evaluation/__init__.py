@@ -1,1 +1,1 @@
-"""Judges models: streaming metrics, intervals, slices, report and gate. Knows no Ray, no MLflow."""
+"""Evaluates models: streaming metrics, intervals, slices, report and gate. Imports neither Ray nor MLflow."""

@@ -1,6 +1,6 @@
 """Charts as inline SVG: lines, dots with intervals, bars, histograms, counts. Colours are the page's.
 
-Every function gives the text of one <svg> element, or of a table; numbers in, nothing read.
+Every function returns the text of one <svg> element, or of a table, from numbers; none reads files.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 14, 12, 42
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line or some dots; `colour` is 1 to 6 of the page's. `sizes` are radii of dots in pixels."""
+    """A line or a set of dots; `colour` is 1 to 6 of the page's. `sizes` are radii of dots in pixels."""
 
     name: str
     x: Points
@@ -33,7 +33,7 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """A label and a range, by default that of the data. `whole` has ticks at whole numbers only."""
+    """A label and a range, by default that of the data. `whole` puts ticks at integers only."""
 
     label: str
     range: tuple[float, float] | None = None
@@ -43,7 +43,7 @@ class Axis:
 def draw_lines(
     series: Sequence[Series], x: Axis, y: Axis, diagonal: bool = False, legend: bool = True
 ) -> str:
-    """Lines and dots over two axes; `diagonal` is the line of chance or of perfect calibration."""
+    """Lines and dots over two axes; `diagonal` draws the line of chance or of perfect calibration."""
     plane = _Plane(
         _range_of(x, [value for one in series for value in one.x]),
         _range_of(y, [value for one in series for value in one.y]),
@@ -80,7 +80,7 @@ def _draw_series(one: Series, plane: "_Plane") -> str:
 
 
 def draw_bars(names: Sequence[str], values: Sequence[float], unit: str = "") -> str:
-    """Horizontal bars from zero, longest label first as given."""
+    """Horizontal bars from zero, in the given order."""
     top = max([*values, 1e-12])
     rows = []
     for place, (name, value) in enumerate(zip(names, values, strict=True)):
@@ -97,7 +97,7 @@ def draw_bars(names: Sequence[str], values: Sequence[float], unit: str = "") -> 
 def draw_intervals(
     rows: Sequence[tuple[str, float, float, float]], label: str, reference: float | None = None
 ) -> str:
-    """A dot with its interval for each (name, value, low, high), and a line where the whole stands."""
+    """A dot with its interval for each (name, value, low, high), and a line at the value of all rows."""
     held = [value for row in rows for value in row[1:] if math.isfinite(value)]
     low, high = _widen(min(held, default=0.0), max(held, default=1.0))
     left, right, step = 150, _WIDTH - 16, 24
@@ -136,9 +136,9 @@ def draw_intervals(
 def draw_histograms(
     middles: Points, groups: Sequence[tuple[str, Points]], x: Axis, mark: tuple[float, str], share: str
 ) -> str:
-    """Shares of rows in equal cells, one colour a group, over each other; `mark` is a vertical line with its text.
+    """Shares of rows in equal cells, one colour per group, overlaid; `mark` is a vertical line with its text.
 
-    `share` says what the shares are of.
+    `share` says what the shares refer to.
     """
     shares = []
     for name, counts in groups:
@@ -184,7 +184,7 @@ def draw_counts(table: Sequence[Sequence[int]], names: Sequence[str]) -> str:
 
 
 class _Plane:
-    """From data to pixels."""
+    """Converts data coordinates to pixels."""
 
     def __init__(self, x: tuple[float, float], y: tuple[float, float]) -> None:
         self.x, self.y = x, y
@@ -257,7 +257,7 @@ def _ticks(low: float, high: float, count: int, whole: bool = False) -> list[flo
 
 
 def _label(ticks: Sequence[float]) -> list[tuple[float, str]]:
-    """Each tick with its text; all with as many digits as their distance needs."""
+    """Each tick with its text, with as many digits as the distance of ticks needs."""
     step = min((b - a for a, b in itertools.pairwise(ticks)), default=1.0)
     digits = next((d for d in range(9) if abs(round(step, d) - step) < step * 1e-3), 9)
     top = max(map(abs, ticks), default=0.0)

@@ -1,11 +1,11 @@
-"""What a new version would break for callers of the old one, from the contracts of both. Reads no file."""
+"""Finds changes of a new version that break callers of the old one, from the contracts of both. Reads no file."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def find_breaks(new: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[str, ...]:
-    """One sentence for each change that a caller of the old model would notice; empty when there is none.
+    """One sentence for each change that callers of the old model would notice; empty if there is none.
 
     Empty contracts, of models of another origin, are not compared.
     """

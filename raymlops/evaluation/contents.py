@@ -1,4 +1,4 @@
-"""What a report shows, as frozen values, and how its names and numbers are written. Draws nothing."""
+"""Contents of a report, as frozen values, and the format of its names and numbers. Draws nothing."""
 
 import dataclasses
 import math
@@ -36,7 +36,7 @@ class TrialLine:
 
 @dataclasses.dataclass(frozen=True)
 class VariantLine:
-    """One file of the model: the original, or a smaller one. Metrics are of the same test rows."""
+    """One file of the model: the original, or a smaller one. Metrics are on the same test rows."""
 
     kind: str
     size: int
@@ -51,7 +51,7 @@ class VariantLine:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All that a report shows; what is empty is left out."""
+    """All that a report shows; empty parts are left out."""
 
     title: str
     metric: str
@@ -71,17 +71,17 @@ class Report:
 
 
 def name_metric(name: str) -> str:
-    """As people write it."""
+    """A metric's name for readers."""
     return _TITLES.get(name, name.replace("_", " "))
 
 
 def show_name(parameter: str) -> str:
-    """A parameter without the path that all of a kind share."""
+    """A parameter's name without the prefix that all of a kind share."""
     return parameter.removeprefix("network.options.").removeprefix("training.")
 
 
 def show_number(value: Any) -> str:
-    """Four digits; nothing for None."""
+    """Four significant digits; empty for None."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):

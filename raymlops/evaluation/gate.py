@@ -1,4 +1,4 @@
-"""Judges whether a model may become champion: evidence in, Verdict out. Measures nothing, moves no alias."""
+"""Decides whether a model may become champion: evidence in, Verdict out. Measures nothing, moves no alias."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -16,34 +16,34 @@ from raymlops.metrics import FALLING, METRICS, Values, gain, guess_without_a_mod
 from raymlops.specs.evaluation import GateSpec, LimitSpec
 
 Drawn = dict[tuple[str, str], Values]
-"""Slice -> metric -> value and replicates. Equal draws for all models, so that differences are paired."""
+"""Slice -> metric -> value and replicates. All models use the same draws, so that differences are paired."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What is known of one ONNX file before it is judged; None is what nobody measured."""
+    """The evidence on one ONNX file; None for what was not measured."""
 
     name: str
     digest: str = ""
     contract: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     partial: Partial | None = None
-    """Sums over the test rows; None when the model could not be run."""
+    """Sums over the test rows; None if the model could not be run."""
     parity: float | None = None
-    """Largest difference from the network; None when there is no network to compare with."""
+    """Largest difference from the network's outputs; None if there is no network to compare with."""
     latency_ms: float | None = None
-    """p99 of one row."""
+    """Latency of one row, 99th percentile."""
     throughput: float | None = None
-    """Rows a second."""
+    """Rows per second."""
     size: int | None = None
-    """Bytes."""
+    """Size in bytes."""
     unsafe: tuple[str, ...] = ()
-    """What is wrong with the file itself, such as an operator of a foreign library."""
+    """Problems of the file itself, such as an operator of a foreign library."""
     columns: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """How well single columns tell the target, of leakage.measure_columns."""
+    """How well single columns predict the target, from leakage.measure_columns."""
 
 
 def judge(candidate: Evidence, champion: Evidence | None, spec: GateSpec | None = None) -> Verdict:
-    """Every check of the spec on the candidate; it passes when all do.
+    """Runs every check of the spec on the candidate; it passes if all checks pass.
 
     Raises SpecError for a metric that the task does not have.
     """
@@ -99,7 +99,7 @@ def _check_content(candidate: Evidence) -> Iterator[Check]:
 
 def _check_parity(candidate: Evidence, spec: GateSpec) -> Iterator[Check]:
     if candidate.parity is not None:
-        # not `>`: nan is a failure
+        # not `>`: nan must fail
         passed = bool(candidate.parity <= spec.parity)
         text = "answers as its network does" if passed else "does not answer as its network does"
         yield Check("parity", passed, text, candidate.parity, limit=spec.parity)
@@ -138,12 +138,12 @@ def _check_slice_limits(new: Drawn, spec: GateSpec) -> Iterator[Check]:
             found = to_interval(new[key][metric], spec.confidence)
             if any(not inside for _, inside, _ in _bounds(found.high, found.low, bounds)):
                 outside.append(f"{key[0]}={key[1]} has {found}")
-        text = "; ".join(sorted(outside)) or "no slice is beyond doubt outside"
+        text = "; ".join(sorted(outside)) or "no slice is significantly outside"
         yield Check(f"{metric} of every slice", not outside, text, len(outside), limit=0)
 
 
 def _bounds(at_most: float, at_least: float, bounds: LimitSpec) -> Iterator[tuple[float, bool, str]]:
-    """A minimum is kept when `at_most` reaches it, a maximum when `at_least` does; nan keeps nothing."""
+    """A minimum holds if `at_most` reaches it, a maximum if `at_least` does; nan never holds."""
     if bounds.min is not None:
         yield bounds.min, bool(at_most >= bounds.min), "minimum"
     if bounds.max is not None:
@@ -154,16 +154,16 @@ def _check_leaks(candidate: Evidence, spec: GateSpec) -> Iterator[Check]:
     if candidate.columns and spec.leak.column < 1:
         name, value = max(candidate.columns.items(), key=lambda item: item[1])
         passed = value < spec.leak.column
-        what = "is the strongest alone" if passed else "alone tells the target; did it leak?"
+        what = "predicts best alone" if passed else "predicts the target alone; did the target leak into it?"
         text = f"column {name!r} {what}"
         yield Check("single column", passed, text, value, limit=spec.leak.column)
 
 
 def _check_against(new: Drawn, old: Drawn, metric: str, spec: GateSpec) -> list[Check]:
-    """A loss blocks when it is beyond the margin and beyond doubt.
+    """A loss blocks if it exceeds the margin and is statistically significant.
 
-    To ask for proof that there is none, as of a drug, would block most honest retrains where test rows are few:
-    even an equal model cannot show it when the interval is wider than the margin.
+    Requiring proof that there is no loss, as for a drug, would block most honest retrains with few test rows: even an
+    equal model cannot prove it if the interval is wider than the margin.
     """
     drawn = [part[WHOLE][metric] for part in (new, old)]
     gains = drawn[1] - drawn[0] if metric in FALLING else drawn[0] - drawn[1]
@@ -173,9 +173,9 @@ def _check_against(new: Drawn, old: Drawn, metric: str, spec: GateSpec) -> list[
     if interval.low >= margin:
         found = "as good, within the margin"
     elif passed:
-        found = "not worse beyond doubt; the rows are too few to tell the margin"
+        found = "not significantly worse; there are too few rows to decide"
     else:
-        found = "worse than the champion, beyond the margin and beyond doubt"
+        found = "significantly worse than the champion, beyond the margin"
     text = f"{drawn[0][0]:.4g} against {drawn[1][0]:.4g}: {found}"
     checks = [
         Check(
@@ -191,7 +191,7 @@ def _check_against(new: Drawn, old: Drawn, metric: str, spec: GateSpec) -> list[
     cut = _cut_of_error(metric, float(drawn[0][0]), float(drawn[1][0]))
     if cut is not None and spec.leak.error_cut < 1:
         passed = cut < spec.leak.error_cut
-        text = "of the champion's error is gone" + (
+        text = "of the champion's error is removed" + (
             "" if passed else ": too good to be true; did a label leak?"
         )
         checks.append(Check("cut of the error", passed, text, cut, limit=spec.leak.error_cut))
@@ -199,13 +199,13 @@ def _check_against(new: Drawn, old: Drawn, metric: str, spec: GateSpec) -> list[
 
 
 def _cut_of_error(metric: str, new: float, old: float) -> float | None:
-    """Share of the champion's error that is gone; None where the metric has no zero to measure from."""
+    """Share of the champion's error that is removed; None if the metric has no zero error."""
     before, after = (old, new) if metric in FALLING else (1 - old, 1 - new)
     return (before - after) / before if before > 1e-9 and metric != "r2" else None
 
 
 def _check_slices(new: Drawn, old: Drawn, metric: str, spec: GateSpec) -> Iterator[Check]:
-    """The slice with the worst loss; Bonferroni over the slices, lest many of them make false alarms."""
+    """The slice with the worst loss; Bonferroni-corrected over the slices, since many slices cause false alarms."""
     found = []
     for key in (key for key in new if key != WHOLE and key in old):
         drawn = [part[key][metric] for part in (new, old)]
@@ -219,7 +219,7 @@ def _check_slices(new: Drawn, old: Drawn, metric: str, spec: GateSpec) -> Iterat
     width = NormalDist().inv_cdf(1 - (1 - spec.confidence) / (2 * len(found)))
     key, value, spread, margin = min(found, key=lambda one: one[1] + width * one[2] - one[3])
     passed = value + width * spread >= margin
-    text = f"{key[0]}={key[1]} " + ("is the worst of" if passed else "got worse beyond doubt, the worst of")
+    text = f"{key[0]}={key[1]} " + ("is the worst of" if passed else "got significantly worse, the worst of")
     yield Check(
         f"{metric} gain of the worst slice", passed, f"{text} {len(found)} slices",
         value, value - width * spread, value + width * spread, margin,

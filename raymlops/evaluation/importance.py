@@ -1,4 +1,5 @@
-"""How much of a search's spread each parameter explains. Pure; knows no search library."""
+"""How much of the variation in a search's results each parameter explains. Pure functions; imports no search
+library."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +13,8 @@ _LEVELS = 4
 def rank_parameters(trials: Sequence[Mapping[str, Any]], values: Sequence[float]) -> dict[str, float]:
     """Parameter -> share of the variance of the trials' ranks that its value explains, 0 to 1, largest first.
 
-    Numbers are cut into four levels of equal size; the share is epsilon squared (Kelley 1935), near 0
-    for a parameter without effect. Parameters that never change are left out.
+    Numbers are cut into four levels of equal size; the share is epsilon squared (Kelley 1935), near 0 for a parameter
+    without effect. Parameters that never change are left out.
     """
     finite = np.isfinite(np.asarray(values, dtype=np.float64))
     ranks = np.argsort(np.argsort(np.asarray(values)[finite])).astype(np.float64)

@@ -1,8 +1,8 @@
-"""Bootstrap intervals of sums: of one model, and paired, of two models on the same rows. Decides nothing.
+"""Bootstrap intervals from sums: of one model, and paired, of two models on the same rows. Decides nothing.
 
-The groups of a Partial are resampled (multinomial weights), which is close to the row bootstrap where rows
-are few, and the bootstrap of random groups otherwise (Wolter, Introduction to Variance Estimation, 2007,
-chapter 2). Intervals are percentile intervals.
+The groups of a Partial are resampled (multinomial weights), which is close to the row bootstrap if there are few
+rows, and is otherwise the bootstrap of random groups (Wolter, Introduction to Variance Estimation, 2007, chapter 2).
+Intervals are percentile intervals.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How much better one model is than another (negative: worse) in the metric's unit, with its interval.
+    """How much better one model is than another (negative: worse), in the metric's unit, with its interval.
 
     `worse` is the share of replicates in which it is worse.
     """
@@ -48,7 +48,7 @@ class Difference:
 
 
 def draw_weights(groups: int, replicates: int, seed: int = 0) -> npt.NDArray[np.float64]:
-    """Times that each group is drawn, (replicates, groups); the first row is the sample itself."""
+    """How often each group is drawn, (replicates, groups); the first row is the sample itself."""
     random = np.random.default_rng(seed)
     drawn = random.multinomial(groups, np.full(groups, 1 / groups), size=replicates)
     return np.concatenate([np.ones((1, groups)), drawn])
@@ -57,7 +57,7 @@ def draw_weights(groups: int, replicates: int, seed: int = 0) -> npt.NDArray[np.
 def resample(layout: Layout, sums: npt.NDArray[np.float64], replicates: int, seed: int = 0) -> Values:
     """Metric -> its value (first) and its replicates, (1 + replicates,)."""
     weights = draw_weights(layout.groups, replicates, seed)
-    return {  # in pieces, since a replicate of all cells is 25 kB
+    return {  # in parts, since a replicate of all cells is 25 kB
         name: np.concatenate(pieces)
         for name, pieces in _gather(
             estimate(layout.read(weights[start : start + 500] @ sums))
@@ -67,7 +67,7 @@ def resample(layout: Layout, sums: npt.NDArray[np.float64], replicates: int, see
 
 
 def to_interval(values: npt.NDArray[np.float64], confidence: float = 0.95) -> Interval:
-    """The interval of a value and its replicates; nan bounds where under half of them are defined."""
+    """The interval of a value and its replicates; the bounds are nan if under half of the replicates are defined."""
     drawn = values[1:][~np.isnan(values[1:])]
     if len(drawn) < len(values) / 2:
         return Interval(float(values[0]), float("nan"), float("nan"))
@@ -97,7 +97,7 @@ def compare(
 ) -> dict[str, Difference]:
     """Every metric's gain of the candidate over the champion, by a paired bootstrap.
 
-    Raises InputError when the two were not observed on the same rows.
+    Raises InputError if the two were not measured on the same rows.
     """
     check_same_rows(candidate, champion, key)
     layout = candidate.layout_of(key)
@@ -109,9 +109,11 @@ def compare(
 
 
 def check_same_rows(first: Partial, second: Partial, key: tuple[str, str] = ("", "")) -> None:
-    """Raise InputError unless both saw equally many rows in each group."""
+    """Raise InputError unless both have equally many rows in each group."""
     if first.layout != second.layout or key not in first.sums or key not in second.sums:
-        raise InputError(f"The two models were not measured alike: {first.layout} and {second.layout}")
+        raise InputError(
+            f"The two models were not measured in the same way: {first.layout} and {second.layout}"
+        )
     parts = first.layout_of(key).segments
     counts = [
         p.sums[key][:, [parts["rows"].start, parts["nonfinite"].start]].sum(axis=1) for p in (first, second)
@@ -138,12 +140,12 @@ def _gather(pieces: Any) -> dict[str, list[npt.NDArray[np.float64]]]:
 
 
 def four_digits(value: float) -> str:
-    """Four significant digits, zeros at the end among them, so that numbers of a column compare."""
+    """Four significant digits, with trailing zeros, so that the numbers of a column line up."""
     return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:#.4g}".rstrip(".")
 
 
 def none_if_nan(value: float) -> float | None:
-    """JSON has no nan."""
+    """nan becomes None, since JSON has no nan."""
     return value if np.isfinite(value) else None
 
 

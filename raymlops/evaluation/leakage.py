@@ -1,6 +1,6 @@
-"""Finds single columns that tell the target by themselves, as a label that leaked into the features does.
+"""Finds single columns that predict the target alone, as a label that leaked into the features does.
 
-Takes a sample of raw columns in memory; trains nothing but means a bin.
+Works on a sample of raw columns in memory; fits nothing but means per bin.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ _BINS = 100
 
 
 def measure_columns(columns: Batch, labels: Array, task: str, seed: int = 0) -> dict[str, float]:
-    """Column -> how well it alone tells the target, on the half of the rows that its means are not from.
+    """Column -> how well it alone predicts the target, on the half of the rows that its means were not fitted on.
 
-    ROC AUC for binary targets, R2 for regression; for multiclass ones the share it removes of the errors made
-    by always guessing the commonest class. Columns of unique strings score low: their values do not repeat.
+    ROC AUC for binary targets, R2 for regression; for multiclass targets, the share removed of the errors of always
+    guessing the most frequent class. Columns of unique strings score low: their values do not repeat.
     """
     half = np.random.default_rng(seed).random(len(labels)) < 0.5
     labels = np.asarray(labels)
@@ -53,12 +53,12 @@ def _measure_half(
         return (float(np.mean(true == guess[tested])) - base) / (1 - base) if base < 1 else float("nan")
     mean = float(labels[fitted].mean())
     sums = np.bincount(bins[fitted], weights=labels[fitted], minlength=count)
-    guess = (sums + mean) / (rows + 1)  # one row's worth of the overall mean
+    guess = (sums + mean) / (rows + 1)  # shrinks to the overall mean with the weight of one row
     return METRICS[task]["roc_auc" if task == "binary" else "r2"](true, guess[tested])
 
 
 def _to_bins(values: Array) -> npt.NDArray[np.int64]:
-    """Quantile bins of numbers, codes of anything else; missing values are a bin of their own."""
+    """Quantile bins of numbers, codes of other values; missing values have their own bin."""
     codes, unique = pd.factorize(pd.Series(values), use_na_sentinel=True)
     if pd.api.types.is_numeric_dtype(unique.dtype) and len(unique) > _BINS:
         numbers = np.asarray(values, dtype=np.float64)

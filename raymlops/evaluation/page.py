@@ -1,4 +1,4 @@
-"""The frame of a report: one HTML document with its styles inside, light and dark, without scripts."""
+"""The page of a report: one HTML document with embedded styles, light and dark, without scripts."""
 
 import html
 from collections.abc import Iterable, Mapping
@@ -74,7 +74,7 @@ margin-right:6px;vertical-align:middle}
 
 
 class Markup(str):
-    """Text that is HTML already; all other text is escaped."""
+    """Text that is already HTML; all other text is escaped."""
 
     __slots__ = ()
 
@@ -108,7 +108,7 @@ def write_card(title: str, lead: str, content: str) -> str:
 
 
 def write_cards(*cards: str) -> str:
-    """Cards beside each other; empty when all are."""
+    """Cards beside each other; empty if all are."""
     held = "".join(cards)
     return f'<div class="grid2">{held}</div>' if held else ""
 
@@ -126,7 +126,7 @@ def write_tiles(tiles: Iterable[tuple[str, str, str]]) -> str:
 def write_table(
     head: Iterable[str], rows: Iterable[Iterable[str]], numbers: frozenset[int] = frozenset()
 ) -> str:
-    """A table of escaped text; `numbers` are the columns that align right. Markup cells are kept."""
+    """A table of escaped text; `numbers` are the columns that are right-aligned. Markup cells are kept."""
 
     def cell(tag: str, place: int, text: str) -> str:
         held = text if isinstance(text, Markup) else html.escape(text)
@@ -139,7 +139,7 @@ def write_table(
 
 
 def write_facts(facts: Mapping[str, str]) -> str:
-    """Names and values, those that are empty left out; values may be long and break anywhere."""
+    """Names and values, without the empty ones; values may be long and break anywhere."""
     rows = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
         for name, value in facts.items()
@@ -149,5 +149,5 @@ def write_facts(facts: Mapping[str, str]) -> str:
 
 
 def write_badge(passed: bool, text: str) -> Markup:
-    """A coloured word."""
+    """A coloured label."""
     return Markup(f'<span class="badge {"pass" if passed else "fail"}">{html.escape(text)}</span>')

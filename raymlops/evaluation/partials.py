@@ -1,9 +1,10 @@
-"""Sums of the rows of a pass by groups and slices: observe a batch, merge two. Knows no metric's formula, no Ray.
+"""Sums over the rows of a pass by groups and slices: observe a batch, merge two. Knows no metric's formula, and does
+not import Ray.
 
-Rows fall by a hash of their content into groups, and each group has its own sums. Groups are what the
-bootstrap resamples later, so intervals, and comparisons of two models on the same rows, need no second pass.
-Scores of binary and multiclass models are kept as histograms whose cells are narrow in log-odds (0.02 by
-default), so that ranking metrics of rare classes stay right.
+A hash of a row's content assigns it to a group, and each group has its own sums. The bootstrap later resamples
+groups, so that intervals, and comparisons of two models on the same rows, need no second pass. Scores of binary and
+multiclass models are kept as histograms with cells that are narrow in log-odds (0.02 by default), so that ranking
+metrics stay right for rare classes.
 """
 
 import dataclasses
@@ -26,9 +27,10 @@ WHOLE = ("", "")
 """The key of all rows, beside (column, value) of a slice."""
 OTHER = "other"
 HELD_SLICES = 1000
-"""Values of a column that are kept apart while a pass runs; one that appears later may be counted in part."""
-ERROR_SPAN = 2.0  # of the target's deviation, either way
-_ODDS = 12.0  # largest log-odds that have cells of their own
+"""Number of values of a column that are kept apart during a pass; one that appears later may be counted only in
+part."""
+ERROR_SPAN = 2.0  # range of the histograms, in deviations of the target, to either side
+_ODDS = 12.0  # largest log-odds with cells of their own
 
 
 _CHARTS = {
@@ -40,13 +42,13 @@ _CHARTS = {
         "errors": ERROR_BINS,
     },
 }
-"""Sums that only charts read, and their sizes."""
+"""Sums that only charts use, and their sizes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Shape of the sums. `shift` and `spread` are near the mean and the deviation of a regression's target: the
-    first keeps digits of squares, both place the cells of its histograms."""
+    """Shape of the sums. `shift` and `spread` are near the mean and the deviation of a regression's target: `shift`
+    avoids cancellation in sums of squares, both place the cells of its histograms."""
 
     task: str
     classes: int = 2
@@ -57,7 +59,7 @@ class Layout:
 
     @functools.cached_property
     def segments(self) -> dict[str, slice]:
-        """Name of a sum -> its place in a row of sums."""
+        """Name of a sum -> its slice of a row of sums."""
         sizes = {
             **sizes_of(self.task, self.classes, len(score_edges(self.cells)) + 1),
             **_CHARTS.get(self.task, {}),
@@ -84,7 +86,7 @@ class Layout:
 
     @property
     def for_slices(self) -> "Layout":
-        """The coarser one of each slice, since there are many of them."""
+        """The coarser layout of slices, since there are many of them."""
         return dataclasses.replace(self, cells=min(self.cells, 120), groups=min(self.groups, 64))
 
 
@@ -141,9 +143,9 @@ def observe(
     groups: Array,
     slices: Mapping[str, Array] | None = None,
 ) -> Partial:
-    """Sums of one batch. Labels are 0/1, class indexes or targets; scores (rows,) or (rows, classes).
+    """Sums of one batch. Labels are 0/1, class indexes or targets; scores are (rows,) or (rows, classes).
 
-    `groups` come from `assign_groups`; `slices` are the values of the columns to measure one by one.
+    `groups` come from `assign_groups`; `slices` are the values of the columns that are measured value by value.
     """
     sums = {WHOLE: _sum_rows(layout, labels, scores, groups)}
     for column, values in (slices or {}).items():
@@ -157,7 +159,8 @@ def observe(
 
 
 def merge(first: Partial, second: Partial, max_slices: int = HELD_SLICES) -> Partial:
-    """Sums of both. Of a column with over `max_slices` values the rarest go to 'other': bounded memory."""
+    """The merged sums. If a column has over `max_slices` values, the rarest are merged into 'other', which bounds
+    memory."""
     if first.layout != second.layout:
         raise InputError(f"Sums of {first.layout} and of {second.layout} cannot be merged")
     sums = dict(first.sums)
@@ -167,13 +170,13 @@ def merge(first: Partial, second: Partial, max_slices: int = HELD_SLICES) -> Par
 
 
 def assign_groups(batch: Mapping[str, Array], groups: int = 256) -> npt.NDArray[np.int64]:
-    """A group for each row by a hash of its content, the same whatever the order of the blocks."""
+    """A group for each row by a hash of its content, independent of the order of blocks."""
     frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in batch.items()}, copy=False)
     return spread(pd.util.hash_pandas_object(frame, index=False).to_numpy().astype(np.uint64), groups)
 
 
 def spread(hashes: npt.NDArray[np.uint64], groups: int = 256) -> npt.NDArray[np.int64]:
-    """A group for each hash; the second of two equal rows of a batch goes to another than the first."""
+    """A group for each hash; the second of two equal rows of a batch goes to another group."""
     series = pd.Series(hashes)
     again = series.groupby(series).cumcount().to_numpy().astype(np.uint64)
     mixed = (hashes + again * np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
@@ -182,7 +185,7 @@ def spread(hashes: npt.NDArray[np.uint64], groups: int = 256) -> npt.NDArray[np.
 
 @functools.cache
 def score_edges(cells: int) -> npt.NDArray[np.float64]:
-    """Lower edges of the score cells but the first: even in log-odds, with those of the calibration bins."""
+    """Lower edges of the score cells but the first: even in log-odds, plus those of the calibration bins."""
     odds = np.linspace(-_ODDS, _ODDS, cells)
     edges = np.unique(np.concatenate([1 / (1 + np.exp(-odds)), [0.5], BIN_EDGES]))
     edges.flags.writeable = False
@@ -238,7 +241,7 @@ def _sum_charts(layout: Layout, labels: Array, scores: Floats, groups: Array) ->
 
 
 def _to_bins(values: Array, span: float, bins: int) -> Array:
-    """Equal cells between -span and span; the outermost hold all that lies beyond."""
+    """Equal cells between -span and span; the outermost cells hold all values beyond."""
     return np.clip(((values + span) / (2 * span) * bins).astype(np.int64), 0, bins - 1)
 
 
@@ -262,9 +265,9 @@ def fold_rare(
 
 
 def fold_small(partial: Partial, least: int) -> Partial:
-    """Values of a column with fewer rows than `least` become one, 'other', which stays if it has as many.
+    """Values of a column with fewer rows than `least` are merged into 'other', which is kept if it has as many.
 
-    Of a handful of rows a bootstrap knows too little of its own error, and many such slices make false alarms.
+    A bootstrap of a handful of rows underestimates its own error, and many such slices cause false alarms.
     """
 
     def count(sums: npt.NDArray[np.float64]) -> float:

@@ -1,4 +1,4 @@
-"""The report of a version: all that was measured, as one HTML file that needs nothing else."""
+"""The report of a version: all measurements, as one self-contained HTML file."""
 
 import html
 from collections.abc import Iterator
@@ -38,10 +38,10 @@ def write_report(report: Report) -> str:
             (
                 "slices",
                 "Slices",
-                "The rows of each value alone; the dashed line is all rows.",
+                "Each value's rows alone; the dashed line is all rows.",
                 show_slices(report),
             ),
-            ("gate", "Gate", "What was asked before it may become champion.", _show_gate(report)),
+            ("gate", "Gate", "The checks that it must pass to become champion.", _show_gate(report)),
             ("search", "Search", say_search(report), show_search(report)),
             (
                 "variants",
@@ -52,10 +52,10 @@ def write_report(report: Report) -> str:
             (
                 "parity",
                 "Parity",
-                "Whether the ONNX file answers as the network that was trained.",
+                "Whether the ONNX file gives the same outputs as the trained network.",
                 _show_parity(report),
             ),
-            ("data", "Data", "Where the rows came from, and what broke the contract.", _show_data(report)),
+            ("data", "Data", "Where the rows came from, and which broke the contract.", _show_data(report)),
             (
                 "lineage",
                 "Lineage",

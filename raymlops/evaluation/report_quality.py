@@ -30,17 +30,21 @@ def show_quality(report: Report) -> str:
     found, task = report.evaluation, report.evaluation.task
     if task == "binary":
         return write_cards(
-            write_card("ROC", "Positives found against false alarms.", _pair(report, "roc")),
+            write_card("ROC", "True positives against false positives.", _pair(report, "roc")),
             write_card(
                 "Precision and recall",
-                "How clean the found ones are, for each share found.",
+                "The share of true positives among the rows found, for each share found.",
                 _pair(report, "pr"),
             ),
             write_card(
-                "Calibration", "Of rows given a probability, how many came true.", _show_calibration(found)
+                "Calibration",
+                "The share of positives among rows with about the same predicted probability.",
+                _show_calibration(found),
             ),
-            write_card("Scores", "Probabilities given to each class.", _show_scores(report)),
-            write_card("Threshold", "The cut of the probability that costs least.", _show_threshold(report)),
+            write_card("Scores", "Predicted probabilities of each class.", _show_scores(report)),
+            write_card(
+                "Threshold", "The threshold of the probability with the least cost.", _show_threshold(report)
+            ),
             write_card("Metrics", "", _show_metrics(report)),
         )
     if task == "multiclass":
@@ -58,12 +62,12 @@ def show_quality(report: Report) -> str:
             write_card(
                 "ROC of each class", "Each class against the rest.", charts.draw_lines(rocs, *axes, True)
             ),
-            write_card("Calibration", "Of the class that was chosen.", _show_calibration(found)),
+            write_card("Calibration", "Of the predicted class.", _show_calibration(found)),
             write_card("Metrics", "", _show_metrics(report)),
         )
     return write_cards(
         write_card(
-            "Predicted and actual", "Mean of the rows that were predicted alike.", _show_predicted(found)
+            "Predicted and actual", "Mean of rows with about the same prediction.", _show_predicted(found)
         ),
         write_card("Errors", "Prediction minus actual, in the target's unit.", _show_errors(found)),
         write_card("Metrics", "", _show_metrics(report)),
@@ -120,12 +124,12 @@ def _pair(report: Report, curve: str) -> str:
 
 def _show_calibration(found: Evaluation) -> str:
     curve = found.curves.get("calibration")
-    axes = Axis("mean probability given", _UNIT), Axis("rate that came true", _UNIT)
+    axes = Axis("mean predicted probability", _UNIT), Axis("observed rate", _UNIT)
     return _draw_rates(curve, *axes) if curve else ""
 
 
 def _draw_rates(curve: Curve, x: Axis, y: Axis) -> str:
-    """What came of rows that were answered alike; dots as large as there are rows."""
+    """The outcome of rows with about the same prediction; the size of a dot grows with its rows."""
     rows = [value or 0.0 for value in curve["rows"]]
     top = max([*rows, 1.0])
     sizes = [3 + 7 * math.sqrt(value / top) for value in rows]

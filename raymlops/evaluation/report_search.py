@@ -21,7 +21,7 @@ def say_search(report: Report) -> str:
 
 
 def show_search(report: Report) -> str:
-    """Cards; nothing when there was no search."""
+    """Cards; empty if there was no search."""
     done = [trial for trial in report.trials if math.isfinite(trial.value)]
     if not done:
         return ""
@@ -57,7 +57,7 @@ def show_search(report: Report) -> str:
         ),
         write_card(
             "Importance",
-            "Share of the trials' order that a parameter explains alone.",
+            "Share of the variation in the trials' ranks that a parameter explains alone.",
             importance if shares else "",
         ),
     ) + write_card("Best trials", "", _list_trials(done, sign, metric))

@@ -1,6 +1,6 @@
-"""What a pass found: sums -> Evaluation: metrics, intervals, threshold, curves and slices as plain numbers.
+"""Results of a pass: sums -> Evaluation: metrics, intervals, threshold, curves and slices as plain numbers.
 
-This is what is stored beside a version and drawn by the report.
+They are stored beside a version and shown in the report.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Slice:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A model on some rows. `nonfinite` rows got nan or infinity as an answer and are in no metric."""
+    """A model's results on some rows. For `nonfinite` rows an answer was nan or infinity; they are in no metric."""
 
     task: str
     rows: int
@@ -89,7 +89,7 @@ class Evaluation:
 
 
 def finish(partial: Partial, spec: EvaluationSpec | None = None, seed: int = 0) -> Evaluation:
-    """Turn the sums of a pass into numbers. Raises InputError when no row was scored."""
+    """Turn the sums of a pass into numbers. Raises InputError if no row was scored."""
     spec = spec or EvaluationSpec()
     layout, sums = partial.layout, partial.sums[WHOLE]
     total = sums.sum(axis=0)
@@ -180,7 +180,8 @@ def _draw_regression(layout: Layout, total: npt.NDArray[np.float64]) -> Curves:
 
 
 def _gather_errors(counts: npt.NDArray[np.float64], width: float) -> dict[str, npt.NDArray[np.float64]]:
-    """Cells on both sides of no error, as wide as lets them hold nearly all rows; the outermost hold the rest."""
+    """Cells on both sides of zero error, as narrow as possible while nearly all rows fit; the outermost hold the
+    rest."""
     middle, side = len(counts) // 2, _ERROR_CELLS // 2
     reach = [counts[middle - half : middle + half].sum() for half in range(1, middle + 1)]
     half = int(np.argmax(np.asarray(reach) >= 0.995 * reach[-1])) + 1
@@ -199,7 +200,7 @@ _CURVES: dict[str, Any] = {
 
 
 def _thin(curve: dict[str, npt.NDArray[np.float64]]) -> dict[str, list[float | None]]:
-    """Drop points that do not move, then all but about CURVE_POINTS evenly along the curve."""
+    """Drop points that do not move, then keep about CURVE_POINTS spread evenly along the curve."""
     points = np.stack(list(curve.values()))
     points = points[:, ~np.isnan(points).any(axis=0)]
     if points.shape[1] > CURVE_POINTS:

@@ -1,4 +1,4 @@
-"""The threshold of a binary model that costs least, and what comes of it. Histograms in, no rows."""
+"""The threshold of a binary model with the least cost, and its results. Works on histograms, not rows."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from raymlops.specs.evaluation import CostSpec
 
 @dataclasses.dataclass(frozen=True)
 class Threshold:
-    """Where to cut the probability, and what comes of it; costs are a row, in the spec's unit."""
+    """A threshold of the probability, and its results; costs are per row, in the spec's unit."""
 
     value: float
     cost: Interval
@@ -45,10 +45,10 @@ class Threshold:
 def choose_threshold(
     layout: Layout, sums: npt.NDArray[np.float64], cost: CostSpec, replicates: int = 1000, seed: int = 0
 ) -> Threshold:
-    """The cell edge with the least cost on these rows; of equals the one nearest 0.5.
+    """The cell edge with the least cost on these rows; among equals, the one nearest 0.5.
 
-    The interval is of the cost at that edge; it leaves out the optimism of having chosen the edge on the
-    same rows, which is small next to it from some thousand rows on.
+    The interval is that of the cost at this edge; it ignores the optimism of choosing the edge on the same rows,
+    which is small in comparison from some thousand rows on.
     """
     edges = score_edges(layout.cells)
     weights = draw_weights(layout.groups, replicates, seed)
@@ -75,7 +75,7 @@ def choose_threshold(
 def _costs(
     positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64], cost: CostSpec
 ) -> npt.NDArray[np.float64]:
-    """Cost a row when cells from `cut` on are chosen, (replicates, cells + 1); the last chooses nothing."""
+    """Cost per row if cells from `cut` on are chosen, (replicates, cells + 1); the last chooses nothing."""
     zero = np.zeros((len(positive), 1))
     misses = np.concatenate([zero, np.cumsum(positive, axis=1)], axis=1)
     alarms = negative.sum(axis=1, keepdims=True) - np.concatenate([zero, np.cumsum(negative, axis=1)], axis=1)

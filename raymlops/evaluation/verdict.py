@@ -1,4 +1,4 @@
-"""What a gate found: checks with every number, readable and machine-readable. Judges nothing itself."""
+"""The verdict of a gate: checks with all numbers, for people and machines. Judges nothing itself."""
 
 import dataclasses
 import hashlib
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One question that was put to a model. `value` and its interval are compared with `limit`."""
+    """One check of a model. `value` and its interval are compared with `limit`."""
 
     name: str
     passed: bool
@@ -33,7 +33,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Names, file digests and every check. Empty `champion` means that there was none."""
+    """Names, file digests and every check. An empty `champion` means that there was none."""
 
     candidate: str
     champion: str
@@ -51,7 +51,7 @@ class Verdict:
 
     @property
     def sha256(self) -> str:
-        """Of the JSON, so that a record can name exactly this verdict."""
+        """Digest of the JSON, so that a record can name exactly this verdict."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def __str__(self) -> str:

@@ -85,10 +85,12 @@ class GateSpec(Document):
         0.02,
         ge=0,
         description="loss against the champion that is tolerated, as a share of the champion's value; a larger one "
-        "blocks when it is beyond doubt",
+        "blocks if it is statistically significant",
     )
     slice_margin: float = Field(
-        0.05, ge=0, description="the same for one slice; a slice fails only when its loss is beyond doubt"
+        0.05,
+        ge=0,
+        description="the same for one slice; a slice fails only if its loss is statistically significant",
     )
     slice_limits: dict[str, LimitSpec] = Field(
         default_factory=dict,
