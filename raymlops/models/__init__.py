@@ -1,1 +1,1 @@
-"""ONNX models: exporting them, proving them equal to their network, and running them on ONNX Runtime."""
+"""ONNX models: export, parity with the trained network, safety checks, and execution with ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""The calendar as ONNX nodes of standard operators: parts of an instant, in any time zone."""
+"""Calendar functions as ONNX nodes of standard operators: parts of a timestamp, in any time zone."""
 
 import dataclasses
 import datetime
@@ -12,7 +12,7 @@ from raymlops.onnx_builder import GraphBuilder
 
 _DAY = 86_400_000
 _HOUR = 3_600_000
-_YEARS = (1970, 2060)  # between these the clock changes of time zones are known to the graph
+_YEARS = (1970, 2060)  # for times between these years, the graph holds the clock changes of time zones
 
 
 def whole(build: GraphBuilder, value: int) -> str:
@@ -21,13 +21,15 @@ def whole(build: GraphBuilder, value: int) -> str:
 
 
 def add_calendar(build: GraphBuilder, instant: str, part: str, zone: str = "UTC") -> str:
-    """A part of the calendar as FP32 (rows,), from INT64 milliseconds since 1970-01-01 UTC; hours have fractions.
+    """A part of a timestamp as FP32 (rows,), from INT64 milliseconds since 1970-01-01 UTC; hours have fractions.
 
-    Monday is 0, and so are the first day of a month, January, and 1 January; a leap day does not shift what follows.
+    Monday is 0, and so are the first day of a month, January, and 1 January; a leap day does not shift later days of
+    the year.
     """
     if zone != "UTC":
         instant = build.add("Add", instant, _offset(build, instant, zone))
-    in_day = build.add("Mod", instant, whole(build, _DAY))  # the sign of the divisor: right before 1970 too
+    # the result has the sign of the divisor, which is right before 1970 too
+    in_day = build.add("Mod", instant, whole(build, _DAY))
     if part == "hour":
         hour = build.constant(np.array([_HOUR], dtype=np.float32), "hour")
         return build.add("Div", build.cast(in_day, TensorProto.FLOAT), hour)
@@ -40,7 +42,7 @@ def add_calendar(build: GraphBuilder, instant: str, part: str, zone: str = "UTC"
 
 @dataclasses.dataclass(frozen=True)
 class _Civil:
-    """Names of INT64 tensors: a year that begins in March, within 400 years; the day of it, and the month, from 0."""
+    """Names of INT64 tensors: a year that begins in March, within 400 years; its day and month, from 0."""
 
     days: str
     year: str
@@ -49,9 +51,9 @@ class _Civil:
 
 
 def _to_civil(build: GraphBuilder, days: str) -> _Civil:
-    """Howard Hinnant, "chrono-compatible low-level date algorithms" (2013): whole numbers only, a year begins in March.
+    """Howard Hinnant, "chrono-compatible low-level date algorithms" (2013): integers only, a year begins in March.
 
-    Five eras of 400 years are added so that nothing divided is negative.
+    Five eras of 400 years are added so that no dividend is negative.
     """
     number = functools.partial(whole, build)
     shifted = build.add("Add", days, number(719468 + 146097 * 5))
@@ -83,9 +85,10 @@ def _add_civil(build: GraphBuilder, days: str, part: str) -> str:
 
 
 def add_numbered(build: GraphBuilder, instant: str, part: str, zone: str = "UTC") -> str:
-    """As `add_calendar`, numbered as pandas does: the first day, month and day of the year are 1, and leap days count.
+    """Like `add_calendar`, but numbered as in pandas: the first day, month and day of the year are 1, and leap days
+    count.
 
-    Has the year, quarter, minute and second as well; of these only the hour has a fraction.
+    Also has the year, quarter, minute and second; only the hour has a fraction.
     """
     if part in ("weekday", "hour"):
         return add_calendar(build, instant, part, zone)
@@ -105,7 +108,7 @@ def add_numbered(build: GraphBuilder, instant: str, part: str, zone: str = "UTC"
         month = build.add("Mod", build.add("Add", civil.month, number(2)), number(12))
         return build.cast(build.add("Add", build.add("Div", month, number(3)), number(1)), TensorProto.FLOAT)
     before = build.cast(build.add("GreaterOrEqual", civil.of_year, number(306)), TensorProto.INT64)
-    if part == "year":  # January and February belong to the year that began before
+    if part == "year":  # January and February belong to the year that began in the previous March
         eras = build.add("Mul", build.add("Div", civil.days, number(146097)), number(400))
         years = build.add("Add", build.add("Add", eras, civil.year), before)
         return build.cast(build.add("Sub", years, number(2000)), TensorProto.FLOAT)
@@ -144,7 +147,7 @@ def _offset(build: GraphBuilder, instant: str, zone: str) -> str:
 
 @functools.cache
 def clock_changes(zone: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Instants (ms) at which a zone's offset changes, and the offsets (ms) before, between and after them."""
+    """Times (ms) at which a zone's offset changes, and the offsets (ms) before, between and after them."""
     place = zoneinfo.ZoneInfo(zone)
 
     def offset(second: int) -> int:

@@ -1,7 +1,7 @@
 """Fitted features as ONNX: raw columns in, packed tensors out (numeric, category, image).
 
-This graph is the only implementation of the preprocessing. Training packs its rows by running it, and
-export puts it in front of the network, so the two cannot differ.
+This graph is the only implementation of the preprocessing: training runs it to pack its rows, and export puts it in
+front of the network, so that the two cannot differ.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _CYCLES = {"hour": 24.0, "weekday": 7.0, "day": 31.0, "month": 12.0, "dayofyear"
 
 
 def build_encoder(features: FittedFeatures) -> onnx.ModelProto:
-    """The graph from raw columns to packed tensors; it has only the outputs whose width is over 0."""
+    """The graph from raw columns to packed tensors; outputs of width 0 are left out."""
     build = GraphBuilder()
     packing = packing_of(features)
     values = _reader(build, features.columns)
@@ -49,7 +49,7 @@ def build_encoder(features: FittedFeatures) -> onnx.ModelProto:
 
 
 def run_encoder(session: Session, batch: Batch) -> Batch:
-    """Packed tensors by the names that networks take them under."""
+    """Packed tensors, by the names of the network's inputs."""
     return {name.removeprefix(INNER): values for name, values in session.infer(batch).items()}
 
 
@@ -69,7 +69,8 @@ _Reader = Callable[[str], str]
 
 
 def _reader(build: GraphBuilder, columns: tuple[FittedColumn, ...]) -> _Reader:
-    """Names the tensor of a raw column as expressions take it: FP32, or INT64 for a timestamp; cast once."""
+    """Names the tensor of a raw column in the form that expressions take: FP32, or INT64 for a timestamp; cast only
+    once."""
     kinds = {column.name: column for column in columns if not column.expression}
     cast: dict[str, str] = {}
 
@@ -84,12 +85,12 @@ def _reader(build: GraphBuilder, columns: tuple[FittedColumn, ...]) -> _Reader:
 
 
 def _value_of(build: GraphBuilder, column: FittedColumn, values: _Reader) -> str:
-    """The feature's values as FP32 (rows,): its expression's, or its column's."""
+    """The feature's values as FP32 (rows,): of its expression, or of its column."""
     return add_formula(build, column.expression, values) if column.expression else values(column.name)
 
 
 def _encode_numbers(build: GraphBuilder, columns: tuple[FittedColumn, ...], values: _Reader) -> list[str]:
-    """All number columns as one matrix: few wide operators cost less than many narrow ones."""
+    """All number columns as one matrix: few wide operators are faster than many narrow ones."""
     if not columns:
         return []
     raw = build.concat(
@@ -113,8 +114,8 @@ def _encode_numbers(build: GraphBuilder, columns: tuple[FittedColumn, ...], valu
 
 
 def _encode_bins(build: GraphBuilder, columns: tuple[FittedColumn, ...], filled: str) -> list[str]:
-    """Piecewise-linear encoding (Gorishniy, Rubachev, Babenko 2022): each bin is how far the value is
-    through it."""
+    """Piecewise-linear encoding (Gorishniy, Rubachev, Babenko 2022): one value per bin, the part of it that lies
+    below the feature's value."""
     positions = np.concatenate(
         [
             np.full(max(0, len(column.edges) - 1), position, dtype=np.int64)
@@ -162,7 +163,7 @@ def _encode_category(build: GraphBuilder, column: FittedColumn, values: _Reader)
             tensor = build.add("Where", missing, nowhere, number)
         elif column.spec.datatype == "BOOL":
             tensor = build.cast(tensor, TensorProto.INT64)
-    if not ids:  # every value was rare: all are unknown, and LabelEncoder takes no empty table
+    if not ids:  # every value was rare, so all are unknown; LabelEncoder does not accept an empty table
         keys = {"keys_strings": [""]} if column.type == "string" else {"keys_int64s": [MISSING_INSTANT]}
         ids = [0]
     encoded = build.add(

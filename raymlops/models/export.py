@@ -1,5 +1,5 @@
-"""A trained model on packed rows + fitted features -> one ONNX file that takes raw columns. Proves nothing: see
-parity."""
+"""A trained model on packed rows + fitted features -> one ONNX file that takes raw columns. Does not compare their
+outputs: see parity."""
 
 import hashlib
 import json
@@ -20,9 +20,9 @@ from raymlops.tensors import Signature, TensorSpec
 
 
 def export_model(trained: onnx.ModelProto, features: FittedFeatures, *, name: str) -> onnx.ModelProto:
-    """Encoder, trained model and answer in one graph, with its own contract in the metadata; opset 20, IR 10.
+    """Encoder, trained model and output nodes in one graph, with its contract in the metadata; opset 20, IR 10.
 
-    `trained` takes packed rows and gives `outputs` (rows, outputs), as `Learner.to_onnx` has it.
+    `trained` takes packed rows and gives `outputs` (rows, outputs), as made by `Learner.to_onnx`.
     """
     front = encoder.build_encoder(features)
     core = compose.add_prefix(trained, "network/")
@@ -33,7 +33,7 @@ def export_model(trained: onnx.ModelProto, features: FittedFeatures, *, name: st
         front, core, io_map=[pair for pair in joined if pair[0] in given], outputs=[raw]
     )
     model = compose.merge_models(model, _build_answer(features.target), io_map=[(raw, "outputs")])
-    del model.opset_import[:]  # merging repeats them, and the quantiser refuses that
+    del model.opset_import[:]  # merging duplicates the opset imports, which the quantiser refuses
     model.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)])
     del model.metadata_props[:]
     model.graph.name = name
@@ -45,7 +45,7 @@ def export_model(trained: onnx.ModelProto, features: FittedFeatures, *, name: st
 
 
 def contract_of(features: FittedFeatures) -> dict[str, Any]:
-    """What the file says of itself: columns, types, vocabulary sizes, class labels, versions."""
+    """The contract in the file: columns, types, vocabulary sizes, class labels, versions."""
     columns = [
         {
             "name": column.name,
@@ -84,7 +84,7 @@ def contract_of(features: FittedFeatures) -> dict[str, Any]:
 
 
 def signature_of(features: FittedFeatures) -> Signature:
-    """What the exported model takes and answers."""
+    """The inputs and outputs of the exported model."""
     target = features.target
     if target.task == "regression":
         return Signature(features.inputs, (TensorSpec("prediction", "FP32", (-1,)),))
@@ -95,7 +95,7 @@ def signature_of(features: FittedFeatures) -> Signature:
 
 
 def save_model(model: onnx.ModelProto, directory: pathlib.Path) -> tuple[pathlib.Path, str]:
-    """Write `model.onnx`, and give its path and sha256."""
+    """Write `model.onnx`; returns its path and sha256."""
     directory.mkdir(parents=True, exist_ok=True)
     data = model.SerializeToString(deterministic=True)
     path = directory / MODEL_FILE
@@ -104,7 +104,7 @@ def save_model(model: onnx.ModelProto, directory: pathlib.Path) -> tuple[pathlib
 
 
 def _build_answer(target: FittedTarget) -> onnx.ModelProto:
-    """Raw network outputs (rows, outputs) -> label and probabilities, or the prediction in its own unit."""
+    """Raw network outputs (rows, outputs) -> label and probabilities, or the prediction in the target's unit."""
     build = GraphBuilder()
     outputs: list[onnx.ValueInfoProto] = []
     if target.task == "multiclass":

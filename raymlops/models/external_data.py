@@ -1,8 +1,8 @@
-"""Weights that an ONNX file keeps in other files of its folder: read once, hashed, and handed over from memory.
+"""Weights of an ONNX file in external files of its folder: read once, hashed, and passed on from memory.
 
-No path is opened twice, and none by ONNX Runtime: what was checked is what is loaded, whatever becomes of the files.
-Symbolic links are followed inside the folder only. A file with several names (hard links) is read only where its
-digest is known beforehand: its other name may lie anywhere.
+No path is opened twice, and none by ONNX Runtime: what was checked is what is loaded, even if the files change.
+Symbolic links are followed only inside the folder. A file with several names (hard links) is read only if its digest
+is known beforehand: its other name may be anywhere.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from raymlops.errors import ArtifactError
 from raymlops.models.traversal import find_tensors
 
 LARGEST_FILE = 2**31 - 1
-"""Bytes of one protobuf message."""
-_SLACK = 64 * 2**20  # bytes that no weight uses, as alignment leaves them
+"""Maximum size of a protobuf message, in bytes."""
+_SLACK = 64 * 2**20  # bytes that no weight uses, such as padding for alignment
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _KEYS = {"location", "offset", "length", "checksum"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Where a tensor's bytes lie: `size` of them at `offset` of the file `location`."""
+    """Where a tensor's bytes are: `size` of them at `offset` of the file `location`."""
 
     location: str
     offset: int
@@ -40,7 +40,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class ModelFiles:
-    """An ONNX file, and the whole content of every file that it keeps weights in, by location."""
+    """An ONNX file, and the whole content of its external weights files, by location."""
 
     data: bytes
     weights: Mapping[str, bytes] = dataclasses.field(hash=False)
@@ -53,7 +53,7 @@ class ModelFiles:
 
     @property
     def digest(self) -> str:
-        """sha256 of the list of all files with theirs, so that a changed weight is another model."""
+        """sha256 of the list of all files with their digests, so that a changed weight makes another model."""
         return attestation.digest_of_files(self.digests)
 
     @property
@@ -62,7 +62,7 @@ class ModelFiles:
         return len(self.data) + sum(map(len, self.weights.values()))
 
     def embed(self) -> onnx.ModelProto:
-        """The model with all its weights inside. Raises ArtifactError when they do not fit one file."""
+        """The model with all weights inside. Raises ArtifactError if they do not fit one file."""
         if self.size > LARGEST_FILE:
             raise ArtifactError(f"The model has {self.size} bytes with its weights; one file holds 2 GiB")
         model = onnx.ModelProto.FromString(self.data)
@@ -70,10 +70,10 @@ class ModelFiles:
         return model
 
     def hand_over(self) -> tuple[bytes, dict[str, bytes]]:
-        """The model for a session, and the content of the files that it names: ONNX Runtime takes only the weights of
-        the main graph from memory, so that all others are put inside.
+        """The model for a session, and the content of its external files: ONNX Runtime takes only weights of the main
+        graph from memory, so all others are put inside.
 
-        Raises ArtifactError when those do not fit one file.
+        Raises ArtifactError if those do not fit one file.
         """
         model = onnx.ModelProto.FromString(self.data)
         outer = {}
@@ -117,7 +117,7 @@ BITS = {
     **dict.fromkeys((25, 26), 2),
     **dict.fromkeys((27, 28), 6),
 }
-"""TensorProto.DataType -> bits an element; strings have none."""
+"""TensorProto.DataType -> bits per element; strings have none."""
 
 
 def count_elements(tensor: onnx.TensorProto, name: str) -> int:
@@ -128,12 +128,12 @@ def count_elements(tensor: onnx.TensorProto, name: str) -> int:
 
 
 def count_bytes(tensor: onnx.TensorProto, name: str) -> int:
-    """Bytes that a tensor's shape and datatype take; 0 for strings. Raises ArtifactError."""
+    """Bytes of a tensor, from its shape and datatype; 0 for strings. Raises ArtifactError."""
     return -(-count_elements(tensor, name) * BITS.get(tensor.data_type, 0) // 8)
 
 
 def read_reference(tensor: onnx.TensorProto, name: str) -> Reference:
-    """Where an external tensor lies. Raises ArtifactError for what is no place inside a folder."""
+    """The location of an external tensor. Raises ArtifactError unless it is inside the folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     what = f"Weight {tensor.name!r} of {name!r} is kept in {location!r}"
@@ -172,7 +172,7 @@ def read_weights(
     largest: int,
     pinned: bool = False,
 ) -> dict[str, bytes]:
-    """The content of every file that external tensors name, by location; `largest` is the bytes of all together.
+    """The content of every file that external tensors name, by location; `largest` limits the bytes of all together.
 
     `pinned` says that the digest of these files is known and will be compared. Raises ArtifactError.
     """
@@ -200,7 +200,7 @@ def read_weights(
 def read_file(
     folder: pathlib.Path, location: str, what: str, largest: int, needed: int, *, pinned: bool
 ) -> bytes:
-    """A plain file of a folder, whole. Raises ArtifactError."""
+    """The whole content of a plain file in a folder. Raises ArtifactError."""
     root = folder.resolve()
     try:
         real = (root / location).resolve()
@@ -226,13 +226,13 @@ def read_file(
             return read_all(number, found.st_size, what)
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(f"{what}, which does not exist in the model's folder") from None
-    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name that is too long
+    except (OSError, RuntimeError, ValueError) as error:  # a cycle of links, or a name that is too long
         raise ArtifactError(f"{what}, which cannot be read: {error}") from None
 
 
 @contextlib.contextmanager
 def open_plain(path: pathlib.Path, what: str) -> Iterator[int]:
-    """A plain file opened for reading, as a descriptor; a pipe or a device is not waited for.
+    """A plain file opened for reading, as a descriptor; does not block on a pipe or a device.
 
     Raises OSError, ArtifactError.
     """
@@ -242,25 +242,25 @@ def open_plain(path: pathlib.Path, what: str) -> Iterator[int]:
     number = os.open(path, flags)
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise ArtifactError(f"{what}, which is no plain file")
+            raise ArtifactError(f"{what}, which is not a plain file")
         yield number
     finally:
         os.close(number)
 
 
 def read_all(number: int, size: int, what: str) -> bytes:
-    """What a descriptor holds, `size` bytes. Raises ArtifactError when it has become another size meanwhile."""
+    """`size` bytes of a descriptor. Raises ArtifactError if its size has changed."""
     with open(number, "rb", buffering=0, closefd=False) as file:
         parts: list[bytes] = []
         while part := file.read(min(size + 1 - sum(len(held) for held in parts), 2**30)):
             parts.append(part)
     content = parts[0] if len(parts) == 1 else b"".join(parts)
     if len(content) != size:
-        raise ArtifactError(f"{what}, which was changed while it was read; try again")
+        raise ArtifactError(f"{what}, which changed while it was read; try again")
     return content
 
 
 def _is_inside(number: int, root: pathlib.Path) -> bool:
-    """Whether the file that was opened lies in the folder, whatever its path names by now. Linux alone can say."""
+    """Whether the opened file is in the folder, whatever its path names by now. Only Linux can tell."""
     link = f"/proc/self/fd/{number}"
     return not os.path.lexists(link) or pathlib.Path(os.readlink(link)).is_relative_to(root)

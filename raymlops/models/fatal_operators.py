@@ -1,4 +1,4 @@
-"""Operators by which the values of one request could end the process that runs a model, and what is done about each:
+"""Operators with which one request's values could crash the process that runs a model, and what is done about each:
 guarded with standard operators, bounded while it runs, or refused unless the model runs in a process of its own.
 
 What ONNX Runtime 1.31 does with hostile values was tried on its CPU kernels (`tests/survival/test_hostile_values.py`),
@@ -38,7 +38,7 @@ from raymlops.models.value_flow import (
 )
 
 TRAPPING = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-"""C++ computes narrower integers in 32 bits, where their least divided by -1 has room."""
+"""C++ computes narrower integers in 32 bits, where their minimum divided by -1 does not overflow."""
 
 SIZED_BY = {
     "AffineGrid": (1,), "BlackmanWindow": (0,), "CenterCropPad": (1,), "Col2Im": (1, 2), "ConstantOfShape": (0,),
@@ -48,13 +48,13 @@ SIZED_BY = {
     # of com.microsoft
     "ConvTransposeWithDynamicPads": (2,), "CropAndResize": (3,), "RelativePositionBias": (1, 2),
 }  # fmt: skip
-"""Operator -> inputs whose values say how large its output is."""
+"""Operator -> inputs whose values determine the size of its output."""
 _TEXTS = ("RegexFullMatch", "StringNormalizer", "StringSplit", "Tokenizer")
-"""Operators whose time goes by the lengths of strings."""
+"""Operators whose run time depends on the lengths of strings."""
 _REPEATING = {"Expand": 1, "Gather": 1, "GatherElements": 1, "GatherND": 1, "Tile": 1}
-"""Operator -> input that says how often it repeats elements of input 0."""
+"""Operator -> input that gives how often elements of input 0 are repeated."""
 _BROADCASTING = ("StringConcat", "Where")
-"""Operators that repeat strings where their inputs have different shapes."""
+"""Operators that repeat strings if their inputs have different shapes."""
 
 
 TRIED = frozenset((
@@ -65,28 +65,28 @@ TRIED = frozenset((
     "QEmbedLayerNormalization", "QuantizeLinear", "Range", "ReduceSumInteger", "RotaryEmbedding", "Trilu", "Unique",
     "WordConvEmbedding",
 ))  # fmt: skip
-"""Operators of com.microsoft that were tried with hostile integers."""
+"""Operators of com.microsoft that were tested with hostile integers."""
 _INDICES = (*TRAPPING, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64)
 """Types of indices, counts and lengths; narrower integers are quantised numbers."""
 _REGIONS = 4.0
-"""Times the longer side of a picture that coordinates of a region in it may be."""
+"""Maximum size of a region's coordinates, as a multiple of the longer side of the picture."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Examined:
-    """What a model's operators do with values; `model` is the guarded one, None where it may run as it is."""
+    """What a model's operators do with values; `model` is the guarded model, None if the original is safe."""
 
     model: onnx.ModelProto | None
     by_value: tuple[str, ...]
-    """Operators whose time or output grows with what values say, not with how many there are."""
+    """Operators whose run time or output grows with input values, not with the number of elements."""
     refused: tuple[str, ...]
-    """Operators that could end the process and cannot be guarded, each in a few words."""
+    """Operators that could crash the process and cannot be guarded, each with a short reason."""
     filled: tuple[tuple[str, int], ...] = ()
-    """Inputs and their axes of which a request has at least one: on them work operators that fail on none."""
+    """Inputs and their axes that must not be empty: operators that crash on none work on them."""
 
 
 def examine(model: onnx.ModelProto, schema: Schema | None = None) -> Examined:
-    """Guard what can be guarded, and name the rest. The given model is left as it is."""
+    """Guard what can be guarded, and list the rest. The given model is not changed."""
     operators = {("" if domain in ONNX_DOMAINS else domain, name) for domain, name in list_operators(model)}
     by_shape = not operators.isdisjoint(fatal_shapes.OPERATORS)
     if not by_shape and not any(name in _LOOKED_AT or domain == _FOREIGN for domain, name in operators):
@@ -134,7 +134,7 @@ def _goes_by_value(visit: Visit) -> bool:
     match visit.node.op_type:
         case "If":
             return visit.input(0).sent
-        case "Loop":  # without a count its body ends it
+        case "Loop":  # without a count, its body ends it
             return visit.input(0) is ABSENT or visit.input(0).sent
         case operator if operator in _TEXTS:
             return visit.input(0).sent
@@ -143,8 +143,8 @@ def _goes_by_value(visit: Visit) -> bool:
 
 
 def _is_regular(graph: onnx.GraphProto, fixed: set[str]) -> bool:
-    """True if every input but those that are `fixed` is rows of one size, as many in each: then none is repeated for
-    the rows of another."""
+    """True if all inputs but those that are `fixed` are rows of one size, equally many in each: then none is
+    broadcast."""
     for info in graph.input:
         shape = info.type.tensor_type.shape.dim
         if info.name not in fixed and (
@@ -157,7 +157,7 @@ def _is_regular(graph: onnx.GraphProto, fixed: set[str]) -> bool:
 
 
 def _refuse(visit: Visit, *, regular: bool) -> str:
-    """Why a model with this node may not run beside others; `regular` says that its inputs are rows of one size."""
+    """Why a model with this node may not share a process; `regular` says that its inputs are rows of one size."""
     node = visit.node
     texts = any(value.sent and value.dtype == onnx.TensorProto.STRING for value in visit.inputs)
     if texts and (
@@ -167,9 +167,9 @@ def _refuse(visit: Visit, *, regular: bool) -> str:
         return f"{_describe(node)} repeats strings of the request as often as it says"
     foreign = node.domain == _FOREIGN and node.op_type not in TRIED
     if foreign and any(value.sent and value.dtype in _INDICES for value in visit.inputs):
-        return f"{_describe(node)} was not tried with all integers that a request may hold"
+        return f"{_describe(node)} was not tested with all integers that a request may hold"
     if node.op_type in ("Div", "Mod") and node.domain in ONNX_DOMAINS and _divided(visit) is None:
-        return f"{_describe(node)} divides tensors whose type is not known here"
+        return f"{_describe(node)} divides tensors whose type cannot be inferred"
     return ""
 
 
@@ -183,7 +183,7 @@ def _divided(visit: Visit) -> int | None:
 
 
 def _guard_division(visit: Visit, names: Names) -> list[onnx.NodeProto]:
-    """Divide by 1 in place of -1, and turn the sign of a quotient: what a division that wraps around answers."""
+    """Divide by 1 in place of -1, and negate the quotient: the result of a division that wraps around."""
     node, dtype = visit.node, _divided(visit)
     fmod = any(attribute.name == "fmod" and attribute.i for attribute in node.attribute)
     if (
@@ -210,7 +210,7 @@ def _guard_division(visit: Visit, names: Names) -> list[onnx.NodeProto]:
 
 
 def _cannot_hold(value: Value, limits: Callable[..., "np.iinfo[np.signedinteger]"] | None = None) -> bool:
-    """True for a constant without -1, or without its type's least integer where `limits` are given."""
+    """True for a constant without -1, or without its type's minimum if `limits` are given."""
     if value.constant is None:
         return False
     fatal = -1 if limits is None else limits(value.constant.dtype).min
@@ -236,7 +236,8 @@ def _guard_frames(visit: Visit, names: Names) -> list[onnx.NodeProto]:
 
 
 def _guard_regions(visit: Visit, names: Names) -> list[onnx.NodeProto]:
-    """Refuse regions far beyond their picture, in which an adaptive sampling takes as many samples as they are long."""
+    """Refuse regions that are far larger than their picture: an adaptive sampling takes as many samples as they are
+    long."""
     node, dtype = visit.node, visit.input(1).dtype or onnx.TensorProto.FLOAT
     attributes = {attribute.name: attribute for attribute in node.attribute}
     if not visit.input(1).sent or ("sampling_ratio" in attributes and attributes["sampling_ratio"].i > 0):
@@ -256,7 +257,7 @@ def _guard_regions(visit: Visit, names: Names) -> list[onnx.NodeProto]:
         make.constants([0.0], onnx.TensorProto.FLOAT),
         axis=0,
     )
-    beyond = make("Not", make("Less", make("Abs", coordinates), limit))  # NaN is not less
+    beyond = make("Not", make("Less", make("Abs", coordinates), limit))  # false for NaN
     some = make("ReduceMax", make("Cast", beyond, to=onnx.TensorProto.FLOAT), keepdims=0)
     none = make(
         "Cast", make("Sub", make.constant(1.0, onnx.TensorProto.FLOAT), some), to=onnx.TensorProto.INT64
@@ -285,9 +286,9 @@ _GUARDS: dict[str, Callable[[Visit, Names], list[onnx.NodeProto]]] = {
     "RoiAlign": _guard_regions,
     "STFT": _guard_frames,
 }
-"""Operator of ONNX -> the nodes to put in its place, none where it is safe as it is."""
+"""Operator of ONNX -> the nodes that replace it; none if it is safe as it is."""
 
 
 _FOREIGN = "com.microsoft"
 _LOOKED_AT = frozenset(("If", "Loop", *SIZED_BY, *_TEXTS, *_REPEATING, *_BROADCASTING, *_GUARDS))
-"""A model without any of these runs as it is."""
+"""A model without any of these is safe as it is."""

@@ -1,9 +1,10 @@
-"""Operators by which the shapes of one request could end the process that runs a model, and what is checked before.
+"""Operators with which the shapes of one request could crash the process that runs a model, and what is checked
+before.
 
-ONNX Runtime 1.31 ends the process, or never ends the run, where some operators meet an axis of length 0 or a tensor
-with fewer axes than they index (`tests/survival/test_hostile_shapes.py`). What the graph's inputs declare proves most
-tensors safe. A size that is an input's own is checked before a run; what is known only while the model runs is checked
-by nodes before the operator, whose error is the caller's: 400.
+ONNX Runtime 1.31 crashes, or never ends the run, if some operators get an axis of length 0 or a tensor with fewer
+axes than they index (`tests/survival/test_hostile_shapes.py`). The declared shapes of the graph's inputs prove most
+tensors safe. The size of an input's own axis is checked before a run; sizes known only during the run are checked by
+nodes before the operator, whose error is the caller's: 400.
 """
 
 import contextlib
@@ -19,14 +20,14 @@ from raymlops.models.optional_inputs import list_optional
 from raymlops.models.value_flow import LARGEST_CONSTANT, ONNX_DOMAINS, Visit, bodies_of, list_nodes
 
 Shape = tuple[int | str | None, ...]
-"""Each axis: its size, the name of a free size of the graph's inputs, or None where nothing is known."""
+"""Each axis: its size, the name of a free size of the graph's inputs, or None if unknown."""
 _INT64 = onnx.TensorProto.INT64
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What the input at `place` has to be. `rank` is its exact count of axes, `least` the fewest; from axis `filled`
-    on no axis may be of length 0. `alike` are inputs that all have as many axes."""
+    """Requirements on the input at `place`. `rank` is its exact number of axes, `least` the minimum; from axis
+    `filled` on, no axis may have length 0. `alike` are inputs that all have the same number of axes."""
 
     place: int
     rank: int | None = None
@@ -37,7 +38,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Guarded:
-    """What is put in the place of a node, nothing where it is safe as it is."""
+    """The nodes that replace a node; none if it is safe as it is."""
 
     nodes: tuple[onnx.NodeProto, ...] = ()
     sizes: frozenset[str] = frozenset()
@@ -83,7 +84,7 @@ def _always(*checks: Check) -> Callable[[onnx.NodeProto], Iterator[Check]]:
 
 
 def _check_attention(node: onnx.NodeProto) -> Iterator[Check]:
-    """Three axes can be split into heads only where an attribute says how many."""
+    """Three axes can be split into heads only if an attribute gives their number."""
     split = _read(node, "q_num_heads", 0) > 0 and _read(node, "kv_num_heads", 0) > 0
     for place in (0, 1, 2):
         yield Check(place, rank=None if split else 4, filled=0)
@@ -129,9 +130,10 @@ _CHECKS: Mapping[tuple[str, str], Callable[[onnx.NodeProto], Iterator[Check]]] =
     ("com.microsoft", "SkipLayerNormalization"): _always(Check(1, filled=0)),
     ("com.microsoft", "SkipSimplifiedLayerNormalization"): _always(Check(1, filled=0)),
 }
-"""Domain and name of an operator -> what its inputs have to be."""
+"""Domain and name of an operator -> requirements on its inputs."""
 _UNPROVEN = ("ArgMax", "ArgMin", "ConcatFromSequence", "OptionalGetElement", "SequenceAt", "SequenceMap")
-"""Operators whose outputs have other shapes than onnx infers: of elements that a loop changes, or of no elements."""
+"""Operators whose outputs may have other shapes than onnx infers: of elements that a loop changes, or of no
+elements."""
 _REFUSED = frozenset(
     ("com.microsoft", name) for name in ("AttnLSTM", "DynamicQuantizeMatMul", "Inverse", "QLinearAveragePool")
 )
@@ -139,35 +141,35 @@ _REFUSED = frozenset(
 _NORMALISATIONS = frozenset(
     ("LayerNormalization", "ReduceMean", "RMSNormalization", "SimplifiedLayerNormalization")
 )
-"""ONNX Runtime joins an addition and what follows where the graph's inputs name their sizes alike; then it divides by
-a size."""
+"""ONNX Runtime fuses an addition with the following nodes if the graph's inputs have sizes of the same names; then it
+divides by a size."""
 OPERATORS = frozenset((*_CHECKS, *_REFUSED, *(("", name) for name in _NORMALISATIONS), ("", "Scan")))
 
 
 class Shapes:
-    """What is known of the shapes of the tensors of a model, from what its inputs declare."""
+    """Shapes of a model's tensors, derived from the declared shapes of its inputs."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.inputs: dict[str, list[tuple[str, int]]] = {}
-        """Name of a free size -> the inputs and their axes that it is the size of."""
+        """Name of a free size -> the inputs and axes that have this size."""
         copy = self._copy_bare(model)
-        # Where it fails, the shapes of inputs and weights are known.
+        # If inference fails, the shapes of inputs and weights are still known.
         with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
             copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
         self._nodes: list[tuple[Shape | None, ...]] = []
         self.conditions: dict[int, str] = {}
-        """Number of a node -> the one of its outputs by which a loop goes on, where it may have no elements."""
+        """Number of a node -> the output that is its loop condition, if that may have no elements."""
         self._collect(copy.graph, {})
 
         self.normalises = any(node.op_type in _NORMALISATIONS for node in list_nodes(model.graph))
 
     def of(self, number: int, place: int) -> Shape | None:
-        """Of the input at `place` of the node of this number; None if even its rank is not known."""
+        """The shape of the input at `place` of the node of this number; None if even its rank is unknown."""
         shapes = self._nodes[number]
         return shapes[place] if place < len(shapes) else None
 
     def _copy_bare(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """Without what the file says of inner tensors, which need not be true, and without large weights."""
+        """Without the file's own value_info of inner tensors, which may be wrong, and without large weights."""
         copy = onnx.ModelProto()
         copy.ir_version = model.ir_version
         copy.opset_import.extend(model.opset_import)
@@ -176,7 +178,7 @@ class Shapes:
         graph.node.extend(model.graph.node)
         optional = set(list_optional(model))
         for tensor in model.graph.initializer:
-            if tensor.name in optional:  # a run may be given another, of which only the input tells
+            if tensor.name in optional:  # a run may override it: only the input's declaration counts
                 continue
             kept = graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
             if sum(tensor.dims) <= 64 and tensor.ByteSize() < LARGEST_CONSTANT:
@@ -188,7 +190,7 @@ class Shapes:
             if info.type.WhichOneof("value") != "tensor_type":
                 continue
             if not info.type.tensor_type.shape.dim:
-                info.type.tensor_type.ClearField("shape")  # ONNX Runtime takes any shape for a scalar
+                info.type.tensor_type.ClearField("shape")  # ONNX Runtime accepts any shape for a scalar
             for axis, size in enumerate(info.type.tensor_type.shape.dim):
                 if size.HasField("dim_value") and size.dim_value >= 0:
                     continue
@@ -229,7 +231,7 @@ def _sure(shape: Shape | None) -> Iterator[bool]:
 
 
 def guard_condition(nodes: Sequence[onnx.NodeProto], name: str, names: Names) -> list[onnx.NodeProto]:
-    """Make a scalar of what a loop goes on by: of no elements it would read one."""
+    """Make a loop condition a scalar: of an empty one, ONNX Runtime would read one element."""
     make = Maker(names)
     made = [onnx.NodeProto() for _ in nodes]
     asked = names.make("condition")
@@ -246,15 +248,15 @@ def _strip_bodies(graph: onnx.GraphProto) -> None:
     for node in list_nodes(graph):
         for body in bodies_of(node):
             del body.value_info[:]
-            counter = 1 if node.op_type == "Loop" else 0  # whose shape ONNX Runtime takes from here
+            counter = 1 if node.op_type == "Loop" else 0  # ONNX Runtime takes its shape from here
             for info in (*body.input[counter:], *body.output):
                 if info.type.WhichOneof("value") == "tensor_type":
                     info.type.tensor_type.ClearField("shape")
 
 
 def _hide_unproven(graph: onnx.GraphProto) -> None:
-    """Rename, for those who read them, tensors whose inferred shape need not be true; so is what a loop stacks, which
-    has one axis where it never ran."""
+    """Rename, for their readers, tensors whose inferred shape may be wrong; also the stacked outputs of a loop, which
+    have one axis if it never ran."""
     for number, node in enumerate(list_nodes(graph)):
         first = len(node.output)
         if node.op_type in _UNPROVEN:
@@ -276,7 +278,7 @@ def _shape_of(kind: onnx.TypeProto) -> Shape | None:
 
 
 def guard(visit: Visit, shapes: Shapes, names: Names) -> Guarded:
-    """Check what is not proven of the inputs of a node."""
+    """Check the requirements on a node's inputs that are not proven."""
     node = visit.node
     key = "" if node.domain in ONNX_DOMAINS else node.domain, node.op_type
     if key == ("", "Scan"):
@@ -299,7 +301,7 @@ def guard(visit: Visit, shapes: Shapes, names: Names) -> Guarded:
         return Guarded(sizes=frozenset(sizes))
     oldest = 10 if any(made.op_type == "Slice" for made in make.nodes) else 7
     if not key[0] and visit.opset < oldest:
-        return Guarded(refused=f"{node.op_type} of opset {visit.opset} takes shapes that are not known here")
+        return Guarded(refused=f"{node.op_type} of opset {visit.opset} takes shapes that cannot be inferred")
     what = f"{node.op_type} {node.name!r}" if node.name else node.op_type
     for number, made in enumerate(make.nodes):
         made.name = f"{number}: {what} takes another number of axes, or none of length 0"
@@ -307,8 +309,8 @@ def guard(visit: Visit, shapes: Shapes, names: Names) -> Guarded:
 
 
 def _find_shared(visit: Visit, shapes: Shapes) -> frozenset[str]:
-    """Free sizes that both sides of an addition have, as several inputs of the graph do: a request may not keep to
-    it."""
+    """Free sizes that both sides of an addition share, as several inputs of the graph do: a request may violate
+    that."""
     one, other = (shapes.of(visit.number, place) for place in (0, 1))
     if one is None or one != other:
         return frozenset()
@@ -316,7 +318,7 @@ def _find_shared(visit: Visit, shapes: Shapes) -> frozenset[str]:
 
 
 def _refuse(visit: Visit, shapes: Shapes) -> str:
-    """Why a request's shapes could end the process in an operator of com.microsoft; nothing if its shapes are fixed."""
+    """Why a request's shapes could crash the process in an operator of com.microsoft; empty if its shapes are fixed."""
     name = visit.node.op_type
     shape = shapes.of(visit.number, 0)
     fixed = shape is not None and all(isinstance(size, int) and size > 0 for size in shape[1:])
@@ -330,7 +332,7 @@ def _refuse(visit: Visit, shapes: Shapes) -> str:
 
 
 def _apply(visit: Visit, check: Check, shapes: Shapes, make: Maker, sizes: set[str]) -> str:
-    """The name of the input, or of what it is once it was checked."""
+    """The name of the input, or of its checked copy."""
     name = str(visit.node.input[check.place])
     shape = shapes.of(visit.number, check.place)
     rank, like = check.rank, ""
@@ -365,7 +367,7 @@ def _apply(visit: Visit, check: Check, shapes: Shapes, make: Maker, sizes: set[s
 
 
 def _is_full(shape: Shape | None, first: int, shapes: Shapes, sizes: set[str]) -> bool:
-    """True if no axis from the first on has length 0, as long as no size that is added to `sizes` is 0."""
+    """True if no axis from the first on has length 0, provided that no size that is added to `sizes` is 0."""
     if shape is None:
         return False
     named = {size for size in shape[first:] if isinstance(size, str)}
@@ -376,7 +378,7 @@ def _is_full(shape: Shape | None, first: int, shapes: Shapes, sizes: set[str]) -
 
 
 def _turn_scan(visit: Visit, shapes: Shapes, names: Names) -> Guarded:
-    """Turn the axes that are scanned to the front, and back, by operators: as a part of Scan that divides by sizes."""
+    """Move the scanned axes to the front, and back, with other operators: Scan itself divides by sizes."""
     node = visit.node
     if visit.opset < 9:
         return Guarded(refused=f"Scan of opset {visit.opset}, which takes no batch of 0")
@@ -419,6 +421,7 @@ def _turn_scan(visit: Visit, shapes: Shapes, names: Names) -> Guarded:
 
 
 def _rank_in_body(infos: Sequence[onnx.ValueInfoProto], place: int) -> int | None:
-    """Axes of what a Scan goes along or stacks, of which its body sees one fewer; Transpose checks it at run time."""
+    """Axes of a tensor that a Scan runs along or stacks, of which its body sees one fewer; Transpose checks them at
+    run time."""
     shape = _shape_of(infos[place].type) if place < len(infos) else None
     return None if shape is None else len(shape) + 1

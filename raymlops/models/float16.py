@@ -1,4 +1,5 @@
-"""Turns chosen nodes of an ONNX graph to half precision, casts at the border. Chooses none, runs nothing."""
+"""Converts chosen nodes of an ONNX graph to half precision, with casts at the borders. Does not choose nodes; runs
+nothing."""
 
 from collections.abc import Sequence
 
@@ -13,9 +14,9 @@ LARGEST = float(np.finfo(np.float16).max)
 
 
 def halve(model: onnx.ModelProto, chosen: Sequence[onnx.NodeProto]) -> tuple[onnx.ModelProto, int]:
-    """A copy in which the chosen nodes compute in FP16, and how many weights were cut to its range.
+    """A copy in which the chosen nodes compute in FP16, and the number of weights clipped to its range.
 
-    Raises ArtifactError when a chosen node has a subgraph.
+    Raises ArtifactError if a chosen node has a subgraph.
     """
     names = {node.name for node in chosen}
     floats = _find_floats(model)
@@ -52,7 +53,7 @@ def halve(model: onnx.ModelProto, chosen: Sequence[onnx.NodeProto]) -> tuple[onn
 
 
 def _assemble(model: onnx.ModelProto, graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
-    """Without the casts back and the FP32 weights that nothing reads."""
+    """Without the redundant casts and the FP32 weights that nothing reads."""
     read = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
     kept = [node for node in nodes if not node.name.startswith(_PREFIX) or node.output[0] in read]
     read = {name for node in kept for name in node.input} | {value.name for value in graph.output}
@@ -84,7 +85,7 @@ def _check_node(node: onnx.NodeProto) -> None:
 
 
 def _find_floats(model: onnx.ModelProto) -> set[str]:
-    """Names of the FP32 tensors. Raises ArtifactError when the graph's types cannot be inferred."""
+    """Names of the FP32 tensors. Raises ArtifactError if the graph's types cannot be inferred."""
     try:
         graph = onnx.shape_inference.infer_shapes(model, check_type=True).graph
     except onnx.shape_inference.InferenceError as error:

@@ -1,4 +1,4 @@
-"""Feature expressions as ONNX nodes of standard operators, in FP32. Knows no fitted values."""
+"""Feature expressions as ONNX nodes of standard operators, in FP32. Does not depend on fitted values."""
 
 import functools
 import math
@@ -35,7 +35,7 @@ _OPERATORS = {
     **{name: name.capitalize() for name in ("asinh", "acosh", "atanh", "neg", "pow", "min", "max")},
     "float": "Identity",
 }
-"""Functions that one operator of ONNX computes."""
+"""Functions that a single ONNX operator computes."""
 
 
 def add_formula(build: GraphBuilder, expression: str, column: Callable[[str], str]) -> str:
@@ -63,7 +63,7 @@ def _add(build: GraphBuilder, node: Tree, column: Callable[[str], str]) -> str:
 
 
 def _compare(build: GraphBuilder, function: str, left: str, right: str) -> str:
-    """1 or 0, which it is also where a side is missing."""
+    """1 or 0; 0 if a side is missing, for `ne` too."""
     found = build.cast(build.add(_COMPARE[function], left, right), TensorProto.FLOAT)
     if function != "ne":
         return found

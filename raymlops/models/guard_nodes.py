@@ -1,4 +1,4 @@
-"""Nodes that are put around an operator of an ONNX graph to guard it, with names that the graph does not have."""
+"""Inserts nodes around an operator of an ONNX graph to guard it, with names that are unused in the graph."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from raymlops.models.value_flow import bodies_of
 
 
 class Names:
-    """Names of tensors that a graph and its bodies do not have."""
+    """Names of tensors that are unused in a graph and its bodies."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._taken: set[str] = set()
@@ -50,7 +50,7 @@ class Maker:
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: dict[int, list[onnx.NodeProto]], number: int) -> int:
-    """Put nodes in the place of those of these numbers, which count as `Visit.number` does; gives the next."""
+    """Replace the nodes with these numbers, which count like `Visit.number`; returns the next number."""
     kept: list[onnx.NodeProto] = []
     for node in graph.node:
         own = number
@@ -68,7 +68,7 @@ def replace_nodes(graph: onnx.GraphProto, nodes: dict[int, list[onnx.NodeProto]]
 
 
 def _take_bodies(node: onnx.NodeProto, old: onnx.NodeProto) -> None:
-    """Give what stands in the place of a node its bodies, in which nodes were replaced."""
+    """Give the replacement of a node its bodies, in which nodes were replaced."""
     bodies = {attribute.name: attribute for attribute in old.attribute if attribute.HasField("g")}
     for attribute in node.attribute:
         if attribute.HasField("g") and attribute.name in bodies:

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself without being loaded: its signature and metadata. Makes no session."""
+"""Reads an ONNX file's signature and metadata without loading it. Makes no session."""
 
 import contextlib
 import dataclasses
@@ -19,11 +19,11 @@ class Header:
     signature: Signature
     contract: dict[str, Any]
     optional: tuple[TensorSpec, ...] = ()
-    """Inputs with a value of the model's own, which a request may give anew."""
+    """Inputs with a default value, which a request may override."""
 
 
 def read_header(data: bytes) -> Header:
-    """The signature as a session would have it. Raises ArtifactError for tensors that are not plain ones."""
+    """The signature that a session would have. Raises ArtifactError for tensors that are not plain tensors."""
     model = onnx.ModelProto.FromString(data)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = tuple(_to_spec(value) for value in model.graph.input if value.name not in weights)
@@ -41,7 +41,7 @@ def _list_optional(model: onnx.ModelProto) -> Iterator[TensorSpec]:
 
 
 def read_contract(text: str) -> dict[str, Any]:
-    """What a model says of its own columns and labels. Raises ArtifactError for what is no JSON object."""
+    """The model's contract on its columns and labels. Raises ArtifactError if it is not a JSON object."""
     try:
         held = read_json(text, "The contract in the model")
     except SpecError as error:
@@ -64,7 +64,7 @@ def _is_column(value: Any) -> bool:
 def _to_spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type") or tensor.elem_type not in DATATYPE_OF_ONNX:
-        raise ArtifactError(f"Tensor {value.name!r} is no plain tensor; only these are supported")
+        raise ArtifactError(f"Tensor {value.name!r} is not a plain tensor; only these are supported")
     if not tensor.HasField("shape"):
         raise ArtifactError(f"Tensor {value.name!r} has no shape; export the model with its shapes")
     shape = tuple(size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim)

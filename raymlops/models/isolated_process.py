@@ -1,5 +1,5 @@
-"""The process that runs one model apart from everything else: reads it from the socket that it was started with, then
-answers one run after the other. Ends when whoever started it is gone.
+"""A process that runs a single model: reads it from the socket that it was started with, then
+answers one run after the other. Ends when the process that started it has ended.
 
     python -m raymlops.models.isolated_process SOCKET
 """
@@ -23,14 +23,14 @@ from raymlops.tensors import Batch
 
 ANY_SIZE = 2**62
 _ROOM = 2**30
-"""Bytes for everything but weights and tensors."""
+"""Memory for everything but weights and tensors, in bytes."""
 
 
 def main(number: int) -> None:
     """Serve the socket of this number until the other side closes it."""
     connection = socket.socket(fileno=number)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):  # when memory is short, this process is the one to end
+    with contextlib.suppress(OSError):  # if memory is short, the system should kill this process first
         pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         document, files = read_message(connection, ANY_SIZE)
@@ -66,8 +66,8 @@ def _open(document: dict[str, Any], files: Batch) -> Session:
     session = open_session(model, options)
     if options.memory and options.providers == (
         "CPUExecutionProvider",
-    ):  # a GPU maps much more than it takes
-        # Texts are not in the memory that ONNX Runtime counts.
+    ):  # a GPU maps much more memory than it uses
+        # ONNX Runtime's memory limit does not count texts.
         used = int(pathlib.Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         bound = used + options.memory + _ROOM
         resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
@@ -75,10 +75,10 @@ def _open(document: dict[str, Any], files: Batch) -> Session:
 
 
 class _Runs:
-    """Reads on in one thread while a model runs in another, so that a run can be ended."""
+    """Reads on in one thread while a model runs in another, so that a run can be cancelled."""
 
     def __init__(self, connection: socket.socket, session: Session, largest: int) -> None:
-        """`largest` is the bytes of an answer that the other side takes."""
+        """`largest` is the largest answer that the other side accepts, in bytes."""
         self._largest = largest
         self._connection = connection
         self._session = session
@@ -98,7 +98,7 @@ class _Runs:
                     control = self._controls[document["run"]] = self._session.begin()
                     self._waiting.put((document, batch, control))
         finally:
-            os._exit(0)  # a run that goes on is for nobody
+            os._exit(0)  # nobody waits for a run that continues
 
     def _work(self) -> None:
         while True:

@@ -1,7 +1,7 @@
-"""A model that runs in a process of its own: a request that ends it, or takes its memory, ends nothing else.
+"""A model that runs in its own process: a request that crashes it, or uses up its memory, affects nothing else.
 
-The process is started again when it has ended, at once the first time and then after pauses that grow. What it ran when
-it ended is not run again. It ends with the process that started it, however that ends: their socket closes.
+A process that has ended is restarted, at once the first time and then after growing pauses. The run during which it
+ended is not repeated. It ends with the process that started it, however that ends, because their socket closes.
 """
 
 import contextlib
@@ -30,18 +30,18 @@ from raymlops.models.tensor_stream import StreamEndedError, read_message, write_
 from raymlops.tensors import Batch, Signature, TensorSpec
 
 LARGEST_ANSWER = 2**31
-"""Bytes that are taken from the process for one answer, where no bound is set."""
+"""Largest answer that is accepted from the process if no limit is set, in bytes."""
 START_S = 120.0
-"""Longest start of a process, with the loading of its model."""
+"""Longest start of a process, with the loading of its model, in seconds."""
 GRACE_S = 5.0
-"""Time that a run has to end by itself when it is told to, before its process is ended."""
+"""Time for a run to stop after it is told to, before its process is killed, in seconds."""
 HEALTHY_S = 60.0
-"""A process that lived as long was not ended by the model as such: the next one starts at once."""
+"""If a process lived this long, the model itself did not end it: the next one starts at once."""
 LONGEST_PAUSE_S = 30.0
 WAITED_S = 2.0
-"""Pauses as short are waited for; in longer ones callers are told to come back."""
+"""Pauses up to this are waited for; in longer ones callers are told to retry later."""
 STARTS = 3
-"""Starts in a row that may fail before the model counts as unhealthy."""
+"""Consecutive starts that may fail before the model counts as unhealthy."""
 _KILLED = "signal SIGKILL"
 _RAISED = ("InputError", "TooLargeError", "DeadlineError", "ArtifactError", "ResourceError")
 
@@ -49,11 +49,11 @@ _RAISED = ("InputError", "TooLargeError", "DeadlineError", "ArtifactError", "Res
 _KEPT = (
     "CUDA", "HOME", "LANG", "LC_", "LD_", "MKL_", "NVIDIA", "OMP_", "PATH", "TEMP", "TMP", "TZ", "VIRTUAL_ENV",
 )  # fmt: skip
-"""Beginnings of the names of variables that the process is given: no keys and tokens of whoever starts it."""
+"""Prefixes of the environment variables that the process gets: no keys or tokens of its parent."""
 
 
 def child_environment() -> dict[str, str]:
-    """Variables of a process that runs models; it finds the same packages as this one."""
+    """Variables for a process that runs models; it finds the same packages as this one."""
     kept = {name: value for name, value in settings.read_environment().items() if name.startswith(_KEPT)}
     path = os.pathsep.join([str(pathlib.Path(raymlops.__file__).parents[1]), *filter(None, sys.path)])
     return {**kept, "PYTHONPATH": path}
@@ -61,7 +61,7 @@ def child_environment() -> dict[str, str]:
 
 @dataclasses.dataclass
 class _Process:
-    """One that has loaded the model."""
+    """A process that has loaded the model."""
 
     popen: "subprocess.Popen[bytes]"
     connection: socket.socket
@@ -69,7 +69,7 @@ class _Process:
     writing: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def end(self) -> str:
-        """End it if it has not, and tell how it did."""
+        """Kill it if it has not ended, and describe its end."""
         self.popen.kill()
         code = self.popen.wait()
         self.connection.close()
@@ -77,7 +77,7 @@ class _Process:
 
 
 class IsolatedRun(RunControl):
-    """One run in another process, which is told to end it, and is ended if it does not."""
+    """One run in another process, which is told to stop, and is killed if it does not."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -112,10 +112,10 @@ class IsolatedRun(RunControl):
 
 
 class IsolatedSession(Session):
-    """As a Session, run by run. Safe to call from several threads, of which one at a time runs."""
+    """Runs one batch at a time, like a Session. Safe to call from several threads."""
 
     def __init__(self, name: str, read: Callable[[], Model], options: SessionOptions) -> None:
-        """`read` gives the checked model, for each start anew. Raises what opening the model raises."""
+        """`read` returns the checked model; it is called for each start. Raises what opening the model raises."""
         self._name = name
         self._read = read
         self._options = dataclasses.replace(options, shared=False)
@@ -136,7 +136,7 @@ class IsolatedSession(Session):
         self.providers = tuple(told["providers"])
 
     def is_running(self) -> bool:
-        """Whether a process is there to answer."""
+        """Whether the process is running and answers."""
         process = self._process
         return process is not None and process.popen.poll() is None
 
@@ -149,8 +149,8 @@ class IsolatedSession(Session):
     def infer(
         self, batch: Batch, outputs: Sequence[str] | None = None, control: RunControl | None = None
     ) -> Batch:
-        """As a Session's. Raises ProcessEndedError when the process ends under this run, and OverloadedError while
-        it is not started again."""
+        """Like a Session's. Raises ProcessEndedError if the process ends during this run, and OverloadedError while
+        it is not restarted."""
         control = control if isinstance(control, IsolatedRun) else self.begin()
         names = [spec.name for spec in self.signature.outputs] if outputs is None else list(outputs)
         with self._lock:
@@ -162,8 +162,8 @@ class IsolatedSession(Session):
         return {name: answer[name] for name in names}
 
     def check(self, batch: Batch) -> None:
-        """Run the batch if nothing else runs. What a request does to the process is no fault of whoever holds this
-        session: raises only what the model says of the batch, or that the process cannot be started."""
+        """Run the batch if nothing else runs. A crash of the process is not an error here: raises only what the model
+        raises for the batch, or that the process cannot be started."""
         if self._failed_starts >= STARTS:
             raise RaymlopsError(f"The process of {self._name!r} did not start {self._failed_starts} times")
         if not self._lock.locked() and self._next_start <= time.monotonic():
@@ -171,7 +171,7 @@ class IsolatedSession(Session):
                 self.infer_within(batch, GRACE_S)
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process."""
         with self._lock:
             self._closed = True
             if self._process is not None:
@@ -179,7 +179,7 @@ class IsolatedSession(Session):
                 self._process = None
 
     def _run(self, batch: Batch, names: list[str], control: IsolatedRun) -> tuple[dict[str, Any], Batch]:
-        """The process's answer; the lock is held."""
+        """The process's answer; the caller holds the lock."""
         process = self._send(batch, names, control)
         try:
             return read_message(process.connection, self._largest)
@@ -188,15 +188,15 @@ class IsolatedSession(Session):
             if control.ended:
                 raise DeadlineError("The run was ended; nobody waits for it any more") from None
             raise ProcessEndedError(
-                f"The process of {self._name!r} ended ({how}) while it ran this request, which is not run again; it "
-                "is started anew for others",
+                f"The process of {self._name!r} ended ({how}) while it ran this request, which is not run again; "
+                "it is restarted for other requests",
                 retry_after=max(1.0, self._next_start - time.monotonic()),
             ) from None
         finally:
             control.leave()
 
     def _send(self, batch: Batch, names: list[str], control: IsolatedRun) -> _Process:
-        """The process that has the whole request. One that ended before it had is no reason not to ask the next."""
+        """A process that has received the whole request. If one ended before that, the next one is asked."""
         for _ in range(2):
             process = self._require()
             if control.ended:
@@ -206,7 +206,7 @@ class IsolatedSession(Session):
                 with process.writing:
                     control.enter(process, number)
                     write_message(process.connection, {"kind": "run", "run": number, "outputs": names}, batch)
-                if control.ended:  # since before it was entered, so that nobody has told the process
+                if control.ended:  # cancelled before it was sent, so the process does not know of it
                     control.end()
                 return process
             except StreamEndedError:
@@ -215,7 +215,7 @@ class IsolatedSession(Session):
         raise OverloadedError(f"The process of {self._name!r} ended twice before it had this request")
 
     def _bury(self, process: _Process) -> str:
-        """Plan the next start, and tell how this process ended."""
+        """Schedule the next start, and describe how this process ended."""
         how = process.end()
         self._process = None
         self._plan_start(process)
@@ -227,7 +227,7 @@ class IsolatedSession(Session):
             raise RaymlopsError(f"The process of {self._name!r} answered other tensors than it was asked for")
 
     def _plan_start(self, process: _Process | None) -> None:
-        """Start again at once, or after a pause where processes end soon after their start."""
+        """Restart at once, or after a pause if processes end soon after their start."""
         now = time.monotonic()
         lived = now - process.started if process is not None else 0.0
         self._ended_soon = self._ended_soon + 1 if lived < HEALTHY_S else 0
@@ -241,8 +241,8 @@ class IsolatedSession(Session):
             self._require()
 
     def _require(self) -> _Process:
-        """The process, started if need be; the lock is held. Raises OverloadedError."""
-        if self._process is not None and self._process.popen.poll() is not None:  # while it ran nothing
+        """The process, started if necessary; the caller holds the lock. Raises OverloadedError."""
+        if self._process is not None and self._process.popen.poll() is not None:  # while it was idle
             self._bury(self._process)
         if self._process is not None:
             return self._process
@@ -258,7 +258,7 @@ class IsolatedSession(Session):
         time.sleep(max(0.0, pause))
         try:
             self._start()
-        except (RaymlopsError, OSError) as error:  # of reading the model, too
+        except (RaymlopsError, OSError) as error:  # including failures to read the model
             self._failed_starts += 1
             self._plan_start(None)
             raise OverloadedError(f"The process of {self._name!r} does not start: {error}") from None
@@ -266,8 +266,8 @@ class IsolatedSession(Session):
         return self._process
 
     def _start(self) -> dict[str, Any]:
-        """Start a process and load the model. Raises what that raises, and OverloadedError where the machine, and not
-        the model, is why there is no process now."""
+        """Start a process and load the model. Raises what that raises, and OverloadedError if the machine, not the
+        model, is why no process can run now."""
         model = self._read()
         files = {"model": model.data, **model.weights} if isinstance(model, ModelFiles) else {"model": model}
         popen, ours = self._spawn()
@@ -281,10 +281,10 @@ class IsolatedSession(Session):
             ours.settimeout(None)
         except StreamEndedError as error:
             left = process.started + START_S - time.monotonic()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # it closes its socket before it has ended
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it closes its socket before it ends
                 popen.wait(min(GRACE_S, max(0.0, left)))
             how = process.end()
-            if how == _KILLED:  # here, for it took too long, or by a system that is short of memory
+            if how == _KILLED:  # killed here, since it took too long, or by a system that is short of memory
                 raise OverloadedError(
                     f"The process of {self._name!r} did not start, {how} after "
                     f"{time.monotonic() - process.started:.0f} of at most {START_S:g} s; try again in a moment"
@@ -311,7 +311,7 @@ class IsolatedSession(Session):
                     env=child_environment(),
                 )
                 opened.pop_all()
-        except OSError as error:  # the system may have no process, memory or descriptor left
+        except OSError as error:  # the system may be out of processes, memory or descriptors
             raise OverloadedError(
                 f"No process can be started for {self._name!r} now: {error}; try again in a moment"
             ) from None
@@ -319,6 +319,6 @@ class IsolatedSession(Session):
 
 
 def open_isolated(name: str, file: pathlib.Path, model: Model, options: SessionOptions) -> IsolatedSession:
-    """A session in a process of its own, whose later starts read the same model again."""
+    """A session in its own process, whose later starts read the same model again."""
     digest = digest_of(model)
     return IsolatedSession(name, lambda: read_model(file, digest), options)

@@ -1,4 +1,4 @@
-"""Merges ONNX models that feed each other into one ONNX graph with the same answers. Runs nothing."""
+"""Merges ONNX models that feed each other into one ONNX graph with the same outputs. Runs nothing."""
 
 import dataclasses
 import pathlib
@@ -14,13 +14,13 @@ from raymlops.models.runtime_messages import explain_failure
 from raymlops.models.safety import Model, read_model
 
 MAX_BYTES = 1_500_000_000
-"""ONNX files are protocol buffers, which end at 2 GB."""
+"""ONNX files are protocol buffers, which are limited to 2 GB."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A model, and for each of its inputs the tensor to read: `part.output`, or any other name for one from
-    outside."""
+    """A model, and for each of its inputs the tensor to read: `part.output`, or any other name for an outside
+    tensor."""
 
     name: str
     model: onnx.ModelProto
@@ -35,10 +35,9 @@ def load_part(name: str, model: str | pathlib.Path | Model, reads: Mapping[str, 
 
 
 def merge_models(parts: Sequence[Part], outputs: Sequence[str]) -> bytes:
-    """One model of several, each after those that it reads; it answers `outputs`, which are written
-    `part.output`.
+    """One model made of several, each listed after those that it reads; its `outputs` are written `part.output`.
 
-    Raises ArtifactError, saying why, when they cannot be one: then keep them apart.
+    Raises ArtifactError with the reason if they cannot be merged: then keep them apart.
     """
     total = sum(part.model.ByteSize() for part in parts)
     if total > MAX_BYTES:
@@ -98,7 +97,7 @@ def merge_models(parts: Sequence[Part], outputs: Sequence[str]) -> bytes:
 
 
 def _choose_opsets(parts: Sequence[Part]) -> dict[str, int]:
-    """The highest version of each domain; only that of ONNX itself can be converted to."""
+    """The highest version of each domain; only ONNX's own domain can be converted."""
     opsets: dict[str, int] = {}
     for part in parts:
         for imported in part.model.opset_import:
@@ -126,7 +125,7 @@ def _convert(part: Part, opsets: Mapping[str, int]) -> onnx.ModelProto:
 
 
 def _list_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """Inputs that are no weights; old files list both."""
+    """Inputs that are not weights; old files list both."""
     weights = {tensor.name for tensor in graph.initializer}
     return [value for value in graph.input if value.name not in weights]
 

@@ -1,5 +1,5 @@
-"""Opens a model of unknown origin once in a process of its own: ONNX Runtime ends the process that opens some files, or
-that runs them the first time, and nobody would be told which file it was."""
+"""Opens a model of unknown origin in a process of its own first: some files crash the ONNX Runtime process that opens
+them or runs them the first time, and nobody would know which file it was."""
 
 import contextlib
 import json
@@ -25,16 +25,16 @@ from raymlops.tensors import sample
 
 
 class ModelTrials:
-    """Tries models of a key once in this process, one at a time."""
+    """Tries each model only once in this process, one at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._refused: dict[bytes, str] = {}
-        """Key -> why, empty where the model can be opened."""
+        """Key -> reason; empty if the model can be opened."""
 
     def require(self, key: bytes, what: str, model: Model) -> None:
-        """Raises ArtifactError where a model of this key cannot be opened, or would end the process that does; and
-        OverloadedError where it cannot be tried now, which is not remembered."""
+        """Raises ArtifactError if a model of this key cannot be opened or crashes its process, and OverloadedError if
+        it cannot be tried now, which is not remembered."""
         refusal = self._refused.get(key)
         if refusal is None:
             with self._lock:
@@ -53,14 +53,14 @@ class ModelTrials:
 
 
 TRIALS = ModelTrials()
-"""Of this process."""
+"""The trials of this process."""
 
 
 def try_model(what: str, model: Model, optimisation: str = "all") -> None:
     """Open the model and run it on a row of zeros, on the CPU; takes about a second and the memory of the model.
 
-    Raises ArtifactError, which begins with `what`, when either cannot be done or ends the process, and OverloadedError
-    or DeadlineError when there is no process to try it in now, of which the model is not the cause.
+    Raises ArtifactError, whose text begins with `what`, if either fails or crashes the process, and OverloadedError
+    or DeadlineError if no process can try it now, for reasons other than the model.
     """
     try:
         session = IsolatedSession(what, lambda: model, SessionOptions(optimisation=optimisation))
@@ -81,13 +81,13 @@ def try_model(what: str, model: Model, optimisation: str = "all") -> None:
 
 
 def _run(session: Session) -> None:
-    with contextlib.suppress(InputError, TooLargeError, DeadlineError):  # zeros need not be an input
+    with contextlib.suppress(InputError, TooLargeError, DeadlineError):  # zeros may be an invalid input
         session.infer(sample(session.signature, 1))
 
 
 def try_together(files: Sequence[tuple[pathlib.Path, str, str]]) -> bool:
-    """Whether one process opens and runs all of these files: path, digest, graph level. False says no more than that
-    each must be tried by itself; to start a process takes longer than to try a small model."""
+    """Whether a single process can open and run all of these files: path, digest, graph level. False means only that
+    each must be tried alone; starting a process takes longer than trying a small model."""
     told = json.dumps([(str(path), digest, level) for path, digest, level in files])
     try:
         done = subprocess.run(

@@ -1,14 +1,13 @@
-"""Inputs that a request may leave out: an ONNX initialiser that is an input of its graph as well is the value that
-holds unless a run is given another. Makes no session."""
+"""Optional inputs of a model: an ONNX initialiser that is also a graph input is its default value. Makes no session."""
 
 import onnx
 
 _FIRST_IR = 4
-"""Before this version of the format, every initialiser had to be an input too, and none can be given anew."""
+"""Before this IR version, every initialiser also had to be an input, and none can be overridden."""
 
 
 def list_optional(model: onnx.ModelProto) -> list[str]:
-    """Names of the inputs with a value of their own, in the order of the graph's inputs."""
+    """Names of the inputs with default values, in the order of the graph's inputs."""
     if model.ir_version < _FIRST_IR:
         return []
     held = {tensor.name for tensor in model.graph.initializer}
@@ -17,7 +16,7 @@ def list_optional(model: onnx.ModelProto) -> list[str]:
 
 
 def fix_optional(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with these values fixed: constants, which no run is given anew."""
+    """The same model with these default values turned into constants."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     names = set(list_optional(model))

@@ -16,7 +16,7 @@ TOLERANCE = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """Over `rows` rows: the largest absolute difference of a score, and labels that differ."""
+    """Over `rows` rows: the largest absolute difference of a score, and the number of labels that differ."""
 
     rows: int = 0
     difference: float = 0.0
@@ -65,8 +65,7 @@ def require(parity: Parity, *, limit: float, flipped: int) -> None:
 
 
 def find_differing(expected: Batch, answers: Batch) -> str | None:
-    """The first of the expected outputs that is answered otherwise, by more than the tolerance; None when all are
-    alike."""
+    """The first expected output that differs by more than the tolerance; None if all agree."""
     for name, array in expected.items():
         same = (
             np.allclose(answers[name], array, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)

@@ -1,7 +1,8 @@
-"""Whether bytes are those that were verified before, in a tenth of the time of a SHA-256. Proves nothing to others.
+"""Checks that bytes are the same as those verified before, in a tenth of the time of a SHA-256. Proves nothing to
+other processes.
 
-A Galois message authentication code (NIST SP 800-38D) under a key that is made with the process and never leaves it:
-who does not know the key cannot make other bytes with the same code, and no code is ever shown.
+Uses a Galois message authentication code (NIST SP 800-38D) under a key that is made with the process and never leaves
+it: without the key nobody can make other bytes with the same code, and no code is ever shown.
 """
 
 import functools
@@ -10,7 +11,7 @@ import hmac
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _NONCE = bytes(12)
-"""The same for all: codes are compared here and shown to nobody."""
+"""The same nonce for all: codes are compared here and never shown."""
 
 
 @functools.cache
@@ -19,10 +20,10 @@ def _cipher() -> AESGCM:
 
 
 def code_of(data: bytes) -> bytes:
-    """Of at most 2 GiB - 1 bytes; means nothing to another process."""
+    """For at most 2 GiB - 1 bytes; meaningless in another process."""
     return _cipher().encrypt(_NONCE, b"", data)
 
 
 def has_code(data: bytes, code: bytes) -> bool:
-    """Whether these are the bytes that the code was made of."""
+    """Whether the code was made from these bytes."""
     return hmac.compare_digest(code_of(data), code)

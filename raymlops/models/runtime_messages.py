@@ -1,5 +1,5 @@
-"""What ONNX Runtime and ONNX say of a failure, as a sentence for whoever sent the model or the request: operator, node,
-sizes; without codes, source files and C++ signatures. Knows text only; imports neither."""
+"""Turns error texts of ONNX Runtime and ONNX into a sentence for the sender of the model or the request: operator,
+node, sizes; without codes, source files and C++ signatures. Imports neither."""
 
 import re
 
@@ -32,7 +32,7 @@ _PLAINER = {
     "bad allocation": "not enough memory",
 }
 _MOST = 4000
-"""Characters that are looked at."""
+"""Longest text that is examined, in characters."""
 
 
 def explain_failure(error: BaseException | str) -> str:
@@ -60,12 +60,12 @@ def _name_node(found: re.Match[str]) -> str:
 
 
 def _drop_places(text: str) -> str:
-    """The text without source files, and without the function that follows each and the condition that did not hold."""
+    """The text without source files, their function names and the condition that was false."""
     parts: list[str] = []
     while (found := _PLACE.search(text)) is not None:
         parts.append(text[: found.start()])
         rest = text[found.end() :]
-        # A whole path comes with a whole signature, a bare file name with the name of the function.
+        # A whole path is followed by a whole signature, a bare file name by the name of the function.
         rest = _drop_signature(rest) if "/" in found["path"] or "\\" in found["path"] else _drop_word(rest)
         held = _CONDITION.match(rest)
         if held is not None:
@@ -80,7 +80,7 @@ def _drop_word(text: str) -> str:
 
 
 def _drop_signature(text: str) -> str:
-    """Without `void a::f(const b<c>&, int) const [with T = d] ` at its beginning; all of it where there is none."""
+    """Without a leading `void a::f(const b<c>&, int) const [with T = d] `; unchanged if there is none."""
     depth = 0
     for place, character in enumerate(text):
         if character == "(":
@@ -96,5 +96,5 @@ def _drop_signature(text: str) -> str:
                 if text[end : end + 1] in ("", " "):
                     return text[end:].lstrip()
         elif character in ".!?" and not depth and text[place + 1 : place + 2] == " ":
-            return text  # a sentence: there was no signature
+            return text  # a sentence, not a signature
     return text

@@ -1,8 +1,7 @@
-"""Checks an ONNX file that came from somewhere else, before ONNX Runtime sees it: nothing outside its folder,
-no unknown code.
+"""Checks an ONNX file of unknown origin before ONNX Runtime opens it: nothing outside its folder, no foreign code.
 
-Reads bytes and protobuf only; makes no session. What passes can still be a bad model, but not one that reads
-other files, asks for absurd memory, or is not the file that was registered.
+Reads bytes and protobuf only; makes no session. A model that passes may still be a bad model, but it cannot read
+other files, ask for excessive memory, or differ from the registered file.
 """
 
 import collections
@@ -23,20 +22,20 @@ from raymlops.models.traversal import short_domain, visit
 from raymlops.tensors import DATATYPE_OF_ONNX
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-"""Operator domains that ONNX Runtime brings itself; any other would need a library of someone else's code."""
+"""Operator domains that ONNX Runtime includes; any other would need a library of foreign code."""
 
 LOADERS = frozenset(("EPContext", "PythonOp", "PythonOpGrad", "ATen", "TritonOp", "Snpe"))
-"""Operators of com.microsoft that load compiled code or call code of the machine by its name."""
+"""Operators of com.microsoft that load compiled code or call code on the machine by name."""
 
 Model: TypeAlias = bytes | ModelFiles
-"""A checked model: the bytes of its file, with those of the files that it keeps weights in where there are any."""
+"""A checked model: the bytes of its file, and of its external weights files if it has any."""
 _Call: TypeAlias = tuple[str, str, str]  # domain, name and overload of an operator or function
 
 
 @dataclasses.dataclass(frozen=True)
 class SafetyLimits:
-    """What a model may ask for. `largest` is the bytes of all weights together, `nodes` are those of all graphs with
-    every call of a function counted as the nodes that it stands for."""
+    """Limits of a model. `largest` is the bytes of all weights together, `nodes` the nodes of all graphs, with every
+    call of a function counted as the nodes of that function."""
 
     largest: int = 16 * 2**30
     domains: tuple[str, ...] = DOMAINS
@@ -44,9 +43,11 @@ class SafetyLimits:
 
 
 def read_model(path: pathlib.Path, digest: str = "", limits: SafetyLimits | None = None) -> Model:
-    """Read a model, and check it: a session is opened from what was read, so nobody can swap a file in between.
+    """Read a model and check it: a session is opened from the bytes that were read, so nobody can swap a file in
+    between.
 
-    `digest` is the expected one in hex, as `digest_of` gives it, empty for none. Raises NotFoundError, ArtifactError.
+    `digest` is the expected one in hex, as computed by `digest_of`, empty for none. Raises NotFoundError,
+    ArtifactError.
     """
     limits = limits or SafetyLimits()
     what = f"The model is {str(path)!r}"
@@ -83,7 +84,7 @@ def _read_bounded(number: int, name: str, limits: SafetyLimits) -> bytes:
 
 
 def digest_of(model: Model) -> str:
-    """sha256 of the file; where weights lie in other files, of the list of all files and theirs."""
+    """sha256 of the file; if weights are in other files, of the list of all files with their digests."""
     return model.digest if isinstance(model, ModelFiles) else hashlib.sha256(model).hexdigest()
 
 
@@ -93,7 +94,7 @@ def size_of(model: Model) -> int:
 
 
 def check_model(data: bytes, name: str = "the model", limits: SafetyLimits | None = None) -> None:
-    """Raise ArtifactError unless the bytes of a file are a model that is whole and safe to load."""
+    """Raise ArtifactError unless the bytes of a file are a complete model that is safe to load."""
     outside = _inspect(data, name, limits or SafetyLimits())
     if outside:
         location = external_data.read_reference(outside[0], name).location
@@ -104,16 +105,16 @@ def check_model(data: bytes, name: str = "the model", limits: SafetyLimits | Non
 
 
 def _inspect(data: bytes, name: str, limits: SafetyLimits) -> list[onnx.TensorProto]:
-    """Check everything but the weights that lie in other files, which are given."""
+    """Check everything but the weights in other files, which are passed in."""
     try:
         model = onnx.ModelProto.FromString(data)
     except (DecodeError, ValueError) as error:
         cause = " ".join(str(error).split())
         raise ArtifactError(
-            f"{name!r} is not an ONNX file, or it is cut short; cannot load it: {cause}"
+            f"{name!r} is not an ONNX file, or it is truncated; cannot load it: {cause}"
         ) from None
     if not model.HasField("graph") or (not model.graph.node and not model.graph.output):
-        raise ArtifactError(f"{name!r} holds no graph; it is not an ONNX file, or it is cut short")
+        raise ArtifactError(f"{name!r} holds no graph; it is not an ONNX file, or it is truncated")
     _check_known(model, name)
     functions = {(short_domain(f.domain), f.name, f.overload): f for f in model.functions}
     if len(functions) != len(model.functions):
@@ -142,7 +143,7 @@ def _inspect(data: bytes, name: str, limits: SafetyLimits) -> list[onnx.TensorPr
 
 
 def _check_known(model: onnx.ModelProto, name: str) -> None:
-    """What this release of ONNX does not know cannot be checked, and ONNX Runtime may know it."""
+    """Fields that this release of ONNX does not know cannot be checked, but ONNX Runtime may use them."""
     size = model.ByteSize()
     model.DiscardUnknownFields()
     if model.ByteSize() != size:
@@ -172,7 +173,7 @@ def _call_of(node: onnx.NodeProto) -> _Call:
 def _check_expansion(
     model: onnx.ModelProto, functions: Mapping[_Call, onnx.FunctionProto], name: str, limits: SafetyLimits
 ) -> None:
-    """ONNX Runtime puts the nodes of a function in place of each call of it: functions of functions grow by powers."""
+    """ONNX Runtime inlines each call of a function: nested functions grow exponentially."""
     if not functions:
         return
     calls = {key: collections.Counter(map(_call_of, _nodes(f))) for key, f in functions.items()}
@@ -186,7 +187,7 @@ def _check_expansion(
     while ready:
         key = ready.pop()
         size = sum(count * sizes.get(called, 1) for called, count in calls[key].items())
-        sizes[key] = min(size, limits.nodes + 1)  # over is over, and the true number may have many digits
+        sizes[key] = min(size, limits.nodes + 1)  # enough: the true number may have many digits
         for caller in callers.get(key, ()):
             waiting[caller] -= 1
             if not waiting[caller]:
@@ -212,7 +213,7 @@ def _check_order(graph: onnx.GraphProto | onnx.FunctionProto, name: str) -> None
     producer = {output: place for place, node in enumerate(graph.node) for output in node.output if output}
     waits = [{producer[read] for read in node.input if read in producer} for node in graph.node]
     users: dict[int, list[int]] = {}
-    for place, sources in enumerate(waits):  # edges inside this graph only
+    for place, sources in enumerate(waits):  # only edges inside this graph
         for source in sources:
             users.setdefault(source, []).append(place)
     ready = [place for place, sources in enumerate(waits) if not sources]
@@ -229,7 +230,7 @@ def _check_order(graph: onnx.GraphProto | onnx.FunctionProto, name: str) -> None
 
 
 def _check_weight(tensor: onnx.TensorProto, name: str, limits: SafetyLimits) -> int:
-    """Bytes of a weight that is in the file; its declared shape must be what is there."""
+    """Bytes of a weight inside the file; its declared shape must match its data."""
     elements, expected = count_elements(tensor, name), count_bytes(tensor, name)
     if max(expected, elements) > limits.largest:
         raise ArtifactError(

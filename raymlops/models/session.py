@@ -1,8 +1,8 @@
-"""Runs an ONNX model: a file or bytes -> Session with a Signature, `infer(batch) -> batch`. The only ONNX
-Runtime user.
+"""Runs an ONNX model: a file or bytes -> Session with a Signature, `infer(batch) -> batch`. The only module that
+imports ONNX Runtime.
 
-Operators by which a request's values could end the process are guarded in memory (`fatal_operators`); the file, its
-digest and every model without them stay as they are.
+Operators with which a request's values could crash the process are guarded in memory (`fatal_operators`); the file,
+its digest, and models without such operators are not changed.
 """
 
 import contextlib
@@ -44,10 +44,10 @@ from raymlops.models.safety import Model, read_model
 from raymlops.tensors import DATATYPE_OF_ORT, Batch, Signature, TensorSpec
 
 LOG = logging.getLogger("raymlops.models")
-"""Key of the ONNX metadata entry that holds a model's own contract as JSON."""
+"""Key of the ONNX metadata entry that holds a model's contract as JSON."""
 
 _NOWHERE = str(pathlib.Path(__file__) / "weights")
-"""A folder that cannot be: below a file."""
+"""A folder that cannot exist: below a file."""
 
 _OPTIMISATION = {
     "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -66,20 +66,19 @@ _CPU = "CPUExecutionProvider"
 
 @dataclasses.dataclass(frozen=True)
 class SessionOptions:
-    """`threads` is per session; give it the CPUs that Ray reserved, which ONNX Runtime does not see by
-    itself."""
+    """`threads` is per session; pass the CPUs that Ray reserved, which ONNX Runtime cannot see by itself."""
 
     threads: int = 1
     optimisation: str = "all"
     providers: tuple[Provider, ...] = (_CPU,)
     lean: bool = False
-    """Weights are not copied into a faster layout: opening takes a third less time and memory half, runs 5%
+    """Do not copy weights into a faster layout: opening takes a third less time and half the memory, runs take 5%
     more."""
     shared: bool = False
-    """Callers share the process: a model by which a request could end it is refused."""
+    """Callers share the process: a model with which a request could crash it is refused."""
     memory: int = 0
-    """Bytes that the tensors of all runs in this process may take, weights not counted; 0 sets no bound. The first
-    bound that is set in a process is that of all its later sessions that have one. On a GPU there is none."""
+    """Bytes that the tensors of all runs in this process may take, without weights; 0 sets no limit. The first limit
+    that is set in a process holds for all its later sessions that have one. On a GPU there is none."""
 
     @property
     def is_bounded(self) -> bool:
@@ -91,8 +90,8 @@ class SessionOptions:
     ) -> "SessionOptions":
         """Options for `device` auto, cpu, cuda or tensorrt and the GPUs that Ray assigned to this process.
 
-        The list of available providers does not tell: the GPU build names CUDA on machines without one. Ray
-        hides the other GPUs from the process, so the assigned one is always number 0.
+        The list of available providers does not say: the GPU build lists CUDA on machines without a GPU. Ray hides
+        the other GPUs from the process, so the assigned one is always number 0.
         """
         if device not in _DEVICES:
             raise InputError(unknown_name("device", device, _DEVICES))
@@ -106,7 +105,7 @@ class SessionOptions:
 
 
 _ON_CUDA: tuple[Provider, ...] = (
-    # TF32, its default, rounds factors to 10 bits: answers would no longer be those that the export was proven with.
+    # With TF32, its default, factors are rounded to 10 bits: outputs would differ from those of the parity check.
     (_CUDA, {"device_id": 0, "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}),
     _CPU,
 )
@@ -122,10 +121,10 @@ _DEVICES: dict[str, tuple[Provider, ...]] = {
 
 
 LONGEST_CHECK_S = 5.0
-"""Of a run with a sample of which it is not known whether it ends."""
+"""Time limit of a run with a sample that may never end, in seconds."""
 _FAILURES = (_ort.Fail, _ort.RuntimeException, _ort.NotImplemented, _ort.EPFail)
 _SHOWN = 8
-"""Tensors of a request that are told of when a run fails."""
+"""Number of a request's tensors that an error names."""
 _NO_MEMORY = re.compile(r"Available memory of|allocate memory|bad.?alloc", re.IGNORECASE)
 
 
@@ -134,32 +133,32 @@ def _is_memory(failure: str) -> bool:
 
 
 def _make_shrinking_options() -> onnxruntime.RunOptions:
-    """Of a run that gives back the memory that it and others before it no longer use."""
+    """Run options that return the memory that this and earlier runs no longer use."""
     options = _make_quiet_options()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
 
 
 def _make_quiet_options() -> onnxruntime.RunOptions:
-    """What fails is raised; ONNX Runtime need not print it, too, for every request that it refuses."""
+    """Errors are raised; ONNX Runtime should not also print them for every refused request."""
     options = onnxruntime.RunOptions()
     options.log_severity_level = 4
     return options
 
 
 _RUN = _make_quiet_options()
-"""Of every run that nothing is said of: to make some anew takes a tenth of a short run."""
+"""Shared run options of ordinary runs: making new ones takes a tenth of a short run."""
 
 
 class RunControl:
-    """One run that may be ended from another thread: between two operators, so that an endless loop ends."""
+    """One run that another thread can cancel: between two operators, so that an endless loop ends too."""
 
     def __init__(self, options: onnxruntime.RunOptions) -> None:
         self.options = options
         self.ended = False
 
     def end(self) -> None:
-        """Have the run raise DeadlineError."""
+        """Make the run raise DeadlineError."""
         self.ended = True
         self.options.terminate = True
 
@@ -177,23 +176,23 @@ class Session:
         self._session = session
         self._bounded = bounded
         self.by_value = by_value
-        """Operators whose time or output grows with what values say, not with how many there are."""
+        """Operators whose run time or output grows with input values, not with the number of elements."""
         self._filled = filled
         self.signature = Signature(
             tuple(_to_spec(node) for node in session.get_inputs()),
             tuple(_to_spec(node) for node in session.get_outputs()),
         )
         self.optional: tuple[TensorSpec, ...] = _to_optional(session.get_overridable_initializers())
-        """Inputs with a value of the model's own, which a batch may give anew."""
+        """Inputs with default values, which a batch may override."""
         self._output_names = [spec.name for spec in self.signature.outputs]
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         self.providers: tuple[str, ...] = tuple(session.get_providers())
         self._on_gpu = _CUDA in self.providers or _TENSORRT in self.providers
         self.weights: Batch = {}
-        """Inputs that are given once and for all."""
+        """Inputs that are set once for all runs."""
 
     def with_weights(self, weights: Batch) -> "Session":
-        """A model whose skeleton this is: the same session, with these of its inputs given once and for all."""
+        """A model with this skeleton: the same session, with these inputs set once for all runs."""
         model = copy.copy(self)
         model.weights = weights
         inputs = tuple(spec for spec in self.signature.inputs if spec.name not in weights)
@@ -202,11 +201,11 @@ class Session:
 
     @property
     def contract(self) -> dict[str, Any]:
-        """What the file says of its own columns and labels; empty for a model of another origin."""
+        """The file's contract on its columns and labels; empty for a model of another origin."""
         return read_contract(self.metadata.get(CONTRACT_KEY, "{}"))
 
     def begin(self) -> RunControl:
-        """What a run is ended with that is given to `infer`."""
+        """A control for `infer`, to cancel the run."""
         return RunControl(_make_shrinking_options() if self._bounded else _make_quiet_options())
 
     def infer(
@@ -214,39 +213,39 @@ class Session:
     ) -> Batch:
         """Run the model on named input tensors; `outputs` limits what is computed.
 
-        Raises InputError when ONNX Runtime refuses the tensors, TooLargeError when they would take more memory than
-        a run may, DeadlineError when `control` ended the run.
+        Raises InputError if ONNX Runtime refuses the tensors, TooLargeError if they would take more memory than a run
+        may, DeadlineError if `control` cancelled the run.
         """
         names = self._output_names if outputs is None else list(outputs)
         feed = {**self.weights, **batch} if self.weights else batch
         if self._filled:
             self._check_filled(feed)
         try:
-            # Options that are there already spare the session making some; on a GPU a binding of host arrays takes
-            # 10% longer.
+            # Passing existing options saves the session making some; on a GPU a binding of host arrays takes 10%
+            # longer.
             values = self._session.run(names, feed, _RUN if control is None else control.options)
         except (_ort.InvalidArgument, ValueError, TypeError) as error:
             raise InputError(self._explain(batch, str(error))) from None
         except _FAILURES as error:
-            if self._on_gpu and not _is_memory(str(error)):  # where it may be the device that failed
+            if self._on_gpu and not _is_memory(str(error)):  # it may be the device that failed
                 raise
-            failure = str(error)  # the exception itself would hold on to what the second try answers
+            failure = str(error)  # the exception itself would keep alive the outputs of the second try
         else:
             return dict(zip(names, values, strict=True))
         return dict(zip(names, self._run_again(names, feed, batch, failure, control), strict=True))
 
     def close(self) -> None:
-        """Free what is freed only when told to."""
+        """Return memory that is freed only on request."""
 
     def check(self, batch: Batch) -> None:
-        """Run this batch to see that the model answers. Raises what the run raises."""
+        """Run this batch to check that the model answers. Raises what the run raises."""
         if self.by_value:
             self.infer_within(batch, LONGEST_CHECK_S)
         else:
             self.infer(batch)
 
     def infer_within(self, batch: Batch, seconds: float) -> Batch:
-        """As `infer`, for values of which it is not known whether the run ends. Raises DeadlineError."""
+        """Like `infer`, for values with which the run may never end. Raises DeadlineError."""
         control = self.begin()
         timer = threading.Timer(seconds, control.end)
         timer.start()
@@ -256,7 +255,7 @@ class Session:
             timer.cancel()
 
     def _check_filled(self, feed: Batch) -> None:
-        """Refuse no rows, or no steps, where an operator would end the process."""
+        """Refuse an empty axis of rows or steps where an operator would crash the process."""
         for name, axis in self._filled:
             shape = np.shape(feed[name]) if name in feed else ()
             if axis < len(shape) and not shape[axis]:
@@ -268,9 +267,8 @@ class Session:
     def _run_again(
         self, names: list[str], feed: Batch, batch: Batch, failure: str, control: RunControl | None
     ) -> Any:
-        """Where memory was short, what earlier runs keep of it is given back, and there is a second try. Else
-        raises."""
-        # What `control` ran with has given it back by now.
+        """If memory was short, return what earlier runs still hold, and try once more. Else raise."""
+        # The run of `control` has already returned its memory.
         tries = [_make_shrinking_options(), _RUN] if control is None else [control.options]
         for options in tries:
             if control is not None and control.ended:
@@ -312,10 +310,10 @@ class Session:
 
 
 def open_session(model: str | pathlib.Path | Model, options: SessionOptions | None = None) -> Session:
-    """Load a model: a file, which is checked, or what was read and checked before.
+    """Load a model: a file, which is checked, or a model that was read and checked before.
 
-    Raises NotFoundError, ArtifactError for a file that is not safe, that ONNX Runtime cannot load, or by which a
-    request could end the process that `options` say is shared, or ResourceError when it cannot use the device.
+    Raises NotFoundError; ArtifactError for a file that is unsafe, that ONNX Runtime cannot load, or with which a
+    request could crash a process that `options` say is shared; or ResourceError if it cannot use the device.
     """
     options = options or SessionOptions()
     what = "the given bytes"
@@ -328,20 +326,21 @@ def open_session(model: str | pathlib.Path | Model, options: SessionOptions | No
     if examined.model is not None:
         data = bytes(examined.model.SerializeToString())
     settings = _make_settings(options)
-    if weights:  # which it copies while it opens
+    if weights:  # copied during opening
         sizes = [len(content) for content in weights.values()]
         settings.add_external_initializers_from_files_in_memory(list(weights), list(weights.values()), sizes)
     wanted = _name(options.providers[0])
-    said = io.StringIO()  # what ONNX Runtime prints when it turns to another device
+    said = io.StringIO()  # what ONNX Runtime prints when it falls back to another device
     try:
         with contextlib.redirect_stdout(said) if wanted != _CPU else contextlib.nullcontext():
             if wanted != _CPU:
-                onnxruntime.preload_dlls()  # finds CUDA and cuDNN inside the wheels that torch brought
+                onnxruntime.preload_dlls()  # finds CUDA and cuDNN inside the wheels installed with torch
             session = onnxruntime.InferenceSession(data, settings, providers=list(options.providers))
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes from loading
         LOG.debug("%s was not loaded: %s", what, error)
         raise ArtifactError(f"ONNX Runtime cannot load {what}: {explain_failure(error)}") from None
-    if wanted not in session.get_providers():  # it goes on without, which is slow and hides the fault
+    # it would continue without, which is slow and hides the problem
+    if wanted not in session.get_providers():
         cause = " ".join(said.getvalue().split()).rstrip(".") or "it does not say why"
         raise ResourceError(
             f"ONNX Runtime {onnxruntime.__version__} cannot use {wanted}, only {', '.join(session.get_providers())}: "
@@ -352,15 +351,15 @@ def open_session(model: str | pathlib.Path | Model, options: SessionOptions | No
 
 
 def check_shareable(model: Model, what: str) -> None:
-    """Raise ArtifactError for a model that may not run in a process that callers share; makes no session."""
+    """Raise ArtifactError for a model that may not run in a shared process; makes no session."""
     _refuse_fatal(_examine(model.data if isinstance(model, ModelFiles) else model), what)
 
 
 def _refuse_fatal(examined: Examined, what: str) -> None:
     if examined.refused:
         raise ArtifactError(
-            f"The values or shapes of a request could end the process that runs {what}: {'; '.join(examined.refused)}. "
-            "Serve it with isolate: true, which gives it a process of its own"
+            f"The values or shapes of a request could crash the process that runs {what}: "
+            f"{'; '.join(examined.refused)}. Serve it with isolate: true, which gives it its own process"
         )
 
 
@@ -370,24 +369,25 @@ def _make_settings(options: SessionOptions) -> onnxruntime.SessionOptions:
     settings.inter_op_num_threads = 1
     settings.add_session_config_entry(
         "session.intra_op.allow_spinning", "0"
-    )  # idle threads would eat others' cores
+    )  # idle threads would use other models' cores
     settings.graph_optimization_level = _OPTIMISATION[options.optimisation]
     settings.log_severity_level = 3
-    # ONNX Runtime opens no file: weights are given from memory, and their names lead nowhere.
+    # ONNX Runtime opens no file: weights are passed from memory, and their names lead nowhere.
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
-    settings.add_session_config_entry("session.load_model_format", "ONNX")  # its own format was not checked
+    settings.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is not checked
     if options.is_bounded:
         _ARENA.bound(options.memory)
         settings.add_session_config_entry("session.use_env_allocators", "1")
         settings.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     if options.lean:
-        settings.enable_cpu_mem_arena = options.is_bounded  # one of its own is too much for each of many
+        # an arena per session is too much for many sessions
+        settings.enable_cpu_mem_arena = options.is_bounded
         settings.add_session_config_entry("session.disable_prepacking", "1")
     return settings
 
 
 class _Arena:
-    """The memory that bounded sessions of this process share for the tensors of their runs."""
+    """The arena that sessions of this process with a memory limit share for the tensors of their runs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -400,7 +400,8 @@ class _Arena:
             place = onnxruntime.OrtMemoryInfo(
                 "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
             )
-            # Its parts double in size: a part for each tensor makes a loop's many small ones take for ever to free.
+            # Chunks double in size: with one chunk per tensor, freeing the many small tensors of a loop takes very
+            # long.
             doubling = 0
             onnxruntime.create_and_register_allocator(
                 place, onnxruntime.OrtArenaCfg({"max_mem": memory, "arena_extend_strategy": doubling})
@@ -412,7 +413,7 @@ _ARENA = _Arena()
 
 
 def _examine(data: bytes) -> Examined:
-    """What the operators of a model do with values; nothing of a file that is broken, which a session will tell."""
+    """What the operators of a model do with values; empty for a broken file, which the session will report."""
     try:
         model = onnx.ModelProto.FromString(data)
     except DecodeError:
@@ -423,24 +424,24 @@ def _examine(data: bytes) -> Examined:
             return _examine_fixed(model)
         return found
     except Exception as error:  # inlining functions raises a dozen unrelated classes
-        return Examined(None, (), (f"its graph cannot be followed ({shorten(explain_failure(error))})",))
+        return Examined(None, (), (f"its graph cannot be analysed ({shorten(explain_failure(error))})",))
 
 
 def _examine_fixed(model: onnx.ModelProto) -> Examined:
-    """Where another value for an optional input could do harm, none can be given."""
+    """Optional inputs whose values could do harm cannot be overridden."""
     fixed = fix_optional(model)
     found = examine(fixed, _find_schema)
     return found if found.model is not None else dataclasses.replace(found, model=fixed)
 
 
 def _find_schema(operator: str, domain: str, opset: int) -> Any:
-    """As onnx or else ONNX Runtime knows it."""
+    """The operator's schema in onnx, or else in ONNX Runtime."""
     return value_flow.find_onnx_schema(operator, domain, opset) or _list_schemas().get((domain, operator))
 
 
 @functools.cache
 def _list_schemas() -> dict[tuple[str, str], Any]:
-    """Those of the operators that ONNX Runtime adds to ONNX's, by domain and name."""
+    """Schemas of the operators that ONNX Runtime adds to ONNX's, by domain and name."""
     return {
         (schema.domain, schema.name): schema
         for schema in _ort.get_all_operator_schema()
@@ -453,7 +454,7 @@ def _name(provider: Provider) -> str:
 
 
 def _to_optional(nodes: Sequence[Any]) -> tuple[TensorSpec, ...]:
-    """Those of types that a request can hold."""
+    """Specs of the tensors that a request can hold."""
     return tuple(_to_spec(node) for node in nodes if node.type in DATATYPE_OF_ORT)
 
 

@@ -1,4 +1,4 @@
-"""How fast a model answers on this machine, one row at a time and in batches. Bounded in time."""
+"""Measures a model's speed on this machine, one row at a time and in batches. Takes limited time."""
 
 import dataclasses
 import time
@@ -11,7 +11,7 @@ from raymlops.tensors import Batch, count_rows
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Milliseconds of one row, and rows a second in batches of `batch`; one caller."""
+    """Milliseconds for one row, and rows per second in batches of `batch`; one caller."""
 
     p50_ms: float
     p99_ms: float

@@ -1,6 +1,6 @@
-"""Messages of a JSON document and named tensors over a socket, for a process that runs a model apart.
+"""Messages of a JSON document and named tensors over a socket, for a process that runs a model.
 
-Unpickles nothing: who reads need not trust who writes.
+Unpickles nothing: the reader need not trust the writer.
 """
 
 import json
@@ -20,7 +20,7 @@ _LARGEST_HEADER = 2**24
 
 
 class StreamEndedError(RaymlopsError):
-    """The other side is gone, or what it sends is no message."""
+    """The other side has ended, or sent something that is not a message."""
 
 
 def write_message(
@@ -60,7 +60,7 @@ def read_message(connection: socket.socket, largest: int) -> tuple[dict[str, Any
 
 
 def count_bytes(tensors: Batch) -> int:
-    """Of the tensors in a message."""
+    """The tensors in a message."""
     return sum(
         sum(map(len, _pack_texts(array))) if array.dtype.hasobject else array.nbytes
         for array in tensors.values()
@@ -72,7 +72,7 @@ def _view(array: "np.ndarray[Any, Any]") -> memoryview:
 
 
 def _pack_texts(array: "np.ndarray[Any, Any]") -> list[bytes | memoryview]:
-    """The length of each text, and all of them."""
+    """The length of each text, and all texts joined."""
     texts = [
         text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogatepass")
         for text in array.ravel().tolist()
@@ -89,7 +89,7 @@ def _unpack(dtype: "np.dtype[Any]", shape: list[int], parts: list[bytearray]) ->
         return np.frombuffer(parts[0], dtype, count if count else -1).reshape(shape)
     lengths = np.frombuffer(parts[0], np.int64)
     if len(lengths) != count or (lengths < 0).any() or int(lengths.sum()) != len(parts[1]):
-        raise ValueError("texts of other lengths than is said")
+        raise ValueError("texts of other lengths than declared")
     array = np.empty(count, object)
     start = 0
     for place, length in enumerate(lengths.tolist()):
@@ -100,7 +100,7 @@ def _unpack(dtype: "np.dtype[Any]", shape: list[int], parts: list[bytearray]) ->
 
 def _read(connection: socket.socket, size: int, largest: int) -> bytearray:
     if not isinstance(size, int) or not 0 <= size <= largest:
-        raise StreamEndedError(f"The other process sends {size} bytes; at most {largest} are taken")
+        raise StreamEndedError(f"The other process sends {size} bytes; at most {largest} are accepted")
     data = bytearray(size)
     view = memoryview(data)
     while view:

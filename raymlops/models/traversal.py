@@ -1,7 +1,7 @@
-"""Visits every part of an ONNX file that may hold a graph, a node or a tensor, wherever the format allows one.
+"""Visits every part of an ONNX file that can hold a graph, a node or a tensor.
 
-The fields are found from the format's own description, so that none is forgotten: training info, attributes of
-functions, defaults of attributes, sparse tensors, and what later releases of ONNX add.
+The fields are found from the protobuf descriptors, so that none is forgotten: training info, attributes of functions,
+defaults of attributes, sparse tensors, and what later releases of ONNX add.
 """
 
 import functools
@@ -13,13 +13,13 @@ import onnx
 from raymlops.errors import ArtifactError
 
 DEEPEST = 20
-"""Subgraphs within subgraphs; Protocol Buffers itself ends at 33."""
+"""Deepest nesting of subgraphs; Protocol Buffers' own limit is 33."""
 _WANTED = {"onnx.GraphProto", "onnx.FunctionProto", "onnx.NodeProto", "onnx.TensorProto"}
 
 
 @functools.cache
 def _fields(kind: str) -> tuple[tuple[str, bool], ...]:
-    """The fields of a message under which a wanted one can lie, and whether each is repeated."""
+    """The fields of a message under which a wanted one can be, and whether each is repeated."""
     messages: dict[str, Any] = {}
     waiting = [onnx.ModelProto.DESCRIPTOR]
     while waiting:
@@ -45,8 +45,8 @@ def _fields(kind: str) -> tuple[tuple[str, bool], ...]:
 
 
 def visit(root: Any) -> Iterator[Any]:
-    """Every graph, function, node and tensor at or below a message. Raises ArtifactError for graphs within graphs
-    over DEEPEST."""
+    """Every graph, function, node and tensor at or below a message. Raises ArtifactError if graphs are nested more
+    than DEEPEST deep."""
     waiting: list[tuple[Any, int]] = [(root, 0)]
     while waiting:
         message, depth = waiting.pop()
@@ -70,5 +70,5 @@ def find_tensors(root: Any) -> Iterator[onnx.TensorProto]:
 
 
 def short_domain(domain: str) -> str:
-    """The domain of an operator, of which the standard one has two names."""
+    """The domain of an operator; the standard one has two names."""
     return "" if domain == "ai.onnx" else domain

@@ -1,7 +1,7 @@
-"""Follows what a request's values can decide through an ONNX graph: the type of each tensor, whether it depends on
-values that were sent (and not only on shapes), and its constant where it is one. Changes nothing, runs nothing.
+"""Tracks through an ONNX graph what a request's values can influence: the type of each tensor, whether it depends on
+values that were sent (not only on shapes), and its value if it is constant. Changes nothing, runs nothing.
 
-Bodies of `If`, `Loop`, `Scan` and the like are entered; local functions are not: inline them first.
+Bodies of `If`, `Loop`, `Scan` and the like are visited; local functions are not: inline them first.
 """
 
 import collections
@@ -17,10 +17,10 @@ import onnx.numpy_helper
 
 ONNX_DOMAINS = ("", "ai.onnx")
 LARGEST_CONSTANT = 2**20
-"""Elements of the largest constant that is looked at; a larger one is taken for anything of its type."""
+"""Elements of the largest constant that is examined; a larger one may hold any value of its type."""
 _INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
 _SHAPES = ("Shape", "Size")
-"""Tell of a tensor's shape and not of its values."""
+"""Operators that depend on a tensor's shape, not on its values."""
 
 Schema = Callable[[str, str, int], Any]
 """Operator, domain, opset -> its schema as onnx describes one, or None."""
@@ -28,7 +28,7 @@ Schema = Callable[[str, str, int], Any]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Value:
-    """What is known of a tensor; `dtype` is onnx.TensorProto's number, of its elements if it is a sequence."""
+    """What is known of a tensor; `dtype` is onnx.TensorProto's number, for a sequence that of its elements."""
 
     dtype: int | None = None
     sent: bool = True
@@ -42,7 +42,7 @@ ABSENT = Value(sent=False)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Visit:
-    """A node, its number in the order of `list_nodes`, and what its inputs are, ABSENT where one is left out."""
+    """A node, its number in the order of `list_nodes`, and what is known of its inputs; ABSENT for an omitted one."""
 
     number: int
     node: onnx.NodeProto
@@ -80,7 +80,7 @@ def list_operators(model: onnx.ModelProto) -> set[tuple[str, str]]:
 
 
 def find_onnx_schema(operator: str, domain: str, opset: int) -> Any:
-    """As onnx itself knows it; None for an operator that it does not know."""
+    """The operator's schema in onnx itself; None for an unknown operator."""
     try:
         return onnx.defs.get_schema(operator, opset, domain)
     except onnx.defs.SchemaError:
@@ -88,7 +88,7 @@ def find_onnx_schema(operator: str, domain: str, opset: int) -> Any:
 
 
 def dtype_of(info: onnx.TypeProto) -> int | None:
-    """The elements' type of a tensor, a sequence or an optional; None where it is not said."""
+    """The element type of a tensor, a sequence or an optional; None if it is not declared."""
     kind = info.WhichOneof("value")
     if kind in ("tensor_type", "sparse_tensor_type"):
         return int(getattr(info, kind).elem_type) or None
@@ -110,14 +110,14 @@ class _Walk:
         scope: "collections.ChainMap[str, Value]",
         given: Sequence[Value],
     ) -> Iterator[Visit]:
-        """`scope` takes the graph's tensors; `given` is what a body's inputs are, in order."""
+        """`scope` receives the graph's tensors; `given` are the inputs of a body, in order."""
         for tensor in graph.initializer:
             scope[tensor.name] = Value(tensor.data_type, False, read_constant(tensor))
         for sparse in graph.sparse_initializer:
             scope[sparse.values.name] = Value(sparse.values.data_type, False)
         for place, info in enumerate(graph.input):
             known = given[place] if place < len(given) else UNKNOWN
-            # A weight that is an input too may be given anew by a request.
+            # A request may override a weight that is also an input.
             scope[info.name] = Value(dtype_of(info.type) or known.dtype, known.sent)
         declared = {info.name: dtype_of(info.type) for info in (*graph.value_info, *graph.output)}
         for node in graph.node:
@@ -153,7 +153,7 @@ class _Walk:
         return Value(self._type_output(node, inputs, place), sent)
 
     def _type_output(self, node: onnx.NodeProto, inputs: tuple[Value, ...], place: int) -> int | None:
-        """By an attribute, or the schema: a type of its own, or that of an input of the same variable."""
+        """By an attribute, or by the schema: a fixed type, or that of an input with the same type variable."""
         said = _type_said(node) if place == 0 else None
         if said:
             return said
@@ -192,7 +192,7 @@ def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def read_constant(tensor: onnx.TensorProto) -> "np.ndarray[Any, Any] | None":
-    """The integers of a tensor; None for other types, and when they lie in another file or are too many to look at."""
+    """The integers of a tensor; None for other types, and if they are in another file or too many to examine."""
     if (
         tensor.data_type not in _INTEGERS
         or tensor.data_location == onnx.TensorProto.EXTERNAL
@@ -224,7 +224,7 @@ def _read_constant_node(node: onnx.NodeProto) -> Value:
 
 
 def _give(node: onnx.NodeProto, inputs: tuple[Value, ...]) -> list[Value]:
-    """What the inputs of a node's body are. State that a loop carries is taken for sent: a body may make it so."""
+    """The inputs of a node's body. State that a loop carries counts as sent: a body may make it so."""
     if node.domain in ONNX_DOMAINS:
         if node.op_type == "Loop":
             state = [Value(value.dtype) for value in inputs[2:]]
@@ -245,7 +245,8 @@ _LIKE_INPUT = {
     ),
     "DequantizeLinear": 1,
 }  # fmt: skip
-"""Operator -> input of the same type where no attribute says another; the elements of sequences and optionals, too."""
+"""Operator -> input of the same type unless an attribute gives another; also the elements of sequences and
+optionals."""
 _DEFAULTS = {
     **dict.fromkeys(
         ("BlackmanWindow", "ConstantOfShape", "HammingWindow", "HannWindow", "MelWeightMatrix", "RandomNormal",
@@ -256,14 +257,14 @@ _DEFAULTS = {
     "Multinomial": onnx.TensorProto.INT32,
     "QuantizeLinear": onnx.TensorProto.UINT8,
 }  # fmt: skip
-"""Types of what neither an attribute nor an input says otherwise."""
+"""Output types that neither an attribute nor an input determines."""
 _LISTS = (
     ("int64s", onnx.TensorProto.INT64), ("strings", onnx.TensorProto.STRING), ("floats", onnx.TensorProto.FLOAT)
 )  # fmt: skip
 
 
 def _type_said(node: onnx.NodeProto) -> int | None:
-    """The type that an attribute gives the first output, as operators of trees and labels do by their lists."""
+    """The type that an attribute gives the first output, as list attributes of tree and label operators do."""
     for attribute in node.attribute:
         if attribute.name in _TYPES_SAID and attribute.i:
             return int(attribute.i)

@@ -1,7 +1,7 @@
-"""Smaller files of an ONNX model: fp16, int8 by dynamic and int8 by static quantisation. Judges none of them.
+"""Smaller variants of an ONNX model: fp16, int8 by dynamic and int8 by static quantisation. Does not judge them.
 
-Only the learned part changes, from the first matrix product to the last. What reads raw columns before it,
-strings included, and what makes probabilities and labels after it keep their types, as do inputs and outputs.
+Only the learned part changes, from the first matrix product to the last. The nodes before it, which read raw columns
+and strings, and those after it, which make probabilities and labels, keep their types, as do inputs and outputs.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ _CALIBRATION_BATCH = 256
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One file made of another; `original` is the kind of the one it was made of."""
+    """One file made from another; `original` is the kind of the file it was made from."""
 
     kind: str
     path: pathlib.Path
@@ -39,16 +39,16 @@ class Variant:
 
 
 def describe_original(path: pathlib.Path) -> Variant:
-    """The file itself as a variant, to stand beside the others."""
+    """The file itself as a variant, to compare with the others."""
     return _describe("original", path)
 
 
 def make_variant(
     kind: str, source: pathlib.Path, target: pathlib.Path, rows: Batch | None = None, digest: str = ""
 ) -> Variant:
-    """Write the variant of `source`, whose digest is `digest` when given, to `target`; `rows` calibrate int8_static.
+    """Write the variant of `source`, whose digest is `digest` if given, to `target`; `rows` calibrate int8_static.
 
-    Raises InputError without rows for int8_static, ArtifactError when the model cannot be made smaller so.
+    Raises InputError without rows for int8_static, ArtifactError if the model cannot be converted.
     """
     if kind not in KINDS:
         raise InputError(unknown_name("variant", kind, KINDS))
@@ -77,7 +77,7 @@ def make_variant(
 
 
 def _join_opsets(model: onnx.ModelProto) -> None:
-    """One import a domain; merging graphs repeats them, and the quantisers refuse that."""
+    """One opset import per domain; merging duplicates them, which the quantisers refuse."""
     versions: dict[str, int] = {}
     for entry in model.opset_import:
         versions[entry.domain] = max(versions.get(entry.domain, 0), entry.version)
@@ -86,7 +86,7 @@ def _join_opsets(model: onnx.ModelProto) -> None:
 
 
 def find_learned(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Nodes from the first matrix product to the last, in order; every node gets a name if it had none."""
+    """Nodes from the first matrix product to the last, in order; unnamed nodes get names."""
     nodes = list(model.graph.node)
     taken = {node.name for node in nodes}
     for place, node in enumerate(nodes):
@@ -114,15 +114,15 @@ def find_learned(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def to_fp16(
     model: onnx.ModelProto, learned: Sequence[onnx.NodeProto], rows: Batch | None
 ) -> tuple[onnx.ModelProto, str]:
-    """Half precision of the learned part; weights beyond 65504 are cut there, and the note says so.
+    """Half precision of the learned part; weights beyond 65504 are clipped, and the note says so.
 
-    With rows, raises ArtifactError when a value inside passes 65504 on them. A CPU computes FP16 in
-    wider numbers, so that the overflow would first be seen on a GPU.
+    With rows, raises ArtifactError if a value inside exceeds 65504 on them. A CPU computes FP16 in wider numbers, so
+    that the overflow would show only on a GPU.
     """
     if rows is not None:
         _check_range(model, learned, rows)
     smaller, cut = halve(model, learned)
-    return smaller, f"{cut} weights beyond 65504 were cut" if cut else ""
+    return smaller, f"{cut} weights beyond 65504 were clipped" if cut else ""
 
 
 def _check_range(model: onnx.ModelProto, learned: Sequence[onnx.NodeProto], rows: Batch) -> None:
@@ -148,7 +148,7 @@ def _check_range(model: onnx.ModelProto, learned: Sequence[onnx.NodeProto], rows
 def to_int8(
     model: onnx.ModelProto, learned: Sequence[onnx.NodeProto], rows: Batch | None
 ) -> tuple[onnx.ModelProto, str]:
-    """int8 weights; activations are scaled anew for each batch, so answers depend a little on their batch."""
+    """int8 weights; activations are scaled for each batch, so outputs depend slightly on their batch."""
     return _quantise(
         model,
         lambda source, target: quantization.quantize_dynamic(
@@ -164,7 +164,7 @@ def to_int8(
 def to_int8_static(
     model: onnx.ModelProto, learned: Sequence[onnx.NodeProto], rows: Batch | None
 ) -> tuple[onnx.ModelProto, str]:
-    """int8 weights and activations, whose ranges are those of the calibration rows."""
+    """int8 weights and activations, with the ranges of the calibration rows."""
     if rows is None or count_rows(rows) == 0:
         raise InputError(
             "int8_static needs rows to calibrate with; give some hundred rows of the training split"
@@ -194,7 +194,7 @@ def _cut(rows: Batch) -> Iterator[Batch]:
 
 
 class _Rows(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Batches of the calibration rows, as the quantiser asks for them."""
+    """Batches of the calibration rows, in the form that the quantiser asks for."""
 
     def __init__(self, rows: Batch) -> None:
         self._batches = _cut(rows)
@@ -204,8 +204,8 @@ class _Rows(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 
 def _quantise(model: onnx.ModelProto, run: Any) -> tuple[onnx.ModelProto, str]:
-    # The mark stops a warning that asks for a pre-processing step, which needs shapes that raw columns lack.
-    # The quantisers turn weights about and trip over the old shapes of the tensors between.
+    # The mark suppresses a warning that asks for a pre-processing step, which needs shapes that raw columns lack. The
+    # quantisers transpose weights, and fail on the old shapes of the tensors between.
     del model.graph.value_info[:]
     onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:

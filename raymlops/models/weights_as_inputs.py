@@ -1,7 +1,7 @@
-"""Lifts the weights out of a model: they become inputs, and what is left, the skeleton, is the same for every model of
-one structure. Makes no session.
+"""Turns the weights of a model into inputs; the rest, the skeleton, is the same for every model of one structure.
+Makes no session.
 
-A session of the skeleton then runs all of them, and to open one more is to read its weights.
+A session of the skeleton then runs all of them, and opening one more only reads its weights.
 """
 
 import dataclasses
@@ -14,14 +14,15 @@ from raymlops.errors import ArtifactError
 from raymlops.tensors import DATATYPE_OF_ONNX, Batch
 
 OPERATORS = frozenset(("Add", "Div", "Gather", "Gemm", "MatMul", "Mul", "Sub"))
-"""Run as well on an input as on a constant. A convolution does not: ONNX Runtime lays its weights out anew."""
+"""Operators that run as fast with an input as with a constant. A convolution does not: ONNX Runtime reorders its
+constant weights."""
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
-"""Integers may be shapes and axes, which a graph must know to be optimised."""
+"""Integers may be shapes and axes, which must be constants for a graph to be optimised."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """A tensor of the skeleton's inputs, and where its bytes begin in the model's file."""
+    """A weight that became an input of the skeleton, and the offset of its bytes in the model's file."""
 
     name: str
     dtype: np.dtype[np.generic]
@@ -31,14 +32,14 @@ class Weight:
 
 @dataclasses.dataclass(frozen=True)
 class Lifted:
-    """`skeleton` is an ONNX file; with the `weights` it answers as the model that they were lifted from."""
+    """`skeleton` is an ONNX file; with the `weights` as inputs it computes the same as the original model."""
 
     skeleton: bytes
     weights: tuple[Weight, ...]
 
 
 def lift_weights(data: bytes) -> Lifted:
-    """Lift what can be lifted from the bytes of an ONNX file; the other weights stay in the skeleton."""
+    """Turn all possible weights in the bytes of an ONNX file into inputs; the others stay in the skeleton."""
     model = onnx.ModelProto.FromString(data)
     graph = model.graph
     kept = _list_kept(graph)
@@ -46,7 +47,7 @@ def lift_weights(data: bytes) -> Lifted:
     staying: list[onnx.TensorProto] = []
     position = 0
     for tensor in graph.initializer:
-        # A scalar is a constant of a formula, by which ONNX Runtime knows the formula.
+        # A scalar is a constant of a formula, by which ONNX Runtime recognises the formula.
         if tensor.name in kept or tensor.data_type not in FLOATS or not tensor.dims or not tensor.raw_data:
             staying.append(tensor)
             continue
@@ -64,31 +65,29 @@ def lift_weights(data: bytes) -> Lifted:
 
 
 def read_weights(file: io.RawIOBase | io.BytesIO, weights: tuple[Weight, ...]) -> Batch:
-    """The tensors by name, from the file that they were lifted from. Raises ArtifactError when it is cut short."""
+    """The tensors by name, from the model's own file. Raises ArtifactError if it is truncated."""
     batch: Batch = {}
     for weight in weights:
         array = batch[weight.name] = np.empty(weight.shape, weight.dtype)
         file.seek(weight.offset)
         if file.readinto(array.data) != array.nbytes:
-            raise ArtifactError(f"Weight {weight.name!r} is cut short: the file ends before it does")
+            raise ArtifactError(f"Weight {weight.name!r} is truncated: the file ends before it does")
     return batch
 
 
 def _list_kept(graph: onnx.GraphProto) -> set[str]:
-    """Names of what must stay: it is the graph's own input or output, or an operator needs it as a constant."""
+    """Names of weights that must stay: graph inputs or outputs, or constants that an operator needs."""
     kept = {value.name for value in (*graph.input, *graph.output)}
     for node in graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            return {
-                tensor.name for tensor in graph.initializer
-            }  # the bodies of loops read what is around them
+            return {tensor.name for tensor in graph.initializer}  # the bodies of loops read outer tensors
         if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
             kept.update(node.input)
     return kept
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:
-    """Drop what tells models of one structure apart though they compute the same."""
+    """Drop what differs between models of one structure but does not affect the result."""
     for field in ("producer_name", "producer_version", "doc_string", "model_version", "metadata_props"):
         model.ClearField(field)
     graph = model.graph

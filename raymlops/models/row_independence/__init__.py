@@ -1,4 +1,4 @@
-"""Proves that a model answers every row of a batch by that row alone; see interpreter.py."""
+"""Proves that each row of a model's output depends on the same row of its inputs alone; see interpreter.py."""
 
 from raymlops.models.row_independence.interpreter import Independence, prove_rows
 

@@ -1,4 +1,4 @@
-"""What the proof of row independence knows of a tensor and of a node, and the few steps that all rules take."""
+"""Abstract values of tensors and nodes in the proof of row independence, and steps that all rules share."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -11,32 +11,32 @@ from raymlops.models.row_independence.symbolic_dims import ROWS, Dim, counts_row
 Known = npt.NDArray[Any]
 
 OLDEST_OPSET = 7
-"""Before it broadcasting was an attribute of each operator."""
+"""Before this opset, broadcasting was an attribute of each operator."""
 
 MOST_KNOWN = 256
 """Elements of the largest constant whose values are kept: shapes, axes, scales."""
 
 
 class CoupledError(Exception):
-    """Rows may depend on each other; the text says by what."""
+    """Rows may depend on each other; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor as the proof sees it.
+    """What the proof knows of a tensor.
 
-    Without an `axis` it is the same for any rows and any number of them, unless `known` or `dims` count rows. With one,
-    the axis has `dims[axis] = rows * k` places, k for each row, in the order of the rows, and what stands there follows
-    from that row alone.
+    Without an `axis` it is the same for any rows and any number of them, unless `known` or `dims` depend on the
+    number of rows. With one, the axis has `dims[axis] = rows * k` places, k per row, in the order of the rows, and
+    each place depends on its row alone.
     """
 
     dims: tuple[Dim, ...] | None = None
-    """None where even the rank is unknown."""
+    """None if even the rank is unknown."""
     axis: int | None = None
     known: Known | None = None
-    """The values of a small constant; whole numbers as objects, which may be terms."""
+    """The values of a small constant; integers as objects, which may be terms."""
     datatype: int = 0
-    """Of onnx.TensorProto.DataType; 0 is unknown."""
+    """The onnx.TensorProto.DataType; 0 is unknown."""
 
     @property
     def counts(self) -> bool:
@@ -79,9 +79,9 @@ class Node:
     attributes: Mapping[str, Any]
     opset: int
     inferred: tuple[tuple[Dim, ...] | None, ...]
-    """Shapes of the outputs, as far as the operator's own shape inference tells."""
+    """Shapes of the outputs, as far as the operator's own shape inference determines them."""
     make_unknown: Callable[[], Dim]
-    """A size that is not known, but does not change with the rows."""
+    """A size that is unknown, but does not change with the rows."""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -112,7 +112,7 @@ class Node:
             self.constant(place)
 
     def numbers(self, place: int) -> list[Any]:
-        """A small input whose values are known, flat; may count rows."""
+        """A small input with known values, flattened; may depend on the number of rows."""
         value = self.inputs[place] if place < len(self.inputs) else None
         if value is None or value.known is None or value.axis is not None:
             raise CoupledError(f"its input {place} is not known before it runs")
@@ -137,7 +137,7 @@ Rule = Callable[[Node], Outputs]
 
 
 def rows_on(dims: Sequence[Dim], axis: int, per_row: Dim = 1) -> Value:
-    """A tensor with `per_row` places for each row on that axis; its other sizes must not change with the rows."""
+    """A tensor with `per_row` places per row on that axis; its other sizes must not change with the rows."""
     shape = list(dims)
     shape[axis] = multiply([ROWS, per_row])
     if counts_rows(per_row):
@@ -148,7 +148,7 @@ def rows_on(dims: Sequence[Dim], axis: int, per_row: Dim = 1) -> Value:
 
 
 def per_row(value: Value) -> Dim:
-    """Places for each row on the axis of the rows."""
+    """Places per row on the axis of the rows."""
     assert value.axis is not None
     return divide(value.size(value.axis), ROWS)
 
@@ -160,13 +160,13 @@ def normalise(axis: int, rank: int) -> int:
 
 
 def keep_axis(node: Node, value: Value, output: int = 0) -> Value:
-    """The rows stay where they were, in an output of the inferred shape."""
+    """The rows stay in place, in an output of the inferred shape."""
     assert value.axis is not None
     return rows_on(node.shape(output), value.axis, per_row(value))
 
 
 def only_rows(node: Node, axis: int | None = None) -> Value:
-    """The first input, which must carry the rows, on that axis if one is named; all others must be constants."""
+    """The first input, which must carry the rows, on that axis if one is given; all others must be constants."""
     value = node.tensor(0)
     node.constants(*range(1, len(node)))
     if value.axis is None or (axis is not None and value.axis != axis):
@@ -180,7 +180,7 @@ def same_shape(value: Value) -> Value:
 
 
 def broadcast(values: Sequence[Value]) -> tuple[tuple[Dim, ...], int | None, Dim]:
-    """Shape, axis of the rows, and places for each row, of operands that are broadcast to each other."""
+    """Shape, axis of the rows, and places per row of operands that are broadcast to each other."""
     rank = max(value.rank for value in values)
     carrying = [value for value in values if value.axis is not None]
     if not carrying:
@@ -202,14 +202,14 @@ def broadcast_sizes(values: Sequence[Value], rank: int) -> tuple[Dim, ...]:
     for place in range(rank, 0, -1):
         found = [value.size(value.rank - place) for value in values if value.rank >= place]
         wide = [size for size in found if not same(size, 1)]
-        # Of several that are not 1 all are equal, or one is 1 after all: a whole number is the surer one.
+        # Sizes other than 1 are all equal, or one of them is 1 after all: an integer is the safer choice.
         whole = [size for size in wide if isinstance(size, int)]
         sizes.append(whole[0] if whole else wide[0] if wide else 1)
     return tuple(sizes)
 
 
 def require_below(constant: Value | None, value: Value) -> None:
-    """A constant that is broadcast to `value` must have no place for each row."""
+    """A constant that is broadcast to `value` must not have one place per row."""
     assert value.axis is not None
     place = value.rank - value.axis
     if constant is not None and constant.rank >= place and not same(constant.size(constant.rank - place), 1):

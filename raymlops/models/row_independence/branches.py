@@ -1,4 +1,4 @@
-"""What is known of a tensor that comes from one of several branches, or from the turns of a loop."""
+"""Joins what is known of a tensor that comes from one of several branches, or from the iterations of a loop."""
 
 import dataclasses
 import itertools
@@ -9,13 +9,13 @@ from raymlops.models.row_independence.abstract_values import CoupledError, Value
 from raymlops.models.row_independence.symbolic_dims import Dim, Term, same
 
 WIDENED = "w"
-"""Begins the name of a size that changes from turn to turn of a loop."""
+"""Prefix of the name of a size that changes from iteration to iteration of a loop."""
 
 
 def join_values(
     values: Sequence[Value], make_unknown: Callable[[], Dim], widened: Callable[[], Dim] | None = None
 ) -> Value:
-    """What may be any of several; with `widened`, of what a loop carries and what its turn made of it."""
+    """A value that may be any of several; with `widened`, of a loop's state before and after an iteration."""
     first = values[0]
     if all(are_alike(first, other) for other in values[1:]):
         return first
@@ -46,7 +46,7 @@ def is_widened(size: Dim) -> bool:
 
 
 def are_alike(first: Value, second: Value) -> bool:
-    """True if the two say the same of a tensor."""
+    """True if both describe a tensor in the same way."""
     if first.axis != second.axis or (first.dims is None) != (second.dims is None):
         return False
     if (first.known is None) != (second.known is None):
@@ -66,7 +66,7 @@ def _all_same(first: Iterable[Any], second: Iterable[Any]) -> bool:
 
 
 def take_out(value: Value, axis: int) -> Value:
-    """What one turn of a scan sees of a tensor."""
+    """What one iteration of a scan sees of a tensor."""
     rank = value.rank
     if value.counts or not -rank <= axis < rank:
         raise CoupledError("what it runs over is not known")

@@ -1,4 +1,5 @@
-"""Operators that work element by element, or along axes of each row: arithmetic, sums, normalisation, quantisation."""
+"""Rules for operators that work element by element, or along axes of each row: arithmetic, sums, normalisation,
+quantisation."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ def elementwise(node: Node) -> Outputs:
 
 
 def unary(node: Node) -> Outputs:
-    """Element by element over the first input; what else it has is the same for all."""
+    """Element by element over the first input; its other inputs are the same for all rows."""
     value = node.tensor(0)
     for place in range(1, len(node)):
         extra = node.constant(place)
@@ -76,7 +77,7 @@ _WHOLE_NUMBERS = (2, 3, 4, 5, 6, 7, 9, 12, 13)
 
 
 def extreme(node: Node) -> Outputs:
-    """Of floats, ONNX Runtime 1.31 finds NaN or misses it by where the row begins in memory."""
+    """For floats, whether ONNX Runtime 1.31 detects NaN depends on the memory alignment of a row."""
     outputs = reduce(node) if node.operator != "Hardmax" else softmax(node)
     if node.tensor(0).datatype not in _WHOLE_NUMBERS:
         raise CoupledError("whether it sees NaN depends on the place in the batch")
@@ -103,14 +104,14 @@ def softmax(node: Node) -> Outputs:
     value = only_rows(node)
     assert value.axis is not None
     axis = node.axis(value.rank, default=-1 if node.opset >= 13 else 1)
-    # Before 13 all axes from this one on are normalised as one.
+    # Before opset 13, all axes from this one on are normalised together.
     if value.axis == axis if node.opset >= 13 else value.axis >= axis:
         raise CoupledError("it normalises over the rows")
     return [same_shape(value)]
 
 
 def along_last_axes(node: Node) -> Outputs:
-    """Normalises over the axes from `axis` on, by constants."""
+    """Normalises over the axes from `axis` on, with constants."""
     value = only_rows(node)
     assert value.axis is not None
     if value.axis >= node.axis(value.rank, default=-1):
@@ -155,7 +156,7 @@ def batch_norm(node: Node) -> Outputs:
 
 
 def quantise(node: Node) -> Outputs:
-    """By constants: one for all, or one for each place of an axis that is not that of the rows."""
+    """With constants: one for all, or one per place of an axis other than that of the rows."""
     value = only_rows(node)
     for place in (1, 2):
         constant = node.constant(place)
@@ -182,7 +183,7 @@ def qlinear_binary(node: Node) -> Outputs:
 
 
 def along_features(node: Node) -> Outputs:
-    """A value for each place of the last axis."""
+    """One value per place of the last axis."""
     value = only_rows(node)
     if value.rank < 2 or value.axis == value.rank - 1:
         raise CoupledError("its features are the rows")

@@ -1,9 +1,10 @@
-"""Proves that a model answers every row of a batch by that row alone, so that requests may share a run.
+"""Proves that each row of a model's output depends on the same row of its inputs alone, so that requests may share a
+run.
 
-An abstract interpretation of the ONNX graph: each tensor is the same for all rows, or carries the rows on a known axis
-(operator_table.py says what each operator does to that axis), or is coupled. Nothing is run and nothing is sampled:
-what cannot be shown is not claimed, and the operator where the proof ends is named. Answers together then differ from
-answers alone by the rounding of floating-point sums only.
+An abstract interpretation of the ONNX graph: each tensor is the same for all rows, or carries the rows on a known
+axis (operator_table.py says what each operator does to that axis), or is coupled. Nothing is run or sampled: what
+cannot be shown is not claimed, and the operator at which the proof fails is named. Answers of a shared run then
+differ from those of separate runs only by the rounding of floating-point sums.
 """
 
 import dataclasses
@@ -34,16 +35,16 @@ from raymlops.models.runtime_messages import explain_failure
 from raymlops.models.traversal import short_domain
 
 MOST_NODES = 200_000
-"""Nodes that are looked at, those of called functions and of repeated bodies each time."""
+"""Largest number of nodes that are visited; those of called functions and of repeated bodies count each time."""
 BUILT_IN = ("", "ai.onnx.ml", "com.microsoft")
-"""Domains of the operators that ONNX Runtime brings."""
+"""Operator domains that ONNX Runtime includes."""
 MOST_DEPTH = 40
-"""Graphs and functions inside each other."""
+"""Deepest nesting of graphs and functions."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Independence:
-    """`reason` says why rows may not share a run, with the operator's name; it is empty where they may."""
+    """`reason` says why rows may not share a run, with the operator's name; empty if they may."""
 
     reason: str = ""
 
@@ -59,15 +60,15 @@ class Independence:
 def prove_rows(model: bytes | ModelFiles, weights: Collection[str] = ()) -> Independence:
     """Whether each row of every output follows from the same row of the inputs alone.
 
-    `model` is a checked file, `weights` are inputs that are given once and for all. All inputs of a run must have the
-    same number of rows; callers see to it, for ONNX files do not promise it.
+    `model` is a checked file, `weights` are inputs that are set once for all runs. All inputs of a run must have the
+    same number of rows; callers must ensure it, since ONNX files do not promise it.
     """
     data = model.data if isinstance(model, ModelFiles) else model
     try:
         _Interpreter(onnx.ModelProto.FromString(data)).prove(weights)
     except CoupledError as coupled:
         return Independence(str(coupled))
-    except Exception as error:  # a file that is broken or hostile proves nothing, whatever it breaks here
+    except Exception as error:  # a broken or hostile file proves nothing, whatever error it causes here
         return Independence(
             f"its graph cannot be followed: {type(error).__name__}: {shorten(explain_failure(error))}"
         )
@@ -75,12 +76,12 @@ def prove_rows(model: bytes | ModelFiles, weights: Collection[str] = ()) -> Inde
 
 
 Environment = MutableMapping[str, Value | None]
-"""What each name stands for; None is an input that a call of a function leaves out."""
+"""Name -> value; None is an input that the call of a function omits."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Scope:
-    """Where a node stands: operator versions, and the attributes that the calling node gave to its function."""
+    """The context of a node: operator versions, and the attributes that the calling node gave to its function."""
 
     opsets: Mapping[str, int]
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -98,7 +99,7 @@ class _Scope:
 
 @dataclasses.dataclass(frozen=True)
 class _ControlStep:
-    """A node that has graphs among its attributes, and where it stands; `environment` is what these see of outside."""
+    """A node with graphs among its attributes, and its context; `environment` is what these see of outside."""
 
     inputs: Sequence[Value | None]
     attributes: Mapping[str, Any]
@@ -151,13 +152,13 @@ class _Interpreter:
         return Value(sizes if tensor.HasField("shape") else None, datatype=tensor.elem_type)
 
     def _unknown(self) -> Term:
-        """A size that nothing says, but that does not change with the number of rows."""
+        """A size that nothing determines, but that does not change with the number of rows."""
         return symbol(f"s{next(self._numbers)}")
 
     def _run(
         self, graph: onnx.GraphProto | onnx.FunctionProto, environment: Environment, scope: _Scope
     ) -> None:
-        """Add what the nodes of a graph give to the environment. Raises CoupledError at the first that ties rows."""
+        """Add the outputs of a graph's nodes to the environment. Raises CoupledError at the first that couples rows."""
         if isinstance(graph, onnx.GraphProto):
             for tensor in graph.initializer:
                 environment[tensor.name] = read_tensor(tensor)
@@ -189,8 +190,8 @@ class _Interpreter:
         inputs = tuple(environment[name] if name else None for name in node.input)
         function = self._functions.get((domain, node.op_type, node.overload))
         if function is not None:
-            if domain in BUILT_IN:  # which of the two ONNX Runtime takes is its own affair
-                raise CoupledError("a function of the model bears the name of an operator")
+            if domain in BUILT_IN:  # which of the two ONNX Runtime uses is not specified
+                raise CoupledError("a function of the model has the name of an operator")
             return self._call(function, inputs, attributes, scope)
         if not domain and node.op_type in _CONTROL:
             return _CONTROL[node.op_type](self, _ControlStep(inputs, attributes, environment, scope))
@@ -222,7 +223,7 @@ class _Interpreter:
         attributes: Mapping[str, Any],
         scope: _Scope,
     ) -> tuple[list[tuple[Dim, ...] | None], list[int]]:
-        """Shapes and datatypes of the outputs, by the operator's own inference; None where that does not tell."""
+        """Shapes and datatypes of the outputs, by the operator's own inference; None if it fails."""
         nothing: tuple[list[tuple[Dim, ...] | None], list[int]] = (
             [None] * len(node.output),
             [0] * len(node.output),
@@ -248,7 +249,7 @@ class _Interpreter:
             )
         except (
             Exception
-        ):  # the C++ side raises RuntimeError, InferenceError and its own; the shape is not needed by all
+        ):  # the C++ side raises RuntimeError, InferenceError and others; not every rule needs the shape
             return nothing
         shapes: list[tuple[Dim, ...] | None] = []
         kinds: list[int] = []
@@ -350,9 +351,10 @@ class _Interpreter:
         step: _ControlStep,
         conditions: int = 0,
     ) -> tuple[list[Value], list[Value]]:
-        """What a body carries along under these names once a turn adds nothing to it, and what else it then gives.
+        """The state of a loop once an iteration adds nothing to it, and the other outputs of that iteration.
 
-        `turn` is what each turn is given; the first `conditions` of its outputs say whether it goes on."""
+        `turn` are the inputs of each iteration; the first `conditions` of its outputs say whether it continues.
+        """
         for _ in range(_ROUNDS):
             found = self._run_body(body, {**turn, **dict(zip(names, states, strict=True))}, step)
             if not all(condition.is_constant for condition in found[:conditions]):
@@ -371,7 +373,7 @@ class _Interpreter:
         return [_require(inner, value.name) for value in body.output]
 
     def _carry(self, states: Sequence[Value], after: Sequence[Value]) -> list[Value] | None:
-        """What a loop carries into its next turn; None when that is what it carried into this one."""
+        """The state of a loop's next iteration; None if it equals the present one."""
 
         def widened() -> Dim:
             return symbol(f"{WIDENED}{next(self._numbers)}")
@@ -380,7 +382,7 @@ class _Interpreter:
         return None if all(map(are_alike, states, joined)) else joined
 
     def _leave(self, value: Value) -> Value:
-        """What a loop gives: sizes that changed from turn to turn get names that nothing else has."""
+        """The outputs of a loop: sizes that changed from iteration to iteration get new names."""
         if value.dims is None:
             return value
         if value.axis is not None and is_widened(value.size(value.axis)):
@@ -389,7 +391,7 @@ class _Interpreter:
         return dataclasses.replace(value, dims=sizes)
 
     def _stack(self, value: Value, axis: int) -> Value:
-        """What the turns of a loop gave, along a new axis, whose size does not change with the rows."""
+        """The stacked outputs of a loop's iterations, along a new axis, whose size does not change with the rows."""
         rank = value.rank + 1
         if not -rank <= axis < rank:
             raise CoupledError(f"axis {axis} does not fit rank {rank}")
@@ -405,11 +407,11 @@ class _Interpreter:
 
 _CONTROL = {"If": _Interpreter._if, "Loop": _Interpreter._loop, "Scan": _Interpreter._scan}
 _ROUNDS = 4
-"""Turns after which the abstract state of a loop must stay as it is; each can only lose knowledge."""
+"""Iterations after which the abstract state of a loop must be stable; each can only lose knowledge."""
 
 
 class _LocatedError(CoupledError):
-    """Names its operator already."""
+    """Its text already names the operator."""
 
 
 def _name(node: onnx.NodeProto) -> str:

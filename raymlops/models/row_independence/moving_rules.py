@@ -1,4 +1,4 @@
-"""Operators that move elements: gathering, reshaping, cutting, joining, repeating, resizing."""
+"""Rules for operators that move elements: gather, reshape, slice, concatenate, tile, resize."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -84,7 +84,7 @@ def scatter_elements(node: Node) -> Outputs:
 
 
 def reshape_rows(value: Value, shape: Sequence[Dim]) -> Value:
-    """Rows in row-major order stay apart where what stands before them is as much as before."""
+    """Rows in row-major order stay separate if the product of the sizes before them is unchanged."""
     if value.axis is None:
         raise CoupledError("the axis of the rows is not known")
     before = multiply(value.shape[: value.axis])
@@ -306,7 +306,7 @@ def one_hot(node: Node) -> Outputs:
 
 
 def along_axis(node: Node) -> Outputs:
-    """Works along one axis, an attribute, of which each of the others is independent."""
+    """Works along one axis, an attribute; each place of the other axes is independent."""
     value = only_rows(node)
     if value.axis == node.axis(value.rank, default=-1):
         raise CoupledError("it works along the axis of the rows")
@@ -330,7 +330,7 @@ def on_last_two(node: Node) -> Outputs:
 
 
 _RESIZING = (b"half_pixel", b"half_pixel_symmetric", b"pytorch_half_pixel", b"align_corners", b"asymmetric")
-"""How places of the output are mapped to those of the input; by these an axis of scale 1 is left as it is."""
+"""How places of the output map to those of the input; with these, an axis of scale 1 is unchanged."""
 
 
 def resize(node: Node) -> Outputs:

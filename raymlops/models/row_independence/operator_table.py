@@ -1,11 +1,11 @@
-"""What each ONNX operator does to the rows of a batch: the table that the proof of row independence stands on.
+"""The effect of each ONNX operator on the rows of a batch: the table on which the proof of row independence is based.
 
-A rule gets the abstract inputs of one node and says on which axis of each output the rows lie. It raises CoupledError
-where a row of an output may depend on another row, on its place in the batch, or on how many there are; so does whoever
-asks for an operator that is not in the table. Runs nothing, and knows nothing of graphs.
+A rule gets the abstract inputs of one node and says on which axis of each output the rows are. It raises CoupledError
+if a row of an output may depend on another row, on its place in the batch, or on the number of rows; an operator that
+is not in the table raises it too. Runs nothing, and does not depend on graphs.
 
-Sources: the specifications of ONNX (github.com/onnx/onnx, docs/Operators.md, Operators-ml.md, Changelog.md) and
-of ONNX Runtime (docs/ContribOperators.md).
+Sources: the specifications of ONNX (github.com/onnx/onnx, docs/Operators.md, Operators-ml.md, Changelog.md) and of
+ONNX Runtime (docs/ContribOperators.md).
 """
 
 from collections.abc import Mapping

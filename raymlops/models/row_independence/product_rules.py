@@ -1,4 +1,4 @@
-"""Operators that multiply: matrices, convolutions, recurrent networks, attention, models over tables."""
+"""Rules for operators that multiply: matrices, convolutions, recurrent networks, attention, models on tables."""
 
 from raymlops.models.row_independence.abstract_values import (
     CoupledError,
@@ -18,8 +18,8 @@ from raymlops.models.row_independence.symbolic_dims import ROWS, Dim, same
 
 
 def _matrix(node: Node, first: int = 0, second: int = 1) -> Value:
-    """The product of two of its inputs, as numpy.matmul; at most one of their axes may carry rows, or a batch axis of
-    both."""
+    """The product of two of its inputs, as numpy.matmul; at most one of their axes may carry rows, or a shared batch
+    axis."""
     a, b = node.tensor(first), node.tensor(second)
     shape = node.shape()
     if a.axis is not None and a.rank >= 2 and a.axis == a.rank - 2:
@@ -56,7 +56,7 @@ def matmul_integer(node: Node) -> Outputs:
 def qlinear_matmul(node: Node) -> Outputs:
     for place in (1, 2, 4, 5, 6, 7):
         constant = node.constant(place)
-        if place not in (4, 5):  # the second factor may have a scale for each of its columns
+        if place not in (4, 5):  # the second factor may have one scale per column
             require_single(constant)
     if node.tensor(3).axis is not None:
         raise CoupledError("its second factor differs between rows")
@@ -180,7 +180,7 @@ def recurrent(node: Node) -> Outputs:
 
 
 def with_rows_of(*places: int) -> Rule:
-    """These inputs all have their rows on axis 0, and the output too; the other inputs are constants."""
+    """These inputs all have their rows on axis 0, and so has the output; the other inputs are constants."""
 
     def rule(node: Node) -> Outputs:
         first = node.tensor(places[0])

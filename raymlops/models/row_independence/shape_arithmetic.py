@@ -1,6 +1,7 @@
-"""Folds the arithmetic that graphs do on shapes and small constants, with sizes that are known only as terms.
+"""Constant folding of the arithmetic that graphs do on shapes and small constants, with sizes that are known only as
+terms.
 
-`fold` gives None for what it cannot say; that is then no error, but a value that is not known.
+`fold` returns None for what it cannot determine; that is not an error, but an unknown value.
 """
 
 import math
@@ -16,13 +17,13 @@ from raymlops.models.row_independence.abstract_values import MOST_KNOWN, Coupled
 from raymlops.models.row_independence.symbolic_dims import Term, UndecidedError, multiply
 
 _LARGEST = 2**62
-"""Whole numbers beyond it are left alone: ONNX's overflow, Python's do not."""
+"""Larger integers are not folded: ONNX's overflow, Python's do not."""
 
 
 def fold(
     name: str, inputs: Sequence[Value | None], attributes: Mapping[str, Any], opset: int, outputs: int
 ) -> list[Value] | None:
-    """The outputs of an operator of ai.onnx whose inputs are known, or of which only the shape is asked."""
+    """The outputs of an ai.onnx operator whose inputs are known, or of which only the shape matters."""
     try:
         found = _fold(name, inputs, attributes, opset, outputs)
     except (
@@ -41,7 +42,7 @@ def fold(
 
 
 def read_constant(array: Known, datatype: int) -> Value:
-    """The abstract value of a constant; whole numbers and booleans as objects."""
+    """The abstract value of a constant; integers and booleans as objects."""
     known = None
     if array.size <= MOST_KNOWN and array.dtype.kind in "iubf":
         known = array.astype(object) if array.dtype.kind in "iub" else array
@@ -60,7 +61,7 @@ _ODD = (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING)
 
 
 def to_tensor(value: Value) -> onnx.TensorProto | None:
-    """The constant, for an operator's own shape inference; None where it is not fully known."""
+    """The constant, for an operator's own shape inference; None if it is not fully known."""
     if value.known is None or any(isinstance(item, Term) for item in value.known.flat):
         return None
     try:
@@ -106,7 +107,7 @@ def _fold_moved(
     opset: int,
     outputs: int,
 ) -> list[Value] | None:
-    """Of operators that compute no numbers."""
+    """For operators that compute no numbers."""
     datatype = inputs[0].datatype if inputs[0] else 0
     if name in _MOVES:
         moved = _MOVES[name](known, attributes, opset)
@@ -133,10 +134,10 @@ def _fold_moved(
 def _fold_arithmetic(
     name: str, inputs: Sequence[Value | None], known: Sequence[Any], attributes: Mapping[str, Any]
 ) -> list[Value] | None:
-    """Of operators that compute numbers, of whole ones."""
+    """For operators that compute numbers, on integers."""
     datatype = inputs[0].datatype if inputs[0] else 0
     if any(array is not None and array.dtype != object for array in known):
-        return None  # arithmetic of floats rounds as the operator does, not as numpy
+        return None  # floating-point arithmetic rounds as the operator does, not as numpy
     if name in _COMPARISONS:
         result = np.frompyfunc(_COMPARISONS[name], 2, 1)(*known)
         return [_value(np.asarray(result, dtype=object), onnx.TensorProto.BOOL)]
@@ -220,7 +221,7 @@ def _cast(known: Known, to: int) -> list[Value] | None:
 
 
 def _truncated(dividend: Any, divisor: Any) -> Any:
-    """As C divides; terms only where nothing is left over."""
+    """Rounds towards zero as C does; for terms, only if there is no remainder."""
     if isinstance(dividend, Term) or isinstance(divisor, Term):
         return dividend // divisor
     quotient = abs(dividend) // abs(divisor)

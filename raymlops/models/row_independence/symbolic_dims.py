@@ -1,6 +1,6 @@
-"""Sizes of tensors that are known only as terms: whole number x powers of symbols, among them the number of rows.
+"""Sizes of tensors that are known only as terms: integer x powers of symbols, among them the number of rows.
 
-Exact where it answers; what cannot be decided for every value of the symbols raises UndecidedError.
+Exact; what cannot be decided for every value of the symbols raises UndecidedError.
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ ROWS_SYMBOL = "n"
 
 
 class UndecidedError(Exception):
-    """The answer depends on what the symbols stand for."""
+    """The answer depends on the values of the symbols."""
 
 
 @functools.total_ordering
 @dataclasses.dataclass(frozen=True, eq=False)
 class Term:
-    """`coefficient` x the product of the symbols to their powers; every symbol is a whole number of 0 or more."""
+    """`coefficient` x the product of the symbols to their powers; every symbol is an integer of 0 or more."""
 
     coefficient: int
     powers: tuple[tuple[str, int], ...]
@@ -37,7 +37,7 @@ class Term:
 
     @property
     def _is_a_size(self) -> bool:
-        """True if it cannot be negative; a difference behind a name can be."""
+        """True if it cannot be negative; a difference that has a name may be negative."""
         return self.coefficient > 0 and not any(name.startswith("(") for name, _ in self.powers)
 
     def __eq__(self, other: object) -> bool:
@@ -105,7 +105,7 @@ def counts_rows(dim: object) -> bool:
 
 
 def same(first: Dim, second: Dim) -> bool:
-    """True if the two are equal whatever the symbols stand for."""
+    """True if the two are equal for all values of the symbols."""
     if isinstance(first, Term) and isinstance(second, Term):
         return (first.coefficient, first.powers) == (second.coefficient, second.powers)
     return not isinstance(first, Term) and not isinstance(second, Term) and first == second
@@ -124,7 +124,7 @@ def multiply(factors: Sequence[Dim]) -> Dim:
 
 
 def divide(dividend: Dim, divisor: Dim) -> Dim:
-    """The quotient, where there is no remainder whatever the symbols stand for. Raises UndecidedError."""
+    """The quotient, if there is no remainder for any values of the symbols. Raises UndecidedError."""
     top, above = _parts(dividend)
     bottom, below = _parts(divisor)
     if bottom == 0 or top % bottom:
@@ -147,9 +147,9 @@ def _term(coefficient: int, powers: dict[str, int]) -> Dim:
 
 
 def _opaque(operation: str, first: Dim, second: Dim) -> Term:
-    """A size that is no product, under a name of its own: equal names are equal sizes.
+    """A size that is not a product, under its own name: equal names are equal sizes.
 
-    Raises UndecidedError where it depends on the number of rows, which may not hide behind a name.
+    Raises UndecidedError if it depends on the number of rows, which a name must not hide.
     """
     if counts_rows(first) or counts_rows(second):
         raise UndecidedError
