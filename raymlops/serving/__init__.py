@@ -1,2 +1,2 @@
-"""Models behind HTTP and gRPC on Ray Serve. `app.build_app` is the way in for Serve, `plane.DataPlane` for
+"""Serves models over HTTP and gRPC on Ray Serve. `app.build_app` is Serve's entry point, `plane.DataPlane` that of
 any ASGI server."""

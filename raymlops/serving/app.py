@@ -1,4 +1,4 @@
-"""The import path of applications, `raymlops.serving.app:build_app`, as serving files and histories have it."""
+"""The import path of applications, `raymlops.serving.app:build_app`, which serving files and histories contain."""
 
 from raymlops.serving.replica.app import build_app
 

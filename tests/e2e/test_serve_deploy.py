@@ -123,8 +123,8 @@ def test_what_cannot_be_deployed_is_told_before_anything_is(
     toy_models.save(broken, tmp_path / "broken.onnx")
     models = {f"m{number}": {"source": str(good)} for number in range(3)}
     told = {
-        "Route '/' is that of application 'flights'": {"name": "other"},
-        "all applications of this cluster are answered on port": {"name": "other", "route": "/b", "port": 1},
+        "Route '/' belongs to application 'flights'": {"name": "other"},
+        "all applications of this cluster use port": {"name": "other", "route": "/b", "port": 1},
         "broken.onnx": {"models": models | {"last": {"source": str(tmp_path / "broken.onnx")}}},
     }
     for sentence, values in told.items():

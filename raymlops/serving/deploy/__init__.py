@@ -1,1 +1,1 @@
-"""Puts serving files on a cluster: deploy, serve here, roll back, restore, shift traffic."""
+"""Puts serving files on a cluster: deploy, serve locally, roll back, restore, change traffic shares."""

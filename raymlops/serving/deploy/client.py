@@ -1,5 +1,5 @@
-"""Puts a serving spec on a cluster, keeps what was deployed, and goes back to it. Acts through Ray Serve's
-controller."""
+"""Deploys a serving spec to a cluster, waits for it, removes it, and restores the previous one. Acts through Ray
+Serve's controller."""
 
 import logging
 import threading
@@ -26,8 +26,8 @@ from raymlops.specs.serving import ServingSpec
 def start_serve(spec: ServingSpec) -> None:
     """Start Serve's controller and ports unless they run. Ray must be initialised.
 
-    Raises ForbiddenError when the application would answer other machines without keys, SpecError and ResourceError
-    when the nodes would not speak the TLS that the spec asks for.
+    Raises ForbiddenError if other machines could use the application without keys, SpecError and ResourceError if
+    nodes would not use the TLS of the spec.
     """
     exposure.require_keys(spec)
     grpc_options: dict[str, Any] = {}
@@ -36,7 +36,7 @@ def start_serve(spec: ServingSpec) -> None:
 
         grpc_options = {"grpc_options": {"port": spec.grpc_port, "grpc_servicer_functions": [SERVICER]}}
     http_options: dict[str, Any] = {"host": spec.host, "port": spec.port, "keep_alive_timeout_s": 75}
-    # A cluster whose Serve was ended may have been told of TLS before; another application's is left as it is.
+    # An earlier Serve of this cluster, now ended, may have set TLS; the setting of another application is kept.
     client = _get_global_client(raise_if_no_controller_running=False)
     anew = client is None and not listeners.is_local()
     tls = spec.tls.absolute() if spec.tls else None
@@ -48,19 +48,19 @@ def start_serve(spec: ServingSpec) -> None:
             "ssl_ca_certs": tls.client_ca or None,
         }
     serve.start(proxy_location="EveryNode", http_options=http_options, **grpc_options)
-    # Serve that runs already stays as it was started, whatever this spec says.
+    # A running Serve keeps the options with which it was started, whatever this spec says.
     running = _read_http_options()
     exposure.require_keys(spec, running.host or "")
     if tls is not None and not behind_haproxy and running.ssl_certfile != tls.certificate:
         raise ResourceError(
-            "Serve runs on this cluster already, with other TLS files or none; end it with `serve shutdown`, "
+            "Serve runs on this cluster already, with other TLS files or none; stop it with `serve shutdown`, "
             "and deploy again"
         )
 
 
 def require_place(spec: ServingSpec, config: Mapping[str, Any]) -> None:
-    """Before anything is deployed: raises SpecError where the application's route, name or ports are taken on the
-    cluster, if Serve runs there."""
+    """Before a deployment: raises SpecError if the application's route, name or ports are taken on the cluster, if
+    Serve runs there."""
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is None:
         return
@@ -76,8 +76,7 @@ def _read_http_options() -> Any:
 def deploy(config: dict[str, Any], timeout_s: float = 300.0, report: Callable[[str], None] = print) -> None:
     """Apply one application's config beside those that run, and wait until it is healthy.
 
-    Raises ResourceError when it does not become healthy; the replicas of the version before then keep
-    answering.
+    Raises ResourceError if it does not become healthy; the replicas of the previous version then keep answering.
     """
     stale = _read_messages(config["name"])
     apply([config])
@@ -85,7 +84,7 @@ def deploy(config: dict[str, Any], timeout_s: float = 300.0, report: Callable[[s
 
 
 def _read_messages(name: str) -> dict[str, str]:
-    """What Serve says of an application's deployments now: it says so until a new version has been built."""
+    """Serve's present messages on an application's deployments, which stay until a new version has been built."""
     status = serve.status().applications.get(name)
     return {part: of.message for part, of in status.deployments.items()} if status else {}
 
@@ -99,18 +98,18 @@ def apply(configs: Sequence[dict[str, Any]]) -> None:
 
 
 _STARTS = 3
-"""Failed starts of a replica that may each have had a passing cause, before the deployment is given up."""
+"""Failed starts of a replica, each possibly with a transient cause, before the deployment is given up."""
 
 
 def wait_healthy(
     name: str, timeout_s: float, report: Callable[[str], None], stale: Mapping[str, str] | None = None
 ) -> None:
-    """Until an application runs. Raises ResourceError when it failed, or does not run in time, with the cause that the
-    replicas tell; `stale` was told of its deployments before, and is no cause."""
+    """Wait until an application runs. Raises ResourceError if it failed, or does not run in time, with the cause that
+    the replicas report; `stale` are earlier messages on its deployments, which are not the cause."""
     began = time.monotonic()
     said = ""
     seen: dict[str, set[str]] = {}
-    time.sleep(0.5)  # the controller takes the new config up in its next round
+    time.sleep(0.5)  # the controller reads the new config in its next round
     while True:
         status = serve.status().applications.get(name)
         state = str(status.status.value) if status else "NOT_STARTED"
@@ -123,7 +122,7 @@ def wait_healthy(
         }
         waited = time.monotonic() - began
         given_up = startup_failures.count_failures(deployments, seen) >= _STARTS
-        if state == "DEPLOY_FAILED" or given_up or waited > timeout_s:  # unhealthy may pass
+        if state == "DEPLOY_FAILED" or given_up or waited > timeout_s:  # unhealthy may be transient
             cause = startup_failures.describe(deployments, status.message if status else "")
             if cause == startup_failures.UNKNOWN:
                 cause = shortage.read_waiting() or cause
@@ -141,10 +140,10 @@ def replace(
     timeout_s: float = 300.0,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Deploy `config`; if it does not become healthy, put back what was deployed `before`, or with None take the broken
-    application away.
+    """Deploy `config`; if it does not become healthy, restore the deployment `before`, or with None remove the broken
+    application.
 
-    Serve stops a failed update, but a single replica may then have been given up for the new one, and nothing returns
+    Serve stops a failed update, but may have stopped a single replica in favour of the new one, and does not restore
     it. Raises ResourceError in either case.
     """
     try:
@@ -152,22 +151,22 @@ def replace(
     except ResourceError as error:
         if before is None:
             take_away(config["name"], 10, report)
-            raise ResourceError(f"{error}. It was taken away again") from None
+            raise ResourceError(f"{error}. It was removed again") from None
         if before == config:
             raise
-        report("The new version did not become healthy; going back to the one before")
+        report("The new version did not become healthy; restoring the previous one")
         deploy(before, timeout_s, report)
-        raise ResourceError(f"{error}. What was deployed before is serving again") from None
+        raise ResourceError(f"{error}. The previous deployment is serving again") from None
 
 
 def take_away(
     name: str, seconds: float, report: Callable[[str], Any], hurry: threading.Event | None = None
 ) -> None:
-    """Remove an application: what is in flight is answered, what comes later is not found. Returns when its replicas
-    have ended, which Serve sees to in any case, or after so many seconds, or when `hurry` is set."""
+    """Remove an application: requests in flight are answered, later ones get 404. Returns when its replicas have
+    ended (Serve ends them in any case), after so many seconds, or when `hurry` is set."""
     hurry = hurry or threading.Event()
     client = _get_global_client()
-    client.delete_apps([name], blocking=False)  # first: whoever stops this process may not wait long
+    client.delete_apps([name], blocking=False)  # first, since whoever stops this process may not wait long
     if waiting := drain.count_requests(name):
         report(f"{name}: waits for {waiting} requests in flight")
     ends = time.monotonic() + seconds
@@ -176,12 +175,12 @@ def take_away(
 
 
 def shut_down(seconds: float, hurry: threading.Event) -> None:
-    """End Serve on this cluster, and wait until it has ended, for so many seconds, or until `hurry` is set."""
+    """Stop Serve on this cluster, and wait until it has stopped, for so many seconds, or until `hurry` is set."""
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is None:
         return
     client.shutdown_cached_handles()
-    # Serve's own function waits within a call that the end of the controller fails, which Ray then tells of.
+    # Serve's own function waits inside a call that fails when the controller ends, and Ray logs that.
     client._controller.graceful_shutdown.remote(False)
     ends = time.monotonic() + seconds
     while time.monotonic() < ends and not hurry.wait(0.1):
@@ -198,13 +197,13 @@ def is_serving() -> bool:
 
 
 def list_running() -> list[str]:
-    """The names of applications that answer, or did: what never started is not among them."""
+    """The names of applications that answer now or did before; those that never started are left out."""
     applications = serve.status().applications if is_serving() else {}
     return [name for name, status in applications.items() if status.status.value in ("RUNNING", "UNHEALTHY")]
 
 
 def running_configs() -> list[dict[str, Any]]:
-    """The config of every application that runs, as Serve's controller was last told it; none where no Serve runs."""
+    """The config of every running application, as Serve's controller last received it; empty if no Serve runs."""
     if not is_serving():
         return []
     details = _get_global_client().get_serve_details()
@@ -213,8 +212,8 @@ def running_configs() -> list[dict[str, Any]]:
 
 
 def connect(settings: Settings, start: bool = False, tell: Callable[[str], Any] | None = None) -> bool:
-    """Join the cluster; `start` starts one on this machine where none is named, and is true then. Raises
+    """Join the cluster; `start` starts one on this machine if none is named, and then returns true. Raises
     ResourceError."""
     started = connection.join(settings, "start" if start else "find", logs=start, dashboard=start, tell=tell)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of itself
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # Serve logs this itself
     return started

@@ -1,5 +1,5 @@
-"""Serving files: our spec alone, or inside a file for `serve deploy`, so that both commands read the same
-file; or no file but the model itself."""
+"""Serving files: our spec alone, or inside a file for `serve deploy`, so that both commands read the same file; or
+the model itself in place of a file."""
 
 import pathlib
 import re
@@ -17,11 +17,11 @@ from raymlops.specs.serving import ObserverSpec, ServingSpec
 
 
 def read_spec(path: pathlib.Path, overrides: Sequence[str] = ()) -> ServingSpec:
-    """The spec of a file; of a Serve config file, the `args` of its only application with its name and route.
+    """The spec of a file; for a Serve config file, the `args` of its only application with its name and route.
 
     An ONNX file, a folder that holds one, or `models:/NAME@ALIAS` stands for a spec of that model alone. Graph files
-    and modules of Python nodes and observers that it names beside the file are read in.
-    Raises NotFoundError, SpecError.
+    and modules of Python nodes and observers that it names are also read, relative to the file. Raises NotFoundError,
+    SpecError.
     """
     spec = _read(path, overrides)
     graphs = {name: complete(graph, path.parent) for name, graph in spec.graphs.items()}
@@ -47,7 +47,7 @@ def _read(path: pathlib.Path, overrides: Sequence[str]) -> ServingSpec:
         return read_document(path, ServingSpec, overrides)
     applications = value["applications"]
     if not isinstance(applications, list) or len(applications) != 1 or not isinstance(applications[0], dict):
-        raise SpecError(f"{path} must hold one application; give each its own file")
+        raise SpecError(f"{path} must hold one application; put each into its own file")
     app = applications[0]
     arguments = dict(app.get("args") or {})
     arguments.setdefault("name", app.get("name", "raymlops"))
@@ -62,7 +62,7 @@ def _read(path: pathlib.Path, overrides: Sequence[str]) -> ServingSpec:
 def require_one_module_of_a_name(
     graphs: Mapping[str, GraphSpec], observers: Mapping[str, ObserverSpec] | None = None
 ) -> None:
-    """All graphs and observers of an application may share a process, which has one module of a name. Raises
+    """Graphs and observers of an application may share a process, which has only one module of each name. Raises
     SpecError."""
     code: dict[str, Mapping[str, str]] = {
         f"observer {name}": observer.code for name, observer in (observers or {}).items()
@@ -75,8 +75,8 @@ def require_one_module_of_a_name(
             place, known = seen.setdefault(file, (name, text))
             if known != text:
                 raise SpecError(
-                    f"{place!r} and {name!r} have different files {file!r} beside their documents, but an "
-                    "application's processes import one of a name; rename one of them"
+                    f"{place!r} and {name!r} have different files {file!r} beside their documents, but a process "
+                    "imports only one module of a name; rename one of them"
                 )
 
 
@@ -87,7 +87,7 @@ def _validate(arguments: dict[str, Any], source: str, overrides: Sequence[str]) 
 
 
 def _name_model(path: pathlib.Path) -> str | None:
-    """The name to serve a model under when it is given in the place of a spec; None for a spec."""
+    """The served name of a model that is given in place of a spec; None for a spec."""
     if str(path).startswith("models:/"):
         return re.split("[/@]", str(path).removeprefix("models:/"))[0]
     if path.suffix == ".onnx" or path.is_dir():
@@ -99,7 +99,7 @@ def _peek(path: pathlib.Path) -> Any:
     try:
         return read_yaml(path.read_text(encoding="utf-8"), str(path))[0]
     except (OSError, SpecError, UnicodeDecodeError):
-        return None  # read_document says what is wrong
+        return None  # read_document reports the problem
 
 
 def write_config(config: dict[str, Any]) -> str:
@@ -114,7 +114,7 @@ def write_config(config: dict[str, Any]) -> str:
 
 
 def read_graphs(path: pathlib.Path) -> list[GraphSpec]:
-    """The graph of a file, or all those of a serving file. Raises SpecError, NotFoundError."""
+    """The graph of a file, or all graphs of a serving file. Raises SpecError, NotFoundError."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if not re.search(r"^\s*(graphs|applications):", text, re.MULTILINE):
         spec_alone = read_graph(path)

@@ -1,5 +1,4 @@
-"""What is deployed, as values and files: an application's config in Serve's own form, and those that came
-before it."""
+"""Deployed configs, as values and files: an application's config in Serve's own form, and its earlier ones."""
 
 import base64
 import contextlib
@@ -23,12 +22,12 @@ BUILDER = "raymlops.serving.app:build_app"
 def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
     """The application in Serve's own form; it can be written to a file and given to `serve deploy`.
 
-    Raises ForbiddenError when a password would be in it, since the dashboard shows it.
+    Raises ForbiddenError if it would contain a password, since the dashboard shows it.
     """
     if tokens.holds_password(settings.tracking_uri + " " + settings.registry_uri):
         raise ForbiddenError(
-            "MLFLOW_TRACKING_URI holds a password, which would stand in the application's environment for all to "
-            "read; write user and password to ~/.mlflow/credentials of every node instead"
+            "MLFLOW_TRACKING_URI holds a password, which everyone could read in the application's environment; "
+            "write user and password to ~/.mlflow/credentials of every node instead"
         )
     args = spec.model_dump(mode="json")
     for place, name, text in _texts(args):
@@ -37,8 +36,8 @@ def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
             secret = secret_files.explain_secret_name(pathlib.PurePosixPath(name)) is not None
         if secret or tokens.holds_password(text) or any(secret_files.find_secrets(text)):
             raise ForbiddenError(
-                f"{'.'.join(place)} looks like a secret, which would stand in the application's config for all to "
-                "read; take it in the node from a file or a Kubernetes Secret instead"
+                f"{'.'.join(place)} looks like a secret, which everyone could read in the application's config; "
+                "let the node read it from a file or a Kubernetes Secret instead"
             )
     variables = {
         "RAYMLOPS_HOME": str(settings.home),
@@ -47,7 +46,7 @@ def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
     if keys := attestation.load_trusted_keys(settings):
-        # Replicas elsewhere have no files of keys; public keys may be read by all.
+        # Replicas on other nodes lack the key files; public keys may be shown to all.
         variables["RAYMLOPS_TRUSTED_KEYS"] = attestation.to_lines(keys)
     return {
         "name": spec.name,
@@ -74,20 +73,20 @@ _PAYLOAD = "application/vnd.raymlops.deployment+json"
 
 
 class History:
-    """What was deployed, newest last, as signed files under the storage path, which every machine of a cluster
-    reaches, and others may write to. Only what a trusted key signed is read, unless the caller trusts it all."""
+    """The deployed configs, newest last, as signed files under the storage path, which every machine of a cluster
+    reaches, and to which others may write. Only configs that a trusted key signed are read, unless the caller trusts
+    all."""
 
     def __init__(self, settings: Settings, application: str, *, trusted: bool = False) -> None:
         self._files, self._folder = _open_folder(settings, application)
         self._settings, self.application, self._trusted = settings, application, trusted
 
     def read(self) -> list[dict[str, Any] | None]:
-        """Every config; None stands where the application was taken away."""
+        """Every config; None stands for a removal of the application."""
         return [self._read(path) for path in self._paths()]
 
     def add(self, config: dict[str, Any] | None) -> None:
-        """Remember a config that has become healthy, or with None that there is none, unless it is the newest
-        already."""
+        """Record a config that has become healthy, or with None a removal, unless the newest entry is equal."""
         paths = self._paths()
         with contextlib.suppress(UntrustedError):  # that is replaced
             if paths and self._read(paths[-1]) == config:
@@ -95,7 +94,8 @@ class History:
         self._write(int(pathlib.PurePosixPath(paths[-1]).stem) + 1 if paths else 1, config)
 
     def amend(self, config: dict[str, Any]) -> None:
-        """Remember what was changed in the newest config while it serves: a rollback still goes to the one before."""
+        """Record a change of the newest config that was made while it serves: a rollback still goes to the one
+        before."""
         paths = self._paths()
         if paths:
             self._write(int(pathlib.PurePosixPath(paths[-1]).stem), config)
@@ -132,8 +132,8 @@ class History:
             config: dict[str, Any] | None = held["config"]
         except (UntrustedError, SpecError, KeyError, TypeError) as error:
             raise UntrustedError(
-                f"What was deployed, {path!r}, is not taken, since it names code to run: {error}. Deploy it again with "
-                "`raymlops deploy FILE`, list the key of who deployed it in RAYMLOPS_TRUSTED_KEYS, or pass --trust"
+                f"The deployed config {path!r} is refused, since it names code to run: {error}. Deploy it again "
+                "with `raymlops deploy FILE`, list the deployer's key in RAYMLOPS_TRUSTED_KEYS, or pass --trust"
             ) from None
         if (
             config is not None
@@ -147,7 +147,7 @@ class History:
         return attestation.verify(text, _PAYLOAD, attestation.load_trusted_keys(self._settings)).payload
 
     def _write(self, number: int, config: dict[str, Any] | None) -> None:
-        """Whole or not at all: a machine that dies here leaves no file that a later one cannot read."""
+        """Atomic: a machine that fails here leaves no file that cannot be read later."""
         self._files.makedirs(self._folder, exist_ok=True)
         path = f"{self._folder}/{number:06d}.json"
         held = {"application": self.application, "number": number, "config": config}
@@ -159,7 +159,7 @@ class History:
 
 
 def _unwrap(text: bytes) -> dict[str, Any]:
-    """What an envelope holds, whoever signed it; or a config as it was written before they were signed."""
+    """The content of an envelope, whoever signed it; or a config written before they were signed."""
     held = read_json(text, "a deployment")
     if isinstance(held, dict) and held.keys() == {"payload", "payloadType", "signatures"}:
         return dict(read_json(base64.b64decode(held["payload"]), "a deployment"))
@@ -185,7 +185,7 @@ def list_code(config: dict[str, Any]) -> list[str]:
 
 
 def list_applications(settings: Settings) -> list[str]:
-    """The names of applications that something is remembered of; reads none of it."""
+    """The names of applications with a history; reads none of it."""
     files, folder = _open_folder(settings)
     return sorted({pathlib.PurePosixPath(path).parent.name for path in files.glob(f"{folder}/*/*.json")})
 
@@ -193,8 +193,8 @@ def list_applications(settings: Settings) -> list[str]:
 def read_deployed(
     settings: Settings, *, trusted: bool = False, refused: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    """The newest config of each application that was not taken away, by name. Why others are not given is appended to
-    `refused`; raises UntrustedError without."""
+    """The newest config of each application that was not removed, by name. Reasons for leaving others out are
+    appended to `refused`; without it, raises UntrustedError."""
     found = []
     for name in list_applications(settings):
         try:

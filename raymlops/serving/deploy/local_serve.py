@@ -1,4 +1,4 @@
-"""Serves a spec from this process until it is interrupted: starts Ray and Serve, waits, asks once, shuts
+"""Serves a spec from this process until it is interrupted: starts Ray and Serve, waits, sends the examples, shuts
 down."""
 
 import contextlib
@@ -34,11 +34,11 @@ def run(
     key: str = "",
     report: Callable[[str], Any] = print,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, and answer then what is in flight; with `once`, only until each model has answered
-    its example, asked with `key`.
+    """Serve until SIGINT or SIGTERM, then answer what is in flight; with `once`, only until each model has answered
+    its example, sent with `key`.
 
-    On a cluster that was there before, only this application ends. Raises KeyboardInterrupt for a signal that comes
-    before it serves.
+    On a cluster that already ran, only this application is stopped. Raises KeyboardInterrupt for a signal before it
+    serves.
     """
     exposure.require_keys(spec)
     if settings.ray_address is None and not ray.is_initialized():
@@ -47,7 +47,7 @@ def run(
     spec_trial.try_models(pinned, settings)
     config = history.make_config(pinned, settings)
     started = client.connect(settings, start=True, tell=report)
-    stop = _Signals()  # behind Ray's, which ends the process
+    stop = _Signals()  # instead of Ray's handler, which ends the process
     ended = threading.Event()
     if started:
         threading.Thread(target=_watch_cluster, args=(ended, report), name="cluster", daemon=True).start()
@@ -74,7 +74,8 @@ def run(
     finally:
         stop.hurries = True
         children = psutil.Process().children(recursive=True) if started else []
-        if started or (alone and not client.running_configs()):  # others may have come since
+        # other applications may have been deployed since
+        if started or (alone and not client.running_configs()):
             client.shut_down(_SHUTDOWN_S, stop.hurry)
         if started:
             ended.set()
@@ -86,7 +87,7 @@ _SHUTDOWN_S = 60.0
 
 
 class _Signals:
-    """SIGINT and SIGTERM: before it serves they interrupt, then the first one stops it, and the second ends it at
+    """SIGINT and SIGTERM: before it serves they interrupt; later the first one stops it, and the second ends it at
     once."""
 
     def __init__(self) -> None:
@@ -106,7 +107,7 @@ class _Signals:
             raise KeyboardInterrupt
 
     def wait(self) -> None:
-        """Until the first signal."""
+        """Wait for the first signal."""
         self._serves = True
         while not self._stop.wait(1.0):
             pass
@@ -127,11 +128,11 @@ def _tell_where(pinned: ServingSpec, report: Callable[[str], Any]) -> str:
 
 
 def _end_gently(pinned: ServingSpec, started: bool, stop: _Signals, report: Callable[[str], Any]) -> None:
-    """Answer what is in flight, for `drain_s` at most: Serve itself ends its proxies at once."""
+    """Answer what is in flight, for at most `drain_s`: Serve itself ends its proxies at once."""
     if not started:
         client.take_away(pinned.name, pinned.drain_s + _SHUTDOWN_S, report, stop.hurry)
         return
-    report("Stopping: no new requests are taken")
+    report("Stopping: no new requests are accepted")
     lost = drain.drain({pinned.port, pinned.grpc_port}, pinned.drain_s, report, stop.hurry)
     if lost:
         report(
@@ -141,8 +142,8 @@ def _end_gently(pinned: ServingSpec, started: bool, stop: _Signals, report: Call
 
 
 def _watch_cluster(ended: threading.Event, report: Callable[[str], Any]) -> None:
-    """Ends this process when the cluster that it started is gone: calls to it would be waited for in vain. So it is
-    where a signal is sent to all processes at once. The process of the control store may stay, deaf."""
+    """Ends this process if the cluster that it started is gone, since calls to it would wait forever: as when a
+    signal is sent to all processes at once. The process of the control store may still exist, but not answer."""
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
     logs = f"{ray._private.worker.global_worker.node.get_session_dir_path()}/logs"
     refused = 0
@@ -151,25 +152,26 @@ def _watch_cluster(ended: threading.Event, report: Callable[[str], Any]) -> None
             socket.create_connection((host, int(port)), timeout=5).close()
         except ConnectionRefusedError:
             refused += 1
-        except OSError:  # a machine that is busy
+        except OSError:  # the machine may only be busy
             continue
         else:
             refused = 0
         if refused >= _REFUSALS and not ended.is_set():
             report(
-                f"Ray's control store has ended, and with it what was served; see gcs_server.out in {logs}. A manager "
-                "of services must signal `raymlops serve` alone, and not all of its processes (systemd: KillMode=mixed)"
+                f"Ray's control store has ended, and with it the applications; see gcs_server.out in {logs}. A "
+                "service manager must signal `raymlops serve` alone, and not all of its processes (systemd: "
+                "KillMode=mixed)"
             )
             _end(psutil.Process().children(recursive=True))
             os._exit(1)
 
 
 _REFUSALS = 2
-"""Of connections, one after another."""
+"""Timeouts of connections, one after another."""
 
 
 def _end(children: list[psutil.Process]) -> None:
-    """End what outlives its cluster: an HAProxy that was still draining connections, and would keep its port."""
+    """End processes that outlive their cluster: an HAProxy that still drains connections would keep its port."""
     for process in children:
         with contextlib.suppress(psutil.Error):
             if process.name() == "haproxy":
@@ -177,17 +179,19 @@ def _end(children: list[psutil.Process]) -> None:
 
 
 _ASKED = 10
-"""Models of a folder that are asked to see whether it serves; there may be thousands."""
+"""Number of a folder's models that are sent their examples; it may have thousands."""
 
 
 def _ask_folder(base: str, key: str, certificate: str, report: Callable[[str], Any]) -> None:
-    """Ask the first models of a folder; what cannot be served is told, and is no failure of the others."""
+    """Send the first models of a folder their examples; one that cannot be served is reported, and does not stop the
+    others."""
     names = [
         model["name"] for model in json.loads(_fetch(f"{base}/v2/repository/index", key, certificate, b"{}"))
     ]
     for name in names[:_ASKED]:
         try:
-            _fetch(f"{base}/v2/models/{name}", key, certificate)  # loads it, so that it has an example
+            # loads the model, so that its example is known
+            _fetch(f"{base}/v2/models/{name}", key, certificate)
         except AuthenticationError:
             raise
         except RaymlopsError as error:
@@ -195,11 +199,11 @@ def _ask_folder(base: str, key: str, certificate: str, report: Callable[[str], A
         else:
             report(ask_example(base, name, key, certificate))
     if len(names) > _ASKED:
-        report(f"{len(names) - _ASKED} more models of the folder were not asked")
+        report(f"{len(names) - _ASKED} more models of the folder were not tried")
 
 
 def ask_example(base: str, name: str, key: str = "", certificate: str = "") -> str:
-    """Ask a model its example over HTTP; gives the answer as text. With TLS, the server must show `certificate`.
+    """Send a model its example over HTTP; returns the answer as text. With TLS, the server must show `certificate`.
 
     Raises AuthenticationError, RaymlopsError.
     """
@@ -216,7 +220,7 @@ def _fetch(url: str, key: str, certificate: str, question: bytes | None = None) 
     if certificate:
         context = ssl.create_default_context(cafile=certificate)
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # this certificate itself, whoever signed it
-        context.check_hostname = False  # it is asked at its address
+        context.check_hostname = False  # it is called by its address
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     request = urllib.request.Request(url, question, headers)  # noqa: S310
     try:
@@ -226,6 +230,6 @@ def _fetch(url: str, key: str, certificate: str, question: bytes | None = None) 
         told = error.read().decode(errors="replace")
         if error.code in (401, 403):
             raise AuthenticationError(
-                f"{url} wants an API key: give --key, or RAYMLOPS_KEY, one that may infer ({told})"
+                f"{url} requires an API key: give --key, or RAYMLOPS_KEY, one that may infer ({told})"
             ) from None
         raise RaymlopsError(f"{url} answered {error.code}: {told}") from None

@@ -1,5 +1,5 @@
-"""Brings back what was deployed on a cluster whose head was lost, with the versions that were pinned then. Serve's
-controller kept that in the head's memory; the storage path has it too."""
+"""Restores the applications of a cluster whose head was lost, at the versions that were pinned then. Serve's
+controller kept them in the head's memory; the storage path has them too."""
 
 import time
 from collections.abc import Callable
@@ -22,18 +22,18 @@ def restore(
     trusted: bool = False,
     report: Callable[[str], None] = print,
 ) -> list[str]:
-    """Apply the newest config of each application; gives their names.
+    """Apply the newest config of each application; returns their names.
 
-    Waits `patience_s` for the cluster to answer, and `timeout_s` for each application to be healthy; with 0 the
-    controller is left to start them as nodes come. Applications that run as they were deployed are not touched.
-    Raises ResourceError, and UntrustedError, once the others run, for those that no trusted key signed and that are not
-    `trusted` by the caller; the code that such name is told.
+    Waits `patience_s` for the cluster to answer, and `timeout_s` for each application to be healthy; with 0 it leaves
+    their start to the controller, as nodes join. Applications that already run as deployed are not changed. Raises
+    ResourceError; and UntrustedError, once the others run, for those that no trusted key signed and that are not
+    `trusted` by the caller; code that these name is printed.
     """
     refused: list[str] = []
     configs = history.read_deployed(settings, trusted=trusted, refused=refused)
     for config in configs if trusted else ():
         report(
-            f"{config['name']} is trusted, and runs: {', '.join(history.list_code(config)) or 'models alone'}"
+            f"{config['name']} is trusted, and runs: {', '.join(history.list_code(config)) or 'models only'}"
         )
     if not configs and refused:
         raise UntrustedError("; ".join(refused))
@@ -41,7 +41,7 @@ def restore(
         return []
     _connect(settings, patience_s)
     specs = [ServingSpec.model_validate(config["args"]) for config in configs]
-    # A cluster has one HTTP port and one gRPC port, whichever application came first.
+    # A cluster has one HTTP port and one gRPC port, set by the first application.
     client.start_serve(next((spec for spec in specs if spec.grpc_port), specs[0]))
     client.apply(configs)
     for config in configs:
@@ -56,7 +56,7 @@ def restore(
 def remove(
     settings: Settings, application: str, drain_s: float = 20.0, report: Callable[[str], Any] = print
 ) -> None:
-    """Stop an application, whose requests in flight are answered, and remember that it shall not come back. Raises
+    """Stop an application, answer its requests in flight, and record that it must not be restored. Raises
     NotFoundError."""
     client.connect(settings, tell=report)
     known = serve.status().applications if client.is_serving() else {}
@@ -67,7 +67,7 @@ def remove(
 
 
 _END_S = 40.0
-"""Longest time that replicas take to end beside the requests that they answer."""
+"""Longest time that replicas take to end, beyond the requests that they answer, in seconds."""
 
 
 def _connect(settings: Settings, patience_s: float) -> None:

@@ -1,5 +1,5 @@
-"""Tries every model of a serving spec before anything is deployed; a replica that cannot start says neither which of
-its models it was nor why."""
+"""Tries every model of a serving spec before anything is deployed: a replica that cannot start does not say which of
+its models failed, nor why."""
 
 import concurrent.futures
 import pathlib
@@ -23,15 +23,15 @@ from raymlops.specs.graph import GraphSpec
 from raymlops.specs.serving import HostedModel, ServingSpec
 
 AT_ONCE = 2
-"""Processes, which share the machine with whatever serves on it."""
+"""Number of processes, which share the machine with what it serves."""
 
 
 def try_models(spec: ServingSpec, settings: Settings) -> None:
-    """Raises ArtifactError for the first model that cannot be opened and run once, with its name and file,
-    NotFoundError for a folder that is not there, StorageError for a bucket that does not answer, and SpecError for a
-    Python node whose class cannot be imported, or a graph whose nodes do not fit together.
+    """Raises ArtifactError for the first model that cannot be opened and run once, with its name and file;
+    NotFoundError for a missing folder; StorageError for a bucket that does not answer; SpecError for a Python node
+    whose class cannot be imported, or a graph whose nodes do not fit together.
 
-    What is meant for a GPU is left out, for this machine may have none.
+    Models for a GPU are left out, since this machine may have none.
     """
     if spec.many is not None:
         _require_folder(spec.many.folder)
@@ -55,17 +55,17 @@ def try_models(spec: ServingSpec, settings: Settings) -> None:
 
 
 def _require_folder(location: str) -> None:
-    """Models in it that cannot be served stop none of the others: the index has the reasons."""
+    """Models of a folder that cannot be served do not stop the others: the index has the reasons."""
     try:
         open_folder(location).list()
     except NotFoundError:
         raise NotFoundError(
-            f"The folder of models {location!r} is not there; every node must have it"
+            f"The folder of models {location!r} does not exist; every node must have it"
         ) from None
 
 
 def _validate(name: str, graph: GraphSpec, settings: Settings) -> None:
-    """Its Python nodes are not made: they may need what only their nodes of the cluster have."""
+    """Does not create its Python nodes: they may need resources that only cluster nodes have."""
     models = [path for path, node in list_leaves(graph) if LEAF_KINDS[node.kind].model_of(node)]
     leaves = open_leaves(graph, make_locate(settings), SessionOptions(shared=True), models)
     try:
@@ -107,7 +107,7 @@ def _try_part(part: Sequence[tuple[str, HostedModel]], settings: Settings) -> No
 
 
 def _try_all(trials: Sequence[Trial]) -> None:
-    """Together; when that fails, half by half, to name the one that is at fault."""
+    """All together; if that fails, half by half, to find the model at fault."""
     if len(trials) == 1:
         name, model, file = trials[0]
         source = model.source if model.source.startswith("models:/") else str(file)

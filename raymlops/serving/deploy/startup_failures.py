@@ -1,4 +1,4 @@
-"""Why an application does not start, from what Serve says of its deployments. Asks nothing and decides nothing."""
+"""Why an application does not start, derived from Serve's status messages. Asks nothing and decides nothing."""
 
 import re
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ _ERROR = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Died|Exit|Interrupt))(?:
 _RETRYING = re.compile(r"Retrying(?: (\d+) more time)?")
 _DIED = ("ActorDiedError", "WorkerCrashedError", "ActorUnavailableError", "NodeDiedError")
 _PASSING = (*_DIED, "UnreachableError", "ConnectionError", "TimeoutError", "GetTimeoutError")
-"""What may be otherwise the next time that a replica is started."""
+"""Causes that may be absent at a replica's next start."""
 
 
-UNKNOWN = "Serve says no more"
+UNKNOWN = "Serve gives no more details"
 
 
 def find_cause(text: str) -> tuple[str, str]:
-    """Kind and message of the innermost error in Serve's text, which holds tracebacks within tracebacks.
+    """Kind and message of the innermost error in Serve's text, which holds nested tracebacks.
 
-    Both are empty where it holds none.
+    Both are empty if it holds none.
     """
     lines = text.splitlines()
     for index in range(len(lines) - 1, -1, -1):
@@ -47,7 +47,7 @@ def _shorten(kind: str, message: str, text: str) -> str:
 
 
 def describe(deployments: Mapping[str, Any], message: str) -> str:
-    """The deployment that does not start and why, in one sentence; `deployments` are Serve's statuses by name."""
+    """One sentence on the deployment that does not start and why; `deployments` are Serve's statuses by name."""
     for name, status in deployments.items():
         kind, cause = find_cause(status.message or "")
         if cause:
@@ -64,7 +64,7 @@ def _subject(deployment: str) -> str:
 
 
 def _with_kind(kind: str, cause: str) -> str:
-    """Errors of Python's own say little without their names."""
+    """Python's built-in errors say little without their names."""
     ours = kind in _DIED or cause.startswith(("Model ", "Node ", kind))
     return cause if ours or kind in _OURS else f"{kind}: {cause}"
 
@@ -75,7 +75,7 @@ _OURS = (
 
 
 def count_failures(deployments: Mapping[str, Any], seen: dict[str, set[str]]) -> int:
-    """Starts that failed of the deployment that failed most; `seen` keeps what was known before.
+    """Failed starts of the deployment that failed most often; `seen` keeps earlier counts.
 
     A failure that the next start would repeat counts as many.
     """

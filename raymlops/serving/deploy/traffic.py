@@ -1,6 +1,6 @@
-"""Changes the weights of a graph's split while it serves: an update of the application's config, no restart.
+"""Changes the weights of a graph's split while it serves: an update of the application's config, without a restart.
 
-Such weights stay when the application is deployed again, unless its file has changed them since.
+Such weights are kept when the application is deployed again, unless its file has changed them since.
 """
 
 import copy
@@ -17,10 +17,10 @@ INGRESS = "Ingress"
 def change_weights(
     application: str, graph: str, split: str, shares: Mapping[str, str], timeout_s: float = 60.0
 ) -> dict[str, float]:
-    """Set the weights of some branches of a split, in all replicas; gives those of all its branches.
+    """Set the weights of some branches of a split, in all replicas; returns those of all its branches.
 
-    `shares` are as they were typed, see `resolve_shares`. Raises NotFoundError for an unknown application or graph,
-    SpecError for a wrong split, branch or share.
+    `shares` are as typed, see `resolve_shares`. Raises NotFoundError for an unknown application or graph, SpecError
+    for a wrong split, branch or share.
     """
     configs = client.running_configs()
     config = next((found for found in configs if found["name"] == application), None)
@@ -32,7 +32,7 @@ def change_weights(
 
 
 def find_weights(config: Mapping[str, Any], graph: str, split: str) -> dict[str, float]:
-    """The present weights of a split: those of its file, under what was set while it served.
+    """The present weights of a split: those of its file, overridden by those set while it served.
 
     Raises NotFoundError, SpecError.
     """
@@ -48,8 +48,8 @@ def find_weights(config: Mapping[str, Any], graph: str, split: str) -> dict[str,
 def resolve_shares(split: str, present: Mapping[str, float], shares: Mapping[str, str]) -> dict[str, float]:
     """The weights of all branches of a split after a change of some.
 
-    A number is a weight, and the branches that are not named keep theirs. A percentage is a share of all requests, and
-    the branches that are not named divide the rest as before. Raises SpecError.
+    A number is a weight, and unnamed branches keep theirs. A percentage is a share of all requests, and unnamed
+    branches divide the rest in their present proportion. Raises SpecError.
     """
     percents = [branch for branch, text in shares.items() if text.strip().endswith("%")]
     if percents and len(percents) < len(shares):
@@ -63,9 +63,7 @@ def resolve_shares(split: str, present: Mapping[str, float], shares: Mapping[str
     others = sum(rest.values())
     if total > 100.0001 or (total < 99.9999 and not others):
         left = "" if others else ", and no other branch has a share"
-        raise SpecError(
-            f"Percentages of split {split!r} sum to {total:g}{left}; at most 100 are to be shared"
-        )
+        raise SpecError(f"Percentages of split {split!r} sum to {total:g}{left}; the maximum is 100")
     unit = max(0.0, 100 - total) / 100 / others if others else 0.0
     return {
         branch: round(named[branch] / 100 if branch in named else unit * weight, 9)
@@ -78,12 +76,12 @@ def _read_number(branch: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise SpecError(
-            f"Share {text!r} of branch {branch!r} is no number; give a weight such as 0.1, or 10%"
+            f"Share {text!r} of branch {branch!r} is not a number; give a weight such as 0.1, or 10%"
         ) from None
 
 
 def _find_splits(graph: Mapping[str, Any], prefix: str = "") -> list[tuple[str, dict[str, float]]]:
-    """Path and written weights of every split of a graph and those inside it."""
+    """Path and written weights of every split of a graph, nested ones included."""
     found = []
     for name, node in graph["nodes"].items():
         if node.get("weights"):
@@ -96,7 +94,7 @@ def _find_splits(graph: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
 def set_in_config(
     config: Mapping[str, Any], graph: str, split: str, weights: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The same application with other weights among its options that change without a restart."""
+    """The same application with other weights in its user_config, which changes without a restart."""
     changed = copy.deepcopy(dict(config))
     deployments = changed.setdefault("deployments", [])
     ingress = next((found for found in deployments if found["name"] == INGRESS), None)
@@ -114,7 +112,7 @@ def keep_weights(
 ) -> tuple[dict[str, Any], list[str]]:
     """The config with the weights that were set while `before` served, and a line for each split that had some.
 
-    A split whose weights are written otherwise than before has those of its file.
+    A split whose written weights have changed gets those of its file.
     """
     kept, told = copy.deepcopy(dict(config)), []
     for graph, splits in _set_weights(before or {}).items():
@@ -123,14 +121,16 @@ def keep_weights(
         for split, weights in splits.items():
             shares = ", ".join(f"{branch}={share:g}" for branch, share in weights.items())
             if written.get(split) != written_before.get(split):
-                told.append(f"{graph} {split}: {shares}, set while it served, give way to those of the file")
+                told.append(
+                    f"{graph} {split}: {shares}, set while it served, are replaced by those of the file"
+                )
                 continue
             kept = set_in_config(kept, graph, split, weights)
-            told.append(f"{graph} {split}: {shares} stay, as set while it served")
+            told.append(f"{graph} {split}: {shares} are kept, as set while it served")
     return kept, told
 
 
 def _set_weights(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """What was set while it served: graph -> split -> branch -> share."""
+    """Weights set while it served: graph -> split -> branch -> share."""
     ingress = [found for found in config.get("deployments") or [] if found["name"] == INGRESS]
     return (ingress[0].get("user_config") or {}).get("weights", {}) if ingress else {}

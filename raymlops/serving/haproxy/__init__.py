@@ -1,1 +1,1 @@
-"""HAProxy in front of Ray Serve: what is added to the configuration that Serve writes. Standard library only."""
+"""HAProxy in front of Ray Serve: additions to the configuration that Serve writes. Standard library only."""

@@ -1,5 +1,6 @@
-"""Has HAProxy refuse a body that is said to be too large, before any of it is sent: HAProxy waits for bodies, and tells
-clients that ask first to go on. Part of HAProxy's script, so only the standard library is imported. Knows no Ray."""
+"""Makes HAProxy refuse a body whose declared size is too large before it is sent: HAProxy itself waits for bodies,
+and answers `Expect: 100-continue` with 100. Part of HAProxy's script, so only the standard library is imported. Does
+not import Ray."""
 
 import json
 import os
@@ -16,7 +17,7 @@ Section = tuple[str, list[str]]
 
 
 def write_limit(folder: pathlib.Path, application: str, route: str, size: int) -> None:
-    """For HAProxy of this node, from when it is started or reloaded next."""
+    """For HAProxy of this node, from its next start or reload on."""
     limits = folder / FOLDER
     limits.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = limits / f".{application}.{os.getpid()}"
@@ -25,7 +26,7 @@ def write_limit(folder: pathlib.Path, application: str, route: str, size: int) -
 
 
 def read_limits(folder: pathlib.Path) -> dict[str, int]:
-    """Bytes by route; of two applications that had a route, those of the later one."""
+    """Bytes by route; if two applications had a route, those of the later one."""
     limits: dict[str, int] = {}
     files = sorted((folder / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     for path in files:
@@ -40,7 +41,7 @@ def read_limits(folder: pathlib.Path) -> dict[str, int]:
 
 
 def refuse_large(sections: Sequence[Section], limits: Mapping[str, int]) -> list[Section]:
-    """The longest route that a path has says how large its body may be."""
+    """The longest route that matches a path gives its largest body."""
     rules: list[str] = []
     for route in sorted(limits, key=len):
         own = f"{{ path_beg {route.rstrip('/')}/ }}"
@@ -49,8 +50,8 @@ def refuse_large(sections: Sequence[Section], limits: Mapping[str, int]) -> list
     if rules:
         text = json.dumps(
             {
-                "error": "The body is over %[var(txn.body_limit)] bytes, the most that is taken here; send fewer rows "
-                "a request",
+                "error": "The body is over %[var(txn.body_limit)] bytes, the most that is accepted here; send "
+                "fewer rows a request",
                 "status": 413,
                 "request_id": "",
             }
@@ -59,6 +60,6 @@ def refuse_large(sections: Sequence[Section], limits: Mapping[str, int]) -> list
             f"    http-request return status 413 content-type application/json lf-string '{text}' if "
             "{ var(txn.body_limit) -m found } { req.body_size,sub(txn.body_limit) gt 0 }"
         )
-        # Backends hold a body until it is here; the frontend would as well, before its first rule.
+        # Backends wait for the whole body; the frontend would do so too, before its first rule.
         rules.insert(0, "    no option http-buffer-request")
     return [(name, [*rules, *lines] if name.strip() == _FRONTEND else lines) for name, lines in sections]

@@ -1,8 +1,9 @@
-"""Routes calls over gRPC by the model's name: rules for HAProxy, whose configuration by Serve asks each caller for the
-name of an application. Loaded by `wrapper.py` as a script, so only the standard library is imported.
+"""Routes gRPC calls by the model's name: rules for HAProxy, whose configuration by Serve requires each caller to name
+an application. Loaded by `wrapper.py` as a script, so only the standard library is imported.
 
-HAProxy reads the name from the first bytes of a message; which application has it is asked of the replicas whenever
-Serve writes a configuration, that is whenever one comes or goes. What is missed here costs a hop: see `grpc_relay.py`.
+HAProxy reads the name from the first bytes of a message; replicas are asked which application has it whenever Serve
+writes a configuration, that is whenever a replica starts or stops. An unknown name costs one more hop: see
+`grpc_relay.py`.
 """
 
 import concurrent.futures
@@ -21,10 +22,10 @@ Section = tuple[str, list[str]]
 
 
 def route_by_model(sections: Sequence[Section], folder: pathlib.Path, secret: str) -> list[Section]:
-    """Calls over gRPC that name no application go to the one that has their model; writes the list of models.
+    """gRPC calls that name no application go to the one that has their model; writes the list of models.
 
-    What is about no model, or cannot be read here, goes to any application, whose replicas know the others. Only what
-    is one message is held until it is here: a stream may have its first answer before its second message.
+    Calls that name no model, or cannot be read here, go to any application, whose replicas know the others. Only
+    calls with a single message are buffered: a stream may need its first answer before it sends its second message.
     """
     applications = _find_applications(sections)
     rules = [
@@ -44,8 +45,8 @@ def route_by_model(sections: Sequence[Section], folder: pathlib.Path, secret: st
 
 
 ROUTE = "x-raymlops-route"
-"""What a proxy says of how it chose an application for who named none: `only`, there is no other; `model`, it alone has
-the model; `any`, the model could not be read, or there is none."""
+"""How a proxy chose the application of a call that named none: `only`, there is no other; `model`, it alone has the
+model; `any`, the model could not be read, or no application has it."""
 _SERVICE = "/inference.GRPCInferenceService/"
 _SERVICES = (_SERVICE, "/grpc.health.v1.Health/", "/grpc.reflection.")
 _STREAMS = (
@@ -64,12 +65,12 @@ _BY_FIELD = {
         "/grpc.health.v1.Health/Watch",
     ),
 }
-"""The field of the message that names a model -> the methods; see `grpc_message.py`, whose table is for all of it."""
+"""Field of the message that names a model -> methods; `grpc_message.py` has the complete table."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Application:
-    """One that Serve's configuration has: where its replicas answer HTTP."""
+    """An application in Serve's configuration: where its replicas answer HTTP."""
 
     name: str
     prefix: str
@@ -77,11 +78,11 @@ class Application:
 
 
 _NAMED = re.compile(r"\s*acl is_(\S+) req\.hdr\(application\) -m str (.+)")
-"""How Serve routes who names an application."""
+"""Serve's rule for calls that name an application."""
 
 
 def _find_applications(sections: Sequence[Section]) -> list[Application]:
-    """Those that answer gRPC, by name; none is on a route that another has."""
+    """Applications that answer gRPC, by name; those that share a route are left out."""
     lines_of = {name.strip(): lines for name, lines in sections}
     prefixes = {}
     for line in lines_of.get(_HTTP, ()):
@@ -99,25 +100,25 @@ def _find_applications(sections: Sequence[Section]) -> list[Application]:
                 server[1] for server in servers if server and not server[0].rstrip().endswith("backup")
             )
             applications.append(Application(found[2], prefixes.get(backend, ""), addresses))
-    # A name is written into rules; ours are such names, and another's may not be.
+    # Names become part of rules; ours are safe, other applications' may not be.
     applications = [one for one in applications if re.fullmatch(r"[\w.-]+", one.name)]
     return sorted(applications, key=lambda application: application.name)
 
 
 def _choose_application(applications: Sequence[Application], folder: pathlib.Path, secret: str) -> list[str]:
-    """Rules that name an application where the caller did not."""
+    """Rules that name an application for calls that did not."""
     models = ask_models(applications, folder / "models.json", secret)
     owners: dict[str, list[str]] = {}
     for application, names in models.items():
         for name in names:
             owners.setdefault(name, []).append(application)
     table = folder / "models.map"
-    # What two have is no one's: the replicas say so.
+    # A model of two applications is routed to none: the replicas report it.
     single = [(name, found[0]) for name, found in owners.items() if len(found) == 1 and _NAME.fullmatch(name)]
     partial = table.with_name(f"{table.name}.{os.getpid()}")
     partial.write_text("".join(f"{name} {application}\n" for name, application in sorted(single)))
     partial.replace(table)
-    # One that did not answer is another's, or asleep; if all are, Serve's own proxy chooses.
+    # An application that did not answer is not ours, or asleep; if all are, Serve's own proxy chooses.
     any_of = next(iter(models), applications[0].name)
     asks = "of_protocol !of_streams !names_application !is_packed"
     return [
@@ -138,15 +139,15 @@ def _choose_application(applications: Sequence[Application], folder: pathlib.Pat
 
 
 _NAME = re.compile(r"[!-\"$-~][!-~]{0,199}")
-"""What a line of HAProxy's map can hold as its first word."""
+"""Words that can be the key of a line in a HAProxy map."""
 MODELS_PATH = "/-models"
 MODELS_HEADER = "x-raymlops-models"
 _PATIENCE_S = 2.0
 
 
 def find_secret(token: str, environment: Mapping[str, str]) -> str:
-    """What only processes of this cluster know, made of the token of HAProxy and its replicas, or of Ray's. Empty where
-    there is neither: replicas then tell their models to nobody who has no key."""
+    """A secret of this cluster's processes, derived from the token of HAProxy and its replicas, or from Ray's. Empty
+    if there is neither: replicas then list their models only to callers with a key."""
     shared = token or environment.get("RAY_AUTH_TOKEN")
     if not shared:
         path = pathlib.Path(environment.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
@@ -158,8 +159,8 @@ def find_secret(token: str, environment: Mapping[str, str]) -> str:
 
 
 def ask_models(applications: Sequence[Application], file: pathlib.Path, secret: str) -> dict[str, list[str]]:
-    """Application -> its models, as one of its replicas says; what none says now is as it was said before, and kept in
-    `file`. An application that never said so is left out."""
+    """Application -> its models, as one of its replicas lists them; if none answers, as it was last time, which is
+    kept in `file`. An application that never answered is left out."""
     try:
         before = json.loads(file.read_text())
     except (OSError, ValueError):

@@ -1,8 +1,9 @@
-"""Stands where Ray Serve looks for HAProxy's binary: rewrites the configuration that Serve wrote, and becomes HAProxy.
+"""Runs in place of HAProxy's binary: rewrites the configuration that Ray Serve wrote, and executes HAProxy.
 
-Serve's template knows no TLS, lets statistics and metrics listen on every interface, opens its administration to
-all users, and has no deadlines for clients. Run as a script by another interpreter than ours, so only the standard
-library is imported. Knows no Ray; what it is to do lies beside the configuration, see `tls.py`.
+Serve's template has no TLS, lets statistics and metrics listen on every interface, opens HAProxy's administration
+socket to all users, and sets no client timeouts. Run as a script by another interpreter than ours, so only the
+standard library is imported. Does not import Ray; its instructions are in files beside the configuration, see
+`tls.py`.
 
     python -I wrapper.py BINARY -db -f CONFIG [more of HAProxy's arguments]
 """
@@ -29,22 +30,23 @@ FRONT_FILE = "front.json"
 """Beside HAProxy's configuration: {"tls": {"certificate": PATH, "key": PATH, "client_ca": PATH or ""}}."""
 TOKEN_VARIABLE = "RAYMLOPS_PROXY_TOKEN"  # noqa: S105  -- a name
 FRONTENDS = ("frontend http_frontend", "frontend grpc_frontend")
-"""The sections whose address the user chose; everything else listens on loopback."""
+"""The sections whose address the user chose; all others listen on loopback."""
 _SECTION = re.compile(r"(global|defaults|frontend|backend|listen|resolvers|peers|userlist|cache|program)\b")
 _BIND = re.compile(r"(\s*)bind\s+(\S*):(\d+)(\s.*|)")
 _DEADLINES = {
-    "timeout http-request": "30s",  # the head, and with http-buffer-request the body as far as it is held
-    "timeout client": "60s",  # while data are expected from the client, or it is to read some
+    # the head, and with http-buffer-request also the part of the body that is buffered
+    "timeout http-request": "30s",
+    "timeout client": "60s",  # while waiting for the client to send or to read data
     "timeout http-keep-alive": "60s",
     "timeout queue": "60s",
     "timeout server": "3700s",  # longer than the longest deadline of a model
 }
 _ERRORS = {
-    400: "The bytes of this connection are no valid HTTP request",
-    408: "The request was not whole in time",
-    502: "The replica that had this request ended before it answered, so the request may have been begun and is not "
-    "sent to another; send it again if that does no harm",
-    503: "No replica can be reached; the request was not begun, try again later",
+    400: "The bytes of this connection are not a valid HTTP request",
+    408: "The request was not complete in time",
+    502: "The replica that had this request ended before it answered, so the request may have been started and "
+    "is not sent to another; send it again if that does no harm",
+    503: "No replica can be reached; the request was not started, try again later",
     504: "The replica did not answer in time",
 }
 _REASONS = {
@@ -56,14 +58,14 @@ _REASONS = {
 }
 
 _GRPC_ERRORS = {400: (3, -1), 408: (4, -1), 502: (14, -1), 503: (14, 1000), 504: (4, -1)}
-"""The same over gRPC: INVALID_ARGUMENT, DEADLINE_EXCEEDED and UNAVAILABLE, and after how many milliseconds a client
-that repeats calls by itself may do so; -1 is never, since the call may have been begun."""
+"""The same over gRPC: INVALID_ARGUMENT, DEADLINE_EXCEEDED and UNAVAILABLE, and the milliseconds after which a client
+that retries by itself may do so; -1 is never, since the call may have been started."""
 
 Section = tuple[str, list[str]]
 
 
 def split_sections(text: str) -> list[Section]:
-    """(first line, other lines) of each section; what comes before the first has the name ''."""
+    """(first line, other lines) of each section; lines before the first section have the name ''."""
     sections: list[Section] = [("", [])]
     for line in text.splitlines():
         if _SECTION.match(line):
@@ -74,7 +76,7 @@ def split_sections(text: str) -> list[Section]:
 
 
 def close_listeners(sections: Sequence[Section]) -> list[Section]:
-    """Everything but the two frontends on loopback; HAProxy's administration for the owner only."""
+    """Puts everything but the two frontends on loopback; HAProxy's administration socket is the owner's only."""
     return [
         (name, lines if name.strip() in FRONTENDS else [_bind_to_loopback(line) for line in lines])
         if name.split()[:1] != ["global"]
@@ -89,7 +91,7 @@ def _bind_to_loopback(line: str) -> str:
 
 
 def bound_clients(sections: Sequence[Section]) -> list[Section]:
-    """Deadlines for clients, in the place of Serve's where it has some."""
+    """Client timeouts, in place of Serve's if it has some."""
     bounded = []
     for name, lines in sections:
         kept = lines
@@ -103,8 +105,9 @@ def bound_clients(sections: Sequence[Section]) -> list[Section]:
 
 
 def repeat_unbegun(sections: Sequence[Section]) -> list[Section]:
-    """What was not begun, since no connection came about, goes to the next replica, whatever it asks; what a replica
-    had when it ended only if its method runs no model, as else one request could end every replica in turn."""
+    """A request that was not started, since no connection was made, goes to the next replica, whatever its method. If
+    a replica ended with a request, it is retried only if its method runs no model: else one request could crash every
+    replica in turn."""
     rule = "    http-request disable-l7-retry if !{ method GET HEAD }"
     repeated = []
     for name, lines in sections:
@@ -119,8 +122,8 @@ def repeat_unbegun(sections: Sequence[Section]) -> list[Section]:
 
 
 def name_client(sections: Sequence[Section], token: str) -> list[Section]:
-    """The replicas are told the client's address, in the place of what the client says of it; and that it came over
-    TLS, unless a proxy before us said how it came to it."""
+    """Tells the replicas the client's address, in place of what the client claims; and that it used TLS, unless a
+    proxy before us set that header."""
     rules = [
         "    http-request set-header x-forwarded-for %[src]",
         "    http-request set-header x-forwarded-proto https if { ssl_fc } !{ req.hdr(x-forwarded-proto) -m found }",
@@ -132,7 +135,7 @@ def name_client(sections: Sequence[Section], token: str) -> list[Section]:
 
 
 def tell_errors(sections: Sequence[Section], folder: pathlib.Path) -> list[Section]:
-    """HAProxy's own errors keep their status and are JSON, as those of the replicas are, and gRPC's codes. Writes the
+    """HAProxy's own errors keep their status, but become JSON like those of the replicas, or gRPC codes. Writes the
     files."""
     for status, text in _ERRORS.items():
         body = json.dumps({"error": text, "status": status, "request_id": ""})
@@ -162,7 +165,8 @@ def tell_errors(sections: Sequence[Section], folder: pathlib.Path) -> list[Secti
 
 
 def use_tls(sections: Sequence[Section], pem: pathlib.Path, client_ca: str) -> list[Section]:
-    """HTTPS and gRPC over TLS on the two frontends; with `client_ca` clients must show a certificate of it."""
+    """HTTPS and gRPC over TLS on the two frontends; with `client_ca`, clients must show a certificate that it
+    signed."""
     verify = f" ca-file {_quote(client_ca)} verify required" if client_ca else ""
     used = []
     for name, lines in sections:
@@ -190,7 +194,8 @@ def join_sections(sections: Sequence[Section]) -> str:
 
 
 def find_open(sections: Sequence[Section], frontends: Sequence[str] = FRONTENDS) -> list[str]:
-    """Lines that listen beyond loopback, or open HAProxy's administration to other users, though nobody chose it."""
+    """Lines that listen beyond loopback, or open HAProxy's administration socket to other users, although nobody
+    chose that."""
     found = []
     for name, lines in sections:
         for line in lines:
@@ -207,14 +212,14 @@ def find_open(sections: Sequence[Section], frontends: Sequence[str] = FRONTENDS)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Become HAProxy, with the configuration rewritten; ends with 1 and a sentence where that cannot be done safely."""
+    """Execute HAProxy with the rewritten configuration; exits with 1 and a message if that cannot be done safely."""
     binary, *rest = arguments
     if "-f" not in rest:  # such as -v
         os.execv(binary, [binary, *rest])  # noqa: S606
     config = pathlib.Path(rest[rest.index("-f") + 1])
     _die_with_parent()
     with contextlib.suppress(OSError):
-        os.setsid()  # Ctrl-C at the terminal is for `raymlops serve`, which lets requests end first
+        os.setsid()  # Ctrl-C in the terminal is for `raymlops serve`, which first lets requests finish
     try:
         settings = read_front(config.parent)
         _own(config.parent)
@@ -227,7 +232,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def read_front(folder: pathlib.Path) -> dict[str, Any]:
-    """What is to be done beside what always is. Raises ValueError."""
+    """Instructions beside the defaults. Raises ValueError."""
     try:
         settings = json.loads((folder / FRONT_FILE).read_text())
     except FileNotFoundError:
@@ -238,7 +243,7 @@ def read_front(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _own(folder: pathlib.Path) -> None:
-    """Whoever else may write here could give HAProxy another configuration."""
+    """Anyone else who can write here could give HAProxy another configuration."""
     folder = folder.absolute()
     for part in (folder, folder.parent):
         status = part.lstat()
@@ -249,17 +254,18 @@ def _own(folder: pathlib.Path) -> None:
             or (part != folder and shared)
         ):
             raise ValueError(
-                f"{part} is another user's, or others may write to it; remove it, or set another folder in "
+                f"{part} belongs to another user, or others may write to it; remove it, or set another folder in "
                 "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"
             )
     folder.chmod(0o700)
 
 
 def _install(binary: str, config: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Put the rewritten configuration in the place of Serve's, if HAProxy takes it; else less of it, told loudly.
+    """Replace Serve's configuration by the rewritten one if HAProxy accepts it; else by one with fewer changes, with
+    a warning.
 
-    What is never left out: listeners on loopback, TLS where it was asked for, and that nothing is repeated that may
-    have been begun. Raises ValueError when HAProxy does not take that either.
+    Never left out: loopback listeners, TLS if it was requested, and that started requests are not retried. Raises
+    ValueError if HAProxy does not accept these either.
     """
     sections = close_listeners(split_sections(config.read_text()))
     sections = repeat_unbegun(sections)
@@ -268,7 +274,7 @@ def _install(binary: str, config: pathlib.Path, settings: Mapping[str, Any]) -> 
         sections = use_tls(sections, pem, copy_client_ca(config.parent, tls))
     if opened := find_open(sections):
         raise ValueError(f"this would be open to others: {'; '.join(opened)}")
-    # Read here, since this script has no settings of its own: the process that starts it is Serve's.
+    # Read here, since this script has no settings: Serve's process starts it.
     token = os.environ.get(TOKEN_VARIABLE, "")
     routing = _load_beside("model_routing")
     secret = routing.find_secret(token, os.environ)
@@ -286,7 +292,7 @@ def _install(binary: str, config: pathlib.Path, settings: Mapping[str, Any]) -> 
         ("deadlines and errors of ours, routing of gRPC by model", more[2:3]),
     ):
         if left_out:
-            print(f"HAProxy does not take {left_out}, which are left out: {fault}", file=sys.stderr)
+            print(f"HAProxy does not accept {left_out}, which are left out: {fault}", file=sys.stderr)
         full = sections
         for change in changes:
             full = change(full)
@@ -297,7 +303,7 @@ def _install(binary: str, config: pathlib.Path, settings: Mapping[str, Any]) -> 
 
 
 def _load_beside(name: str) -> Any:
-    """A module of this folder, which the interpreter that runs this as a script does not have on its path."""
+    """Imports a module of this folder, which is not on this script's path."""
     if __package__:
         return importlib.import_module(f"{__package__}.{name}")
     spec = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name(f"{name}.py"))
@@ -309,7 +315,7 @@ def _load_beside(name: str) -> Any:
 
 
 def _try(binary: str, config: pathlib.Path, text: str) -> str | None:
-    """Install this text if HAProxy takes it; else its complaint."""
+    """Install this text if HAProxy accepts it; else return its error."""
     candidate = config.with_name(f"{config.name}.{os.getpid()}")
     try:
         candidate.touch(mode=0o600)
@@ -326,10 +332,10 @@ def _try(binary: str, config: pathlib.Path, text: str) -> str | None:
 
 
 def write_pem(folder: pathlib.Path, tls: Mapping[str, str]) -> pathlib.Path:
-    """Certificate and key in one file, as HAProxy wants them, for the owner only.
+    """Certificate and key in one file, as HAProxy needs them, readable by the owner only.
 
-    While the two do not belong together, as when one of them was replaced, those before stay. Raises OSError where
-    there are none.
+    While the two do not match, as after one of them was replaced, the old ones stay. Raises OSError if there are
+    none.
     """
     text = "\n".join(pathlib.Path(tls[part]).read_text().strip() for part in ("certificate", "key"))
     pem = folder / "front.pem"
@@ -349,7 +355,7 @@ def write_pem(folder: pathlib.Path, tls: Mapping[str, str]) -> pathlib.Path:
 
 
 def copy_client_ca(folder: pathlib.Path, tls: Mapping[str, str]) -> str:
-    """A copy under a name that HAProxy's commands can hold; empty where clients show none. Raises OSError."""
+    """A copy with a name that HAProxy's commands accept; empty if clients show no certificate. Raises OSError."""
     if not tls.get("client_ca"):
         return ""
     copied = folder / "client-ca.pem"
@@ -360,25 +366,25 @@ def copy_client_ca(folder: pathlib.Path, tls: Mapping[str, str]) -> str:
 
 
 def _die_with_parent() -> None:
-    """However the process that started this one ends, HAProxy ends with it; exec keeps this. Linux only."""
+    """HAProxy ends when the process that started this one ends, however it ends; exec keeps this. Linux only."""
     parent = os.getppid()
     set_death_signal = 1  # PR_SET_PDEATHSIG
     try:
         ctypes.CDLL(None, use_errno=True).prctl(set_death_signal, int(signal.SIGKILL), 0, 0, 0)
-    except (OSError, AttributeError):  # another system: `raymlops serve` ends HAProxy itself
+    except (OSError, AttributeError):  # on other systems `raymlops serve` ends HAProxy itself
         return
     if os.getppid() != parent or parent == 1:
-        sys.exit("HAProxy is not started: the process that wanted it has ended")
+        sys.exit("HAProxy is not started: its parent process has ended")
 
 
 def _start_watcher(config: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """A process beside HAProxy that hands it certificates that changed, without a restart; ends when HAProxy does."""
+    """A process beside HAProxy that passes changed certificates to it without a restart; ends when HAProxy does."""
     if os.fork():
         return
     try:
         _die_with_parent()
         os.setsid()
-        # Not as a process with the configuration's path among its arguments: Serve counts those.
+        # Not a process with the configuration's path among its arguments: Serve counts those.
         admin = re.search(r"^\s*stats socket (\S+)", config.read_text(), re.MULTILINE)
         told = [str(config.parent), admin[1] if admin else "", dict(settings["tls"])]
         arguments = [sys.executable, "-I", __file__, "--watch", json.dumps(told)]
@@ -388,7 +394,7 @@ def _start_watcher(config: pathlib.Path, settings: Mapping[str, Any]) -> None:
 
 
 def watch(folder: pathlib.Path, admin: str, tls: Mapping[str, str], poll_s: float = 1.0) -> None:
-    """Give HAProxy new certificates within seconds of a change, over its administration socket."""
+    """Give HAProxy changed certificates within seconds, over its administration socket."""
     _die_with_parent()
     parts = [pathlib.Path(tls[part]) for part in ("certificate", "key", "client_ca") if tls.get(part)]
     known = None
@@ -402,13 +408,14 @@ def watch(folder: pathlib.Path, admin: str, tls: Mapping[str, str], poll_s: floa
                 known = stamps
                 print(f"TLS: certificates of {parts[0]} are in use", file=sys.stderr, flush=True)
         except (OSError, ValueError) as error:
-            # Half of a pair was replaced, or HAProxy is not up yet: the certificates before stay in use.
+            # Half of a pair was replaced, or HAProxy is still starting: the old certificates stay in use.
             print(f"TLS: the changed certificates are not in use yet: {error}", file=sys.stderr, flush=True)
         time.sleep(poll_s)
 
 
 def update_certificates(folder: pathlib.Path, tls: Mapping[str, str], admin: str) -> None:
-    """Replace what HAProxy holds in memory, and the file that its next reload reads. Raises OSError, ValueError."""
+    """Replace the certificate in HAProxy's memory, and the file that its next reload reads. Raises OSError,
+    ValueError."""
     certificate = "\n".join(pathlib.Path(tls[part]).read_text().strip() for part in ("certificate", "key"))
     updates = [("cert", folder / "front.pem", certificate)]
     if copied := copy_client_ca(folder, tls):

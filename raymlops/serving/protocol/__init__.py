@@ -1,1 +1,2 @@
-"""Bodies and messages of the protocols <-> tensors, and the documents that describe both. No transport, no Ray."""
+"""Converts bodies and messages of the protocols to tensors and back, and describes them (OpenAPI, schemas). Imports
+no transport and not Ray."""

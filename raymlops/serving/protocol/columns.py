@@ -1,5 +1,4 @@
-"""From what people write (JSON lists, ISO times, null) to the arrays that a model takes, one column or tensor
-at a time."""
+"""Converts what people write (JSON lists, ISO times, null) to a model's arrays, one column or tensor at a time."""
 
 import dataclasses
 import datetime
@@ -23,8 +22,8 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """A model input and what its contract says of it; `kind` is empty for a model of another origin. One that is
-    `optional` has a value in the model, which a request may leave."""
+    """A model input and its contract; `kind` is empty for a model of another origin. An `optional` one has a default
+    value in the model, and a request may omit it."""
 
     spec: TensorSpec
     kind: str = ""
@@ -41,17 +40,17 @@ class Column:
 def read_columns(
     signature: Signature, contract: Mapping[str, Any], optional: Iterable[TensorSpec] = ()
 ) -> dict[str, Column]:
-    """By name, those that a request must have first."""
+    """By name, required ones first."""
     kinds = {column["name"]: column["kind"] for column in contract.get("columns", ())}
     columns = {spec.name: Column(spec, kinds.get(spec.name, "")) for spec in signature.inputs}
     return columns | {spec.name: Column(spec, optional=True) for spec in optional}
 
 
 def to_array(data: list[Any], column: Column) -> Array:
-    """A flat or nested JSON list as an array of the column's datatype, in whatever shape it came.
+    """A flat or nested JSON list as an array of the column's datatype, in the list's own shape.
 
-    Raises InputError: values of another type are refused, never rounded, wrapped or parsed from text. What
-    overflows a float becomes infinite, which is for the caller to allow: np.errstate costs more than the rest.
+    Raises InputError: values of another type are refused, never rounded, wrapped or parsed from text. Values that
+    overflow a float become infinite; the caller must allow that, since np.errstate costs more than the rest.
     """
     kinds = set(map(type, data))
     if list in kinds:
@@ -67,7 +66,7 @@ def to_array(data: list[Any], column: Column) -> Array:
         if want.kind in "iu" and kinds <= {int, float} and all(map(is_whole, data)):
             return to_array(
                 list(map(int, data)), column
-            )  # JSON has one kind of number: 2.0 is an integer, too
+            )  # JSON has one kind of number: 2.0 is also an integer
         words = _WORDS["i" if column.kind == "integer" else want.kind]
         or_null = " or null" if column.takes_missing else ""
         raise InputError(f"Input {spec.name!r}: its data must be {words}{or_null}, got {show(data)}")
@@ -81,11 +80,12 @@ def to_array(data: list[Any], column: Column) -> Array:
 
 
 _EXACT = 2.0**53
-"""Beyond it a float may stand for another whole number, as one of over 64 bits that JSON's reader made a float of."""
+"""Above it, a float may stand for another integer, such as an integer of over 64 bits that the JSON parser made a
+float."""
 
 
 def is_whole(value: float) -> bool:
-    """Whether a number of JSON stands for an integer, and for one only."""
+    """Whether a JSON number stands for exactly one integer."""
     return type(value) is int or (value.is_integer() and abs(value) <= _EXACT)
 
 
@@ -95,7 +95,7 @@ _WORDS = {"f": "numbers", "i": "whole numbers", "u": "whole numbers, none negati
 
 
 def _nested(data: list[Any], column: Column) -> Array:
-    """Lists of lists, flattened one level after the other: numpy would make every string as long as the longest."""
+    """Flattens lists of lists level by level: numpy would make every string as long as the longest."""
     shape = [len(data)]
     while data and isinstance(data[0], list):
         lengths = set(map(len, data)) if set(map(type, data)) == {list} else set()
@@ -109,7 +109,7 @@ def _nested(data: list[Any], column: Column) -> Array:
 
 
 def check_whole(array: Array, column: Column) -> Array:
-    """Integers that may be missing travel as floats; a fraction among them would be cut off unseen."""
+    """Integers that may be missing are floats here; a fraction among them would be cut off silently."""
     if column.kind == "integer" and array.dtype.kind == "f" and not (np.floor(array) == array).all():
         fractions = array[np.isfinite(array) & (array != np.floor(array))]
         if fractions.size:
@@ -142,14 +142,14 @@ def _to_times(data: list[Any], kinds: set[type], spec: TensorSpec) -> Array:
         try:
             return np.array(data, np.int64)
         except OverflowError:
-            pass  # told below, with the value
+            pass  # reported below, with the value
     return np.array([_to_milliseconds(value, spec) for value in data], np.int64)
 
 
 def _to_milliseconds(value: Any, spec: TensorSpec) -> int:
-    if value is None or value == "" or value == "NaT":  # as pandas writes a time that is not there
+    if value is None or value == "" or value == "NaT":  # how pandas writes a missing time
         return int(MISSING_INSTANT)
-    if isinstance(value, float) and is_whole(value):  # milliseconds among which one was missing
+    if isinstance(value, float) and is_whole(value):  # milliseconds in a column with missing values
         value = int(value)
     if (
         isinstance(value, int)
@@ -170,28 +170,29 @@ def _to_milliseconds(value: Any, spec: TensorSpec) -> int:
 
 
 _LONGEST_TIME = 40
-"""Characters of a time that is remembered; longer ones have hundreds of zeros."""
+"""Characters of a time that is cached; longer ones may have hundreds of zeros."""
 
 
 _LEAP_SECOND = re.compile(r"\d{4}-\d\d-\d\d.\d\d:\d\d:60", re.ASCII | re.DOTALL)
 
 
 def _parse_time(text: str) -> int:
-    """Milliseconds since 1970 of an ISO 8601 time, UTC where it names no zone. Raises ValueError, OverflowError."""
-    if text[-1:] == "z":  # RFC 3339 has small letters
+    """Milliseconds since 1970 of an ISO 8601 time, read as UTC if it names no zone. Raises ValueError,
+    OverflowError."""
+    if text[-1:] == "z":  # RFC 3339 allows lower-case letters
         return _parse_time(f"{text[:-1]}Z")
-    if _LEAP_SECOND.match(text):  # which POSIX has not
+    if _LEAP_SECOND.match(text):  # a leap second, which POSIX time does not have
         return _parse_time(f"{text[:17]}59{text[19:]}") + 1000
     time = datetime.datetime.fromisoformat(text)
     since = (time.replace(tzinfo=datetime.UTC) if time.tzinfo is None else time) - _EPOCH
     return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
 
 
-_parse_short_time = functools.lru_cache(2**14)(_parse_time)  # rows of a table share their hours and days
+_parse_short_time = functools.lru_cache(2**14)(_parse_time)  # rows of a table share hours and days
 
 
 def decode_strings(array: Array, name: str) -> Array:
-    """BYTES that came as bytes as text, which is what ONNX Runtime takes. Raises InputError unless UTF-8."""
+    """BYTES as text, which ONNX Runtime takes. Raises InputError unless UTF-8."""
     flat = array.ravel()
     try:
         decoded = [value.decode() if isinstance(value, bytes) else value for value in flat]
@@ -203,7 +204,7 @@ def decode_strings(array: Array, name: str) -> Array:
 
 
 def convert(array: Array, datatype: str, column: Column) -> Array:
-    """An array that came as `datatype`, in the column's own; only what loses nothing is converted."""
+    """An array of `datatype`, converted to the column's own; only lossless conversions are done."""
     spec = column.spec
     if datatype == spec.datatype:
         return decode_strings(array, spec.name) if datatype == "BYTES" else check_whole(array, column)
@@ -219,7 +220,7 @@ def convert(array: Array, datatype: str, column: Column) -> Array:
 
 
 def require_inputs(batch: Collection[str], columns: Mapping[str, Column]) -> None:
-    """Raises InputError where one is missing that has no value of the model's own."""
+    """Raises InputError if an input without a default value is missing."""
     missing = [
         str(column.spec) for name, column in columns.items() if name not in batch and not column.optional
     ]
@@ -228,7 +229,7 @@ def require_inputs(batch: Collection[str], columns: Mapping[str, Column]) -> Non
 
 
 def check_rows(batch: Mapping[str, Array], columns: Mapping[str, Column]) -> int:
-    """Rows of a batch whose inputs all start with a free dimension. Raises InputError when they differ."""
+    """Rows of a batch whose inputs all start with a free dimension. Raises InputError if they differ."""
     counts = {len(array) for name, array in batch.items() if _has_rows(array, columns[name])}
     if len(counts) > 1:
         rows = {name: len(array) for name, array in batch.items() if _has_rows(array, columns[name])}
@@ -237,7 +238,7 @@ def check_rows(batch: Mapping[str, Array], columns: Mapping[str, Column]) -> int
 
 
 def _has_rows(array: Array, column: Column) -> bool:
-    """An optional input may have any length: it stands for what is the model's own."""
+    """An optional input may have any length: it replaces the model's default value."""
     return (
         array.ndim > 0 and column.spec.shape[:1] == (-1,) and column.kind != ELEMENTS and not column.optional
     )

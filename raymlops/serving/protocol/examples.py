@@ -1,5 +1,5 @@
-"""Requests that a model takes, in the shape of each protocol, as values. Which one a model takes is found by trying,
-see `example_search`."""
+"""Example requests of a model, in the form of each protocol, as values. `example_search` finds by trying which one a
+model accepts."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from raymlops.serving.protocol.columns import Column
 from raymlops.tensors import Array, Batch
 
 LARGEST = 1000
-"""Elements of an example in JSON; a larger one is written as a command that sends zeros."""
+"""Elements of an example in JSON; a larger one is shown as a command that sends zeros."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ExampleTensor:
         return math.prod(self.shape)
 
     def nest(self, axis: int = 0) -> Any:
-        """As nested lists, from an axis on."""
+        """As nested lists, from this axis on."""
         if axis == len(self.shape):
             return self.value
         return [self.nest(axis + 1) for _ in range(self.shape[axis])]
@@ -44,7 +44,7 @@ class ExampleTensor:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
-    """A request of one row. `binary_out` is where an answer cannot be JSON."""
+    """A request of one row. `binary_out` if the answer cannot be JSON."""
 
     tensors: tuple[ExampleTensor, ...]
     shape: "Shape"
@@ -58,7 +58,7 @@ class Example:
         return {tensor.name: tensor.to_array() for tensor in self.tensors}
 
     def to_infer(self) -> dict[str, Any] | None:
-        """Of the Open Inference Protocol; None where JSON cannot say it, or at length only."""
+        """In the Open Inference Protocol; None if JSON cannot express it, or only at great length."""
         if not self.is_small or any(tensor.column.spec.datatype == "FP16" for tensor in self.tensors):
             return None
         inputs = [
@@ -74,7 +74,7 @@ class Example:
         return {"id": "example", "inputs": inputs, **more}
 
     def to_binary(self) -> tuple[str, int]:
-        """The JSON of a request with binary tensors, and how many bytes of zero follow it."""
+        """The JSON of a request with binary tensors, and how many zero bytes follow it."""
         inputs, total = [], 0
         for tensor in self.tensors:
             spec = tensor.column.spec
@@ -104,7 +104,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shape:
-    """Whether a model is asked and answers row by row: in KServe's protocol, and in tables of MLflow's."""
+    """Whether a model is called and answers row by row: in KServe's protocol, and in tables of MLflow's."""
 
     in_rows: bool = True
     in_records: bool = True

@@ -1,4 +1,4 @@
-"""Messages of the Open Inference Protocol over gRPC <-> tensors. Knows no server."""
+"""Converts messages of the Open Inference Protocol over gRPC to tensors and back. Imports no server."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ _WIDTHS: dict[str, type] = {
     "bool_contents": np.bool_, "int_contents": np.int32, "int64_contents": np.int64, "uint_contents": np.uint32,
     "uint64_contents": np.uint64, "fp32_contents": np.float32, "fp64_contents": np.float64,
 }  # fmt: skip
-"""What the protocol's fields hold."""
+"""Datatypes of the protocol's fields."""
 
 
 def decode(request: Any, known: Mapping[str, Column], limits: RequestLimits) -> Batch:
@@ -71,7 +71,7 @@ def _refuse_shared_memory(tensors: Any) -> None:
 
 
 def decode_outputs(request: Any, known: Sequence[str]) -> list[str]:
-    """The names of the outputs that are asked for; none for all. Raises InputError."""
+    """The names of the requested outputs; empty for all. Raises InputError."""
     names: list[str] = []
     if request.outputs:
         _refuse_shared_memory(request.outputs)
@@ -84,7 +84,7 @@ def decode_outputs(request: Any, known: Sequence[str]) -> list[str]:
 
 
 def read_parameter(request: Any, name: str) -> Any:
-    """Its value, whatever its kind; None where there is none."""
+    """Its value, whatever its kind; None if there is none."""
     if name not in request.parameters:
         return None
     parameter = request.parameters[name]
@@ -117,7 +117,7 @@ def _from_contents(tensor: Any, count: int) -> Array:
 
 
 _PIECE = 2**16
-"""Numbers that are converted at once: nothing else runs meanwhile, in no thread."""
+"""Numbers that are converted in one call, during which no other thread runs."""
 
 
 def _to_array(values: Any, dtype: type) -> Array:
@@ -133,7 +133,7 @@ def encode(
     signature: Signature,
     limits: RequestLimits,
 ) -> Any:
-    """A ModelInferResponse with raw contents, as Triton answers. Raises TooLargeError."""
+    """A ModelInferResponse with raw contents, like Triton's. Raises TooLargeError."""
     check_answer(answer, request.binary_by_output(signature), limits)
     response = pb.ModelInferResponse(model_name=model, model_version=version, id=request.id)
     datatypes = {spec.name: spec.datatype for spec in signature.outputs}

@@ -1,4 +1,4 @@
-"""Which model a message of the protocol is about, read from its bytes without parsing it. Knows no server."""
+"""Reads which model a protocol message names from its bytes, without parsing it. Imports no server."""
 
 from collections.abc import Collection
 
@@ -9,19 +9,19 @@ FIELDS: dict[str, tuple[int, ...]] = {
         ("ModelInfer", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "Check", "Watch"),
         (1,),
     ),
-    # KServe's messages have the model where Triton's have the repository.
+    # KServe's messages have the model in the field in which Triton's have the repository.
     **dict.fromkeys(("RepositoryModelLoad", "RepositoryModelUnload"), (2, 1)),
     "TraceSetting": (2,),
 }
-"""Method -> the fields in which a model is named, the most telling first; the other methods are about no model."""
+"""Method -> the fields that name a model, the decisive one first; other methods name no model."""
 SERVERS = ("inference.GRPCInferenceService", "grpc.health.v1.Health")
-"""What Check and Watch may name, which is no model."""
+"""Names for Check and Watch that are not models."""
 _ID = 3
 """The field of a ModelInferRequest."""
 
 
 def find_model(method: str, message: bytes) -> str:
-    """The model's name; empty where the method or the message has none, or the message is none."""
+    """The model's name; empty if the method or the message has none, or the bytes are not a message."""
     fields = FIELDS.get(method)
     if fields is None:
         return ""
@@ -31,12 +31,12 @@ def find_model(method: str, message: bytes) -> str:
 
 
 def find_id(message: bytes) -> str:
-    """Of a ModelInferRequest; empty where it has none, or is none."""
+    """The request id of a ModelInferRequest; empty if it has none, or the bytes are not a message."""
     return _read_texts(message, (_ID,)).get(_ID, "")
 
 
 def _read_texts(message: bytes, fields: Collection[int]) -> dict[int, str]:
-    """The texts of these fields; none where it is no message as far as they were looked for."""
+    """The texts of these fields; empty if the bytes are not a message as far as they were read."""
     found: dict[int, str] = {}
     at, end = 0, len(message)
     try:

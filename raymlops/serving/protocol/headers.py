@@ -1,4 +1,4 @@
-"""Headers of HTTP as values. Knows no requests."""
+"""Values of HTTP headers. Does not know requests."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
 

@@ -1,7 +1,8 @@
-"""Decodes requests for one model by what is known of its columns beforehand: a plain request, as clients write it, is
-read in one pass, without a call of ours for each column.
+"""Decodes requests for one model with what is known of its columns beforehand: a plain request, as clients write it,
+is read in one pass, without a Python call for each column.
 
-Refuses nothing. Whatever is not plain, a mistake above all, is left to `codec.decode_infer`, whose answers these are.
+Refuses nothing: any request that is not plain, above all a wrong one, is left to `codec.decode_infer`, whose results
+this module reproduces.
 """
 
 import math
@@ -24,25 +25,25 @@ _CODES = {
     "FP32": "f", "FP64": "d", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",
     "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
 }  # fmt: skip
-"""How `struct` packs a datatype, which is faster than to make an array of a list. It raises for what is no number, no
-whole number or out of range; but it takes true and false."""
+"""`struct` format of a datatype; packing is faster than making an array from a list. It raises for values that are
+not numbers, not integers or out of range; but it accepts true and false."""
 _LEVELS = 4
-"""Of lists and objects in a value of a plain document."""
+"""Number of lists and objects in a value of a plain document."""
 _KEPT = 256
-"""Packers that are kept for a group, each for a number of elements."""
+"""Cached packers of a group, each for a number of elements."""
 _WIDE = 2**13
-"""Bytes of a body from which on the parser that makes no objects of numbers is faster."""
+"""Bytes of a body from which on the parser that makes no Python numbers is faster."""
 _FEW = 16
-"""Numbers that are looked at one by one, which for so few is faster than numpy is."""
+"""Numbers that are checked one by one, which for so few is faster than numpy."""
 _SEVERAL = 4
-"""Strings that are cut faster together than one by one."""
+"""Strings from which on cutting them all at once is faster than one by one."""
 _NOT_PLAIN = (InputError, TooLargeError, LookupError, TypeError, ValueError, OverflowError, struct.error)
 _INT = {int}
 _EMPTY = np.empty(0)
 
 
 class _Step:
-    """A column, as the loop over the inputs of a request wants it: all in attributes, nothing behind calls."""
+    """A column in the form that the loop over a request's inputs needs: plain attributes, no calls."""
 
     __slots__ = ("column", "datatypes", "group", "name", "tail", "width")
 
@@ -58,7 +59,7 @@ class _Step:
             self.group = groups.setdefault((code, is_whole), _Group(code, spec.dtype, is_whole))
 
     def convert(self, data: list[Any]) -> Array:
-        """A flat array of a list that is not empty. Raises one of `_NOT_PLAIN`."""
+        """A flat array from a non-empty list. Raises one of `_NOT_PLAIN`."""
         if self.column.spec.datatype == "BYTES" and type(data[0]) is str:
             "".join(data)  # raises unless all are strings
             return np.array(data, object)
@@ -82,7 +83,7 @@ class _Step:
 
 
 def _read_codes(blob: memoryview, count: int) -> Array | None:
-    """Strings of ASCII that are all of one length, as the codes of a category are; None where they are not."""
+    """ASCII strings of equal length, such as category codes; None if they are not."""
     if count < _SEVERAL or len(blob) % count:
         return None
     size = len(blob) // count - 4
@@ -106,12 +107,12 @@ class _Group:
     """Columns of one datatype, whose numbers are packed together."""
 
     def __init__(self, code: str, dtype: np.dtype[Any], is_whole: bool) -> None:
-        """`is_whole` for floats that may have no fraction."""
+        """`is_whole` for floats that must have no fraction."""
         self._code, self._dtype, self.is_whole = code, dtype, is_whole
         self._packers: dict[int, struct.Struct] = {}
 
     def pack(self, numbers: list[Any]) -> Array | None:
-        """None where it cannot be told at once: null, a time, a fraction, or what becomes infinite; or a mistake."""
+        """None if this cannot be decided quickly: null, a time, a fraction, an overflow, or a mistake."""
         size = len(numbers)
         packer = self._packers.get(size)
         if packer is None:
@@ -139,7 +140,7 @@ _Packed = tuple[list[Any], list[_Member]]
 
 
 class InferDecoder:
-    """Of one model."""
+    """The decoder of one model."""
 
     def __init__(self, known: Mapping[str, Column]) -> None:
         self._known = known
@@ -154,11 +155,11 @@ class InferDecoder:
     def decode(
         self, body: bytes, header_length: int | None, signature: Signature, limits: RequestLimits
     ) -> InferRequest:
-        """As `codec.decode_infer`, in every detail."""
+        """Exactly like `codec.decode_infer`."""
         try:
             if header_length is not None:
                 request = self._read_binary(body, header_length, signature, limits)
-            # A body with many numbers a column is for the codec, which also takes lists of lists of them.
+            # A body with many numbers per column is for the codec, which also takes nested lists of them.
             elif len(body) >= json_numbers.LARGE * len(self._steps) or len(body) > limits.json_elements:
                 request = None
             elif len(body) < _WIDE or not self._is_numeric:
@@ -175,7 +176,7 @@ class InferDecoder:
     def _read(  # noqa: C901  -- in one piece: each call of a function is a part of what this spares
         self, body: bytes, signature: Signature, limits: RequestLimits
     ) -> InferRequest | None:
-        """None, or one of `_NOT_PLAIN`, where the request is not plain."""
+        """None, or one of `_NOT_PLAIN` is raised, if the request is not plain."""
         document = orjson.loads(body)
         steps, inputs, rows = self._steps, document["inputs"], -1
         if type(inputs) is not list or len(inputs) != len(steps):
@@ -206,7 +207,7 @@ class InferDecoder:
                 array = step.convert(data)
                 batch[step.name] = array.reshape(shape) if tail else array
                 continue
-            batch[step.name] = _EMPTY  # its place
+            batch[step.name] = _EMPTY  # the column's position
             numbers, members = packed.get(group) or packed.setdefault(group, ([], []))
             numbers += data
             members.append((step, data, shape))
@@ -214,7 +215,7 @@ class InferDecoder:
             return None
         for group, (numbers, members) in packed.items():
             _unpack(group.pack(numbers), members, batch)
-        # Where all were seen, none is deeper, or hidden under a key that is given twice.
+        # If all were counted, none is nested deeper, or hidden under a repeated key.
         if limits.json_depth < _LEVELS + 1 or count_byte(body, b"[") + count_byte(body, b"{") != brackets:
             check_depth(body, limits)
         return rest_codec.make_request(document, batch, rows, signature)
@@ -222,7 +223,7 @@ class InferDecoder:
     def _read_wide(
         self, root: Any, body: bytes, signature: Signature, limits: RequestLimits
     ) -> InferRequest | None:
-        """As `_read`, of a document that the parser of many numbers shows."""
+        """Like `_read`, for a document from the parser for many numbers."""
         document = json_numbers.read_object(root, "inputs")
         inputs, steps, rows = document.pop("inputs"), self._steps, -1
         if len(inputs) != len(steps):
@@ -247,13 +248,13 @@ class InferDecoder:
         brackets += 3 * len(inputs)
         if len(batch) != len(steps) or limits.json_depth <= _LEVELS:
             return None
-        # Where all were seen, no list is within the data, none is deeper, or hidden under a key that is given twice.
+        # If all were counted, no list is within the data, and none is nested deeper, or hidden under a repeated key.
         if count_byte(body, b"[") + count_byte(body, b"{") != brackets:
             return None
         return rest_codec.make_request(document, batch, rows, signature)
 
     def _count_rows(self, step: _Step, shape: list[Any], rows: int, limits: RequestLimits) -> int:
-        """Of a column of this shape, which other columns of the request have as well unless `rows` is negative. Raises
+        """For a column of this shape, which other columns of the request also have unless `rows` is negative. Raises
         ValueError."""
         count = shape[0]
         if type(count) is not int or shape[1:] != step.tail or (step.tail and set(map(type, shape)) != _INT):
@@ -267,7 +268,7 @@ class InferDecoder:
     def _read_binary(
         self, body: bytes, header_length: int, signature: Signature, limits: RequestLimits
     ) -> InferRequest | None:
-        """As `_read`, where all inputs are binary tensors behind the JSON."""
+        """Like `_read`, if all inputs are binary tensors after the JSON."""
         steps, rows, offset = self._steps, -1, 0
         if not steps or not 0 <= header_length <= min(len(body), limits.json_elements):
             return None
@@ -301,7 +302,7 @@ class InferDecoder:
 
 
 def _unpack(array: Array | None, members: list[_Member], batch: Batch) -> None:
-    """The parts of a packed array that belong to these columns; where there is none, each column by itself."""
+    """The parts of a packed array that belong to these columns; without one, each column separately."""
     start = end = 0
     for step, data, shape in members:
         end += len(data)
@@ -311,20 +312,20 @@ def _unpack(array: Array | None, members: list[_Member], batch: Batch) -> None:
 
 
 def _may_be_plain(known: Mapping[str, Column]) -> bool:
-    """Whether the rows are the only sizes that requests choose, and all inputs have them."""
+    """Whether the rows are the only size that requests choose, and all inputs have it."""
     return all(
         column.spec.shape[:1] == (-1,)
         and min(column.spec.shape[1:], default=1) > 0
         and column.spec.datatype != "FP16"
         and column.kind != ELEMENTS
-        and not column.optional  # its length is its own
+        and not column.optional  # the default value has its own length
         for column in known.values()
     )
 
 
 def _count(values: Iterable[Any], inputs: Any, levels: int = _LEVELS) -> tuple[int, int]:
-    """Lists and objects of a document with these values, itself and its inputs without what is in them, and how often
-    true and false are in it. Raises ValueError where it is deeper than so many levels."""
+    """Counts of lists and objects in a document with these values (itself and its inputs, without their contents),
+    and of true and false. Raises ValueError if it is deeper than so many levels."""
     if not levels:
         raise ValueError("deep")
     brackets, flags = 1, 0

@@ -1,7 +1,8 @@
-"""Reads the numbers of a large JSON request straight into arrays, by a SIMD parser: no Python object is made for each.
+"""Reads the numbers of a large JSON request directly into arrays with a SIMD parser: no Python object is made for
+each.
 
-Knows the form of an inference request; refuses nothing. It reads what both parsers understand alike; whatever else a
-body may be (a mistake, or rare) is left to the usual parser and its checks.
+Knows the form of an inference request; refuses nothing. It reads only what both parsers understand alike; any other
+body (a mistake, or a rare form) is left to the usual parser and its checks.
 """
 
 import contextlib
@@ -24,11 +25,11 @@ except ImportError:  # there is no wheel for every platform: the usual parser re
 LARGE = 2**12
 """Bytes of a body from which on the usual parser is slower."""
 _KEPT = 2**22
-"""Bytes of a body whose parser is kept for the next one: it holds several times as much."""
+"""Bytes of a body whose parser is kept for reuse: it holds several times as much memory."""
 _KEYS = 16
-"""Of an object; to find a key takes as long as there are keys before it."""
+"""Keys of an object; finding a key takes time proportional to the keys before it."""
 _WIDE = 2**24 - 1
-"""The parser counts no further."""
+"""The parser's counts stop here."""
 _LEVELS = 8
 _BEGINNINGS = (b"{", b" ", b"\n", b"\r", b"\t")
 _BUFFERS: Mapping[str, tuple[str, type[np.generic]]] = {
@@ -36,8 +37,8 @@ _BUFFERS: Mapping[str, tuple[str, type[np.generic]]] = {
     **dict.fromkeys(("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32"), ("i", np.int64)),
     "UINT64": ("u", np.uint64),
 }
-"""How the parser gives the numbers of a datatype. It raises for an element that is no such number; integers become
-floats as everywhere."""
+"""How the parser returns the numbers of a datatype. It raises for other elements; integers become floats as
+everywhere."""
 
 
 class _OtherBodyError(Exception):
@@ -45,20 +46,20 @@ class _OtherBodyError(Exception):
 
 
 class _Parsers(threading.local):
-    """One for each thread. A parser cannot be used again while anything that it gave is alive."""
+    """One per thread. A parser cannot be reused while anything that it returned is alive."""
 
     kept: Any = None
 
 
 _PARSERS = _Parsers()
 FAILURES = (_OtherBodyError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError)
-"""What is raised for a body that the usual parser must read."""
+"""Errors for a body that the usual parser must read."""
 
 
 @contextlib.contextmanager
 def parsing(text: bytes) -> Iterator[Any]:
-    """The document as the parser shows it, of which nothing may be kept. Raises one of `FAILURES`, also for what both
-    parsers read differently: a mark of byte order, and escapes."""
+    """The document as the parser's view, of which nothing may be kept. Raises one of `FAILURES`, also if the parsers
+    differ: for a byte order mark, and for escapes."""
     if simdjson is None or text[:1] not in _BEGINNINGS or b"\\" in text:
         raise _OtherBodyError
     parser, _PARSERS.kept = _PARSERS.kept or simdjson.Parser(), None
@@ -68,10 +69,10 @@ def parsing(text: bytes) -> Iterator[Any]:
 
 
 def read_request(text: bytes, known: Mapping[str, Column], depth: int) -> dict[str, Any] | None:
-    """The document as orjson gives it, but that the data of an input are an array of its column's datatype where they
-    are numbers of it, nested regularly or not at all; None where the usual parser must read the body.
+    """The document as from orjson, except that input data are an array of their column's datatype if they are its
+    numbers, flat or regularly nested; None if the usual parser must read the body.
 
-    `depth` is the most levels of lists and objects; what that costs which a body may hold is checked by the caller.
+    `depth` is the largest nesting of lists and objects; the caller checks the cost of the body's contents.
     """
     if not _is_promising(text, known):
         return None
@@ -83,8 +84,8 @@ def read_request(text: bytes, known: Mapping[str, Column], depth: int) -> dict[s
 
 
 def read_tensor(text: bytes, forms: Collection[str], column: Column, depth: int) -> dict[str, Any] | None:
-    """The same for a document of one tensor alone, under the key of a form, or as the only one of the columns under
-    "inputs"; None where the usual parser must read the body."""
+    """The same for a document with a single tensor, under the key of a form, or as the only column under "inputs";
+    None if the usual parser must read the body."""
     if not _is_promising(text, {"": column}):
         return None
     try:
@@ -118,7 +119,7 @@ def _read_tensor(
 
 
 def _find_only(value: Any) -> tuple[str, Any]:
-    """Key and value of an object that has no other."""
+    """Key and value of an object with a single key."""
     if type(value) is not simdjson.Object or len(value) != 1:
         raise _OtherBodyError
     (key,) = value
@@ -148,8 +149,8 @@ def _read_document(root: Any, text: bytes, known: Mapping[str, Column], depth: i
     for shape in shapes:
         brackets += _count_lists(shape)
         levels = max(levels, 3 + len(shape))  # within an object, within a list, within an object
-    # Where the numbers are equal, no list is in the data but those of the shapes, and nothing deep under a key that is
-    # given twice; brackets in strings count, too.
+    # If the counts are equal, the only lists in the data are the shapes, and nothing deep is under a repeated key;
+    # brackets in strings count too.
     there = count_byte(text, b"[") + count_byte(text, b"{")
     if levels > depth or (there != brackets and there > depth):
         raise _OtherBodyError
@@ -163,11 +164,11 @@ def _read_document(root: Any, text: bytes, known: Mapping[str, Column], depth: i
 
 
 def read_object(value: Any, unread: str) -> dict[str, Any]:
-    """Its values as Python's, but for the list under the key `unread`."""
+    """Its values as Python's, except for the list under the key `unread`."""
     if type(value) is not simdjson.Object or len(value) > _KEYS:
         raise _OtherBodyError
     keys = list(value)
-    if len(set(keys)) != len(keys):  # the last one counts, but the first one is found
+    if len(set(keys)) != len(keys):  # the last one counts, but the first one would be found
         raise _OtherBodyError
     return {key: value[key] if key == unread else _to_python(value[key]) for key in keys}
 
@@ -179,7 +180,7 @@ def _to_python(value: Any) -> Any:
 
 
 def _measure(value: Any) -> tuple[int, int]:
-    """Lists and objects within a value, and their levels."""
+    """Lists and objects within a value, and their nesting."""
     if type(value) is not dict and type(value) is not list:
         return 0, 0
     within = [_measure(item) for item in (value.values() if type(value) is dict else value)]
@@ -190,7 +191,7 @@ def _measure(value: Any) -> tuple[int, int]:
 
 
 def _find_shape(data: Any) -> tuple[int, ...]:
-    """Of lists of lists as far as all of a level are lists of one length. What the elements are is not looked at."""
+    """The shape of nested lists, as far as all lists of a level have one length. Elements are not examined."""
     shape: tuple[int, ...] = (len(data),)
     level = [data]
     while shape[-1] and len(shape) < _LEVELS and type(level[0][0]) is simdjson.Array:
@@ -205,7 +206,7 @@ def _find_shape(data: Any) -> tuple[int, ...]:
 
 
 def read_numbers(data: Any, column: Column, count: int) -> Array | None:
-    """Flat, of a list that the parser shows; what is too large for a float becomes infinite. None where not all of the
+    """A flat array from a list of the parser's view; values too large for a float become infinite. None if not all
     data are numbers that the column can hold."""
     datatype = column.spec.datatype
     if datatype not in _BUFFERS or not count:

@@ -1,5 +1,5 @@
-"""From rows and columns as people write them in JSON to the tensors that a model takes, and back. Knows no body and no
-protocol: values that were parsed go in, values that can be dumped come out."""
+"""Converts rows and columns of parsed JSON to a model's tensors, and outputs back to values for JSON. Handles no
+bodies and no protocol."""
 
 import difflib
 import itertools
@@ -21,10 +21,10 @@ Known = Mapping[str, Column]
 
 
 def parse(body: bytes, forms: Sequence[str], known: Known, limits: RequestLimits) -> Any:
-    """The JSON of a request in one of these forms; numbers of a large tensor are an array already, in the shape that
-    its lists had. Raises InputError, TooLargeError."""
+    """The JSON of a request in one of these forms; numbers of a large tensor are already an array, in the shape of
+    its lists. Raises InputError, TooLargeError."""
     names = list_required(known) or list(known)[:1]
-    # Elsewhere its keys would only be found in vain.
+    # Otherwise looking for its keys would be wasted time.
     begins = any(f'"{form}"'.encode() in body[:64] for form in forms)
     if len(body) >= json_numbers.LARGE and len(names) == 1 and begins:
         check_elements(body, limits)
@@ -39,7 +39,7 @@ def from_records(value: Any, known: Known, limits: RequestLimits) -> Batch:
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         raise InputError("Rows must be a list of objects, column name -> value, at least one")
     if has_features(value[0], known):
-        # A model with one tensor of many features takes a frame's columns in their order, which the first row gives.
+        # A model with one tensor of many features takes a frame's columns in the order of the first row.
         order = list(value[0])
         if any(row.keys() != value[0].keys() for row in value):
             raise InputError(f"The rows have different columns; the first has {show(order)}")
@@ -61,8 +61,7 @@ def from_records(value: Any, known: Known, limits: RequestLimits) -> Batch:
 
 
 def refuse_misspelt(named: Collection[str], known: Known) -> None:
-    """Columns that no input has are left out, but for one that is likely to be an optional input's. Raises
-    InputError."""
+    """Extra columns are ignored, except one that is likely a misspelt optional input. Raises InputError."""
     left_out = [name for name, column in known.items() if column.optional and name not in named]
     for name in named if left_out else ():
         if name not in known and difflib.get_close_matches(name[:200], left_out, n=1, cutoff=0.8):
@@ -70,7 +69,7 @@ def refuse_misspelt(named: Collection[str], known: Known) -> None:
 
 
 def has_features(row: Mapping[str, Any], known: Known) -> bool:
-    """Whether the columns of a row are those of the one tensor that the model takes."""
+    """Whether the columns of a row are the features of the model's only tensor."""
     required = list_required(known)
     if len(required) != 1 or len(row) < 2:
         return False
@@ -79,13 +78,13 @@ def has_features(row: Mapping[str, Any], known: Known) -> bool:
 
 
 def list_required(known: Known) -> list[str]:
-    """Names of the inputs that a request must have, in order."""
+    """Names of the required inputs, in order."""
     return [name for name, column in known.items() if not column.optional]
 
 
 def _require_missing(name: str, column: Column, row: Mapping[str, Any], known: Known) -> None:
-    """Raises InputError unless a row may leave this column out. One that has a name of no column may not: it is
-    likely to be this one, misspelt."""
+    """Raises InputError unless a row may omit this column. It may not if another key of the row has no column: that
+    is likely this one, misspelt."""
     wrong = next((given for given in row if given not in known), None)
     if wrong is not None:
         raise InputError(f"A row has no value for {name!r}: " + unknown_name("column", wrong, known))
@@ -95,7 +94,7 @@ def _require_missing(name: str, column: Column, row: Mapping[str, Any], known: K
 
 
 def from_positions(value: Any, known: Known, limits: RequestLimits) -> Batch:
-    """Rows as lists, with one value for each column in the model's order. Raises InputError, TooLargeError."""
+    """Rows as lists, with one value per column in the model's order. Raises InputError, TooLargeError."""
     names = list_required(known)
     if (
         not isinstance(value, list)
@@ -111,14 +110,14 @@ def from_positions(value: Any, known: Known, limits: RequestLimits) -> Batch:
 
 
 def from_inputs(value: Any, known: Known, limits: RequestLimits) -> Batch:
-    """Tensors by name, or the one that the model needs. Raises InputError, TooLargeError."""
+    """Tensors by name, or the only one that the model requires. Raises InputError, TooLargeError."""
     return (
         from_columns(value, known, limits) if isinstance(value, dict) else from_tensor(value, known, limits)
     )
 
 
 def from_tensor(value: Any, known: Known, limits: RequestLimits) -> Batch:
-    """The one tensor that the model needs. Raises InputError, TooLargeError."""
+    """The only tensor that the model requires. Raises InputError, TooLargeError."""
     names = list_required(known) or list(known)[:1]
     if len(names) != 1:
         raise InputError(
@@ -154,7 +153,7 @@ def from_columns(value: Mapping[str, Any], known: Known, limits: RequestLimits) 
 
 
 def _fit(array: Array, spec: TensorSpec, is_list: bool) -> Array:
-    """A column for a tensor of one feature, and a lone value for one without dimensions."""
+    """A column for a tensor of one feature, and a single value for one without dimensions."""
     if array.ndim == 1 and len(spec.shape) == 2 and spec.shape[1] == 1:
         return array.reshape(-1, 1)
     return array.reshape(()) if not spec.shape and not is_list else array
@@ -168,8 +167,7 @@ def check_unique(names: Sequence[str]) -> None:
 
 
 def check_cells(rows: int, known: Known, limits: RequestLimits) -> None:
-    """A row may leave out what may be missing: the cells of the batch are more than those that were sent. Raises
-    TooLargeError."""
+    """A row may omit missing values, so the batch may have more cells than were sent. Raises TooLargeError."""
     check_rows(rows, limits)
     if rows * len(known) > limits.json_elements:
         raise TooLargeError(
@@ -179,7 +177,7 @@ def check_cells(rows: int, known: Known, limits: RequestLimits) -> None:
 
 
 def to_columns(answer: Batch, signature: Signature) -> dict[str, Any]:
-    """Output name -> nested lists. Elements that a second output counts are a list in each row."""
+    """Output name -> nested lists. Elements counted by a second output become one list per row."""
     lists = {spec.name: _to_lists(answer[spec.name]) for spec in signature.outputs}
     for name in [name for name in lists if name + LENGTHS in lists]:
         if sum(lists[name + LENGTHS]) == len(lists[name]):
@@ -190,8 +188,7 @@ def to_columns(answer: Batch, signature: Signature) -> dict[str, Any]:
 def to_rows(answer: Batch, rows: int, signature: Signature) -> Any:
     """One output as a list of its rows; several as a list of objects.
 
-    Raises InputError where outputs have no common first dimension: there is no telling which of their values belong
-    together.
+    Raises InputError if outputs have no common first dimension: their values cannot be assigned to rows.
     """
     lists = to_columns(answer, signature)
     if len(signature.outputs) == 1:
@@ -201,8 +198,8 @@ def to_rows(answer: Batch, rows: int, signature: Signature) -> Any:
 
 
 def to_records(answer: Batch, rows: int, signature: Signature) -> list[dict[str, Any]]:
-    """A list of objects with one value in each field, as of a data frame: MLflow makes one of the flat outputs. Raises
-    InputError where they differ in length."""
+    """A list of objects with one value per field, as from a data frame: MLflow makes one from flat outputs. Raises
+    InputError if they differ in length."""
     lists = {spec.name: to_json_list(answer[spec.name]) for spec in signature.outputs}
     _require_rows(answer, {name: len(values) for name, values in lists.items()}, rows)
     return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
@@ -212,8 +209,8 @@ def _require_rows(answer: Batch, sizes: Mapping[str, int], rows: int) -> None:
     if len(set(sizes.values())) > 1 or -1 in sizes.values():
         shapes = ", ".join(f"{name} {list(answer[name].shape)}" for name in sizes)
         raise InputError(
-            f"The outputs have no common first dimension for {rows} rows: {shapes}; they cannot be told row by row: "
-            "ask POST /v2/models/NAME/infer"
+            f"The outputs have no common first dimension for {rows} rows: {shapes}; they cannot be listed row by "
+            "row: ask POST /v2/models/NAME/infer"
         )
 
 

@@ -1,4 +1,4 @@
-"""JSON in and out, within limits that hold before anything is parsed. Knows no tensors."""
+"""Reads and writes JSON, within limits that are checked before anything is parsed. Does not know tensors."""
 
 import json
 import re
@@ -17,7 +17,7 @@ def parse_json(body: bytes | memoryview, limits: RequestLimits) -> Any:
     check_elements(text, limits)
     check_depth(text, limits)
     try:
-        # Not a number is no JSON, but Python's own clients write it; only the slow parser takes it.
+        # NaN is not JSON, but Python's own clients write it; only the slow parser accepts it.
         return _parse_with_nan(text) if _has_nan(text) else orjson.loads(text)
     except (
         ValueError,
@@ -27,7 +27,7 @@ def parse_json(body: bytes | memoryview, limits: RequestLimits) -> Any:
 
 
 def check_elements(text: bytes, limits: RequestLimits) -> None:
-    """Raises TooLargeError where a JSON text may have more values than a request."""
+    """Raises TooLargeError if a JSON text may have more values than a request may."""
     if len(text) > limits.json_elements and _count_elements(text) > limits.json_elements:
         plain = _strip_strings(text)
         if _count_elements(plain) > limits.json_elements and plain.count(b"[") + plain.count(b"{") < len(
@@ -37,18 +37,18 @@ def check_elements(text: bytes, limits: RequestLimits) -> None:
 
 
 def check_depth(text: bytes, limits: RequestLimits) -> None:
-    """Raises InputError where lists and objects of a JSON text lie too deep in each other."""
+    """Raises InputError if lists and objects of a JSON text are nested too deeply."""
     if _is_deeper(text, limits.json_depth):
         raise InputError(f"The JSON is nested deeper than {limits.json_depth} levels")
 
 
 def _has_nan(text: bytes) -> bool:
-    # One byte is found many times faster than three.
+    # Finding one byte is many times faster than finding three.
     return (b"N" in text and b"NaN" in text) or (b"I" in text and b"Infinity" in text)
 
 
 def _parse_with_nan(text: bytes) -> Any:
-    """By the standard parser, which also takes halves of surrogate pairs, which no text may hold."""
+    """With the standard parser, which also accepts unpaired surrogates, which no text may hold."""
     if b"\\u" in text and _LONE_SURROGATE.search(_SURROGATE_PAIR.sub(b"", text.replace(b"\\\\", b""))):
         raise ValueError("a string holds half of a surrogate pair")
     return json.loads(text.decode())
@@ -61,12 +61,12 @@ _NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def _count_elements(text: bytes) -> int:
-    """An upper bound of the values in a JSON text; lists and objects cost as much as what they hold."""
+    """An upper bound of the number of values in a JSON text; lists and objects cost as much as their values."""
     return count_byte(text, b",") + count_byte(text, b"[") + count_byte(text, b"{")
 
 
 def count_byte(text: bytes, mark: bytes) -> int:
-    """As `text.count(mark)`, many times faster on a large text."""
+    """Like `text.count(mark)`, many times faster on a large text."""
     if len(text) < 4096:
         return text.count(mark)
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(mark)))
@@ -78,16 +78,16 @@ def _strip_strings(text: bytes) -> bytes:
 
 
 def _is_deeper(text: bytes, limit: int) -> bool:
-    """Whether the lists and objects of a JSON text lie deeper in each other than `limit`."""
+    """Whether lists and objects of a JSON text are nested deeper than `limit`."""
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
     marks = text.translate(_BRACKETS, _NO_MARKS).replace(b'""', b"")
     if b'"' in marks or b"\\" in text:  # brackets inside strings do not count
         marks = _strip_strings(text).translate(_BRACKETS, _NO_MARKS)
     for _ in range(limit):
-        inner = marks.replace(b"[]", b"")  # the innermost level goes
+        inner = marks.replace(b"[]", b"")  # remove the innermost level
         if len(inner) == len(marks):
-            return False  # nothing is left, or what is left is no JSON
+            return False  # nothing is left, or the rest is not JSON
         marks = inner
     return bool(marks)
 
@@ -95,7 +95,7 @@ def _is_deeper(text: bytes, limit: int) -> bool:
 def dump_json(document: Any) -> bytes:
     """JSON as bytes, arrays included; NaN and infinities, which JSON lacks, become null.
 
-    Halves of surrogate pairs, which no text can hold and only errors quote, become question marks.
+    Unpaired surrogates, which occur only in errors that quote input, become question marks.
     """
     try:
         return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)

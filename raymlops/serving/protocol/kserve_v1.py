@@ -1,5 +1,5 @@
-"""KServe's protocol of version 1, `POST /v1/models/{m}:predict`: rows as `instances` or columns as `inputs` in,
-`{"predictions": ...}` out. Knows no transport."""
+"""KServe's protocol version 1, `POST /v1/models/{m}:predict`: rows as `instances` or columns as `inputs` in,
+`{"predictions": ...}` out. Imports no transport."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ _KEYS = (*FORMS, "parameters", "signature_name")
 
 
 def decode(body: bytes, content_type: str, known: Mapping[str, Column], limits: RequestLimits) -> Scored:
-    """A request, whatever the type of its body is said to be, as KServe takes it. Raises InputError, TooLargeError."""
+    """A request of any Content-Type, as in KServe. Raises InputError, TooLargeError."""
     document = json_tables.parse(body, FORMS, known, limits)
     if not isinstance(document, dict):
         raise InputError(
@@ -44,7 +44,7 @@ def decode(body: bytes, content_type: str, known: Mapping[str, Column], limits: 
 
 
 _SIGNATURE = "serving_default"
-"""What TensorFlow Serving's clients, whose protocol this is, call the only signature."""
+"""The name of the only signature in TensorFlow Serving, whose protocol this is."""
 
 
 def _from_instances(value: Any, known: Mapping[str, Column], limits: RequestLimits) -> Batch:
@@ -58,8 +58,7 @@ def _from_instances(value: Any, known: Mapping[str, Column], limits: RequestLimi
 
 
 def encode(answer: Batch, asked: Scored, signature: Signature, limits: RequestLimits) -> bytes:
-    """Rows for rows, columns for columns; the values alone where there is one output. Raises InputError,
-    TooLargeError."""
+    """Rows for rows, columns for columns; plain values if there is one output. Raises InputError, TooLargeError."""
     check_answer(answer, dict.fromkeys((spec.name for spec in signature.outputs), False), limits)
     if asked.by_row:
         return dump_json({"predictions": json_tables.to_rows(answer, asked.rows, signature)})

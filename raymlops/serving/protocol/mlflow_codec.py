@@ -1,5 +1,5 @@
-"""MLflow's scoring protocol, `POST /invocations`: four JSON forms and CSV in, `{"predictions": ...}` out, as `mlflow
-models serve` has them. Parquet is not taken: its reader trusts what it reads."""
+"""MLflow's scoring protocol, `POST /invocations`: four JSON forms and CSV in, `{"predictions": ...}` out, as in
+`mlflow models serve`. Parquet is not accepted: its reader trusts its input."""
 
 import csv
 import dataclasses
@@ -24,7 +24,7 @@ FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scored:
-    """A request: its rows as tensors. `by_row` says that its answer is told row by row."""
+    """A request: its rows as tensors. `by_row` says that it is answered row by row."""
 
     batch: Batch
     rows: int
@@ -33,13 +33,13 @@ class Scored:
 
 
 def decode(body: bytes, content_type: str, known: Mapping[str, Column], limits: RequestLimits) -> Scored:
-    """A request; `by_row` of it is that it came as a table. Raises InputError, TooLargeError, MediaTypeError."""
+    """A request; `by_row` is set if it is a table. Raises InputError, TooLargeError, MediaTypeError."""
     if content_type == "text/csv":
         batch = json_tables.from_records(_read_csv(body, known, limits), known, limits)
         return Scored(batch, columns.check_rows(batch, known), {}, by_row=True)
     if content_type not in ("application/json", ""):
         raise MediaTypeError(
-            f"Content-Type {shorten(content_type)!r} is not taken here; send application/json or text/csv"
+            f"Content-Type {shorten(content_type)!r} is not supported here; send application/json or text/csv"
         )
     document = json_tables.parse(body, ("instances", "inputs"), known, limits)
     if not isinstance(document, dict):
@@ -86,7 +86,7 @@ def _read_csv(body: bytes, known: Mapping[str, Column], limits: RequestLimits) -
 
 
 _MISSING = frozenset(("", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None", "NaN", "nan", "NaT"))
-"""What pandas writes, and reads, for a number or a time that is not there."""
+"""Texts that pandas writes and reads for a missing number or time."""
 
 
 def _parse_cell(text: str | None, column: Column) -> Any:
@@ -106,13 +106,13 @@ def _parse_cell(text: str | None, column: Column) -> Any:
             raise ValueError("Python's own way to write numbers")
         if column.spec.datatype.startswith("FP"):
             return float(text)
-        return int(text) if text.lstrip("+-").isdecimal() else float(text)  # 2.0 is a whole number, too
+        return int(text) if text.lstrip("+-").isdecimal() else float(text)  # 2.0 is also an integer
     except ValueError:
         raise InputError(f"Column {column.spec.name!r} must be a number, got {text[:40]!r}") from None
 
 
 _MILLISECONDS = re.compile(r"(-?[0-9]{9,}|-[0-9]+)(\.0*)?")
-"""Since 1970, as a float where others are missing; eight digits are a date, as 20130701."""
+"""Since 1970, as a float if others are missing; eight digits are a date, as in 20130701."""
 
 
 def _from_split(value: Any, known: Mapping[str, Column], limits: RequestLimits) -> Batch:
@@ -155,8 +155,8 @@ _READERS = {
 def encode(
     answer: Batch, asked: Scored, signature: Signature, limits: RequestLimits, answers_frames: bool = False
 ) -> bytes:
-    """The body of the answer: outputs by name, or where the model `answers_frames` and was asked with a table, its
-    rows. Raises InputError, TooLargeError."""
+    """The body of the answer: outputs by name, or its rows if the model `answers_frames` and the request was a table.
+    Raises InputError, TooLargeError."""
     check_answer(answer, dict.fromkeys((spec.name for spec in signature.outputs), False), limits)
     told = (
         json_tables.to_records(answer, asked.rows, signature)
@@ -167,9 +167,9 @@ def encode(
 
 
 def read_answers_frames(folder: pathlib.Path) -> bool:
-    """Whether MLflow answers tables with tables for the model of a folder: where its MLmodel file has no signature,
-    or one of columns. Where the signature is of tensors, as those that raymlops registers, all is answered by name;
-    a model that MLflow has not logged is taken as one of these."""
+    """Whether MLflow answers tables with tables for the model of a folder: if its MLmodel file has no signature, or
+    one of columns. With a signature of tensors, as for models that raymlops registers, answers are by name; so are
+    those of a model that MLflow did not log."""
     try:
         document, _ = read_yaml((folder / "MLmodel").read_text(encoding="utf-8"), "MLmodel")
         signature = (document.get("signature") or {}) if isinstance(document, dict) else {}

@@ -1,5 +1,5 @@
-"""The Open Inference Protocol v2 as values: requests, endpoints, and the documents that describe them. No
-parsing."""
+"""The Open Inference Protocol v2 as values: requests, endpoints, and the documents that describe them. Parses
+nothing."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics", "parameter
 
 
 class Endpoint(Protocol):
-    """Whatever answers under a model's name: one session, or a graph of many."""
+    """Anything that answers under a model's name: one session, or a graph of many."""
 
     @property
     def signature(self) -> Signature: ...
@@ -21,7 +21,7 @@ class Endpoint(Protocol):
     def version(self) -> str: ...
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
-        """Answer a batch; `key` keeps one caller on one branch of a split."""
+        """Answer a batch; `key` keeps a caller on one branch of a split."""
         ...
 
 
@@ -31,9 +31,9 @@ class RequestedOutput:
     binary: bool
 
 
-@dataclasses.dataclass(slots=True)  # frozen would take a microsecond of each request
+@dataclasses.dataclass(slots=True)  # a frozen dataclass would take a microsecond per request
 class InferRequest:
-    """A decoded request. `outputs` is empty for all of them, in `binary` or JSON form."""
+    """A decoded request. `outputs` is empty for all of them; `binary` is the requested form, else JSON."""
 
     id: str
     batch: Batch
@@ -43,7 +43,7 @@ class InferRequest:
     rows: int = 1
 
     def binary_by_output(self, signature: Signature) -> dict[str, bool]:
-        """Whether each output that is asked for travels as a binary tensor, by name."""
+        """Whether each requested output is a binary tensor, by name."""
         if self.outputs:
             return {output.name: output.binary for output in self.outputs}
         return {spec.name: self.binary for spec in signature.outputs}
@@ -62,7 +62,7 @@ def describe_model(
     optional: Sequence[TensorSpec] = (),
 ) -> dict[str, Any]:
     """`shared_runs` says why requests share runs of the model, or why they do not; `optional` are inputs beside those
-    of the signature, which a request may leave out."""
+    of the signature, which a request may omit."""
     told = {"optional_inputs": [spec.name for spec in optional]} if optional else {}
     return {
         "name": name,
@@ -88,7 +88,7 @@ def describe_index(states: Mapping[str, tuple[str, bool, str]]) -> list[dict[str
 
 
 def describe_error(error: BaseException, request_id: str) -> dict[str, Any]:
-    """The one shape of every failed answer; faults of ours keep their cause for the log. Always encodable."""
+    """The common form of every error answer; for faults of ours the cause is only logged. Always encodable."""
     if isinstance(error, RaymlopsError) and error.status != 500:
         text, status = encodable(shorten(str(error), 2000)), error.status
     else:

@@ -1,5 +1,4 @@
-"""The OpenAPI document of what is served, with an example for each model, and a page that shows it without
-any script."""
+"""The OpenAPI document of the served models, with an example for each, and an HTML page of it without scripts."""
 
 import dataclasses
 import html
@@ -19,7 +18,7 @@ from raymlops.tensors import Signature
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Described:
-    """A model as the document shows it; `example` is a request that it takes, if one was found."""
+    """A model in the document; `example` is a request that it accepts, if one was found."""
 
     name: str
     version: str
@@ -32,7 +31,7 @@ class Described:
 def describe(
     name: str, models: Sequence[Described], prefix: str = "", *, loads: bool = False
 ) -> dict[str, Any]:
-    """An OpenAPI 3.1 document of an application whose paths stand behind `prefix`; `loads` is whether its models are
+    """An OpenAPI 3.1 document of an application whose paths start with `prefix`; `loads` says whether its models are
     loaded on demand."""
     paths: dict[str, Any] = {
         path: {"get": _operation(words, kind=kind)} for path, (words, kind) in _PLAIN.items()
@@ -72,8 +71,8 @@ def _describe_paths(model: Described, *, alone: bool, loads: bool) -> dict[str, 
         base: f"Inputs and outputs of {name}",
         f"{base}/ready": f"Whether {name} is ready",
         f"{base}/stats": f"Counts and times of {name}",
-        f"{base}/config": f"Configuration of {name}, as Triton tells it",
-        f"/v1/models/{name}": f"Whether {name} is ready, as KServe tells it",
+        f"{base}/config": f"Configuration of {name}, in Triton's form",
+        f"/v1/models/{name}": f"Whether {name} is ready, in KServe's form",
     }
     made: dict[str, Any] = {path: {"get": _operation(words)} for path, words in paths.items()}
     infer = _body(request_schemas.describe_infer(inputs, model.signature), example and example.to_infer())
@@ -85,13 +84,13 @@ def _describe_paths(model: Described, *, alone: bool, loads: bool) -> dict[str, 
     rows = request_schemas.describe_rows(inputs, "instances", others, by_row=model.shape.in_rows)
     scored = _body(rows, example and example.to_v1())
     made[f"/v1/models/{name}:predict"] = {
-        "post": _operation(f"Ask {name} in KServe's shape", body=scored, answer=_PREDICTED)
+        "post": _operation(f"Ask {name} in KServe's form", body=scored, answer=_PREDICTED)
     }
     others = 'or "dataframe_split", "instances", "inputs"; or CSV, with Content-Type text/csv'
     table = request_schemas.describe_rows(inputs, "dataframe_records", others, by_row=model.shape.in_records)
     scored = _body(table, example and example.to_invocations())
     made["/invocations" if alone else f"/invocations/{name}"] = {
-        "post": _operation(f"Ask {name} in MLflow's shape", body=scored, answer=_PREDICTED)
+        "post": _operation(f"Ask {name} in MLflow's form", body=scored, answer=_PREDICTED)
     }
     for verb in ("load", "unload") if loads else ():
         made[f"/v2/repository/models/{name}/{verb}"] = {"post": _operation(f"{verb.title()} {name}")}
@@ -100,15 +99,15 @@ def _describe_paths(model: Described, *, alone: bool, loads: bool) -> dict[str, 
 
 _JSON = "application/json"
 _PLAIN = {
-    "/": ("Whether the process lives, as KServe asks", _JSON),
+    "/": ("Whether the process is alive, for KServe", _JSON),
     "/v2": ("The server", _JSON),
-    "/v2/health/live": ("Whether the process lives", _JSON),
+    "/v2/health/live": ("Whether the process is alive", _JSON),
     "/v2/health/ready": ("Whether every model is ready", _JSON),
     "/v2/models": ("Names of the models", _JSON),
     "/v2/models/stats": ("Counts and times of all models", _JSON),
     "/v1/models": ("Names of the models", _JSON),
-    "/ping": ("As MLflow asks for readiness", _JSON),
-    "/health": ("As MLflow asks for readiness", _JSON),
+    "/ping": ("Readiness for MLflow", _JSON),
+    "/health": ("Readiness for MLflow", _JSON),
     "/version": ("Version of the server", "text/plain"),
     "/metrics": ("Counts and times for Prometheus", "text/plain"),
 }
@@ -157,9 +156,9 @@ _FAILURES = {
     "403": "The API key may not do this",
     "404": "No such model, version or path",
     "405": "The path takes other methods; Allow says which",
-    "408": "The request was not whole in time",
+    "408": "The request was not complete in time",
     "413": "The body, or the answer to it, is too large",
-    "415": "The Content-Type is not taken",
+    "415": "The Content-Type is not supported",
     "422": "The model cannot be loaded",
     "429": "Over the key's rate; Retry-After says when",
     "431": "The head of the request is too large",
@@ -178,7 +177,7 @@ def _operation(
     failure = {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
     answers: dict[str, Any] = {"200": {"description": "Done", "content": answer or {kind: {"schema": {}}}}}
     for status, text in _FAILURES.items():
-        # What is not ready says so in the shape of what is.
+        # Not ready is answered in the same form as ready.
         content = {_JSON: {"schema": {"type": "object"}}} if status == "503" else failure
         answers[status] = {"description": text, "content": content}
     return {"summary": words, "responses": answers, **(body or {})}
@@ -194,8 +193,8 @@ def _body(schema: Mapping[str, Any], example: Any = None) -> dict[str, Any]:
 def render_page(
     document: Mapping[str, Any], models: Sequence[Described] = (), origin: str = "http://HOST:8000"
 ) -> str:
-    """The document as one page of plain HTML: what to send where, with examples to copy. `origin` is what stands
-    before the server's path."""
+    """The document as one page of plain HTML: what to send where, with examples to copy. `origin` is scheme and host
+    of the server."""
     base = f"{origin}{document['servers'][0]['url'].rstrip('/')}"
     large = {f"/v2/models/{model.name}/infer": model.example for model in models}
     rows = []
@@ -230,7 +229,7 @@ def _to_command(url: str, body: str) -> str:
 
 
 def _to_binary_command(url: str, example: Example) -> str:
-    """JSON and as many zeros as its tensors have bytes, in a pipe."""
+    """A pipe of JSON and as many zero bytes as its tensors have."""
     text, size = example.to_binary()
     length = f"Inference-Header-Content-Length: {len(text.encode())}"
     # The answer may be binary, too.

@@ -1,27 +1,27 @@
-"""Counts what a protobuf message would become before it is parsed: an empty message in it takes two bytes and becomes
-a hundred. Knows the wire format, no tensors."""
+"""Counts the fields of a protobuf message before it is parsed: an empty nested message takes two bytes on the wire
+and a hundred in memory. Knows the wire format, not tensors."""
 
 from typing import Any
 
 from raymlops.errors import InputError, TooLargeError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""Kinds of fields on the wire."""
+"""Wire types of fields."""
 _PACKED = 10
 """Bytes of the longest packed number."""
 
 
 def check_fields(message: bytes, descriptor: Any, most: int) -> None:
-    """Raises TooLargeError where the message has more fields than that, those of its messages included, or packs more
-    numbers into one; InputError where it is no message."""
+    """Raises TooLargeError if the message has more fields than that, including those of nested messages, or packs
+    more numbers into one; InputError if the bytes are not a message."""
     try:
         _count(memoryview(message), descriptor, most)
     except IndexError:
-        raise InputError("The message is cut short") from None
+        raise InputError("The message is truncated") from None
 
 
 def _count(view: memoryview, descriptor: Any, left: int) -> int:
-    """What is left of the fields that may be."""
+    """The number of fields that may still follow."""
     messages = {field.number: field.message_type for field in descriptor.fields if field.message_type}
     packed = {field.number for field in descriptor.fields if field.is_packed}
     at, end = 0, len(view)
@@ -40,8 +40,8 @@ def _count(view: memoryview, descriptor: Any, left: int) -> int:
 
 
 def read_field(view: memoryview | bytes, at: int, end: int) -> tuple[int, int, int]:
-    """The tag of the field there, and where its value starts and ends. Raises IndexError where it is cut short or
-    none."""
+    """The tag of the field there, and where its value starts and ends. Raises IndexError if it is truncated or
+    malformed."""
     tag, at = read_number(view, at)
     kind = tag & 7
     if kind == BYTES:
@@ -57,7 +57,7 @@ def read_field(view: memoryview | bytes, at: int, end: int) -> tuple[int, int, i
 
 
 def read_number(view: memoryview | bytes, at: int) -> tuple[int, int]:
-    """A number, and where it ends. Raises IndexError."""
+    """A varint, and where it ends. Raises IndexError."""
     if view[at] < 128:  # as nearly all are
         return view[at], at + 1
     value = shift = 0

@@ -1,5 +1,5 @@
-"""What one request may cost, as a value, and the checks that hold before anything is allocated. Knows tensors; knows no
-HTTP and no model."""
+"""Limits on the cost of one request, as a value, and checks that run before anything is allocated. Knows tensors, but
+neither HTTP nor models."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ _REPR.maxlevel = 3
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """`json_depth` of nested lists; `json_elements` also bounds strings, which cost as much in any form; `rows` of a
+    """`json_depth` of nested lists; `json_elements` also limits strings, which cost as much in any form; `rows` of a
     request; `elements` of a tensor; `answer_bytes` of all outputs together."""
 
     json_depth: int = 32
@@ -39,16 +39,16 @@ class RequestLimits:
 
 
 def show(value: object) -> str:
-    """At most some 60 characters of what a caller sent, made without rendering all of it."""
+    """About 60 characters of what a caller sent, without rendering all of it."""
     text = _REPR.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def count_elements(shape: Sequence[Any], spec: TensorSpec, limits: RequestLimits) -> int:
-    """Elements of a tensor that is said to have this shape. Raises InputError where the model takes no such shape,
+    """Elements of a tensor with this declared shape. Raises InputError if the model does not take such a shape,
     TooLargeError.
 
-    Sizes count even beside a zero: rows without elements still make answers.
+    Sizes count even beside a zero: rows without elements still have answers.
     """
     count = span = 1
     fits = len(shape) == len(spec.shape)
@@ -84,12 +84,12 @@ def check_strings(count: int, name: str, limits: RequestLimits) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AnswerEstimate:
-    """Bytes and elements that each output has for each row, as far as its signature tells."""
+    """Bytes and elements of each output per row, as far as its signature tells."""
 
     row_bytes: Mapping[str, int]
     row_elements: Mapping[str, int]
     safe_rows: int
-    """Rows up to which all outputs together are within every limit; nothing needs to be added up for them."""
+    """Rows up to which all outputs together are within every limit, so that nothing needs to be added up."""
 
     @classmethod
     def of(cls, signature: Signature, limits: RequestLimits) -> "AnswerEstimate":
@@ -110,8 +110,8 @@ class AnswerEstimate:
     def check(
         self, rows: int, binary: Mapping[str, bool], limits: RequestLimits, signature: Signature
     ) -> None:
-        """Before the run: whether the answer to so many rows can be within the limits, for the outputs asked for, which
-        go out as `binary` or as JSON. Raises TooLargeError."""
+        """Before the run: checks that the answer to so many rows can be within the limits, for the requested outputs,
+        sent as `binary` or as JSON. Raises TooLargeError."""
         if rows <= self.safe_rows:
             return
         strings = {spec.name for spec in signature.outputs if spec.datatype == "BYTES"}
@@ -127,7 +127,7 @@ class AnswerEstimate:
 
 
 def check_answer(answer: Batch, binary: Mapping[str, bool], limits: RequestLimits) -> None:
-    """After the run, before anything is encoded: the same of what the model has really answered. Raises
+    """After the run, before anything is encoded: checks the same for the model's actual outputs. Raises
     TooLargeError."""
     size = costly = 0
     for name, is_binary in binary.items():

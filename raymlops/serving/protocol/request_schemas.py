@@ -1,5 +1,5 @@
-"""JSON schemas of what a model takes over each protocol, as exact as JSON Schema can be: that a list has as many values
-as its shape says, and that lists of free sizes are even, it cannot tell. Knows no paths."""
+"""JSON schemas of a model's requests in each protocol. As exact as JSON Schema can be: it cannot express that a list
+has as many values as its shape says, nor that lists of free sizes have equal lengths. Does not know paths."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ _BINARY = PARAMETERS | {
     "properties": PARAMETERS["properties"] | {"binary_data_output": {"const": True}},
 }
 _LARGEST = float(np.finfo(np.float64).max)
-"""Of a number that JSON's readers take; what is too large for a narrower float becomes infinite."""
+"""For a number that JSON parsers accept; values too large for a narrower float become infinite."""
 
 
 def describe_element(column: Column) -> Schema:
@@ -55,7 +55,7 @@ def describe_element(column: Column) -> Schema:
 def describe_infer(inputs: Sequence[Column], signature: Signature) -> Schema:
     """A request of the Open Inference Protocol in JSON."""
     required = [column for column in inputs if not column.optional]
-    binary = any(spec.datatype == "FP16" for spec in signature.outputs)  # which JSON does not carry
+    binary = any(spec.datatype == "FP16" for spec in signature.outputs)  # JSON does not carry FP16
     return {
         "type": "object",
         "required": ["inputs", "parameters"] if binary else ["inputs"],
@@ -71,7 +71,7 @@ def describe_infer(inputs: Sequence[Column], signature: Signature) -> Schema:
             },
             "outputs": {
                 "type": "array",
-                "description": "those that are wanted; all where it is left out or empty",
+                "description": "those that are wanted; all if it is omitted or empty",
                 "items": {
                     "type": "object",
                     "required": ["name"],
@@ -112,16 +112,16 @@ def _describe_tensor(column: Column) -> Schema:
             "data": {
                 "type": "array",
                 "items": describe_element(column),
-                "description": "row-major, as many as the shape says; nested lists are taken too",
+                "description": "row-major, as many as the shape says; nested lists are accepted too",
             },
         },
     }
 
 
 def describe_rows(inputs: Sequence[Column], form: str, others: str, *, by_row: bool) -> Schema:
-    """A request whose rows are objects under the key `form`, or else columns by name; `others` tells of further forms,
-    in words."""
-    # Columns beside those of the model are left out; but where one is missing that may be, they may be it, misspelt.
+    """A request whose rows are objects under the key `form`, or else columns by name; `others` describes further
+    forms in words."""
+    # Extra columns are ignored; but if an optional column is missing, an extra one may be that column, misspelt.
     in_rows = [column for column in inputs if not column.optional]
     row: Schema = {
         "type": "object",
@@ -142,7 +142,7 @@ def describe_rows(inputs: Sequence[Column], form: str, others: str, *, by_row: b
     if len(in_rows) == 1:  # which needs no name
         whole = {"anyOf": [whole, _nest(in_rows[0], in_rows[0].spec.shape)]}
     rows: Schema = {"type": "array", "minItems": 1, "items": row}
-    if form == "instances":  # whose rows may be without names, all of them
+    if form == "instances":  # whose rows may all be without names
         rows = {"anyOf": [rows, {"type": "array", "minItems": 1, "items": _describe_bare_row(in_rows)}]}
     key, value = (form, rows) if by_row else ("inputs", whole)
     return {
@@ -155,7 +155,7 @@ def describe_rows(inputs: Sequence[Column], form: str, others: str, *, by_row: b
 
 
 def _describe_bare_row(inputs: Sequence[Column]) -> Schema:
-    """The value of the one input, or a list with one of each in order."""
+    """The value of the only input, or a list with one value per input in order."""
     cells = [_nest(column, column.spec.shape[1:]) for column in inputs]
     if len(cells) == 1:
         return cells[0]

@@ -1,7 +1,7 @@
-"""Bytes <-> tensors of the Open Inference Protocol over REST: JSON, and JSON followed by binary tensors, both
-ways.
+"""Converts bytes of the Open Inference Protocol over REST to tensors and back: JSON, and JSON followed by binary
+tensors.
 
-Knows no HTTP and no model; a mistake of the caller is an InputError with a sentence.
+Does not know HTTP or models; a caller's mistake is an InputError with a sentence.
 """
 
 import struct
@@ -27,7 +27,7 @@ from raymlops.serving.protocol.request_limits import (
 from raymlops.tensors import DATATYPES, Array, Batch, Signature
 
 IS_LITTLE = sys.byteorder == "little"
-"""As numbers travel."""
+"""In the byte order of the protocol."""
 
 
 def decode_infer(
@@ -37,8 +37,7 @@ def decode_infer(
     signature: Signature,
     limits: RequestLimits,
 ) -> InferRequest:
-    """A request of `POST /v2/models/{m}/infer`. `header_length` is that of the JSON when binary tensors
-    follow."""
+    """A request of `POST /v2/models/{m}/infer`. `header_length` is that of the JSON if binary tensors follow."""
     blob = memoryview(b"")
     if header_length is not None:
         if not 0 <= header_length <= len(body):
@@ -69,7 +68,7 @@ def decode_infer(
 
 
 def make_request(document: Mapping[str, Any], batch: Batch, rows: int, signature: Signature) -> InferRequest:
-    """The request of a document whose inputs are decoded. Raises InputError."""
+    """The request of a document with decoded inputs. Raises InputError."""
     parameters = _object(document.get("parameters"), "parameters")
     binary = bool(parameters) and _flag(parameters, "binary_data_output", default=False)
     outputs = document.get("outputs")
@@ -84,7 +83,7 @@ def make_request(document: Mapping[str, Any], batch: Batch, rows: int, signature
 
 
 def _parse(body: bytes, known: Mapping[str, Column], limits: RequestLimits) -> Any:
-    """The JSON of a request; the numbers of a large one are arrays already. Raises InputError, TooLargeError."""
+    """The JSON of a request; the numbers of a large one are already arrays. Raises InputError, TooLargeError."""
     if len(body) >= json_numbers.LARGE:
         check_elements(body, limits)
         document = json_numbers.read_request(body, known, limits.json_depth)
@@ -132,7 +131,7 @@ def _decode_tensor(
         )
     if datatype == "FP16":
         raise InputError(f"Input {name!r}: FP16 travels only as a binary tensor")
-    if datatype != column.spec.datatype:  # raises when it cannot join
+    if datatype != column.spec.datatype:  # raises if it cannot join
         columns.convert(np.empty(0, DATATYPES[datatype].numpy), datatype, column)
     array = columns.to_array(data, column) if isinstance(data, list) else columns.check_whole(data, column)
     if array.size != count:
@@ -143,7 +142,7 @@ def _decode_tensor(
 
 
 def decode_binary(blob: memoryview, datatype: str, count: int, name: str) -> Array:
-    """Flat tensor from little-endian bytes; BYTES are a 4-byte length and the bytes, each."""
+    """Flat tensor from little-endian bytes; each BYTES element is a 4-byte length and its bytes."""
     if datatype == "BYTES":
         return _split_strings(blob, count, name)
     row = DATATYPES[datatype]
@@ -153,7 +152,8 @@ def decode_binary(blob: memoryview, datatype: str, count: int, name: str) -> Arr
             f"{len(blob)}"
         )
     if datatype == "BOOL":
-        return np.asarray(np.frombuffer(blob, np.uint8) != 0)  # a byte of 2 is no valid bool for ONNX Runtime
+        # for ONNX Runtime a byte of 2 is not a valid bool
+        return np.asarray(np.frombuffer(blob, np.uint8) != 0)
     return np.frombuffer(blob, row.numpy.newbyteorder("<"))
 
 
@@ -184,12 +184,12 @@ def _split_strings(blob: memoryview, count: int, name: str) -> Array:
 
 
 _COPIED = 2**20
-"""Bytes of strings that are copied, since to cut a copy is faster."""
+"""Bytes of strings up to which a copy is made, since cutting a copy is faster."""
 _LENGTH = struct.Struct("<I")
 
 
 def _split_whole_strings(data: bytes, count: int) -> list[bytes] | None:
-    """None where the lengths are not right."""
+    """None if the lengths are wrong."""
     values, offset, size, unpack = [], 0, len(data), _LENGTH.unpack_from
     for _ in range(count):
         if offset + 4 > size:
@@ -218,7 +218,7 @@ def _decode_outputs(value: Any, signature: Signature, binary: bool) -> tuple[Req
 
 
 def check_output(name: Any, names: Collection[str], wanted: Collection[str]) -> str:
-    """The same name. Raises InputError where there is no such output, or it was asked for before."""
+    """The same name. Raises InputError if there is no such output, or it was requested before."""
     if not isinstance(name, str) or name not in names:
         raise InputError(unknown_name("output", name, names))
     if name in wanted:
@@ -255,7 +255,7 @@ def encode_large(
     signature: Signature,
     limits: RequestLimits,
 ) -> tuple[bytes, int | None]:
-    """As `encode_infer`, with a look at the size of the answer before any of it is written."""
+    """Like `encode_infer`, but checks the size of the answer before any of it is written."""
     check_answer(answer, request.binary_by_output(signature), limits)
     return encode_infer(answer, request, name, version, signature, limits)
 
@@ -268,7 +268,7 @@ def encode_infer(
     signature: Signature,
     limits: RequestLimits,
 ) -> tuple[bytes, int | None]:
-    """The body, and the length of its JSON when binary tensors follow it. Raises TooLargeError, InputError."""
+    """The body, and the length of its JSON if binary tensors follow it. Raises TooLargeError, InputError."""
     if request.outputs:
         specs = {spec.name: spec for spec in signature.outputs}
         wanted = [(specs[output.name], output.binary) for output in request.outputs]
@@ -285,7 +285,7 @@ def encode_infer(
             blobs.append(blob)
         elif datatype == "FP16":
             raise InputError(
-                f"Output {spec.name!r} is FP16, which travels only as a binary tensor: ask for it so"
+                f"Output {spec.name!r} is FP16, which travels only as a binary tensor: request it as one"
             )
         else:
             entry["data"] = to_json_list(array) if array.dtype == object else array.ravel()
@@ -312,14 +312,13 @@ def encode_binary(array: Array, datatype: str) -> bytes:
 
 
 def to_json_list(array: Array) -> list[Any]:
-    """Flat, row-major; strings as text. Bytes that are no text are an InputError: they need a binary
-    output."""
+    """Flat, row-major; strings as text. Bytes that are not text are an InputError: they need a binary output."""
     values = array.ravel().tolist()
     if array.dtype == object and any(isinstance(value, bytes) for value in values):
         try:
             return [value.decode() if isinstance(value, bytes) else value for value in values]
         except UnicodeDecodeError:
             raise InputError(
-                "An output holds bytes that are no text; ask for it as a binary tensor"
+                "An output holds bytes that are not text; ask for it as a binary tensor"
             ) from None
     return values

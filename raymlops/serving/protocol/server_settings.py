@@ -1,7 +1,8 @@
-"""What Triton's clients ask of a server's tracing, logging and shared memory: the answers, the same over REST and gRPC.
+"""Answers to Triton clients' requests for a server's tracing, logging and shared memory settings, the same over REST
+and gRPC.
 
-Nothing here can be changed by a client: logging and tracing are an operator's, and clients have no memory in common
-with replicas, which may be on other machines. Knows no transport.
+Clients can change nothing here: logging and tracing are the operator's, and clients share no memory with replicas,
+which may be on other machines. Imports no transport.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from raymlops.errors import InputError, NotFoundError
 
 
 class UnsupportedError(NotFoundError):
-    """An extension of the protocol that is not offered: 404 over REST, UNIMPLEMENTED over gRPC."""
+    """An extension of the protocol that is not supported: 404 over REST, UNIMPLEMENTED over gRPC."""
 
 
 TRACE_SETTINGS: Mapping[str, Sequence[str]] = {
@@ -22,7 +23,7 @@ TRACE_SETTINGS: Mapping[str, Sequence[str]] = {
     "trace_file": [""],
     "trace_mode": ["triton"],
 }
-"""Triton's names, with what they are where nothing is traced."""
+"""Triton's names, with their values when nothing is traced."""
 
 LOG_SETTINGS: Mapping[str, str | bool | int] = {
     "log_file": "",
@@ -35,23 +36,23 @@ LOG_SETTINGS: Mapping[str, str | bool | int] = {
 
 
 def describe_trace() -> dict[str, Any]:
-    """As Triton's REST does: a text each, but a list of levels."""
+    """As in Triton's REST API: a text each, but a list of levels."""
     return {
         name: list(value) if name == "trace_level" else value[0] for name, value in TRACE_SETTINGS.items()
     }
 
 
 def refuse_trace(asked: Any) -> None:
-    """Raises UnsupportedError where settings are given that would change something."""
+    """Raises UnsupportedError if given settings would change something."""
     if asked:
         raise UnsupportedError(
-            "Trace settings cannot be changed by clients; send the header traceparent, which is handed on to every "
-            "node and written to the access log"
+            "Trace settings cannot be changed by clients; send the header traceparent, which is passed on to "
+            "every node and written to the access log"
         )
 
 
 def refuse_log(asked: Any) -> None:
-    """Raises UnsupportedError where settings are given that would change something."""
+    """Raises UnsupportedError if given settings would change something."""
     if asked:
         raise UnsupportedError(
             "Log settings cannot be changed by clients; the spec's access_log is the share of requests that are logged"
@@ -67,7 +68,7 @@ def refuse_shared_memory() -> NoReturn:
 
 
 def check_load_parameters(names: Sequence[str]) -> None:
-    """Raises InputError where a load would bring its own model or configuration."""
+    """Raises InputError if a load request brings its own model or configuration."""
     if names:
         shown = ", ".join(sorted(names)[:5])[:200]
         raise InputError(

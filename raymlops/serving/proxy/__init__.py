@@ -1,1 +1,1 @@
-"""What stands before the replicas besides HAProxy: Serve's proxies, their listeners, TLS and keys."""
+"""Serve's proxies in front of the replicas: their listeners, TLS and API keys. HAProxy has its own package."""

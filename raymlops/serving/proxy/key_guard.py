@@ -1,7 +1,7 @@
-"""Refuses callers without a key before Serve's proxy wakes an application that is scaled to zero for them. Which
-key may do what is the data plane's to say, in the replicas.
+"""Refuses callers without a key before Serve's proxy starts a replica of an application that is scaled to zero. The
+data plane in the replicas checks what each key allows.
 
-A proxy asks Serve's controller which applications have keys, and reads their files.
+A proxy asks Serve's controller which applications have keys, and reads their key files.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ from raymlops.serving.transport.http import Receive, Response, Send
 LOG = logging.getLogger("raymlops.serving")
 SERVICES = ("/inference.GRPCInferenceService/", "/grpc.health.v1.Health/")
 _FRESH_S = 2.0
-"""Seconds that what the controller said, and what a key file holds, is taken as so."""
+"""Seconds for which the controller's answer, and the content of a key file, are cached."""
 _PROBES = dict.fromkeys(("ServerLive", "ServerReady", "Check"), b"\x08\x01")
-"""Answers of an application that nobody has woken yet: messages whose first field is true, or the status SERVING."""
+"""Answers for an application that is scaled to zero: messages whose first field is true, or the status SERVING."""
 
 
 @dataclasses.dataclass
 class Application:
-    """What a proxy knows of one: its keys, None for all, and whether a replica runs."""
+    """A proxy's state of an application: its keys (None allows everyone), and whether a replica runs."""
 
     name: str
     prefix: str
@@ -48,11 +48,11 @@ class Application:
     cors: CorsPolicy | None = None
     ours: bool = True
     models: frozenset[str] = frozenset()
-    """As its spec has them; those of a folder are only known to its replicas."""
+    """The models in its spec; only its replicas know those of a folder."""
     folder: bool = False
 
     def read_file(self) -> None:
-        """Take a changed key file up; one that cannot be read leaves the keys that were known in force."""
+        """Read a changed key file; if it cannot be read, the old keys stay in force."""
         if self.file is None:
             return
         try:
@@ -67,27 +67,28 @@ class Application:
 
 
 class Applications:
-    """The applications of this cluster, asked for again when they are needed and not known freshly."""
+    """The applications of this cluster, asked for when they are needed and the cached ones are old."""
 
     def __init__(self) -> None:
         self._known: dict[str, Application] = {}
         self._unread: dict[str, str] = {}
-        """Why the configuration of an application could not be read, so that it is logged once."""
+        """Why the configuration of an application could not be read, so that it is logged only once."""
         self._asked = float("-inf")
         self._lock = asyncio.Lock()
 
     async def refresh(self) -> Mapping[str, Application]:
-        """By name. While the controller does not answer, what was known. Raises OverloadedError when nothing was."""
+        """By name. While the controller does not answer, the last known ones. Raises OverloadedError if there are
+        none."""
         if time.monotonic() - self._asked > _FRESH_S:
             async with self._lock:
                 if time.monotonic() - self._asked > _FRESH_S:
                     try:
                         await asyncio.wait_for(self._ask(), 10)
                     except (ray.exceptions.RayError, ValueError, TimeoutError) as error:
-                        LOG.error("Serve's controller did not tell which applications have keys: %s", error)
+                        LOG.error("Serve's controller did not say which applications have keys: %s", error)
                         if not self._known:
                             raise OverloadedError(
-                                "It is not known yet who may ask; try again later"
+                                "It is not known yet which keys are valid; try again later"
                             ) from None
         return self._known
 
@@ -101,7 +102,7 @@ class Applications:
                 await asyncio.to_thread(found.read_file)
             except (
                 Exception
-            ) as error:  # whatever one application has in its configuration, others are guarded
+            ) as error:  # a malformed configuration of one application must not leave the others unguarded
                 found, unread[name] = (
                     close_application(name, told, before),
                     f"{type(error).__name__}: {error}",
@@ -116,7 +117,7 @@ class Applications:
         self._known, self._unread, self._asked = known, unread, time.monotonic()
 
     async def find(self, path: str) -> Application | None:
-        """The one whose prefix is the longest that this path has."""
+        """The application with the longest route prefix that matches this path."""
         found = None
         for application in (await self.refresh()).values():
             prefix = application.prefix.rstrip("/")
@@ -127,7 +128,7 @@ class Applications:
 
 
 def read_application(name: str, told: Mapping[str, Any], before: Application | None) -> Application:
-    """From what Serve's controller tells of one; `before` is what was known of it, with its keys."""
+    """From the controller's details of an application; `before` is its last known state, with its keys."""
     config = told.get("deployed_app_config") or {}
     args = config.get("args") or {}
     ours = "raymlops" in str(config.get("import_path", ""))
@@ -152,7 +153,7 @@ def read_application(name: str, told: Mapping[str, Any], before: Application | N
 
 
 def close_application(name: str, told: Mapping[str, Any], before: Application | None) -> Application:
-    """One of ours whose configuration cannot be read: as it was known before, but never open to everyone."""
+    """An application of ours whose configuration cannot be read: as last known, but never open to everyone."""
     found = before or Application(name, "/", KeyRing(), False)
     ring = KeyRing(required=True) if found.ring.is_open else found.ring
     return dataclasses.replace(found, prefix=_read_prefix(told), ring=ring, awake=_is_awake(told), ours=True)
@@ -170,7 +171,7 @@ def _is_awake(told: Mapping[str, Any]) -> bool:
 
 APPLICATIONS = Applications()
 RING: list[KeyRing] = []
-"""The keys of this process's replica, which asks for them itself; empty in a proxy."""
+"""The keys of this process's replica, which checks them itself; empty in a proxy."""
 
 
 class KeyGuard:
@@ -198,7 +199,7 @@ class KeyGuard:
             await http.send_response(send, refusal, ((b"connection", b"close"),), head_only=is_head)
 
     async def _judge(self, scope: Any) -> Response | None:
-        """What is said to this caller at once; None lets the request go on."""
+        """The immediate answer to this caller; None lets the request through."""
         application = await APPLICATIONS.find(scope["path"])
         if application is None:
             return None
@@ -210,12 +211,13 @@ class KeyGuard:
                 return response
         if application.ring.is_open:
             return None
-        if scope["type"] == "websocket":  # which no application of ours answers
+        if scope["type"] == "websocket":  # no application of ours answers these
             return Response(403, b"")
         headers, cors = dict(scope["headers"]), application.cors
         shared = () if cors is None else cors.list_headers(headers)
         request_id = headers.get(b"x-request-id", b"")[:128].decode("latin-1")
-        if cors is not None and cors.is_preflight(scope["method"], headers):  # browsers send no key with it
+        # browsers send no key with a preflight request
+        if cors is not None and cors.is_preflight(scope["method"], headers):
             try:
                 told = cors.answer_preflight(headers)
             except ForbiddenError as error:
@@ -223,21 +225,22 @@ class KeyGuard:
             return Response(told.status, told.body, told.headers + shared)
         found = routes.find_route(scope["method"], path)
         if found is not None and not found[0] and application.awake:
-            return None  # a probe
+            return None  # a health probe
         try:
             application.ring.identify(http.Request(scope["method"], path, headers, "").token)
         except AuthenticationError as error:
             if found is not None and not found[0]:
                 return Response(
                     200, dump_json({"live": True, "ready": True, "status": "alive"})
-                )  # it will be woken by whoever may
+                )  # callers with a key will wake it
             refused = dump_json(open_inference.describe_error(error, request_id))
             return Response(401, refused, (JSON, (b"www-authenticate", b"Bearer"), *shared))
         return None
 
 
 async def _tell_metrics(application: Application, scope: Any, path: str) -> Response | None:
-    """What is known of an application that sleeps, which a scraper must not keep awake; None for whoever has no key."""
+    """The known state of a sleeping application, which metrics scrapers must not keep awake; None for callers without
+    a key."""
     request = http.Request(scope["method"], path, dict(scope["headers"]), "")
     if request.method not in ("GET", "HEAD"):
         return None
@@ -252,11 +255,11 @@ async def _tell_metrics(application: Application, scope: Any, path: str) -> Resp
 
 
 def guard_grpc(server: Any) -> bool:
-    """In a proxy, before Serve registers its services on this server: calls of the protocol are judged first, by
-    their metadata. False where Serve is not as it is known here. A replica's data plane judges by itself."""
+    """In a proxy, before Serve registers its services on this server: checks calls of the protocol first, by their
+    metadata. False if this Serve differs from the known ones. A replica's data plane checks them itself."""
     if RING:
         return True
-    override = getattr(server, "_override_method_handler", None)  # Serve puts its own methods in with it
+    override = getattr(server, "_override_method_handler", None)  # Serve adds its own methods to it
     if override is None:
         return False
 
@@ -276,7 +279,7 @@ def guard_grpc(server: Any) -> bool:
 
 
 class _RoutedContext:
-    """A call's context with metadata that say which application is asked."""
+    """A call's context whose metadata name the application."""
 
     def __init__(self, context: Any, metadata: tuple[tuple[str, Any], ...]) -> None:
         self._context, self._metadata = context, metadata
@@ -298,7 +301,7 @@ def _judge_first(answer: Any, method: str) -> Any:
 
 def _judge_stream(answer: Any, method: str) -> Any:
     async def judge(messages: Any, context: Any) -> Any:
-        # Messages of a stream may be for several applications: the replicas hand on what is another's.
+        # Messages of a stream may be for several applications: the replicas relay those of others.
         routed = await _judge_call(method, messages if isinstance(messages, bytes) else b"", context)
         async for response in answer(messages, routed):
             yield response
@@ -307,7 +310,7 @@ def _judge_stream(answer: Any, method: str) -> Any:
 
 
 async def _judge_call(method: str, message: bytes, context: Any) -> Any:
-    """The context to go on with, or an answer. Ends the call of who has no key."""
+    """The context to continue with, or an answer. Ends the call of a caller without a key."""
     import grpc
 
     from raymlops.serving.transport import grpc_service
@@ -318,7 +321,7 @@ async def _judge_call(method: str, message: bytes, context: Any) -> Any:
         known = await APPLICATIONS.refresh()
         application, route = choose_application(known, method, message, sent)
         if application is not None and (method not in _PROBES or not application.awake):
-            # A replica that runs hands on what is another's; one that sleeps is woken by its own callers only.
+            # A running replica relays calls for other applications; a sleeping one is woken by its own callers only.
             shared = route == "any" and application.awake
             rings = [other.ring for other in known.values() if other.ours] if shared else [application.ring]
             _identify_by_any(rings, grpc_service.read_token(sent))
@@ -335,7 +338,7 @@ async def _judge_call(method: str, message: bytes, context: Any) -> Any:
 
 
 def _identify_by_any(rings: list[KeyRing], token: str) -> None:
-    """Raises AuthenticationError of the last of these that does not know the key, when none does."""
+    """Raises the last AuthenticationError if none of them knows the key."""
     for at, ring in enumerate(rings, 1):
         try:
             ring.identify(token)
@@ -348,13 +351,13 @@ def _identify_by_any(rings: list[KeyRing], token: str) -> None:
 def choose_application(
     known: Mapping[str, Application], method: str, message: bytes, sent: Mapping[str, Any]
 ) -> tuple[Application | None, str]:
-    """Whom a call is for, and how that was found, see `ROUTE`; empty where the caller has named one."""
+    """The application of a call, and how it was found, see `ROUTE`; empty if the caller named one."""
     from raymlops.serving.protocol.grpc_message import find_model
 
     named = known.get(str(sent.get("application", "")))
     if "application" in sent and ROUTE not in sent:
         return named, ""
-    if named is not None and sent.get(ROUTE) == "model":  # HAProxy has found it, and nobody there is awake
+    if named is not None and sent.get(ROUTE) == "model":  # HAProxy found it, and none of its replicas runs
         return named, "model"
     if len(known) == 1:
         return next(iter(known.values())), "only"

@@ -1,7 +1,7 @@
-"""Where the processes of Ray Serve listen, and with which certificates: Serve binds some ports on every interface.
+"""Addresses and certificates of the sockets of Ray Serve's processes: Serve binds some ports on every interface.
 
-The one place that replaces private functions of Serve for that. With a version of Ray where one is not found, the
-log says which port stays as Serve has it.
+The only module that replaces private functions of Serve for that. If a version of Ray lacks one, the log says which
+port stays as Serve binds it.
 """
 
 import logging
@@ -21,9 +21,9 @@ _POLL_S = 1.0
 
 
 def close_ports() -> None:
-    """In a proxy or a replica, before Serve binds ports there: gRPC listens where HTTP does, not everywhere.
+    """In a proxy or a replica, before Serve binds ports there: gRPC listens where HTTP does, not on every interface.
 
-    On a cluster of this machine alone, replicas and the proxy behind HAProxy listen on loopback, whatever the host.
+    On a one-machine cluster, replicas and the proxy behind HAProxy listen on loopback, whatever the host.
     """
     from ray.serve._private import default_impl
 
@@ -35,7 +35,7 @@ def close_ports() -> None:
 
 
 def close_replica_ports() -> None:
-    """In a replica, while it is constructed: what only other replicas and HAProxy call."""
+    """In a replica, while it is constructed: ports that only other replicas and HAProxy call."""
     replica = sys.modules.get("ray.serve._private.replica")
     bind = getattr(replica, "add_port_to_grpc_server", None)
     if bind is None:
@@ -53,13 +53,13 @@ def close_replica_ports() -> None:
 
 
 def _close_http_behind_haproxy() -> None:
-    """HTTP that only HAProxy of this machine asks is on loopback: it may be HAProxy that speaks TLS to the outside."""
+    """HTTP that only this machine's HAProxy calls is on loopback: HAProxy may be what adds TLS for outside callers."""
     from ray.serve._private import constants, http_util
 
     if not (is_local() and constants.RAY_SERVE_ENABLE_HA_PROXY):
         return
-    # Where the proxy's actor runs, its functions are copies that find this module's names no more; the function that
-    # makes the socket does, in both.
+    # In the proxy's actor its functions are copies that do not see this module's names; the function that creates the
+    # socket is shared by both.
     if getattr(http_util, "socket", None) not in (socket, _LOOPBACK_SOCKETS) or not hasattr(
         http_util, "start_asgi_http_server"
     ):
@@ -70,12 +70,13 @@ def _close_http_behind_haproxy() -> None:
 
 class _LoopbackSocket(socket.socket):
     def bind(self, address: Any) -> None:
-        host = f"::ffff:{LOOPBACK}" if self.family == socket.AF_INET6 else LOOPBACK  # where HAProxy asks
+        # the port that HAProxy calls
+        host = f"::ffff:{LOOPBACK}" if self.family == socket.AF_INET6 else LOOPBACK
         super().bind((host, *address[1:]))
 
 
 class _Sockets:
-    """The module `socket`, whose sockets bind to loopback only."""
+    """A stand-in for the module `socket`, whose sockets bind to loopback only."""
 
     socket = _LoopbackSocket
 
@@ -87,13 +88,11 @@ _LOOPBACK_SOCKETS = _Sockets()
 
 
 def _warn(port: str) -> None:
-    LOG.error(
-        "Ray %s is not one that is known here: the port for %s is where Serve binds it", ray.__version__, port
-    )
+    LOG.error("Ray %s is not a known version: the port for %s is where Serve binds it", ray.__version__, port)
 
 
 def is_local() -> bool:
-    """Whether the cluster is of this machine alone, see clusters/loopback.py."""
+    """Whether the cluster has one machine only, see clusters/loopback.py."""
     return str(ray.util.get_node_ip_address()).startswith("127.")
 
 
@@ -102,7 +101,7 @@ def join_address(host: str, port: str) -> str:
 
 
 def _add_grpc_address(server: Any, address: str) -> None:
-    """Stands for Serve's function of this name, which takes `[::]:PORT`."""
+    """Replaces Serve's function of this name, which returns `[::]:PORT`."""
     import grpc
     from ray.serve._private import constants
 
@@ -113,7 +112,7 @@ def _add_grpc_address(server: Any, address: str) -> None:
     address = join_address(LOOPBACK if behind else options.host or LOOPBACK, address.rpartition(":")[2])
     if not key_guard.guard_grpc(server):
         LOG.error(
-            "Ray %s is not one that is known here: gRPC parses messages before it asks for keys",
+            "Ray %s is not a known version: gRPC parses messages before it checks keys",
             ray.__version__,
         )
     if constants.RAY_SERVE_ENABLE_HA_PROXY or not options.ssl_certfile:
@@ -122,12 +121,12 @@ def _add_grpc_address(server: Any, address: str) -> None:
     pair = options.ssl_certfile, options.ssl_keyfile, options.ssl_ca_certs
 
     def fetch() -> Any:
-        """gRPC asks at each handshake; what cannot be read leaves the certificates before in use."""
+        """gRPC asks at each handshake; if the files cannot be read, the old certificates stay in use."""
         try:
             certificate, key = (pathlib.Path(path).read_bytes() for path in pair[:2])
             client_ca = pathlib.Path(pair[2]).read_bytes() if pair[2] else None
         except OSError as error:
-            LOG.error("the TLS files were not read; those before stay in use: %s", error)
+            LOG.error("the TLS files were not read; the old ones stay in use: %s", error)
             return None
         return grpc.ssl_server_certificate_configuration([(key, certificate)], client_ca)
 
@@ -138,7 +137,7 @@ def _add_grpc_address(server: Any, address: str) -> None:
 
 
 def read_host() -> str | None:
-    """Where Serve's HTTP listens; None where no Serve runs, as when an application is only built."""
+    """Where Serve's HTTP listens; None if no Serve runs, as when an application is only built."""
     try:
         return _read_http_options().host or ""
     except (ValueError, ray.exceptions.RayError):  # no controller, no cluster
@@ -146,12 +145,12 @@ def read_host() -> str | None:
 
 
 def _read_http_options() -> Any:
-    """What Serve was started with; the caller waits, as Serve's own replicas do at this point."""
+    """Serve's start options; blocks the caller, as Serve's own replicas do at this point."""
     return ray.get(find_controller().get_http_config.remote())
 
 
 def find_controller() -> Any:
-    """Serve's. Raises ValueError where there is none; Ray would start a cluster, or join one, to find it."""
+    """Serve's controller. Raises ValueError if there is no cluster; Ray would start or join one to find it."""
     from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
     if not ray.is_initialized():
@@ -160,8 +159,8 @@ def find_controller() -> Any:
 
 
 def refresh_certificates() -> None:
-    """uvicorn reads certificates once: have it ask for those of clients where it was given whose, and take up
-    files that changed, for connections made from then on."""
+    """uvicorn reads certificates only once: make it require those of clients if a CA was given, and read changed
+    files for new connections."""
     import uvicorn.config
 
     create = uvicorn.config.create_ssl_context
@@ -194,6 +193,6 @@ def _watch_certificates(context: Any, certfile: str, keyfile: str) -> None:
             known = stamps
         except (
             Exception
-        ) as error:  # half of a pair was replaced, or a file cannot be read; whatever it is, look again
+        ) as error:  # half of a pair was replaced, or a file cannot be read; in any case, look again
             LOG.error("TLS: the changed certificates are not in use yet: %s", error)
         time.sleep(_POLL_S)

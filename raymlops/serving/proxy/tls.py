@@ -1,6 +1,6 @@
-"""Tells HAProxy of each node what the spec says of TLS, in a file beside its configuration, which `wrapper.py` reads.
+"""Tells each node's HAProxy the spec's TLS settings, in a file beside its configuration, which `wrapper.py` reads.
 
-Knows the nodes, and not HAProxy's language.
+Knows the nodes, but not HAProxy's configuration language.
 """
 
 import json
@@ -19,7 +19,7 @@ _PATIENCE_S = 60
 
 
 def write_tls(tls: Tls | None) -> None:
-    """On a node: for HAProxy of this node, from when it is started or reloaded next; None is for plain text."""
+    """On a node: for its HAProxy, from its next start or reload on; None is for plain text."""
     folder = _find_folder()
     partial = folder / f"{wrapper.FRONT_FILE}.{os.getpid()}"
     partial.write_text(json.dumps({"tls": tls.model_dump() if tls else None}))
@@ -27,13 +27,13 @@ def write_tls(tls: Tls | None) -> None:
 
 
 def write_limit(spec: ServingSpec) -> None:
-    """On a node of a replica: the largest body of its application, for HAProxy of this node."""
+    """On a replica's node: the largest body of its application, for the node's HAProxy."""
     size = int(spec.limits.body_mb * 2**20)
     body_limits.write_limit(_find_folder(), spec.name, spec.route, size)
 
 
 def _find_folder() -> pathlib.Path:
-    """Where HAProxy of this node has its configuration."""
+    """Where this node's HAProxy has its configuration."""
     from ray.serve._private.constants import RAY_SERVE_HAPROXY_CONFIG_FILE_LOC as FILE
 
     folder: pathlib.Path = pathlib.Path(FILE).parent / ray.get_runtime_context().get_node_id()
@@ -42,7 +42,7 @@ def _find_folder() -> pathlib.Path:
 
 
 def prepare_node(tls: Tls | None) -> dict[str, Any]:
-    """On a node: write what HAProxy is to do, and say whether it will be done."""
+    """On a node: write HAProxy's instructions, and return whether it will follow them."""
     from ray.serve._private import constants
 
     unreadable = []
@@ -62,10 +62,10 @@ def prepare_node(tls: Tls | None) -> dict[str, Any]:
 
 
 def prepare_nodes(tls: Tls | None) -> bool:
-    """Have every node that runs speak TLS, or with None plain text again; true behind HAProxy.
+    """Make every running node use TLS, or with None plain text; true behind HAProxy.
 
-    Nodes that come later are told by their replicas. Raises SpecError for files that a node cannot read, and
-    ResourceError where a node would go on without TLS.
+    Replicas tell nodes that join later. Raises SpecError for files that a node cannot read, and ResourceError if a
+    node would continue without TLS.
     """
     task: Any = ray.remote(num_cpus=0)(prepare_node)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
@@ -74,18 +74,18 @@ def prepare_nodes(tls: Tls | None) -> bool:
     try:
         reports = ray.get(asked, timeout=_PATIENCE_S)
     except ray.exceptions.RayError as error:
-        if tls is None:  # nothing of what a Serve before was told is needed
+        if tls is None:  # instructions for an earlier Serve are no longer needed
             return False
         cause = " ".join(str(error).split())[-300:]
         raise ResourceError(
-            f"Not every node could be told to speak TLS within {_PATIENCE_S} s: {cause}"
+            f"Not every node could be told to use TLS within {_PATIENCE_S} s: {cause}"
         ) from None
     for node, report in zip(nodes, reports, strict=True):
         if report["unreadable"]:
             raise SpecError(f"Node {node[:8]} cannot read the TLS files: {', '.join(report['unreadable'])}")
         if tls and report["haproxy"] and not report["ours"]:
             raise ResourceError(
-                f"Node {node[:8]} was started with variables that are not ours, so that its HAProxy would not speak "
-                'TLS; start Ray there after: eval "$(raymlops cluster environment)"'
+                f"Node {node[:8]} was started without our variables, so its HAProxy would not use TLS; start Ray "
+                'there after: eval "$(raymlops cluster environment)"'
             )
     return any(report["haproxy"] for report in reports)

@@ -98,5 +98,5 @@ def test_what_the_body_of_a_loop_may_read_stays() -> None:
 
 def test_a_file_that_is_cut_short_is_told(tmp_path: pathlib.Path) -> None:
     data = make_mlp(1).SerializeToString()
-    with pytest.raises(ArtifactError, match="Weight 'b' is cut short"):
+    with pytest.raises(ArtifactError, match="Weight 'b' is truncated"):
         read_weights(io.BytesIO(data[:-1000]), lift_weights(data).weights)

@@ -25,8 +25,8 @@ def test_an_application_keeps_its_route_and_a_new_one_takes_a_free_one(name: str
 @pytest.mark.parametrize(
     ("name", "route", "told"),
     [
-        ("c", "/", "Route '/' is that of application 'a'.*route=/c"),
-        ("b", "/", "Route '/' is that of application 'a'"),
+        ("c", "/", "Route '/' belongs to application 'a'.*route=/c"),
+        ("b", "/", "Route '/' belongs to application 'a'"),
         ("b", "/other", "'b' runs on this cluster already, at route '/b'.*--remove"),
     ],
 )

@@ -79,7 +79,7 @@ def test_without_a_cause_serves_own_words_are_told() -> None:
         startup_failures.describe({"Ingress": Status("waits for a node")}, "")
         == "a replica: waits for a node"
     )
-    assert startup_failures.describe({}, "") == "Serve says no more"
+    assert startup_failures.describe({}, "") == "Serve gives no more details"
 
 
 def test_what_the_next_start_would_repeat_is_given_up_at_once_and_a_passing_cause_is_not() -> None:

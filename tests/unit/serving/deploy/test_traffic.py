@@ -96,7 +96,7 @@ def test_named_branches_get_what_was_asked_and_the_others_keep_their_ratios(
         ({"a": "-1"}, "not 0 or more"),
         ({"a": "nan"}, "not 0 or more"),
         ({"a": "inf"}, "not 0 or more"),
-        ({"a": "ten"}, "is no number"),
+        ({"a": "ten"}, "is not a number"),
         ({"a": "60%", "b": "60%"}, "sum to 120"),
         ({"a": "20%", "b": "20%", "c": "20%"}, "sum to 60, and no other branch has a share"),
         ({"a": "20%", "b": "1"}, "give one or the other"),

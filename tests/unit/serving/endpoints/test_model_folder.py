@@ -120,7 +120,7 @@ def without_shape() -> bytes:
 CONTENTS: dict[str, tuple[bytes, str]] = {
     "zero bytes": (b"", "'bad.onnx' holds no graph"),
     "text": (b"version https://git-lfs.github.com/spec/v1\n", "'bad.onnx' is not an ONNX file"),
-    "truncated": (scaler(2)[:-20], "'bad.onnx' is not an ONNX file, or it is cut short"),
+    "truncated": (scaler(2)[:-20], "'bad.onnx' is not an ONNX file, or it is truncated"),
     "noise": (bytes(range(256)) * 8, "'bad.onnx' is not an ONNX file"),
     "a contract that is no JSON": (scaler(2, **{"raymlops.contract": "{"}), "contract"),
     "a contract of another kind": (scaler(2, **{"raymlops.contract": "[1]"}), "contract in the model is list"),
@@ -340,7 +340,7 @@ def test_a_file_that_is_still_written_is_waited_for(tmp_path: pathlib.Path) -> N
     (tmp_path / "b.onnx").write_bytes(scaler(2)[:50])
     look(host)
     assert "b" not in host.unavailable
-    with pytest.raises(ArtifactError, match="cut short"):  # who asks for it is told
+    with pytest.raises(ArtifactError, match="truncated"):  # who asks for it is told
         asyncio.run(host.load("b"))
     save(tmp_path / "b.onnx", scaler(2))
     look(host)
@@ -632,7 +632,7 @@ def test_a_folder_that_is_not_there_is_told_before_anything_is_deployed(
     files.rm("/there", recursive=True)
     for folder in (str(tmp_path / "none"), "memory://none"):
         spec = ServingSpec.model_validate({"name": "zoo", "many": {"folder": folder}})
-        with pytest.raises(NotFoundError, match="is not there; every node must have it"):
+        with pytest.raises(NotFoundError, match="does not exist; every node must have it"):
             try_models(sources.pin(spec, settings), settings)
 
 

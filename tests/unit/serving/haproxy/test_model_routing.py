@@ -279,7 +279,7 @@ def test_a_replica_that_ends_is_told_in_grpcs_codes_and_not_asked_again(
                 with pytest.raises(grpc.aio.AioRpcError, match="replica") as failure:
                     await client.ModelInfer(infer("first"), wait_for_ready=True, timeout=30)
             assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
-            told = "may have been begun" if accepts else "not begun"
+            told = "may have been started" if accepts else "not started"
             assert told in (failure.value.details() or "")
 
     asyncio.run(run())

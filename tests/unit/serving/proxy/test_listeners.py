@@ -37,7 +37,7 @@ def test_a_port_that_cannot_be_closed_is_told(
     monkeypatch.setattr(logging.getLogger("raymlops.serving"), "propagate", True)
     with caplog.at_level(logging.ERROR, "raymlops.serving"):
         close()  # type: ignore[operator]
-    assert "is not one that is known here" in caplog.text
+    assert "is not a known version" in caplog.text
 
 
 def test_a_server_of_another_kind_is_not_guarded_without_a_word() -> None:
