@@ -17,12 +17,13 @@ from raymlops.errors import (
     RaymlopsError,
     TooLargeError,
 )
+from raymlops.graphs.answer_checks import make_check
 from raymlops.graphs.execution import Branch, Implementation, Request, Run, finish
 from raymlops.graphs.node_kind import Parts, Weights
 from raymlops.graphs.own_kinds import failures_named
 from raymlops.graphs.plan import Plan, Port, Step
 from raymlops.histograms import Histogram
-from raymlops.specs.graph_nodes import INPUTS
+from raymlops.specs.graph_nodes import INPUTS, is_own
 from raymlops.tensors import Batch, count_rows
 
 
@@ -212,13 +213,15 @@ class Compiler:
             inner = program.run
             suspends = suspends or program.suspends
         parts = Parts(step, path, branches, plan.port, implementation, inner)
-        with failures_named(path, plan.spec.nodes[step.name]):
+        document = plan.spec.nodes[step.name]
+        with failures_named(path, document):
             built = step.kind.build(parts)
         if built.weights is not None:
             self.weights[path] = built.weights
         if built.shadow is not None:
             self.shadows[path] = built.shadow
-        return built.run, suspends
+        run = _hold(built.run, path, step.outputs) if is_own(document.kind) else built.run
+        return run, suspends or built.suspends
 
     def _guard(self, run: Run, step: Step, branches: Mapping[str, Branch], path: str, suspends: bool) -> Run:
         """Time a node, name its failures, hold it to its timeout, and answer by its fallback."""
@@ -252,6 +255,16 @@ class Compiler:
                 clock.record(started, batch, request)
 
         return guarded
+
+
+def _hold(run: Run, path: str, outputs: Sequence[Port]) -> Run:
+    """What a kind of the user's own runs, held to what it said that it answers."""
+    check = make_check(path, outputs)
+
+    async def held(batch: Batch, request: Request) -> Batch:
+        return check(batch, await run(batch, request))
+
+    return held
 
 
 def _sort(calls: list[Call]) -> list[Call]:

@@ -83,6 +83,8 @@ class Built:
     """A node that is ready to run, and what of it changes or counts while it does."""
 
     run: Run
+    suspends: bool = False
+    """Whether `run` waits for anything but branches, its implementation or the graph inside."""
     weights: Weights | None = None
     shadow: Any = None
     """Counters of mirrored requests, a dataclass."""
@@ -142,7 +144,7 @@ class NodeKind(Protocol[Node]):
         return "" if self.rows_independent else "is of a kind that does not say rows_independent = True"
 
     def build(self, parts: Parts) -> Built:
-        """What runs it. Its coroutine may wait for `parts.branches` only."""
+        """What runs it."""
         ...
 
     def describe(self, node: Node) -> str:

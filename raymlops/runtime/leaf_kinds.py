@@ -5,12 +5,13 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from raymlops.graphs.answer_checks import Check, accept_all, make_check
 from raymlops.graphs.placement import Measurement
+from raymlops.graphs.plan import Port
 from raymlops.models.isolated_session import open_isolated
 from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.safety import Model, read_model, size_of
 from raymlops.models.session import Session, SessionOptions, open_session
-from raymlops.runtime.python_answers import Check, accept_all, make_check
 from raymlops.runtime.python_modules import check_python, load_python
 from raymlops.runtime.run_cost import measure
 from raymlops.specs.graph_nodes import ModelNode, PythonNode
@@ -85,7 +86,7 @@ class ModelLeaf:
 class PythonLeaf:
     def open(self, path: str, node: PythonNode, locate: Locate, options: SessionOptions | None) -> Leaf:
         instance = load_python(path, node)
-        check = make_check(path, node.outputs)
+        check = make_check(path, [Port(tensor.to_spec(), tensor.ragged) for tensor in node.outputs])
         return Leaf(path, None, instance, b"", None, ask_independence(instance), check)
 
     def check(self, path: str, node: PythonNode) -> None:

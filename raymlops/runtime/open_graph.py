@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from raymlops.errors import ArtifactError, InputError, NotFoundError, unknown_name
+from raymlops.graphs.answer_checks import Check, accept_all
 from raymlops.graphs.compiler import Merged
 from raymlops.graphs.execution import Implementation
 from raymlops.graphs.graph import Graph
@@ -24,7 +25,6 @@ from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
 from raymlops.runtime.leaf_kinds import LEAF_KINDS, Leaf, Locate, open_leaf
 from raymlops.runtime.model_files import find_file
-from raymlops.runtime.python_answers import Check, accept_all
 from raymlops.runtime.python_refusals import RefusalsNamed
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import INPUTS
@@ -210,8 +210,7 @@ def find_kinds(plan: Plan, leaves: Mapping[str, Leaf]) -> dict[str, str]:
         if session is None or "/" in path:
             continue
         contract = {column["name"]: column["kind"] for column in session.contract.get("columns", ())}
-        for key, reference in step.needs:
-            name = key.removeprefix(f"{INPUTS}/")
+        for name, reference in step.own_needs:
             if reference.node == INPUTS and name in contract:
                 kinds.setdefault(reference.tensor, contract[name])
     return kinds

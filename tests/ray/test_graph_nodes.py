@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +22,7 @@ from raymlops.graphs.validation import list_leaves
 from raymlops.runtime.open_graph import OfflineGraph
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch
-from tests import toy_models
+from tests import own_kinds, toy_models
 from tests.graph_models import ask, batches, decode, encode, graphs, read_model
 from tests.serving_process import Served, serve_for
 
@@ -103,6 +104,14 @@ def make_apart(folder: pathlib.Path) -> dict[str, Any]:
     return {"inputs": [{"name": "x", "shape": [-1, 3]}], "nodes": {"double": node}, "outputs": ["double"]}
 
 
+def make_held(folder: pathlib.Path) -> dict[str, Any]:
+    """A separate model, and beside the requests a node of a kind of the user's own, whose module is in the folder."""
+    shutil.copy(own_kinds.__file__, folder / "own_kinds.py")
+    held = {"kind": "own_kinds:Clip", "of": ["double.y"], "high": 1.5}
+    apart = make_apart(folder)
+    return {**apart, "nodes": {**apart["nodes"], "held": held}, "outputs": {"y": "held.y"}}
+
+
 MODULE = """
 import os, pathlib, time
 import numpy as np
@@ -159,6 +168,7 @@ def make_own_graphs(folder: pathlib.Path) -> dict[str, Any]:
     rows, pid = [{"name": "x", "shape": [-1, 3]}], {"pid": {"datatype": "INT64"}}
     return {
         "picture": make_own("Picture", [{"name": "image", **image}], seen),
+        "held": make_held(folder),
         "hanging": make_own("Hanging", rows, pid, deadline_s=2, node={"config": {"folder": str(folder)}}),
     }
 
@@ -236,6 +246,14 @@ def test_the_random_graphs_are_of_many_kinds_and_all_their_leaves_are_separate(c
         assert [placed["place"] for placed in stats["placements"].values()] == ["separate"] * len(
             list(list_leaves(spec))
         )
+
+
+def test_a_node_of_a_kind_of_ones_own_answers_and_is_counted(client: httpx.Client) -> None:
+    x = np.array([[-1, 0.5, 3]], np.float32)
+    assert ask(client, "held", {"x": x})["y"].tolist() == [[0, 1, 1.5]]
+    nodes = client.get("/v2/models/held/stats").json()["model_stats"][0]["nodes"]
+    assert nodes["held"]["failures"] == 0
+    assert nodes["held"]["requests"] >= 1
 
 
 def test_a_request_whose_replica_dies_is_not_sent_to_another_and_the_next_ones_are(

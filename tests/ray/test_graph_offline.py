@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from raymlops.specs.dataset import DatasetSpec
 from raymlops.specs.document import parse_document
 from raymlops.specs.graph import GraphSpec, read_graph
 from raymlops.tensors import TensorSpec
+from tests import own_kinds
 from tests.graph_models import read_model
 
 
@@ -47,15 +49,19 @@ nodes:
   large: {{kind: model, model: {tmp_path}/2.onnx, placement: separate}}
   answer: {{kind: cascade, steps: [small, large], confidence: sure, threshold: 0.7}}
   after: {{kind: model, model: {tmp_path}/3.onnx, inputs: {{x: answer.y}}}}
-outputs: {{y: after.y, first: answer.label}}
+  held: {{kind: "own_kinds:Clip", of: [after.y], low: 0.3, high: 0.6}}
+outputs: {{y: after.y, first: answer.label, held: held.y}}
 """
-    spec = parse_document(text, GraphSpec)
+    (tmp_path / "graph.yaml").write_text(text)
+    shutil.copy(own_kinds.__file__, tmp_path / "own_kinds.py")
+    spec = read_graph(tmp_path / "graph.yaml")
     x = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
     values = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 3)
     dataset = ray.data.from_arrow(pa.table({"id": np.arange(500), "x": values}))
     rows = predict_dataset(dataset, spec, Scoring(keep=("id",), workers=1, cpus_per_worker=0.5)).to_pandas()
     expected = OfflineGraph(spec).infer({"x": x})
     np.testing.assert_allclose(np.stack(rows["y"].tolist()), expected["y"], rtol=1e-5)
+    np.testing.assert_allclose(np.stack(rows["held"].tolist()), np.clip(expected["y"], 0.3, 0.6), rtol=1e-5)
     assert rows["first"].tolist() == expected["first"].tolist()
     assert rows["id"].tolist() == list(range(500))
 

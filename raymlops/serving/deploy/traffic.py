@@ -84,7 +84,7 @@ def _find_splits(graph: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
     """Path and written weights of every split of a graph, nested ones included."""
     found = []
     for name, node in graph["nodes"].items():
-        if node.get("weights"):
+        if node["kind"] == "split":
             found.append((prefix + name, dict(node["weights"])))
         elif node.get("graph"):
             found += _find_splits(node["graph"], f"{prefix}{name}/")

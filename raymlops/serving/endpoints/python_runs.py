@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from raymlops.errors import ResourceError
+from raymlops.graphs.answer_checks import Check, accept_all
 from raymlops.graphs.execution import Implementation
 from raymlops.runtime.open_graph import run_python
-from raymlops.runtime.python_answers import Check, accept_all
 from raymlops.runtime.python_refusals import RefusalsNamed
 from raymlops.serving.endpoints import queue_time
 from raymlops.tensors import Batch, make_writable

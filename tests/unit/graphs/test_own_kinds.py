@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from raymlops.cli.graph import graph as command
-from raymlops.errors import SpecError
+from raymlops.errors import NodeError, SpecError
 from raymlops.graphs.kinds import KINDS
 from raymlops.runtime.leaf_kinds import LEAF_KINDS
 from raymlops.runtime.open_graph import OfflineGraph
@@ -146,6 +146,69 @@ def test_a_deployment_holds_the_module_of_a_kind_and_names_it_as_code(
     assert again.nodes["held"].list_code() == spec.graphs["held"].nodes["held"].list_code()
     np.testing.assert_array_equal(
         OfflineGraph(again).infer(X)["y"], np.clip(open_model("1").infer(X)["y"], 0.0, 0.5)
+    )
+
+
+ANSWERS = """
+import asyncio
+import numpy as np
+from raymlops.graphs.node_kind import Built, Combination, NodeKind
+from raymlops.graphs.port_types import join_ports
+from raymlops.specs.graph_nodes import NodeDocument
+class Node(NodeDocument):
+    of: list[str]
+class Wrong(Combination):
+    spec, rows_independent = Node, True
+    def outputs(self, node, reads, answers):
+        return (join_ports(reads),)
+class Short(Wrong):
+    def combine(self, node):
+        return lambda arrays: arrays[0][:-1]
+class Double(Wrong):
+    def combine(self, node):
+        return lambda arrays: arrays[0].astype(np.float64)
+class Unnamed(Wrong):
+    def build(self, parts):
+        async def run(batch, request):
+            return {"other": batch["first.y"]}
+        return Built(run)
+class Sleeper(Wrong):
+    def build(self, parts):
+        async def run(batch, request):
+            await asyncio.sleep(0.001)
+            return {"y": batch["first.y"]}
+        return Built(run, suspends=True)
+"""
+
+
+def own(path: pathlib.Path, name: str) -> GraphSpec:
+    path.with_name("kinds.py").write_text(ANSWERS)
+    node = f'{{kind: "kinds:{name}", of: [first.y]}}'
+    path.write_text(
+        f"nodes:\n  first: {{kind: model, model: {path.parent / 'model.onnx'}}}\n  own: {node}\noutputs: {{y: own.y}}\n"
+    )
+    return read_graph(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Short", "Node 'own' declares y: .*, but answered 1 rows for 2"),
+        ("Double", r"Node 'own' declares y: FP32\[-1,3\], but answered FP64"),
+        ("Unnamed", "Node 'own' declares output 'y', but answered 'other'"),
+    ],
+)
+def test_a_kind_of_ones_own_is_held_to_what_it_said_that_it_answers(
+    path: pathlib.Path, settings: Settings, name: str, told: str
+) -> None:
+    hosted = host_graph("g", prepare_graph(own(path, name), settings), {}, settings)
+    with pytest.raises(NodeError, match=told):
+        asyncio.run(hosted.endpoint.infer(X))
+
+
+def test_a_kind_of_ones_own_may_wait(path: pathlib.Path) -> None:
+    np.testing.assert_array_equal(
+        OfflineGraph(own(path, "Sleeper")).infer(X)["y"], open_model("1").infer(X)["y"]
     )
 
 

@@ -13,13 +13,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError, NodeError
+from raymlops.graphs.answer_checks import make_check
+from raymlops.graphs.port_types import declare_port
 from raymlops.lifecycle.batch.predict import OnnxScorer
 from raymlops.models import variants
 from raymlops.models.row_independence import prove_rows
 from raymlops.models.session import open_session
 from raymlops.runtime import run_cost
 from raymlops.runtime.open_graph import OfflineGraph, run_python
-from raymlops.runtime.python_answers import make_check
 from raymlops.runtime.python_modules import load_python
 from raymlops.serving.endpoints.graph import prepare_graph
 from raymlops.serving.endpoints.model import ModelEndpoint
@@ -376,7 +377,7 @@ def test_a_python_node_is_held_to_what_it_declares(fault: str) -> None:
         PythonNode,
     )
     instance = load_python("own", spec)
-    run = run_python(instance, make_check("own", spec.outputs)).run
+    run = run_python(instance, make_check("own", [declare_port(tensor) for tensor in spec.outputs])).run
     instance.given = {"y": np.ones(2, np.float32), "more": np.ones(7)}
     assert list(asyncio.run(run({"x": np.zeros(2)}))) == ["y"]
     instance.given = WRONG[fault]

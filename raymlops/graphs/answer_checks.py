@@ -1,4 +1,4 @@
-"""Holds a Python node to its declaration: its answers have the names, datatypes, shapes and rows that its spec says."""
+"""Holds a node of a user's code to its declaration: names, datatypes, shapes and rows of its answers are as it says."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from raymlops.errors import NodeError
-from raymlops.specs.graph_nodes import Tensor
+from raymlops.graphs.plan import Port
 from raymlops.tensors import DATATYPE_OF_NUMPY, Batch, TensorSpec
 
 Check = Callable[[Batch, Any], Batch]
@@ -18,9 +18,9 @@ def accept_all(batch: Batch, answer: Any) -> Batch:
     return answer  # type: ignore[no-any-return]
 
 
-def make_check(path: str, outputs: Sequence[Tensor]) -> Check:
+def make_check(path: str, outputs: Sequence[Port]) -> Check:
     """A check of the answers of the node at `path`. Tensors that are not declared are left out."""
-    specs = [(output, output.to_spec()) for output in outputs]
+    names = [port.spec.name for port in outputs]
 
     def check(batch: Batch, answer: Any) -> Batch:
         if not isinstance(answer, dict):
@@ -31,17 +31,17 @@ def make_check(path: str, outputs: Sequence[Tensor]) -> Check:
         rows = (
             lengths.pop() if len(lengths) == 1 else None
         )  # else not all of its inputs have a value for each row
-        for output, spec in specs:
-            if output.name not in answer:
-                names = ", ".join(map(repr, answer)) or "nothing"
-                raise NodeError(f"Node {path!r} declares output {output.name!r}, but answered {names}", path)
-            fault = _find_fault(answer[output.name], spec, output.ragged, rows)
+        for port, name in zip(outputs, names, strict=True):
+            if name not in answer:
+                answered = ", ".join(map(repr, answer)) or "nothing"
+                raise NodeError(f"Node {path!r} declares output {name!r}, but answered {answered}", path)
+            fault = _find_fault(answer[name], port.spec, port.ragged, rows)
             if fault:
                 raise NodeError(
-                    f"Node {path!r} declares {'ragged ' if output.ragged else ''}{spec}, but answered {fault}",
+                    f"Node {path!r} declares {port}, but answered {fault}",
                     path,
                 )
-        return {output.name: answer[output.name] for output, _ in specs}
+        return {name: answer[name] for name in names}
 
     return check
 
