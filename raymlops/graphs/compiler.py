@@ -216,11 +216,13 @@ class Compiler:
         document = plan.spec.nodes[step.name]
         with failures_named(path, document):
             built = step.kind.build(parts)
+            run = built.run
         if built.weights is not None:
             self.weights[path] = built.weights
         if built.shadow is not None:
             self.shadows[path] = built.shadow
-        run = _hold(built.run, path, step.outputs) if is_own(document.kind) else built.run
+        if is_own(document.kind):
+            run = _hold(run, path, step.outputs)
         return run, suspends or built.suspends
 
     def _guard(self, run: Run, step: Step, branches: Mapping[str, Branch], path: str, suspends: bool) -> Run:

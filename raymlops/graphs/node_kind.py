@@ -115,10 +115,6 @@ class NodeKind(Protocol[Node]):
         """Those of `calls` for which no answer waits."""
         return ()
 
-    def inner(self, node: Node) -> GraphSpec | None:
-        """The graph inside it."""
-        return None
-
     def resolve(self, node: Node, scope: Scope) -> Resolved:
         """What it reads and answers. Raises SpecError where the tensors do not fit."""
         answers = {called: scope.answers(called) for called in self.calls(node)}

@@ -11,29 +11,19 @@ from raymlops.graphs.user_modules import import_class, tell
 from raymlops.specs.document import validate_document
 from raymlops.specs.graph_nodes import NodeDocument, is_own
 
-_METHODS = (
-    "reads",
-    "calls",
-    "unawaited",
-    "inner",
-    "resolve",
-    "is_mergeable",
-    "tie",
-    "build",
-    "describe",
-    "label_call",
-)
-
 
 def load_kind(path: str, node: NodeDocument) -> NodeKind[Any]:
     """The kind that the node at `path` names. Raises SpecError."""
     with failures_named(path, node):
         kind = import_class(f"Node {path!r}", node.kind, node.list_code(), {})()
+    if NodeKind not in type(kind).__mro__:
+        raise SpecError(f"Node {path!r}: {node.kind} is no subclass of raymlops.graphs.node_kind.NodeKind")
     spec = getattr(kind, "spec", None)
-    missing = [name for name in _METHODS if not callable(getattr(kind, name, None))]
-    if missing or not (inspect.isclass(spec) and issubclass(spec, NodeDocument)):
-        lacks = f"has no {', '.join(missing)}" if missing else "names no subclass of NodeDocument as its spec"
-        raise SpecError(f"Node {path!r}: {node.kind} {lacks}; see raymlops.graphs.node_kind.NodeKind")
+    if not (inspect.isclass(spec) and issubclass(spec, NodeDocument)):
+        raise SpecError(
+            f"Node {path!r}: {node.kind} has as its spec {spec!r}; expected a subclass of "
+            "raymlops.specs.graph_nodes.NodeDocument"
+        )
     if kind.is_leaf:
         raise SpecError(
             f"Node {path!r}: {node.kind} says is_leaf, but only models and Python nodes are opened by themselves; "
@@ -47,8 +37,7 @@ def read_options(path: str, node: NodeDocument, kind: NodeKind[Any]) -> NodeDocu
     options = node.model_dump(exclude_unset=True, exclude={"kind", "code"})
     with failures_named(path, node):
         document: NodeDocument = validate_document(options, kind.spec, source=f"Node {path!r}")
-        inner = kind.inner(document)
-    if inner is not None:
+    if document.inner_graph is not None:
         raise SpecError(f"Node {path!r}: {node.kind} has a graph inside, which only `kind: graph` can have")
     return document
 

@@ -11,7 +11,7 @@ from raymlops.graphs.dependencies import Declared
 from raymlops.graphs.kinds import KINDS
 from raymlops.graphs.own_kinds import failures_named
 from raymlops.graphs.plan import Plan, Port, Read, Reference, Step, read_reference
-from raymlops.specs.graph import GraphSpec
+from raymlops.specs.graph import GraphSpec, list_nodes
 from raymlops.specs.graph_nodes import INPUTS, Bindings, PlacedNode, is_own, list_references
 from raymlops.tensors import Signature, TensorSpec
 
@@ -45,15 +45,9 @@ def validate(spec: GraphSpec, signatures: Mapping[str, Signature], prefix: str =
 
 def list_leaves(spec: GraphSpec, prefix: str = "") -> Iterator[tuple[str, PlacedNode]]:
     """Nodes that need an implementation, by path, before anything is known of their tensors."""
-    for name, node in spec.nodes.items():
-        if is_own(node.kind):  # such a node is no leaf, and has no graph inside
-            continue
-        kind = KINDS[node.kind]
-        inner = kind.inner(node)
-        if kind.is_leaf:
-            yield prefix + name, cast(PlacedNode, node)
-        elif inner is not None:
-            yield from list_leaves(inner, f"{prefix}{name}/")
+    for path, node in list_nodes(spec, prefix):
+        if not is_own(node.kind) and KINDS[node.kind].is_leaf:
+            yield path, cast(PlacedNode, node)
 
 
 @dataclasses.dataclass

@@ -109,6 +109,14 @@ def change_nodes(spec: GraphSpec, change: Callable[[str, NodeDocument], NodeDocu
     return spec.model_copy(update={"nodes": nodes})
 
 
+def list_nodes(spec: GraphSpec, prefix: str = "") -> Iterator[tuple[str, NodeDocument]]:
+    """Every node of a graph and of those inside it, by path: `node`, or `outer/inner`."""
+    for name, node in spec.nodes.items():
+        yield prefix + name, node
+        if node.inner_graph is not None:
+            yield from list_nodes(node.inner_graph, f"{prefix}{name}/")
+
+
 def _attach_code(spec: GraphSpec, folder: pathlib.Path) -> GraphSpec:
     def attach(name: str, node: NodeDocument) -> NodeDocument:
         try:

@@ -103,6 +103,11 @@ class NodeDocument(Document):
         None, description="what answers when the node fails: another node, or a value for each of its outputs"
     )
 
+    @property
+    def inner_graph(self) -> "GraphSpec | None":
+        """The graph inside it."""
+        return None
+
     def change_graph(self, change: Callable[["GraphSpec"], "GraphSpec"]) -> Self:
         """The same node with the graph inside it changed, where it has one."""
         return self
@@ -341,6 +346,10 @@ class GraphNode(NodeDocument):
             raise ValueError("give exactly one of graph and file")
         return self
 
+    @property
+    def inner_graph(self) -> "GraphSpec | None":
+        return self.graph
+
     def change_graph(self, change: Callable[["GraphSpec"], "GraphSpec"]) -> Self:
         return self if self.graph is None else self.model_copy(update={"graph": change(self.graph)})
 
@@ -368,13 +377,6 @@ NODE_DOCUMENTS: dict[str, type[NodeDocument]] = {
 def is_own(kind: object) -> bool:
     """Whether a kind is one of the user's own, `module:Class`."""
     return isinstance(kind, str) and ":" in kind
-
-
-def name_code(node: Mapping[str, Any]) -> str:
-    """`module:Class` of the user's code that a node of a document runs; empty where it runs none."""
-    if is_own(node.get("kind")):
-        return str(node["kind"])
-    return str(node["target"]) if node.get("kind") == "python" and "target" in node else ""
 
 
 def _require_weight(weights: dict[str, float]) -> dict[str, float]:

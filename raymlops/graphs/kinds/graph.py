@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from raymlops.graphs.node_kind import Built, NodeKind, Parts, Resolved, Scope
-from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import GraphNode, list_references
 
 
@@ -13,9 +12,6 @@ class InnerGraph(NodeKind[GraphNode]):
 
     def reads(self, node: GraphNode) -> Sequence[str]:
         return list_references(node.inputs)
-
-    def inner(self, node: GraphNode) -> GraphSpec | None:
-        return node.graph
 
     def resolve(self, node: GraphNode, scope: Scope) -> Resolved:
         assert node.graph is not None, "inner graph files are read by read_graph"

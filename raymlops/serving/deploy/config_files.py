@@ -9,9 +9,8 @@ from typing import Any
 import yaml
 
 from raymlops.errors import SpecError
-from raymlops.graphs.validation import list_leaves
 from raymlops.specs.document import apply_override, read_document, read_yaml, validate_document
-from raymlops.specs.graph import GraphSpec, complete, read_graph
+from raymlops.specs.graph import GraphSpec, complete, list_nodes, read_graph
 from raymlops.specs.module_files import collect_target
 from raymlops.specs.serving import ObserverSpec, ServingSpec
 
@@ -68,7 +67,7 @@ def require_one_module_of_a_name(
         f"observer {name}": observer.code for name, observer in (observers or {}).items()
     }
     for name, graph in graphs.items():
-        code |= {f"{name}/{path}": node.list_code() for path, node in list_leaves(graph)}
+        code |= {f"{name}/{path}": node.list_code() for path, node in list_nodes(graph)}
     seen: dict[str, tuple[str, str]] = {}
     for name, files in code.items():
         for file, text in files.items():

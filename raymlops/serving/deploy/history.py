@@ -13,7 +13,6 @@ from raymlops.clusters import secret_files, storage, tokens
 from raymlops.errors import ForbiddenError, NotFoundError, SpecError, UntrustedError
 from raymlops.settings import Settings
 from raymlops.specs.document import read_json, update_recorded
-from raymlops.specs.graph_nodes import name_code
 from raymlops.specs.serving import ServingSpec
 
 BUILDER = "raymlops.serving.app:build_app"
@@ -166,14 +165,19 @@ def _unwrap(text: bytes) -> dict[str, Any]:
     return {"config": held}
 
 
+_CODE = re.compile(r"[\w.]+:\w+")
+"""`module:Class`, as loosely as specs take it."""
+
+
 def list_code(config: dict[str, Any]) -> list[str]:
-    """`place: module:Class` for each node of an application's config that runs code of a user."""
+    """`place: module:Class` for each node and observer of an application's config that runs code of a user: what stands
+    there as a `target`, or as the kind of a node."""
     found: list[str] = []
 
     def look(place: str, value: Any) -> None:
         if isinstance(value, dict):
-            if code := name_code(value):
-                found.append(f"{place}: {code}")
+            named = (value.get(key) for key in ("kind", "target"))
+            found.extend(f"{place}: {code}" for code in named if _CODE.fullmatch(str(code)))
             for key, inner in value.items():
                 look(f"{place}.{key}", inner)
         elif isinstance(value, list):

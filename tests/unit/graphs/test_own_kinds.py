@@ -19,7 +19,7 @@ from raymlops.errors import NodeError, SpecError
 from raymlops.graphs.kinds import KINDS
 from raymlops.runtime.leaf_kinds import LEAF_KINDS
 from raymlops.runtime.open_graph import OfflineGraph
-from raymlops.serving.deploy.config_files import read_spec
+from raymlops.serving.deploy.config_files import read_graphs, read_spec
 from raymlops.serving.deploy.history import list_code, make_config
 from raymlops.serving.deploy.spec_trial import try_models
 from raymlops.serving.endpoints.graph import host_graph, prepare_graph
@@ -149,6 +149,22 @@ def test_a_deployment_holds_the_module_of_a_kind_and_names_it_as_code(
     )
 
 
+def test_two_kinds_of_one_name_from_different_files_are_refused(
+    path: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "own_kinds.py").write_text(path.with_name("own_kinds.py").read_text() + "# another\n")
+    (inner / "inner.yaml").write_text(
+        f"nodes:\n  one: {{kind: model, model: {tmp_path / 'model.onnx'}}}\n"
+        '  held: {kind: "own_kinds:Clip", of: [one.y]}\noutputs: [held]\n'
+    )
+    nodes = "nodes:\n  below: {kind: graph, file: inner/inner.yaml}"
+    path.write_text(path.read_text().replace("nodes:", nodes).replace("y: held.y", "y: held.y, b: below.y"))
+    with pytest.raises(SpecError, match=r"have different files 'own_kinds\.py'"):
+        read_graphs(path)
+
+
 ANSWERS = """
 import asyncio
 import numpy as np
@@ -229,6 +245,11 @@ class Broken(NodeKind):
     def outputs(self, node, reads, answers):
         return [][1]
     def build(self, parts): ...
+class Unsaid(NodeKind):
+    def build(self, parts): ...
+class Unmade(Broken):
+    def outputs(self, node, reads, answers):
+        return (reads[0][1],)
 class Unbuilt(Broken):
     def outputs(self, node, reads, answers):
         return (reads[0][1],)
@@ -256,7 +277,9 @@ MISTAKES: dict[str, tuple[str, str]] = {
         '{kind: "own_kinds:Retry", run: nowhere}',
         "node that 'wrong' calls: 'nowhere'",
     ),
-    "a class that is no kind": ('{kind: "kinds:Empty"}', "kinds:Empty has no reads, calls, .*NodeKind"),
+    "a class that is no kind": ('{kind: "kinds:Empty"}', "kinds:Empty is no subclass of .*NodeKind"),
+    "no spec": ('{kind: "kinds:Unsaid"}', "kinds:Unsaid has as its spec None; expected a subclass of"),
+    "nothing built": ('{kind: "kinds:Unmade", of: first.y}', "kinds:Unmade failed: AttributeError"),
     "a leaf": ('{kind: "kinds:Leaf", of: first.y}', "says is_leaf, but only models"),
     "a failure": ('{kind: "kinds:Broken", of: first.y}', "kinds:Broken failed: IndexError"),
     "a failure later": ('{kind: "kinds:Unbuilt", of: first.y}', "kinds:Unbuilt failed: RuntimeError: no"),

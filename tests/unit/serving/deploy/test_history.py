@@ -67,6 +67,23 @@ EVIL = {"name": "a", "import_path": "os:system", "args": {"graphs": {"g": {"node
     "kind": "python", "target": "evil:Node"}}}}}}  # fmt: skip
 
 
+def test_all_code_of_users_in_a_config_is_listed() -> None:
+    nodes = {
+        "held": {"kind": "own:Clip", "of": ["a.y"]},
+        "inner": {"kind": "graph", "graph": {"nodes": {"n": {"kind": "python", "target": "1a.b:Node"}}}},
+        "mean": {"kind": "mean", "of": ["a:b"]},
+    }
+    observers = {
+        "far": {"target": "watch:Far", "config": {"url": "http://x:9/"}},
+        "log": {"target": "access_log"},
+    }
+    assert list_code({"args": {"graphs": {"g": {"nodes": nodes}}, "observers": observers}}) == [
+        "args.graphs.g.nodes.held: own:Clip",
+        "args.graphs.g.nodes.inner.graph.nodes.n: 1a.b:Node",
+        "args.observers.far: watch:Far",
+    ]
+
+
 def test_a_config_that_nobody_signed_is_refused_and_shown_to_who_trusts_it(settings: Settings) -> None:
     forge(settings, "a", EVIL)
     with pytest.raises(UntrustedError, match=r"Deploy it again .*RAYMLOPS_TRUSTED_KEYS, or pass --trust"):
