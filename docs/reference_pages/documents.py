@@ -127,7 +127,7 @@ def _write_model(model: type[Document], elsewhere: Mapping[type[Document], str])
             code(field.alias or name),
             _type_of(field, elsewhere),
             _default_of(field),
-            sentence(meaning_of(field)),
+            sentence(meaning_of(field), _choices(field)),
         ]
         for name, field in model.model_fields.items()
     ]
@@ -146,6 +146,12 @@ def meaning_of(field: FieldInfo) -> str:
     if typing.get_origin(field.annotation) is typing.Literal and len(typing.get_args(field.annotation)) == 1:
         return "chooses this kind"
     return next((docstring_of(model) for model in _models_in(field.annotation)), "")
+
+
+def _choices(field: FieldInfo) -> tuple[str, ...]:
+    """Words that are values of the key, and so have no capital."""
+    literal = typing.get_origin(field.annotation) is typing.Literal
+    return typing.get_args(field.annotation) if literal else ("mlp",)
 
 
 def _type_of(field: FieldInfo, elsewhere: Mapping[type[Document], str]) -> str:
