@@ -54,7 +54,8 @@ def write_graphs() -> str:
     intro = (
         "A graph joins models: each node reads tensors of the request (`inputs.NAME`) or of other nodes "
         "(`NODE.TENSOR`), and `outputs` says what is answered. `raymlops graph FILE` checks and draws one. Examples "
-        "are `serve_configs/graph_*.yaml`; nodes in Python have a [page of their own](../python_nodes.md)."
+        "are `serve_configs/graph_*.yaml`; [nodes in Python](../python_nodes.md) and [kinds of your own]"
+        "(../node_kinds.md) have pages of their own."
     )
     return _write_page("Graphs", intro, [GraphSpec, *NODE_DOCUMENTS.values()])
 

@@ -82,7 +82,7 @@ def _explain_node(name: str, node: Any) -> Iterator[str]:
     kind = node.get("kind")
     if is_own(kind):
         return
-    if kind not in NODE_DOCUMENTS:
+    if not isinstance(kind, str) or kind not in NODE_DOCUMENTS:
         yield unknown_name(f"kind of node {name!r}:", kind, NODE_DOCUMENTS)
         return
     known, renamed = NODE_DOCUMENTS[str(kind)].model_fields, NODE_DOCUMENTS[str(kind)].renamed

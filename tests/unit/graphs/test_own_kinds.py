@@ -271,6 +271,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
         '{kind: "nowhere:Clip", of: [first.y]}',
         "neither beside the document nor installed",
     ),
+    "a kind that is no text": ("{kind: [own]}", "Unknown kind of node 'wrong': .*Known: cascade"),
     "no name of a class": ('{kind: "own_kinds:", of: [first.y]}', "nodes.wrong.kind"),
     "tensors that do not fit": ('{kind: "own_kinds:Clip", of: [first.label]}', "cannot average label: INT64"),
     "a node that is not there": (
