@@ -1,1 +1,1 @@
-"""What answers: a model, a graph or a folder of models as an endpoint, batching, statistics. No HTTP and no Ray."""
+"""Endpoints: a model, a graph or a folder of models; batching, statistics, observers. Imports neither HTTP nor Ray."""

@@ -1,5 +1,4 @@
-"""By when a request must be answered, for what works on it in this task and for the processes that it asks. Ends
-nothing itself."""
+"""Deadline of a request, for the code of this task and the processes that it calls. Cancels nothing itself."""
 
 import contextlib
 import contextvars
@@ -11,9 +10,9 @@ from collections.abc import Iterator
 @dataclasses.dataclass(frozen=True, slots=True)
 class Deadline:
     when: float
-    """Of `time.monotonic()`, in seconds."""
+    """In seconds of `time.monotonic()`."""
     is_asked: bool = False
-    """Whether the caller named it, and not the spec: then it holds for this request alone."""
+    """Whether the caller set it, not the spec: then it holds for this request alone."""
 
 
 _CURRENT: contextvars.ContextVar[Deadline | None] = contextvars.ContextVar("deadline", default=None)
@@ -21,7 +20,7 @@ _CURRENT: contextvars.ContextVar[Deadline | None] = contextvars.ContextVar("dead
 
 @contextlib.contextmanager
 def bound(seconds: float, *, is_asked: bool = False) -> Iterator[None]:
-    """Within, what is asked elsewhere has at most so many seconds, or fewer where that was said before."""
+    """Within this block, calls to other processes have at most so many seconds, or fewer if an outer block says so."""
     present, wanted = _CURRENT.get(), time.monotonic() + seconds
     if present is not None and present.when <= wanted:
         yield
@@ -34,12 +33,12 @@ def bound(seconds: float, *, is_asked: bool = False) -> Iterator[None]:
 
 
 def count_remaining() -> float | None:
-    """Seconds that are left, 0 or less where the time is over; None without a deadline."""
+    """Seconds left, 0 or less after the deadline; None without a deadline."""
     present = _CURRENT.get()
     return None if present is None else present.when - time.monotonic()
 
 
 def is_asked() -> bool:
-    """Whether the caller of this request named a deadline."""
+    """Whether the caller of this request set a deadline."""
     present = _CURRENT.get()
     return present is not None and present.is_asked

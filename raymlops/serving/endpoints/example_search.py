@@ -1,5 +1,5 @@
-"""A request that a model takes, in the shape of each protocol: found by trying, since a signature does not tell which
-free sizes and values a model answers."""
+"""Finds an example request that a model accepts, in the form of each protocol, by trying: a signature does not say
+which free sizes and values a model accepts."""
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ from raymlops.serving.protocol.examples import Example, ExampleTensor, Shape
 from raymlops.tensors import Batch
 
 _SIZES = (1, 2, 3, 4, 8, 16, 32, 64, 128, 224)
-"""Of the dimensions that a request chooses, other than that of the rows."""
+"""Sizes to try for the dimensions that a request chooses, other than that of the rows."""
 _VALUES: tuple[dict[str, Any], ...] = (
     {"FP": 0.5, "BYTES": "text", "BOOL": True, "INT": 1},
     {"FP": 0.5, "BYTES": "1", "BOOL": False, "INT": 0},
@@ -32,7 +32,7 @@ def find_shape(hosted: Hosted) -> Shape:
 
 
 def list_candidates(hosted: Hosted) -> Iterator[Example]:
-    """Requests that the model may take, the likeliest first."""
+    """Requests that the model may accept, the likeliest first."""
     binary_out = any(spec.datatype == "FP16" for spec in hosted.endpoint.signature.outputs)
     shape = find_shape(hosted)
     required = [column for column in hosted.columns.values() if not column.optional]
@@ -54,11 +54,11 @@ def _make_tensor(column: Column, size: int, values: Mapping[str, Any]) -> Exampl
 
 
 async def find_example(hosted: Hosted) -> Example | None:
-    """A request that was tried, once for a model; None where the model refused each. One that cannot be tried, as it is
-    loaded on demand, is the likeliest."""
+    """A request that the model accepted, searched for once; None if the model refused all. A model that is loaded on
+    demand is not tried: its likeliest request is returned."""
     if hosted.try_batch is None:
         return next(list_candidates(hosted))
-    async with hosted.search:  # others who want to know wait for the one that looks
+    async with hosted.search:  # other callers wait for the one that searches
         return await _search(hosted, hosted.try_batch)
 
 
@@ -73,10 +73,10 @@ async def _search(hosted: Hosted, try_batch: Callable[[Batch], Awaitable[Batch]]
             except DeadlineError:  # it was not refused
                 hosted.examples.append(tried)
                 break
-            except ProcessEndedError:  # which is not to happen again
+            except ProcessEndedError:  # such a failure must not be repeated
                 hosted.examples.append(None)
                 break
-            except RaymlopsError:  # it is overloaded: another time
+            except RaymlopsError:  # it is overloaded: try again later
                 return None
             hosted.examples.append(dataclasses.replace(tried, shape=_fit(tried.shape, answer, hosted)))
             break
@@ -87,7 +87,7 @@ async def _search(hosted: Hosted, try_batch: Callable[[Batch], Awaitable[Batch]]
 
 
 def _fit(shape: Shape, answer: Batch, hosted: Hosted) -> Shape:
-    """What the signature promises of rows, as far as an answer keeps it."""
+    """What the signature promises about rows, as far as an answer confirms it."""
     signature = hosted.endpoint.signature
     try:
         json_tables.to_rows(answer, 1, signature)

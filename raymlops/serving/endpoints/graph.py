@@ -1,4 +1,4 @@
-"""Hosts a composition as one endpoint: decides where nodes run, opens what runs here. Knows no Ray."""
+"""Hosts a graph as one endpoint: decides where nodes run, opens those that run here. Does not import Ray."""
 
 import asyncio
 import dataclasses
@@ -44,7 +44,7 @@ LOG = logging.getLogger("raymlops.serving")
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What was decided once, when the application was built, for all its replicas."""
+    """Decisions made once, when the application was built, for all its replicas."""
 
     spec: GraphSpec
     signatures: Mapping[str, Signature]
@@ -52,13 +52,14 @@ class Prepared:
     kinds: Mapping[str, str]
     """Kinds of the request's columns, from the contracts of the models that read them."""
     couplings: Mapping[str, str]
-    """Why rows of a leaf may not share a run, by path; empty where they may."""
+    """Why rows of a leaf may not share a run, by path; empty if they may."""
     joined_rows: Mapping[str, int]
-    """Rows of several requests that may share a call of a node, by path: a model runs no longer than the call takes."""
+    """Rows of several requests that may share a call of a node, by path: as many as a model runs in less time than
+    the call takes."""
 
     @property
     def version(self) -> str:
-        """Changes with the models and everything else that is declared."""
+        """Changes with the models and all other declarations."""
         return hashlib.sha256(TypeAdapter(dict).dump_json(to_first_names(self.spec))).hexdigest()[:12]
 
     @property
@@ -67,8 +68,7 @@ class Prepared:
 
 
 def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
-    """Open and measure everything once. Raises SpecError, NotFoundError, ArtifactError before anything is
-    deployed."""
+    """Open and measure everything once. Raises SpecError, NotFoundError, ArtifactError before anything is deployed."""
     options = SessionOptions(shared=True)
     opened = open_graph(spec.model_copy(update={"merge": False}), make_locate(settings), options)
     nodes = dict(list_leaves(spec))
@@ -105,18 +105,18 @@ def _count_rows_of_a_hop(leaf: Leaf, node: PlacedNode) -> int:
         return 0
     if leaf.session is not None and leaf.session.by_value:
         return 0
-    if leaf.measured is None:  # a Python node: how long it takes is not known
+    if leaf.measured is None:  # a Python node: its run time is unknown
         return node.resources.max_rows if node.resources is not None else 0
     return min(MOST_ROWS, int(Limits().hop_ms / max(1e-3, leaf.measured.milliseconds)))
 
 
 class GraphEndpoint:
-    """A graph that counts what it answers."""
+    """A graph that counts its answers."""
 
     def __init__(
         self, graph: Graph, statistics: "GraphStatistics", most: int = 0, deadline_s: float = 30.0
     ) -> None:
-        """`most` rows of requests may share a run."""
+        """At most `most` rows of requests may share a run."""
         self._deadline_s = deadline_s
         self.graph = graph
         self.signature = graph.signature
@@ -137,12 +137,12 @@ class GraphEndpoint:
         else:
             answer = await self.graph.infer(batch, key=key)
         ended = time.perf_counter_ns()
-        # Nodes that run beside each other may have waited longer together.
+        # Nodes that ran in parallel may have waited longer in total.
         self._statistics.record_run(rows, min(arrived + waited, ended), ended, (arrived,))
         return answer
 
     async def try_batch(self, batch: Batch) -> Batch:
-        """The answer to a batch that nobody asked for: uncounted, without shadows. Raises what `infer` raises."""
+        """The answer to a batch outside of any request: uncounted, without shadows. Raises what `infer` raises."""
         return await self._infer_within(batch, Request(live=False, counted=False))
 
     async def _infer_within(self, batch: Batch, request: Request) -> Batch:
@@ -153,7 +153,7 @@ class GraphEndpoint:
                     return await self.graph.infer(batch, request=request)
         except TimeoutError:
             raise DeadlineError(f"{_tell_waited_for(request)} did not answer within {seconds:g} s") from None
-        except asyncio.CancelledError as error:  # whoever gave up may tell for what it waited
+        except asyncio.CancelledError as error:  # a caller that gave up may say what it waited for
             error.add_note(_tell_waited_for(request))
             raise
 
@@ -163,7 +163,7 @@ def _tell_waited_for(request: Request) -> str:
 
 
 def count_joinable_rows(graph: Graph, leaves: Mapping[str, Implementation]) -> int:
-    """Rows up to which requests may share a run of a graph that is row by row, whose `leaves` are here."""
+    """Rows up to which requests may share a run of a graph that is row by row, whose `leaves` run here."""
     if graph.suspends:
         return 0
     return min(MOST_ROWS, *(leaves[path].inline_rows for path in graph.plan.answering()))
@@ -280,7 +280,7 @@ def set_weights(hosted: Hosted, weights: Mapping[str, Mapping[str, float]]) -> N
 def run_live(
     session: Session, name: str, independence: Independence, queue: int = 128, deadline_s: float = 30.0
 ) -> Implementation:
-    """Short runs where they are called, long ones batched in a thread, as a model that is served alone."""
+    """Short runs on the event loop, long ones batched in a thread, like a model that is served alone."""
     statistics = Statistics(name, "1")
     endpoint = ModelEndpoint(
         session, statistics, BatchOptions(queue=queue), deadline_s=deadline_s, independence=independence

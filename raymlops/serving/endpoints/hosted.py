@@ -1,4 +1,5 @@
-"""The models that a replica answers for, by name, with what is worked out once for each. Knows no HTTP and no Ray."""
+"""The models that a replica serves, by name, with everything that is computed once for each. Imports neither HTTP nor
+Ray."""
 
 import asyncio
 import concurrent.futures
@@ -20,11 +21,11 @@ from raymlops.tensors import Batch, TensorSpec
 
 
 class Repository(Protocol):
-    """What loads and unloads models on demand, where an application has such a thing."""
+    """Loads and unloads models on demand, if an application does that."""
 
     @property
     def unavailable(self) -> Mapping[str, str]:
-        """Models that cannot be served -> why."""
+        """Models that cannot be served -> reason."""
         ...
 
     async def load(self, name: str) -> None: ...
@@ -32,25 +33,25 @@ class Repository(Protocol):
     async def unload(self, name: str) -> None: ...
 
     async def refresh(self) -> None:
-        """Find out what there is now; raises nothing."""
+        """Update the list of models; raises nothing."""
         ...
 
     def to_tree(self) -> Tree: ...
 
 
 class Caller(Protocol):
-    """Who asks, by an API key."""
+    """The caller, by an API key."""
 
     @property
     def models(self) -> Collection[str]:
-        """Those that the key is for; none is all."""
+        """The models that the key allows; None is all."""
         ...
 
     def sees(self, model: str) -> bool: ...
 
 
 class AllStatistics(Protocol):
-    """What all replicas of an application counted."""
+    """Counts of all replicas of an application."""
 
     async def sum_up(self, keys: Collection[ModelKey] | None = None) -> tuple[int, dict[ModelKey, Tree]]: ...
 
@@ -59,7 +60,7 @@ class AllStatistics(Protocol):
 
 @dataclasses.dataclass(slots=True)
 class Hosted:
-    """A model under its name, with all that is worked out once."""
+    """A model under its name, with everything that is computed once."""
 
     name: str
     endpoint: open_inference.Endpoint
@@ -71,35 +72,35 @@ class Hosted:
     loaded: Callable[[], bool] | None = None
     """Whether a model that is loaded on demand is in memory now; only the index asks."""
     reason: Callable[[], str] | None = None
-    """Why it is not in memory, or what else its operator should know; only the index asks."""
+    """Why it is not in memory, or another note for its operator; only the index asks."""
     running: Callable[[], bool] | None = None
-    """Whether a model's own process is there; it is started again when it has ended."""
+    """Whether a model's own process is running; it is restarted after it has ended."""
     headers: Headers = ()
     binary_headers: Headers = ()
     answers_frames: bool = False
-    """Whether MLflow would answer a table with a table, as `invocations` tells."""
+    """Whether MLflow would answer a table with a table, see `mlflow_codec`."""
     decoder: InferDecoder = dataclasses.field(init=False)
     try_batch: Callable[[Batch], Awaitable[Batch]] | None = None
-    """Answers a batch that nobody asked for, uncounted."""
+    """Answers a batch outside of any request, uncounted."""
     examples: list[object] = dataclasses.field(default_factory=list)
-    """The request that was found, as `examples` does, or None; empty before the search."""
+    """The accepted request, in the form of `examples`, or None; empty before the search."""
     search: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
-    """Held while it is looked for."""
+    """Held during the search."""
     estimate: AnswerEstimate | None = None
-    """Of its answers, made when it is first asked."""
+    """Schema of its answers, made on first use."""
     runs_python: bool = False
-    """Whether code of others works on its tensors in this process, and may keep and change them."""
+    """Whether foreign code works on its tensors in this process, and may keep and change them."""
     is_observed_by_copy: bool = False
-    """Whether observers must have tensors of their own."""
+    """Whether observers need copies of the tensors."""
 
     @property
     def optional(self) -> list[TensorSpec]:
-        """Inputs beside those of the signature, with a value of the model's own that a request may give anew."""
+        """Inputs beside those of the signature, with default values that a request may override."""
         return [column.spec for column in self.columns.values() if column.optional]
 
     @property
     def can_answer(self) -> bool:
-        """Now; `ready` is what it was told to be."""
+        """The present readiness; `ready` is what it was set to."""
         return self.ready and (self.running is None or self.running())
 
     def __post_init__(self) -> None:
@@ -111,35 +112,35 @@ class Hosted:
 
 @dataclasses.dataclass(slots=True)
 class Hosts:
-    """Everything the handlers need: the models by name, and the limits of a request."""
+    """Everything that the handlers need: the models by name, and the limits of a request."""
 
     name: str
     models: dict[str, Hosted]
     limits: RequestLimits = dataclasses.field(default_factory=RequestLimits)
     repository: Repository | None = None
     queue: int = 128
-    """Requests that may be here at once; more are told to come back."""
+    """Requests in progress at most; further ones are told to come back later."""
     pending: int = 0
     stopping: str = ""
-    """Why no new requests are taken, once that is so."""
+    """Why no new requests are accepted, once that is so."""
     threads: concurrent.futures.Executor = dataclasses.field(
         default_factory=lambda: concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="large")
     )
-    """Where large bodies are read and written, so that the others do not wait for them."""
+    """Where large bodies are read and written, so that other requests do not wait for them."""
 
     statistics: AllStatistics | None = None
-    """None where there is but this process."""
+    """None if there is only this process."""
     observers: Observers = dataclasses.field(default_factory=make_observers)
     edge: Statistics = dataclasses.field(default_factory=lambda: Statistics(*EDGE))
-    """Of requests that no model is named by."""
+    """Statistics of requests that name no known model."""
 
     def __post_init__(self) -> None:
         for hosted in self.models.values():
             hosted.is_observed_by_copy = hosted.runs_python and bool(self.observers.inferences)
 
     def trees(self, stamps: dict[ModelKey, object]) -> dict[ModelKey, Tree]:
-        """All that this process counted, of each model that counted anything since `stamps`, which are made anew; of
-        models that are loaded on demand, only those that were asked for."""
+        """All counts of this process, for each model that counted anything since `stamps`, which are renewed; of
+        models that are loaded on demand, only those that were used."""
         found: dict[ModelKey, Tree] = {EDGE: self._count_itself()}
         for hosted in list(self.models.values()):
             counted = hosted.statistics
@@ -167,7 +168,7 @@ class Hosts:
         return tree
 
     async def sum_up(self, wanted: Collection[Hosted]) -> tuple[int, list[tuple[ModelKey, Tree]]]:
-        """How many replicas there are, and what they counted of these models."""
+        """The number of replicas, and their counts of these models."""
         replicas, trees = 1, dict[ModelKey, Tree]()
         if self.statistics is not None:
             replicas, trees = await self.statistics.sum_up({hosted.statistics.key for hosted in wanted})
@@ -177,18 +178,18 @@ class Hosts:
         ]
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
-        """What all replicas counted as text, and its content type."""
+        """Counts of all replicas as text, and its content type."""
         if self.statistics is not None:
             return await self.statistics.render(accept)
         return await asyncio.to_thread(prometheus.render, self.name, {"": self.trees({})}, accept)
 
     def stop(self, reason: str) -> None:
-        """Refuse new requests for this reason; those that are here are answered."""
+        """Refuse new requests for this reason; those in progress are answered."""
         self.stopping, self.queue = reason, 0
 
     @property
     def unavailable(self) -> Mapping[str, str]:
-        """Models that cannot be served -> why."""
+        """Models that cannot be served -> reason."""
         return {} if self.repository is None else self.repository.unavailable
 
     def find(self, name: str, version: str = "") -> Hosted:
@@ -202,16 +203,16 @@ class Hosts:
         return hosted
 
     def seen_by(self, caller: Caller) -> Mapping[str, Hosted]:
-        """The models that a key is for."""
+        """The models that a key allows."""
         if not caller.models:
-            return dict(self.models)  # which may change while a thread goes through them
+            return dict(self.models)  # it may change while a thread iterates over them
         return {name: hosted for name, hosted in list(self.models.items()) if caller.sees(name)}
 
     def count(
         self, request: Timed, name: str, status: int, ended: int, bytes_in: int, bytes_out: int = 0
     ) -> None:
-        """One request for inference by a model of this name, if there is one, was answered with an HTTP status; `ended`
-        in nanoseconds."""
+        """Record that one inference request to a model of this name, if there is one, was answered with an HTTP
+        status; `ended` in nanoseconds."""
         counted = request.statistics
         if counted is None:
             hosted = self.models.get(name)
@@ -222,7 +223,7 @@ class Hosts:
             counted.record_failure(request, ended, status, bytes_in)
 
     def enter(self) -> None:
-        """Count a request in. Raises OverloadedError where it is full."""
+        """Admit a request and count it. Raises OverloadedError if the queue is full."""
         if self.pending >= self.queue:
             if self.stopping:
                 raise OverloadedError(self.stopping)

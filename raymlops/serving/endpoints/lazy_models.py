@@ -1,5 +1,5 @@
-"""A folder of models behind one application: each is known from the start or soon after it was added, and loaded when
-it is asked for. What cannot be served is known with its reason. No Ray."""
+"""A folder of models behind one application: each is known from the start or soon after it was added, and loaded on
+first use. Models that cannot be served are listed with the reason. Does not import Ray."""
 
 import asyncio
 import concurrent.futures
@@ -40,20 +40,20 @@ from raymlops.tensors import Batch
 
 LOG = logging.getLogger("raymlops.serving")
 PATIENCE_S = 60.0
-"""Longest look at the folder, with the reading of what is new there."""
+"""Longest scan of the folder, including reading new files."""
 EXAMINED_S = 10.0
-"""After so long a look leaves what else is new to the next one."""
+"""Time after which a scan leaves further new files to the next one."""
 LOOKED_S = 1.0
-"""For as long the index takes what a look at the folder found for what there is."""
+"""Time for which the index relies on the last scan of the folder."""
 DISAGREED_S = 60.0
-"""After so long a file that the other replicas serve, and that is not there or cannot be read here, is looked for
+"""Time after which a file that the other replicas serve, but that is missing or unreadable here, is looked for
 again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What a replica knows of a name of the folder: the model that it serves, or the reason why it serves none; with a
-    model, the reason is why the file that is there now is not taken for it."""
+    """What a replica knows of a name in the folder: the model that it serves, or the reason why it serves none; with
+    a model, the reason is why the present file is not used."""
 
     entry: Entry
     found: Found | None = None
@@ -62,7 +62,7 @@ class Known:
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
-    """What a look at the folder found."""
+    """The result of a scan of the folder."""
 
     examined: Mapping[str, tuple[Entry, Found | str]]
     gone: Collection[str]
@@ -72,15 +72,15 @@ class Changes:
 class LazyModels:
     """The hosted models of a folder, and the repository that the protocol loads and unloads.
 
-    A model answers with the bytes that were first found. A file that is added is a new model; one that is removed is
-    none any more; one that is replaced is taken when it is loaded by name, or at the next deployment.
+    A model answers with the bytes that were found first. An added file is a new model; a removed one is no longer
+    served; a replaced one is used once it is loaded by name, or at the next deployment.
     """
 
     def __init__(
         self, spec: ManyModels, queue: int = 128, memory: int = 0, hosted: dict[str, Hosted] | None = None
     ) -> None:
-        """`hosted` are the models of the application, those of the folder are put among them. Raises NotFoundError
-        where there is no such folder, StorageError."""
+        """`hosted` are the models of the application, to which those of the folder are added. Raises NotFoundError if
+        there is no such folder, StorageError."""
         self.hosted: dict[str, Hosted] = {} if hosted is None else hosted
         self.unavailable: dict[str, str] = {}
         """Name -> why it cannot be served."""
@@ -92,14 +92,15 @@ class LazyModels:
         self._faults: dict[str, str] = {}
         """Key of a model -> why it could not be loaded the last time."""
         self._disagreed: dict[str, tuple[Entry | None, str, float]] = {}
-        """Name -> its file here, the digest that the others serve and this file has not, and when to look again."""
+        """Name -> its file here, the digest that the others serve and this file does not have, and when to look
+        again."""
         self._examiner = Examiner(self._files, int(spec.memory_mb * 1e6))
         options = dataclasses.replace(OPTIONS, memory=memory)
         self._opener = Opener({}, options, TRIALS if spec.trial else None)
         self._threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="many")
         self._looking = asyncio.Lock()
         self.looked = time.monotonic()
-        """When the folder was looked at for the last time."""
+        """Time of the last scan."""
         self.cache: ModelCache[Session] = ModelCache(
             self._open,
             {},
@@ -110,36 +111,37 @@ class LazyModels:
             may_block=self._files.is_near,
         )
         self.version = 0
-        """Of what is closed; an older word of it, which was on its way when this replica changed it, is ignored."""
+        """Version of the list of closed models; an older list that was on its way when this replica changed it is
+        ignored."""
         self.closed: set[str] = set()
-        """Names that were unloaded by hand; the same in all replicas, within the time between two looks."""
+        """Names that were unloaded explicitly; the same in all replicas, within the time between two exchanges."""
         self._apply(self._find_changes({}, is_first=True))
 
     @property
     def digests(self) -> dict[str, str]:
-        """sha256 of the file of every model that is served."""
+        """sha256 of the file of every served model."""
         return {name: known.found.digest for name, known in self._known.items() if known.found is not None}
 
     async def refresh(self) -> None:
-        """Take up what was added to the folder or removed, unless it was looked at a moment ago. When it cannot be
-        looked at, what was found before is served."""
+        """Add or remove models whose files were added or removed, unless the folder was just scanned. If it cannot be
+        scanned, the models found before are served."""
         if time.monotonic() - self.looked < LOOKED_S:
             return
         try:
             async with asyncio.timeout(PATIENCE_S), self._looking:
-                if time.monotonic() - self.looked < LOOKED_S:  # by another, who was waited for
+                if time.monotonic() - self.looked < LOOKED_S:  # by another task, which this one waited for
                     return
                 self.looked = time.monotonic()
                 self._apply(await asyncio.to_thread(self._find_changes, dict(self._known)))
         except (RaymlopsError, OSError) as error:  # a TimeoutError is an OSError
             told = str(error) or f"it did not answer within {PATIENCE_S:g} s"
-            LOG.error("the folder of models was not looked at; those found so far are served: %s", told)
+            LOG.error("the folder of models could not be scanned; those found so far are served: %s", told)
 
     async def take(self, name: str) -> str:
-        """Serve the file that is there now under this name; its sha256.
+        """Serve the present file of this name; returns its sha256.
 
-        Raises NotFoundError where there is none, ArtifactError where it cannot be served: what was served before goes
-        on answering.
+        Raises NotFoundError if there is none, ArtifactError if it cannot be served: the model served before keeps
+        answering.
         """
         await self._take({name: ""})
         known = self._known.get(name)
@@ -151,12 +153,12 @@ class LazyModels:
         return known.found.digest
 
     async def load(self, name: str) -> None:
-        """As `take` and `open`."""
+        """Like `take` and `open`."""
         await self.take(name)
         await self.open(name)
 
     async def open(self, name: str) -> None:
-        """Have the model in memory, and open it to requests. Raises what `check` and loading do."""
+        """Load the model into memory, and open it to requests. Raises what `check` and loading raise."""
         self.check(name)
         self.closed.discard(name)
         self.hosted[name].ready = True
@@ -169,7 +171,7 @@ class LazyModels:
         self.cache.unload(self._key(name))
 
     def follow(self, version: int, closed: Iterable[str]) -> None:
-        """Take over what another replica was told to unload, and to open again, unless this one knows better."""
+        """Adopt another replica's list of unloaded and reopened models, unless this one's is newer."""
         if version < self.version:
             return
         self.version = version
@@ -184,7 +186,7 @@ class LazyModels:
         self.closed = wanted
 
     async def agree(self, digests: Mapping[str, str]) -> None:
-        """Serve the files that all replicas have agreed on, by their sha256; refuse a model whose file is another."""
+        """Serve the files that all replicas agreed on, by their sha256; refuse a model whose file differs."""
         own = self.digests
         others = {name: digest for name, digest in digests.items() if own.get(name, "") != digest}
         self._disagreed = {name: told for name, told in self._disagreed.items() if name in others}
@@ -203,19 +205,19 @@ class LazyModels:
                 reason = f"its file is not the one that the other replicas serve; {RELOAD.format(name)}"
                 self._know(name, Known(known.entry, None, reason))
             _, found = changes.examined.get(name, (None, None))
-            # What has other bytes has them for as long as its stamp is the same.
+            # A file with other bytes has them as long as its stamp is the same.
             is_final = known is not None and not isinstance(found, str)
             again = math.inf if is_final else time.monotonic() + DISAGREED_S
             self._disagreed[name] = known.entry if known is not None else None, digest, again
 
     def _is_known_to_differ(self, name: str, digest: str) -> bool:
-        """Whether what is there under this name is known not to be the file of this digest."""
+        """Whether the present file of this name is known to have another digest."""
         known = self._known.get(name)
         entry, wanted, again = self._disagreed.get(name, (None, "", 0.0))
         return (known.entry if known else None, digest) == (entry, wanted) and time.monotonic() < again
 
     def to_tree(self) -> Tree:
-        """What the cache counts, see `metrics.FAMILIES`."""
+        """The cache's counts, see `metrics.FAMILIES`."""
         count = self.cache.count
         counts = {
             "hits": count.hits,
@@ -230,7 +232,7 @@ class LazyModels:
         }
 
     def check(self, name: str) -> str:
-        """The same name. Raises NotFoundError unless there is such a model, ArtifactError when it cannot be served."""
+        """The same name. Raises NotFoundError unless there is such a model, ArtifactError if it cannot be served."""
         if name in self.unavailable:
             raise ArtifactError(f"Model {name!r} is unavailable: {self.unavailable[name]}")
         known = self._known.get(name)
@@ -239,7 +241,7 @@ class LazyModels:
         return name
 
     async def _take(self, digests: Mapping[str, str]) -> Changes:
-        """Examine what is there now under these names, and serve it where it has the digest, or none is asked for."""
+        """Examine the present files of these names, and serve those that have the digest, or all if none is given."""
         async with self._looking:
             changes = await asyncio.to_thread(self._find_changes, dict(self._known), digests)
             self._apply(changes, digests)
@@ -248,7 +250,7 @@ class LazyModels:
     def _find_changes(
         self, known: Mapping[str, Known], wanted: Mapping[str, str] | None = None, *, is_first: bool = False
     ) -> Changes:
-        """What differs from what is known, of all names or of those `wanted`, whose bytes are compared whatever their
+        """What differs from what is known, for all names or those `wanted`, whose bytes are compared whatever their
         stamps say: a file may have been replaced twice within a second. Reads files, changes nothing."""
         ends = time.monotonic() + EXAMINED_S
         entries = read_entries(self._files.list())
@@ -271,18 +273,18 @@ class LazyModels:
 
     @staticmethod
     def _is_same(known: Known) -> bool:
-        """Whether a model is served, and its file has the same bytes still."""
+        """Whether a model is served, and its file still has the same bytes."""
         found = known.found
         if found is None or known.reason:
             return False
         try:
             data = found.files.read(found.path, found.size, found.size)
         except (RaymlopsError, OSError):
-            return False  # examining it will tell
+            return False  # examining it will report that
         return data is not None and has_code(data, found.code)
 
     def _apply(self, changes: Changes, wanted: Mapping[str, str] | None = None) -> None:
-        """Serve what was found. Another file for a model that is served is taken where it is `wanted` only."""
+        """Serve what was found. Another file for a served model is used only if the model is `wanted`."""
         for notice in changes.notices:
             if notice not in self._notices:
                 LOG.warning("%s", notice)
@@ -314,7 +316,7 @@ class LazyModels:
             self.unavailable.pop(name, None)
 
     def _serve(self, found: Found) -> None:
-        """Answer with this file from now on; requests that use the one before go on."""
+        """Answer with this file from now on; requests that use the previous one continue."""
         before = self._known.get(found.name)
         served = before.found if before is not None else None
         if served is not None and (served.key, served.path, served.version) == (
@@ -335,7 +337,7 @@ class LazyModels:
             self.cache.unload(found.key)
 
     def _withdraw(self, name: str) -> None:
-        """Serve this model no longer; requests that use it go on."""
+        """Stop serving this model; requests that use it continue."""
         known = self._known.get(name)
         if known is None or known.found is None:
             return
@@ -358,11 +360,11 @@ class LazyModels:
 
     def _key(self, name: str) -> str:
         found = self._known[name].found
-        assert found is not None  # `check` was there before
+        assert found is not None  # `check` was called before
         return found.key
 
     def _reason(self, name: str) -> str:
-        """What the index tells of a model that is served."""
+        """The index's note on a served model."""
         known = self._known[name]
         if known.found is None:
             return known.reason
@@ -373,7 +375,7 @@ class LazyModels:
         return told or ("" if self.cache.state(known.found.key) == "READY" else waits)
 
     def _host(self, found: Found, statistics: Statistics | None = None) -> Hosted:
-        """`statistics` are those of the file before, which go on."""
+        """`statistics` are those of the previous file, which continue."""
         statistics = statistics or Statistics(found.name, found.version)
         statistics.sharing = found.independence.told
         joins = bool(found.independence)
@@ -389,12 +391,12 @@ class LazyModels:
 
 
 def _name_of(key: str) -> str:
-    """What a model is called for whoever asks for it."""
+    """A model's name for its callers."""
     return key.partition("@")[0]
 
 
 def _is_wanted(name: str, found: Found, wanted: Mapping[str, str] | None) -> bool:
-    """Whether a file is to be taken: any file, or the one of a digest."""
+    """Whether a file is to be used: any file, or the one with a digest."""
     return wanted is not None and wanted.get(name) in ("", found.digest)
 
 
@@ -402,7 +404,7 @@ class LazyEndpoint:
     """One model of many; holds its session only while it answers."""
 
     is_withdrawn = False
-    """The file was removed, or replaced, since this was the model."""
+    """The file was removed or replaced after this model was found."""
 
     def __init__(
         self,
@@ -413,7 +415,7 @@ class LazyEndpoint:
         joins: bool,
         deadline_s: float = 30.0,
     ) -> None:
-        """`joins` is whether requests may share a run."""
+        """`joins` says whether requests may share a run."""
         self._joins = joins
         self.signature = found.header.signature
         self.version = found.version
@@ -429,7 +431,7 @@ class LazyEndpoint:
         self._turns = TickBatcher(statistics)
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
-        # With values for optional inputs a request runs alone: what is known of runs is of the model's own values.
+        # With values for optional inputs a request runs alone: what is known of runs holds for the default values only.
         alone = len(batch) > len(self.signature.inputs)
         own = {spec.name: batch[spec.name] for spec in self.signature.inputs} if alone else batch
         rows, arrived = count_batch_rows(own), time.perf_counter_ns()
@@ -455,7 +457,7 @@ class LazyEndpoint:
     async def _infer_apart(
         self, session: Session, batch: Batch, rows: int, arrived: int, *, learns: bool
     ) -> Batch:
-        """In a thread, where it is timed. Raises DeadlineError, and then ends the run."""
+        """In a thread, where it is timed. On DeadlineError, cancels the run."""
         control = session.begin()
         loop = asyncio.get_running_loop()
         is_first, self._has_run = not self._has_run, True
@@ -476,20 +478,20 @@ class LazyEndpoint:
 
 
 _STEP = 64
-"""Times as many rows as were timed may be taken for short, if each row took as long as those did."""
+"""A run of up to so many times the timed rows may be assumed short, if run time is proportional to rows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Cost:
-    """Rows of the longest run that is short, where no other free size is above `size`; and the rows that requests may
-    share a run for, 0 where they may not."""
+    """Rows of the longest run that is short, if no other free size is above `size`; and the rows that requests may
+    share a run for, 0 if they may not."""
 
     rows: int = 0
     size: int = 0
     most: int = 0
 
     def learn(self, rows: int, size: int, seconds: float, joins: bool, *, never: bool) -> "_Cost":
-        """What is known after a run of so many rows and seconds; a model of unknown length is never short."""
+        """Updates what is known after a run of so many rows and seconds; a model of unknown run time is never short."""
         if never or seconds > INLINE_S or (self.rows and size < self.size):
             return self
         short = int(rows * min(_STEP, INLINE_S / max(seconds, 1e-9)))
@@ -501,7 +503,7 @@ class _Cost:
 def _time(session: Session, batch: Batch, control: RunControl, is_first: bool) -> tuple[Batch, float, int]:
     """The answer, the seconds of the run, and when it began, in nanoseconds."""
     if is_first:
-        session.infer(batch, control=control)  # which takes longer than those after it
+        session.infer(batch, control=control)  # the first run takes longer than later ones
     started = time.perf_counter_ns()
     answer = session.infer(batch, control=control)
     return answer, (time.perf_counter_ns() - started) / 1e9, started

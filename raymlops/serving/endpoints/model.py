@@ -1,5 +1,5 @@
-"""One ONNX model as an endpoint: warmed up, timed, run on the event loop when short and batched in a thread
-when long. Requests that come together share a run either way."""
+"""One ONNX model as an endpoint: warmed up, timed, run on the event loop if short, and batched in a thread if long.
+Concurrent requests share a run in both cases."""
 
 import asyncio
 import dataclasses
@@ -14,12 +14,14 @@ from raymlops.serving.endpoints.statistics import Statistics
 from raymlops.serving.endpoints.tick_batcher import TickBatcher
 from raymlops.tensors import Batch, Signature
 
-UNKNOWN = Independence("its operators were not looked at")
-ISOLATED = Independence("a request may end the process that answers it, and all that share its run with it")
+UNKNOWN = Independence("its operators were not examined")
+ISOLATED = Independence(
+    "a request may end the process that answers it, and with it all requests that share its run"
+)
 
 
 class ModelEndpoint:
-    """Answers batches with one session. Make it on the event loop that will serve it."""
+    """Answers batches with one session. Create it on the event loop that will serve it."""
 
     def __init__(
         self,
@@ -30,9 +32,9 @@ class ModelEndpoint:
         deadline_s: float = 30.0,
         independence: Independence = UNKNOWN,
     ) -> None:
-        """Requests share runs only where the rows are proven to stand alone.
+        """Requests share runs only if the rows are proven to be independent.
 
-        Raises ArtifactError where `mode` is "on" and they are not.
+        Raises ArtifactError if `mode` is "on" and they are not.
         """
         self._session = session
         self._statistics = statistics
@@ -61,8 +63,8 @@ class ModelEndpoint:
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:
         """Answer a batch. Raises InputError, OverloadedError, DeadlineError.
 
-        One with values for optional inputs has a run of its own, off the event loop: that rows stand alone, and how
-        long a run takes, is known of the model's own values only.
+        A batch with values for optional inputs has its own run, off the event loop: row independence and run time are
+        known for the default values only.
         """
         alone = len(batch) > self._required
         rows = run_cost.count_batch_rows(self._leave_optional(batch) if alone else batch)
@@ -79,11 +81,11 @@ class ModelEndpoint:
         return {spec.name: batch[spec.name] for spec in self.signature.inputs}
 
     async def try_batch(self, batch: Batch) -> Batch:
-        """The answer to a batch that nobody asked for: uncounted, in a thread. Raises what a run raises."""
+        """The answer to a batch outside of any request: uncounted, in a thread. Raises what a run raises."""
         return await asyncio.to_thread(self._session.infer_within, batch, LONGEST_CHECK_S)
 
     def check(self) -> None:
-        """Run the model once. Raises what the run raises, unless the sample row itself is to blame."""
+        """Run the model once. Raises what the run raises, unless the sample row itself is the cause."""
         run_cost.check(self._session)
 
     def close(self) -> None:
@@ -92,9 +94,9 @@ class ModelEndpoint:
 
 
 def require_independence(name: str, mode: str, independence: Independence) -> None:
-    """Raises ArtifactError where requests must share runs of a model whose rows are not proven to stand alone."""
+    """Raises ArtifactError if requests must share runs of a model whose rows are not proven to be independent."""
     if mode == "on" and not independence:
         raise ArtifactError(
-            f"Requests for {name!r} cannot share a run, as batching asks: its rows are not proven to be answered "
-            f"each by itself ({independence.reason}); set batching: {{mode: off}}, or auto"
+            f"Requests for {name!r} cannot share a run, as batching asks: its rows are not proven to be "
+            f"independent ({independence.reason}); set batching: {{mode: off}}, or auto"
         )

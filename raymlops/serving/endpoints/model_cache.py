@@ -1,5 +1,4 @@
-"""Keeps many models under a budget of bytes: loaded when first asked for, least recently used out. Knows no
-Ray."""
+"""Keeps many models within a budget of bytes: loaded on first use, least recently used evicted. Does not import Ray."""
 
 import asyncio
 import collections
@@ -14,9 +13,9 @@ from raymlops.errors import NotFoundError, OverloadedError, ResourceError, unkno
 
 T = TypeVar("T")
 SHORT_S = 0.002
-"""A load that computes for less stays on the event loop: a thread gets its turn of a busy interpreter after 5 ms."""
+"""A load that computes for less stays on the event loop: in a busy interpreter a thread waits 5 ms for its turn."""
 PENANCE = 16
-"""Loads in a thread that a model which kept the event loop waiting has before it, as from a slow disk."""
+"""Loads in a thread for a model whose load made the event loop wait, as from a slow disk."""
 State = Literal["READY", "LOADING", "UNAVAILABLE", "UNLOADED"]
 
 
@@ -43,11 +42,12 @@ class CacheCount:
 
 
 class ModelCache(Generic[T]):
-    """Models by name, on one event loop. Different models load in parallel, each once however many ask for it.
+    """Models by name, on one event loop. Different models load in parallel, each once, however many requests wait for
+    it.
 
-    `sizes` are bytes by name and also what names there are; `load` runs in a thread, or here where it is short and
-    `may_block`; `close` frees a model; `label` is what a name is called in messages. A model in use is never evicted:
-    whoever needs its room waits, at most `patience_s`.
+    `sizes` are bytes by name, and define the names; `load` runs in a thread, or here if it is short and `may_block`;
+    `close` frees a model; `label` is a model's name in messages. A model in use is never evicted: a request that
+    needs its room waits, at most `patience_s`.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class ModelCache(Generic[T]):
         self._loading: dict[str, _Loading[T]] = {}
         self._unloaded: set[str] = set()
         self._forgotten: set[str] = set()
-        """Models that are no more, but for requests that still use them."""
+        """Removed models that requests still use."""
         self._short: set[str] = set()
         """Models that load on the event loop."""
         self._penance: dict[str, int] = {}
-        """Models that did so and kept it waiting -> loads in a thread that are before them."""
+        """Models whose load there made it wait -> remaining loads in a thread."""
         self._room: collections.deque[asyncio.Future[None]] = collections.deque()
 
     def state(self, name: str) -> State:
@@ -102,11 +102,10 @@ class ModelCache(Generic[T]):
             self.release(name)
 
     async def acquire(self, name: str) -> T:
-        """As `use`, for callers that call `release` themselves.
+        """Like `use`, for callers that call `release` themselves.
 
-        Raises NotFoundError, ResourceError for a model above the whole budget, OverloadedError when all
-        that is
-        loaded stays in use, and whatever loading raises.
+        Raises NotFoundError, ResourceError for a model above the whole budget, OverloadedError if all loaded models
+        stay in use, and what loading raises.
         """
         entry = self._entries.get(name)
         if entry is not None:
@@ -129,7 +128,7 @@ class ModelCache(Generic[T]):
             self._call_room()
 
     async def load(self, name: str) -> None:
-        """Have a model in memory now, and open it to requests again. Raises as `acquire`."""
+        """Load a model into memory now, and open it to requests again. Raises the same as `acquire`."""
         self._unloaded.discard(name)
         await self.acquire(name)
         self.release(name)
@@ -139,13 +138,13 @@ class ModelCache(Generic[T]):
         self._unloaded.discard(name)
 
     def add(self, name: str, size: int) -> None:
-        """There is one more model, of so many bytes."""
+        """Add a model of so many bytes."""
         self.sizes[name] = size
         self._unloaded.discard(name)
         self._forgotten.discard(name)
 
     def forget(self, name: str) -> None:
-        """As `unload`, for a model that is no more."""
+        """Like `unload`, for a model that no longer exists."""
         self._forgotten.add(name)
         self.unload(name)
         self._clean_up(name)
@@ -167,7 +166,7 @@ class ModelCache(Generic[T]):
         return NotFoundError(unknown_name("model", label, map(self._label, self.sizes)))
 
     def _clean_up(self, name: str) -> None:
-        """Drop what is known of a model that is no more, once nobody uses it."""
+        """Forget a model that no longer exists, once nobody uses it."""
         if name in self._forgotten and name not in self._entries and name not in self._loading:
             self.sizes.pop(name, None)
             self._penance.pop(name, None)
@@ -193,7 +192,7 @@ class ModelCache(Generic[T]):
         return entry.model
 
     def _bring_now(self, name: str) -> T:
-        """Load a short model for the one who asks, where there is room; nobody else runs before it is there."""
+        """Load a short model for its caller if there is room; nothing else runs before it is loaded."""
         size = self.sizes[name]
         with self._counted(size):
             model = self._load_here(name)
@@ -201,7 +200,7 @@ class ModelCache(Generic[T]):
         return model
 
     async def _bring(self, name: str) -> _Entry[T]:
-        """Load a model and count all who wait as its users, so that nothing can evict it before they run."""
+        """Load a model and count all waiting requests as its users, so that nothing can evict it before they run."""
         size = self.sizes[name]
         try:
             await self._make_room(name, size)
@@ -214,14 +213,14 @@ class ModelCache(Generic[T]):
         entry = _Entry(model, size, self._loading.pop(name).waiting)
         self._entries[name] = entry
         if not entry.users:
-            if name in self._unloaded:  # meanwhile
+            if name in self._unloaded:  # while this one waited
                 self._evict(name)
             self._call_room()
         return entry
 
     @contextlib.contextmanager
     def _counted(self, size: int) -> Iterator[None]:
-        """A load, whose bytes are held from its beginning on, unless it fails."""
+        """A load, whose bytes are reserved from its start on, unless it fails."""
         self.held += size
         started = time.perf_counter()
         try:
@@ -235,7 +234,7 @@ class ModelCache(Generic[T]):
         self.count.load_seconds += time.perf_counter() - started
 
     async def _load_apart(self, name: str) -> T:
-        """Load in a thread, and learn whether that is worth its while."""
+        """Load in a thread, and learn whether the thread is worth it."""
 
         def load() -> tuple[T, float]:
             began = time.thread_time()
@@ -250,7 +249,7 @@ class ModelCache(Generic[T]):
         return model
 
     def _load_here(self, name: str) -> T:
-        """Load on the event loop; a model that has to be waited for there is not for a while."""
+        """Load on the event loop; a model whose load makes it wait is loaded in threads for a while."""
         began = time.perf_counter()
         model = self._load(name)
         if time.perf_counter() - began > 10 * SHORT_S:
@@ -280,7 +279,7 @@ class ModelCache(Generic[T]):
                     self._room.remove(called)
 
     def _find_room(self, size: int) -> bool:
-        """Let models that nobody uses leave until there is room; False when that is not enough."""
+        """Evict unused models until there is room; False if that is not enough."""
         while self.held + size > self.budget:
             victim = self._choose()
             if victim is None:
@@ -289,7 +288,7 @@ class ModelCache(Generic[T]):
         return True
 
     def _choose(self) -> str | None:
-        """The least recently used model that nobody uses."""
+        """The least recently used model that is not in use."""
         return next((name for name, entry in self._entries.items() if not entry.users), None)
 
     def _evict(self, name: str) -> None:
@@ -301,7 +300,7 @@ class ModelCache(Generic[T]):
         self._clean_up(name)
 
     def _call_room(self) -> None:
-        """Wake all who wait for room; each looks for itself."""
+        """Wake all that wait for room; each checks for itself."""
         while self._room:
             called = self._room.popleft()
             if not called.done():

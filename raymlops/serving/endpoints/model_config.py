@@ -1,5 +1,5 @@
-"""A model's configuration in the shape of Triton's `ModelConfig`, as its clients read it over REST and gRPC. Knows no
-transport: a JSON document, which `json_format.ParseDict` turns into the message."""
+"""A model's configuration in the form of Triton's `ModelConfig`, as its clients read it over REST and gRPC. Imports
+no transport: a JSON document, which `json_format.ParseDict` turns into the message."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from raymlops.serving.protocol.request_limits import RequestLimits
 from raymlops.tensors import TensorSpec
 
 _TYPES = {"BYTES": "TYPE_STRING"}
-"""Where Triton's name is not TYPE_ and the protocol's."""
+"""Datatypes whose Triton name is not TYPE_ and the protocol's name."""
 
 
 def describe_config(hosted: Hosted, limits: RequestLimits) -> dict[str, Any]:
     """The configuration of a hosted model.
 
-    `max_batch_size` is above 0, and the dimensions are those of one row, only where every tensor starts with a free
-    dimension and has another: Triton has no tensor of rows alone, so such models tell whole shapes.
+    `max_batch_size` is above 0, and the dimensions are those of one row, only if every tensor has a free first
+    dimension and at least one more: Triton has no tensor of rows alone, so such models list whole shapes.
     """
     signature = hosted.endpoint.signature
     optional = {spec.name for spec in hosted.optional}

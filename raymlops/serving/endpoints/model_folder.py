@@ -1,6 +1,7 @@
-"""A folder of models: which there are, under which names, whether each can be served, and how one is opened. No Ray.
+"""A folder of models: which there are, under which names, whether each can be served, and how one is opened. Does not
+import Ray.
 
-One that cannot be served has a reason, and stops none of the others.
+A model that cannot be served has a reason, and does not stop the others.
 """
 
 import collections
@@ -29,15 +30,14 @@ from raymlops.tensors import Batch, make_noise
 LOG = logging.getLogger("raymlops.serving")
 OPTIONS = SessionOptions(threads=1, lean=True, shared=True)
 RELOAD = "deploy again, or POST /v2/repository/models/{}/load"
-"""What has other bytes taken up."""
+"""Makes changed files be used."""
 RESERVED = frozenset(("stats",))
-"""Names that are paths of the protocol, as /v2/models/stats."""
+"""Names that are paths of the protocol, such as /v2/models/stats."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A model by its name, and where its file lies; `fault` says why there is no telling which file it is, or that it
-    cannot be read."""
+    """A model by its name, and the place of its file; `fault` says why its file cannot be determined or read."""
 
     name: str
     path: str = ""
@@ -48,14 +48,14 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Entries:
-    """`notices` are of what is no model here, and of names that are easily taken for each other."""
+    """`notices` are about files that are not models, and about names that are easily confused."""
 
     models: Mapping[str, Entry]
     notices: tuple[str, ...]
 
 
 def read_entries(listing: Listing) -> Entries:
-    """The models of a folder by name. A name that could not stand in paths, headers and metrics is none."""
+    """The models of a folder by name. Names that are invalid in paths, headers and metrics are left out."""
     models: dict[str, Entry] = {}
     notices: list[str] = []
     origins: dict[str, str] = {}
@@ -92,10 +92,11 @@ def _refuse_name(key: str, name: str) -> str:
 
 
 def _choose(name: str, key: str, files: Mapping[str, File]) -> Entry:
-    """The file of a model: model.onnx or the only one in its folder, or that in the folder with the highest number."""
+    """The file of a model: model.onnx or the only one in its folder, or that in the subfolder with the highest
+    number."""
     if not files:
         return Entry(name, fault="its folder holds no .onnx file")
-    if key in files:  # it is a file, or cannot be looked into
+    if key in files:  # it is a file, or cannot be listed
         return Entry(name, key, file=files[key], fault=files[key].fault)
     folders: dict[str, dict[str, File]] = collections.defaultdict(dict)
     for path, file in files.items():
@@ -115,9 +116,10 @@ def _choose(name: str, key: str, files: Mapping[str, File]) -> Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A model that was read and checked; `code` is what its bytes must still have when it is loaded.
+    """A model that was read and checked; `code` is the authentication code that its bytes must still have when it is
+    loaded.
 
-    What was lifted out of it is kept only where the rest, the skeleton, is small beside it.
+    Extracted weights are kept only if the rest, the skeleton, is small in comparison.
     """
 
     files: FolderFiles = dataclasses.field(repr=False, compare=False)
@@ -133,11 +135,11 @@ class Found:
     independence: Independence
     """Whether requests may share a run."""
     structure: bytes
-    """Digest of what is the same in all models of one structure."""
+    """Digest of the part that all models of one structure share."""
 
     @property
     def key(self) -> str:
-        """Another one once the file is another."""
+        """Changes when the file changes."""
         return f"{self.name}@{self.digest}"
 
 
@@ -145,12 +147,12 @@ class Examiner:
     """Reads and checks models, from several threads at once."""
 
     def __init__(self, files: FolderFiles, largest: int = LARGEST_FILE) -> None:
-        """`largest` is the bytes of a model's file."""
+        """`largest` is the largest size of a model's file, in bytes."""
         self._files = files
         self._largest = min(largest, LARGEST_FILE)
         self._skeletons: dict[bytes, bytes] = {}  # each is kept once
         self._proofs: dict[bytes, Independence] = {}
-        """One for all models of a structure, by the digest of its skeleton."""
+        """One proof for all models of a structure, by the digest of its skeleton."""
 
     def examine(self, entry: Entry) -> Found | str:
         """The checked model, or why it cannot be served."""
@@ -162,7 +164,7 @@ class Examiner:
             return str(error).replace(f"{self._files.where}/", "")
         except (
             Exception
-        ) as error:  # a file may be broken in ways that nobody has thought of, and is alone in that
+        ) as error:  # a file may be broken in unforeseen ways, which must not affect other models
             LOG.error("model %r was not read: %s", entry.name, error, exc_info=error)
             return f"{entry.path!r} cannot be read: {type(error).__name__}"
 
@@ -176,7 +178,7 @@ class Examiner:
         lifted = lift_weights(data)
         structure = hashlib.sha256(lifted.skeleton).digest()
         independence = self._prove(structure, lifted)
-        if len(lifted.skeleton) > max(_SMALL, len(data) // 4):  # most weights are in it
+        if len(lifted.skeleton) > max(_SMALL, len(data) // 4):  # it contains most weights
             lifted = Lifted(b"", ())
         skeleton = self._skeletons.setdefault(lifted.skeleton, lifted.skeleton)
         return Found(
@@ -206,7 +208,7 @@ _SMALL = 2**16
 
 
 def find_models(folder: pathlib.Path) -> Iterator[Found]:
-    """The models of a folder that can be served; why others cannot is logged. Raises NotFoundError."""
+    """The models of a folder that can be served; reasons against others are logged. Raises NotFoundError."""
     files = LocalFiles(folder)
     examiner = Examiner(files)
     entries = read_entries(files.list())
@@ -222,19 +224,18 @@ def find_models(folder: pathlib.Path) -> Iterator[Found]:
 
 class Opener:
     """Opens found models, from several threads at once. Models of one structure run in one session of their skeleton,
-    so that opening one is reading its weights, a tenth of the time of making a session.
-    """
+    so that opening one only reads its weights, a tenth of the time of making a session."""
 
     def __init__(
         self, found: Mapping[str, Found], options: SessionOptions = OPTIONS, trial: ModelTrials | None = None
     ) -> None:
-        """With a `trial`, the first model of each structure is opened apart before it is opened here."""
+        """With a `trial`, the first model of each structure is opened in another process before it is opened here."""
         self._options = options
         self._trial = trial
         self._found: dict[str, Found] = {}
         self._alike: collections.Counter[bytes] = collections.Counter()
         self._apart: set[bytes] = set()
-        """Skeletons that do not answer as their models do."""
+        """Skeletons that do not compute the same as their models."""
         self._sessions: dict[bytes, Session] = {}
         for key, model in found.items():
             self.add(key, model)
@@ -246,7 +247,7 @@ class Opener:
             self._alike[found.lifted.skeleton] += 1
 
     def remove(self, key: str) -> None:
-        """Forget a model, and what was kept for those of its structure when it was the last one."""
+        """Forget a model, and the session of its structure if it was the last one."""
         found = self._found.pop(key, None)
         if found is None:
             return
@@ -258,8 +259,8 @@ class Opener:
             self._apart.discard(skeleton)
 
     def open(self, key: str) -> Session:
-        """Only the bytes that were checked when the model was found. Raises ArtifactError when they have changed, or
-        cannot be loaded, NotFoundError when they are gone, StorageError."""
+        """Loads only the bytes that were checked when the model was found. Raises ArtifactError if they have changed
+        or cannot be loaded, NotFoundError if they are gone, StorageError."""
         found = self._found.get(key)
         if found is None:
             raise OverloadedError("The model was replaced while this request was on its way; send it again")
@@ -279,7 +280,7 @@ class Opener:
         return self._share(found, data, open_session(skeleton, self._options), weights)
 
     def _share(self, found: Found, data: bytes, skeleton: Session, weights: Batch) -> Session:
-        """Prove once for each structure that the skeleton answers as a model does on its own."""
+        """Verify once per structure that the skeleton computes the same as a model on its own."""
         if self._trial is not None:
             key = hashlib.sha256(b"skeleton" + found.structure).digest()
             self._trial.require(key, f"{found.path!r} without its weights", found.lifted.skeleton)

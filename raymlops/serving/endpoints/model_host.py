@@ -1,4 +1,4 @@
-"""Turns the models of a spec into hosted endpoints: checks the file, opens the session, warms it up. Knows no
+"""Turns the models of a spec into hosted endpoints: checks the file, opens the session, warms it up. Does not import
 Ray."""
 
 import contextlib
@@ -26,7 +26,7 @@ LOG = logging.getLogger("raymlops.serving")
 
 @contextlib.contextmanager
 def named(what: str) -> Iterator[None]:
-    """Failures within say what failed, for whoever reads them in another process. Raises ArtifactError."""
+    """Adds `what` to the text of failures in this block, for readers in another process. Raises ArtifactError."""
     try:
         yield
     except MemoryError:

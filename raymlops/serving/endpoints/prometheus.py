@@ -1,7 +1,7 @@
-"""What replicas counted as Prometheus families, each series labelled with its replica. Counts nothing itself and knows
-no Ray.
+"""Counts of replicas as Prometheus families, each series labelled with its replica. Counts nothing itself and does
+not import Ray.
 
-Triton's names stand beside ours where it has one for the same; its counters have no `_total`, so that they are untyped.
+Triton's names are added if it has one for the same; its counters have no `_total`, so that they are untyped.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ from raymlops.histograms import SIZES, TIMES_NS
 from raymlops.serving.endpoints.statistics import OUTCOMES, ModelKey, Tree
 
 Replicas = Mapping[str, Mapping[ModelKey, Tree]]
-"""What each replica counted, by the model and its version; the empty replica is the only one there is."""
+"""Counts of each replica, by model and version; an empty replica name stands for the only one."""
 EDGE: ModelKey = ("", "")
-"""Where a replica counts what belongs to no model: requests for models that there are not, and itself."""
+"""Where a replica counts what belongs to no model: requests for unknown models, and the replica itself."""
 OF_ALL = ("raymlops_requests", "raymlops_request_duration_seconds")
-"""What is counted of those, too."""
+"""Metrics that are also counted for those."""
 Labels = dict[str, str]
 Samples = Iterable[tuple[Labels, Any]]
 """Labels beside those of the model, and a number, or a histogram's tree."""
@@ -29,8 +29,8 @@ Samples = Iterable[tuple[Labels, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One metric: what it tells, its type, and how it is read from what was counted for a model, or, where it is not
-    `of_model`, for a replica."""
+    """One metric: its help text, its type, and how it is read from the counts of a model, or, if it is not
+    `of_model`, of a replica."""
 
     words: str
     kind: str
@@ -52,7 +52,7 @@ def _failures(tree: Tree) -> int:
 
 
 def _each(part: str, name: str, label: str) -> Callable[[Tree], Samples]:
-    """One number, or histogram, of each node."""
+    """One number, or histogram, per node."""
     return lambda tree: (({label: path}, of[name]) for path, of in tree["counts"].get(part, {}).items())
 
 
@@ -83,7 +83,7 @@ def _of_replica(part: str, name: str, scale: float = 1) -> Callable[[Tree], Samp
 
 
 def _read_outcomes(tree: Tree) -> Samples:
-    """All there may be, so that the first of a kind is seen to be one more."""
+    """All outcomes, so that the first of a kind is visible as an increase."""
     durations = tree["counts"]["durations"]
     return (
         ({"status": outcome}, sum(durations[outcome]["counts"]) if outcome in durations else 0)
@@ -197,11 +197,11 @@ FAMILIES: dict[str, Family] = {
         "memory of the replica's process", "gauge", _of_replica("now", "resident_bytes"), False
     ),
 }
-"""Every metric there is; the names of counters end with `_total` where they are shown."""
+"""All metrics; names of counters end with `_total` in the output."""
 
 
 def measure_process() -> Tree:
-    """Of this process, as it is counted with what belongs to no model."""
+    """Counts of this process, reported with those that belong to no model."""
     process = psutil.Process()
     times = process.cpu_times()
     return {
@@ -211,14 +211,14 @@ def measure_process() -> Tree:
 
 
 def render(application: str, replicas: Replicas, accept: str = "") -> tuple[bytes, str]:
-    """The text that a client which accepts such types wants, OpenMetrics or Prometheus', and its content type."""
+    """The text that a client with this Accept header wants, OpenMetrics or Prometheus', and its content type."""
     encode, kind = choose_encoder(accept)
     return encode(_Collector(application, replicas)), kind
 
 
 @dataclasses.dataclass(frozen=True)
 class _Collector:
-    """As prometheus_client's registries are asked."""
+    """The interface of prometheus_client's registries."""
 
     application: str
     replicas: Replicas
@@ -243,7 +243,7 @@ _LE: dict[int, list[tuple[int, str]]] = {
     ],
     len(SIZES) + 1: [(number, repr(float(SIZES[number]))) for number in (*range(11), 12, 14, 16)],
 }
-"""Bounds that are shown, of those there are: 10 us, 25 us, 50 us ... 10 s; sizes 1, 2, 4 ... 1024, 4096 ..."""
+"""Bounds that are shown, a selection: 10 us, 25 us, 50 us ... 10 s; sizes 1, 2, 4 ... 1024, 4096 ..."""
 
 
 def _add(metric: Metric, labels: Labels, samples: Samples) -> None:

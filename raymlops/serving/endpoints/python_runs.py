@@ -1,7 +1,7 @@
-"""Runs the Python nodes of a graph that is served: coroutines on the event loop, anything else in a thread. Loads none.
+"""Runs the Python nodes of a served graph: coroutines on the event loop, other functions in a thread. Loads none.
 
-How long a user's `run` takes is not known beforehand, and nothing else of a replica must wait for it. Each node has
-one thread, so that its runs follow each other as they would on the event loop.
+The run time of a user's `run` is unknown, and nothing else of a replica must wait for it. Each node has one thread,
+so that its runs follow each other as they would on the event loop.
 """
 
 import asyncio
@@ -22,19 +22,19 @@ from raymlops.serving.endpoints import queue_time
 from raymlops.tensors import Batch, make_writable
 
 MOST_LEFT = 8
-"""Threads whose run goes on though its caller gave up, for each of which a node gets another."""
+"""Abandoned threads that still run, for each of which a node gets another one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """What answers for a node, and what tells whether it still can: raises where it cannot."""
+    """Answers for a node, and checks whether it still can: raises if it cannot."""
 
     implementation: Implementation
     check: Callable[[], None]
 
 
 def run_beside(instance: Any, name: str, check: Check = accept_all) -> Beside:
-    """What answers for a node while the event loop does other things; `check` holds it to its declaration."""
+    """Answers for a node while the event loop does other things; `check` compares outputs with its declaration."""
     own = getattr(instance, "check_health", None)
     own = own if callable(own) and not inspect.iscoroutinefunction(own) else _do_nothing
     if inspect.iscoroutinefunction(instance.run):
@@ -58,12 +58,12 @@ class _OwnThread:
         self._name = name
         self._left: list[concurrent.futures.Future[Any]] = []
         self._stuck: concurrent.futures.Future[Any] | None = None
-        """A run that nobody waits for, and that has the last thread."""
+        """A run that nobody waits for, and that occupies the last thread."""
         self._thread = self._make_thread()
 
     async def run(self, batch: Batch) -> Batch:
         thread = self._thread
-        context = contextvars.copy_context()  # with the trace of the request
+        context = contextvars.copy_context()  # with the trace context of the request
         arrived, started = time.perf_counter_ns(), list[int]()
         running = thread.submit(context.run, self._run, batch, started)
         try:
@@ -81,7 +81,7 @@ class _OwnThread:
         return self._call(make_writable(batch))
 
     def require_room(self) -> None:
-        """Raises ResourceError where so many runs do not end that the node has no thread left."""
+        """Raises ResourceError if so many runs do not end that the node has no thread left."""
         if self._stuck is not None and not self._stuck.done():
             raise ResourceError(
                 f"Node {self._name!r} has {MOST_LEFT + 1} runs that nobody waits for any more and that do not end"
@@ -90,7 +90,7 @@ class _OwnThread:
     def _leave(
         self, thread: concurrent.futures.ThreadPoolExecutor, running: concurrent.futures.Future[Any]
     ) -> None:
-        """Let a run that may never end have its thread, and the next ones another."""
+        """Leave its thread to a run that may never end, and use a new one for later runs."""
         if thread is not self._thread:
             return
         self._left = [left for left in self._left if not left.done()]

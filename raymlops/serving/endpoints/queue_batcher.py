@@ -1,9 +1,8 @@
-"""Joins requests that wait for the same model into one run. Knows batches and threads; knows no HTTP and no
-Ray.
+"""Joins requests that wait for the same model into one run (dynamic batching). Knows batches and threads; imports
+neither HTTP nor Ray.
 
-There is no timer on the way of a lone request: while one run is in its thread, arrivals gather, and the next
-run takes them all. Only when the last run had company does a run wait a moment for the callers it has just
-answered.
+A lone request never waits for a timer: while one run is in its thread, arrivals queue up, and the next run takes them
+all. Only if the last run was shared does a run wait a moment for the callers that were just answered.
 """
 
 import asyncio
@@ -41,7 +40,7 @@ class BatchOptions:
 
 
 class Control(Protocol):
-    """Of one run, which it can end from another thread."""
+    """A control of one run, which can cancel it from another thread."""
 
     def end(self) -> None: ...
 
@@ -56,7 +55,7 @@ class QueueBatcher:
         statistics: Statistics,
         begin: Callable[[], Control] | None = None,
     ) -> None:
-        """`run` takes a batch; where `begin` is given, what that makes anew for each run is its second argument."""
+        """`run` takes a batch; if `begin` is given, its result for each run is the second argument."""
         self._run = run
         self._begin = begin
         self._control: Control | None = None
@@ -66,11 +65,11 @@ class QueueBatcher:
         self._waiting: collections.deque[Waiting] = collections.deque()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="model")
         self._worker: asyncio.Task[None] | None = None
-        self._seconds = 0.01  # of a recent run, for Retry-After
+        self._seconds = 0.01  # duration of a recent run, for Retry-After
 
     async def submit(self, batch: Batch, rows: int, deadline_s: float, *, alone: bool = False) -> Batch:
-        """The model's answer for these rows, `alone` in a run of its own. Raises OverloadedError at once, DeadlineError
-        in time."""
+        """The model's answer for these rows; with `alone`, in a run of its own. Raises OverloadedError at once,
+        DeadlineError in time."""
         if len(self._waiting) >= self._options.queue:
             raise OverloadedError(
                 f"{len(self._waiting)} requests already wait for {self._statistics.name!r}; try again later",
@@ -93,7 +92,7 @@ class QueueBatcher:
             self._end_unwanted()
 
     def _end_unwanted(self) -> None:
-        """End a run for which nobody waits any more: it may be endless, and others wait for its thread."""
+        """Cancel a run for which nobody waits any more: it may be endless, and others wait for its thread."""
         if self._control is not None and all(item.future.done() for item in self._running):
             self._control.end()
 
@@ -109,7 +108,7 @@ class QueueBatcher:
             await self._answer(items)
 
     async def _wait_for(self, company: int) -> None:
-        """Wait a moment until as many have gathered as were answered last time."""
+        """Wait a moment until as many requests have arrived as were answered last time."""
         rows = sum(item.rows for item in self._waiting)
         ends = time.perf_counter() + min(self._options.wait_s, self._seconds * 0.5)
         while len(self._waiting) < company and rows < self._options.max_rows and time.perf_counter() < ends:
@@ -117,8 +116,7 @@ class QueueBatcher:
             rows = sum(item.rows for item in self._waiting)
 
     def _take(self) -> list[Waiting]:
-        """The next requests in order of arrival that fit into one run; those given up by their callers are
-        dropped."""
+        """The next requests in order of arrival that fit into one run; abandoned ones are dropped."""
         items: list[Waiting] = []
         rows = 0
         while self._waiting:
@@ -165,7 +163,8 @@ class QueueBatcher:
                 item.future.set_result(part)
 
     async def _answer_failed(self, items: Sequence[Waiting], error: Exception) -> None:
-        """One bad request must not fail its neighbours: each is run again alone, unless it has ended its process."""
+        """One bad request must not fail the others: each is run again alone, unless it has ended the model's
+        process."""
         if len(items) > 1 and isinstance(error, ProcessEndedError):
             for item in items:
                 if not item.future.done():
@@ -181,7 +180,7 @@ class QueueBatcher:
 
 
 def _shapes_of(batch: Batch) -> tuple[object, ...]:
-    """What batches must have in common to be joined; one without rows of all its tensors is like none."""
+    """Batches with equal keys can be joined; a batch in which a tensor has no rows has no equal."""
     if not have_rows_in_common(batch):
         return (object(),)
     return tuple((name, array.dtype.char, array.shape[1:]) for name, array in sorted(batch.items()))
@@ -193,7 +192,7 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 
 def split(answer: Batch, rows: Sequence[int]) -> list[Batch]:
-    """The inverse of `join` for an answer with the same rows. Raises ValueError when it has others."""
+    """The inverse of `join` for an answer with the same rows. Raises ValueError if it has others."""
     if count_rows(answer) != sum(rows) or any(len(array) != sum(rows) for array in answer.values()):
         raise ValueError(
             f"the model answered {count_rows(answer)} rows for {sum(rows)}; set batching: {{mode: off}}"

@@ -1,5 +1,5 @@
-"""How long a request waits for the runs of nodes while a graph answers it, which its own time does not tell. Knows no
-graph."""
+"""How long a request waits for the runs of nodes while a graph answers it; the node's own time does not include that.
+Does not know graphs."""
 
 import contextlib
 import contextvars
@@ -10,7 +10,7 @@ _WAITED: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("wait
 
 @contextlib.contextmanager
 def measured() -> Iterator[list[int]]:
-    """What this block, and the tasks that begin in it, wait: the one number of the list, in nanoseconds."""
+    """Waiting time of this block and of the tasks that start in it: the only number of the list, in nanoseconds."""
     waited = [0]
     token = _WAITED.set(waited)
     try:
@@ -20,7 +20,7 @@ def measured() -> Iterator[list[int]]:
 
 
 def add(ns: int) -> None:
-    """So long a wait has ended; without a block nobody asks."""
+    """Adds a wait of this length; without a block it does nothing."""
     waited = _WAITED.get()
     if waited is not None:
         waited[0] += ns

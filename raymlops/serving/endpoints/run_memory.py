@@ -1,4 +1,4 @@
-"""How much memory the tensors of all runs of a replica may take, so that no request takes the machine's."""
+"""Memory limit for the tensors of all runs of a replica, so that no request uses up the machine's memory."""
 
 import os
 import pathlib
@@ -12,15 +12,15 @@ _CGROUP = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 
 def bound_memory(spec: ServingSpec) -> int:
-    """Bytes: what the spec says, else three quarters of what is reserved for a replica, else its share of half the
-    machine's."""
+    """Bytes: the spec's value, else three quarters of a replica's reservation, else its share of half the machine's
+    memory."""
     if spec.limits.run_memory_mb:
         return int(spec.limits.run_memory_mb * 2**20)
     return share_memory(spec.cpus, int(spec.memory_mb * 2**20))
 
 
 def share_memory(cpus: float, reserved: int = 0) -> int:
-    """Bytes for a process of so many CPUs, for which `reserved` bytes are kept, 0 for none."""
+    """Bytes for a process with so many CPUs, for which `reserved` bytes are reserved, 0 for none."""
     if reserved:
         return reserved * 3 // 4
     share = min(1.0, cpus / (os.cpu_count() or 1))
@@ -28,7 +28,7 @@ def share_memory(cpus: float, reserved: int = 0) -> int:
 
 
 def read_memory() -> int:
-    """Bytes of this machine, or of the container where that has less."""
+    """Bytes of memory of this machine, or of the container if that has less."""
     total = int(psutil.virtual_memory().total)
     for name in _CGROUP:
         path = pathlib.Path(name)

@@ -1,5 +1,5 @@
-"""Counts and times of one model's requests and runs in this process, as plain numbers that replicas can add up, and
-as the protocol's statistics. Knows no Prometheus and no Ray."""
+"""Counts and times of one model's requests and runs in this process, as plain numbers that can be added over
+replicas, and as the protocol's statistics. Imports neither Prometheus nor Ray."""
 
 import itertools
 import time
@@ -11,15 +11,15 @@ import numpy as np
 from raymlops.histograms import SIZES, Histogram, add_trees, find_quantile
 
 Tree = dict[str, Any]
-"""What was counted for a model: `counts` grow and are added over replicas; `latest` take the largest of them; `now` are
-those of this moment, also added; `told` are no numbers."""
+"""What was counted for a model: `counts` grow and are added over replicas; of `latest` the largest is taken; `now`
+are present values, also added; `told` are not numbers."""
 ModelKey = tuple[str, str]
 """Model and version; empty for what belongs to no model."""
 BATCH_SIZES = 512
-"""Sizes of batches that are counted apart; the sizes are the callers', and so must be bounded."""
+"""Number of batch sizes that are counted separately; callers choose the sizes, so there must be a limit."""
 
 _KEPT = 256
-"""Requests, or runs, that are sorted into histograms at once."""
+"""Requests, or runs, that are added to the histograms at once."""
 
 STATUSES: Mapping[int, str] = {
     200: "success",
@@ -31,14 +31,14 @@ STATUSES: Mapping[int, str] = {
     503: "overloaded",
     504: "deadline",
 }
-"""HTTP status -> how a request ended; others are a client's error or the server's."""
+"""HTTP status -> outcome of a request; other statuses are a client error or a server error."""
 OUTCOMES = (*dict.fromkeys(STATUSES.values()), "client_error", "server_error")
 STAGES = ("input", "queue", "compute", "output")
-"""Reading a request's tensors, waiting for a run, the run, writing the answer."""
+"""Stages: reading a request's tensors, waiting for a run, the run, writing the answer."""
 
 
 class Timed(Protocol):
-    """A request on its way; when it was whole, its tensors read, its answer there, in nanoseconds of one clock."""
+    """A request in progress; when it was complete, its tensors read, its answer there, in nanoseconds of one clock."""
 
     arrived: int
     decoded: int
@@ -47,13 +47,13 @@ class Timed(Protocol):
 
 
 class Statistics:
-    """Grows while a model serves. Only the event loop's thread writes it."""
+    """Grows while a model serves. Written only by the event loop's thread."""
 
     def __init__(self, name: str, version: str) -> None:
         self.name = name
         self.version = version
         self.ended = 0
-        """Requests under which the model's own process ended."""
+        """Requests during which the model's own process ended."""
         self.rows = 0
         self.runs = 0
         self.bytes_in = 0
@@ -62,9 +62,9 @@ class Statistics:
         self.sharing = ""
         """Why requests share runs, or why they do not."""
         self.durations: dict[str, Histogram] = {"success": Histogram()}
-        """By the outcomes that there were."""
+        """By outcome, for those that occurred."""
         self.input, self.queue, self.compute, self.output = (Histogram() for _ in STAGES)
-        """Of requests; those that share a run have its whole time each."""
+        """Times of requests; each of those that share a run has its whole time."""
         self.run_rows = Histogram(SIZES)
         self.run_requests = Histogram(SIZES)
         self.batches: dict[int, list[int]] = {}
@@ -101,7 +101,7 @@ class Statistics:
         histogram.add(max(0, ended - request.arrived))
 
     def _count(self) -> None:
-        """Sort what was recorded into the histograms; all at once takes a fraction of the time."""
+        """Add recorded values to the histograms; doing it for many at once takes a fraction of the time."""
         if self._requests:
             arrived, decoded, answered, ended, bytes_in, bytes_out = np.array(self._requests, np.int64).T
             self._requests.clear()
@@ -134,12 +134,12 @@ class Statistics:
         return bool(self.runs or self._requests or len(self.durations) > 1)
 
     def stamp(self) -> object:
-        """Another one after anything was counted."""
+        """Changes whenever anything was counted."""
         self._count()
         return self.runs, self.ended, [histogram.sum for histogram in self.durations.values()]
 
     def to_tree(self) -> Tree:
-        """Everything counted, as numbers that nobody else changes."""
+        """All counts, as numbers that nobody else changes."""
         self._count()
         counts: dict[str, Any] = {
             name: getattr(self, name) for name in ("rows", "runs", "bytes_in", "bytes_out", "ended")
@@ -161,7 +161,7 @@ class Statistics:
 
 
 def merge(trees: Iterable[Tree]) -> Tree:
-    """What several replicas counted, as if it was one. Of what is told, each part is that of the first."""
+    """Counts of several replicas, as if of one. Of values that are not numbers, the first replica's are taken."""
     total: Tree = {"counts": {}, "latest": {}, "now": {}, "told": {}}
     for tree in trees:
         add_trees(total["counts"], tree["counts"])
@@ -173,7 +173,7 @@ def merge(trees: Iterable[Tree]) -> Tree:
 
 
 def describe(key: ModelKey, tree: Tree) -> dict[str, Any]:
-    """As Triton answers `GET /v2/models/{m}/stats`, with quantiles of the times beside it."""
+    """As in Triton's answer to `GET /v2/models/{m}/stats`, with quantiles of the times in addition."""
     counts, stages = tree["counts"], tree["counts"]["stages"]
 
     def pair(*histograms: Mapping[str, Any]) -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""Joins requests for one model that come in the same turn of the event loop into one run, here or elsewhere. Knows no
-HTTP and no Ray.
+"""Joins requests for one model that arrive in the same turn of the event loop into one run, here or in another
+process. Imports neither HTTP nor Ray.
 
-Nobody waits for company: a turn is what the sockets held at one moment, and who is alone in it runs when it ends.
+No request waits for others: a turn is what the sockets held at one moment, and a single request in it runs when the
+turn ends.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from raymlops.serving.endpoints.statistics import Statistics
 from raymlops.tensors import Batch
 
 MOST_ROWS = 256
-"""That share a run, where nobody says otherwise."""
+"""Rows that share a run, by default."""
 Run = Callable[[Batch, Sequence[int]], Batch]
 """Answers joined batches of so many rows each, at once, and every row as if it were alone."""
 
@@ -27,7 +28,7 @@ class _Group:
     rows: list[int]
     total: int
     arrived: list[int] = dataclasses.field(default_factory=list)
-    """When each was here, in nanoseconds; where it is counted."""
+    """When each arrived, in nanoseconds, if that is counted."""
     answers: list[Batch] | None = None
 
     def add(self, batch: Batch, rows: int) -> int:
@@ -39,20 +40,21 @@ class _Group:
 
 
 class TickBatcher:
-    """The requests for one short model here. All on one event loop, which takes ready tasks in their order."""
+    """The requests for one short model here. All on one event loop, which runs ready tasks in order."""
 
     def __init__(self, statistics: Statistics) -> None:
         self._statistics = statistics
         self._open: _Group | None = None
 
     async def infer(self, run: Run, batch: Batch, rows: int, most: int, arrived: int = 0) -> Batch:
-        """The answer to this batch, joined with others up to `most` rows; it waits since `arrived`, or else since now.
-        Raises what it raises alone."""
+        """The answer to this batch, joined with others up to `most` rows; it waits since `arrived`, by default since
+        now. Raises what it raises alone."""
         group, arrived = self._open, arrived or perf_counter_ns()
         if group is not None and group.total + rows <= most:
             group.arrived.append(arrived)
             number = group.add(batch, rows)
-            await _end_of_turn()  # who opened the group has waited for it since before, and so has run by now
+            # the task that opened the group started to wait earlier, so it has run by now
+            await _end_of_turn()
             return (
                 self._run(run, batch, (rows,), (arrived,)) if group.answers is None else group.answers[number]
             )
@@ -68,7 +70,7 @@ class TickBatcher:
                     self._run(run, join(group.batches), group.rows, group.arrived), group.rows
                 )
                 return group.answers[0]
-            except Exception:  # one of them may be to blame: each runs alone, and learns its own
+            except Exception:  # one of them may be the cause: each runs alone, and gets its own error
                 group.answers = None
         return self._run(run, batch, (rows,), (arrived,))
 
@@ -86,7 +88,7 @@ class JoinedCalls:
         self._call, self._most = call, most
         self._open: _Group | None = None
         self._answers: asyncio.Task[list[Batch]] | None = None
-        """Of the open group."""
+        """Rows of the open group."""
 
     async def infer(self, batch: Batch, rows: int) -> Batch:
         """The answer to this batch, joined with others up to `most` rows. Raises what it raises alone."""
@@ -96,16 +98,16 @@ class JoinedCalls:
             answers = self._answers = asyncio.ensure_future(self._ask(group))
         number = group.add(batch, rows)
         try:
-            return (await asyncio.shield(answers))[number]  # others wait for it, too
+            return (await asyncio.shield(answers))[number]  # others wait for it too
         except (OverloadedError, DeadlineError):
             raise
         except Exception:
             if len(group.batches) == 1:
                 raise
-            return await self._call(batch)  # another may be to blame
+            return await self._call(batch)  # another request may be the cause
 
     async def _ask(self, group: _Group) -> list[Batch]:
-        """Begins when all that was ready has had its turn."""
+        """Starts when all ready tasks have had their turn."""
         if self._open is group:
             self._open = None
         if len(group.batches) == 1:
@@ -116,7 +118,7 @@ class JoinedCalls:
 
 
 def _are_alike(batches: Sequence[Batch], rows: Sequence[int]) -> bool:
-    """The same tensors, but for their numbers of rows, which all tensors of a batch have in common."""
+    """Equal for batches with the same tensors, whose rows (equally many in all tensors of a batch) may differ."""
     kinds = [(name, array.dtype, array.shape[1:]) for name, array in batches[0].items()]
     for batch, count in zip(batches, rows, strict=True):
         if len(batch) != len(kinds):
@@ -130,5 +132,5 @@ def _are_alike(batches: Sequence[Batch], rows: Sequence[int]) -> bool:
 
 @types.coroutine
 def _end_of_turn() -> Generator[None, None, None]:
-    """Let all that is ready go first."""
+    """Let all ready tasks run first."""
     yield

@@ -1,1 +1,2 @@
-"""HTTP and gRPC: requests within limits, keys, rate limits, routes, logs. Any ASGI server runs it; no Ray Serve."""
+"""HTTP and gRPC: request limits, API keys, rate limits, routes, logs. Runs under any ASGI server; does not import Ray
+Serve."""

@@ -1,4 +1,4 @@
-"""API keys with roles: made once, kept as hashes in a file, checked in constant time, replaced while serving.
+"""API keys with roles: created once, stored as hashes in a file, checked in constant time, replaced while serving.
 
 A key reads `rmk_<name>_<secret>`: the name finds its entries, the secret has 256 random bits, so one SHA-256 is
 enough. Two entries may have one name while a key is rotated. Reads and checks; `key_files` writes.
@@ -21,19 +21,19 @@ from raymlops.errors import AuthenticationError, ForbiddenError, NotFoundError, 
 from raymlops.specs.document import read_yaml
 
 ROLES = ("infer", "label", "metrics", "view", "admin")
-"""What a key may do: ask models; send labels of what was asked; read counters; read descriptions of models and
+"""What a key may do: use models; send labels of earlier requests; read counters; read descriptions of models and
 their statistics; and load, unload and all of the others."""
 _ALSO: Mapping[str, tuple[str, ...]] = {"ready": ("infer", "view")}
-"""What several roles may do: clients ask whether a model is ready before they ask the model."""
+"""What several roles may do: clients check that a model is ready before they use it."""
 _OF_OLD: Mapping[str, tuple[str, ...]] = {"infer": ("infer", "view"), "admin": ("admin",)}
-"""What the one `role` of an entry meant before there were several."""
+"""The meaning of an entry's single `role`, from before there were several."""
 _NAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """An entry of the file. `models` are those it is for, none is all; it ends at `expires`, an ISO instant."""
+    """An entry of the file. `models` are those it may use, None allows all; it ends at `expires`, an ISO time."""
 
     name: str
     roles: tuple[str, ...]
@@ -41,14 +41,14 @@ class Key:
     models: tuple[str, ...] = ()
     expires: str = ""
     ends: float = dataclasses.field(init=False, repr=False, compare=False, default=math.inf)
-    """Seconds of the epoch."""
+    """Seconds since the epoch."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ends", parse_instant(self.expires) if self.expires else math.inf)
 
     @property
     def id(self) -> str:
-        """What tells two keys of one name apart; says nothing of the secret."""
+        """Distinguishes two keys of one name; reveals nothing of the secret."""
         return self.sha256[:12]
 
     def may(self, role: str) -> bool:
@@ -60,18 +60,18 @@ class Key:
 
 
 ANYONE = Key("", ("infer", "label", "metrics", "view"), "")
-"""Who calls an application without keys."""
+"""The caller of an application without keys."""
 
 
 class KeyRing:
-    """The keys in force. Without any, everyone may do all but administer."""
+    """The valid keys. Without any, everyone may do everything except administer."""
 
     def __init__(self, keys: Iterable[Key] = (), required: bool = False) -> None:
         self.replace(keys)
         self.required = required
 
     def replace(self, keys: Iterable[Key]) -> None:
-        """Put other keys in force; requests that were admitted go on."""
+        """Replace the keys; requests that were already admitted continue."""
         named: dict[str, tuple[Key, ...]] = {}
         for key in keys:
             named[key.name] = (*named.get(key.name, ()), key)
@@ -82,7 +82,7 @@ class KeyRing:
         return not self._keys and not self.required
 
     def identify(self, token: str) -> Key:
-        """The key that this text is. Raises AuthenticationError when it is none, or not any more."""
+        """The key of this text. Raises AuthenticationError if it is not a key, or no longer valid."""
         if self.is_open:
             return ANYONE
         if not token:
@@ -102,7 +102,7 @@ class KeyRing:
         return found
 
     def admit(self, token: str, role: str, model: str | None = None) -> Key:
-        """The key that may act in this role, on this model where one is named; None stands for all models.
+        """The key, if it may act in this role, on this model if one is named; None stands for all models.
 
         Raises AuthenticationError, ForbiddenError.
         """
@@ -120,7 +120,7 @@ class KeyRing:
 
 
 def parse_instant(text: str) -> float:
-    """Seconds of the epoch of an ISO 8601 date or instant; UTC where it names no offset. Raises SpecError."""
+    """Seconds since the epoch of an ISO 8601 date or time; UTC if it has no offset. Raises SpecError."""
     try:
         instant = datetime.datetime.fromisoformat(text)
     except ValueError:
@@ -133,7 +133,7 @@ def parse_instant(text: str) -> float:
 def make_key(
     name: str, roles: Iterable[str], models: Iterable[str] = (), expires: str = ""
 ) -> tuple[str, Key]:
-    """A new key: the text to hand out, shown once, and the entry to keep. Raises SpecError."""
+    """A new key: its text, which is shown once, and the entry to store. Raises SpecError."""
     if not _NAME.fullmatch(name):
         raise SpecError(f"Key name {name!r} must be 1 to 64 letters, digits, dots and dashes")
     held = tuple(dict.fromkeys(roles))
@@ -152,8 +152,7 @@ def _require_roles(roles: tuple[str, ...]) -> None:
 
 
 def read_entry(entry: Any) -> Key:
-    """The key of an entry of a file or of a config, of today's form or with the one `role` of before. Raises
-    SpecError."""
+    """The key of an entry of a file or a config, in today's form or with the old single `role`. Raises SpecError."""
     try:
         name, sha256 = str(entry["name"]), str(entry["sha256"])
         roles = entry["roles"] if "roles" in entry else _OF_OLD.get(entry["role"], (entry["role"],))
@@ -161,7 +160,7 @@ def read_entry(entry: Any) -> Key:
         expires = entry.get("expires") or ""
     except (TypeError, KeyError, AttributeError):
         raise SpecError("an entry of keys must have name, roles and sha256") from None
-    if isinstance(expires, datetime.date):  # YAML reads an unquoted instant as one
+    if isinstance(expires, datetime.date):  # YAML reads an unquoted time as a timestamp
         expires = expires.isoformat()
     wrong = [part for part in (roles, models) if isinstance(part, str) or not isinstance(part, list | tuple)]
     if wrong or not all(isinstance(part, str) for part in (*roles, *models, expires)):

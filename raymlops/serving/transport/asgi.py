@@ -1,5 +1,4 @@
-"""The data plane as one ASGI application: admits, reads, routes, answers, counts. No framework stands on the
-hot path.
+"""The data plane as one ASGI application: admits, reads, routes, answers, counts. No web framework on the hot path.
 
 Runs under any ASGI server; Ray Serve is one of them.
 """
@@ -41,11 +40,11 @@ LOG = logging.getLogger("raymlops.serving")
 
 
 def log_to_stderr() -> None:
-    """Access lines and failures go where Ray collects a replica's output."""
+    """Sends access lines and failures to where Ray collects a replica's output."""
     repair_print()
     for logger in (ACCESS, LOG):
         if not logger.handlers:
-            # Serve puts a logger of its own in the place of sys.stderr, which drops lines below its level.
+            # Serve replaces sys.stderr by a logger of its own, which drops lines below its level.
             handler = logging.StreamHandler(sys.__stderr__)
             handler.setFormatter(TracebackFormatter())
             logger.addHandler(handler)
@@ -54,8 +53,7 @@ def log_to_stderr() -> None:
 
 
 class DataPlane:
-    """Everything between a socket and the endpoints. `hosts`, `keys` and `rate` may be changed while it
-    serves."""
+    """Everything between a socket and the endpoints. `hosts`, `keys` and `rate` may be changed while it serves."""
 
     def __init__(
         self,
@@ -78,15 +76,15 @@ class DataPlane:
         self.log_share = log_share
         self.addresses = addresses or ClientAddresses()
         self.secret = ""
-        """What proxies of this cluster show; none is believed where it is empty."""
+        """The secret that proxies of this cluster show; if empty, no proxy is believed."""
         self.watchers = 0
         """Clients that watch the health of this replica over gRPC."""
         self.is_draining: Callable[[], bool] = lambda: False
-        """Whether this replica is about to end, so that watchers must be let go."""
+        """Whether this replica is about to end, so that watchers must be released."""
         self._known: dict[tuple[str, str], tuple[str, routes.Handler, tuple[str, ...]]] = {}
 
     def count_requests(self) -> int:
-        """Those that are here: whole ones, and at least one more while large bodies arrive."""
+        """Requests in progress: complete ones, and at least one more while large bodies arrive."""
         return self.hosts.pending + (self.large_bodies.held > 0)
 
     async def __call__(self, scope: Any, receive: http.Receive, send: http.Send) -> None:
@@ -101,7 +99,7 @@ class DataPlane:
             path = path[len(root) :] or "/"
         request = self.begin(scope["method"], path, dict(scope["headers"]))
         request.prefix, request.scheme = root, scope.get("scheme", "http")
-        # uvicorn puts what any client on loopback says of itself into `client`.
+        # uvicorn puts into `client` what a client on loopback claims about itself.
         request.peer = scope.get("raymlops.peer") or (scope.get("client") or ("",))[0]
         try:
             response = await self.respond(request, receive)
@@ -109,12 +107,12 @@ class DataPlane:
             return
         extra: Headers = ((b"x-request-id", request.id.encode("latin-1")),)
         if response.status == _TOO_LARGE or (response.status >= 400 and b"expect" in request.headers):
-            # Whether its body still comes is the client's choice: what comes next could be either.
+            # The client decides whether its body still arrives: the next bytes could be body or a new request.
             extra += ((b"connection", b"close"),)
         await http.send_response(send, response, extra, head_only=request.method == "HEAD")
 
     def begin(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Request:
-        """A request whose head was read; `path` is that of the application, `headers` have lower case names."""
+        """A request whose head was read; `path` is that of the application, `headers` have lower-case names."""
         given = headers.get(b"x-request-id")
         name = given[:128].decode("latin-1") if given else f"{random.getrandbits(64):016x}"
         request = Request(method, path, headers, name)
@@ -122,7 +120,7 @@ class DataPlane:
         return request
 
     def count_refused(self, method: str, path: str, status: int) -> None:
-        """A request whose body was not read, as its head said too much of it."""
+        """A request whose body was not read, since its head declares too large a body."""
         found = routes.find_route(method, path)
         if found is not None and found[0] == "infer":
             request = self.begin(method, path, {})
@@ -141,7 +139,7 @@ class DataPlane:
         if counted is not None and response.status == 200:
             counted.record_success(request, ended, len(request.body), len(response.body))
         elif request.infers:
-            request.arrived = request.arrived or request.started  # refused before it was whole
+            request.arrived = request.arrived or request.started  # refused before it was complete
             name = request.model or (request.parts[0] if request.parts else "")
             self.hosts.count(request, name, response.status, ended, len(request.body))
         if self.cors is not None:
@@ -160,9 +158,9 @@ class DataPlane:
             if request.method == "POST" and (receive is not None or http.is_packed(request.headers)):
                 held = self.large_bodies.hold()
                 await self._read(request, receive, held)
-            if role not in routes.LIMITED:  # probes and the like are answered however full it is
+            if role not in routes.LIMITED:  # probes and the like are answered even when the queue is full
                 return await handler(self.hosts, request)
-            self.hosts.enter()  # a request takes a place when all of it is here
+            self.hosts.enter()  # a request takes a place once it is complete
             try:
                 return await handler(self.hosts, request)
             finally:
@@ -176,8 +174,8 @@ class DataPlane:
                 held.release()
 
     def _admit_key(self, request: Request) -> tuple[str, routes.Handler]:
-        """The role and the handler of the path, for the key that came with the request; what is remembered of paths is
-        remembered for those who were admitted. Raises NotFoundError, AuthenticationError, ForbiddenError."""
+        """The role and the handler of the path, for the key of the request; paths are cached only for admitted
+        callers. Raises NotFoundError, AuthenticationError, ForbiddenError."""
         known = self._known.get((request.method, request.path))
         role, handler, request.parts = known or self._find(request)
         request.infers = role == "infer"
@@ -188,8 +186,7 @@ class DataPlane:
         return role, handler
 
     async def _read(self, request: Request, receive: http.Receive | None, held: http.Held) -> None:
-        """The body of a request, as it was before it was compressed. Raises TooLargeError, InputError, OverloadedError,
-        DisconnectedError."""
+        """The decompressed body of a request. Raises TooLargeError, InputError, OverloadedError, DisconnectedError."""
         headers, limit = request.headers, self.body_limit
         if receive is not None:
             request.body = await http.read_body(receive, headers, limit, held)
@@ -198,13 +195,13 @@ class DataPlane:
             what = request.body, headers, limit
             request.body = (
                 http.unpack_body(*what)
-                if len(request.body) <= 1024  # a byte of it may stand for a thousand
+                if len(request.body) <= 1024  # one byte of it may become a thousand
                 else await inference.run_large(self.hosts, http.unpack_body, *what)
             )
             held.take(len(request.body))
 
     def _model_of(self, request: Request, handler: routes.Handler) -> str | None:
-        """The model that a request is about, which its key must be for; None where the route is about several."""
+        """The model of a request, which its key must allow; None if the route is about several models."""
         if request.parts:
             return request.parts[0]
         models = self.hosts.models
@@ -226,12 +223,12 @@ class DataPlane:
         return found
 
     def _is_proxy(self, request: Request) -> bool:
-        """Whether a proxy of this cluster asks."""
+        """Whether the caller is a proxy of this cluster."""
         given = request.headers.get(model_routing.MODELS_HEADER.encode(), b"")
         return bool(self.secret) and hmac.compare_digest(given, self.secret.encode())
 
     async def _answer_options(self, hosts: Hosts, request: Request) -> Response:
-        """What the path takes, for whoever asks; it tells nothing of models."""
+        """The methods of the path, for any caller; reveals nothing about models."""
         if self.cors is not None and self.cors.is_preflight(request.method, request.headers):
             return self.cors.answer_preflight(request.headers)
         methods = routes.list_methods(request.path) or ["GET", "HEAD", "OPTIONS", "POST"]
@@ -267,11 +264,11 @@ class DataPlane:
 
 
 _TOO_LARGE = 413
-"""After which the rest of a body is not read on."""
+"""Errors after which the rest of a body is not read."""
 
 
 class _MethodError(NotFoundError):
-    """`methods` are those that the path takes, in order."""
+    """`methods` are those of the path, in order."""
 
     status = 405
 
@@ -284,7 +281,7 @@ class _MethodError(NotFoundError):
 
 
 _REMEMBERED_PATHS, _REMEMBERED_LENGTH = 2048, 256
-"""Paths of models that are remembered, and characters of the longest: half a megabyte."""
+"""Number of model paths that are cached, and characters of the longest: half a megabyte."""
 
 
 _PATHS = [
@@ -313,7 +310,7 @@ _PATHS = [
 
 
 async def _list_models(hosts: Hosts, request: Request) -> Response:
-    """For proxies, which route calls over gRPC by the model's name."""
+    """For proxies, which route gRPC calls by the model's name."""
     return Response(200, dump_json(list(hosts.models)))
 
 

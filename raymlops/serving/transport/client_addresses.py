@@ -1,4 +1,4 @@
-"""Who asks where nobody has a key: the address of a client, as its connection or a proxy of the cluster tells it."""
+"""Identifies callers without keys: the address of a client, as given by its connection or by a proxy of the cluster."""
 
 import hmac
 import ipaddress
@@ -6,16 +6,16 @@ from collections.abc import Collection, Mapping
 
 
 class ClientAddresses:
-    """`proxies` are the addresses of the cluster's nodes, where its proxies run; loopback is always one. Where
-    `token` is not empty, only who sends it in x-raymlops-proxy is believed: on loopback anyone may connect."""
+    """`proxies` are the addresses of the cluster's nodes, where its proxies run; loopback is always one. If `token`
+    is not empty, a proxy is believed only if it sends it in x-raymlops-proxy: on loopback anyone may connect."""
 
     def __init__(self, proxies: Collection[str] = (), token: str = "") -> None:
         self._proxies = frozenset(proxies)
         self._token = token.encode("latin-1")
 
     def find(self, peer: str, headers: Mapping[bytes, bytes]) -> str:
-        """The name under which a client is counted; the last address of x-forwarded-for is the one that our proxy
-        wrote, those before it are the client's own word."""
+        """The name under which a client is counted; our proxy wrote the last address of x-forwarded-for, those before
+        it are the client's own claims."""
         forwarded = headers.get(b"x-forwarded-for")
         if forwarded and self._is_proxy(peer, headers):
             return _group(forwarded[-64:].rpartition(b",")[2].strip().decode("latin-1")) or _group(peer)
@@ -35,7 +35,8 @@ def _is_loopback(address: str) -> bool:
 
 
 def _group(address: str) -> str:
-    """An IPv6 client may have as many addresses as it likes within its network of 64 bits. Empty for no address."""
+    """An IPv6 client can use any address within its /64 network, so the network counts. Empty if it is not an
+    address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which pages of other origins browsers let ask here, as the serving spec says. Headers only; knows no model."""
+"""Cross-origin requests (CORS), as the serving spec allows them. Handles headers only; knows no model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from raymlops.specs.serving import Cors
 EXPOSED = b"x-request-id, x-model-version, inference-header-content-length, retry-after"
 """Headers of answers that a page may read."""
 _SAFE = frozenset(("accept", "accept-language", "content-language", "content-type", "range"))
-"""Headers that browsers send without asking; they ask for content-type because of its values."""
+"""Headers that browsers send without a preflight request; content-type needs one because of its values."""
 
 
 class CorsPolicy:
-    """What is added to every answer, and what is said to a browser that asks first."""
+    """Headers that are added to every answer, and answers to preflight requests."""
 
     def __init__(self, spec: Cors) -> None:
         self._everyone = "*" in spec.origins
@@ -26,7 +26,7 @@ class CorsPolicy:
         self._max_age = str(spec.max_age_s).encode()
 
     def list_headers(self, headers: Mapping[bytes, bytes]) -> Headers:
-        """For an answer to a request with these headers, whatever its status is."""
+        """The headers for an answer to a request with these headers, whatever its status."""
         vary = (b"vary", b"Origin")
         origin = headers.get(b"origin")
         if origin is None or not self._allows(origin):
@@ -45,7 +45,8 @@ class CorsPolicy:
         return method == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
 
     def answer_preflight(self, headers: Mapping[bytes, bytes]) -> Response:
-        """What a browser may send from a page of this origin, but for `list_headers`. Raises ForbiddenError."""
+        """Headers that answer a preflight request from a page of this origin, except `list_headers`. Raises
+        ForbiddenError."""
         origin = headers[b"origin"]
         if not self._allows(origin):
             raise ForbiddenError(
@@ -81,7 +82,7 @@ def make_policy(spec: Cors | None) -> CorsPolicy | None:
 
 
 def read_policy(args: Mapping[str, Any]) -> CorsPolicy | None:
-    """Of an application whose spec is known as it was deployed. None where it has none, or none that is right."""
+    """The CORS settings of a deployed application, from its spec. None if it has none, or no valid ones."""
     told = args.get("cors")
     try:
         return CorsPolicy(Cors.model_validate(told)) if told else None

@@ -1,4 +1,4 @@
-"""Stops taking requests, and waits for those in flight to be answered. Ends nothing."""
+"""Stops accepting requests, and waits for those in flight to be answered. Stops no process."""
 
 import contextlib
 import logging
@@ -17,9 +17,9 @@ LOG = logging.getLogger("raymlops.serving")
 
 _POLL_S = 0.25
 _QUIET_S = 1.0
-"""Without requests for so long: clients that ask without pause have been told to close their connections by then."""
+"""Seconds without requests: by then, clients that send continuously have been told to close their connections."""
 _ASKS_S = 2.0
-"""A replica that does not say within this time how many it has is busy with them."""
+"""A replica that does not report its number of requests within this time is busy with them."""
 REFUSAL = "This endpoint is being stopped; ask another one, or try again later"
 
 
@@ -30,10 +30,10 @@ def drain(
     hurry: threading.Event | None = None,
 ) -> int:
     """On a cluster that this process started: refuse new connections, and give requests in flight so many seconds, or
-    until `hurry` is set; gives the number of requests that were not answered.
+    until `hurry` is set; returns the number of unanswered requests.
 
-    Behind HAProxy connections that are kept alive are told to close with their next answer; without it, the replicas
-    answer 503 to what is new.
+    Behind HAProxy, kept-alive connections are closed after their next answer; without it, the replicas answer 503 to
+    new requests.
     """
     hurry = hurry or threading.Event()
     handles = _reach(serve.status().applications)
@@ -51,7 +51,7 @@ def drain(
                 report(_tell(waiting, ends - now))
         if (not waiting and now - quiet_since >= _QUIET_S) or now >= ends or hurry.wait(_POLL_S):
             return waiting
-        _stop_proxies()  # Serve may have put another one in the place of one that has ended
+        _stop_proxies()  # Serve may have replaced one that ended
 
 
 def _tell(waiting: int, left: float) -> str:
@@ -60,7 +60,7 @@ def _tell(waiting: int, left: float) -> str:
 
 
 def _stop_proxies() -> bool:
-    """HAProxy closes its listeners, and every connection behind its next answer; whether there is one."""
+    """HAProxy closes its listeners, and every connection after its next answer; returns whether there is an HAProxy."""
     found = False
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -71,7 +71,7 @@ def _stop_proxies() -> bool:
 
 
 def count_requests(application: str) -> int:
-    """Requests of an application that are not answered yet, as far as its replicas say."""
+    """Unanswered requests of an application, as reported by its replicas."""
     return sum(_ask(_reach([application]), "count_requests"))
 
 
@@ -82,14 +82,14 @@ def _reach(applications: Iterable[str]) -> list[Any]:
         with contextlib.suppress(RayServeException):
             handle = serve.get_app_handle(name)
             with contextlib.suppress(RuntimeError):  # it was set up before
-                # What Serve's fast settings choose wants a loop of this process's, for ever.
+                # Serve's fast settings choose a router that needs this process's event loop, permanently.
                 handle._init(_run_router_in_separate_loop=True)
             handles.append(handle)
     return handles
 
 
 def _ask(handles: Iterable[Any], method: str, *arguments: Any) -> list[int]:
-    """What every replica of these applications answers; those that are busy count as one request."""
+    """The answers of all replicas of these applications; busy ones count as one request."""
     answers: list[int] = []
     for handle in handles:
         try:
@@ -103,13 +103,13 @@ def _ask(handles: Iterable[Any], method: str, *arguments: Any) -> list[int]:
 
 
 def count_unread(ports: Collection[int]) -> int:
-    """Connections of these ports with bytes of answers that the client has not taken yet; 0 where the system does not
-    say, which Linux does."""
+    """Connections on these ports with answer bytes that the client has not read yet; 0 if the system does not say;
+    Linux does."""
     return sum(1 for port, queued in _read_connections() if port in ports and queued)
 
 
 def _read_connections() -> Iterator[tuple[int, int]]:
-    """Local port and bytes to be sent, of every open connection of this machine."""
+    """Local port and unsent bytes of every open connection of this machine."""
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in pathlib.Path("/proc/net", table).read_text().splitlines()[1:]:

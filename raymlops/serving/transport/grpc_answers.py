@@ -1,6 +1,6 @@
-"""What each method of the protocol answers over gRPC: a message of the stock client, for a call whose key was checked.
+"""Answers to each gRPC method of the protocol: a message of the standard client, for a call whose key was checked.
 
-Knows no server and no metadata; `grpc_service.py` reads those and tells failures.
+Handles neither servers nor metadata; `grpc_service.py` reads metadata and reports failures.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Call:
 
     @property
     def started(self) -> int:
-        """It is whole when it begins."""
+        """The time at which it was complete."""
         return self.arrived
 
     @property
@@ -112,7 +112,7 @@ async def repository_unload(plane: DataPlane, request: Any, call: Call) -> Any:
 
 
 def _name_in_repository(request: Any) -> str:
-    """KServe's messages have the model where Triton's have the repository, which has no name here."""
+    """KServe's messages have the model in the field in which Triton's have the repository, which has no name here."""
     return str(request.model_name or request.repository_name)
 
 
@@ -154,7 +154,7 @@ async def refuse_registration(plane: DataPlane, request: Any, call: Call) -> NoR
 
 
 def _answer_nothing(response: type[Any]) -> "Run":
-    """None is registered: their list is empty, and to end all of them is done."""
+    """None can be registered: their list is empty, and unregistering all does nothing."""
 
     async def answer(plane: DataPlane, request: Any, call: Call) -> Any:
         return response()
@@ -167,8 +167,8 @@ async def check_health(plane: DataPlane, request: Any, call: Call) -> Any:
 
 
 def find_health(plane: DataPlane, service: str, token: str) -> int:
-    """Of the server for no name or that of the protocol, of a model for its name. Raises NotFoundError, and for a
-    model what its key is refused with."""
+    """The server's health for an empty name or the protocol's name, a model's for its name. Raises NotFoundError, and
+    for a model the error with which its key is refused."""
     if service in ("", SERVICE, HEALTH):
         healthy = _is_ready(plane)
     else:
@@ -205,7 +205,7 @@ async def model_infer(plane: DataPlane, request: Any, call: Call) -> Any:
         else await inference.run_large(hosts, grpc_codec.encode, *given)
     )
     if grpc_codec.read_parameter(request, "triton_enable_empty_final_response"):
-        response.parameters["triton_final_response"].bool_param = True  # the only answer is the last one
+        response.parameters["triton_final_response"].bool_param = True  # the last answer is the only one
     return response
 
 
@@ -214,8 +214,8 @@ Run = Callable[[DataPlane, Any, Call], Awaitable[Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """`role` of the key that it asks, none for probes; `model` is the field of the request that names a model, which is
-    `optional` where none stands for all."""
+    """`role` that the key needs, none for probes; `model` is the request's field that names a model, which is
+    `optional` if an empty name stands for all."""
 
     request: type[Any]
     run: Run
@@ -224,7 +224,7 @@ class Method:
     optional: bool = False
 
     def name_model(self, request: Any) -> str:
-        """Empty where the request is about no single model."""
+        """Empty if the request is not about a single model."""
         if self.run in (repository_load, repository_unload):
             return _name_in_repository(request)
         return str(getattr(request, self.model)) if self.model else ""
@@ -258,7 +258,7 @@ METHODS: dict[str, Method] = {
     },
     "Check": Method(health_pb2.HealthCheckRequest, check_health, ""),
 }
-"""What is answered, by the protocols' names; ModelStreamInfer answers as ModelInfer does."""
+"""Methods by their names in the protocol; ModelStreamInfer answers like ModelInfer."""
 
 STREAMS = {"ModelStreamInfer": "ModelInfer", "Watch": "Check"}
-"""Methods with more than one answer, and whose requests they take."""
+"""Methods with more than one answer, and the method whose requests they take."""

@@ -1,8 +1,8 @@
-"""The Open Inference Protocol and grpc.health.v1 over gRPC, for whoever the metadata says: parses, admits, answers,
-tells failures in gRPC's codes, and logs.
+"""The Open Inference Protocol and grpc.health.v1 over gRPC: reads callers from metadata, parses, admits, answers,
+reports failures as gRPC status codes, and logs.
 
-Serve calls these by method name through its gRPC port; the messages are those of the stock client, see
-`grpc_answers.py` for what each is answered with.
+Serve calls these by method name through its gRPC port; the messages are those of the standard client, see
+`grpc_answers.py` for the answers.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ SERVICER = "raymlops.serving.transport.grpc_service.add_to_server"
 
 
 def add_to_server(servicer: Any, server: Any) -> None:
-    """Register the methods of both services. Messages arrive as bytes, which are parsed when the key was checked."""
+    """Register the methods of both services. Messages arrive as bytes, which are parsed after the key was checked."""
     for file, name in ((pb, "GRPCInferenceService"), (health_pb2, "Health")):
         service = file.DESCRIPTOR.services_by_name[name]
         handlers = {}
@@ -68,14 +68,15 @@ _CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _DETAILS = 500
-"""Characters of a failure: it travels in a trailer of at most 8 KiB, in which one takes up to twelve bytes."""
+"""Characters of an error text: it travels in a trailer of at most 8 KiB, in which a character takes up to twelve
+bytes."""
 _ID = 128
-"""Characters of a request id."""
+"""Longest request id, in characters."""
 _PROXY = ("x-forwarded-for", "x-raymlops-proxy")
 
 
 async def answer(plane: DataPlane, name: str, message: bytes, context: Any) -> Any:
-    """Answer a method of the protocol. What fails has its code, details and trailers set when it is raised."""
+    """Answer a method of the protocol. A raised failure has set its code, details and trailers."""
     sent = dict(context.invocation_metadata() or ())
     call = _begin(plane, name, sent)
     failure: BaseException | None = asyncio.CancelledError()
@@ -94,7 +95,7 @@ async def answer(plane: DataPlane, name: str, message: bytes, context: Any) -> A
 
 
 class RelayedError(Exception):
-    """What another application told, see `grpc_relay.py`."""
+    """The error of another application, see `grpc_relay.py`."""
 
     def __init__(self, code: str, details: str) -> None:
         super().__init__(code, details)
@@ -102,7 +103,7 @@ class RelayedError(Exception):
 
 
 class Relay(Protocol):
-    """What hands calls on to other applications."""
+    """Relays calls to other applications."""
 
     async def admit(self, token: str) -> None: ...
 
@@ -114,9 +115,10 @@ class Relay(Protocol):
 async def stream(
     plane: DataPlane, name: str, messages: AsyncIterator[bytes], context: Any, relay: Relay | None = None
 ) -> AsyncIterator[Any]:
-    """Answer the requests of a stream, one after the other; what fails is told in its place, and the next is answered.
+    """Answer the requests of a stream, one after the other; a failure is the answer to its request, and the next one
+    is answered.
 
-    With the metadata `triton_grpc_error: true` a failure ends the stream with its code, as Triton does.
+    With the metadata `triton_grpc_error: true` a failure ends the stream with its code, as in Triton.
     """
     sent = dict(context.invocation_metadata() or ())
     ends = _text(sent.get("triton_grpc_error", "")).lower() == "true"
@@ -154,13 +156,13 @@ async def _answer_streamed(
     context: Any,
     relay: Relay | None,
 ) -> tuple[Any, Exception | None]:
-    """An answer, or why there is none."""
+    """An answer, or the reason why there is none."""
     response: Any = None
     handed = None
     failure: BaseException | None = asyncio.CancelledError()
     try:
         handed = await relay.hand_on(call.method, message, context) if relay is not None else None
-        if handed is not None:  # it is in the log of whom it was handed to
+        if handed is not None:  # the application that it was relayed to has logged it
             code, details, _, answered = handed
             if code != "OK":
                 return None, RelayedError(code, details)
@@ -177,7 +179,7 @@ async def _answer_streamed(
 
 
 async def _until_draining(plane: DataPlane, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:
-    """The messages, and None when none is here and the replica is about to end."""
+    """The messages; None if none has arrived and the replica is about to end."""
     while True:
         coming = asyncio.ensure_future(anext(messages, _END))
         try:
@@ -195,15 +197,14 @@ async def _until_draining(plane: DataPlane, messages: AsyncIterator[bytes]) -> A
 
 _END: Any = object()
 _WATCHERS, _LOOK_S = 64, 1.0
-"""Watchers of health that a replica has at a time, and how often it looks for what watchers and open streams must be
-told."""
+"""Maximum number of health watchers of a replica, and how often it looks for news for watchers and open streams."""
 
 
 async def watch(
     plane: DataPlane, message: bytes, context: Any, relay: Relay | None = None
 ) -> AsyncIterator[Any]:
-    """The health of a service now and whenever it changes, as grpc.health.v1 has it: a service that is not known may
-    be one later."""
+    """The health of a service now and whenever it changes, as in grpc.health.v1: an unknown service may become known
+    later."""
     sent = dict(context.invocation_metadata() or ())
     if plane.watchers >= _WATCHERS:
         many = TooManyRequestsError(f"{_WATCHERS} clients watch this replica already; call Check instead")
@@ -228,7 +229,7 @@ async def watch(
 async def _find_status(
     plane: DataPlane, message: bytes, sent: Mapping[str, Any], context: Any, relay: Relay | None
 ) -> int | None:
-    """The health that is asked for; None where who asks may not, or no longer, which is then told."""
+    """The requested health; None if the caller may not know it, or no longer, after its call was ended."""
     response = health_pb2.HealthCheckResponse
     try:
         if len(message) > _PROBE:
@@ -293,7 +294,7 @@ async def _run(plane: DataPlane, call: Call, message: bytes, sent: Mapping[str, 
 
 
 _PROBE = 1024
-"""Bytes that are parsed for who has no key."""
+"""Bytes that are parsed for callers without a key."""
 
 
 async def _dispatch(plane: DataPlane, call: Call, request: Any) -> Any:
@@ -320,18 +321,18 @@ def _parse(name: str, message: bytes) -> Any:
 def _parse_large(name: str, message: bytes, limit: int, limits: RequestLimits) -> Any:
     if len(message) > limit:
         raise TooLargeError(
-            f"The message has {len(message)} bytes, over {limit}, the most that is taken here; send fewer rows"
+            f"The message has {len(message)} bytes, over {limit}, the most that is accepted here; send fewer rows"
         )
     check_fields(message, METHODS[name].request.DESCRIPTOR, _FIELDS + limits.json_elements)
     return _parse(name, message)
 
 
 _FIELDS = 10_000
-"""Of a message beside the elements of its tensors."""
+"""Bytes of a message beside the elements of its tensors."""
 
 
 def _log_fault(plane: DataPlane, call: Call, error: Exception) -> Exception:
-    """What the caller is told, which the log has with its cause where it is a fault of ours."""
+    """The error that the caller sees; if it is our fault, the log has it with its cause."""
     if isinstance(error, MemoryError):
         error = TooLargeError("The request needs more memory than there is; send fewer rows a request")
     if _status(error) == 500:
@@ -358,7 +359,7 @@ def _describe(error: BaseException, call: Call) -> str:
 
 
 def refuse(plane: DataPlane, name: str, sent: Mapping[str, Any], error: RaymlopsError, context: Any) -> None:
-    """Tell, and log, why a call is not begun."""
+    """Report and log why a call is not started."""
     call = _begin(plane, name, sent)
     _tell(plane, call, error, context)
     _finish(plane, call, error, 0, None)
@@ -371,8 +372,8 @@ def _tell(plane: DataPlane, call: Call, error: BaseException, context: Any) -> N
 
 
 def _trailers(plane: DataPlane, call: Call, error: BaseException | None) -> list[tuple[str, str]]:
-    """What HTTP says in headers. Clients that repeat failed calls by themselves are told when, and not to repeat what
-    may have been begun: https://github.com/grpc/proposal/blob/master/A6-client-retries.md"""
+    """What HTTP says in headers. Clients that retry failed calls by themselves are told when, and not to retry calls
+    that may have been started: https://github.com/grpc/proposal/blob/master/A6-client-retries.md"""
     told = []
     if call.id.isascii() and call.id.isprintable():
         told.append(("x-request-id", call.id))
@@ -388,7 +389,7 @@ def _trailers(plane: DataPlane, call: Call, error: BaseException | None) -> list
 
 
 def _finish(plane: DataPlane, call: Call, failure: BaseException | None, size: int, response: Any) -> None:
-    """Count a request for inference, and tell observers, with `status` as HTTP has it and gRPC's code beside it."""
+    """Count an inference request and notify observers, with the HTTP `status` and gRPC's code."""
     gone = isinstance(failure, asyncio.CancelledError)
     status, ended = 200 if failure is None else 499 if gone else _status(failure), time.perf_counter_ns()
     sizes = size, 0 if response is None else response.ByteSize()
@@ -403,17 +404,17 @@ def _finish(plane: DataPlane, call: Call, failure: BaseException | None, size: i
 
 
 def _text(value: Any) -> str:
-    """Metadata are text, or bytes where their name says so."""
+    """Metadata are text, or bytes if their name says so."""
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 def _read_peer(peer: str) -> str:
-    """The address in `ipv4:127.0.0.1:4711` and `ipv6:%5B::1%5D:4711`, as gRPC names the other end."""
+    """The address in `ipv4:127.0.0.1:4711` and `ipv6:%5B::1%5D:4711`, gRPC's form of a peer."""
     kind, _, rest = peer.partition(":")
     return unquote(rest.rpartition(":")[0]).strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
 def read_token(metadata: Mapping[str, Any]) -> str:
-    """The API key among a call's metadata; empty for none."""
+    """The API key in a call's metadata; empty for none."""
     bearer = _text(metadata.get("authorization", ""))
     return bearer[7:].strip() if bearer[:7].lower() == "bearer " else _text(metadata.get("x-api-key", ""))

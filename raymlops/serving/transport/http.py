@@ -1,5 +1,5 @@
-"""What a handler sees of HTTP: a request that is read and decompressed within limits, and a response. Pure
-ASGI, no framework."""
+"""HTTP as a handler sees it: a request that is read and decompressed within limits, and a response. Pure ASGI, no
+framework."""
 
 import dataclasses
 import time
@@ -21,8 +21,8 @@ Send = Callable[[Any], Awaitable[None]]
 
 @dataclasses.dataclass(slots=True)
 class Request:
-    """`caller` is the API key that was admitted; `parts` what the route's pattern matched; `peer` the address of who
-    holds the connection, a client or a proxy."""
+    """`caller` is the admitted API key; `parts` are the groups that the route's pattern matched; `peer` is the
+    address of the other end of the connection, a client or a proxy."""
 
     method: str
     path: str
@@ -32,14 +32,14 @@ class Request:
     caller: Key = ANYONE
     peer: str = ""
     prefix: str = ""
-    """What stood before `path`, such as the application's route; what a proxy took away before is not in it."""
+    """The prefix before `path`, such as the application's route; without a prefix that a proxy removed."""
     scheme: str = "http"
     parts: tuple[str, ...] = ()
     model: str = ""
     rows: int = 0
     logged: bool = False
     infers: bool = False
-    """Whether it asks for inference, which is counted."""
+    """Whether it is an inference request, which is counted."""
     started: int = dataclasses.field(default_factory=time.perf_counter_ns)
     arrived: int = 0
     decoded: int = 0
@@ -68,7 +68,7 @@ class Request:
 
     @property
     def token(self) -> str:
-        """The API key that came with the request."""
+        """The API key of the request."""
         bearer = self.header("authorization")
         return bearer[7:].strip() if bearer[:7].lower() == "bearer " else self.header("x-api-key")
 
@@ -81,7 +81,7 @@ class Response:
 
 
 class DisconnectedError(Exception):
-    """The client went away before its request was complete."""
+    """The client disconnected before its request was complete."""
 
 
 class ByteBudget:
@@ -95,13 +95,13 @@ class ByteBudget:
 
 
 class Held:
-    """What one request holds of a budget, until it is released."""
+    """One request's share of a budget, until it is released."""
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget, self._mine = budget, 0
 
     def take(self, size: int) -> None:
-        """Hold so many bytes more. Raises OverloadedError."""
+        """Reserve so many bytes more. Raises OverloadedError."""
         budget = self._budget
         if budget.held + size > budget.most:
             raise OverloadedError(
@@ -116,8 +116,8 @@ class Held:
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, held: Held) -> bytes:
-    """The whole body, as it came; `held` takes each part. Raises TooLargeError as soon as it is over `limit`
-    bytes, DisconnectedError."""
+    """The whole body, as sent; `held` reserves each part. Raises TooLargeError as soon as it is over `limit` bytes,
+    DisconnectedError."""
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared[:20]) > limit:
         raise TooLargeError(_too_large(limit))
@@ -148,7 +148,7 @@ def unpack_body(body: bytes, headers: Mapping[bytes, bytes], limit: int) -> byte
     encoding = headers[b"content-encoding"].lower()
     name = shorten(encoding.decode("latin-1"))
     if encoding not in _WINDOW:
-        raise InputError(f"Content-Encoding {name!r} is not taken here; send gzip, deflate or none")
+        raise InputError(f"Content-Encoding {name!r} is not supported here; send gzip, deflate or none")
     stream = zlib.decompressobj(_WINDOW[encoding])
     try:
         result = stream.decompress(body, limit + 1)
@@ -157,20 +157,20 @@ def unpack_body(body: bytes, headers: Mapping[bytes, bytes], limit: int) -> byte
     if len(result) > limit:
         raise TooLargeError(_too_large(limit))
     if not stream.eof:
-        raise InputError(f"The {name} body is cut short")
+        raise InputError(f"The {name} body is truncated")
     if stream.unused_data:
-        raise InputError(f"The {name} body goes on behind its end; send it as one stream")
+        raise InputError(f"The {name} body continues after its end; send it as one stream")
     return result
 
 
 def _too_large(limit: int) -> str:
-    return f"The body is over {limit} bytes, which is the most that is taken here; send fewer rows a request"
+    return f"The body is over {limit} bytes, the most that is accepted here; send fewer rows a request"
 
 
 async def send_response(
     send: Send, response: Response, extra: Headers = (), *, head_only: bool = False
 ) -> None:
-    """`head_only` is for HEAD, which is told the length of what GET would get. Status 204 has neither."""
+    """`head_only` answers HEAD, with the Content-Length of GET. Status 204 has no length."""
     length: Headers = () if response.status == 204 else ((b"content-length", b"%d" % len(response.body)),)
     await send(
         {

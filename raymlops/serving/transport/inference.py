@@ -1,5 +1,5 @@
-"""A request for a model's answer, from its body to the body of the response, in the shapes of both protocols. Knows no
-ASGI and no Ray."""
+"""Inference requests from the body of the request to that of the response, in the forms of all protocols. Imports
+neither ASGI nor Ray."""
 
 import asyncio
 import functools
@@ -18,18 +18,18 @@ from raymlops.serving.transport.http import Request, Response
 from raymlops.tensors import Batch, copy_batch
 
 LARGE = 2**16
-"""Bytes above which a body is decoded, or an answer encoded, in a thread: about a millisecond."""
+"""Bytes above which a body is decoded, or an answer encoded, in a thread: about a millisecond's work."""
 T = TypeVar("T")
 
 
 async def run_large(hosts: Hosts, call: Callable[..., T], *arguments: Any) -> T:
-    """The result of a call that takes long, made in a thread."""
+    """The result of a long call, run in a thread."""
     return await asyncio.get_running_loop().run_in_executor(hosts.threads, _run_uncollected, call, *arguments)
 
 
 def _run_uncollected(call: Callable[..., T], *arguments: Any) -> T:
-    """Without the garbage collector, which would look at all lists of a body again and again as they are made, and
-    stops every thread while it looks."""
+    """Without the garbage collector, which would traverse all lists of a body repeatedly while they are made, and
+    stops every thread meanwhile."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -74,7 +74,7 @@ def count_bytes(answer: Batch) -> int:
 def check_estimate(
     hosts: Hosts, hosted: Hosted, rows: int, request: open_inference.InferRequest | None = None
 ) -> None:
-    """Refuse a request whose answer would be too large before it is run; without `request` the answer is JSON of all
+    """Refuse a request before it runs if its answer would be too large; without `request` the answer is JSON of all
     outputs. Raises TooLargeError."""
     signature, limits = hosted.endpoint.signature, hosts.limits
     if hosted.estimate is None:
@@ -85,7 +85,7 @@ def check_estimate(
 
 
 _LONGEST_US = 3600e6
-"""Microseconds; no deadline of a model is later."""
+"""Microseconds; no deadline of a model is longer."""
 
 
 def read_timeout(parameters: Mapping[str, Any]) -> float | None:
@@ -104,8 +104,8 @@ def read_timeout(parameters: Mapping[str, Any]) -> float | None:
 async def ask(
     hosted: Hosted, batch: Batch, key: str | None, timeout_s: float | None, request: Asked
 ) -> Batch:
-    """The endpoint's answer. The request is counted, and observers are told of it, where it is turned into a response,
-    by the times and tensors it is given."""
+    """The endpoint's answer. Where it becomes a response, the request is counted and observers are notified, with the
+    times and tensors that were recorded here."""
     request.statistics = hosted.statistics
     request.batch = copy_batch(batch) if hosted.is_observed_by_copy else batch
     request.decoded = perf_counter_ns()
@@ -121,9 +121,10 @@ async def ask(
                 async with asyncio.timeout(timeout_s):
                     answer = await hosted.endpoint.infer(batch, key=key)
     except TimeoutError as error:
-        node = ", ".join(getattr(error.__cause__, "__notes__", ()))  # that a graph waited for
+        node = ", ".join(getattr(error.__cause__, "__notes__", ()))  # the node that a graph waited for
         raise DeadlineError(
-            f"{hosted.name!r} did not answer within the {timeout_s or 0:g} s asked for{node and f': {node} did not'}"
+            f"{hosted.name!r} did not answer within the {timeout_s or 0:g} s asked "
+            f"for{node and f': {node} did not'}"
         ) from None
     request.answered = perf_counter_ns()
     request.answer = copy_batch(answer) if hosted.is_observed_by_copy else answer
@@ -131,7 +132,7 @@ async def ask(
 
 
 def _sticky(request: Request) -> str | None:
-    """What keeps a caller on one branch of a split: its own word, or else its API key."""
+    """Keeps a caller on one branch of a split: a key that it sent, or else its API key."""
     word = request.headers.get(b"x-request-key")
     return word.decode("latin-1") if word else request.key or None
 
@@ -168,7 +169,7 @@ async def _score(
     what = body, request.content_type, hosted.columns, limits
     asked = (
         decode(*what)
-        if len(body) <= LARGE // 4  # an object a row costs more than a number
+        if len(body) <= LARGE // 4  # an object per row costs more than a number
         else await run_large(hosts, decode, *what)
     )
     request.rows = asked.rows

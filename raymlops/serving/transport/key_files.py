@@ -1,5 +1,4 @@
-"""Changes key files: one writer at a time, whole or not at all, so that no change undoes another's. Checks no
-requests."""
+"""Changes key files: one writer at a time, atomically, so that no change undoes another one. Checks no requests."""
 
 import contextlib
 import dataclasses
@@ -19,8 +18,8 @@ _PATIENCE_S = 30.0
 
 
 def write_keys(path: pathlib.Path, keys: Iterable[Key]) -> None:
-    """Replace the file at once, so that a reader never sees half of it; readable by its owner only."""
-    target = path.resolve()  # a link stays a link
+    """Replace the file atomically, so that a reader never sees half of it; readable by its owner only."""
+    target = path.resolve()  # a symbolic link is kept
     entries = []
     for key in keys:
         entry: dict[str, object] = {"name": key.name, "roles": list(key.roles), "sha256": key.sha256}
@@ -42,7 +41,8 @@ def write_keys(path: pathlib.Path, keys: Iterable[Key]) -> None:
 
 
 def change_keys(path: pathlib.Path, change: Callable[[list[Key]], list[Key]]) -> list[Key]:
-    """Read, change and write while no one else does; gives what is written. Raises what reading and `change` do."""
+    """Read, change and write while no other process does; returns what was written. Raises what reading and `change`
+    raise."""
     with _locked(path.resolve()):
         keys = change(read_keys(path) if path.exists() else [])
         write_keys(path, keys)
@@ -51,7 +51,7 @@ def change_keys(path: pathlib.Path, change: Callable[[list[Key]], list[Key]]) ->
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
-    """The lock is on a file beside it that stays, since the key file itself is replaced."""
+    """The lock is on a permanent file beside it, since the key file itself is replaced."""
     ends = time.monotonic() + _PATIENCE_S
     with (path.parent / f".{path.name}.lock").open("a") as file:
         while True:
@@ -61,7 +61,7 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > ends:
                     raise ResourceError(
-                        f"Another command changes {str(path)!r} for {_PATIENCE_S:g} s"
+                        f"Another command has been changing {str(path)!r} for {_PATIENCE_S:g} s"
                     ) from None
                 time.sleep(0.02)
         yield
@@ -70,14 +70,14 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
 def add_key(
     path: pathlib.Path, name: str, roles: Iterable[str], models: Iterable[str] = (), expires: str = ""
 ) -> str:
-    """A new key in the file, in the place of all that have its name; gives the text to hand out."""
+    """A new key in the file, replacing all of its name; returns the text to hand out."""
     token, key = make_key(name, roles, models, expires)
     change_keys(path, lambda keys: [*(old for old in keys if old.name != name), key])
     return token
 
 
 def rotate_key(path: pathlib.Path, name: str, overlap_s: float) -> str:
-    """A second key of this name with the newest one's roles and models; those before end after `overlap_s`.
+    """A second key of this name with the newest one's roles and models; older ones end after `overlap_s`.
 
     Raises NotFoundError.
     """
@@ -106,7 +106,7 @@ def _has_ended(key: Key) -> bool:
 
 
 def revoke_key(path: pathlib.Path, which: str) -> list[Key]:
-    """Take out all keys of a name, or the one of an id; gives those that went. Raises NotFoundError."""
+    """Remove all keys of a name, or the one with an id; returns the removed ones. Raises NotFoundError."""
     gone: list[Key] = []
 
     def change(keys: list[Key]) -> list[Key]:
@@ -115,6 +115,6 @@ def revoke_key(path: pathlib.Path, which: str) -> list[Key]:
             raise NotFoundError(unknown_name("key", which, [key.name for key in keys]))
         return [key for key in keys if key not in gone]
 
-    read_keys(path)  # a file that is not there is told as such
+    read_keys(path)  # raises NotFoundError if the file does not exist
     change_keys(path, change)
     return gone

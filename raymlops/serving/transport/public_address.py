@@ -1,5 +1,5 @@
-"""Where a caller finds this application: scheme, host and prefix, as its request and the proxies before us tell.
-Decides nothing by it: what a caller says of itself shows in the answer to that caller only."""
+"""The public address of this application: scheme, host and prefix, as the request and the proxies in front of us say.
+Nothing is decided by it: what a caller claims appears only in the answer to that caller."""
 
 import re
 
@@ -12,10 +12,10 @@ _ENDPOINT = re.compile(r"(?<![\w/.~%+-])/(?=(v1|v2|invocations)\b)")
 
 
 def find_prefix(request: Request) -> str:
-    """What stands before the application's own paths, such as `/shop`; empty at the root.
+    """The prefix of the application's own paths, such as `/shop`; empty at the root.
 
-    A proxy that takes a prefix away before it passes a request on says so in `X-Forwarded-Prefix`; several name
-    theirs in turn, the outermost first. The application's route follows them.
+    A proxy that removes a prefix before it passes a request on says so in `X-Forwarded-Prefix`; if several do, the
+    outermost comes first. The application's route follows them.
     """
     told = [part.strip().rstrip("/") for part in request.header("x-forwarded-prefix").split(",")]
     taken = "".join(part for part in told if _PREFIX.fullmatch(part))
@@ -35,7 +35,7 @@ def find_origin(request: Request) -> str:
 
 
 def _first(value: str) -> str:
-    """What the outermost proxy said."""
+    """The value from the outermost proxy."""
     return value.partition(",")[0].strip()
 
 
@@ -46,5 +46,5 @@ def _read_forwarded(value: str) -> dict[str, str]:
 
 
 def prefix_paths(text: str, prefix: str) -> str:
-    """A sentence that names paths of the application, as this caller must write them."""
+    """A sentence with paths of the application, as this caller must write them."""
     return _ENDPOINT.sub(f"{prefix}/", text) if prefix else text

@@ -1,5 +1,5 @@
-"""How many requests a second a key, or an address without one, may send: a token bucket, and leases from a bucket that
-all replicas share. What is kept of callers is bounded: whoever did not call for the longest time is forgotten first."""
+"""Limits requests per second of a key, or of an address without one: a token bucket, and leases from a bucket that
+all replicas share. The number of remembered callers is bounded: the least recent one is forgotten first."""
 
 import asyncio
 import dataclasses
@@ -12,18 +12,18 @@ from raymlops.errors import TooManyRequestsError
 
 LOG = logging.getLogger("raymlops.serving")
 Lease = Callable[[str, float], Awaitable[float]]
-"""(caller, tokens wanted) -> tokens granted by whoever counts for all replicas."""
+"""(caller, tokens wanted) -> tokens granted by the shared counter of all replicas."""
 
 
 class Bucket:
-    """Fills at `rate` a second up to `burst`; `now` is in seconds."""
+    """Fills at `rate` per second up to `burst`; `now` is in seconds."""
 
     def __init__(self, rate: float, burst: float, now: float = 0.0) -> None:
         self._rate, self._burst = rate, burst
         self._tokens, self._filled = burst, now
 
     def set_limits(self, rate: float, burst: float, now: float) -> None:
-        """Other limits from now on; two replicas of two versions win no tokens by turns."""
+        """Change the limits; alternating replicas of two versions gain no tokens by it."""
         if (rate, burst) != (self._rate, self._burst):
             self.take(0.0, now)
             self._rate, self._burst = rate, burst
@@ -38,13 +38,13 @@ class Bucket:
 
 
 _CALLERS = 20_000
-"""That are remembered; a caller that is forgotten begins with a full bucket."""
+"""Number of callers that are remembered; a forgotten one starts with a full bucket."""
 
 
 class RateLimit:
-    """Admits requests of a caller at most `rate` a second over all replicas that lease from the same bank.
+    """Admits at most `rate` requests per second of a caller, over all replicas that lease from the same bank.
 
-    A replica leases a tenth of a second's worth at once, so most requests ask nobody.
+    A replica leases a tenth of a second's worth at once, so most requests need no call.
     """
 
     def __init__(self, rate: float, lease: Lease) -> None:
@@ -54,15 +54,15 @@ class RateLimit:
         self._held: dict[str, _Lease] = {}
 
     async def admit(self, caller: str) -> None:
-        """Return if the caller may go on. Raises TooManyRequestsError."""
+        """Return if the caller may continue. Raises TooManyRequestsError."""
         held = self._held.get(caller)
         if held is None:
             held = self._held[caller] = _Lease()
             _forget_oldest(self._held)
         while held.tokens < 1 and time.monotonic() >= held.refused_until:
-            if held.filling is None:  # one lease at a time: what others got meanwhile is shared
+            if held.filling is None:  # one lease at a time: tokens that others got meanwhile are shared
                 held.filling = asyncio.get_running_loop().create_task(self._fill(caller, held))
-            await asyncio.shield(held.filling)  # whoever gives up leaves it to the others
+            await asyncio.shield(held.filling)  # a waiter that gives up leaves it to the others
         if held.tokens < 1:
             raise TooManyRequestsError(
                 f"{caller or 'anonymous'!r} may send {self._rate:g} requests a second",
@@ -93,7 +93,7 @@ def _forget_oldest(kept: dict[str, Any]) -> None:
 
 
 class Bank:
-    """Buckets of all callers, for one process; behind a Ray actor it is that of all replicas."""
+    """Buckets of all callers, for one process; in a Ray actor, for all replicas."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
@@ -102,11 +102,11 @@ class Bank:
     async def lease(
         self, caller: str, wanted: float, rate: float | None = None, burst: float | None = None
     ) -> float:
-        """Up to `wanted` tokens of the caller's bucket, which has the limits of whoever leases, where they are told."""
+        """Up to `wanted` tokens of the caller's bucket, with the lessee's limits if they are given."""
         now = time.monotonic()
         rate, burst = rate or self._rate, burst or self._burst
         bucket = self._buckets.pop(caller, None) or Bucket(rate, burst, now)
-        self._buckets[caller] = bucket  # the latest one is the last one
+        self._buckets[caller] = bucket  # the latest deployment's limits win
         _forget_oldest(self._buckets)
         await asyncio.sleep(0)
         bucket.set_limits(rate, burst, now)
@@ -114,16 +114,16 @@ class Bank:
 
 
 PATIENCE_S = 1.0
-"""Longest wait for whoever counts for all replicas."""
+"""Longest wait for the shared counter."""
 START_S = 10.0
 """The same before it has answered for the first time: it may be starting."""
 RETRY_S = 2.0
-"""Pause between two looks whether it answers again."""
+"""Pause between two checks whether it answers again."""
 
 
 class SharedLease:
-    """Leases from whoever counts for all replicas. While that does not answer, a bank of this replica's own gives its
-    share of the rate: callers are neither let through without a limit nor refused for it."""
+    """Leases from the shared counter of all replicas. While it does not answer, a bank of this replica alone grants
+    its share of the rate: callers are neither let through without a limit nor refused."""
 
     def __init__(self, ask: Lease, own: Bank) -> None:
         self._ask = ask
@@ -137,7 +137,7 @@ class SharedLease:
         if not self._is_away:
             try:
                 return await self._ask_in_time(caller, wanted)
-            except Exception as error:  # whatever it is, callers are not to blame
+            except Exception as error:  # whatever the error, it is not the caller's fault
                 if not self._is_away:
                     LOG.error("rate limit: each replica counts by itself for now: %s", describe(error))
                 self._is_away = True
@@ -152,11 +152,11 @@ class SharedLease:
         return granted
 
     async def _look_again(self) -> None:
-        """No request waits for this."""
+        """Runs in the background: no request waits for this."""
         try:
             await self._ask_in_time("", 0.0)
         except Exception as error:
-            LOG.debug("rate limit: still by itself: %s", describe(error))
+            LOG.debug("rate limit: this replica still counts alone: %s", describe(error))
         else:
             self._is_away = False
             LOG.info("rate limit: all replicas count together again")
@@ -165,6 +165,6 @@ class SharedLease:
 
 
 def describe(error: BaseException) -> str:
-    """Kind and first line of an error of which others tell a whole page."""
+    """Kind and first line of an error whose text may be a page."""
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

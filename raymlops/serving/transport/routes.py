@@ -1,5 +1,4 @@
-"""What each path answers: a table of patterns, roles and handlers over the hosted models. Knows no ASGI and
-no Ray."""
+"""Routes: a table of patterns, roles and handlers over the hosted models. Imports neither ASGI nor Ray."""
 
 import gzip
 import re
@@ -29,11 +28,11 @@ def _answer(document: Any, status: int = 200) -> Response:
 
 
 _MANY = 100
-"""Models of which a document is made in a thread."""
+"""Number of models above which a document is made in a thread."""
 
 
 async def _make(hosts: Hosts, make: Callable[[], Response]) -> Response:
-    """A description of all models, of which nothing changes while they are served."""
+    """A description of all models, whose parts do not change while they are served."""
     return make() if len(hosts.models) <= _MANY else await run_large(hosts, make)
 
 
@@ -55,7 +54,7 @@ async def model(hosts: Hosts, request: Request) -> Response:
 
 
 def describe_hosted(hosted: Hosted) -> dict[str, Any]:
-    """The metadata of a model, as the protocol has it."""
+    """The metadata of a model, in the protocol's form."""
     endpoint = hosted.endpoint
     return open_inference.describe_model(
         hosted.name,
@@ -93,8 +92,8 @@ async def index(hosts: Hosts, request: Request) -> Response:
 
 
 async def list_index(hosts: Hosts, caller: Key, ready_only: bool) -> list[dict[str, str]]:
-    """The entries of the repository index that a key sees, of models that cannot be served, too; `ready_only` leaves
-    out what is not in memory."""
+    """The entries of the repository index that a key may see, including models that cannot be served; `ready_only`
+    leaves out those that are not in memory."""
     if hosts.repository is not None:
         await hosts.repository.refresh()
     states = {
@@ -116,7 +115,7 @@ async def config(hosts: Hosts, request: Request) -> Response:
 
 
 async def list_models(hosts: Hosts, request: Request) -> Response:
-    """Of both versions of the protocol."""
+    """For both versions of the protocol."""
     return _answer({"models": list(hosts.seen_by(request.caller))})
 
 
@@ -139,7 +138,7 @@ async def unload(hosts: Hosts, request: Request) -> Response:
 
 
 def find_repository(hosts: Hosts) -> Repository:
-    """Raises InputError where the models are fixed."""
+    """Raises InputError if the set of models is fixed."""
     if hosts.repository is None:
         raise InputError("This application serves a fixed set of models; change its spec and deploy it again")
     return hosts.repository
@@ -168,12 +167,12 @@ async def list_shared_memory(hosts: Hosts, request: Request) -> Response:
 
 
 async def unregister(hosts: Hosts, request: Request) -> Response:
-    """None is registered, so all are ended."""
+    """None can be registered, so unregistering all does nothing."""
     return _answer({})
 
 
 def _read_object(hosts: Hosts, request: Request) -> dict[str, Any]:
-    """The body, a JSON object; none is an empty one. Raises InputError."""
+    """The body, a JSON object; an empty body is an empty one. Raises InputError."""
     given = parse_json(request.body, hosts.limits) if request.body else {}
     if not isinstance(given, dict):
         raise InputError("The body must be a JSON object")
@@ -181,7 +180,7 @@ def _read_object(hosts: Hosts, request: Request) -> dict[str, Any]:
 
 
 async def metrics(hosts: Hosts, request: Request) -> Response:
-    if request.caller.models:  # the counters are those of all
+    if request.caller.models:  # the counters are those of all models
         raise ForbiddenError(
             f"Key {request.key!r} is for {', '.join(request.caller.models)} only; /metrics counts all models"
         )
@@ -222,7 +221,7 @@ async def docs(hosts: Hosts, request: Request) -> Response:
 
 
 _NOT_STORED = (b"cache-control", b"no-store")
-"""What tells a caller its own address, as its headers say it, is for no other caller."""
+"""An answer that contains the caller's own address must not be cached for other callers."""
 
 
 def _describe(hosts: Hosts, request: Request, described: list[openapi.Described]) -> dict[str, Any]:
@@ -282,8 +281,8 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("GET", "/openapi.json", "view", document),
     ("GET", "/docs", "view", docs),
 )
-"""Method, pattern, role of the key, handler. No role is for probes, which ask no key; a first group of the pattern
-is the model, which the key must be for."""
+"""Method, pattern, role of the key, handler. No role is for probes, which need no key; the first group of a pattern
+is the model, which the key must allow."""
 
 LIMITED = frozenset({"infer", "view", "ready"})
 """Roles whose requests count against the rate of a key and the queue of a replica."""
@@ -292,7 +291,7 @@ COMPILED = tuple((method, re.compile(pattern), role, handler) for method, patter
 
 
 def find_route(method: str, path: str) -> tuple[str, Handler, tuple[str, ...]] | None:
-    """Role, handler and what the pattern matched; a slash at the end of the path makes no difference."""
+    """Role, handler and matched groups; a slash at the end of the path makes no difference."""
     wanted = "GET" if method == "HEAD" else method
     for want, pattern, role, handler in COMPILED:
         if want == wanted and (found := pattern.fullmatch(_without_slash(path))):
@@ -301,7 +300,7 @@ def find_route(method: str, path: str) -> tuple[str, Handler, tuple[str, ...]] |
 
 
 def list_methods(path: str) -> list[str]:
-    """Those that the path takes, in order; none where there is no such path."""
+    """Methods of the path, in order; empty if there is no such path."""
     methods = {want for want, pattern, _, _ in COMPILED if pattern.fullmatch(_without_slash(path))}
     return sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())) if methods else []
 

@@ -1,6 +1,6 @@
-"""What follows a request through processes: its id, and its W3C trace context as it came. Records no spans itself.
+"""Trace context of a request: its id, and its W3C trace headers as received. Records no spans itself.
 
-https://www.w3.org/TR/trace-context/ : who takes no part in a trace hands its headers on unchanged.
+https://www.w3.org/TR/trace-context/ : a service that takes no part in a trace passes its headers on unchanged.
 """
 
 import contextvars
@@ -15,11 +15,11 @@ _PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]
 class Trace:
     request_id: str = ""
     parent: str = ""
-    """The header `traceparent`; empty when there was none, or none that the standard allows."""
+    """The header `traceparent`; empty if there was none, or no valid one."""
     state: str = ""
     """The header `tracestate`."""
     logged: bool = False
-    """True if every process that works on the request writes a line about it."""
+    """True if every process that works on the request logs a line about it."""
 
     def __post_init__(self) -> None:
         if self.parent and not _PARENT.fullmatch(self.parent):
@@ -31,10 +31,10 @@ _CURRENT: contextvars.ContextVar[Callable[[], Trace]] = contextvars.ContextVar("
 
 
 def follow(trace: Callable[[], Trace]) -> None:
-    """From here on, whatever this task starts belongs to a request; `trace` is called only where it is needed."""
+    """From here on, everything that this task starts belongs to a request; `trace` is called only if it is needed."""
     _CURRENT.set(trace)
 
 
 def current() -> Trace:
-    """Of the request that is worked on; python nodes that call other services hand it on."""
+    """The trace context of the present request; Python nodes that call other services pass it on."""
     return _CURRENT.get()()

@@ -1,5 +1,5 @@
-"""Tracebacks in logs as text. Serve replaces `print` in its replicas by one that writes the tuple of its arguments to
-any file but stdout; `logging` and `traceback` print tracebacks that way, in Serve's own log, too. Writes no log."""
+"""Fixes tracebacks in logs. Serve replaces `print` in its replicas by one that writes the tuple of its arguments to
+any file but stdout; `logging` and `traceback` print tracebacks that way, in Serve's own log too. Writes no log."""
 
 import builtins
 import logging
@@ -9,17 +9,15 @@ from typing import Any
 
 
 class TracebackFormatter(logging.Formatter):
-    """As logging's own, whatever `print` has become."""
+    """Like logging's own method, whatever `print` was replaced by."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         return "".join(traceback.format_exception(*ei)).rstrip("\n")
 
 
 def repair_print() -> None:
-    """Have Serve's `print` write text to files; anything else in its place is left as it is."""
-    serve = sys.modules.get(
-        "ray.serve._private.logging_utils"
-    )  # which has replaced nothing where it is not loaded
+    """Make Serve's `print` write text to files; any other replacement is left unchanged."""
+    serve = sys.modules.get("ray.serve._private.logging_utils")  # it has replaced nothing if it is not loaded
     redirected, original = getattr(serve, "redirected_print", None), getattr(serve, "buildin_print", None)
     if redirected is None or original is None or builtins.print is not redirected:
         return
@@ -27,7 +25,7 @@ def repair_print() -> None:
     def print_text(
         *objects: Any, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False
     ) -> None:
-        if file is None or file in (sys.stdout, sys.stderr):  # logged as Serve does, under the caller's line
+        if file is None or file in (sys.stdout, sys.stderr):  # logged as Serve does, with the caller's line
             message = (" " if sep is None else sep).join(map(str, objects)) + ("\n" if end is None else end)
             logging.getLogger("ray.serve").info(message, stacklevel=2)
         else:
