@@ -134,7 +134,7 @@ class NodeKind(Protocol[Node]):
         """Whether it is an ONNX model that may become one with those beside it."""
         return False
 
-    def tie(self, node: Node) -> str:
+    def explain_dependence(self, node: Node) -> str:
         """What it does by which a row's answer may depend on the other rows of its batch or on the caller; empty
         where each row is answered by itself."""
         return "" if self.rows_independent else "is of a kind that does not say rows_independent = True"

@@ -17,7 +17,7 @@ def find_dependence(plan: Plan, leaves: Mapping[str, str], prefix: str = "") -> 
         path, node = prefix + name, step.node
         if node.fallback is not None:
             return f"node {path!r} has a fallback, which answers for all rows of a run"
-        if reason := step.kind.tie(node):
+        if reason := step.kind.explain_dependence(node):
             return f"node {path!r} {reason}"
         if leaves.get(path):
             return f"node {path!r}: {leaves[path]}"

@@ -31,7 +31,7 @@ class Each(NodeKind[EachNode]):
             raise SpecError(f"each runs over a ragged tensor, but {reference} is {port}")
         return Resolved(_make_ragged(outputs), [(reference, port)])
 
-    def tie(self, node: EachNode) -> str:
+    def explain_dependence(self, node: EachNode) -> str:
         return "runs over elements"
 
     def build(self, parts: Parts) -> Built:

@@ -36,7 +36,7 @@ class Split(NodeKind[SplitNode]):
             check_one_a_row(str(reference), port)
         return outputs
 
-    def tie(self, node: SplitNode) -> str:
+    def explain_dependence(self, node: SplitNode) -> str:
         return "chooses by caller"
 
     def build(self, parts: Parts) -> Built:
