@@ -63,6 +63,8 @@ class Report:
     verdict: Verdict | None = None
     trials: tuple[TrialLine, ...] = ()
     trial_metric: str = ""
+    importance: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Parameter of the search -> its share of what decides how good a trial is, largest first."""
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
     findings: Sequence[Mapping[str, Any]] = ()
     columns: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from raymlops.evaluation import charts
 from raymlops.evaluation.charts import Axis, Series
 from raymlops.evaluation.contents import Report, TrialLine, name_metric, show_name, show_number
-from raymlops.evaluation.importance import rank_parameters
 from raymlops.evaluation.page import write_card, write_cards, write_table
 from raymlops.metrics import FALLING
 
@@ -42,12 +41,8 @@ def show_search(report: Report) -> str:
         Axis("trial", whole=True),
         Axis(name_metric(metric)),
     )
-    shares = rank_parameters([trial.parameters for trial in done], [trial.value for trial in done])
-    importance = (
-        charts.draw_bars([show_name(name) for name in shares][:10], list(shares.values())[:10])
-        if len(done) >= 5
-        else ""
-    )
+    shares = dict(list(report.importance.items())[:10])
+    importance = charts.draw_bars([show_name(name) for name in shares], list(shares.values()))
     return write_cards(
         write_card("History", f"Best validation {name_metric(metric)} of each trial.", history),
         write_card(
@@ -57,7 +52,7 @@ def show_search(report: Report) -> str:
         ),
         write_card(
             "Importance",
-            "Share of the variation in the trials' ranks that a parameter explains alone.",
+            "Share of each parameter in what decides whether a trial is among the best tenth (PED-ANOVA).",
             importance if shares else "",
         ),
     ) + write_card("Best trials", "", _list_trials(done, sign, metric))

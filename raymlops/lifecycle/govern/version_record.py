@@ -9,12 +9,14 @@ from raymlops.attestation import digest_of
 from raymlops.errors import ForbiddenError, NotFoundError, SpecError, UntrustedError
 from raymlops.evaluation.contents import Report, TrialLine, show_name, show_number
 from raymlops.lifecycle.govern.evaluation_rows import Rows
+from raymlops.metrics import FALLING
 from raymlops.specs.code_references import find_code
 from raymlops.specs.document import read_json, validate_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import run_reader
 from raymlops.tracking.registry import ModelVersion
 from raymlops.tracking.run_reader import Client
+from raymlops.training.importance import rank_parameters
 
 _CURVES = 40  # learning curves that are fetched, one call each
 _FACTS = {
@@ -143,6 +145,11 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
         findings=findings,
         trials=trials,
         trial_metric=metric,
+        importance=rank_parameters(
+            [trial.parameters for trial in trials],
+            [trial.value for trial in trials],
+            falling=metric in FALLING,
+        ),
         parity=read_tag(version, "raymlops.parity"),
     )
 
