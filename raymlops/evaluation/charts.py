@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 
 Points = Sequence[float | None]
 _WIDTH, _HEIGHT = 460, 320
@@ -42,7 +43,7 @@ class Axis:
 
 def draw_lines(
     series: Sequence[Series], x: Axis, y: Axis, diagonal: bool = False, legend: bool = True
-) -> str:
+) -> Markup:
     """Lines and dots over two axes; `diagonal` draws the line of chance or of perfect calibration."""
     plane = _Plane(
         _range_of(x, [value for one in series for value in one.x]),
@@ -58,7 +59,7 @@ def draw_lines(
         )
     parts += [_draw_series(one, plane) for one in series]
     named = [one for one in series if one.name]
-    return _svg("".join(parts)) + (_legend(named) if legend and len(named) > 1 else "")
+    return _svg("".join(parts)) + (_legend(named) if legend and len(named) > 1 else Markup())
 
 
 def _draw_series(one: Series, plane: "_Plane") -> str:
@@ -79,7 +80,7 @@ def _draw_series(one: Series, plane: "_Plane") -> str:
     )
 
 
-def draw_bars(names: Sequence[str], values: Sequence[float], unit: str = "") -> str:
+def draw_bars(names: Sequence[str], values: Sequence[float], unit: str = "") -> Markup:
     """Horizontal bars from zero, in the given order."""
     top = max([*values, 1e-12])
     rows = []
@@ -96,7 +97,7 @@ def draw_bars(names: Sequence[str], values: Sequence[float], unit: str = "") -> 
 
 def draw_intervals(
     rows: Sequence[tuple[str, float, float, float]], label: str, reference: float | None = None
-) -> str:
+) -> Markup:
     """A dot with its interval for each (name, value, low, high), and a line at the value of all rows."""
     held = [value for row in rows for value in row[1:] if math.isfinite(value)]
     low, high = _widen(min(held, default=0.0), max(held, default=1.0))
@@ -135,7 +136,7 @@ def draw_intervals(
 
 def draw_histograms(
     middles: Points, groups: Sequence[tuple[str, Points]], x: Axis, mark: tuple[float, str], share: str
-) -> str:
+) -> Markup:
     """Shares of rows in equal cells, one colour per group, overlaid; `mark` is a vertical line with its text.
 
     `share` says what the shares refer to.
@@ -164,10 +165,10 @@ def draw_histograms(
         f'<text class="tick" x="{at + 5:.1f}" y="{_TOP + 10}">{html.escape(mark[1])}</text>'
     )
     named = [Series(name, [], [], colour, dots=True) for colour, (name, _) in enumerate(shares, 1)]
-    return _svg("".join(parts)) + (_legend(named) if len(named) > 1 else "")
+    return _svg("".join(parts)) + (_legend(named) if len(named) > 1 else Markup())
 
 
-def draw_counts(table: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+def draw_counts(table: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     """Counts by label (rows) and prediction (columns), shaded by the share of the row."""
     head = "".join(f"<th>{html.escape(_cut(name, 14))}</th>" for name in names)
     body = ""
@@ -180,7 +181,8 @@ def draw_counts(table: Sequence[Sequence[int]], names: Sequence[str]) -> str:
         body += f"<tr><th>{html.escape(_cut(name, 14))}</th>{cells}</tr>"
     many = " many" if len(names) > 5 else ""
     corner = '<th class="corner">label \\ predicted</th>'
-    return f'<div class="scroll"><table class="confusion{many}"><tr>{corner}{head}</tr>{body}</table></div>'
+    table_of = f'<table class="confusion{many}"><tr>{corner}{head}</tr>{body}</table>'
+    return Markup(f'<div class="scroll">{table_of}</div>')  # noqa: S704  (its names are escaped)
 
 
 class _Plane:
@@ -221,16 +223,17 @@ class _Plane:
         return "".join(parts)
 
 
-def _svg(content: str, height: int = _HEIGHT) -> str:
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img">{content}</svg>'
+def _svg(content: str, height: int = _HEIGHT) -> Markup:
+    """`content` is what is drawn; its texts are escaped where they are written."""
+    return Markup(f'<svg viewBox="0 0 {_WIDTH} {height}" role="img">{content}</svg>')  # noqa: S704
 
 
-def _legend(series: Sequence[Series]) -> str:
+def _legend(series: Sequence[Series]) -> Markup:
     items = "".join(
         f'<li class="s{one.colour}{" dashed" if one.dashed else ""}">{html.escape(one.name)}</li>'
         for one in series
     )
-    return f'<ul class="legend">{items}</ul>'
+    return Markup(f'<ul class="legend">{items}</ul>')  # noqa: S704  (its names are escaped)
 
 
 def _range_of(axis: Axis, values: Sequence[float | None]) -> tuple[float, float]:

@@ -1,19 +1,21 @@
 """The report of a version: all measurements, as one self-contained HTML file."""
 
-import html
 from collections.abc import Iterator
+
+from markupsafe import Markup
 
 from raymlops.evaluation import charts
 from raymlops.evaluation.contents import Report, name_metric, show_number
 from raymlops.evaluation.intervals import four_digits
 from raymlops.evaluation.page import (
+    NOTHING,
+    Section,
     write_badge,
     write_card,
     write_cards,
     write_facts,
     write_page,
     write_table,
-    write_tiles,
 )
 from raymlops.evaluation.report_quality import say_quality, show_quality, show_slices
 from raymlops.evaluation.report_search import say_search, show_search
@@ -23,40 +25,42 @@ from raymlops.metrics import FALLING
 def write_report(report: Report) -> str:
     """The HTML document."""
     found = report.evaluation
-    verdict = ""
+    verdict = NOTHING
     if report.verdict is not None:
         count = len(report.verdict.failures)
         text = "passed the gate" if report.verdict.passed else f"blocked by {count} check{'s' * (count > 1)}"
-        verdict = f" {write_badge(report.verdict.passed, text)}"
-    rows = f"{found.task} task, measured on {found.rows:,} rows"
-    head = f"<h1>{html.escape(report.title)}{verdict}</h1><p>{rows}</p>{write_tiles(_list_tiles(report))}"
+        verdict = write_badge(report.verdict.passed, text)
     return write_page(
         report.title,
-        head,
+        f"{found.task} task, measured on {found.rows:,} rows",
+        verdict,
+        _list_tiles(report),
         (
-            ("quality", "Quality", say_quality(report), show_quality(report)),
-            (
+            Section("quality", "Quality", say_quality(report), show_quality(report)),
+            Section(
                 "slices",
                 "Slices",
                 "Each value's rows alone; the dashed line is all rows.",
                 show_slices(report),
             ),
-            ("gate", "Gate", "The checks that it must pass to become champion.", _show_gate(report)),
-            ("search", "Search", say_search(report), show_search(report)),
-            (
+            Section("gate", "Gate", "The checks that it must pass to become champion.", _show_gate(report)),
+            Section("search", "Search", say_search(report), show_search(report)),
+            Section(
                 "variants",
                 "Files",
                 "The original and smaller files of the same model; one thread.",
                 _show_variants(report),
             ),
-            (
+            Section(
                 "parity",
                 "Parity",
                 "Whether the ONNX file gives the same outputs as the trained network.",
                 _show_parity(report),
             ),
-            ("data", "Data", "Where the rows came from, and which broke the contract.", _show_data(report)),
-            (
+            Section(
+                "data", "Data", "Where the rows came from, and which broke the contract.", _show_data(report)
+            ),
+            Section(
                 "lineage",
                 "Lineage",
                 "Who made this version, from what, and why.",
@@ -78,9 +82,9 @@ def _list_tiles(report: Report) -> Iterator[tuple[str, str, str]]:
         yield "answers not finite", f"{report.evaluation.nonfinite:,}", "rows with nan or infinity"
 
 
-def _show_gate(report: Report) -> str:
+def _show_gate(report: Report) -> Markup:
     if report.verdict is None:
-        return ""
+        return NOTHING
     rows = []
     for check in report.verdict.checks:
         interval = "" if check.low is None else f"{show_number(check.low)} to {show_number(check.high)}"
@@ -99,7 +103,7 @@ def _show_gate(report: Report) -> str:
     return write_card("", f"Compared with: {against}", table)
 
 
-def _show_variants(report: Report) -> str:
+def _show_variants(report: Report) -> Markup:
     metric, rows = report.metric, []
     for one in report.variants:
         found = one.metrics.get(metric)
@@ -131,13 +135,13 @@ def _show_variants(report: Report) -> str:
     return write_card("", "", write_table(head, rows, frozenset(range(1, 7))))
 
 
-def _show_parity(report: Report) -> str:
+def _show_parity(report: Report) -> Markup:
     names = {"rows": "rows compared", "difference": "largest difference", "flipped": "labels that differ"}
     facts = {names.get(name, name): show_number(value) for name, value in report.parity.items()}
     return write_card("", "", write_facts(facts))
 
 
-def _show_data(report: Report) -> str:
+def _show_data(report: Report) -> Markup:
     findings = [
         (
             str(f.get("column", "")),
@@ -147,10 +151,10 @@ def _show_data(report: Report) -> str:
         )
         for f in report.findings
     ]
-    kept = "No row broke it." if report.data and not findings else ""
+    kept = Markup("No row broke it.") if report.data and not findings else NOTHING
     contract = write_table(("column", "rule", "rows", "such as"), findings, frozenset({2}))
     strongest = sorted(report.columns.items(), key=lambda item: -item[1])[:10]
-    alone = charts.draw_bars([n for n, _ in strongest], [v for _, v in strongest]) if strongest else ""
+    alone = charts.draw_bars([n for n, _ in strongest], [v for _, v in strongest]) if strongest else NOTHING
     measures = {"binary": "ROC AUC (0.5 is chance)", "regression": "R²"}
     measure = measures.get(report.evaluation.task, "Share of errors removed by")
     return write_cards(

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
+
 from raymlops.evaluation import charts
 from raymlops.evaluation.charts import Axis, Series
 from raymlops.evaluation.contents import Report, name_metric
 from raymlops.evaluation.intervals import four_digits
-from raymlops.evaluation.page import write_card, write_cards, write_table
+from raymlops.evaluation.page import NOTHING, write_card, write_cards, write_table
 from raymlops.evaluation.results import Evaluation
 
 Curve = Mapping[str, Sequence[float | None]]
@@ -25,7 +27,7 @@ def say_quality(report: Report) -> str:
     return f"{text} Dashed curves are the champion's." if drawn else text
 
 
-def show_quality(report: Report) -> str:
+def show_quality(report: Report) -> Markup:
     """Cards of the task's own charts."""
     found, task = report.evaluation, report.evaluation.task
     if task == "binary":
@@ -74,15 +76,15 @@ def show_quality(report: Report) -> str:
     )
 
 
-def _show_predicted(found: Evaluation) -> str:
+def _show_predicted(found: Evaluation) -> Markup:
     curve = found.curves.get("predicted")
-    return _draw_rates(curve, Axis("mean prediction"), Axis("mean actual")) if curve else ""
+    return _draw_rates(curve, Axis("mean prediction"), Axis("mean actual")) if curve else NOTHING
 
 
-def _show_errors(found: Evaluation) -> str:
+def _show_errors(found: Evaluation) -> Markup:
     curve = found.curves.get("errors")
     if curve is None:
-        return ""
+        return NOTHING
     edge = max(abs(value or 0.0) for value in curve["x"]) * 1.03
     axis, mark = Axis("error", (-edge, edge)), (0.0, "no error")
     return charts.draw_histograms(curve["x"], [("all rows", curve["rows"])], axis, mark, "share of the rows")
@@ -93,7 +95,7 @@ def _class_names(report: Report) -> tuple[str, ...]:
     return report.classes if len(report.classes) == count else tuple(str(n) for n in range(count))
 
 
-def _show_metrics(report: Report) -> str:
+def _show_metrics(report: Report) -> Markup:
     champion = report.champion.metrics if report.champion else {}
     rows = [
         (
@@ -108,7 +110,7 @@ def _show_metrics(report: Report) -> str:
     return write_table(head, rows, frozenset({1, 2, 3}))
 
 
-def _pair(report: Report, curve: str) -> str:
+def _pair(report: Report, curve: str) -> Markup:
     """The curve of this version and of the champion."""
     x, y = _LABELS[curve]
     series = []
@@ -116,19 +118,19 @@ def _pair(report: Report, curve: str) -> str:
         held = report.champion.curves[curve]
         series.append(Series(report.champion_name or "champion", held["x"], held["y"], 6, dashed=True))
     if curve not in report.evaluation.curves:
-        return ""
+        return NOTHING
     held = report.evaluation.curves[curve]
     series.append(Series("this version", held["x"], held["y"], 1))
     return charts.draw_lines(series, Axis(x, _UNIT), Axis(y, _UNIT), curve == "roc")
 
 
-def _show_calibration(found: Evaluation) -> str:
+def _show_calibration(found: Evaluation) -> Markup:
     curve = found.curves.get("calibration")
     axes = Axis("mean predicted probability", _UNIT), Axis("observed rate", _UNIT)
-    return _draw_rates(curve, *axes) if curve else ""
+    return _draw_rates(curve, *axes) if curve else NOTHING
 
 
-def _draw_rates(curve: Curve, x: Axis, y: Axis) -> str:
+def _draw_rates(curve: Curve, x: Axis, y: Axis) -> Markup:
     """The outcome of rows with about the same prediction; the size of a dot grows with its rows."""
     rows = [value or 0.0 for value in curve["rows"]]
     top = max([*rows, 1.0])
@@ -139,10 +141,10 @@ def _draw_rates(curve: Curve, x: Axis, y: Axis) -> str:
     return charts.draw_lines([line, dots], x, y, True, False)
 
 
-def _show_scores(report: Report) -> str:
+def _show_scores(report: Report) -> Markup:
     curve = report.evaluation.curves.get("scores")
     if curve is None:
-        return ""
+        return NOTHING
     names = _class_names(report)
     cut = report.evaluation.threshold.value if report.evaluation.threshold else 0.5
     mark = (cut, f"threshold {cut:.3g}")
@@ -152,10 +154,10 @@ def _show_scores(report: Report) -> str:
     )
 
 
-def _show_threshold(report: Report) -> str:
+def _show_threshold(report: Report) -> Markup:
     chosen = report.evaluation.threshold
     if chosen is None:
-        return ""
+        return NOTHING
     rows = [
         ("cost a row", f"{chosen.cost}"),
         ("cost at 0.5", f"{chosen.cost_at_half:.4g}"),
@@ -167,7 +169,7 @@ def _show_threshold(report: Report) -> str:
     return charts.draw_counts(chosen.confusion, _class_names(report)) + table
 
 
-def show_slices(report: Report) -> str:
+def show_slices(report: Report) -> Markup:
     """A card for each column."""
     cards = []
     whole = report.evaluation.metrics.get(report.metric)

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from raymlops.evaluation import charts
 from raymlops.evaluation.charts import Axis, Series
 from raymlops.evaluation.contents import Report, TrialLine, name_metric, show_name, show_number
-from raymlops.evaluation.page import write_card, write_cards, write_table
+from raymlops.evaluation.page import NOTHING, write_card, write_cards, write_table
 from raymlops.metrics import FALLING
 
 
@@ -19,11 +21,11 @@ def say_search(report: Report) -> str:
     )
 
 
-def show_search(report: Report) -> str:
+def show_search(report: Report) -> Markup:
     """Cards; empty if there was no search."""
     done = [trial for trial in report.trials if math.isfinite(trial.value)]
     if not done:
-        return ""
+        return NOTHING
     metric = report.trial_metric or report.metric
     sign = -1 if metric in FALLING else 1
     best = max(done, key=lambda trial: sign * trial.value)
@@ -53,12 +55,12 @@ def show_search(report: Report) -> str:
         write_card(
             "Importance",
             "Share of each parameter in what decides whether a trial is among the best tenth (PED-ANOVA).",
-            importance if shares else "",
+            importance if shares else NOTHING,
         ),
     ) + write_card("Best trials", "", _list_trials(done, sign, metric))
 
 
-def _show_curves(trials: Sequence[TrialLine], best: TrialLine, metric: str) -> str:
+def _show_curves(trials: Sequence[TrialLine], best: TrialLine, metric: str) -> Markup:
     series = []
     for trial in sorted(trials, key=lambda trial: trial is best):
         curve = trial.curves.get(metric, ())
@@ -68,10 +70,10 @@ def _show_curves(trials: Sequence[TrialLine], best: TrialLine, metric: str) -> s
                 Series(trial.name, epochs, list(curve), 1 if trial is best else 6, faint=trial is not best)
             )
     axes = Axis("epoch", whole=True), Axis(name_metric(metric))
-    return charts.draw_lines(series, *axes, legend=False) if series else ""
+    return charts.draw_lines(series, *axes, legend=False) if series else NOTHING
 
 
-def _list_trials(trials: Sequence[TrialLine], sign: int, metric: str) -> str:
+def _list_trials(trials: Sequence[TrialLine], sign: int, metric: str) -> Markup:
     ordered = sorted(trials, key=lambda trial: -sign * trial.value)[:8]
     names = sorted({name for trial in ordered for name in trial.parameters})
     rows = [

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from raymlops.evaluation import charts, gate, partials, results
+from raymlops.evaluation import charts, gate, page, partials, results
 from raymlops.evaluation.charts import Axis, Series
 from raymlops.evaluation.contents import Report, TrialLine, VariantLine
 from raymlops.evaluation.partials import Layout
@@ -112,6 +112,12 @@ def test_text_from_data_is_escaped():
     for evil in ("<script>", "<b>Rome", "<img src", "<i>no", "<a>", "<kind>"):
         assert evil not in document
     assert "&lt;b&gt;Rome" in document
+
+
+def test_only_markup_is_taken_as_html():
+    assert "&lt;b&gt;" in page.write_card("a", "b", "<b>")
+    assert "<b>" in page.write_card("a", "b", page.Markup("<b>"))
+    assert "&lt;i&gt;" in page.write_table(["<i>"], [["x"]])
 
 
 def test_a_report_of_nothing_but_an_evaluation_leaves_the_rest_out():
