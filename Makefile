@@ -4,8 +4,12 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 SPEC ?= jobs/specs/flights.yaml
 SERVING ?= serve_configs/flights.yaml
+TESTS ?= tests/unit
+# Processes that run tests beside each other; all of tests/ray is one's, with its cluster.
+PROCESSES ?= 2
+PYTEST = $(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadgroup
 
-.PHONY: help run serve examples test survive lint check bench docs packages clean tools
+.PHONY: help run serve examples test test-quick survive lint check bench docs packages clean tools
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -23,7 +27,10 @@ examples: $(VENV)/installed  ## make the models that the files of serve_configs/
 	$(PY) -m examples.models
 
 test: $(VENV)/installed  ## every test but those that kill things for many minutes: see survive
-	$(PY) -m pytest
+	$(PYTEST)
+
+test-quick: check  ## for a change: lint, types, layers, and the unit tests that take no seconds; of one room with TESTS=tests/unit/ROOM
+	$(PYTEST) -q $(TESTS) -m "not slow"
 
 survive: $(VENV)/installed  ## kill drivers, nodes and replicas under load, grow and shrink fake clusters, send a million wrong requests: an hour
 	$(PY) -m pytest tests/survival
@@ -36,8 +43,8 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-check: lint  ## lint, types, layers, the quick unit tests
-	$(PY) -m pytest -q tests/unit tests/test_layers.py -m "not slow"
+check: lint  ## lint, types, layers: what pre-commit runs
+	$(PY) -m pytest -q tests/test_layers.py
 
 bench: $(VENV)/installed  ## every benchmark, as ratios
 	$(PY) -m benchmarks

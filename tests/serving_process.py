@@ -21,12 +21,16 @@ READY = "Documentation and examples"
 
 
 _given: set[int] = set()
+# Processes that run tests beside each other, as `pytest -n 2` does, give ports of their own.
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def free_port() -> int:
     """A port that nobody listens on, and that neither the system (ports above 32767, say) nor Ray (10002 to 19999) nor
     port_range gives to somebody else until the caller listens there; given to nobody else in this process."""
-    for port in random.sample(range(29_200, 32_700), 3_500):
+    ports = range(29_200 + _PROCESS, 32_700, _PROCESSES)
+    for port in random.sample(ports, len(ports)):
         if port not in _given and is_free("127.0.0.1", port):
             _given.add(port)
             return port
@@ -35,7 +39,7 @@ def free_port() -> int:
 
 def port_range() -> dict[str, str]:
     """Ports of replicas that other clusters of this machine do not take, unless by a rare chance."""
-    first = random.randrange(20_000, 29_000, 100)
+    first = random.randrange(20_000 + 100 * _PROCESS, 29_000, 100 * _PROCESSES)
     return {
         f"RAY_SERVE_DIRECT_INGRESS_{end}_{kind}_PORT": str(first + shift + (0 if end == "MIN" else 49))
         for kind, shift in (("HTTP", 0), ("GRPC", 50))
