@@ -17,7 +17,9 @@ from raymlops.lifecycle.train.develop import Request, develop_model
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
+from tests import small_models
 from tests.conftest import settings_in
+from tests.unit.evaluation import test_gate
 
 ROWS = 20_000
 COLUMNS = ["month", "hour", "minute", "carrier", "origin", "dest", "distance", "arr_delay"]
@@ -27,6 +29,13 @@ COLUMNS = ["month", "hour", "minute", "carrier", "origin", "dest", "distance", "
 @pytest.mark.timeout(900)
 def test_clean_retrains_are_not_blocked(tmp_path: pathlib.Path) -> None:
     assert [found["failures"] for found in retrain(tmp_path, 5)] == [[]] * 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [300, 6000])
+def test_twenty_clean_retrains_of_a_small_model_are_not_blocked(tmp_path: pathlib.Path, rows: int) -> None:
+    weights = small_models.fit(*small_models.draw_flights(8000, seed=0))
+    assert test_gate.retrain(weights, tmp_path, rows, 20) == []
 
 
 def write_flights(path: pathlib.Path) -> pathlib.Path:
