@@ -63,6 +63,7 @@ HELD: dict[str, str] = {
     ".venv/bin/pre-commit install": ".pre-commit-config.yaml",
     "git clone": "test_the_targets_of_make_exist",
     "cd": "test_the_targets_of_make_exist",
+    "mkdir": "test_the_targets_of_make_exist",
     "source .venv/bin/activate": "test_the_targets_of_make_exist",
 }  # fmt: skip
 """First words of a command -> the test that runs such a command, or a file of tests that are all about it, or a file of
