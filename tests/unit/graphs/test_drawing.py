@@ -1,7 +1,7 @@
 import pathlib
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
@@ -321,3 +321,23 @@ def test_models_of_different_opsets_are_converted_or_refused_by_name() -> None:
         part.model.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", version))
     with pytest.raises(ArtifactError, match=r"versions 2 and 3 of operators 'ai\.onnx\.ml'"):
         merge_models(parts, ["b.y"])
+
+
+DRAWN = pathlib.Path(__file__).parent / "drawn"
+
+
+@pytest.mark.parametrize(
+    ("ending", "draw_as"),
+    [("txt", lambda picture: to_text(picture, 100)), ("mmd", to_mermaid), ("svg", to_svg)],
+    ids=["text", "mermaid", "svg"],
+)
+def test_a_graph_of_every_kind_is_drawn_as_it_was(ending: str, draw_as: Callable[[Sketch], str]) -> None:
+    """The pictures were drawn before each kind had a file of its own."""
+    spec = read_graph(DRAWN / "all_kinds.yaml")
+    plan = validate_graph(spec)
+    assert len({node.kind for node in spec.nodes.values()}) == 12
+    measured = {path: Measurement(0.5 * i, 1000) for i, (path, _) in enumerate(plan.leaves())}
+    decisions = decide(plan, measured)
+    times = {path: measurement.milliseconds for path, measurement in measured.items()}
+    picture = sketch(plan, decisions, times, find_chains(plan, decisions))
+    assert draw_as(picture) == (DRAWN / f"all_kinds.{ending}").read_text(encoding="utf-8")
