@@ -1,5 +1,5 @@
-"""Joins the cluster that the settings name, or starts one on this machine; sets what every pipeline's driver relies
-on."""
+"""Connects to the cluster of the settings, or starts one on this machine; applies the settings that every driver
+needs."""
 
 import sys
 from collections.abc import Callable
@@ -15,7 +15,7 @@ def _tell(line: str) -> None:
 
 
 def join_cluster(settings: Settings, tell: Callable[[str], Any] = _tell) -> None:
-    """Connect, once a process; `tell` is told what the work waits for. Raises ResourceError when the address does not
-    answer."""
+    """Connect, once per process; `tell` is called with what the work waits for. Raises ResourceError if the address
+    does not answer."""
     connection.join(settings, tell=tell)
     sources.configure()

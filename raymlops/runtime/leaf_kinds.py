@@ -1,4 +1,4 @@
-"""What answers for the leaves of a graph: one entry for each kind of node that is a leaf. Knows no plan and no Ray."""
+"""Opens the leaves of a graph: one entry for each kind of node that is a leaf. Imports neither plans nor Ray."""
 
 import dataclasses
 import pathlib
@@ -24,7 +24,7 @@ Locate = Callable[[str], pathlib.Path]
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """An opened model or python class; `data` is the checked model."""
+    """An opened model or Python class; `data` is the checked model."""
 
     path: str
     session: Session | None
@@ -34,7 +34,7 @@ class Leaf:
     independence: Independence
     """Whether requests may share a run of it."""
     check: Check = accept_all
-    """Holds a Python node to its declaration."""
+    """Checks a Python node's outputs against its declaration."""
 
     @property
     def signature(self) -> Signature | None:
@@ -42,18 +42,18 @@ class Leaf:
 
 
 class LeafKind(Protocol):
-    """A kind of node that a model or a class answers for; `node` is a document of that kind."""
+    """A kind of node that a model or a class implements; `node` is a document of that kind."""
 
     def open(self, path: str, node: Any, locate: Locate, options: SessionOptions | None) -> Leaf:
-        """Load what answers for the node at `path`. Raises NotFoundError, ArtifactError, SpecError."""
+        """Load the model or class of the node at `path`. Raises NotFoundError, ArtifactError, SpecError."""
         ...
 
     def check(self, path: str, node: Any) -> None:
-        """Look whether it may be opened where it is to run, and open nothing. Raises SpecError."""
+        """Check that it can be opened where it will run, without opening it. Raises SpecError."""
         ...
 
     def model_of(self, node: Any) -> HostedModel | None:
-        """The model that it runs, which nodes may share; None where it runs code."""
+        """Its model, which nodes may share; None if it runs code."""
         ...
 
     def with_model(self, node: Any, model: HostedModel) -> Any:
@@ -100,16 +100,16 @@ class PythonLeaf:
 
 
 LEAF_KINDS: Mapping[str, LeafKind] = {"model": ModelLeaf(), "python": PythonLeaf()}
-"""Kind, of those of `graphs.kinds.KINDS` that are leaves -> what opens it."""
+"""Leaf kinds of `graphs.kinds.KINDS` -> how to open them."""
 
 
 def open_leaf(path: str, node: Any, locate: Locate, options: SessionOptions | None = None) -> Leaf:
-    """Load what answers for a node. Raises NotFoundError, ArtifactError, SpecError."""
+    """Load the model or class of a node. Raises NotFoundError, ArtifactError, SpecError."""
     return LEAF_KINDS[node.kind].open(path, node, locate, options)
 
 
 def ask_independence(instance: Any) -> Independence:
-    """A Python node says so by itself, as an attribute of its class: nothing else can know."""
+    """A Python node declares it itself, as an attribute of its class: it cannot be determined otherwise."""
     if getattr(instance, "rows_independent", False) is True:
         return Independence()
     return Independence(f"{type(instance).__name__} does not say rows_independent = True")

@@ -1,5 +1,5 @@
-"""Which ONNX files a folder of models holds, on this machine or in a bucket, with a stamp that tells of changes, and
-their bytes; and the one of a path. Opens no model.
+"""The ONNX files of a folder of models, on this machine or in a bucket, with their bytes and a stamp that detects
+changes; and the file of a path. Opens no model.
 
 The layout is Triton's: NAME.onnx, NAME/model.onnx or NAME/VERSION/model.onnx.
 """
@@ -23,16 +23,16 @@ from raymlops.specs.code_references import DATA_PROTOCOLS, protocols_of
 
 SUFFIX = ".onnx"
 SETTLED_S = 2.0
-"""Age of a change from which on a file is taken for whole."""
+"""Seconds since its last change after which a file counts as complete."""
 
 
 class File(NamedTuple):
-    """`stamp` differs once the file has changed; `fault` says why it cannot be read."""
+    """`stamp` changes whenever the file does; `fault` says why it cannot be read."""
 
     size: int = 0
     stamp: tuple[Any, ...] = ()
     changed: float = 0.0
-    """Seconds of the epoch; 0 where it is not known."""
+    """Seconds since the epoch; 0 if unknown."""
     fault: str = ""
 
     @property
@@ -48,27 +48,28 @@ class FolderFiles(Protocol):
     where: str
     """The folder, for messages."""
     is_near: bool
-    """Whether its files are read as fast as this machine's."""
+    """Whether its files are read as fast as local ones."""
 
     def list(self) -> Listing:
-        """What there is now. Raises NotFoundError, StorageError, OSError."""
+        """The present files. Raises NotFoundError, StorageError, OSError."""
         ...
 
     def read(self, path: str, largest: int, size: int | None = None) -> bytes | None:
-        """A whole file of at most so many bytes; None where it has not the `size` that is asked for.
+        """A whole file of at most so many bytes; None if its size is not `size`.
 
-        Raises NotFoundError, ArtifactError, StorageError, OSError."""
+        Raises NotFoundError, ArtifactError, StorageError, OSError.
+        """
         ...
 
 
 def open_folder(location: str) -> FolderFiles:
-    """Raises StorageError where nothing here opens such a location."""
+    """Raises StorageError if no filesystem opens such a location."""
     if locations.is_remote(location):
         for protocol in protocols_of(location):
             if protocol not in DATA_PROTOCOLS:
                 raise StorageError(
-                    f"{location!r} is opened by {protocol!r}, which may run what it finds; a folder of models is a "
-                    "path or a URI such as s3://bucket/models"
+                    f"{location!r} is opened by {protocol!r}, which may run what it finds; a folder of models "
+                    "must be a path or a URI such as s3://bucket/models"
                 )
         return RemoteFiles(location)
     return LocalFiles(pathlib.Path(location).expanduser())
@@ -98,22 +99,22 @@ class LocalFiles:
                 _check_size(path, held, largest)
                 return external_data.read_all(number, held, what)
         except (FileNotFoundError, NotADirectoryError):
-            raise NotFoundError(f"There is no file {path!r} any more") from None
+            raise NotFoundError(f"The file {path!r} no longer exists") from None
         except OSError as error:
             raise ArtifactError(f"{path!r} cannot be read: {os.strerror(error.errno or 0)}") from None
 
 
 def _check_size(path: str, size: int, largest: int) -> None:
     if size > largest:
-        raise ArtifactError(f"{path!r} has {size} bytes; at most {largest} are taken here")
+        raise ArtifactError(f"{path!r} has {size} bytes; at most {largest} are accepted here")
 
 
 def _list_entry(entry: "os.DirEntry[str]") -> Iterator[tuple[str, File]] | None:
-    """The files of a model that an entry of the folder may be; None for what is none."""
+    """The model files that an entry of the folder may be; None if it is no model."""
     if entry.name.startswith("."):
         return None
     file = _look(entry.path)
-    if isinstance(file, File):  # or it may be a folder by a link that leads nowhere
+    if isinstance(file, File):  # or it may be a folder, through a broken link
         is_link = bool(file.fault) and entry.is_symlink()
         return iter([(entry.name, file)]) if entry.name.endswith(SUFFIX) or is_link else None
     return _list_folder(entry.path, entry.name)
@@ -148,7 +149,7 @@ _KINDS = (
 
 
 def _look(path: str) -> File | None:
-    """A file, where links lead; None for a folder. Opens nothing: a pipe would be waited for."""
+    """The file that a link leads to; None for a folder. Opens nothing: opening a pipe would block."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -158,14 +159,14 @@ def _look(path: str) -> File | None:
     if stat.S_ISDIR(found.st_mode):
         return None
     if not stat.S_ISREG(found.st_mode):
-        kind = next((kind for test, kind in _KINDS if test(found.st_mode)), "no plain file")
+        kind = next((kind for test, kind in _KINDS if test(found.st_mode)), "not a plain file")
         return File(fault=f"it is {kind}; a model is a file or a folder")
     stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     return File(found.st_size, stamp, found.st_mtime_ns / 1e9)
 
 
 class RemoteFiles:
-    """A folder of a bucket, or whatever else fsspec opens: one listing tells of all files and their changes."""
+    """A folder of a bucket, or of another fsspec filesystem: one listing shows all files and their changes."""
 
     is_near = False
 
@@ -179,7 +180,7 @@ class RemoteFiles:
             found = self._find()
         except FileNotFoundError:
             found = {}
-        except Exception as error:  # each service raises its own
+        except Exception as error:  # each service raises its own errors
             raise StorageError(
                 f"The folder {self.where!r} of models cannot be listed: {locations.explain(error)}"
             ) from None
@@ -201,14 +202,14 @@ class RemoteFiles:
             _check_size(path, held, largest)
             return bytes(self._files.cat_file(f"{self._folder}/{path}"))
         except FileNotFoundError:
-            raise NotFoundError(f"There is no file {path!r} any more") from None
+            raise NotFoundError(f"The file {path!r} no longer exists") from None
         except ArtifactError:
             raise
         except Exception as error:
             raise StorageError(f"{path!r} cannot be read: {locations.explain(error)}") from None
 
     def _find(self) -> Mapping[str, Mapping[str, Any]]:
-        if isinstance(self._files, ArrowFSWrapper):  # whose own `find` asks once for each folder
+        if isinstance(self._files, ArrowFSWrapper):  # whose own `find` makes a call for each folder
             selector = pyarrow.fs.FileSelector(self._folder, recursive=True)
             return {
                 file.path: {"size": file.size, "mtime": file.mtime_ns}
@@ -232,10 +233,9 @@ def _to_file(told: Mapping[str, Any]) -> File:
 
 
 def find_file(source: pathlib.Path) -> pathlib.Path:
-    """The ONNX file of a path: itself, or what lies in the folder as model.onnx, alone, or in Triton's
-    layout.
+    """The ONNX file of a path: itself, or the folder's model.onnx, its only file, or that of Triton's layout.
 
-    Raises NotFoundError, ArtifactError when a folder has several and none is model.onnx.
+    Raises NotFoundError, ArtifactError if a folder has several and none is model.onnx.
     """
     if source.is_file():
         return source
@@ -256,7 +256,7 @@ def find_file(source: pathlib.Path) -> pathlib.Path:
 
 
 def digest_listing(location: str) -> str:
-    """Another one when files were added, removed or written; empty where the folder cannot be looked at from here."""
+    """Changes when files are added, removed or written; empty if the folder cannot be read from here."""
     try:
         files = open_folder(location)
         listing = files.list()

@@ -1,5 +1,5 @@
-"""Hands events to an observer in a thread of its own. Never waits for it: what it has no room for is dropped, counted,
-and told in the log once in a while."""
+"""Passes events to an observer in a thread of its own. Never waits for it: events that do not fit are dropped,
+counted, and logged at intervals."""
 
 import collections
 import logging
@@ -13,21 +13,21 @@ from raymlops.observers import Event, Observer
 
 LOG = logging.getLogger("raymlops.serving")
 LOT = 32
-"""Events at which the thread is woken: what waits is kept from being freed, and new requests then take memory that is
-in no cache, which with some hundred events costs more than the thread."""
+"""Number of events at which the thread is woken: waiting events keep memory allocated, and new requests then use
+memory outside the CPU cache, which from some hundred events on costs more than the thread."""
 MOST_AT_ONCE = 1024
-"""Events that an observer is handed in one call."""
+"""Events that are passed to an observer in one call."""
 PAUSE_S = 0.1
-"""The longest that fewer events wait: to wake the thread for each would cost whoever answers more than the event."""
+"""Longest wait of fewer events: waking the thread for each would cost the answering thread more than the event."""
 SMALL = 2**13
-"""Bytes of bodies that are not counted: as many events as may wait have 64 MiB of them."""
+"""Bytes of bodies that are not counted: the largest number of waiting events has 64 MiB of them."""
 QUIET_S = 60.0
-"""Between two lines of the log about events that were dropped, or that the observer failed with."""
+"""Seconds between two log lines about dropped events, or about an observer's failures."""
 T = TypeVar("T")
 
 
 class ObserverQueue(Generic[T]):
-    """The events of one observer. `put` is called by one thread; without `start` it hands them over itself."""
+    """The events of one observer. `put` is called by one thread; without `start` it passes them on itself."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class ObserverQueue(Generic[T]):
         most_events: int = 8192,
         most_bytes: int = 64 * 2**20,
     ) -> None:
-        """`make_event` makes an event of what is put, in the thread. `most_bytes` bounds the bodies of the requests and
-        answers that wait, but for a single one and for those that are `SMALL`."""
+        """`make_event` turns what is put into an event, in the thread. `most_bytes` limits the bodies of waiting
+        requests and answers, except for a single one and for those that are `SMALL`."""
         self.name = name
         self.observes: str = getattr(observer, "observes", "inferences")
         self.delivered = self.dropped = self.failed = 0
@@ -46,7 +46,7 @@ class ObserverQueue(Generic[T]):
         self._most_events, self._most_bytes = most_events, most_bytes
         self._waiting: collections.deque[tuple[T, int]] = collections.deque()
         self._bytes_put = self._bytes_done = 0
-        """Each written by one thread."""
+        """Each is written by one thread."""
         self._thread: threading.Thread | None = None
         self._awake = threading.Event()
         self._is_closing = False
@@ -78,8 +78,8 @@ class ObserverQueue(Generic[T]):
         self._thread.start()
 
     def close(self, within_s: float = 5.0) -> bool:
-        """Hand over what is left, and close the observer; what comes from now on is dropped. False where it takes
-        longer than `within_s`, and is not waited for."""
+        """Pass on the remaining events, and close the observer; later events are dropped. False if it takes longer
+        than `within_s`; then it is abandoned."""
         if self._is_closing:
             return True
         self._is_closing, self._most_events = True, 0
@@ -109,9 +109,7 @@ class ObserverQueue(Generic[T]):
             pairs = [waiting.popleft() for _ in range(count)]
             try:
                 self._observer.observe([make_event(what) for what, _ in pairs])
-            except (
-                BaseException
-            ) as error:  # SystemExit, too: this thread serves the observer and nothing else
+            except BaseException as error:  # SystemExit too: this thread serves the observer and nothing else
                 self.failed += count
                 self._tell(
                     "failed with %d events so far, the last time with %s", self.failed, _show(error), error
@@ -129,7 +127,7 @@ class ObserverQueue(Generic[T]):
             LOG.error("observer %r could not be closed: %s", self.name, _show(error), exc_info=error)
 
     def _tell(self, text: str, *values: Any) -> None:
-        """Log it, unless the same was logged a short while ago."""
+        """Log it, unless the same was logged shortly before."""
         now = time.monotonic()
         if now - self._told.get(text, -QUIET_S) < QUIET_S:
             return

@@ -1,5 +1,5 @@
-"""A graph spec -> the models and classes of its leaves, opened, measured, and merged where that pays. Knows
-no Ray.
+"""A graph spec -> the models and classes of its leaves, opened, measured, and merged if that is faster. Does not
+import Ray.
 
 `OfflineGraph` runs the same graph over batches of a file.
 """
@@ -58,7 +58,7 @@ class Opened:
 def locate_file(source: str) -> pathlib.Path:
     """A path on this machine. Raises NotFoundError."""
     if source.startswith("models:/"):
-        raise NotFoundError(f"{source!r} is in the registry, which is not reached here; give an ONNX file")
+        raise NotFoundError(f"{source!r} is in the registry, which is not available here; give an ONNX file")
     return find_file(pathlib.Path(source))
 
 
@@ -68,7 +68,7 @@ def open_leaves(
     options: SessionOptions | None = None,
     only: Iterable[str] | None = None,
 ) -> dict[str, Leaf]:
-    """Load what answers for the leaves of a graph; nodes of the same model share a session."""
+    """Load the models and classes of a graph's leaves; nodes with the same model share a session."""
     leaves: dict[str, Leaf] = {}
     shared: dict[Hashable, Leaf] = {}
     for path, node in list_leaves(spec):
@@ -89,7 +89,7 @@ def open_graph(
     limits: Limits | None = None,
     fuse_all: bool = False,
 ) -> Opened:
-    """Load, validate, decide and merge. `fuse_all` is for where there is one process only, as offline."""
+    """Load, validate, place and merge. `fuse_all` is for a single process, as in batch scoring."""
     leaves = open_leaves(spec, locate, options)
     plan = validate(spec, {path: leaf.signature for path, leaf in leaves.items() if leaf.signature})
     measured = {path: leaf.measured for path, leaf in leaves.items() if leaf.measured}
@@ -107,7 +107,7 @@ def merge_chains(
     options: SessionOptions | None = None,
     prefix: str = "",
 ) -> tuple[list[Chain], dict[str, str]]:
-    """One model for every chain that can be one and then answers as before; for the others, why not."""
+    """One model for every chain that can be merged and then gives the same outputs; for the others, the reason."""
     chains: list[Chain] = []
     unmerged: dict[str, str] = {}
     for names in find_chains(plan, decisions, prefix):
@@ -148,7 +148,7 @@ def _merge_chain(
 
 
 def _compare(plan: Plan, names: tuple[str, ...], sessions: Mapping[str, Session], merged: Session) -> None:
-    """Raises ArtifactError when the merged model does not answer as its parts do, one after the other."""
+    """Raises ArtifactError if the merged model does not give the same outputs as its parts in sequence."""
     values = make_noise(merged.signature, rows=4)
     answer = merged.infer(values)
     for name in names:
@@ -160,7 +160,7 @@ def _compare(plan: Plan, names: tuple[str, ...], sessions: Mapping[str, Session]
 
 
 def implement_now(opened: Opened) -> tuple[dict[str, Implementation], list[Merged]]:
-    """Implementations that run each model where it is called, and never wait unless a python node does."""
+    """Implementations that run each model in the caller's thread, and never wait unless a Python node does."""
     leaves = {path: run_leaf(leaf) for path, leaf in opened.leaves.items()}
     merged = [
         Merged(chain.names, run_session(chain.session), chain.needs, chain.gives, chain.prefix)
@@ -183,8 +183,8 @@ def run_session(session: Session) -> Implementation:
 
 
 def run_python(instance: Any, check: Check = accept_all) -> Implementation:
-    """A node that somebody wrote in Python. What it raises of ValueError's kind says that the request is at fault;
-    what it answers is held to its declaration by `check`."""
+    """A user's Python node. Errors of ValueError's kind mean that the request is at fault; `check` compares its
+    outputs with its declaration."""
     if inspect.iscoroutinefunction(instance.run):
 
         async def wait(batch: Batch) -> Batch:
@@ -203,7 +203,7 @@ def run_python(instance: Any, check: Check = accept_all) -> Implementation:
 
 
 def find_kinds(plan: Plan, leaves: Mapping[str, Leaf]) -> dict[str, str]:
-    """Kinds of the graph's inputs, as the contracts of the models that read them tell."""
+    """Kinds of the graph's inputs, from the contracts of the models that read them."""
     kinds = {port.spec.name: ELEMENTS for port in plan.inputs if port.ragged}
     for path, step in plan.leaves():
         session = leaves[path].session
@@ -218,14 +218,14 @@ def find_kinds(plan: Plan, leaves: Mapping[str, Leaf]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Ragged:
-    """Tensors of a graph's edge with a number of elements of its own in each row."""
+    """Tensors of a graph's inputs and outputs with a different number of elements in each row."""
 
     inputs: Mapping[str, TensorSpec] = dataclasses.field(default_factory=dict)
     outputs: tuple[str, ...] = ()
 
 
 class OfflineGraph:
-    """A graph over batches of a file: every node in this process, no shadows. Made once in each worker."""
+    """A graph over batches of a file: every node in this process, no shadows. Created once in each worker."""
 
     def __init__(self, spec: GraphSpec, locate: Locate = locate_file, threads: int = 1) -> None:
         opened = open_graph(spec, locate, SessionOptions(threads=threads), fuse_all=True)
@@ -241,14 +241,14 @@ class OfflineGraph:
         )
         kinds = find_kinds(plan, opened.leaves)
         self.contract = {"columns": [{"name": name, "kind": kind} for name, kind in kinds.items()]}
-        """As a model's: the kinds of the columns that it takes."""
+        """Like a model's: the kinds of its input columns."""
 
     def infer(self, batch: Batch) -> Batch:
-        """As a session's: tensors that are already as the signature says."""
+        """Like a session's: tensors that already match the signature."""
         return self._graph.infer_now(batch)
 
     def __call__(self, batch: Batch) -> Batch:
-        """Columns by name -> the graph's answers. Raises InputError when a column is missing."""
+        """Columns by name -> the graph's outputs. Raises InputError if a column is missing."""
         taken: Batch = {}
         for spec in self.signature.inputs:
             if spec.name not in batch:

@@ -1,5 +1,5 @@
-"""Makes the classes that a user's document names, of Python nodes and of observers, or only looks whether they can be
-made."""
+"""Creates instances of the classes that a user's document names, for Python nodes and observers, or only checks that
+they can be created."""
 
 import dataclasses
 import inspect
@@ -14,8 +14,8 @@ from raymlops.specs.serving import ObserverSpec
 
 @dataclasses.dataclass(frozen=True)
 class UserClass:
-    """The `module:Class` that a document names, with the files of its module and the arguments it is made with;
-    `method` is what it must have."""
+    """The `module:Class` of a document, with the files of its module and its constructor arguments; `method` is a
+    method that it must have."""
 
     where: str
     target: str
@@ -24,8 +24,7 @@ class UserClass:
     method: str
 
     def load(self) -> Any:
-        """An instance. Raises SpecError for what the document says wrongly, ArtifactError for what the class itself
-        raises."""
+        """An instance. Raises SpecError for mistakes of the document, ArtifactError for errors of the class itself."""
         target = import_class(self.where, self.target, self.code, self.config)
         try:
             instance = target(**self.config)
@@ -37,7 +36,8 @@ class UserClass:
         return instance
 
     def check(self) -> None:
-        """Import it, and make none: what it needs may be on other machines only, as a GPU or a package.
+        """Import it without creating an instance: what it needs, such as a GPU or a package, may be on other machines
+        only.
 
         Raises SpecError.
         """
@@ -68,11 +68,11 @@ def find_observer(name: str, spec: ObserverSpec) -> UserClass:
 
 
 def load_python(path: str, node: PythonNode) -> Any:
-    """An instance of a Python node's class. Raises SpecError for what the document says wrongly, ArtifactError for what
-    the class itself raises."""
+    """An instance of a Python node's class. Raises SpecError for mistakes of the document, ArtifactError for errors
+    of the class itself."""
     return find_python(path, node).load()
 
 
 def check_python(path: str, node: PythonNode) -> None:
-    """Import a node's class, and make none. Raises SpecError."""
+    """Import a node's class, without creating an instance. Raises SpecError."""
     find_python(path, node).check()

@@ -1,4 +1,4 @@
-"""Tells a request that a Python node cannot take from a fault of the node: the former is the caller's to fix."""
+"""Distinguishes a request that a Python node cannot process, which the caller can fix, from a fault of the node."""
 
 import struct
 import zlib
@@ -6,15 +6,15 @@ import zlib
 from raymlops.errors import InputError, RaymlopsError, shorten
 
 _REFUSALS = (ValueError, EOFError, struct.error, zlib.error)
-"""What decoders raise of data that they cannot read."""
+"""Errors that decoders raise for data that they cannot read."""
 
 
 _NETWORK = frozenset({"aiohttp", "http", "httpx", "requests", "socket", "ssl", "urllib", "urllib3"})
-"""Packages whose errors are of the system's kind, too, but tell of another service."""
+"""Packages whose errors are OSErrors too, but are about another service."""
 
 
 def _is_unreadable_file(error: BaseException) -> bool:
-    """What Pillow and other readers say by an OSError without a number of the system."""
+    """OSErrors without an errno, by which Pillow and other readers report bad data."""
     if not isinstance(error, OSError) or error.errno is not None:
         return False
     is_network = type(error).__module__.partition(".")[0] in _NETWORK
@@ -22,8 +22,8 @@ def _is_unreadable_file(error: BaseException) -> bool:
 
 
 class RefusalsNamed:
-    """A context that raises InputError where the node could not take its data: images that are none, texts that are no
-    number."""
+    """A context that raises InputError if the node could not process its data: images that are not images, texts that
+    are not numbers."""
 
     def __enter__(self) -> None: ...
 
@@ -32,4 +32,4 @@ class RefusalsNamed:
             return
         if isinstance(error, _REFUSALS) or _is_unreadable_file(error):
             told = f": {shorten(str(error))}" if isinstance(error, ValueError) else ""
-            raise InputError(f"it could not take its data, {type(error).__name__}{told}") from error
+            raise InputError(f"it could not process its data, {type(error).__name__}{told}") from error

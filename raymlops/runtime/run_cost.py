@@ -1,8 +1,8 @@
-"""How long a run of a model takes by the sizes of its inputs, measured; and which runs are short enough for the event
-loop. Knows no requests.
+"""Measures the run time of a model by the sizes of its inputs, and decides which runs are short enough for the event
+loop. Does not know requests.
 
-Only what was measured counts as short: a cost may grow faster than the sizes do. A model whose length goes by values
-(`Session.by_value`) is of unknown length, and never short.
+Only measured sizes count as short: run time may grow faster than the sizes. A model whose run time depends on values
+(`Session.by_value`) is of unknown run time, and never short.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ from raymlops.models.session import LONGEST_CHECK_S, Session
 from raymlops.tensors import Batch, Signature, sample
 
 INLINE_S = 0.001
-"""A run shorter than this stays on the event loop: handing it to a thread and back costs 0.1 ms and a lock
-fight."""
+"""A run shorter than this stays on the event loop: passing it to a thread and back costs 0.1 ms and contention for
+the GIL."""
 _LARGEST = 2**20
 """Elements of the largest sample that is measured."""
 _BLAMED = (InputError, TooLargeError, DeadlineError)
-"""What a model says of a sample that it does not take."""
+"""Errors of a model for a sample that it does not accept."""
 _ALL = 2**31
-"""Rows that no request has."""
+"""More rows than any request has."""
 
 
 Axes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
@@ -33,13 +33,13 @@ Axes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 
 @dataclasses.dataclass(frozen=True)
 class FreeSizes:
-    """Dimensions other than the rows' that a request chooses, and up to where runs were found short."""
+    """Dimensions other than the rows' that a request chooses, and the sizes up to which runs were found short."""
 
     axes: Axes
     largest: int
     """Size of one of these axes."""
     elements: int
-    """Of all inputs together."""
+    """Elements of all inputs together."""
 
     def hold(self, batch: Batch) -> bool:
         return find_largest(batch, self.axes) <= self.largest and count_elements(batch) <= self.elements
@@ -47,9 +47,9 @@ class FreeSizes:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Seconds of a run: `fixed` and for each row; `joins` if rows together are cheaper than one by one.
+    """Seconds of a run: `fixed` plus those of each row; `joins` if rows together are cheaper than one by one.
 
-    Runs of up to `inline_rows`, with sizes that `sizes` hold where requests choose some, stay on the event loop.
+    Runs of up to `inline_rows`, within `sizes` if requests choose some, stay on the event loop.
     """
 
     fixed: float
@@ -63,19 +63,18 @@ class Cost:
 
     @property
     def always_inline_rows(self) -> int:
-        """Rows of the largest run that is short whatever its other sizes are."""
+        """Rows of the largest run that is short whatever its other sizes."""
         return self.inline_rows if self.sizes is None else 0
 
     def count_joined_rows(self, batch: Batch, rows: int, most: int) -> int:
-        """Rows, at most `most`, of requests such as this one whose shared run is short as well."""
+        """Rows, at most `most`, of requests such as this one whose shared run is short too."""
         if self.sizes is None:
             return most
         return min(most, rows * (self.sizes.elements // max(1, count_elements(batch))))
 
 
 def measure(session: Session, rows: int = 16) -> Cost:
-    """Warm the session up and time it at one row and at several. A model that refuses zeros counts as
-    expensive."""
+    """Warm the session up and time it at one row and at several. A model that refuses zeros counts as expensive."""
     signature = session.signature
     joinable = is_joinable(signature)
     try:
@@ -107,7 +106,7 @@ def count_elements(batch: Batch) -> int:
 
 
 def list_free_axes(signature: Signature) -> Axes:
-    """Where rows cannot be joined, the first axes are among them."""
+    """If rows cannot be joined, the first axes are among them."""
     first = 1 if is_joinable(signature) else 0
     return tuple(
         (spec.name, free)
@@ -117,12 +116,12 @@ def list_free_axes(signature: Signature) -> Axes:
 
 
 def find_largest(batch: Batch, axes: Axes) -> int:
-    """The largest size of these axes; 0 where there are none."""
+    """The largest size of these axes; 0 if there are none."""
     return max((batch[name].shape[axis] for name, free in axes for axis in free), default=0)
 
 
 def _find_short_rows(session: Session, times: dict[int, float]) -> int:
-    """Rows of the longest run that is short, between the largest that was and the smallest that was not."""
+    """Rows of the longest run that is short, between the largest that was short and the smallest that was not."""
     short, took = 1, times[1]
     rows = max(times)
     while count_elements(sample(session.signature, rows)) <= _LARGEST:
@@ -135,7 +134,7 @@ def _find_short_rows(session: Session, times: dict[int, float]) -> int:
 
 
 def _find_short_sizes(session: Session) -> FreeSizes | None:
-    """The free dimensions and how far they may go; None where there are none but the rows."""
+    """The free dimensions and their largest sizes; None if only the rows are free."""
     signature = session.signature
     axes = list_free_axes(signature)
     if not axes:
@@ -150,7 +149,7 @@ def _find_short_sizes(session: Session) -> FreeSizes | None:
 
 
 def _time_or_refuse(session: Session, batch: Batch) -> float:
-    """Seconds of a run; without end for sizes that the model does not take."""
+    """Seconds of a run; infinite for sizes that the model does not accept."""
     try:
         return time_runs(session, batch)
     except _BLAMED:
@@ -158,7 +157,7 @@ def _time_or_refuse(session: Session, batch: Batch) -> float:
 
 
 def check(session: Session) -> None:
-    """Run the model once. Raises what the run raises, unless the sample row itself is to blame."""
+    """Run the model once. Raises what the run raises, unless the sample row itself is the cause."""
     with contextlib.suppress(*_BLAMED):
         session.check(sample(session.signature, 1))
 

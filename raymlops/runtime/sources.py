@@ -1,4 +1,4 @@
-"""Where a model's file is: a registry version, or a path. Pins an alias to the version it names now."""
+"""Locates a model's file: a registry version, or a path. Pins an alias to the version that it names now."""
 
 import dataclasses
 import pathlib
@@ -17,10 +17,9 @@ from raymlops.specs.serving import HostedModel, ServingSpec
 
 
 def pin(spec: ServingSpec, settings: Settings) -> ServingSpec:
-    """The same spec with exact versions and digests, so that every replica and every rollback serves the
-    same files.
+    """The same spec with exact versions and digests, so that every replica and every rollback serves the same files.
 
-    Raises NotFoundError for a model that is not there, SpecError for a wrong source.
+    Raises NotFoundError for a missing model, SpecError for a wrong source.
     """
     models = {name: pin_model(model, settings) for name, model in spec.models.items()}
     graphs = {name: pin_graph(graph, settings) for name, graph in spec.graphs.items()}
@@ -38,7 +37,7 @@ def pin(spec: ServingSpec, settings: Settings) -> ServingSpec:
 
 def pin_model(model: HostedModel, settings: Settings) -> HostedModel:
     if model.source.startswith("models:/"):
-        from raymlops.tracking.registry import resolve  # MLflow is loaded only where the registry is asked
+        from raymlops.tracking.registry import resolve  # MLflow is loaded only if the registry is used
 
         found = resolve(model.source, settings)
         _read(find_file(found.path), model, found.digest)
@@ -54,7 +53,7 @@ def pin_model(model: HostedModel, settings: Settings) -> HostedModel:
 
 
 def _read(file: pathlib.Path, model: HostedModel, digest: str) -> Model:
-    """What is broken, hostile, or may not run beside others is refused here, before anything is changed."""
+    """Models that are broken, hostile, or may not share a process are refused here, before anything is changed."""
     read = read_model(file, digest)
     if not model.isolate:
         check_shareable(read, repr(file.name))
@@ -62,8 +61,7 @@ def _read(file: pathlib.Path, model: HostedModel, digest: str) -> Model:
 
 
 def pin_graph(spec: GraphSpec, settings: Settings) -> GraphSpec:
-    """The same composition with exact versions and digests, and with the files of its inner graphs read
-    in."""
+    """The same graph with exact versions and digests, and with the files of its inner graphs read in."""
     return _pin_nodes(expand_files(spec, pathlib.Path()), settings)
 
 
@@ -85,7 +83,7 @@ class Located:
 
 
 def locate(model: HostedModel, settings: Settings) -> Located:
-    """The file on this machine, downloaded from the registry where it must be."""
+    """The file on this machine, downloaded from the registry if necessary."""
     if not model.source.startswith("models:/"):
         return Located(pathlib.Path(model.source), model)
     from raymlops.tracking.registry import resolve
@@ -96,5 +94,5 @@ def locate(model: HostedModel, settings: Settings) -> Located:
 
 
 def make_locate(settings: Settings) -> Callable[[str], pathlib.Path]:
-    """`models:/...` or a path -> the ONNX file; what opens graphs is given it."""
+    """`models:/...` or a path -> the ONNX file; passed to the code that opens graphs."""
     return lambda source: find_file(locate(HostedModel(source=source), settings).path)

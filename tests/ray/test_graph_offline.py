@@ -255,7 +255,7 @@ def test_lines_of_json_hold_what_they_can_and_refuse_the_rest() -> None:
     assert lines[1] == {"a": None, "b": [], "c": None, "d": None}
     for wrong, told in (
         ([[float("inf")]], "infinite numbers of column 'x'"),
-        ([b"\xff"], "bytes that are no text"),
+        ([b"\xff"], "bytes that are not text"),
     ):
         with pytest.raises(DataError, match=told):
             write_lines(pa.table({"x": wrong}), io.BytesIO())

@@ -141,7 +141,7 @@ def test_what_is_no_key_is_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "broken.pem").write_text("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
     (tmp_path / "text.pub").write_text("hello\n")
     for entry, words in {
-        "absent": "no file or folder",
+        "absent": "neither a file or folder",
         "ed25519:AAAA": "is not a key",
         f"{tmp_path}/private.pem": "holds a private key",
         f"{tmp_path}/curve.pem": "expected an ed25519 key",

@@ -1,5 +1,5 @@
-"""Scores a dataset with a model or a graph: Ray Data reads and writes, actors with sessions infer. One pass, flat
-memory."""
+"""Scores a dataset with a model or a graph: Ray Data reads and writes, actors with sessions predict. One pass,
+constant memory."""
 
 import dataclasses
 import pathlib
@@ -34,7 +34,7 @@ _TOLD = {"parquet": "Parquet", "csv": "CSV", "jsonl": "JSON"}
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-    """How to score: columns to keep beside the answers, workers, and rows a `session.run`."""
+    """How to score: columns to keep beside the predictions, workers, and rows per `session.run`."""
 
     keep: tuple[str, ...] | None = None
     workers: int | tuple[int, int] = (1, 1024)
@@ -59,16 +59,16 @@ class OnnxScorer:
         signature = self._session.signature
         self._has_free_sizes = any(-1 in spec.shape[1:] for spec in self._inputs)
         self._nested = {spec.name for spec in signature.outputs if -1 in spec.shape[1:]}
-        """Outputs whose rows have sizes of their own, which are columns of lists of lists."""
+        """Outputs whose rows have different sizes, which become columns of nested lists."""
         self._keep = keep
         self._max_rows = max_rows if independence else 1
-        """An answer must not depend on which rows happen to be scored together."""
+        """A prediction must not depend on which rows happen to be scored together."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
         if table.num_columns == 0:
             return table
         given = [spec for spec in self._optional if spec.name in table.column_names]
-        # That rows stand alone is known of the model's own values only.
+        # Row independence is known for the default values only.
         rows = 1 if given else self._max_rows
         parts = [
             part
@@ -84,7 +84,7 @@ class OnnxScorer:
         return kept
 
     def _make_columns(self) -> dict[str, pa.Array]:
-        """The columns of the answer to no rows, so that a part without rows fits the others."""
+        """The output columns for no rows, so that an empty part fits the others."""
         lengths = {name + LENGTHS for name in self._ragged.outputs}
         made = {}
         for spec in self._session.signature.outputs:
@@ -100,7 +100,7 @@ class OnnxScorer:
     def _score_alike(
         self, table: pa.Table, given: Sequence[TensorSpec] = ()
     ) -> Iterator[dict[str, Array | pa.Array]]:
-        """Rows whose tensors have sizes of their own, as images have, are scored in parts of equal sizes."""
+        """Rows whose tensors have different sizes, such as images, are scored in parts of equal sizes."""
         try:
             batch = self._read(table, given)
         except DataError:
@@ -113,7 +113,7 @@ class OnnxScorer:
         yield self._score(batch, table.num_rows)
 
     def _read(self, table: pa.Table, given: Sequence[TensorSpec]) -> Batch:
-        """`given` are optional inputs, of which a row has one value for its own run."""
+        """`given` are optional inputs, of which each row has one value for its own run."""
         batch: Batch = {column.name: column_to_tensor(table, column) for column in self._columns}
         batch |= {spec.name: signature_columns.read_column(table, spec) for spec in self._inputs}
         for name, spec in self._ragged.inputs.items():
@@ -135,7 +135,7 @@ class OnnxScorer:
 
 
 def open_scorer(model: Model | GraphSpec, threads: int = 1) -> tuple[Session | OfflineGraph, Independence]:
-    """What scores, and whether rows may be scored together. Raises what opening raises."""
+    """The model or graph, and whether rows may be scored together. Raises what opening raises."""
     if isinstance(model, GraphSpec):
         graph = OfflineGraph(model, make_locate(Settings.from_env()), threads)
         return graph, graph.independence
@@ -143,7 +143,7 @@ def open_scorer(model: Model | GraphSpec, threads: int = 1) -> tuple[Session | O
 
 
 def _as_rows(values: Array, rows: int, *, is_nested: bool = False) -> Array | pa.Array:
-    """An output with a value for each row; what one row is answered beside that is one value of its own."""
+    """An output with one value per row; in a run of one row, another output becomes one value of that row."""
     if values.ndim and len(values) == rows:
         return _nest(values) if is_nested else values
     if rows != 1:
@@ -176,7 +176,7 @@ def _join_arrays(parts: Sequence[Array | pa.Array]) -> pa.Array | pa.ChunkedArra
 
 
 def columns_of(session: Session | OfflineGraph) -> tuple[FittedColumn, ...]:
-    """The raw columns of which a model's contract tells; a file of another origin tells of none."""
+    """The raw columns in a model's contract; empty for a file of another origin."""
     contract = {column["name"]: column for column in session.contract.get("columns", [])}
     return tuple(
         _column_of(spec, contract[spec.name]) for spec in session.signature.inputs if spec.name in contract
@@ -190,7 +190,7 @@ def _column_of(spec: TensorSpec, said: dict[str, Any]) -> FittedColumn:
 
 
 def lists_to_elements(table: pa.Table, spec: TensorSpec) -> tuple[Array, Array]:
-    """A column of lists as the elements of all its rows and how many are each row's. Raises DataError."""
+    """A column of lists as the elements of all its rows and the count of each row. Raises DataError."""
     if spec.name not in table.column_names:
         raise DataError(unknown_name("column", spec.name, table.column_names) + "; the graph needs it")
     column = table[spec.name].combine_chunks()
@@ -223,7 +223,7 @@ def _to_arrow(values: Array) -> pa.Array:
 
 
 def _flat_to_arrow(values: Array) -> pa.Array:
-    """Strings have one type, also where there are none; bytes that are no text have their own."""
+    """Strings have one type, even in an empty column; bytes that are not text have their own."""
     if values.dtype != object:
         return pa.array(values)
     texts = values.tolist()
@@ -236,7 +236,7 @@ def _flat_to_arrow(values: Array) -> pa.Array:
 def predict_dataset(
     dataset: ray.data.Dataset, model: Model | GraphSpec, scoring: Scoring = Scoring()
 ) -> ray.data.Dataset:
-    """The dataset's rows with the model's answers as columns; lazy, in order."""
+    """The dataset's rows with the model's predictions as columns; lazy, in order."""
     low, high = (scoring.workers, scoring.workers) if isinstance(scoring.workers, int) else scoring.workers
     return dataset.map_batches(
         OnnxScorer,
@@ -257,9 +257,9 @@ def predict_files(
     tell: Callable[[str], None] = lambda line: None,
     file_format: str = "parquet",
 ) -> int:
-    """Score a table into files under `output`. Gives the number of rows, -1 where it is not known.
+    """Score a table into files under `output`. Returns the number of rows, -1 if it is unknown.
 
-    Raises StorageError when the folder already holds such files, so that nothing is mixed or lost, and DataError for
+    Raises StorageError if the folder already holds such files, so that nothing is mixed or lost, and DataError for
     columns that the format cannot hold.
     """
     folder = pathlib.Path(output)
@@ -270,7 +270,7 @@ def predict_files(
         raise StorageError(
             f"{output!r} already holds {_TOLD[held[0]]} files; give another folder, or remove them"
         )
-    # What cannot be opened is told here, and not by a worker that dies of it.
+    # Errors of opening are reported here, not by a worker that dies of them.
     if not isinstance(model, GraphSpec):
         try_model("The model", model)
     opened, independence = open_scorer(model)
@@ -281,8 +281,8 @@ def predict_files(
         optional = {spec.name for spec in opened.optional} if isinstance(opened, Session) else set()
         if optional and (given := optional & set(dataset.columns() or ())):
             tell(
-                f"Columns {', '.join(sorted(given))} are passed as optional inputs of the model, so each row is scored "
-                "by a run of its own; drop them from the table to score with the model's own values"
+                f"Columns {', '.join(sorted(given))} are passed as optional inputs of the model, so each row is "
+                "scored by a run of its own; drop them from the table to score with the model's default values"
             )
         if file_format == "csv":
             _require_flat(dataset, opened, scoring.keep)
@@ -301,7 +301,7 @@ def predict_files(
 def _require_flat(
     dataset: ray.data.Dataset, scorer: Session | OfflineGraph, keep: tuple[str, ...] | None
 ) -> None:
-    """Before anything is scored. Raises DataError."""
+    """Checks before anything is scored. Raises DataError."""
     ragged = scorer.ragged.outputs if isinstance(scorer, OfflineGraph) else ()
     outputs = {spec.name: spec for spec in scorer.signature.outputs}
     columns = [

@@ -1,6 +1,7 @@
-"""Arrow columns -> the tensors of a model that says nothing of its columns: its signature alone decides.
+"""Arrow columns -> the tensors of a model without a contract on its columns: only its signature is known.
 
-A value a row, lists of any depth, and tensors of Ray or arrow are taken; nothing is rounded or cut to fit a datatype.
+One value per row, nested lists, and tensors of Ray or arrow are accepted; nothing is rounded or cut to fit a
+datatype.
 """
 
 import numpy as np
@@ -85,7 +86,7 @@ def _cast_arrow(values: pa.Array, spec: TensorSpec) -> Array:
 
 
 def _from_bytes(values: pa.Array, spec: TensorSpec) -> Array:
-    """The numbers themselves, little-endian, where the model says their shape; encoded images say none."""
+    """The raw numbers, little-endian, if the model declares their shape; encoded images do not count."""
     inner = spec.shape[1:]
     size = int(np.prod(inner)) * spec.dtype.itemsize
     rows = values.to_pylist()
@@ -109,7 +110,7 @@ def _cast_numpy(array: Array, spec: TensorSpec) -> Array:
 
 
 def _fit(array: Array, spec: TensorSpec) -> Array:
-    """The same values in the signature's shape: one value a row as a column, a flat list as an image."""
+    """The same values in the signature's shape: one value per row as a column, a flat list as an image."""
     if spec.accepts(array.shape):
         return array
     inner = spec.shape[1:]

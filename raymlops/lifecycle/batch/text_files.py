@@ -1,5 +1,5 @@
-"""Scored rows as CSV or as lines of JSON, written by Ray Data's tasks. What a format cannot hold is refused; nothing is
-rounded."""
+"""Writes scored rows as CSV or JSON lines, in Ray Data's tasks. Values that a format cannot hold are refused; nothing
+is rounded."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
@@ -15,7 +15,7 @@ from raymlops.errors import DataError
 
 
 class TextFiles(BlockBasedFileDatasink):  # type: ignore[misc]
-    """Files below a folder, one a block; `rows` is their number once all is written."""
+    """Files in a folder, one per block; `rows` is their number once all is written."""
 
     def __init__(self, folder: str, ending: str) -> None:
         super().__init__(folder, file_format=ending)
@@ -31,7 +31,7 @@ class TextFiles(BlockBasedFileDatasink):  # type: ignore[misc]
 
 
 def require_flat(columns: Iterable[tuple[str, pa.DataType]]) -> None:
-    """Raises DataError for the columns that CSV cannot hold."""
+    """Raises DataError for columns that CSV cannot hold."""
     wrong = [
         f"{name!r} ({'lists' if pa.types.is_nested(kind) else kind})"
         for name, kind in columns
@@ -61,7 +61,7 @@ def write_csv(table: pa.Table, file: BinaryIO) -> None:
 
 
 def write_lines(table: pa.Table, file: BinaryIO) -> None:
-    """NaN is null, as in answers over HTTP."""
+    """NaN becomes null, as in answers over HTTP."""
     for name, column in zip(table.column_names, table.columns, strict=True):
         while pa.types.is_nested(column.type) and not pa.types.is_struct(column.type):
             column = pc.list_flatten(column)
@@ -82,7 +82,7 @@ def _to_json(value: Any) -> Any:
         try:
             return value.decode()
         except UnicodeDecodeError:
-            raise DataError("JSON cannot hold bytes that are no text; choose --format parquet") from None
+            raise DataError("JSON cannot hold bytes that are not text; choose --format parquet") from None
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 

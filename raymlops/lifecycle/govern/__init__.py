@@ -1,1 +1,1 @@
-"""What is known and decided of versions: evidence, evaluation, promotion, lineage, reproduction."""
+"""Governance of versions: evidence, evaluation, promotion, lineage, reproduction."""

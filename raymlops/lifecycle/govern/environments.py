@@ -1,4 +1,4 @@
-"""Rebuilds what a version was made with: a venv of exactly the recorded packages, and the code of its commit."""
+"""Rebuilds the environment of a version: a venv with exactly the recorded packages, and the code of its commit."""
 
 import dataclasses
 import hashlib
@@ -20,7 +20,7 @@ _DONE = "complete"
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """An interpreter, and the folder of the code that it runs in, as Ray's workers import from the driver's."""
+    """An interpreter, and the folder of the code in which it runs, as Ray's workers import from the driver's folder."""
 
     python: pathlib.Path
     code: pathlib.Path
@@ -28,14 +28,14 @@ class Environment:
     def run(
         self, arguments: Sequence[str], home: pathlib.Path, variables: Mapping[str, str] | None = None
     ) -> int:
-        """`raymlops ARGUMENTS` in it, on a cluster of this machine; gives the exit code."""
+        """`raymlops ARGUMENTS` in it, on a cluster of this machine; returns the exit code."""
         kept = {name: value for name, value in read_environment().items() if name != "RAY_ADDRESS"}
         variables = {**kept, "PYTHONPATH": str(self.code), "RAYMLOPS_HOME": str(home), **(variables or {})}
         command = [str(self.python), "-m", "raymlops", *arguments]
         return subprocess.run(command, env=variables, cwd=self.code, check=False).returncode
 
     def link(self, paths: Iterable[str]) -> None:
-        """Relative paths of data mean there what they mean here."""
+        """Makes relative paths of data mean the same there as here."""
         for path in paths:
             source, target = pathlib.Path(path).absolute(), self.code / path
             if not pathlib.Path(path).is_absolute() and source.exists() and not target.exists():
@@ -50,17 +50,17 @@ class Environment:
 def build_environment(
     lock: str, commit: str, folder: pathlib.Path, tell: Callable[[str], None]
 ) -> Environment:
-    """The environment of a lock and a commit, below `folder`; made once.
+    """The environment of a lock and a commit, below `folder`; built once.
 
-    Raises SpecError for a lock or commit that names something else, NotFoundError for an interpreter or a commit that
-    is not here, ResourceError for packages that cannot be had.
+    Raises SpecError if the lock or commit has an unexpected form, NotFoundError for a missing interpreter or commit,
+    ResourceError if packages cannot be installed.
     """
     locked, exact = read_lock(lock), read_commit(commit)
     place = folder / hashlib.sha256(f"{commit}\n{lock}".encode()).hexdigest()[:16]
     built = Environment(place / "venv" / "bin" / "python", place / "code")
     if not (place / _DONE).exists():
         shutil.rmtree(place, ignore_errors=True)
-        tell(f"Building {place}: {len(locked)} packages; minutes, and gigabytes where torch is among them")
+        tell(f"Building {place}: {len(locked)} packages; takes minutes, and gigabytes if torch is among them")
         interpreter = find_interpreter(lock)
         place.mkdir(parents=True)
         _check_out(exact, commit, built.code, tell)
@@ -72,7 +72,7 @@ def build_environment(
 
 
 def find_interpreter(lock: str) -> str:
-    """An interpreter of the lock's Python, to the minor version. Raises NotFoundError when there is none."""
+    """An interpreter with the lock's Python version, up to the minor version. Raises NotFoundError if there is none."""
     found = re.search(r"^# Python (\d+)\.(\d+)", lock)
     if found is None or (int(found[1]), int(found[2])) == sys.version_info[:2]:
         return sys.executable
@@ -85,7 +85,7 @@ def find_interpreter(lock: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Locked:
-    """A package at its version, with the digests that its files may have; none where none was recorded."""
+    """A package at its version, with the allowed digests of its files; empty if none was recorded."""
 
     name: str
     version: str
@@ -106,7 +106,7 @@ _LARGEST = 4 * 2**20
 
 
 def read_lock(lock: str) -> tuple[Locked, ...]:
-    """The packages of a lock. A lock is written by `environment_lock`, and read as nothing else: pip would take
+    """The packages of a lock. A lock is written by `environment_lock`, and no other form is accepted: pip would take
     indexes, URLs, files and options from such lines.
 
     Raises SpecError with the number of a line that is not NAME==VERSION.
@@ -114,7 +114,8 @@ def read_lock(lock: str) -> tuple[Locked, ...]:
     if len(lock) > _LARGEST:
         raise SpecError(f"The lock of packages has {len(lock):,} characters; {_LARGEST:,} are read at most")
     found: dict[str, Locked] = {}
-    for number, line in enumerate(lock.split("\n"), start=1):  # splitlines would split where this must refuse
+    # splitlines would split at characters that must be refused
+    for number, line in enumerate(lock.split("\n"), start=1):
         if not line or (number == 1 and _HEAD.fullmatch(line)):
             continue
         match = _LINE.fullmatch(line)
@@ -132,8 +133,8 @@ def read_lock(lock: str) -> tuple[Locked, ...]:
 
 
 def read_commit(commit: str) -> str:
-    """The hexadecimal name of a recorded commit; `unknown` as it is. Raises SpecError for anything else, since git
-    takes options and expressions in the place of one."""
+    """The hexadecimal name of a recorded commit; `unknown` unchanged. Raises SpecError for anything else, since git
+    accepts options and expressions in its place."""
     exact = commit.removesuffix("-dirty")
     if exact != "unknown" and not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", exact):
         raise SpecError(
@@ -143,14 +144,14 @@ def read_commit(commit: str) -> str:
 
 
 def to_requirements(locked: Iterable[Locked]) -> tuple[str, str]:
-    """The packages for pip, those with digests apart; not raymlops itself, which comes with the code."""
+    """The packages for pip, those with digests separately; not raymlops itself, which comes with the code."""
     others = [one for one in locked if canonicalize_name(one.name) != "raymlops"]
     hashed, plain = ([one for one in others if bool(one.hashes) == wanted] for wanted in (True, False))
     return tuple("".join(f"{one}\n" for one in part) for part in (hashed, plain))  # type: ignore[return-value]
 
 
 def _install(python: pathlib.Path, requirements: tuple[str, str], place: pathlib.Path) -> None:
-    """pip wants digests of all or of none of a file's packages."""
+    """In one requirements file, pip needs digests of all packages or of none."""
     for name, text in zip(("hashed", "plain"), requirements, strict=True):
         if not text:
             continue
@@ -174,21 +175,20 @@ def _install(python: pathlib.Path, requirements: tuple[str, str], place: pathlib
 
 
 def _check_out(exact: str, commit: str, code: pathlib.Path, tell: Callable[[str], None]) -> None:
-    """The commit's files, of the repository that this runs in; raymlops as it is here where they do not hold it."""
+    """The commit's files from the repository in which this runs; today's raymlops if they do not contain it."""
     if exact == "unknown":
-        tell("The commit is not known: the code is the present one")
+        tell("The commit is not known: the present code is used")
         code.mkdir()
     else:
         if exact != commit:
-            tell(
-                f"The code was commit {exact[:12]} with changes that were not committed; it is taken without them"
-            )
+            tell(f"The code was commit {exact[:12]} with uncommitted changes; it is used without them")
         try:
             root = _run(["git", "rev-parse", "--show-toplevel"]).strip()
             _run(["git", "-C", root, "cat-file", "-e", f"{exact}^{{commit}}"])
         except ResourceError:
             raise NotFoundError(
-                f"No commit {exact[:12]} here; run this in a clone of the version's repository that holds it"
+                f"There is no commit {exact[:12]} here; run this in a clone of the version's repository that has "
+                "it"
             ) from None
         _run(["git", "clone", "-q", "--shared", "--no-checkout", "--", root, code])
         _run(["git", "-C", code, "checkout", "-q", "--detach", exact, "--"])
@@ -197,7 +197,7 @@ def _check_out(exact: str, commit: str, code: pathlib.Path, tell: Callable[[str]
 
 
 def _name_code(locked: Iterable[Locked], venv: pathlib.Path) -> None:
-    """The code is not installed, but says its version as an installed package does."""
+    """The code is not installed, but has the metadata of an installed package, with its version."""
     version = next((one.version for one in locked if canonicalize_name(one.name) == "raymlops"), None)
     if version is None:
         return

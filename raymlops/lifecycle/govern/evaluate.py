@@ -1,4 +1,4 @@
-"""Evaluates a registered version, asks the gate, and stores what was found with it. Moves no alias."""
+"""Evaluates a registered version, runs the gate, and stores the results with it. Moves no alias."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ _CALIBRATION_ROWS = 512
 
 @dataclasses.dataclass(frozen=True)
 class EvaluatedVersion:
-    """What was found of a version. `report` is a copy on this machine of what lies with its run."""
+    """The results for a version. `report` is a local copy of the one in its run."""
 
     version: ModelVersion
     champion: ModelVersion | None
@@ -44,11 +44,11 @@ class EvaluatedVersion:
     report: pathlib.Path
     variants: tuple[VariantLine, ...] = ()
     judged: Mapping[str, Verdict] = dataclasses.field(default_factory=dict)
-    """Kind of a variant -> its verdict beside the original."""
+    """Kind of a variant -> its verdict in comparison with the original."""
 
 
 def find_champion(client: Client, name: str, settings: Settings) -> ModelVersion | None:
-    """The version that the alias `champion` names; None when there is none."""
+    """The version that the alias `champion` names; None if there is none."""
     try:
         registry.find_version(client, f"models:/{name}@champion")
     except NotFoundError:
@@ -68,11 +68,11 @@ def evaluate_version(
 ) -> EvaluatedVersion:
     """Measure a version and the champion on the same rows, judge it, and store report, verdict and numbers.
 
-    Raises ArtifactError for a version that says nothing of its columns.
+    Raises ArtifactError for a version without a contract on its columns.
     """
     champion = find_champion(client, version.name, settings)
     if champion is not None and champion.version == version.version:
-        champion = None  # nothing to gain on itself
+        champion = None  # no gain is required over itself
     models = {version.uri: read_model(version.file, version.digest)}
     features = features_of(open_session(models[version.uri]).contract)
     if champion is not None:
@@ -118,7 +118,7 @@ def evaluate_version(
 
 
 def store_findings(client: Client, trusted: EvaluatedVersion, settings: Settings) -> None:
-    """Keep report, verdict and evaluation with the run of the version, and sign the outcome."""
+    """Store report, verdict and evaluation in the run of the version, and sign the outcome."""
     files = {
         "report.html": trusted.report.read_text(encoding="utf-8"),
         "evaluation.json": json.dumps(trusted.evaluation.to_json()),
@@ -129,9 +129,9 @@ def store_findings(client: Client, trusted: EvaluatedVersion, settings: Settings
 def store_verdict(
     client: Client, uri: str, verdict: Verdict, files: Mapping[str, str], settings: Settings
 ) -> None:
-    """Keep a verdict, and files beside it, with the run of a version, and sign the outcome.
+    """Store a verdict, with other files, in the run of a version, and sign the outcome.
 
-    A version without evidence keeps the files alone: its verdict does not count before it is signed.
+    For a version without evidence only the files are stored: its verdict does not count before it is signed.
     """
     version = registry.find_version(client, uri)
     folder = f"trust/version-{version.version}"
@@ -153,7 +153,7 @@ def store_verdict(
 
 
 def variant_path(version: ModelVersion, kind: str, settings: Settings) -> pathlib.Path:
-    """Where a variant of a version is made."""
+    """The folder in which variants of a version are made."""
     return settings.home / "variants" / f"{version.name}-{version.version}-{kind}.onnx"
 
 
@@ -164,7 +164,7 @@ def _limits_of(spec: ExperimentSpec) -> Any:
 def _measure(
     models: dict[str, Model], first: str, rows: Rows, spec: ExperimentSpec, tell: Callable[[str], None]
 ) -> dict[str, Partial]:
-    """Of all models in one pass; of the first alone when the rows no longer suit the champion."""
+    """All models in one pass; only the first if the rows no longer suit the champion."""
     try:
         return _measure_slices(models, rows, spec)
     except RaymlopsError as error:
@@ -175,7 +175,7 @@ def _measure(
 
 
 def _measure_slices(models: dict[str, Model], rows: Rows, spec: ExperimentSpec) -> dict[str, Partial]:
-    """Of slices with enough rows, for the gate as for the report."""
+    """Only slices with enough rows, for both gate and report."""
     measured = measure_models(rows.dataset, models, spec.evaluation.slices)
     return {name: fold_small(part, spec.evaluation.slice_rows) for name, part in measured.items()}
 
@@ -202,7 +202,7 @@ def _try_variants(
     settings: Settings,
     tell: Callable[[str], None],
 ) -> tuple[tuple[VariantLine, ...], dict[str, Verdict]]:
-    """The original's line, and one for each smaller file that the spec asks for, judged against it; their verdicts."""
+    """The original's line, and one for each smaller file that the spec asks for, compared with it; their verdicts."""
     session = open_session(read_model(version.file, version.digest))
     line = _to_line(ORIGINAL, original, evaluation, measure_speed(session, sample.columns).p50_ms)
     if not spec.gate.variants:

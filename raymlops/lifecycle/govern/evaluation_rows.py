@@ -1,4 +1,4 @@
-"""The rows that a model is measured on: the test split of its spec, or other data read in the same way."""
+"""The rows on which a model is measured: the test split of its spec, or other data read in the same way."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from raymlops.specs.experiment import ExperimentSpec
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Rows to measure on. `fingerprint` is empty for data that is not the spec's own."""
+    """Rows for measuring. `fingerprint` is empty for data other than the spec's."""
 
     dataset: ray.data.Dataset
     source: str
@@ -28,7 +28,7 @@ class Rows:
 
 
 def read_rows(spec: ExperimentSpec, data: str | None = None) -> Rows:
-    """The test split of the spec, or with `data`, a path, all rows there that keep the contract.
+    """The test split of the spec, or with `data`, a path, all its rows that keep the contract.
 
     Raises DataError, StorageError and NotFoundError as reading does.
     """

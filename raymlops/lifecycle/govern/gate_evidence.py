@@ -1,4 +1,4 @@
-"""Gathers what the gate wants to know of a file, and asks it. Moves no alias and stores nothing."""
+"""Gathers the gate's evidence on a file, and runs the gate. Moves no alias and stores nothing."""
 
 import dataclasses
 import pathlib
@@ -25,7 +25,7 @@ SAMPLE = 20_000
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Some test rows in memory: raw columns as a model takes them, and labels."""
+    """Some test rows in memory: raw columns in the form of the model's inputs, and labels."""
 
     columns: Batch
     labels: npt.NDArray[Any]
@@ -40,10 +40,10 @@ def gather_evidence(
     parity: float | None = None,
     seconds: float = 0.5,
 ) -> Evidence:
-    """Everything about one file.
+    """All evidence on one file.
 
-    `expected` are the scores of the network (of the original, for a variant) on the sample, to measure parity
-    with; `parity` is a measure that was taken before.
+    `expected` are the scores of the network (of the original, for a variant) on the sample, for parity; `parity` is
+    an earlier measurement.
     """
     evidence = Evidence(name=name, parity=parity)
     try:
@@ -69,7 +69,7 @@ def gather_evidence(
 def _measure_parity(
     session: Session, sample: Sample, expected: npt.NDArray[Any], target: FittedTarget
 ) -> float:
-    """Largest difference of a probability, or of a prediction over the spread of the target."""
+    """Largest difference of a probability, or of a prediction divided by the spread of the target."""
     found = score_rows(session, sample.columns, target)
     spread = float(np.std(sample.labels)) or 1.0 if target.task == "regression" else 1.0
     difference = np.abs(found.astype(np.float64) - expected) / spread

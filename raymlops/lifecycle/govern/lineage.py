@@ -1,4 +1,5 @@
-"""Where versions come from, which versions came from something, and how two versions differ. Changes nothing."""
+"""What versions were made from, which versions were made from something, and how two versions differ. Changes
+nothing."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from raymlops.tracking.evidence import GATE_TAG
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One thing in which two versions differ; empty where one of them lacks it."""
+    """One difference between two versions; a value is empty if its version lacks it."""
 
     part: str
     name: str
@@ -21,7 +22,7 @@ class Change:
 
 
 def trace_version(uri: str, settings: Settings) -> dict[str, str]:
-    """Everything that a version came from."""
+    """Everything from which a version was made."""
     client = store.connect(settings)
     version = registry.resolve(uri, settings)
     moves = [
@@ -46,7 +47,7 @@ def trace_version(uri: str, settings: Settings) -> dict[str, str]:
 def find_versions(
     settings: Settings, *, data: str = "", commit: str = ""
 ) -> list[tuple[str, dict[str, str]]]:
-    """Versions of any model that came from this data fingerprint or commit; a beginning is enough."""
+    """Versions of any model that were made from this data fingerprint or commit; a prefix is enough."""
     client = store.connect(settings)
     wanted = {"raymlops.fingerprint": data, "raymlops.commit": commit}
     found = []
@@ -59,7 +60,7 @@ def find_versions(
 
 
 def compare_versions(first: str, second: str, settings: Settings) -> list[Change]:
-    """What differs between two versions: spec, parameters, data, code, metrics."""
+    """The differences between two versions: spec, parameters, data, code, metrics."""
     client = store.connect(settings)
     versions = [registry.resolve(uri, settings) for uri in (first, second)]
     parts: list[dict[str, dict[str, Any]]] = []

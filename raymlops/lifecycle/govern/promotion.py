@@ -1,4 +1,4 @@
-"""Answers for versions: aliases moved and rolled back on the record, lineage both ways, differences."""
+"""Promotion: moves aliases and rolls them back, on the record; makes a new version challenger or champion."""
 
 import dataclasses
 import shlex
@@ -36,12 +36,11 @@ def move_alias(
     force: bool = False,
     action: str = "promote",
 ) -> Entry:
-    """Move an alias, on the record. Only a version whose evidence holds gets one, and only one that the gate passed
-    becomes champion, unless by `force`, which the record says.
+    """Move an alias, on the record. A version needs valid evidence, and a champion also needs a passed gate, unless
+    `force` is given, which is recorded.
 
-    A rollback asks no gate: what it goes back to was champion. Raises UserError for a version that nobody signed or
-    that the gate did not pass, UntrustedError when its evidence or the record was changed, NotFoundError when it is
-    not there.
+    A rollback needs no gate: its target was champion before. Raises UserError for a version that is unsigned or did
+    not pass the gate, UntrustedError if its evidence or the record was changed, NotFoundError if it does not exist.
     """
     client = store.connect(settings)
     uri = f"models:/{name}/{version}"
@@ -63,8 +62,8 @@ def move_alias(
 
 
 def _find_objection(uri: str, alias: str, action: str, settings: Settings) -> RaymlopsError | None:
-    """What speaks against giving a version an alias; by what was signed of it, and never by its tags."""
-    anyway = "or promote it all the same with --force, which the record will say"
+    """Reasons against giving a version an alias, from its signed evidence only, never from its tags."""
+    anyway = "or promote it anyway with --force, which is recorded"
     try:
         version = registry.resolve(uri, settings)
     except ArtifactError as error:
@@ -95,10 +94,10 @@ def admit_version(
     why: str,
     tell: Callable[[str], None],
 ) -> tuple[str, str | None, EvaluatedVersion | None]:
-    """Make a new version challenger, ask the gate, and make it champion when it passes.
+    """Make a new version challenger, run the gate, and make it champion if it passes.
 
-    Gives the version that is to be used, which is another where a smaller file was chosen, and its alias. A
-    version that cannot be measured stays challenger, and people are told: the model is not lost by it.
+    Returns the version to use, which is another one if a smaller file was chosen, and its alias. A version that
+    cannot be measured stays challenger, with a warning: the model is not lost.
     """
     client = store.connect(settings)
     try:
@@ -127,20 +126,21 @@ def admit_version(
 
 
 def _move_once(client: Any, name: str, version: str, alias: str, why: str, settings: Settings) -> None:
-    """As a search does, which may have been cut off after it had moved it."""
+    """As in a search that was cut off after it had moved the alias."""
     if str(dict(find_model(client, name).aliases).get(alias, "")) != version:
         move_alias(name, version, alias, why, settings, action="search")
 
 
 def _find_smallest(trusted: EvaluatedVersion) -> str:
-    """The kind of the smallest variant that passes and is smaller than the original; empty when none is."""
+    """The kind of the smallest variant that passes and is smaller than the original; empty if there is none."""
     original = next((line.size for line in trusted.variants if line.kind == ORIGINAL), 0)
     lines = [line for line in trusted.variants if line.passed and 0 < line.size < original]
     return min(lines, key=lambda line: line.size).kind if lines else ""
 
 
 def _register_variant(client: Any, trusted: EvaluatedVersion, kind: str, settings: Settings) -> str:
-    """A variant as a version of its own, with its own verdict: that of its very file, beside the original."""
+    """Registers a variant as its own version, with its own verdict: that of exactly this file, compared with the
+    original."""
     version, verdict = trusted.version, trusted.judged[kind]
     data = read_model(evaluate.variant_path(version, kind, settings), verdict.digest)
     assert isinstance(data, bytes)
@@ -166,7 +166,7 @@ def _register_variant(client: Any, trusted: EvaluatedVersion, kind: str, setting
 
 
 def _read_beside(version: ModelVersion, file: str) -> Any:
-    """A JSON file beside a version's model, as it was signed. Raises UntrustedError."""
+    """A JSON file beside a version's model, verified as signed. Raises UntrustedError."""
     content = (version.path / file).read_bytes()
     if version.manifest and version.manifest.files.get(file) != attestation.digest_of(content):
         raise UntrustedError(f"The file {file!r} of {version.uri} is not as it was signed")
@@ -174,10 +174,10 @@ def _read_beside(version: ModelVersion, file: str) -> Any:
 
 
 def roll_back(name: str, why: str, settings: Settings, alias: str = CHAMPION) -> Entry:
-    """Point the alias at the version before, on the record.
+    """Move the alias back to its previous version, on the record.
 
-    Raises UntrustedError for a record with problems, as of an alias that is not where the record says; NotFoundError
-    when there was no version before.
+    Raises UntrustedError if the record has problems, such as an alias that is not where the record says;
+    NotFoundError if there is no previous version.
     """
     client = store.connect(settings)
     record = history.read_history(client, name, settings)
@@ -192,10 +192,10 @@ def read_record(name: str, settings: Settings) -> Record:
 
 
 def repair_record(name: str, why: str, settings: Settings) -> list[str]:
-    """Fix the history of a model, on the record. Gives what was done."""
+    """Repair the history of a model, on the record. Returns what was done."""
     return history_writer.repair(store.connect(settings), name, settings, why)
 
 
 def sign_versions(name: str, why: str, settings: Settings, version: str = "") -> list[str]:
-    """Sign the versions of a model, or one, that nobody signed whose key is trusted. Gives those that were signed."""
+    """Sign the versions of a model, or one, that no trusted key signed. Returns those that were signed."""
     return evidence.adopt(store.connect(settings), name, why, settings, version)

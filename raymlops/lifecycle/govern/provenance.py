@@ -1,5 +1,4 @@
-"""Where a model comes from: who, when, which code, which environment. Reads git and the installed
-packages."""
+"""Provenance of a model: who, when, which code, which environment. Reads git and the installed packages."""
 
 import datetime
 import importlib.metadata
@@ -9,7 +8,7 @@ import subprocess
 
 
 def git_commit(directory: pathlib.Path | None = None) -> str:
-    """The commit of the code, with `-dirty` when files differ from it; `unknown` outside a checkout."""
+    """The commit of the code, with `-dirty` if files differ from it; `unknown` outside a checkout."""
     try:
         commit = _git("rev-parse", "HEAD", directory=directory)
         dirty = _git("status", "--porcelain", "--untracked-files=no", directory=directory)
@@ -26,7 +25,7 @@ def _git(*arguments: str, directory: pathlib.Path | None) -> str:
 
 
 def environment_lock() -> str:
-    """Every installed package with its version, as pip's requirements; the interpreter in a comment."""
+    """Every installed package with its version, as pip requirements; the interpreter in a comment."""
     versions = {
         dist.metadata["Name"]: dist.version
         for dist in importlib.metadata.distributions()

@@ -15,7 +15,7 @@ from raymlops.tracking import registry, runs, store
 
 
 def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -> tuple[str, str]:
-    """Register a file that ONNX Runtime can load. Gives the version and the sha256."""
+    """Register a file that ONNX Runtime can load. Returns the version and the sha256."""
     if not file.is_file():
         raise NotFoundError(f"No ONNX file {str(file)!r}")
     content = read_model(file)
@@ -55,7 +55,7 @@ def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -
 def promote_version(
     name: str, version: str, alias: str, why: str, settings: Settings, *, force: bool = False
 ) -> str | None:
-    """Move an alias to a version that exists, on the record. Gives the version it named before.
+    """Move an alias to an existing version, on the record. Returns the version it named before.
 
     Raises UserError for a champion that did not pass the gate, unless `force`.
     """

@@ -1,4 +1,4 @@
-"""Makes a version anew from its record, and says how far the two agree. Registers nothing."""
+"""Trains a version again from its record, and compares the two. Registers nothing."""
 
 import dataclasses
 import time
@@ -17,12 +17,12 @@ from raymlops.tracking import registry, store
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-    """How a second making compares with the first."""
+    """Comparison of the second training with the first."""
 
     uri: str
     same_bytes: bool
     exact: bool
-    """Whether equal bytes were to be expected: one worker, on a CPU, of the same packages and code."""
+    """Whether equal bytes are to be expected: one worker, on a CPU, with the same packages and code."""
     metrics: dict[str, tuple[float, float]]
     """Metric -> then and now."""
     packages: tuple[str, ...]
@@ -36,7 +36,7 @@ class Reproduction:
 
     @property
     def agrees(self) -> bool:
-        """Equal bytes and metrics where that was to be expected; elsewhere metrics within 0.01."""
+        """Equal bytes and metrics if that is to be expected; else metrics within 0.01."""
         return (self.same_bytes and self.largest < 1e-9) if self.exact else self.largest <= 0.01
 
 
@@ -45,8 +45,8 @@ def reproduce_version(
 ) -> Reproduction:
     """Check environment and data against the record, train the version's trial again, and compare.
 
-    Raises NotFoundError for a version without a record, ForbiddenError for code of one that is not `trusted`, DataError
-    when the data are no longer the same.
+    Raises NotFoundError for a version without a record, ForbiddenError if the record is not `trusted` and names code,
+    DataError if the data have changed.
     """
     client = store.connect(settings)
     version = registry.resolve(uri, settings)
@@ -59,7 +59,8 @@ def reproduce_version(
         provenance.environment_lock(),
     )
     differ = (
-        f"{len(packages)} packages differ; `--environment rebuild` makes the recorded one, and trains in it"
+        f"{len(packages)} packages differ; `--environment rebuild` builds the recorded environment, and trains "
+        "in it"
     )
     tell(f"Environment: {differ if packages else 'every package as recorded'}")
     join_cluster(settings)
@@ -67,8 +68,8 @@ def reproduce_version(
     recorded = version.tags.get("raymlops.fingerprint", "")
     if recorded and found != recorded:
         raise DataError(
-            f"The data of {version.uri} had fingerprint {recorded}, and are now {found}; "
-            "give the same data to reproduce it"
+            f"The data of {version.uri} had fingerprint {recorded}, and now have {found}; give the same data to "
+            "reproduce it"
         )
     tell(f"Data: fingerprint {found} as recorded")
     single = single_trial(spec, version_record.read_tag(version, "raymlops.parameters"))
@@ -96,10 +97,10 @@ def reproduce_version(
 def reproduce_rebuilt(
     uri: str, settings: Settings, tell: Callable[[str], None], *, trusted: bool = False
 ) -> int:
-    """The same in an environment of the recorded packages and code, on this machine. Gives the exit code.
+    """The same in an environment with the recorded packages and code, on this machine. Returns the exit code.
 
-    Raises NotFoundError for a version without a record, a missing interpreter or commit; ForbiddenError for one that is
-    not `trusted`, SpecError for a lock that names more than packages and versions.
+    Raises NotFoundError for a version without a record, a missing interpreter or commit; ForbiddenError if the record
+    is not `trusted`, SpecError for a lock that names anything but packages and versions.
     """
     client = store.connect(settings)
     version = registry.resolve(uri, settings)
@@ -120,7 +121,7 @@ def reproduce_rebuilt(
         path for table in (dataset, *(join.table for join in dataset.joins)) for path in _paths(table)
     )
     tell(f"Training in {environment.python.parents[2]}")
-    # Not as an option: the recorded code may be older than that.
+    # Not as an option: the recorded code may be older than the option.
     return environment.run(
         ["reproduce", version.uri], settings.home, {"RAYMLOPS_TRUSTED_RECORD": version.uri}
     )
@@ -156,7 +157,7 @@ def _read_lock(text: str) -> dict[str, str]:
     versions = {}
     for line in text.splitlines():
         name, equals, version = line.partition("==")
-        if equals and name != "raymlops":  # whose code the commit names
+        if equals and name != "raymlops":  # its commit is compared
             versions[name.strip().lower()] = version.strip()
         elif line.startswith("# Python"):
             versions["python"] = line.removeprefix("# Python").strip()

@@ -1,6 +1,6 @@
-"""Scores models on rows: tables in, sums of metrics out, several models in one pass. Judges nothing.
+"""Scores models on rows: tables in, sums for metrics out, several models in one pass. Judges nothing.
 
-A model is known by its file alone: its contract says which columns it takes and what it predicts.
+Only a model's file is needed: its contract lists its columns and its target.
 """
 
 import dataclasses
@@ -26,13 +26,13 @@ from raymlops.models.session import Session, open_session
 from raymlops.tensors import Batch
 
 SCORE_OF_TASK = {"binary": "probability", "multiclass": "probabilities", "regression": "prediction"}
-_ROWS = 16_384  # rows of one session.run
+_ROWS = 16_384  # rows per session.run
 
 
 def features_of(contract: Mapping[str, Any]) -> FittedFeatures:
-    """Enough of the fitted features to turn tables into a model's inputs and labels.
+    """The part of the fitted features that turns tables into a model's inputs and labels.
 
-    Raises ArtifactError for a model of another origin, which says nothing of its columns.
+    Raises ArtifactError for a model of another origin, which has no contract on its columns.
     """
     if not contract.get("columns") or not contract.get("target"):
         raise ArtifactError(
@@ -56,7 +56,7 @@ def features_of(contract: Mapping[str, Any]) -> FittedFeatures:
 
 
 def layout_of(target: FittedTarget, shift: float = 0.0, spread: float = 1.0) -> Layout:
-    """Shape of the sums for this target. More classes get wider cells, so that memory stays bounded."""
+    """Layout of the sums for this target. More classes get wider cells, so that memory stays bounded."""
     classes = max(2, len(target.classes))
     return Layout(
         target.task,
@@ -70,7 +70,7 @@ def layout_of(target: FittedTarget, shift: float = 0.0, spread: float = 1.0) -> 
 def measure_models(
     dataset: ray.data.Dataset, models: Mapping[str, Model], slices: Sequence[str] = ()
 ) -> dict[str, Partial]:
-    """One pass over the rows, every model on each; name -> sums. All must predict the same target.
+    """One pass over the rows with every model; name -> sums. All must predict the same target.
 
     Raises DataError for a column or class that the models do not know, ArtifactError for a broken model.
     """
@@ -111,7 +111,7 @@ def observe_table(
 
 
 def read_labels(table: pa.Table, target: FittedTarget) -> npt.NDArray[Any]:
-    """Class numbers, or values in the target's own unit. Raises DataError for unseen classes or no column."""
+    """Class numbers, or values in the target's own unit. Raises DataError for unseen classes or a missing column."""
     if target.name not in table.column_names:
         raise DataError(f"target: {unknown_name('column', target.name, table.column_names)}")
     return np.asarray(encode_target(table[target.name], dataclasses.replace(target, mean=0.0, std=1.0)))
@@ -145,7 +145,7 @@ def _open_once(data: Model) -> Session:
 
 
 def _find_place(dataset: ray.data.Dataset, target: FittedTarget) -> tuple[float, float]:
-    """Near the mean and the deviation of a regression's target, from its first rows."""
+    """Approximate mean and deviation of a regression's target, from its first rows."""
     if target.task != "regression":
         return 0.0, 1.0
     values = dataset.limit(1000).to_pandas()[target.name].to_numpy(dtype=np.float64, na_value=np.nan)

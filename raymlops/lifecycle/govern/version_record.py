@@ -1,4 +1,4 @@
-"""Recalls from the tracking store what is known of a version: its spec, its search, its data, its lineage."""
+"""Reads what the tracking store has on a version: its spec, its search, its data, its lineage."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from raymlops.tracking.registry import ModelVersion
 from raymlops.tracking.run_reader import Client
 from raymlops.training.importance import rank_parameters
 
-_CURVES = 40  # learning curves that are fetched, one call each
+_CURVES = 40  # number of learning curves that are fetched, with one call each
 _FACTS = {
     "raymlops.who": "who",
     "raymlops.when": "when",
@@ -37,7 +37,7 @@ _FACTS = {
 }
 
 KEPT = frozenset({*_FACTS, "raymlops.test"}) - {"raymlops.sha256", "raymlops.gate", "raymlops.verdict"}
-"""Tags that a version made of another one inherits."""
+"""Tags that a version made from another one inherits."""
 
 
 def read_spec(
@@ -48,11 +48,11 @@ def read_spec(
     training: bool = True,
     tell: Callable[[str], None] = lambda line: None,
 ) -> ExperimentSpec:
-    """The spec a version was made with. What in it would run code is told, and only taken from a record that is
-    trusted: by the caller, or since a trusted key signed it. `training` says whether its network will be built.
+    """The spec of a version. Code that it would run is printed, and accepted only from a trusted record: trusted by
+    the caller, or signed by a trusted key. `training` says whether its network will be built.
 
-    Raises NotFoundError for one that was registered from a file, ForbiddenError for code of a record that is not
-    trusted.
+    Raises NotFoundError for a version that was registered from a file, ForbiddenError for code of an untrusted
+    record.
     """
     text = read_text(client, version, "spec.json")
     if text is None:
@@ -70,21 +70,21 @@ def read_spec(
 def require_trust(
     version: ModelVersion, code: Sequence[str], trusted: bool, tell: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Tell what the record of a version runs. Raises ForbiddenError where it is not trusted."""
+    """Print the code that the record of a version runs. Raises ForbiddenError if the record is not trusted."""
     if not code:
         return
     if not trusted:
         raise ForbiddenError(
-            f"The record of {version.uri} would run code that somebody named in it: {'; '.join(code)}. Nothing was run."
-            " If you trust who recorded it, run this again with --trust, or list their key in RAYMLOPS_TRUSTED_KEYS; "
-            "evaluate and gate also take a spec of yours with --spec FILE"
+            f"The record of {version.uri} would run code that it names: {'; '.join(code)}. Nothing was run. If "
+            "you trust who recorded it, run this again with --trust, or list their key in "
+            "RAYMLOPS_TRUSTED_KEYS; evaluate and gate also take a spec of yours with --spec FILE"
         )
     tell(f"The record of {version.uri} is trusted, and runs: {'; '.join(code)}")
 
 
 def is_signed(version: ModelVersion, file: str, text: str) -> bool:
-    """Whether a trusted key signed this file of the version's record, as it was made: who adopts a version vouches for
-    the model, and not for the code that its record names."""
+    """Whether a trusted key signed this file of the version's record when it was made: a person who signs a version
+    later vouches for the model, not for the code that its record names."""
     manifest = version.manifest
     return (
         manifest is not None
@@ -94,8 +94,8 @@ def is_signed(version: ModelVersion, file: str, text: str) -> bool:
 
 
 def read_text(client: Client, version: ModelVersion, file: str) -> str | None:
-    """An artifact of the version's run; None when it has none of that name. Raises UntrustedError for one that was
-    changed after it was signed."""
+    """An artifact of the version's run; None if the run does not have it. Raises UntrustedError if it was changed
+    after it was signed."""
     text = run_reader.read_text(client, version.uri, file)
     expected = version.manifest.documents.get(file) if version.manifest else None
     if expected and (text is None or digest_of(text.encode()) != expected):
@@ -104,12 +104,12 @@ def read_text(client: Client, version: ModelVersion, file: str) -> str | None:
 
 
 def read_record_file(client: Client, version: ModelVersion, file: str) -> dict[str, Any]:
-    """A JSON artifact of the version's run; empty when it has none of that name. Raises SpecError."""
+    """A JSON artifact of the version's run; empty if the run does not have it. Raises SpecError."""
     return _to_mapping(read_text(client, version, file), f"{file} of {version.uri}")
 
 
 def read_tag(version: ModelVersion, tag: str) -> dict[str, Any]:
-    """A tag that holds JSON; empty when there is none. Raises SpecError."""
+    """A tag that holds JSON; empty if there is none. Raises SpecError."""
     return _to_mapping(version.tags.get(tag), f"the tag {tag} of {version.uri}")
 
 
@@ -126,7 +126,7 @@ def list_facts(version: ModelVersion) -> dict[str, str]:
 
 
 def fill_report(client: Client, version: ModelVersion, report: Report, rows: Rows) -> Report:
-    """The report with what the store knows: search, data, parity, lineage."""
+    """The report with what the store has: search, data, parity, lineage."""
     held = read_record_file(client, version, "data.json")
     metric, trials = read_trials(client, version, report.metric)
     counts = (held.get("fingerprint") or {}).get("rows") or {}
@@ -160,7 +160,7 @@ def _say_parameters(version: ModelVersion) -> str:
 
 
 def read_trials(client: Client, version: ModelVersion, metric: str) -> tuple[str, tuple[TrialLine, ...]]:
-    """The metric that the search went by, and its trials in the order they began."""
+    """The metric that the search optimised, and its trials in the order of their start."""
     found = run_reader.read_trials(client, version.tags.get("raymlops.search_run", ""))
     known = [name for one in found for name in one.metrics]
     metric = metric if f"best_{metric}" in known or metric in known else _guess_metric(known, metric)

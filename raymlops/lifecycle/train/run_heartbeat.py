@@ -1,7 +1,7 @@
-"""Remembers which searches were begun, by a small file beside each, so that one that was cut off can go on.
+"""Records which searches were started, in a small file beside each, so that an interrupted one can be resumed.
 
-While its driver lives the file is written anew every half minute: a search that ended without saying so is told
-from one that still runs, on this machine by its process, elsewhere by a file that nobody writes any more.
+While its driver lives, the file is rewritten every half minute. This tells a search that was cut off from one that
+still runs: on this machine by its process, elsewhere by a file that is no longer rewritten.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ from raymlops.specs.document import read_json, to_first_names
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import storage
 
-MARK_FILE = "raymlops.mark"  # not .json: Tune carries files of that ending to and fro
-_BEAT = 30.0  # seconds between two writings
-_SILENCE = 3.5 * _BEAT  # without one for so long, a driver elsewhere is taken for dead
-_READERS = 16  # marks read at once: in a bucket each takes as long as the way there and back
+MARK_FILE = "raymlops.mark"  # not .json: Tune copies files with that suffix
+_BEAT = 30.0  # seconds between two writes
+_SILENCE = 3.5 * _BEAT  # after this long without a write, a driver elsewhere is considered dead
+_READERS = 16  # files read in parallel: in a bucket each takes a round trip
 
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """A search that was begun: of which spec and data, by which process, and whether it came to its end."""
+    """A search that was started: its spec and data, its process, and whether it finished."""
 
     name: str
     spec: str
@@ -42,16 +42,16 @@ class Mark:
     done: bool = False
     host: str = ""
     process: tuple[int, float] | None = None
-    """Number and start of the driver's; None once it has ended in a way it could tell."""
+    """Number and start time of the driver's process; None once it has reported its end."""
     beat: float = 0.0
 
 
 def digest_of(spec: ExperimentSpec) -> str:
-    """What must be equal for a search to go on: the whole spec, but for how many trials and minutes it may take."""
+    """What must be equal for a search to be resumed: the whole spec, except how many trials and minutes it may take."""
     value = to_first_names(spec)
     for key in ("trials", "concurrent", "max_minutes"):
         value["search"].pop(key)
-    if spec.training.learner == "network":  # specs had no other, and their searches go on
+    if spec.training.learner == "network":  # specs had no other, and their searches can be resumed
         del value["training"]["learner"], value["training"]["options"]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
@@ -64,10 +64,10 @@ def marked(
     data: str,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[None]:
-    """Note that a search runs, as long as the context lasts, and at its end whether it came to its own. A storage
-    that stops answering meanwhile is told of: the search itself may learn that minutes later.
+    """Record that a search runs, as long as the context lasts, and at its end whether it finished. A storage that
+    stops answering is reported: the search itself may notice it minutes later.
 
-    Raises StorageError where nothing can be written.
+    Raises StorageError if nothing can be written.
     """
     process = (os.getpid(), psutil.Process().create_time())
     mark = Mark(name, digest_of(spec), data, host=socket.gethostname(), process=process)
@@ -80,7 +80,7 @@ def marked(
             try:
                 with storage.explained(storage_path):
                     storage.in_time(lambda: _write(storage_path, mark))
-            except StorageError as error:  # the search itself ends with it, or goes on
+            except StorageError as error:  # the search itself ends with it, or continues
                 if not troubled:
                     tell(f"{error}")
                 troubled = True
@@ -110,13 +110,13 @@ def _write(storage_path: str, mark: Mark) -> None:
 
 
 def read_mark(storage_path: str, name: str) -> Mark | None:
-    """The mark of a search; None when there is none. Raises StorageError where the storage does not answer."""
+    """The heartbeat of a search; None if there is none. Raises StorageError if the storage does not answer."""
     with storage.explained(storage_path, "read"):
         return _read(*locations.open_location(storage_path, name))
 
 
 def _read(filesystem: Any, folder: str) -> Mark | None:
-    """The mark in a folder; one that is not ours, or broken, is none."""
+    """The heartbeat in a folder; None if the file is broken or not ours."""
     try:
         held = read_json(filesystem.cat_file(f"{folder}/{MARK_FILE}"), MARK_FILE)
         process = held["process"] and (int(held["process"][0]), float(held["process"][1]))
@@ -130,10 +130,10 @@ def _read(filesystem: Any, folder: str) -> Mark | None:
 
 
 def list_unfinished(storage_path: str, spec: ExperimentSpec, name: str | None = None) -> list[Mark]:
-    """Searches of this model's name, or the one named, that did not come to their end; the oldest first."""
+    """Searches of this model's name, or the named one, that did not finish; the oldest first."""
     with storage.explained(storage_path, "read"), ThreadPoolExecutor(_READERS) as pool:
         filesystem, folder = locations.open_location(storage_path)
-        try:  # not by glob, which takes a server that does not answer for a folder in which nothing is
+        try:  # not by glob, which treats an unreachable server as an empty folder
             paths = filesystem.ls(folder, detail=False)
         except FileNotFoundError:
             return []
@@ -145,7 +145,8 @@ def list_unfinished(storage_path: str, spec: ExperimentSpec, name: str | None = 
 
 
 def is_lost(storage_path: str, mark: Mark, tell: Callable[[str], None] | None = None) -> bool:
-    """Whether the driver of an unfinished search is gone. Without `tell` nothing is waited for: in doubt it lives."""
+    """Whether the driver of an unfinished search is gone. Without `tell` it does not wait: in doubt the driver is
+    alive."""
     if mark.process is None:
         return True
     if mark.host == socket.gethostname():
@@ -166,7 +167,8 @@ def is_lost(storage_path: str, mark: Mark, tell: Callable[[str], None] | None = 
 def find_lost(
     storage_path: str, spec: ExperimentSpec, name: str | None, tell: Callable[[str], None] | None
 ) -> Mark | None:
-    """The newest search of this very spec, or the one named, that was cut off and does not run; None when none was."""
+    """The newest search of exactly this spec, or the named one, that was cut off and does not run; None if there is
+    none."""
     wanted = digest_of(spec)
     for mark in reversed(list_unfinished(storage_path, spec, name)):
         if mark.spec == wanted and is_lost(storage_path, mark, tell):
@@ -175,7 +177,7 @@ def find_lost(
 
 
 def explain_none(storage_path: str, spec: ExperimentSpec, name: str | None) -> str:
-    """Why there is nothing to go on with."""
+    """Why there is nothing to resume."""
     others = list_unfinished(storage_path, spec, name)
     if not others:
         return f"nothing under {storage_path!r} was cut off"

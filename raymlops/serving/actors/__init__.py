@@ -1,1 +1,1 @@
-"""Actors that all replicas of an application share: statistics, rate limits, the repository of a folder of models."""
+"""Actors shared by all replicas of an application: statistics, rate limits, the repository of a folder of models."""

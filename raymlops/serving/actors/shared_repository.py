@@ -1,5 +1,5 @@
-"""The repository of a folder's models in all replicas of an application: what one is told to load or unload, the others
-follow within seconds, and all serve the same file under a name. Opens no model."""
+"""The repository of a folder's models in all replicas of an application: what one replica is asked to load or unload,
+the others follow within seconds, and all serve the same file under a name. Opens no model."""
 
 import asyncio
 import time
@@ -15,13 +15,13 @@ from raymlops.serving.endpoints.statistics import Tree
 from raymlops.specs.serving import ServingSpec
 
 PATIENCE_S = 5.0
-"""Longest wait for the actor that tells replicas of each other."""
+"""Longest wait for the actor that connects the replicas."""
 _DEPLOYMENTS = 4
-"""Of which it is remembered what their replicas have agreed on: two, while one takes the other's place."""
+"""Deployments whose agreed files are remembered: two, while one replaces the other."""
 
 
 class RepositoryState:
-    """What the replicas agree on. An actor that outlives them; what it knew and lost they tell it again."""
+    """What the replicas agree on. An actor that outlives them; after a loss, they tell it again."""
 
     def __init__(self) -> None:
         self._closed: set[str] = set()
@@ -30,22 +30,23 @@ class RepositoryState:
         """Deployment -> name -> sha256 of the file that its replicas serve."""
 
     def change(self, name: str, closed: bool) -> int:
-        """The version from which on everyone knows."""
+        """The version that all replicas know at least."""
         (self._closed.add if closed else self._closed.discard)(name)
         self._version += 1
         return self._version
 
     def restore(self, version: int, closed: Iterable[str]) -> None:
-        """What a replica knows, if that is more than is known here."""
+        """Adopt a replica's state, if it is newer than the one here."""
         if version > self._version:
             self._version, self._closed = version, set(closed)
 
     def agree(
         self, deployment: str, digests: Mapping[str, str], gone: Iterable[str] = (), take: bool = False
     ) -> None:
-        """Who is first says which file is served under a name, and anyone who was told to `take` another."""
+        """The first replica determines which file is served under a name; later only one that was asked to `take`
+        another."""
         agreed = self._digests.pop(deployment, {})
-        self._digests[deployment] = agreed  # the latest one is the last one
+        self._digests[deployment] = agreed  # the latest deployment wins
         while len(self._digests) > _DEPLOYMENTS:
             del self._digests[next(iter(self._digests))]
         for name in gone:
@@ -55,35 +56,35 @@ class RepositoryState:
                 agreed[name] = digest
 
     def read(self, deployment: str) -> tuple[int, list[str], dict[str, str]]:
-        """Version, names that were unloaded by hand, and the files by their names."""
+        """Version, names that were unloaded explicitly, and the files by their names."""
         return self._version, sorted(self._closed), dict(self._digests.get(deployment, {}))
 
 
 class State(Protocol):
-    """Calls the methods of a RepositoryState elsewhere."""
+    """Calls the methods of a RepositoryState in another process."""
 
     def call(self, method: str, *arguments: Any) -> Awaitable[Any]: ...
 
 
 class SharedRepository:
-    """Loads and unloads models of this replica, tells the others, and hears of them."""
+    """Loads and unloads models of this replica, tells the other replicas, and follows them."""
 
     def __init__(self, many: LazyModels, state: State, deployment: str, refresh_s: float) -> None:
-        """`deployment` tells replicas of one deployment from those of the next; the folder is looked at every
-        `refresh_s` seconds, 0 is only when it is asked for."""
+        """`deployment` separates replicas of one deployment from those of the next; the folder is scanned every
+        `refresh_s` seconds, 0 is only on request."""
         self._many = many
         self._state = state
         self._deployment = deployment
         self._refresh_s = refresh_s
         self._told: dict[str, str] = {}
-        """Digests that the others were told of."""
+        """Digests that the others know."""
 
     @property
     def unavailable(self) -> Mapping[str, str]:
         return self._many.unavailable
 
     async def load(self, name: str) -> None:
-        """Take the file that is there now, and have it in memory. Raises NotFoundError, ArtifactError, ResourceError,
+        """Use the present file, and load it into memory. Raises NotFoundError, ArtifactError, ResourceError,
         OverloadedError."""
         digest = await self._many.take(name)
         await self._call("agree", self._deployment, {name: digest}, (), True)
@@ -99,14 +100,14 @@ class SharedRepository:
         await self._many.refresh()
 
     async def follow(self) -> None:
-        """Look at the folder when it is time to, and do as the others did."""
+        """Scan the folder if it is due, and follow the other replicas."""
         if self._refresh_s and time.monotonic() - self._many.looked >= self._refresh_s:
             await self._many.refresh()
         await self._tell()
         version, closed, digests = await self._call("read", self._deployment)
         if version < self._many.version or any(
             name not in digests for name in self._told
-        ):  # it was lost, with all
+        ):  # it was lost, with its state
             await self._call("restore", self._many.version, sorted(self._many.closed))
             self._told.clear()
             return
@@ -114,7 +115,7 @@ class SharedRepository:
         self._many.follow(version, closed)
 
     async def _tell(self) -> None:
-        """The others, what this replica has found or found no more."""
+        """Tell the others which models this replica found or no longer finds."""
         served = self._many.digests
         fresh = {name: digest for name, digest in served.items() if self._told.get(name) != digest}
         gone = [name for name in self._told if name not in served and name not in self._many.unavailable]
@@ -129,7 +130,7 @@ class SharedRepository:
             return await asyncio.wait_for(self._state.call(method, *arguments), PATIENCE_S)
         except (ray.exceptions.RayError, TimeoutError) as error:
             raise OverloadedError(
-                f"The other replicas cannot be told or asked now ({type(error).__name__}); try again in a moment"
+                f"The other replicas cannot be reached now ({type(error).__name__}); try again in a moment"
             ) from None
 
     def to_tree(self) -> Tree:
@@ -137,7 +138,7 @@ class SharedRepository:
 
 
 def share_repository(spec: ServingSpec, many: LazyModels) -> SharedRepository:
-    """That of a replica of this application, which shares an actor with the others."""
+    """The repository of a replica of this application, which shares an actor with the others."""
     assert spec.many is not None
     state = SharedActor(RepositoryState, f"raymlops-repository-{spec.name}")
     return SharedRepository(many, state, spec.many.listing, spec.many.refresh_s)

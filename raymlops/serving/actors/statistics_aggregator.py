@@ -1,8 +1,8 @@
-"""Keeps what the replicas of applications counted, and asks them anew when somebody wants to know. One process for a
-whole cluster, in which the texts are made, too, so that no replica is kept from its requests. Knows no Ray.
+"""Collects the counts of the replicas of applications, and asks them for new ones on request. One process for a whole
+cluster, which also renders the texts, so that replicas can serve requests meanwhile. Does not import Ray.
 
-A replica calls `report` without end; a call is answered when its numbers are wanted, or after a while. What a replica
-reports grows as long as it lives. One that is gone is shown for as long as a scraper may need to see its last numbers,
+A replica calls `report` in a loop; a call is answered when its numbers are wanted, or after a while. A replica's
+counts grow during its life. A replica that has ended is shown as long as a scraper may need to see its last numbers,
 and stays in the sums of its models as long as others serve them.
 """
 
@@ -17,17 +17,18 @@ from raymlops.serving.endpoints.prometheus import EDGE
 from raymlops.serving.endpoints.statistics import ModelKey, Tree, merge
 
 HOLD_S = 2.0
-"""A replica whose numbers nobody wants reports them this often; the last ones of a killed replica are as old."""
+"""Seconds between reports of a replica whose numbers nobody requests; the last numbers of a killed replica are as
+old."""
 SILENT_S = 3 * HOLD_S
-"""After this a replica is not waited for; of its numbers, those of the moment are shown no more."""
+"""After this a replica is not waited for, and its present values are no longer shown."""
 GONE_S = 300.0
-"""As long as its last numbers are shown."""
+"""How long a replica's last numbers are shown."""
 FORGOTTEN_S = 3600.0
-"""An application of which nobody heard anything for as long is no more."""
+"""An application that has not reported for so long no longer exists."""
 WAIT_S = 1.0
-"""The longest that somebody who wants the numbers waits for those of a busy replica; its last ones are taken then."""
+"""The longest wait of a reader for the numbers of a busy replica; its last ones are used then."""
 PAUSE_S = 0.1
-"""Between two rounds of asking all replicas, however many want to know."""
+"""Seconds between two rounds of asking all replicas, however many readers there are."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -35,11 +36,11 @@ class _Replica:
     trees: dict[ModelKey, Tree]
     seen: float
     round: int = 0
-    """The latest round that its numbers are an answer to."""
+    """The latest round that its numbers answer."""
 
 
 class _Application:
-    """The replicas of one, and what is left of those that are gone."""
+    """The replicas of one application, and the sums of those that have ended."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -57,14 +58,14 @@ class _Application:
     def take(self, name: str, trees: Mapping[ModelKey, Tree], round_: int) -> None:
         self.heard = now = self._clock()
         if name not in self.replicas:
-            self.retire()  # nobody may ever ask, which does it too
+            self.retire()  # nobody may ever ask, which would do it too
         replica = self.replicas.setdefault(name, _Replica({}, now))
         replica.trees.update(trees)
         replica.seen, replica.round = now, max(round_, replica.round)
         self._answered.set()
 
     async def hold(self, round_: int) -> int:
-        """The round that the next report is an answer to, when one is wanted."""
+        """The round that the next report answers, once one is wanted."""
         if round_ == self.round:
             asked = self._asked
             try:
@@ -75,13 +76,13 @@ class _Application:
         return self.round
 
     async def refresh(self) -> None:
-        """Return when each replica has reported after this was called, or is not worth waiting for any more."""
+        """Return when each replica has reported after this call, or is no longer waited for."""
         if self._next_round is None:
             self._next_round = asyncio.ensure_future(self._ask(self._round_now))
         await asyncio.shield(self._next_round)
 
     async def _ask(self, before: "asyncio.Task[None] | None") -> None:
-        """A round after the one before; all who want to know until it begins share it."""
+        """Starts a round after the previous one; all readers that come before it starts share it."""
         if before is not None:
             await asyncio.wait([before])
             await asyncio.sleep(self._ended + PAUSE_S - self._clock())
@@ -107,7 +108,7 @@ class _Application:
         return self._clock() - replica.seen < SILENT_S
 
     def retire(self) -> None:
-        """Add the numbers of replicas that are long gone to the sums of those models that are still served."""
+        """Add the numbers of replicas that ended long ago to the sums of the models that are still served."""
         old = [name for name, replica in self.replicas.items() if self._clock() - replica.seen > GONE_S]
         for name in old:
             for key, tree in self.replicas.pop(name).trees.items():
@@ -117,7 +118,7 @@ class _Application:
             self.gone = {key: tree for key, tree in self.gone.items() if key in served}
 
     def sum_up(self, keys: Collection[ModelKey] | None) -> dict[ModelKey, Tree]:
-        """Of all replicas there were, by models; `keys` are those that are wanted, None for all."""
+        """Of all replicas there were, by model; `keys` are the wanted ones, None for all."""
         found: dict[ModelKey, list[Tree]] = {}
         for replica in self.replicas.values():
             heard = self.is_heard(replica)
@@ -130,7 +131,7 @@ class _Application:
         }
 
     def show(self) -> dict[str, Mapping[ModelKey, Tree]]:
-        """By replica, as it is rendered."""
+        """By replica, for rendering."""
         return {
             name: replica.trees.copy()
             if self.is_heard(replica)
@@ -140,19 +141,19 @@ class _Application:
 
 
 class Aggregator:
-    """Of all applications of a cluster. Lives on one event loop."""
+    """The applications of a cluster. Lives on one event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._applications: dict[str, _Application] = {}
         self.life = uuid.uuid4().hex
-        """Another one after the process was started again, which has lost what it knew."""
+        """A new one after the process was restarted, which loses its state."""
 
     async def report(
         self, application: str, replica: str, life: str, round_: int, trees: Mapping[ModelKey, Tree]
     ) -> tuple[str, int]:
-        """Take what a replica counted of models since its last report to this life, or, where that is an empty text, of
-        all. Gives the life and the round that the next report is for, when it is wanted; -1 where all are wanted."""
+        """Accept a replica's counts of models since its last report to this `life`, or, if that is an empty text, of
+        all. Returns the life and the round that the next report is for, once it is wanted; -1 if all are wanted."""
         known = self._find(application)
         if life and (life != self.life or replica not in known.replicas):
             return self.life, -1
@@ -170,7 +171,7 @@ class Aggregator:
     async def sum_up(
         self, application: str, keys: Collection[ModelKey] | None = None
     ) -> tuple[int, dict[ModelKey, Tree]]:
-        """How many replicas there are, and what all there were counted, by models."""
+        """The number of replicas, and the counts of all there were, by model."""
         known = self._find(application)
         await known.refresh()
         known.retire()

@@ -1,5 +1,5 @@
-"""The numbers of all replicas of an application, for whichever of them is asked: each reports its own to one actor of
-the cluster, see `statistics_aggregator`. Counts nothing itself."""
+"""Gives any replica the numbers of all replicas of its application: each reports its own to one actor of the cluster,
+see `statistics_aggregator`. Counts nothing itself."""
 
 import asyncio
 import hashlib
@@ -19,13 +19,13 @@ from raymlops.serving.endpoints.statistics import ModelKey, Tree
 from raymlops.serving.transport.asgi import LOG
 
 _PATIENCE_S = 5.0
-"""For the actor to answer; after that a replica tells its own numbers."""
+"""Time for the actor to answer; after that a replica returns its own numbers."""
 REPORT_PAUSE_S = 0.02
-"""Between two reports, if the first is answered at once."""
+"""Seconds between two reports, if the first is answered at once."""
 
 
 def _name_actor() -> str:
-    """Another one for another program: an actor goes on with the one that it began with."""
+    """Changes with the code: an actor keeps the code with which it was created."""
     modules = (histograms, prometheus, statistics, statistics_aggregator)
     try:
         program = "".join(inspect.getsource(module) for module in modules)
@@ -35,10 +35,10 @@ def _name_actor() -> str:
 
 
 class ReplicaStatistics:
-    """Of one replica; lives on its event loop."""
+    """The reports of one replica; lives on its event loop."""
 
     def __init__(self, application: str, replica: str, hosts: Hosts) -> None:
-        """`application` is its name in Serve, which no other has."""
+        """`application` is its name in Serve, which is unique."""
         self._application, self._replica = application, replica
         self._hosts = hosts
         self._actor: Any = None
@@ -46,20 +46,20 @@ class ReplicaStatistics:
         self._stamps: dict[ModelKey, object] = {}
 
     async def report(self) -> None:
-        """Once, which returns when the numbers are wanted again, or after a while. Raises RayError."""
+        """Reports once; returns when the numbers are wanted again, or after a while. Raises RayError."""
         if self._actor is None:
             self._actor = await asyncio.to_thread(_find_actor)
             self._life = ""
         if not self._life:
             self._stamps.clear()
-            self._round = 0  # rounds are those of a life
+            self._round = 0  # round numbers are those of one life
         stamps = self._stamps.copy()
         try:
             trees = self._hosts.trees(self._stamps)
             told = self._application, self._replica, self._life, self._round, trees
             life, round_ = await self._actor.report.remote(*told)
         except BaseException:
-            self._stamps, self._actor = stamps, None  # it may be another one by then
+            self._stamps, self._actor = stamps, None  # it may have changed by then
             raise
         self._life, self._round = (life, round_) if round_ >= 0 else ("", 0)
 
@@ -72,19 +72,19 @@ class ReplicaStatistics:
             await asyncio.wait_for(left, 1.0)
 
     async def sum_up(self, keys: Collection[ModelKey] | None = None) -> tuple[int, dict[ModelKey, Tree]]:
-        """How many replicas there are, and what all counted, by models. While the actor cannot be asked: this one's."""
+        """The number of replicas, and the counts of all, by model. While the actor cannot be reached: this one's."""
         try:
             return await self._ask("sum_up", keys)  # type: ignore[no-any-return]
         except (ray.exceptions.RayError, TimeoutError) as error:
-            LOG.error("the statistics of the other replicas are not known: %s", error)
+            LOG.error("the statistics of the other replicas are not available: %s", error)
             return 1, self._hosts.trees({})
 
     async def render(self, accept: str) -> tuple[bytes, str]:
-        """The metrics of all replicas as text, and its content type. While the actor cannot be asked: this one's."""
+        """The metrics of all replicas as text, and its content type. While the actor cannot be reached: this one's."""
         try:
             return await self._ask("render", accept)  # type: ignore[no-any-return]
         except (ray.exceptions.RayError, TimeoutError) as error:
-            LOG.error("the metrics of the other replicas are not known: %s", error)
+            LOG.error("the metrics of the other replicas are not available: %s", error)
             trees = {self._replica: self._hosts.trees({})}
             return await asyncio.to_thread(prometheus.render, self._application, trees, accept)
 
@@ -98,7 +98,7 @@ class ReplicaStatistics:
 
 
 class AsleepStatistics:
-    """Of an application without replicas, as a proxy tells them."""
+    """The metrics of an application without replicas, for a proxy."""
 
     def __init__(self, application: str) -> None:
         self._application = application
@@ -107,14 +107,15 @@ class AsleepStatistics:
         return 0, {}
 
     async def render(self, accept: str) -> tuple[bytes, str]:
-        """The last numbers of replicas that ended a short while ago, or none."""
+        """The last numbers of replicas that ended a short while ago; empty if there are none."""
         try:
-            if not ray.is_initialized():  # which to ask for an actor would do
+            if not ray.is_initialized():  # asking for an actor would start or join a cluster
                 raise ValueError("no cluster")
             actor = await asyncio.to_thread(ray.get_actor, _name_actor(), NAMESPACE)
             asked = actor.render.remote(self._application, accept)
             return await asyncio.wait_for(asked, _PATIENCE_S)
-        except (ray.exceptions.RayError, TimeoutError, ValueError):  # the last where there is no such actor
+        # the last numbers if there is no such actor
+        except (ray.exceptions.RayError, TimeoutError, ValueError):
             return prometheus.render(self._application, {}, accept)
 
 

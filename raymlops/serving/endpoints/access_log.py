@@ -1,4 +1,4 @@
-"""Writes a line of JSON for each request that is logged, over HTTP and gRPC alike, to the log that Ray collects."""
+"""Writes a line of JSON for each logged request, over HTTP and gRPC alike, to the log that Ray collects."""
 
 import json
 import logging

@@ -1,5 +1,5 @@
-"""The observers of a replica's endpoints, by name: makes them, and tells each the requests that it wants. A further
-one is a class in a file of its own, and a line in `OBSERVERS`."""
+"""The observers of a replica's endpoints, by name: creates them, and passes each the requests that it wants. To add
+one, write a class in its own file, and a line in `OBSERVERS`."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -16,18 +16,18 @@ from raymlops.specs.serving import ObserverSpec
 from raymlops.tensors import Batch
 
 OBSERVERS: dict[str, Callable[..., Observer]] = {"access_log": AccessLog}
-"""What a spec may name; anything else is a user's `module:Class`."""
+"""Names that a spec may use; anything else is a user's `module:Class`."""
 
 _ALWAYS = {"access_log": ObserverSpec(target="access_log")}
-"""Unless a spec has another of the same name."""
+"""Present unless a spec has another observer of the same name."""
 _MODEL = 128
 """Characters of a name that a caller gave."""
 CLOSES_S = 5.0
-"""The time that all observers have for what is left, when their replica ends."""
+"""Time for all observers to process the remaining events when their replica ends."""
 
 
 class Asked(Timed, Protocol):
-    """A request for a model's answer, with its tensors and those of the answer."""
+    """An inference request, with its tensors and those of the answer."""
 
     batch: Batch | None
     answer: Batch | None
@@ -44,7 +44,7 @@ class Traced(Protocol):
 
 
 class Observable(Asked, Protocol):
-    """A request of either protocol, as far as observers are told of it."""
+    """A request of any protocol, as passed to observers."""
 
     id: str
     model: str
@@ -67,8 +67,8 @@ class Observable(Asked, Protocol):
 
 
 Told = tuple[Observable, int, int, int, int, str]
-"""A request as `Observers.tell` was given it. What an event holds is worked out later, for many at a time: that takes a
-third of the time that it takes on a request's way."""
+"""A request as passed to `Observers.tell`. The fields of its event are computed later, for many at a time: that takes
+a third of the time it would take during the request."""
 
 
 def make_event(told: Told) -> Event:
@@ -95,7 +95,7 @@ def make_event(told: Told) -> Event:
 
 
 class Observers:
-    """Of one replica; lives on its event loop."""
+    """The observers of one replica; lives on its event loop."""
 
     def __init__(self, queues: Sequence[ObserverQueue[Told]]) -> None:
         self.queues = queues
@@ -111,7 +111,8 @@ class Observers:
         bytes_out: int,
         grpc_status: str = "",
     ) -> None:
-        """A request was answered, `ended` in nanoseconds of its clock. One for inference has its statistics by now."""
+        """A request was answered, `ended` in nanoseconds of its clock. Statistics of an inference request are already
+        recorded."""
         told, size = (request, status, ended, bytes_in, bytes_out, grpc_status), bytes_in + bytes_out
         if request.infers:
             for queue in self.inferences:
@@ -125,7 +126,7 @@ class Observers:
             queue.start()
 
     def close(self) -> None:
-        """Hand over what is left. Takes up to `CLOSES_S`, and is meant for a thread."""
+        """Pass on the remaining events. Takes up to `CLOSES_S`; call it in a thread."""
         ends = monotonic() + CLOSES_S
         for queue in self.queues:
             queue.close(max(0.0, ends - monotonic()))
@@ -135,7 +136,8 @@ class Observers:
 
 
 def make_observers(specs: Mapping[str, ObserverSpec] | None = None) -> Observers:
-    """The access log and those of a spec, by name. Raises SpecError, and ArtifactError for one that cannot be made."""
+    """The access log and those of a spec, by name. Raises SpecError, and ArtifactError for one that cannot be
+    created."""
     return Observers(
         [
             ObserverQueue(name, _make(name, spec), make_event, spec.queue, int(spec.queue_mb * 2**20))
@@ -145,7 +147,7 @@ def make_observers(specs: Mapping[str, ObserverSpec] | None = None) -> Observers
 
 
 def check_observers(specs: Mapping[str, ObserverSpec]) -> None:
-    """Import what is named, and make none. Raises SpecError."""
+    """Import the named classes, without creating instances. Raises SpecError."""
     for name, spec in specs.items():
         if ":" in spec.target:
             find_observer(name, spec).check()

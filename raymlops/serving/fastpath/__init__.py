@@ -1,1 +1,1 @@
-"""What is changed of uvicorn and of Ray Serve for speed, each with the public way as fallback."""
+"""Changes to uvicorn and Ray Serve for speed, each with the public way as fallback."""

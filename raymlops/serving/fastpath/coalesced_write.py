@@ -1,5 +1,5 @@
-"""Sends the head of an HTTP response together with its body: uvicorn writes them apart, which is two system calls
-here, two packets, and twice the work for whoever stands between. Knows uvicorn, no Serve."""
+"""Sends the head of an HTTP response together with its body: uvicorn writes them separately, which costs two system
+calls here, two packets, and twice the work for each proxy. Depends on uvicorn, not on Serve."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from raymlops.serving.transport.http import Send
 
 COPIED = 2**16
-"""Bytes of a body that are copied behind their head; to copy more costs more than a system call."""
+"""Bytes of a body that are copied behind their head; copying more costs more than a system call."""
 
 
 class _HeldHead:
@@ -34,7 +34,7 @@ class _HeldHead:
 
 
 def join_writes(method: str, send: Send) -> Send:
-    """`send` of an ASGI application, for a request of this method; the same where uvicorn is not the server."""
+    """`send` of an ASGI application, for a request of this method; unchanged if the server is not uvicorn."""
     cycle = getattr(send, "__self__", None)
     # A response to HEAD has no second write.
     if method == "HEAD" or not isinstance(cycle, RequestResponseCycle):

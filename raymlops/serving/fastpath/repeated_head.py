@@ -1,5 +1,5 @@
-"""The head of a request that may come again on its connection, byte by byte, and what it says. Parses nothing: the same
-bytes say the same again."""
+"""Remembers the head of a request that may be repeated byte by byte on its connection, with its parsed values. Parses
+nothing: equal bytes have equal values."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ _END = b"\r\n\r\n"
 class RepeatedHead:
     head: bytes
     size: int
-    """Of the whole message."""
+    """Length of the whole message."""
     method: str
     path: str
     fields: Mapping[bytes, bytes]
 
     @classmethod
     def of(cls, data: bytes, request: Request) -> "RepeatedHead | None":
-        """`data` began and ended with this request; None where they hold another, too."""
+        """`data` began and ended with this request; None if they contain another one too."""
         end = data.find(_END) + len(_END)
         size = len(request.body)
         if len(data) - end != size or int(request.headers.get(b"content-length", 0)) != size:

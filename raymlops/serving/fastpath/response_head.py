@@ -1,4 +1,4 @@
-"""Heads of HTTP responses as bytes; those that come again and again are made once. Knows uvicorn's lines of status."""
+"""Heads of HTTP responses as bytes; recurring ones are built only once. Knows uvicorn's status lines."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from raymlops.serving.protocol.headers import Headers
 from raymlops.serving.transport.http import Response
 
 _KEPT = 10_000
-"""Heads that are remembered; there are few for each model."""
+"""Number of cached heads; each model has few."""
 KNOWN: dict[tuple[int, Headers], bytes] = {}
 
 
@@ -17,7 +17,7 @@ def render_head(response: Response) -> bytes:
     head = KNOWN.get(key)
     if head is None:
         head = STATUS_LINE[response.status] + render_fields(response.headers)
-        # More fields than these have values of the request in them.
+        # With more fields, some have values of the request.
         if len(response.headers) <= 2 and len(KNOWN) < _KEPT:
             KNOWN[key] = head
     return head
@@ -28,7 +28,7 @@ def render_fields(headers: Any) -> bytes:
 
 
 class _Defaults:
-    """uvicorn's date and server, which it changes every second."""
+    """uvicorn's date and server fields, which change every second."""
 
     def __init__(self) -> None:
         self._source: Any = None

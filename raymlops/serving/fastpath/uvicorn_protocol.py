@@ -1,12 +1,12 @@
-"""How the usual request reaches the data plane of its replica: uvicorn's protocol, without ASGI's messages. Knows
-uvicorn; no Serve and no models.
+"""The fast path of an ordinary request to the data plane of its replica: uvicorn's protocol, without ASGI's messages.
+Depends on uvicorn; imports neither Serve nor models.
 
-A scope, a cycle, events, two writes and a chain of middlewares take as long as a short model does. Whatever is not
-usual goes uvicorn's own way: bodies that are large or come in chunks, `Expect`, upgrades, HEAD, requests behind one
-that is not yet answered, and paths that are not the plane's.
+A scope, a cycle, events, two writes and a chain of middlewares take as long as a short model. Everything unusual goes
+uvicorn's own way: large or chunked bodies, `Expect`, upgrades, HEAD, requests pipelined behind an unanswered one, and
+paths that are not the plane's.
 
-uvicorn waits for ever for a request to arrive and for an answer to be read. Here one timer looks at all connections of
-a process and ends those that are over their time; see `connection_limits`.
+uvicorn waits forever for a request to arrive and for an answer to be read. Here one timer checks all connections of a
+process and ends those that exceed their time; see `connection_limits`.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ from raymlops.serving.transport.http import Request, Response
 
 LOG = logging.getLogger("raymlops.serving")
 WHOLE = 2**16
-"""Bytes of a body that is waited for before its request is looked at."""
+"""Bytes of a body that are waited for before its request is processed."""
 _LINGERS_S = 10.0
-"""Seconds that a client has to read the last answer of a connection that is closed while it still sends."""
+"""Seconds for a client to read the last answer of a connection that is closed while it still sends."""
 _LEAVES_S = 1.0
-"""An idle connection of a replica that goes is open for so long: a request may be on its way from a proxy that does not
-know of it yet."""
+"""Seconds for which an idle connection of a replica that is ending stays open: a proxy that does not know yet may
+have sent a request."""
 _NOTHING, _HEAD, _BODY = 0, 1, 2
 """What is being read."""
 
 
 class _Nobody:
-    """Where uvicorn's own cycle has an event that its application waits for."""
+    """Replaces the event of uvicorn's own cycle that its application waits for."""
 
     def set(self) -> None: ...
 
@@ -49,7 +49,7 @@ _NOBODY = _Nobody()
 
 
 class _Exchange:
-    """A request and its response. uvicorn asks it what it asks of its own cycles, by these names."""
+    """A request and its response, with the attributes and methods that uvicorn expects of its own cycles."""
 
     __slots__ = (
         "disconnected",
@@ -86,38 +86,38 @@ class UvicornProtocol(HttpToolsProtocol):
     _idle_since: float | None = None
     _reading = _HEAD
     _since = 0.0
-    """When what is being read was first seen by a look at all connections; 0 for not yet."""
+    """When the check of all connections first saw what is being read; 0 if it has not yet."""
     _received = 0
     """Bytes since then."""
     _body = 0
     """Bytes of a body that goes uvicorn's way."""
     _began = False
-    """True until the data with the beginning of what is being read are through."""
+    """True until the data with the start of what is being read are processed."""
     _has_wide_data = False
-    """True where a head may have come in one piece that is too large for it."""
+    """True if a head may have arrived in one piece that is too large."""
     _is_deaf = False
-    """True when nothing more of this connection is read: it ends when what was asked is answered."""
+    """True if nothing more of this connection is read: it ends when the received requests are answered."""
     _blocked: tuple[float, int] | None = None
     """Since when the client does not read, and the bytes that wait for it."""
     _peer = ""
     _running: Any = None
-    """The request that went uvicorn's way last, of those that are answered."""
+    """The last answered request that went uvicorn's way."""
     _is_leaving = False
     """True when this server ends: every answer is the last one of its connection."""
     _usual: RepeatedHead | None = None
-    """The head that came last, of a usual request that came in one piece."""
+    """The last head of an ordinary request that came in one piece."""
     _refusal: tuple[int, str] | None = None
     _ends = 0.0
-    """When a connection is closed to which all is said; 0 for others."""
+    """When a connection whose last answer is sent is closed; 0 for others."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.ws_protocol_class = None  # a plane has no websockets, and theirs would be watched by nobody
+        self.ws_protocol_class = None  # a plane has no websockets, and nothing would watch theirs
         self._limits = OWN.limits
         self._most_bytes, self._most_headers = (
             self._limits.head_bytes,
             self._limits.headers,
-        )  # asked by each request
+        )  # read for each request
         self._peer = self.client[0] if self.client else ""
         if len(self.connections) > self._limits.connections:
             transport.abort()
@@ -125,11 +125,11 @@ class UvicornProtocol(HttpToolsProtocol):
         _watch(self.server_state, self.loop, self._limits.interval)
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's, but for what is over its limits."""
+        """As in uvicorn, except for requests that exceed their limits."""
         if self._is_deaf:
             self._received += len(data)
             if not self._ends:
-                self.flow.pause_reading()  # what was asked before is answered first
+                self.flow.pause_reading()  # earlier requests are answered first
             elif self._received > self._limits.body_bytes:
                 self._abort()
             return
@@ -151,14 +151,16 @@ class UvicornProtocol(HttpToolsProtocol):
                 is_usual = type(cycle) is _Exchange and cycle.keep_alive
                 self._usual = RepeatedHead.of(data, cycle.request) if is_usual else None
         except httptools.HttpParserError:
-            self._refuse(*(self._refusal or (400, "The bytes of this connection are no valid HTTP request")))
+            self._refuse(
+                *(self._refusal or (400, "The bytes of this connection are not a valid HTTP request"))
+            )
         except httptools.HttpParserUpgrade:
-            pass  # it is answered as any other, and is the last one
+            pass  # it is answered like any other, and is the last one
         if self._reading:
             self._check_reading(len(data))
 
     def _check_reading(self, size: int) -> None:
-        """The request that is on its way, after so many bytes more of it. Raises nothing: it answers."""
+        """The request in progress, after so many more bytes of it. Raises nothing: errors become answers."""
         limits = self._limits
         if self._began:  # an unknown part of these bytes belongs to the request before
             self._began, self._since = False, 0.0
@@ -177,7 +179,7 @@ class UvicornProtocol(HttpToolsProtocol):
                 self._body
             ):
                 self._refuse(
-                    431, "There are too many bytes around the chunks of the body, or trailers behind it"
+                    431, "The chunks of the body have too many bytes around them, or trailers after them"
                 )
 
     def on_message_begin(self) -> None:
@@ -218,7 +220,7 @@ class UvicornProtocol(HttpToolsProtocol):
         if int(dict(self.headers).get(b"content-length", 0)) > limit:
             self._refusal = (
                 413,
-                f"The body is over {limit} bytes, the most that is taken here; send fewer rows a request",
+                f"The body is over {limit} bytes, the most that is accepted here; send fewer rows a request",
             )
             if OWN.app is not None and (path := OWN.own_path(_read_path(self.url))) is not None:
                 OWN.app.count_refused(self.parser.get_method().decode("ascii"), path, 413)
@@ -228,7 +230,7 @@ class UvicornProtocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _find_usual(self, fields: Mapping[bytes, bytes]) -> str | None:
-        """The path of the request whose head was read, if it is a usual one."""
+        """The path of the request whose head was read, if it is an ordinary one."""
         if OWN.app is None or self.root_path or self.limit_concurrency is not None or self.access_log:
             return None
         if self.cycle is not None and not self.cycle.response_complete:
@@ -245,7 +247,7 @@ class UvicornProtocol(HttpToolsProtocol):
         return OWN.own_path(_read_path(self.url))
 
     def _go_round(self) -> None:
-        """uvicorn's way; it wants a scope from the beginning on."""
+        """uvicorn's way, which needs a scope from the start."""
         url, headers, expect, self._body = self.url, self.headers, self.expect_100_continue, 0
         super().on_message_begin()
         self.scope["raymlops.peer"] = self._peer  # type: ignore[typeddict-unknown-key]
@@ -254,7 +256,7 @@ class UvicornProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.cycle.transport = _SlowlyClosed(self)
         if self._is_leaving or self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # the parser reads nothing behind a request to upgrade
+            self.cycle.keep_alive = False  # the parser reads nothing after a request to upgrade
 
     def on_body(self, body: bytes) -> None:
         exchange = self.cycle
@@ -312,13 +314,13 @@ class UvicornProtocol(HttpToolsProtocol):
             self._close_slowly()
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answer the request that is being read, which is not whole, and close the connection; the answers to those
-        before it leave first."""
+        """Answer the incomplete request that is being read, and close the connection, after the answers to earlier
+        requests."""
         cycle = self.cycle
         if self._is_deaf or self.transport.is_closing():
             return
         if cycle is None or cycle.response_complete:
-            if self._reading != _BODY:  # else its answer has left before it was whole
+            if self._reading != _BODY:  # else its answer left before it was complete
                 self._write_refusal(status, text)
         elif self._reading == _BODY and not self.pipeline and not getattr(cycle, "response_started", False):
             self._write_refusal(status, text)
@@ -330,8 +332,8 @@ class UvicornProtocol(HttpToolsProtocol):
         self._close_slowly()
 
     def _close_slowly(self) -> None:
-        """Say that nothing more comes, and throw away what the client still sends for a while: to close at once would
-        take from it what it has not read yet."""
+        """Close the sending side, and discard what the client still sends for a while: closing at once would make it
+        lose what it has not read yet."""
         if self._ends or self.transport.is_closing():
             return
         self._is_deaf, self._received, self._ends = True, 0, self.loop.time() + _LINGERS_S
@@ -343,13 +345,13 @@ class UvicornProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _abort(self) -> None:
-        """End the connection with what waits in it; nothing is written to it from here on."""
+        """End the connection with all data that wait in it; nothing is written to it from here on."""
         self._is_deaf = True
         self._tell_disconnected()
         self.transport.abort()
 
     def _tell_disconnected(self) -> None:
-        """uvicorn tells the last request only, of those in a row."""
+        """Of pipelined requests, uvicorn notifies only the last one."""
         for cycle in (self._running, self.cycle, *(waiting for waiting, _ in self.pipeline)):
             if cycle is not None:
                 cycle.disconnected = True
@@ -361,7 +363,7 @@ class UvicornProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _end_unread(self) -> None:
-        """Close the connection when what was asked is answered, as far as it is whole."""
+        """Close the connection when the complete requests are answered."""
         self._is_deaf = True
         if self.cycle is None or self._reading == _BODY or self.cycle.response_complete:
             self._abort()
@@ -389,7 +391,7 @@ class UvicornProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def look(self, now: float) -> None:
-        """Called every now and then: end what is over its time."""
+        """Called at intervals: end what exceeds its time."""
         limits, transport = self._limits, self.transport
         if self._ends and not transport.is_closing():
             if not transport.get_write_buffer_size():
@@ -399,7 +401,7 @@ class UvicornProtocol(HttpToolsProtocol):
             self._ends = now + _LINGERS_S
         if self._blocked is None and (
             self._ends or transport.is_closing()
-        ):  # what was written last is still there
+        ):  # the last write is still pending
             self._blocked = now, transport.get_write_buffer_size()
         if self._blocked is not None:
             since, size = self._blocked
@@ -411,10 +413,10 @@ class UvicornProtocol(HttpToolsProtocol):
             if self._reading == _HEAD and self.headers is None:  # nothing has come
                 transport.close()
             else:
-                self._refuse(408, f"The request was not whole within {now - self._since:.0f} s")
+                self._refuse(408, f"The request was not complete within {now - self._since:.0f} s")
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, but one timer looks after a connection, not one for each of its responses."""
+        """As in uvicorn, but with one timer for all connections, not one for each response."""
         self.server_state.total_requests += 1
         if self._ends or self.transport.is_closing():
             return
@@ -435,9 +437,9 @@ class UvicornProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None
         if self._idle_since is None or self.transport.is_closing():
-            return  # the next response looks after it again
+            return  # the next response checks it again
         left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0 or self._reading:  # a part of the next request is here, which has a deadline of its own
+        if left > 0 or self._reading:  # a part of the next request has arrived, which has its own deadline
             self._watch_idle(max(left, 1.0))
         else:
             self.transport.close()
@@ -453,7 +455,7 @@ class UvicornProtocol(HttpToolsProtocol):
     def _leave(self) -> None:
         if (
             self._reading == _NOTHING or self.headers is None
-        ):  # else what is being read is answered, and ends it
+        ):  # else what is being read is answered, and then closes it
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -476,7 +478,7 @@ _WATCHED: "weakref.WeakKeyDictionary[ServerState, asyncio.TimerHandle]" = weakre
 
 
 def _watch(state: ServerState, loop: asyncio.AbstractEventLoop, interval: float) -> None:
-    """Look at the connections of a server from now on, as long as it has any."""
+    """Check the connections of a server from now on, as long as it has any."""
     if state not in _WATCHED:
         _WATCHED[state] = loop.call_later(interval, _look, state, loop, interval)
 

@@ -1,1 +1,2 @@
-"""The Ray Serve deployments: the application, separate nodes of graphs, and the actors that replicas share."""
+"""The Ray Serve deployments: the application, and separate nodes of graphs; their gRPC methods, background tasks and
+calls to each other."""

@@ -1,7 +1,6 @@
-"""The Ray Serve application: `build_app(spec)` -> one deployment whose replicas each hold the whole data
-plane.
+"""The Ray Serve application: `build_app(spec)` -> one deployment whose replicas each hold the whole data plane.
 
-Serve finds it as `raymlops.serving.app:build_app` and checks the YAML's `args` against ServingSpec.
+Serve finds it as `raymlops.serving.app:build_app` and validates the YAML's `args` as a ServingSpec.
 """
 
 import asyncio
@@ -42,12 +41,12 @@ from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
 POLL_S = 2.0
-"""How often a replica looks whether its key file has changed."""
+"""Seconds between a replica's checks for a changed key file."""
 
 
-@serve.ingress()  # the application is built by the replica itself, below
+@serve.ingress()  # the replica itself builds the application, below
 class Ingress(GrpcMethods):
-    """One replica: sessions, data plane, and the tasks that keep keys fresh and report statistics."""
+    """One replica: sessions, data plane, and the tasks that reload keys and report statistics."""
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class Ingress(GrpcMethods):
         handles: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._spec = spec
-        log_to_stderr()  # first: what is wrong with models and keys is told there
+        log_to_stderr()  # first, since it reports problems of models and keys
         listeners.close_replica_ports()
         if spec.tls is not None:  # this node may have joined after the application was deployed
             tls.write_tls(spec.tls)
@@ -85,7 +84,7 @@ class Ingress(GrpcMethods):
             addresses=_know_proxies(),
             cors=make_policy(spec.cors),
         )
-        # As HAProxy makes it, from the variables that both have.
+        # As HAProxy derives it, from the variables that both have.
         token = os.environ.get(wrapper.TOKEN_VARIABLE, "")
         self.plane.secret = model_routing.find_secret(token, os.environ)
         self.relay_calls(serve.get_replica_context().app_name)
@@ -112,8 +111,8 @@ class Ingress(GrpcMethods):
         return self.plane
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Options that change without a restart: `keys`, a list of entries as in a key file; `weights` of
-        splits, by graph, path of the split, and branch."""
+        """Options that change without a restart: `keys`, a list of entries as in a key file; `weights` of splits, by
+        graph, path of the split, and branch."""
         for name, weights in user_config.get("weights", {}).items():
             set_weights(self.plane.hosts.find(name), weights)
         if "keys" in user_config:
@@ -121,16 +120,16 @@ class Ingress(GrpcMethods):
             self.plane.keys.replace([read_entry(entry) for entry in user_config["keys"]])
 
     def refuse_requests(self, reason: str) -> None:
-        """Answer what is here, and nothing new."""
+        """Answer requests in progress, and refuse new ones."""
         self.plane.hosts.stop(reason)
 
     def count_requests(self) -> int:
-        """Requests of this replica that are not answered yet."""
+        """Number of unanswered requests of this replica."""
         return self.plane.count_requests()
 
     async def check_health(self) -> None:
-        """Run every model that is ready, off the event loop; what fails marks the replica unhealthy, and Serve replaces
-        it. So does a background task that has ended."""
+        """Run every model that is ready, off the event loop; a failure marks the replica unhealthy, and Serve
+        replaces it. So does a background task that has ended."""
         for task in self._background:
             task.check()
         for hosted in list(self.plane.hosts.models.values()):
@@ -142,7 +141,7 @@ class Ingress(GrpcMethods):
             await asyncio.to_thread(self._read_key_file)
 
     def __del__(self) -> Any:
-        """Serve calls it when all requests are answered, and waits for what it gives."""
+        """Serve calls it when all requests are answered, and waits until it returns."""
         background, self._background = getattr(self, "_background", ()), []
         for task in background:
             task.stop()
@@ -209,9 +208,9 @@ def _know_proxies() -> ClientAddresses:
 
 
 def build_app(spec: ServingSpec) -> serve.Application:
-    """What Serve deploys. Aliases are pinned to versions here if deploying has not done so.
+    """The application that Serve deploys. Aliases are pinned to versions here if that was not done before.
 
-    Raises ForbiddenError where Serve listens beyond loopback and nobody said that everyone may ask.
+    Raises ForbiddenError if Serve listens beyond loopback and neither keys are set nor everyone is allowed.
     """
     exposure.require_keys(spec, listeners.read_host())
     pinned = sources.pin(spec, Settings.from_env())
@@ -225,7 +224,7 @@ _SURGE_PERCENT = 25
 
 
 def has_room(resources: Mapping[str, float]) -> bool:
-    """Whether one more replica has a place now: where it has none, one of the version before must end first."""
+    """Whether there is room for one more replica now: if not, one of the old version must end first."""
     wanted = {"CPU": resources.get("num_cpus", 0), "GPU": resources.get("num_gpus", 0)}
     wanted["memory"] = resources.get("memory", 0)
     try:
@@ -236,23 +235,23 @@ def has_room(resources: Mapping[str, float]) -> bool:
 
 
 def make_deployment(spec: ServingSpec, target: Any = Ingress) -> Any:
-    """The deployment with what the spec says of replicas, resources and queues."""
+    """The deployment with the spec's replicas, resources and queues."""
     actor_options: dict[str, Any] = {"num_cpus": spec.cpus, "num_gpus": spec.gpus}
     if spec.memory_mb:
         actor_options["memory"] = int(spec.memory_mb * 2**20)
     options: dict[str, Any] = {
-        # The plane bounds its own queue; Serve's limits must not act first, nor its default of 5.
-        # It counts requests before they are whole: as many may begin as there are connections.
+        # The plane limits its own queue; Serve's limits, such as its default of 5, must not act first. It counts
+        # requests before they are complete: as many may start as there are connections.
         "max_ongoing_requests": max(4 * spec.limits.queue, 2 * spec.limits.connections),
         "max_queued_requests": -1,
         "health_check_period_s": 5,
         "health_check_timeout_s": 15,
         "graceful_shutdown_timeout_s": spec.drain_s,
         "graceful_shutdown_wait_loop_s": 0.5,
-        # A replica of the version before answers until one of the new is ready.
+        # A replica of the old version answers until a new one is ready.
         "max_surge_percent": _SURGE_PERCENT if has_room(actor_options) else 0,
         "ray_actor_options": actor_options,
-        # A line per request is a tenth of a replica's time; the plane samples its own.
+        # A log line per request takes a tenth of a replica's time; the plane samples its own.
         "logging_config": LoggingConfig(enable_access_log=False, log_level="WARNING"),
     }
     if spec.autoscaling is None:
@@ -266,7 +265,7 @@ def make_deployment(spec: ServingSpec, target: Any = Ingress) -> Any:
             "downscale_delay_s": spec.autoscaling.down_s,
         }
         if spec.autoscaling.min == 0:
-            # That a replica can start is seen before the application counts as deployed, and not by its first caller.
-            # With other numbers, an update would give up replicas that are in use.
+            # That a replica can start is tested before the application counts as deployed, and not by its first caller.
+            # With other numbers, an update would stop replicas that are in use.
             options["autoscaling_config"]["initial_replicas"] = 1
     return serve.deployment(name="Ingress", **options)(target)

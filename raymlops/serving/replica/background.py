@@ -1,4 +1,5 @@
-"""Work that a replica repeats while it serves: each its own task, which no failure ends. Knows no Ray and no models."""
+"""Work that a replica repeats while it serves: each its own task, which continues after failures. Imports neither Ray
+nor models."""
 
 import asyncio
 import logging
@@ -8,11 +9,11 @@ from raymlops.errors import RaymlopsError
 
 LOG = logging.getLogger("raymlops.serving")
 LONGEST_PAUSE_S = 60.0
-"""Between two tries of a step that fails."""
+"""Seconds between two tries of a step that fails."""
 
 
 class Repeated:
-    """Runs `step` every `period_s` seconds. A failure is logged and tried again after pauses that double.
+    """Runs `step` every `period_s` seconds. A failure is logged and retried after pauses that double.
 
     A step that takes longer than `patience_s` has failed: what it waits for may never come.
     """
@@ -22,14 +23,14 @@ class Repeated:
     ) -> None:
         self.name = name
         self.failures = 0
-        """In a row, 0 while all is well."""
+        """Consecutive failures, 0 if the last step succeeded."""
         self._step = step
         self._period_s = period_s
         self._patience_s = patience_s
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin, on the running event loop."""
+        """Start, on the running event loop."""
         self._task = asyncio.get_running_loop().create_task(self._repeat(), name=self.name)
 
     def stop(self) -> None:
@@ -37,13 +38,13 @@ class Repeated:
             self._task.cancel()
 
     def check(self) -> None:
-        """Raises RaymlopsError when the task has ended, which nothing but the end of the replica should bring about."""
+        """Raises RaymlopsError if the task has ended, which should happen only when the replica ends."""
         if self._task is not None and self._task.done():
             raise RaymlopsError(f"The background task {self.name!r} has ended; the replica must be replaced")
 
     @property
     def pause_s(self) -> float:
-        """Until the next step."""
+        """Seconds until the next step."""
         return min(LONGEST_PAUSE_S, self._period_s * 2.0 ** min(self.failures, 16))
 
     async def _repeat(self) -> None:

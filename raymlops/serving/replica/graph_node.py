@@ -1,5 +1,5 @@
-"""Separate nodes of compositions as Ray Serve deployments, and calls to them. Decides nothing: placement
-was judged."""
+"""Separate nodes of graphs as Ray Serve deployments, and calls to them. Does not decide which nodes are separate: see
+placement."""
 
 import asyncio
 import dataclasses
@@ -38,7 +38,7 @@ from raymlops.specs.graph_nodes import PlacedNode, Resources
 from raymlops.tensors import Batch, make_writable
 
 DEAR_S = 1.0
-"""A model whose run takes longer is not run to see whether it still answers."""
+"""A model with longer runs is not run to check that it still answers."""
 
 
 class Node:
@@ -69,16 +69,16 @@ class Node:
         statistics = Statistics(path, "1")
         endpoint = ModelEndpoint(leaf.session, statistics, batching, mode, deadline_s, leaf.independence)
         self._run, self._check = endpoint.infer, endpoint.check
-        # An expensive model that is busy would not answer a check in time; that it answers is seen by its requests.
+        # An expensive model that is busy would not answer a check in time; its requests show that it answers.
         self._is_checked = endpoint.cost.fixed + endpoint.cost.row < DEAR_S
 
     async def check_health(self) -> None:
-        """Run the model once, off the event loop; what fails, or takes too long, has Serve replace the replica."""
+        """Run the model once, off the event loop; if it fails or takes too long, Serve replaces the replica."""
         if self._is_checked:
             await asyncio.to_thread(self._check)
 
     async def infer(self, batch: Batch, trace: Trace, within_s: float | None = None) -> Batch:
-        """Answer a batch. Raises DeadlineError where it takes longer than `within_s`, and what the node raises."""
+        """Answer a batch. Raises DeadlineError if it takes longer than `within_s`, and what the node raises."""
         trace_context.follow(lambda: trace)
         started = time.perf_counter()
         failure = ""
@@ -154,18 +154,18 @@ def call_nodes(handles: Mapping[str, Any], prepared: Prepared) -> dict[str, Impl
 
 
 BY_REFERENCE = 4 * 2**20
-"""Bytes from which on tensors travel by the object store of Ray: from there on it is faster than a message, ten times
-so for an image of 22 MB."""
+"""Bytes from which on tensors travel through Ray's object store: it is then faster than a message, ten times so for
+an image of 22 MB."""
 
 
 def _make_remotes(handle: Any) -> tuple[Any, Any]:
-    """How to ask a node with messages, and by the object store, which Serve has no public name for."""
+    """How to call a node with messages, and through the object store, for which Serve has no public name."""
     by_value = handle.options(
         method_name="infer", request_serialization="pickle", response_serialization="pickle"
     ).remote
     try:
         return by_value, handle.options(method_name="infer", _by_reference=True).remote
-    except TypeError:  # another Serve
+    except TypeError:  # another version of Serve
         return by_value, by_value
 
 
@@ -174,15 +174,15 @@ def _count_bytes(batch: Batch) -> int:
 
 
 def call_node(handle: Any, joined_rows: int = 0, timeout_s: float | None = None) -> Implementation:
-    """Ask a separate node. What a replica had begun when it died is not sent to another, which could die of it, too:
-    ProcessEndedError.
+    """Call a separate node. A call that a replica had started when it died is not sent to another one, which could
+    die of it too: ProcessEndedError.
 
-    Requests of the same moment share a call of up to `joined_rows`, but for those that are traced or whose callers
-    named a deadline. A call ends at the request's deadline, or after the node's own `timeout_s`.
+    Concurrent requests share a call of up to `joined_rows`, except those that are traced or whose callers set a
+    deadline. A call ends at the request's deadline, or after the node's own `timeout_s`.
     """
     by_value, by_reference = _make_remotes(handle)
     answered = 0
-    """Bytes of the last answer: what a node answers is most often as large as it was."""
+    """Bytes of the last answer: a node's answers usually have similar sizes."""
 
     async def call(batch: Batch) -> Batch:
         nonlocal answered

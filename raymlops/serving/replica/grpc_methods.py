@@ -1,5 +1,5 @@
-"""The methods of the gRPC services as Ray Serve calls them: by name, on a replica. Needs the extra [grpc] only when one
-is called."""
+"""The methods of the gRPC services in the form in which Ray Serve calls them: by name, on a replica. Needs the extra
+[grpc] only when one is called."""
 
 import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,17 +28,17 @@ UNARY = (
     ),
     "Check",
 )
-"""Of inference.GRPCInferenceService, but for the last, which is of grpc.health.v1.Health."""
+"""Methods of inference.GRPCInferenceService; the last is of grpc.health.v1.Health."""
 
 
 class GrpcMethods:
-    """Base of a deployment that answers for `plane`, and hands on what is for another application with `relay`."""
+    """Base class of a deployment that answers for `plane`, and relays calls for other applications with `relay`."""
 
     plane: DataPlane
     relay: Any = None
 
     def relay_calls(self, application: str) -> None:
-        """From here on, calls that are for another application than this one are handed on to it."""
+        """From here on, relay calls for other applications."""
         if importlib.util.find_spec("tritonclient") is not None:
             from raymlops.serving.replica import grpc_relay
 
@@ -70,8 +70,8 @@ class GrpcMethods:
 
 
 class NoMessage:
-    """Stands for the answer of a call that failed, whose code is set: if the failure were raised, Serve would log it
-    with a traceback, whoever caused it."""
+    """Replaces the answer of a failed call, whose code is set: if the failure were raised, Serve would log it with a
+    traceback, even if the caller caused it."""
 
     def SerializeToString(self) -> bytes:  # noqa: N802
         return b""

@@ -1,9 +1,9 @@
-"""Calls over gRPC that are for another application of the same Serve: its clients know one address and no
-applications, so a call belongs to the application that has its model.
+"""Relays gRPC calls for another application of the same Serve: clients know one address and no applications, so a
+call belongs to the application that has its model.
 
-HAProxy and Serve's proxy route by the model's name where they can read it (see `wrapper.py` and `key_guard.py`); what
-they cannot read, such as compressed messages and the messages of streams, is handed on here, and what is about no
-single model is asked of all. A model that several applications have is refused, as any choice could be the wrong one.
+HAProxy and Serve's proxy route by the model's name if they can read it (see `wrapper.py` and `key_guard.py`); what
+they cannot read, such as compressed messages and the messages of streams, is relayed here. Calls that are not about a
+single model go to all applications. A model that several applications have is refused, as any choice could be wrong.
 """
 
 import asyncio
@@ -35,38 +35,38 @@ from raymlops.serving.transport.asgi import LOG, DataPlane
 from raymlops.serving.transport.grpc_answers import METHODS
 
 _FRESH_S = 2.0
-"""Seconds that the names of a folder of models are taken as they were."""
+"""Seconds for which the names of a folder of models are cached."""
 _MISSED_S = 0.05
-"""The same where a model is not among them: unknown names cost others no more than so many questions."""
+"""The same if a model is not among them: unknown names cause only so many calls to other applications."""
 _LOOK_S = 1.0
-"""For Serve's controller, when it has said before which applications there are."""
+"""Timeout of Serve's controller, if the applications are already known."""
 _PATIENCE_S = 5.0
-"""For what is asked of all applications: one that does not answer holds up no other."""
+"""Timeout of calls to all applications: one that does not answer delays no other."""
 _HEALTH_S = 1.0
-"""What was found of the health of all is told to everyone who asks for so long: probes need no key."""
+"""Seconds for which the health of all applications is cached: probes need no key."""
 _READY = b"\x08\x01"
 _NOT_READY = {"ServerReady": b"", "Check": b"\x08\x02"}
-"""Messages with the one field ready, and status."""
+"""Messages with the only field ready, and status."""
 _LISTS = ("RepositoryIndex", "ModelStatistics")
 _OF_ALL = {name for name in METHODS if name not in FIELDS} | {
     "ModelStatistics",
     "Check",
     "TraceSetting",
 }
-"""What every application is asked when no model is named."""
+"""Methods that ask every application if no model is named."""
 
 _FAILURES = (RaymlopsError, ray.exceptions.RayError, RayServeException, RuntimeError)
-"""Of a call to another application, which need not be there any more."""
+"""Errors of a call to another application, which may no longer exist."""
 
 Others = Mapping[str, Application]
-"""By name, as they were when a call came: those that come or go while it is answered are not among them."""
+"""By name, at the time of a call: applications that come or go while it is answered are ignored."""
 
 Told = tuple[str, str, list[tuple[str, str]], bytes]
 """Name of gRPC's code, details, trailers, and the message."""
 
 
 class RelayContext:
-    """What a call has of gRPC when it came by way of another application."""
+    """The gRPC context of a call that was relayed by another application."""
 
     def __init__(self, metadata: Sequence[tuple[str, str]], peer: str) -> None:
         self._metadata, self._peer = metadata, peer
@@ -93,7 +93,7 @@ class RelayContext:
 async def answer_here(
     plane: DataPlane, name: str, message: bytes, metadata: Sequence[tuple[str, str]], peer: str
 ) -> Told:
-    """What another application's replica asks of this one."""
+    """Methods that another application's replica calls on this one."""
     context = RelayContext(metadata, peer)
     try:
         response = await grpc_service.answer(plane, name, message, context)
@@ -113,7 +113,7 @@ class Passed:
 
 
 class Relay:
-    """Of the replica that has `plane`, of the application `name`."""
+    """The relay of the replica that has `plane`, in the application `name`."""
 
     def __init__(self, plane: DataPlane, name: str) -> None:
         self._plane = plane
@@ -126,8 +126,8 @@ class Relay:
         self._health: dict[str, tuple[float, Told]] = {}
 
     async def answer(self, name: str, message: bytes, context: Any) -> Any:
-        """The answer of another application, or of all; None where this one answers by itself. What fails has its code
-        set, and is an empty message."""
+        """The answer of another application, or of all; None if this one answers by itself. A failure has set its
+        code, and is an empty message."""
         try:
             told = await self.hand_on(name, message, context)
         except RaymlopsError as error:
@@ -144,10 +144,10 @@ class Relay:
         return Passed(answered)
 
     async def hand_on(self, name: str, message: bytes, context: Any) -> Told | None:
-        """What another application tells, or all; None where this one is asked.
+        """The answer of another application, or of all; None if this one is asked.
 
-        Raises InputError where several have the model, AuthenticationError where one would have to be woken for who
-        has no key.
+        Raises InputError if several have the model, AuthenticationError if one would have to be woken for a caller
+        without a key.
         """
         sent = dict(context.invocation_metadata() or ())
         if name == "ServerLive" or self._is_own(name, message, sent):
@@ -171,20 +171,20 @@ class Relay:
         return told
 
     def _is_own(self, name: str, message: bytes, sent: Mapping[str, Any]) -> bool:
-        """Whether it is known without a look at other applications that this one is asked: there is no other, the
-        caller has named it, or a proxy has found that it alone has the model."""
+        """Whether this application must answer without looking at others: there is no other, the caller named it, or
+        a proxy found that it alone has the model."""
         route = sent.get(ROUTE)
         if route is None:
             return "application" in sent
         return route == "only" or (route == "model" and find_model(name, message) in self._plane.hosts.models)
 
     async def _find(self, others: Others, method: str, model: str) -> str | None:
-        """The other application that has a model; None for this one, which also answers for what nobody has.
+        """The other application that has a model; None for this one, which also answers for unknown models.
 
-        Raises InputError where several have it.
+        Raises InputError if several have it.
         """
         owners: list[str] = []
-        for fresh_s in (_FRESH_S, _MISSED_S):  # a model may have come since
+        for fresh_s in (_FRESH_S, _MISSED_S):  # a model may have been added since
             owners = [
                 name for name, other in others.items() if model in await self._list_models(other, fresh_s)
             ]
@@ -205,7 +205,7 @@ class Relay:
         return owners[0] if owners and owners[0] != self._name else None
 
     def _find_by_key(self, others: Others, token: str) -> str | None:
-        """For a model that nobody has: another application, if the key is one of its and none of this one's."""
+        """For an unknown model: another application, if the key is valid there and not here."""
         try:
             self._plane.keys.identify(token)
         except AuthenticationError:
@@ -214,7 +214,7 @@ class Relay:
         return None
 
     async def admit(self, token: str) -> None:
-        """Raises AuthenticationError unless an application knows this key; what it may do is that one's to say."""
+        """Raises AuthenticationError unless an application knows this key; that application checks what it may do."""
         try:
             self._plane.keys.identify(token)
         except AuthenticationError as error:
@@ -223,7 +223,7 @@ class Relay:
                 raise error from None
 
     async def _ask(self, target: str, name: str, message: bytes, context: Any) -> Told:
-        # It is that application which is asked now, so its replica looks no further.
+        # The call now names that application, so its replica looks no further.
         metadata = [
             (key, value)
             for key, value in context.invocation_metadata() or ()
@@ -236,8 +236,8 @@ class Relay:
             return told
         except ProcessEndedError:
             ended = (
-                f"The replica of {target!r} that had this call ended, which is not sent to another; send it again if "
-                "that does no harm"
+                f"The replica of {target!r} that had this call ended; the call is not sent to another one; send "
+                "it again if that does no harm"
             )
             return "UNAVAILABLE", ended, [("grpc-retry-pushback-ms", "-1")], b""
         except _FAILURES as error:
@@ -245,7 +245,7 @@ class Relay:
             return "UNAVAILABLE", f"Application {target!r} does not answer; try again later", [], b""
 
     async def _refresh(self) -> Others:
-        """The other applications that there are now. While Serve's controller does not say, those that were known."""
+        """The other applications at present. While Serve's controller does not answer, the last known ones."""
         if time.monotonic() - self._looked < _FRESH_S:
             return self._others
         if self._looking is None or self._looking.done():
@@ -258,14 +258,14 @@ class Relay:
         try:
             known = await asyncio.wait_for(key_guard.APPLICATIONS.refresh(), _PATIENCE_S)
         except (OverloadedError, TimeoutError) as error:
-            LOG.error("which other applications there are is not known: %s", error)
+            LOG.error("the other applications are not known: %s", error)
         else:
             self._others = {name: found for name, found in known.items() if found.ours and name != self._name}
         self._looked = time.monotonic()
 
     async def _list_models(self, application: Application, fresh_s: float) -> Collection[str]:
-        """Of another application: as its spec has them, and those of its folder as its replicas have them; one that is
-        scaled to zero is not woken for that."""
+        """Models of another application: those in its spec, and those of its folder as its replicas list them; one
+        that is scaled to zero is not woken for that."""
         name = application.name
         if not (application.folder and application.awake):
             return application.models
@@ -276,18 +276,18 @@ class Relay:
                 telling = call_handle(handle.list_models.remote)
                 names = frozenset(await asyncio.wait_for(telling, _PATIENCE_S))
             except (*_FAILURES, TimeoutError) as error:
-                LOG.error("application %s did not tell its models: %s", name, error)
+                LOG.error("application %s did not list its models: %s", name, error)
             self._names[name] = time.monotonic(), names
         return names
 
     async def _find_handle(self, name: str) -> Any:
         if name not in self._handles:
-            # Making one asks Serve's controller, and waits for it.
+            # Making one asks Serve's controller, and blocks.
             self._handles[name] = await asyncio.to_thread(serve.get_deployment_handle, "Ingress", name)
         return self._handles[name]
 
     async def _ask_all(self, others: Others, name: str, message: bytes, context: Any) -> Told:
-        """One answer for what every application was asked: of those that take the key, or this one's refusal."""
+        """One answer for a call to every application: of those that accept the key, or this one's refusal."""
         at, known = self._health.get(name, (float("-inf"), None))
         if known is not None and time.monotonic() - at < _HEALTH_S:
             return known
@@ -310,7 +310,7 @@ class Relay:
         if name in _LISTS:
             return *good[0][:3], b"".join(
                 answer[3] for answer in good
-            )  # messages of one list join by their bytes
+            )  # messages of one list are concatenated by their bytes
         return good[0]
 
     async def _ask_patiently(self, target: str, name: str, message: bytes, context: Any) -> Told:

@@ -1,5 +1,5 @@
-"""Whether Ray Serve is about to end this process's replica: what stays open by itself must then be closed, or the drain
-waits for it until its time is over. The one place that reads this from Serve's private replica."""
+"""Whether Ray Serve is about to end this process's replica: long-lived streams must then be closed, or the drain
+waits for them until it times out. The only module that reads this from Serve's private replica."""
 
 import logging
 from collections.abc import Callable
@@ -10,7 +10,7 @@ LOG = logging.getLogger("raymlops.serving")
 
 
 def find_draining() -> Callable[[], bool]:
-    """A function that says so; it is always False where this Ray keeps it elsewhere."""
+    """A function that returns it; always False if this Ray keeps it elsewhere."""
     from ray._private.worker import global_worker
 
     actors = getattr(global_worker, "actors", {})
@@ -18,6 +18,8 @@ def find_draining() -> Callable[[], bool]:
     actor = next((held for key, held in actors.items() if key.hex() == actor_id), None)
     replica = getattr(actor, "_replica_impl", None)
     if not hasattr(replica, "_shutting_down"):
-        LOG.error("Ray %s does not tell that a replica ends: streams stay open until it has", ray.__version__)
+        LOG.error(
+            "Ray %s does not show that a replica ends: streams stay open until it has ended", ray.__version__
+        )
         return lambda: False
     return lambda: bool(replica._shutting_down)  # type: ignore[union-attr]

@@ -53,7 +53,7 @@ def run(error: Exception, waits: bool) -> None:
 @pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("error", REFUSALS, ids=lambda error: type(error).__name__)
 def test_data_that_a_node_cannot_read_are_refused(error: Exception, waits: bool) -> None:
-    with pytest.raises(InputError, match=f"could not take its data, {type(error).__name__}") as told:
+    with pytest.raises(InputError, match=f"could not process its data, {type(error).__name__}") as told:
         run(error, waits)
     assert "0x7f" not in str(told.value)
 
