@@ -1,1 +1,2 @@
-"""Composition graphs: checked, placed and run over awaitables. Knows no Ray, no HTTP and no model files."""
+"""Composition graphs: validated, placed and run over awaitables. Imports neither Ray nor HTTP, and opens no model
+files."""

@@ -1,4 +1,4 @@
-"""Holds a node of a user's code to its declaration: names, datatypes, shapes and rows of its answers are as it says."""
+"""Checks the outputs of a node with user code against its declaration: names, datatypes, shapes and rows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from raymlops.graphs.plan import Port
 from raymlops.tensors import DATATYPE_OF_NUMPY, Batch, TensorSpec
 
 Check = Callable[[Batch, Any], Batch]
-"""The node's batch and what it answered -> the declared tensors of the answer. Raises NodeError."""
+"""The node's batch and its outputs -> the declared tensors. Raises NodeError."""
 
 
 def accept_all(batch: Batch, answer: Any) -> Batch:
@@ -19,7 +19,7 @@ def accept_all(batch: Batch, answer: Any) -> Batch:
 
 
 def make_check(path: str, outputs: Sequence[Port]) -> Check:
-    """A check of the answers of the node at `path`. Tensors that are not declared are left out."""
+    """A check of the outputs of the node at `path`. Undeclared tensors are dropped."""
     names = [port.spec.name for port in outputs]
 
     def check(batch: Batch, answer: Any) -> Batch:
@@ -30,7 +30,7 @@ def make_check(path: str, outputs: Sequence[Port]) -> Check:
         lengths = {len(values) for values in batch.values() if np.ndim(values)}
         rows = (
             lengths.pop() if len(lengths) == 1 else None
-        )  # else not all of its inputs have a value for each row
+        )  # else not all of its inputs have one value per row
         for port, name in zip(outputs, names, strict=True):
             if name not in answer:
                 answered = ", ".join(map(repr, answer)) or "nothing"
@@ -47,7 +47,7 @@ def make_check(path: str, outputs: Sequence[Port]) -> Check:
 
 
 def _find_fault(values: Any, spec: TensorSpec, ragged: bool, rows: int | None) -> str:
-    """What is wrong with an array; empty when nothing is."""
+    """What is wrong with an array; empty if nothing is."""
     if not isinstance(values, np.ndarray):
         return f"{type(values).__name__}, not a numpy array"
     if ragged:

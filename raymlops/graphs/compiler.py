@@ -1,5 +1,5 @@
-"""A Plan and the implementations of its leaves -> calls that are ready to run. Decides all that a request
-need not."""
+"""A Plan and the implementations of its leaves -> calls that are ready to run. Decides everything that does not
+depend on the request."""
 
 import asyncio
 import dataclasses
@@ -29,8 +29,7 @@ from raymlops.tensors import Batch, count_rows
 
 @dataclasses.dataclass(frozen=True)
 class Merged:
-    """One model in place of a chain of leaves; its tensors are named `node.tensor` as in the graph that it
-    serves."""
+    """One model in place of a chain of leaves; its tensors are named `node.tensor` as in its graph."""
 
     names: tuple[str, ...]
     implementation: Implementation
@@ -41,8 +40,7 @@ class Merged:
 
 @dataclasses.dataclass(slots=True)
 class Clock:
-    """Runs of a node, of how many requests and rows, their times to the answer, and how many failed, or were answered
-    by the fallback."""
+    """Runs of a node: counts of requests and rows, times to the answer, failures, and answers by the fallback."""
 
     runs: int = 0
     requests: int = 0
@@ -69,8 +67,7 @@ class Clock:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A step, compiled: which values it takes under which names, and under which keys its answers are
-    kept."""
+    """A compiled step: the values that it reads and their names, and the keys under which its outputs are stored."""
 
     name: str
     run: Run
@@ -81,7 +78,7 @@ class Call:
 
 
 class Program:
-    """The compiled steps of one graph, without its edge."""
+    """The compiled steps of one graph, without its inputs and outputs."""
 
     def __init__(self, plan: Plan, calls: Sequence[Call]) -> None:
         self._calls = calls
@@ -102,7 +99,7 @@ class Program:
 
 
 def _find_overlap(calls: Sequence[Call]) -> tuple[Sequence[Call], Sequence[Call]]:
-    """Calls to run in their order, and then those among which two may wait at the same time; often none."""
+    """Calls to run in order, and then those among which two may wait at the same time; often none."""
     above: dict[str, set[str]] = {}
     for call in calls:
         above[call.name] = set(call.after).union(*(above.get(name, ()) for name in call.after))
@@ -115,7 +112,7 @@ def _find_overlap(calls: Sequence[Call]) -> tuple[Sequence[Call], Sequence[Call]
 
 
 async def _overlap(calls: Sequence[Call], values: dict[str, Any], request: Request) -> None:
-    """Each call starts as soon as those that it reads have answered."""
+    """Each call starts as soon as the calls that it reads from have answered."""
     tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(call: Call) -> None:
@@ -138,7 +135,7 @@ async def _overlap(calls: Sequence[Call], values: dict[str, Any], request: Reque
 
 
 class Compiler:
-    """Compiles a graph and those inside it; keeps what they count and the weights that may change."""
+    """Compiles a graph and its inner graphs; keeps their counters and the weights that may change."""
 
     def __init__(
         self,
@@ -201,7 +198,7 @@ class Compiler:
     def _compile_step(
         self, plan: Plan, step: Step, branches: Mapping[str, Branch], prefix: str
     ) -> tuple[Run, bool]:
-        """What runs a node, and whether it may wait."""
+        """The function that runs a node, and whether it may wait."""
         path = prefix + step.name
         suspends = any(branches[name].suspends for name in step.awaited)
         implementation = inner = None
@@ -226,7 +223,7 @@ class Compiler:
         return run, suspends or built.suspends
 
     def _guard(self, run: Run, step: Step, branches: Mapping[str, Branch], path: str, suspends: bool) -> Run:
-        """Time a node, name its failures, hold it to its timeout, and answer by its fallback."""
+        """Times a node, adds its name to failures, applies its timeout, and answers by its fallback."""
         node = step.node
         clock = self.clocks[path] = Clock()
         fallback = _build_fallback(step, branches)
@@ -251,7 +248,7 @@ class Compiler:
                 if fallback is None:
                     raise _name_failure(error, path) from error
                 clock.fallbacks += request.counted
-                request.waited_for.clear()  # what was given up before is not what is waited for now
+                request.waited_for.clear()  # what an earlier request gave up is not what this one waits for
                 return await fallback(batch, request)
             finally:
                 clock.record(started, batch, request)
@@ -260,7 +257,7 @@ class Compiler:
 
 
 def _hold(run: Run, path: str, outputs: Sequence[Port]) -> Run:
-    """What a kind of the user's own runs, held to what it said that it answers."""
+    """The function of a user's kind, whose outputs are checked against its declaration."""
     check = make_check(path, outputs)
 
     async def held(batch: Batch, request: Request) -> Batch:
@@ -270,8 +267,7 @@ def _hold(run: Run, path: str, outputs: Sequence[Port]) -> Run:
 
 
 def _sort(calls: list[Call]) -> list[Call]:
-    """A merged chain stands where its last node stood, which may be after one that reads an earlier node of
-    it."""
+    """A merged chain is placed where its last node was, which may be after a node that reads an earlier node of it."""
     names = {call.name for call in calls}
     placed: dict[str, Call] = {}
     waiting = calls
@@ -279,7 +275,7 @@ def _sort(calls: list[Call]) -> list[Call]:
         ready = [call for call in waiting if all(name in placed or name not in names for name in call.after)]
         placed.update({call.name: call for call in ready})
         waiting = [call for call in waiting if call.name not in placed]
-        assert ready, "merging has made a circle"
+        assert ready, "merging has made a cycle"
     return list(placed.values())
 
 
@@ -305,7 +301,7 @@ def _limit(run: Run, seconds: float, suspends: bool, path: str) -> Run:
     async def limited(batch: Batch, request: Request) -> Batch:
         if suspends:
             waiting: Awaitable[Batch] = run(batch, request)
-        else:  # what never waits cannot be interrupted, only left behind
+        else:  # a call that never waits cannot be interrupted, only abandoned
             loop = asyncio.get_running_loop()
             waiting = loop.run_in_executor(None, lambda: finish(run(batch, request)))
         try:
@@ -318,9 +314,10 @@ def _limit(run: Run, seconds: float, suspends: bool, path: str) -> Run:
 
 
 def _name_failure(error: Exception, path: str) -> RaymlopsError:
-    """The same failure, with the name of the innermost node where it arose.
+    """The same failure, with the name of the innermost node in which it occurred.
 
-    What a node refuses is the caller's to fix however deep it lies: all that nodes read comes from the request.
+    An input that a node refuses is the caller's error, however deep the node: all that nodes read comes from the
+    request.
     """
     if isinstance(error, NodeError):
         return error

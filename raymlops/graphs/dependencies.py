@@ -1,4 +1,4 @@
-"""The names of a graph: who reads whom, who calls whom, in which order. Knows no tensor's type."""
+"""The references of a graph by name: who reads whom, who calls whom, in which order. Does not know tensor types."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from raymlops.specs.graph_nodes import INPUTS, NodeDocument, list_references
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """A node of a spec with the names that it has for others."""
+    """A node of a spec with its references to other nodes."""
 
     node: Any
     kind: NodeKind[Any]
@@ -29,7 +29,7 @@ Nodes = Mapping[str, Declared]
 
 
 def declare(spec: GraphSpec, prefix: str = "") -> dict[str, Declared]:
-    """The nodes of a graph, `prefix` being the path of the graph itself. Imports kinds of the user's own.
+    """The nodes of a graph; `prefix` is the path of the graph itself. Imports kinds written by users.
 
     Raises SpecError.
     """
@@ -47,7 +47,7 @@ def _declare(path: str, node: NodeDocument) -> Declared:
 
 
 def find_owners(nodes: Nodes) -> dict[str, str]:
-    """Node that is called -> node that calls it."""
+    """Called node -> node that calls it."""
     return {called: name for name, node in nodes.items() for called in node.calls}
 
 
@@ -68,7 +68,7 @@ def find_elements(nodes: Nodes) -> set[str]:
 
 
 def check_names(spec: GraphSpec, nodes: Nodes) -> list[str]:
-    """Mistakes in names: unknown, called twice, read from outside, read by nothing, in a circle."""
+    """Mistakes in references: unknown, called twice, read from outside, unused, in a cycle."""
     outputs = list_references(spec.outputs)
     mistakes = [*_unknown(nodes, outputs), *_wrongly_owned(nodes, outputs)]
     if not mistakes:
@@ -122,8 +122,7 @@ def _circles(nodes: Nodes) -> Iterator[str]:
     circle = _find_circle(_edges(nodes))
     if circle:
         yield (
-            f"Nodes wait for each other in a circle: {' -> '.join(circle)}; let one "
-            "of them read something else"
+            f"Nodes wait for each other in a cycle: {' -> '.join(circle)}; let one of them read something else"
         )
 
 
@@ -159,12 +158,11 @@ def _unread(nodes: Nodes, outputs: list[str]) -> Iterator[str]:
         waiting += new
     for name in nodes:
         if name not in reached and name not in owners:
-            yield f"Node {name!r} is read by nothing; read it in another node or in outputs, or remove it"
+            yield f"Nothing reads node {name!r}; read it in another node or in outputs, or remove it"
 
 
 def sort_nodes(nodes: Nodes) -> list[str]:
-    """Names so that each follows all that it reads and calls; nodes of the file's order stay in it where
-    they can."""
+    """Names in an order in which each follows all that it reads and calls; otherwise the file's order is kept."""
     edges = _edges(nodes)
     order: dict[str, None] = {}
 

@@ -1,5 +1,4 @@
-"""A plan as boxes and arrows, and those as Mermaid text. Draws what was decided and measured; decides
-nothing."""
+"""A plan as boxes and arrows, and these as Mermaid text. Shows decisions and measurements; decides nothing."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +26,7 @@ class Arrow:
     end: str
     labels: tuple[str, ...] = ()
     dashed: bool = False
-    """True for what does not bring the answer: a mirror, a fallback."""
+    """True for calls that do not bring the answer: a mirror, a fallback."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,7 @@ def sketch(
     milliseconds: Mapping[str, float] | None = None,
     chains: Iterable[Sequence[str]] = (),
 ) -> Sketch:
-    """Boxes and arrows of a graph and those inside it; times and chains are by node path."""
+    """Boxes and arrows of a graph and its inner graphs; times and chains are by node path."""
     merged = {path: "+".join(chain) for chain in chains for path in chain}
     artist = _Artist(decisions or {}, milliseconds or {}, merged)
     artist.boxes.append(Box(INPUTS, (INPUTS, *(str(port) for port in plan.inputs)), "edge"))
@@ -72,7 +71,7 @@ class _Artist:
         self.arrows[start, end, dashed] = known
 
     def draw(self, plan: Plan, prefix: str, sources: Mapping[str, str]) -> dict[str, str]:
-        """Draw the steps; `sources` tells which box gives each input. Returns which box gives each output."""
+        """Draw the steps; `sources` maps each input to its box. Returns the box of each output."""
         gives = {f"{INPUTS}.{name}": box for name, box in sources.items()}
         for name, step in plan.steps.items():
             path = prefix + name
@@ -119,7 +118,7 @@ def _type_of(port: Port) -> str:
 
 
 def _call_of(step: Step, called: str) -> tuple[str, bool]:
-    """What is written on the arrow from a branch, and whether it is dashed."""
+    """The label of the arrow from a branch, and whether it is dashed."""
     if called == step.node.fallback:
         return "fallback", True
     return step.kind.label_call(step.node, called), called not in step.awaited
@@ -136,14 +135,14 @@ CLASSES = {
 
 
 def shorten_list(texts: Sequence[str], most: int) -> list[str]:
-    """So many of the texts, the last of which says how many more there are."""
+    """At most so many of the texts; the last one says how many more there are."""
     if len(texts) <= most:
         return list(texts)
     return [*texts[: most - 1], f"and {len(texts) - most + 1} more"]
 
 
 def to_mermaid(picture: Sketch) -> str:
-    """Mermaid flowchart text, as GitHub and MLflow's notes show it."""
+    """Mermaid flowchart text, as GitHub and MLflow's notes render it."""
     names = {box.id: f"n{i}" for i, box in enumerate(picture.boxes)}
     lines = ["---", f"title: {picture.title}", "---", "flowchart LR"]
     for group in dict.fromkeys(box.group for box in picture.boxes):

@@ -1,4 +1,5 @@
-"""What nodes run on: a request, the calls of branches, and rows that leave as sub-batches and return in order."""
+"""Parts of a node's execution: the request, the calls of branches, and rows that are split into sub-batches and
+reassembled in order."""
 
 import asyncio
 import dataclasses
@@ -15,15 +16,15 @@ Rows = npt.NDArray[np.intp]
 
 @dataclasses.dataclass(slots=True)
 class Request:
-    """What travels with a batch through a graph."""
+    """The context of a batch in a graph."""
 
     key: str | None = None
     live: bool = True
-    """False where shadows must not run, as offline."""
+    """False if shadows must not run, as in batch scoring."""
     counted: bool = True
-    """False for an example that is tried, which nobody asked for."""
+    """False for an example that is tried outside of any request."""
     rows: Sequence[int] = ()
-    """Of each of the callers whose requests were joined; empty for one caller."""
+    """Request keys of the callers whose requests were joined; empty for one caller."""
     waited_for: list[str] = dataclasses.field(default_factory=list)
     """Nodes that had not answered when the request was given up, the innermost first."""
 
@@ -33,18 +34,17 @@ Run = Callable[[Batch, Request], Coroutine[Any, Any, Batch]]
 
 @dataclasses.dataclass(frozen=True)
 class Implementation:
-    """What answers for a leaf. `suspends` is False when `run` never waits, as for a short model in this
-    process."""
+    """The implementation of a leaf. `suspends` is False if `run` never waits, as for a short model in this process."""
 
     run: Callable[[Batch], Coroutine[Any, Any, Batch]]
     suspends: bool = True
     inline_rows: int = 0
-    """Rows of the largest batch that it does not wait for either, where that is known."""
+    """Rows of the largest batch for which it does not wait, if known."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """A node to call: the tensors it wants, each by its name there and its name in the caller's batch."""
+    """A node to call: the tensors that it reads, by their names in the node and in the caller's batch."""
 
     name: str
     run: Run
@@ -54,7 +54,7 @@ class Branch:
     def call(self, batch: Batch, request: Request, rows: Rows | None = None) -> Coroutine[Any, Any, Batch]:
         if rows is None:
             return self.run({key: batch[source] for key, source in self.needs}, request)
-        if request.rows:  # which rows are whose is no longer known
+        if request.rows:  # it is no longer known which rows belong to whom
             request = dataclasses.replace(request, rows=())
         return self.run({key: batch[source][rows] for key, source in self.needs}, request)
 
@@ -70,7 +70,7 @@ def finish(coroutine: Coroutine[Any, Any, Batch]) -> Batch:
 
 
 async def gather(calls: Sequence[tuple[Branch, Coroutine[Any, Any, Batch]]]) -> list[Batch]:
-    """Answers of several branches; those that wait overlap, and when one fails the others are cancelled."""
+    """Answers of several branches; waiting branches overlap, and if one fails the others are cancelled."""
     if sum(branch.suspends for branch, _ in calls) < 2:
         return [await call for _, call in calls]
     tasks = [asyncio.ensure_future(call) for _, call in calls]
@@ -86,7 +86,7 @@ async def gather(calls: Sequence[tuple[Branch, Coroutine[Any, Any, Batch]]]) -> 
 async def call_by_rows(
     batch: Batch, request: Request, parts: Sequence[tuple[Branch, Rows]], rows: int
 ) -> Batch:
-    """Call each branch with its rows, of so many in all, and put the answers back in their order."""
+    """Call each branch with its rows, of so many in total, and put the answers back in their order."""
     if len(parts) == 1:
         return await parts[0][0].call(batch, request)
     answers = await gather([(branch, branch.call(batch, request, index)) for branch, index in parts])
@@ -94,7 +94,7 @@ async def call_by_rows(
 
 
 def join_rows(rows: int, parts: Sequence[tuple[Rows, Batch]]) -> Batch:
-    """Answers of sub-batches, back in the order of the whole."""
+    """Answers of sub-batches, in the order of the whole batch."""
     joined = {name: np.empty((rows, *values.shape[1:]), values.dtype) for name, values in parts[0][1].items()}
     for index, answer in parts:
         put_rows(joined, index, answer)

@@ -1,9 +1,8 @@
-"""Runs a Plan over awaitables, as one endpoint. Knows nodes and batches; knows nothing of Ray, HTTP or
+"""Runs a Plan over awaitables, as one endpoint. Knows nodes and batches; imports neither Ray nor HTTP, and opens no
 model files.
 
-The plan is compiled once into a list of calls. Nodes that never wait run one after the other without the
-event loop;
-only where several nodes wait at the same time are tasks made.
+The plan is compiled once into a list of calls. Nodes that never wait run in sequence without the event loop; tasks
+are created only if several nodes wait at the same time.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ from raymlops.tensors import Batch, Signature
 
 
 def _blame_empty_input(error: NodeError, batch: Batch) -> NodeError | InputError:
-    """What a node cannot do with an input without elements is the caller's to fix, as with a model alone."""
+    """An input without elements that a node cannot process is the caller's error, as with a model alone."""
     empty = [(name, values.shape) for name, values in batch.items() if not values.size]
     if not empty:
         return error
@@ -34,7 +33,7 @@ def _blame_empty_input(error: NodeError, batch: Batch) -> NodeError | InputError
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What a graph has counted since it was made, by node path."""
+    """The counts of a graph since it was created, by node path."""
 
     clocks: Mapping[str, Clock]
     shadows: Mapping[str, Any]
@@ -44,8 +43,8 @@ class Statistics:
 class Graph:
     """A composition that answers like one model.
 
-    `implementations` has one entry for each leaf of the plan, by path. `merged` replaces chains of leaves
-    by one.
+    `implementations` has one entry for each leaf of the plan, by path. `merged` replaces chains of leaves by one
+    model.
     """
 
     def __init__(
@@ -68,26 +67,25 @@ class Graph:
 
     @property
     def suspends(self) -> bool:
-        """False when the graph never waits, so that it can be run without an event loop."""
+        """False if the graph never waits, so that it can run without an event loop."""
         return self._program.suspends
 
     async def infer(self, batch: Batch, *, key: str | None = None, request: Request | None = None) -> Batch:
-        """Answer a batch; `key` makes splits sticky. Raises InputError, NodeError, DeadlineError,
-        OverloadedError."""
+        """Answer a batch; `key` makes splits sticky. Raises InputError, NodeError, DeadlineError, OverloadedError."""
         try:
             return self._leave(await self._program.run(self._enter(batch), request or Request(key)))
         except NodeError as error:
             raise _blame_empty_input(error, batch) from error
 
     def infer_joined(self, batch: Batch, rows: Sequence[int]) -> Batch:
-        """As `infer` for requests of so many rows each, on the event loop, by a graph that does not wait for them."""
+        """Like `infer` for requests of so many rows each, on the event loop, by a graph that does not wait for them."""
         try:
             return self._leave(finish(self._program.run(self._enter(batch), Request(rows=rows))))
         except NodeError as error:
             raise _blame_empty_input(error, batch) from error
 
     def infer_now(self, batch: Batch, *, key: str | None = None) -> Batch:
-        """As `infer`, outside an event loop and without shadows; for files."""
+        """Like `infer`, outside an event loop and without shadows; for files."""
         coroutine = self._program.run(self._enter(batch), Request(key, live=False))
         try:
             return self._leave(asyncio.run(coroutine) if self.suspends else finish(coroutine))
@@ -99,7 +97,7 @@ class Graph:
         return Statistics(self._compiler.clocks, self._compiler.shadows, weights)
 
     def set_weights(self, weights: Mapping[str, Mapping[str, float]]) -> None:
-        """Change the weights of splits, by path, from the next request on; branches that are not named keep theirs.
+        """Change the weights of splits, by path, from the next request on; unnamed branches keep theirs.
 
         Raises SpecError, and then changes none.
         """

@@ -1,6 +1,7 @@
-"""What a kind of node is: one Protocol, which each file of `kinds` fulfils, and what its methods are given and give.
+"""The interface of a kind of node: one Protocol, which each file of `kinds` implements, and the values that its
+methods take and return.
 
-A method here with a body is what most kinds do. Knows no kind.
+A method with a body here is the default for most kinds. Imports no kind.
 """
 
 import asyncio
@@ -21,21 +22,21 @@ class Scope(Protocol):
     """The graph around a node, as the node sees it while tensors are resolved. Its methods raise SpecError."""
 
     def read(self, text: str, *, whole: bool = False) -> Read:
-        """The one tensor that a reference stands for; of a node that runs for each element, the tensor of one
-        element unless the `whole` ragged one is asked for."""
+        """The one tensor of a reference; for a node that runs for each element, the tensor of one element unless the
+        `whole` ragged one is wanted."""
         ...
 
     def bind(self, bindings: Bindings, wanted: Sequence[Port] | None) -> list[tuple[str, Reference]]:
-        """A source for every input that is wanted; all that is bound where None is."""
+        """A source for every wanted input; all bound tensors if `wanted` is None."""
         ...
 
     def answers(self, called: str) -> tuple[Port, ...]:
-        """What a node that is called answers."""
+        """The outputs of a called node."""
         ...
 
     @property
     def signature(self) -> Signature:
-        """That of the node's model."""
+        """The signature of the node's model."""
         ...
 
     def validate(self, inner: GraphSpec) -> Plan:
@@ -45,13 +46,13 @@ class Scope(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Resolved:
-    """What a node answers and from what."""
+    """The inputs and outputs of a node."""
 
     outputs: tuple[Port, ...]
     reads: Sequence[Read] = ()
-    """Tensors that it takes under their references, as `node.tensor`."""
+    """Tensors that it reads under their references, as `node.tensor`."""
     needs: Sequence[tuple[str, Reference]] = ()
-    """Tensors that it takes under names of its own."""
+    """Tensors that it reads under its own names."""
     inner: Plan | None = None
 
 
@@ -66,9 +67,9 @@ class Parts:
     port: Callable[[Reference], Port]
     """The type of a tensor that it reads."""
     implementation: Implementation | None = None
-    """Of a leaf."""
+    """The implementation of a leaf."""
     inner: Run | None = None
-    """Of a node with a graph inside."""
+    """The graph inside a node."""
 
 
 @dataclasses.dataclass
@@ -80,7 +81,7 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A node that is ready to run, and what of it changes or counts while it does."""
+    """A node that is ready to run, with its mutable state and counters."""
 
     run: Run
     suspends: bool = False
@@ -91,17 +92,17 @@ class Built:
 
 
 class NodeKind(Protocol[Node]):
-    """A kind of node. It holds no state: what a node of it keeps, `build` makes."""
+    """A kind of node. It has no state: `build` creates the state of a node."""
 
     spec: ClassVar[type[NodeDocument]]
-    """What a user may write for a node of this kind; the other methods are given one that was read."""
+    """The class of the keys that a user may write for a node of this kind; the other methods get an instance."""
     is_leaf: ClassVar[bool] = False
-    """Whether a model or a class answers for it, which is opened elsewhere, here or in replicas of its own."""
+    """Whether a model or a class implements it, which is opened elsewhere, here or in its own replicas."""
     is_over_elements: ClassVar[bool] = False
     """Whether the nodes that it calls run on elements of ragged tensors, not on rows."""
     rows_independent: ClassVar[bool] = False
-    """Whether a row's answer is the same whoever else is in the batch, as far as the kind goes: models, classes and
-    the nodes that it calls are asked by themselves. Requests may share a run only where this is so."""
+    """Whether the kind itself answers each row independently of the other rows in the batch: models, classes and
+    called nodes are asked separately. Only then may requests share a run."""
 
     def reads(self, node: Node) -> Sequence[str]:
         """References that it reads itself."""
@@ -116,7 +117,7 @@ class NodeKind(Protocol[Node]):
         return ()
 
     def resolve(self, node: Node, scope: Scope) -> Resolved:
-        """What it reads and answers. Raises SpecError where the tensors do not fit."""
+        """Its inputs and outputs. Raises SpecError if the tensors do not fit."""
         answers = {called: scope.answers(called) for called in self.calls(node)}
         reads = [scope.read(text) for text in self.reads(node)]
         return Resolved(self.outputs(node, reads, answers), reads)
@@ -124,46 +125,45 @@ class NodeKind(Protocol[Node]):
     def outputs(
         self, node: Node, reads: Sequence[Read], answers: Mapping[str, tuple[Port, ...]]
     ) -> tuple[Port, ...]:
-        """What it answers, of what it reads, in the order of `reads`, and of what those that it calls answer.
+        """Its outputs, from the tensors that it reads, in the order of `reads`, and the outputs of called nodes.
 
         Raises SpecError.
         """
         raise AssertionError(f"{type(self).__name__} has neither outputs nor a resolve of its own")
 
     def is_mergeable(self, node: Node) -> bool:
-        """Whether it is an ONNX model that may become one with those beside it."""
+        """Whether it is an ONNX model that may be merged with its neighbours."""
         return False
 
     def explain_dependence(self, node: Node) -> str:
-        """What it does by which a row's answer may depend on the other rows of its batch or on the caller; empty
-        where each row is answered by itself."""
+        """Why a row's answer may depend on other rows of its batch or on the caller; empty if rows are independent."""
         return "" if self.rows_independent else "is of a kind that does not say rows_independent = True"
 
     def build(self, parts: Parts) -> Built:
-        """What runs it."""
+        """The function that runs it."""
         ...
 
     def describe(self, node: Node) -> str:
-        """What a drawing says of it beside its kind."""
+        """What a drawing shows of it beside its kind."""
         return ""
 
     def label_call(self, node: Node, called: str) -> str:
-        """What a drawing writes on the arrow from a node that it calls."""
+        """The label of the arrow from a called node in a drawing."""
         return ""
 
 
 LARGE = 2**16
-"""Elements that are combined in a thread: a vote over as many takes 10 ms."""
+"""Elements from which on they are combined in a thread: a vote over as many takes 10 ms."""
 
 
 class Combination(NodeKind[Node], Protocol[Node]):
-    """A kind that makes one tensor of those that it reads, by a function of arrays."""
+    """A kind that computes one tensor from those that it reads, by a function of arrays."""
 
     def reads(self, node: Any) -> Sequence[str]:
         return list(node.of)
 
     def combine(self, node: Node) -> Callable[[Sequence[Array]], Array]:
-        """Arrays in the order of `reads`, which it must not write into -> the answer, rows first."""
+        """Arrays in the order of `reads`, which it must not modify -> the output, rows first."""
         ...
 
     def build(self, parts: Parts) -> Built:
@@ -173,7 +173,7 @@ class Combination(NodeKind[Node], Protocol[Node]):
 
         async def run(batch: Batch, request: Request) -> Batch:
             values = [batch[member] for member in members]
-            # Requests that were joined are small, and are run by what cannot wait.
+            # Joined requests are small, and are run by code that cannot wait.
             if not request.rows and sum(array.size for array in values) > LARGE and on_loop():
                 return {name: await asyncio.to_thread(combine, values)}
             return {name: combine(values)}
@@ -182,7 +182,7 @@ class Combination(NodeKind[Node], Protocol[Node]):
 
 
 def on_loop() -> bool:
-    """False where a graph is run without an event loop: over files, and in threads, which may be blocked."""
+    """False if a graph runs without an event loop: over files, and in threads, which may block."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,5 @@
-"""Kinds of nodes that users write: `kind: module:Class`, imported where a graph is validated. Knows none of ours."""
+"""Kinds of nodes written by users: `kind: module:Class`, imported when a graph is validated. Imports none of the
+built-in kinds."""
 
 import contextlib
 import inspect
@@ -17,7 +18,7 @@ def load_kind(path: str, node: NodeDocument) -> NodeKind[Any]:
     with failures_named(path, node):
         kind = import_class(f"Node {path!r}", node.kind, node.list_code(), {})()
     if NodeKind not in type(kind).__mro__:
-        raise SpecError(f"Node {path!r}: {node.kind} is no subclass of raymlops.graphs.node_kind.NodeKind")
+        raise SpecError(f"Node {path!r}: {node.kind} is not a subclass of raymlops.graphs.node_kind.NodeKind")
     spec = getattr(kind, "spec", None)
     if not (inspect.isclass(spec) and issubclass(spec, NodeDocument)):
         raise SpecError(
@@ -33,7 +34,7 @@ def load_kind(path: str, node: NodeDocument) -> NodeKind[Any]:
 
 
 def read_options(path: str, node: NodeDocument, kind: NodeKind[Any]) -> NodeDocument:
-    """What was written for a node, as the `spec` of its kind. Raises SpecError with one line a mistake."""
+    """The document of a node, as the `spec` of its kind. Raises SpecError with one line per mistake."""
     options = node.model_dump(exclude_unset=True, exclude={"kind", "code"})
     with failures_named(path, node):
         document: NodeDocument = validate_document(options, kind.spec, source=f"Node {path!r}")
@@ -44,7 +45,7 @@ def read_options(path: str, node: NodeDocument, kind: NodeKind[Any]) -> NodeDocu
 
 @contextlib.contextmanager
 def failures_named(path: str, node: NodeDocument) -> Iterator[None]:
-    """What a kind of the user's own raises by mistake is a SpecError that names the node and the kind."""
+    """Turns errors of a user's kind into a SpecError that names the node and the kind."""
     try:
         yield
     except RaymlopsError:

@@ -1,5 +1,4 @@
-"""Decides where each node runs and which chains become one model, and says why. Decides only; places
-nothing."""
+"""Decides where each node runs and which chains become one model, and why. Decides only; places nothing."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ Place = Literal["fused", "separate"]
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What a leaf takes: milliseconds for one row in this process, and bytes held."""
+    """The cost of a leaf: milliseconds for one row in this process, and bytes of memory."""
 
     milliseconds: float
     bytes_held: int = 0
@@ -21,14 +20,14 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Where `auto` draws its lines."""
+    """Thresholds of `auto`."""
 
     hop_ms: float = 3.0
     """A call to another replica and back, as measured on two cores."""
     hops_worth: float = 5.0
-    """A node slower than so many hops gains more from replicas of its own than the hop costs."""
+    """A node slower than so many hops gains more from its own replicas than the hop costs."""
     fused_bytes: int = 1_000_000_000
-    """What all fused nodes together may hold in each ingress replica."""
+    """Memory of all fused nodes together in each ingress replica, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Decision:
 def decide(
     plan: Plan, measured: Mapping[str, Measurement] | None = None, limits: Limits | None = None
 ) -> dict[str, Decision]:
-    """A decision for every leaf, by path. What the spec says holds; `auto` judges needs, size and time, in
-    that order."""
+    """A decision for every leaf, by path. The spec has precedence; `auto` considers resources, size and time, in that
+    order."""
     measured, limits = measured or {}, limits or Limits()
     decisions: dict[str, Decision] = {}
     held = 0
@@ -51,7 +50,7 @@ def decide(
     for (
         path,
         step,
-    ) in leaves:  # the smallest first, so that one large model does not drive out many small ones
+    ) in leaves:  # the smallest first, so that one large model does not displace many small ones
         decision = _decide_leaf(step, measured.get(path), limits, held)
         if decision.place == "fused" and path in measured:
             held += measured[path].bytes_held
@@ -90,10 +89,10 @@ def _decide_leaf(step: Step, measured: Measurement | None, limits: Limits, held:
 
 
 def find_chains(plan: Plan, decisions: Mapping[str, Decision], prefix: str = "") -> list[tuple[str, ...]]:
-    """Runs of fused ONNX nodes of one graph, each reading the one before it: they can be one model.
+    """Sequences of fused ONNX nodes of one graph, each reading the one before it, that can be merged into one model.
 
-    A chain never spans a node with a timeout, a fallback, a ragged output or a caller, since these act on
-    one node.
+    A chain never includes a node with a timeout, a fallback, a ragged output or a caller, since these concern a
+    single node.
     """
     if not plan.spec.merge:
         return []
@@ -122,7 +121,7 @@ def _mergeable(plan: Plan, step: Step, decision: Decision | None) -> bool:
 
 
 def _continues(plan: Plan, chains: Sequence[Sequence[str]], chain: Sequence[str], step: Step) -> bool:
-    """True if the node reads the chain's last one, and joining them makes nothing wait for itself."""
+    """True if the node reads the chain's last one, and merging them makes no cycle."""
     if chain[-1] not in step.after:
         return False
     groups = {name: found[0] for found in chains for name in found} | {step.name: chain[0]}

@@ -1,4 +1,4 @@
-"""A graph that was found valid, as frozen values: what runs in which order, and what each reads."""
+"""A validated graph, as frozen values: what runs in which order, and what each node reads."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,13 +12,12 @@ if TYPE_CHECKING:
     from raymlops.graphs.node_kind import NodeKind
 
 LENGTHS = "_lengths"
-"""A ragged tensor enters and leaves a graph as two: the elements of all rows, and so suffixed their
-counts."""
+"""Suffix of the counts: a ragged tensor enters and leaves a graph as two, the elements of all rows and their counts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Port:
-    """A tensor between nodes. A ragged one is an object array with one array of elements a row."""
+    """A tensor between nodes. A ragged one is an object array with one array of elements per row."""
 
     spec: TensorSpec
     ragged: bool = False
@@ -32,7 +31,7 @@ class Port:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Reference:
-    """A tensor of a node; an empty tensor stands for all of them."""
+    """A tensor of a node; an empty tensor name stands for all of them."""
 
     node: str
     tensor: str
@@ -56,37 +55,37 @@ class Step:
 
     name: str
     node: Any
-    """What was written for it: a document of the kind's `spec`."""
+    """Its document, an instance of the kind's `spec`."""
     kind: "NodeKind[Any]"
     needs: tuple[tuple[str, Reference], ...]
-    """Name under which the node gets a tensor, and the tensor; a node with branches gets theirs too."""
+    """Name of the tensor in the node -> the tensor; a node with branches also gets theirs."""
     outputs: tuple[Port, ...]
     reads: tuple[Reference, ...] = ()
-    """What the spec names as read by a node that has no names of its own for it, in its order."""
+    """Tensors that the node reads without names of its own, in the spec's order."""
     branches: tuple[str, ...] = ()
     """Steps that run only when this one calls them."""
     inner: "Plan | None" = None
 
     @property
     def after(self) -> set[str]:
-        """Nodes whose answers must be there first."""
+        """Nodes that must have answered before."""
         return {reference.node for _, reference in self.needs} - {INPUTS}
 
     @property
     def awaited(self) -> list[str]:
-        """The branches that an answer may wait for: all but mirrors."""
+        """The branches for which an answer may wait: all but mirrors."""
         ignored = self.kind.unawaited(self.node)
         return [name for name in self.branches if name not in ignored or name == self.node.fallback]
 
     @property
     def own_prefix(self) -> str:
-        """What the names of a node's own inputs start with, where those of its fallback stand beside them."""
+        """Prefix of a node's own inputs, if those of its fallback are beside them."""
         has_names = self.kind.is_leaf or self.inner is not None
         return f"{INPUTS}/" if has_names and self.branches else ""
 
     @property
     def own_needs(self) -> list[tuple[str, Reference]]:
-        """What the node reads itself, without the needs of those that it calls."""
+        """The node's own reads, without those of called nodes."""
         if not self.kind.is_leaf and self.inner is None:
             return [(str(reference), reference) for reference in self.reads]
         prefix = self.own_prefix
@@ -109,11 +108,11 @@ class Plan:
 
     @property
     def signature(self) -> Signature:
-        """What the graph takes and answers at its edge."""
+        """The inputs and outputs of the graph itself."""
         return Signature(tuple(_flatten(self.inputs)), tuple(_flatten(self.output_ports)))
 
     def answering(self, prefix: str = "") -> Iterator[str]:
-        """Paths of the leaves that an answer may wait for: all but those of mirrors."""
+        """Paths of the leaves for which an answer may wait: all but those of mirrors."""
         waiting = [name for name in self.steps if name not in self.branches]
         seen: set[str] = set()
         while waiting:

@@ -1,4 +1,4 @@
-"""Which tensors may be read as which, and what several have in common. Pure functions of ports."""
+"""Which tensors can be connected, and the common type of several. Pure functions of ports."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ FLOATS = ("FP16", "FP32", "FP64")
 
 
 def explain_mismatch(source: Port, wanted: Port) -> str | None:
-    """Why a tensor cannot be read as another, or None when it can."""
+    """Why a tensor cannot be read as another one, or None if it can."""
     if source.ragged and not wanted.ragged:
         return "it is ragged; run the node inside an `each`"
     if wanted.ragged and not source.ragged:
@@ -27,7 +27,7 @@ def explain_mismatch(source: Port, wanted: Port) -> str | None:
 
 
 def join_shapes(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The shape that is known of two that must be one; None if they cannot be."""
+    """The common shape of two that must be equal; None if there is none."""
     if len(first) != len(second) or any(
         a != b and -1 not in (a, b) for a, b in zip(first, second, strict=True)
     ):
@@ -36,7 +36,7 @@ def join_shapes(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, .
 
 
 def join_ports(reads: Sequence[Read]) -> Port:
-    """The type of tensors that are combined element by element. Raises SpecError where they differ."""
+    """The type of tensors that are combined element by element. Raises SpecError if they differ."""
     reference, port = reads[0]
     if port.ragged:
         raise SpecError(f"cannot combine {reference} ({port}); ragged tensors are combined inside an `each`")
@@ -54,7 +54,7 @@ def join_ports(reads: Sequence[Read]) -> Port:
 
 
 def join_numbers(reads: Sequence[Read]) -> Port:
-    """As `join_ports`, of numbers that may be averaged."""
+    """Like `join_ports`, for numbers that can be averaged."""
     port = join_ports(reads)
     if port.spec.datatype not in FLOATS:
         raise SpecError(
@@ -66,7 +66,9 @@ def join_numbers(reads: Sequence[Read]) -> Port:
 def declare_port(tensor: Tensor) -> Port:
     """A tensor that a document declares. Raises SpecError."""
     if tensor.ragged and tensor.name.endswith(LENGTHS):
-        raise SpecError(f"ragged tensor {tensor.name!r}: names ending in {LENGTHS!r} are kept for its counts")
+        raise SpecError(
+            f"ragged tensor {tensor.name!r}: names ending in {LENGTHS!r} are reserved for its counts"
+        )
     return Port(tensor.to_spec(), tensor.ragged)
 
 
@@ -75,8 +77,7 @@ def _loosest(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]
 
 
 def join_answers(answers: Mapping[str, tuple[Port, ...]]) -> tuple[Port, ...]:
-    """What rows have in common whichever branch answered them: the same names and datatypes, sizes where
-    equal."""
+    """The common outputs of branches, whichever answers: the same names and datatypes, and sizes that are equal."""
     (first, ports), *others = answers.items()
     for name, other in others:
         mine, theirs = {port.spec.name: port for port in ports}, {port.spec.name: port for port in other}
@@ -113,7 +114,7 @@ def check_one_a_row(text: str, port: Port) -> None:
 
 
 def check_fallback(values: Mapping[str, Any], ports: Sequence[Port]) -> None:
-    """Raises SpecError unless the values can stand in for these outputs."""
+    """Raises SpecError unless the values can replace these outputs."""
     names = [port.spec.name for port in ports]
     for name in values:
         if name not in names:
@@ -125,7 +126,7 @@ def check_fallback(values: Mapping[str, Any], ports: Sequence[Port]) -> None:
         if port.ragged or -1 in port.spec.shape[1:]:
             raise SpecError(f"fallback cannot fill {port}, whose size is not known; name a node instead")
         if (port.spec.datatype == "BYTES") != isinstance(values[name], str):
-            raise SpecError(f"fallback {values[name]!r} is no value of {port}")
+            raise SpecError(f"fallback {values[name]!r} is not a value of {port}")
 
 
 def _list(names: Mapping[str, Any]) -> str:

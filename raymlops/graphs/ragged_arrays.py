@@ -1,4 +1,4 @@
-"""Ragged arrays, of one array of elements a row, from flat ones and back."""
+"""Converts ragged arrays, with one array of elements per row, from and to flat ones."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ from raymlops.tensors import Array
 
 
 def group_elements(values: Array, lengths: Array) -> Array:
-    """Elements of all rows -> a ragged array: one array of elements a row."""
+    """Elements of all rows -> a ragged array: one array of elements per row."""
     grouped = np.empty(len(lengths), dtype=object)
     if len(lengths) and not 0 <= lengths.min() <= lengths.max() <= len(values):
         raise InputError(f"The rows' lengths must be from 0 to the {len(values)} elements that there are")
@@ -24,7 +24,7 @@ def group_elements(values: Array, lengths: Array) -> Array:
 
 
 def flatten_elements(ragged: Array, port: Port) -> tuple[Array, npt.NDArray[np.int64]]:
-    """A ragged array -> the elements of all rows, and how many are each row's."""
+    """A ragged array -> the elements of all rows, and the count of each row."""
     lengths = np.fromiter((len(elements) for elements in ragged), dtype=np.int64, count=len(ragged))
     if not lengths.sum():
         return np.empty((0, *(max(size, 0) for size in port.spec.shape[1:])), port.spec.dtype), lengths

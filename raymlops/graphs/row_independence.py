@@ -1,4 +1,4 @@
-"""Why the rows of a graph's batch may depend on each other, or on who else is in it. Knows the plan; runs nothing."""
+"""Why the rows of a graph's batch may depend on each other. Uses the plan; runs nothing."""
 
 from collections.abc import Mapping
 
@@ -6,13 +6,13 @@ from raymlops.graphs.plan import Plan, Port
 
 
 def find_dependence(plan: Plan, leaves: Mapping[str, str], prefix: str = "") -> str:
-    """The first reason, with the node's path; empty where every row is answered by itself.
+    """The first reason, with the node's path; empty if every row is answered independently.
 
-    `leaves` has the reason of each model and Python node that ties rows, by path.
+    `leaves` has the reason of each model and Python node that couples rows, by path.
     """
     for port in (*plan.inputs, *plan.output_ports):
         if port.ragged:
-            return f"{_describe(port)} has a number of elements of its own in each row"
+            return f"{_describe(port)} has its own number of elements in each row"
     for name, step in plan.steps.items():
         path, node = prefix + name, step.node
         if node.fallback is not None:

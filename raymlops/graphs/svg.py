@@ -1,8 +1,8 @@
-"""A sketch as a standalone SVG picture: boxes in columns by what they wait for, columns in bands as wide as a page.
+"""A drawing as a standalone SVG picture: boxes in columns by their dependencies, columns in bands as wide as a page.
 
-Needs no other program. Where things may lie: a column is as wide as its widest box. Left of it is first a channel in
-which lines turn, then room for the labels of the lines that end there. Lines that pass a column have a place between
-its boxes. A line from the last column of a band to the first of the next one goes around, in a lane of its own.
+Needs no other program. Layout: a column is as wide as its widest box. To its left is a channel in which lines turn,
+then room for the labels of the lines that end there. Lines that pass a column have a gap between its boxes. A line
+from the last column of a band to the first of the next one goes around, in its own lane.
 """
 
 import dataclasses
@@ -17,14 +17,15 @@ LINE, LABEL_LINE = 16, 11
 """Height of a line of text of 12 pixels, and of labels of 10."""
 ROW_GAP, PADDING, MARGIN, BEND, LANE = 34.0, 10.0, 24.0, 64.0, 8.0
 WRAP, LONGEST, MOST_LINES, MOST_LABELS = 34, 40, 16, 3
-"""Letters in a line of a box and in a label; entries of a box and of a label."""
+"""Characters in a line of a box and in a label; entries of a box and of a label."""
 PAGE = 1700.0
-"""Width in pixels up to which columns stand beside each other; a single wider column still has a band."""
+"""Width in pixels up to which columns are placed side by side; a single wider column still has a band."""
 _NARROW, _BROAD = "ijl.,:;|!'()[]/ ", "mwMW@%&"
 
 
 def measure(text: str, size: float = 12, *, bold: bool = False) -> float:
-    """At least the width of a text in pixels in the usual sans-serif fonts, of which DejaVu's is the widest."""
+    """An upper bound of the width of a text in pixels in the usual sans-serif fonts, of which DejaVu's is the
+    widest."""
     units = sum(
         0.42 if letter in _NARROW else 1.02 if letter in _BROAD else 0.79 if letter.isupper() else 0.67
         if letter.isascii() else 1.05
@@ -37,7 +38,7 @@ def measure(text: str, size: float = 12, *, bold: bool = False) -> float:
 class _Placed:
     box: Box
     lines: tuple[str, ...]
-    """Of text; none where a line passes."""
+    """Lines of text; empty where a line passes."""
     width: float
     height: float
     x: float = 0.0
@@ -49,7 +50,7 @@ class _Column:
     items: list[_Placed]
     band: int = 0
     labels: float = 0.0
-    """Width of the labels that stand left of it."""
+    """Width of the labels to its left."""
     x: float = 0.0
 
     @property
@@ -66,16 +67,16 @@ class _Layout:
     columns: list[_Column]
     placed: dict[str, _Placed]
     ways: dict[Arrow, list[str]]
-    """Arrow -> what it passes: its two boxes, and between them a free place in every column."""
+    """Arrow -> what it passes: its two boxes, and between them a gap in every column."""
     column_of: dict[str, _Column]
     bottoms: list[float] = dataclasses.field(default_factory=list)
-    """Of the bands."""
+    """Sizes of the bands."""
     right: float = 0.0
     lanes: dict[tuple[Arrow, int], int] = dataclasses.field(default_factory=dict)
-    """Of the pieces of arrows that go from band to band."""
+    """Lanes of the arrow segments that go from band to band."""
 
     def ends(self, arrow: Arrow, i: int) -> tuple[float, float, float, float]:
-        """Where the i-th piece of a line starts and ends."""
+        """Where the i-th segment of a line starts and ends."""
         way = self.ways[arrow]
         start, end = self.placed[way[i]], self.placed[way[i + 1]]
         return start.x + start.width, self._leaving(start, arrow), end.x, self._coming(end, arrow)
@@ -133,7 +134,7 @@ def to_svg(picture: Sketch) -> str:
 
 
 def _rank(picture: Sketch) -> dict[str, int]:
-    """The longest way from the inputs to each box."""
+    """The longest path from the inputs to each box."""
     before: dict[str, list[str]] = {box.id: [] for box in picture.boxes}
     for arrow in picture.arrows:
         before[arrow.end].append(arrow.start)
@@ -162,7 +163,7 @@ def _make_item(box: Box, incoming: Sequence[Arrow], leaving: int) -> _Placed:
 
 
 def _arrange(picture: Sketch) -> _Layout:
-    """Columns by rank; in each, boxes near the mean height of those that they read and that read them."""
+    """Columns by rank; within each, boxes near the mean height of their neighbours."""
     ranks = _rank(picture)
     columns: list[list[_Placed]] = [[] for _ in range(1 + max(ranks.values()))]
     for box in picture.boxes:
@@ -209,7 +210,7 @@ def _mean(names: Sequence[str], order: Mapping[str, float]) -> float:
 
 
 def _set_bands(layout: _Layout) -> None:
-    """Columns stand beside each other while they fit the page."""
+    """Columns are placed side by side while they fit the page."""
     band, x = 0, 0.0
     for i, column in enumerate(layout.columns):
         wanted = column.width + (BEND + column.labels if i else 0)
@@ -269,7 +270,7 @@ def _label_height(arrow: Arrow) -> float:
 
 
 def _draw_line(arrow: Arrow, layout: _Layout) -> str:
-    """Curves from column to column; where labels stand, and from band to band, straight."""
+    """Curves from column to column; straight beside labels and from band to band."""
     drawn = ""
     for i in range(len(layout.ways[arrow]) - 1):
         x1, y1, x2, y2 = layout.ends(arrow, i)
@@ -299,7 +300,7 @@ def _go_around(layout: _Layout, arrow: Arrow, i: int, y2: float) -> str:
 
 
 def _draw_label(arrow: Arrow, layout: _Layout) -> str:
-    """Above the end of the line, where lines into one box lie apart."""
+    """Above the end of the line, where lines into one box are separate."""
     _, _, x, y = layout.ends(arrow, len(layout.ways[arrow]) - 2)
     lines = [
         f'<text x="{x - 12:.1f}" y="{y - 4 - LABEL_LINE * i:.1f}" font-size="10" text-anchor="end" fill="#333" '

@@ -1,5 +1,5 @@
-"""A sketch as text for a terminal: a paragraph for each box, and what it reads, no line longer than the terminal is
-wide."""
+"""A drawing as text for a terminal: a paragraph for each box, and what it reads, with lines no wider than the
+terminal."""
 
 import textwrap
 
@@ -9,7 +9,7 @@ MOST_LABELS = 8
 
 
 def to_text(picture: Sketch, width: int = 80) -> str:
-    """`width` is in letters, at least 20."""
+    """`width` is in characters, at least 20."""
     width = max(20, width)
     lines = _wrap(picture.title, width, "", "  ")
     names = {box.id: box.id if box.group else box.lines[0] for box in picture.boxes}

@@ -1,8 +1,8 @@
-"""Imports users' classes from the files that travel with a graph or a serving spec. Finds no files: see
+"""Imports users' classes from the files that are stored with a graph or a serving spec. Finds no files: see
 `specs.module_files`.
 
-A process has one folder of such files for all classes whose files agree, which share their modules as in one program.
-Files that differ from those, as those of an edited module, get another folder, and are imported anew.
+A process has one folder of such files for all classes whose files agree, and which share their modules as in one
+program. Files that differ from those, as those of an edited module, get another folder, and are imported again.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from raymlops.errors import RaymlopsError, SpecError, shorten, unknown_name
 
 _LOCK = threading.RLock()
 _FILES: dict[str, str] = {}
-"""Those that this process imports from."""
+"""The folder from which this process imports."""
 
 
 def import_class(where: str, target: str, files: Mapping[str, str], arguments: Mapping[str, Any]) -> Any:
-    """The class of `module:Class` that a document names at `where`, its module being among `files`, path -> text, or
+    """The class of `module:Class` that a document names at `where`, whose module is among `files`, path -> text, or
     installed.
 
-    Raises SpecError where it cannot be imported, or does not take `arguments` by name.
+    Raises SpecError if it cannot be imported, or does not accept `arguments` by name.
     """
     module_name, _, class_name = target.partition(":")
     try:
@@ -57,12 +57,12 @@ def import_class(where: str, target: str, files: Mapping[str, str], arguments: M
 
 
 def tell(error: Exception) -> str:
-    """What a user's code has raised, on one short line."""
+    """An error of user code, on one short line."""
     return shorten(f"{type(error).__name__}: {error}", 500)
 
 
 def _prepare_import(files: Mapping[str, str]) -> None:
-    """Put files where they are imported from; modules of other files by their names are forgotten."""
+    """Write files to the import folder; modules with the same names from other files are unloaded."""
     tops = find_tops(files)
     conflict = any(_FILES.get(name, text) != text for name, text in files.items())
     known = find_tops(_FILES)
@@ -77,9 +77,7 @@ def _prepare_import(files: Mapping[str, str]) -> None:
     _FILES.update(files)
     folder = str(_write(_FILES))
     sys.path[:] = [folder, *(place for place in sys.path if place != folder)]
-    for name, module in list(
-        sys.modules.items()
-    ):  # packages that are loaded already may have further modules there
+    for name, module in list(sys.modules.items()):  # already loaded packages may have further modules there
         places = getattr(module, "__path__", None)
         if name.partition(".")[0] in tops and isinstance(places, list):
             places.append(str(pathlib.Path(folder, *name.split("."))))
@@ -87,12 +85,12 @@ def _prepare_import(files: Mapping[str, str]) -> None:
 
 
 def find_tops(files: Iterable[str]) -> set[str]:
-    """The names by which they are imported."""
+    """The module names of these files."""
     return {pathlib.PurePosixPath(name).parts[0].removesuffix(".py") for name in files}
 
 
 def _write(files: Mapping[str, str]) -> pathlib.Path:
-    """A folder of this user that holds these files; the same one for the same files."""
+    """A folder of this user that holds these files; the same one for equal files."""
     text = repr(sorted(files.items())).encode(errors="surrogatepass")
     folder = _own_folder() / hashlib.sha256(text).hexdigest()[:16]
     for name, content in files.items():

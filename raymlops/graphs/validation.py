@@ -1,5 +1,4 @@
-"""A graph spec and its models' signatures -> Plan, or every mistake by name. Loads nothing and runs
-nothing."""
+"""A graph spec and its models' signatures -> Plan, or a list of all mistakes. Loads nothing and runs nothing."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,9 @@ from raymlops.tensors import Signature, TensorSpec
 
 
 def validate(spec: GraphSpec, signatures: Mapping[str, Signature], prefix: str = "") -> Plan:
-    """Check a whole graph. `signatures` are those of its models, by path: `node`, or `outer/inner`.
+    """Validate a whole graph. `signatures` are those of its models, by path: `node`, or `outer/inner`.
 
-    Raises SpecError with one line a mistake, each naming its node.
+    Raises SpecError with one line per mistake, each naming its node.
     """
     nodes = dependencies.declare(spec, prefix)
     mistakes = dependencies.check_names(spec, nodes)
@@ -28,7 +27,7 @@ def validate(spec: GraphSpec, signatures: Mapping[str, Signature], prefix: str =
     declared = {tensor.name: port_types.declare_port(tensor) for tensor in spec.inputs or ()}
     tensors = _Tensors(spec, nodes, signatures, prefix, dict(declared), fixed=spec.inputs is not None)
     tensors.resolve()
-    if spec.inputs is None:  # what the first pass learnt of the request may be read by nodes that came before
+    if spec.inputs is None:  # what the first pass learnt of the request may be read by earlier nodes
         tensors = _Tensors(spec, nodes, signatures, prefix, tensors.inputs, fixed=True)
         tensors.resolve()
     outputs = tensors.resolve_outputs() if not tensors.mistakes else ()
@@ -52,7 +51,7 @@ def list_leaves(spec: GraphSpec, prefix: str = "") -> Iterator[tuple[str, Placed
 
 @dataclasses.dataclass
 class _Tensors:
-    """The walk over one graph; `inputs` grows while they are inferred."""
+    """The validation of one graph; `inputs` grows while they are inferred."""
 
     spec: GraphSpec
     nodes: Mapping[str, Declared]
@@ -69,7 +68,7 @@ class _Tensors:
             node = self.nodes[name]
             before = [*(read_reference(text).node for text in node.reads), *node.calls]
             if any(other != INPUTS and other not in self.steps for other in before):
-                continue  # its mistake is that of the other, already told
+                continue  # its mistake is a consequence of one already reported
             try:
                 self.steps[name] = self._resolve_node(name, node, name in elements)
             except SpecError as error:
@@ -105,7 +104,7 @@ class _Tensors:
         own = tuple(reference for reference, _ in resolved.reads)
         has_names = kind.is_leaf or resolved.inner is not None
         needs = [*resolved.needs, *((str(reference), reference) for reference in own)]
-        if has_names and declared.calls:  # apart from the fallback's needs
+        if has_names and declared.calls:  # except for the fallback's needs
             needs = [(f"{INPUTS}/{key}", reference) for key, reference in needs]
         for called in declared.calls:
             needs += [(str(reference), reference) for _, reference in self.steps[called].needs]
@@ -115,7 +114,7 @@ class _Tensors:
     def bind(
         self, bindings: Bindings, wanted: Sequence[Port] | None, element: bool
     ) -> list[tuple[str, Reference]]:
-        """Find a source for every wanted input; all that is bound when nothing in particular is wanted."""
+        """Find a source for every wanted input; all bound tensors if nothing in particular is wanted."""
         if wanted is None:
             return self._bind_all(bindings, element)
         if isinstance(bindings, dict):
@@ -176,7 +175,7 @@ class _Tensors:
         return list(needs.items())
 
     def _expand(self, text: str, element: bool = False) -> list[tuple[Reference, Port]]:
-        """All tensors that a reference stands for."""
+        """All tensors of a reference."""
         reference = read_reference(text)
         if reference.tensor:
             return [self.find(text, element)]
@@ -186,8 +185,7 @@ class _Tensors:
         return [(Reference(reference.node, port.spec.name), _see(port, element)) for port in ports]
 
     def find(self, text: str, element: bool = False, wanted: Port | None = None) -> tuple[Reference, Port]:
-        """The one tensor that a reference stands for; one of the request may be learnt from what is
-        wanted."""
+        """The one tensor of a reference; that of the request may be inferred from what is wanted."""
         reference = read_reference(text)
         if (
             reference.node == INPUTS
@@ -218,7 +216,7 @@ class _Tensors:
         raise SpecError(unknown_name(f"tensor of {reference.node!r}:", reference.tensor, known) + hint)
 
     def _sharpen(self, name: str, port: Port) -> None:
-        """Of a request's tensor that nodes take with and without fixed sizes, the fixed ones hold."""
+        """If nodes read a request's tensor with and without fixed sizes, the fixed ones hold."""
         known = self.inputs[name]
         shape = port_types.join_shapes(known.spec.shape, port.spec.shape)
         if self.spec.inputs is None and shape is not None:
@@ -227,7 +225,7 @@ class _Tensors:
 
 @dataclasses.dataclass(frozen=True)
 class _NodeScope:
-    """`node_kind.Scope` of one node; `element` where it runs for each element of a ragged tensor."""
+    """`node_kind.Scope` of one node; `element` if it runs for each element of a ragged tensor."""
 
     tensors: _Tensors
     name: str

@@ -1,8 +1,8 @@
-"""The metrics, each listed once: of which task it is, which way is better, and its formula over sums of rows.
+"""The metrics, each listed once: its task, which direction is better, and its formula over sums of rows.
 
-Labels are 0/1 in binary tasks, class indexes in multiclass ones. `weights` are one a row, by default all 1.
-`measure` takes rows at hand and is exact; `raymlops.evaluation` estimates the same metrics, with intervals, from sums
-of rows that stream. numpy only.
+Labels are 0/1 in binary tasks, class indexes in multiclass ones. `weights` are one per row, by default all 1.
+`measure` takes rows in memory and is exact; `raymlops.evaluation` estimates the same metrics, with intervals, from
+sums of streamed rows. numpy only.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ class Metric:
     of: Formula
     """(replicates, ...) -> (replicates,); nan where the rows do not define it."""
     guessed: Formula | None = None
-    """The same of a model that gives every row the target's own rates or mean; None where that says nothing."""
+    """The same for a model that gives every row the target's own rates or mean; None if that is meaningless."""
     falls: bool = False
     """Whether smaller is better."""
 
     def __call__(self, labels: Array, scores: Array, weights: Array | None = None) -> float:
-        """Exactly, of rows at hand; nan where a score is not finite."""
+        """Exact, from rows in memory; nan if a score is not finite."""
         return _measure(self.task, [self], labels, scores, weights)[self.name]
 
 
@@ -65,7 +65,7 @@ FALLING = frozenset(metric.name for metric in _LISTED if metric.falls)
 
 
 def measure(task: str, labels: Array, scores: Array, weights: Array | None = None) -> dict[str, float]:
-    """Every metric of the task by name, exactly; all nan where a score is not finite.
+    """Every metric of the task by name, exact; all nan if a score is not finite.
 
     Scores are probabilities or predictions, (rows,) or (rows, classes).
     """
@@ -78,7 +78,7 @@ def estimate(sums: Sums) -> Values:
 
 
 def guess_without_a_model(sums: Sums) -> Values:
-    """What the metrics would be if every row got the target's own rates or mean: the floor under any model."""
+    """The metrics if every row got the target's own rates or mean: the baseline of any model."""
     return {name: metric.guessed(sums) for name, metric in METRICS[sums.task].items() if metric.guessed}
 
 

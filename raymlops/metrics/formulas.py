@@ -10,13 +10,13 @@ from raymlops.tensors import Floats
 
 
 def divide(upper: Floats, lower: Floats) -> Floats:
-    """Quotient, nan where the divisor is 0."""
+    """Quotient, nan if the divisor is 0."""
     upper, lower = np.broadcast_arrays(upper, lower)
     return np.asarray(np.divide(upper, lower, out=np.full(upper.shape, np.nan), where=lower != 0))
 
 
 def by_bin(lows: Floats, cells: Floats) -> Floats:
-    """(..., cells) -> (..., calibration bins), given the lower edge of each cell; none straddles a bin."""
+    """(..., cells) -> (..., calibration bins), given the lower edge of each cell; no cell straddles two bins."""
     bins = np.searchsorted(BIN_EDGES, lows, side="right")
     starts = np.flatnonzero(np.diff(bins, prepend=-1))
     found = np.zeros((*cells.shape[:-1], CALIBRATION_BINS))
@@ -31,7 +31,7 @@ def roc_auc(sums: Sums) -> Floats:
 
 
 def _ranking_area(positive: Floats, negative: Floats) -> Floats:
-    """Of masses (..., cells)."""
+    """For masses (..., cells)."""
     below = np.cumsum(negative, axis=-1) - negative
     wins = (positive * (below + negative / 2)).sum(axis=-1)
     return divide(wins, positive.sum(axis=-1) * negative.sum(axis=-1))
@@ -40,7 +40,7 @@ def _ranking_area(positive: Floats, negative: Floats) -> Floats:
 def average_precision(sums: Sums) -> Floats:
     """Sum of precision times the step in recall over falling thresholds; not interpolated.
 
-    Rows of a cell that are not tied count as mixed at random: a positive sees half of the others, and itself.
+    Rows of a cell with different scores count as randomly ordered: a positive is above half of the others.
     """
     positive, negative = sums["positive"][:, ::-1], sums["negative"][:, ::-1]
     both = positive + negative
@@ -57,14 +57,14 @@ def mean_log_loss(sums: Sums) -> Floats:
 
 
 def mean_brier(sums: Sums) -> Floats:
-    """Mean squared distance of the probability from the outcome (0 to 1), of those of several classes from the
-    one-hot label (0 to 2)."""
+    """Mean squared distance of the probability from the outcome (0 to 1); with several classes, of the probabilities
+    from the one-hot label (0 to 2)."""
     return divide(sums["brier"][:, 0], sums.rows)
 
 
 def calibration_error(sums: Sums) -> Floats:
-    """Mean distance of rate from probability in 15 bins of equal width (ECE, Naeini et al. 2015); of several
-    classes, of that of the likeliest."""
+    """Mean distance between rate and probability in 15 bins of equal width (ECE, Naeini et al. 2015); with several
+    classes, for the likeliest one."""
     if sums.task == "binary":
         said, true = (by_bin(sums.lows, sums[name]) for name in ("chance", "positive"))
     else:
@@ -110,7 +110,7 @@ def mae(sums: Sums) -> Floats:
 def r2(sums: Sums) -> Floats:
     """Share of the target's variance that is explained; nan where the target does not vary."""
     variance = target_variance(sums)
-    # Of a constant, squares leave what was rounded.
+    # If constant, the sum of squares is only rounding error.
     varies = variance > 1e-12 * divide(sums["target_square"][:, 0], sums.rows)
     return 1 - divide(divide(sums["square"][:, 0], sums.rows), np.where(varies, variance, 0))
 
@@ -143,12 +143,12 @@ def guessed_brier(sums: Sums) -> Floats:
 
 
 def guessed_accuracy(sums: Sums) -> Floats:
-    """Accuracy of the commonest class."""
+    """Accuracy of the most frequent class."""
     return np.asarray(class_shares(sums).max(axis=1))
 
 
 def guessed_rmse(sums: Sums) -> Floats:
-    """RMSE of the target's mean: its deviation."""
+    """RMSE of the target's mean: its standard deviation."""
     return np.sqrt(np.maximum(target_variance(sums), 0))
 
 

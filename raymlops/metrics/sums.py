@@ -1,8 +1,8 @@
-"""Rows as sums, of which every metric is made. Adds up labels and scores, by groups of rows if wanted; knows no
+"""Sums of rows, from which every metric is computed. Adds up labels and scores, by groups of rows if wanted; knows no
 metric's formula.
 
-The scores of a classifier are kept as the mass of rows by cell of score. Rows at hand get a cell for each distinct
-score, so that metrics are exact. Rows that stream get fixed cells, so that sums of one pass merge.
+The scores of a classifier are kept as the mass of rows per cell of scores. Rows in memory get a cell for each
+distinct score, so that metrics are exact. Streamed rows get fixed cells, so that sums of a pass can be merged.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class Sums:
     lows: Floats = dataclasses.field(default_factory=lambda: np.zeros(0))
     """Lower edge of each cell of a binary task's scores, rising."""
     tied: bool = True
-    """Whether all scores of a cell are equal. Those of a fixed cell are not; their order is lost."""
+    """Whether all scores of a cell are equal. In fixed cells they are not, and their order is lost."""
 
     def __getitem__(self, name: str) -> Floats:
         return self.parts[name]
@@ -44,7 +44,7 @@ class Sums:
 
 
 def sizes_of(task: str, classes: int, cells: int) -> dict[str, int]:
-    """Name of each sum of a task -> how many numbers it is, when every column of scores has so many cells."""
+    """Name of each sum of a task -> its size, if every column of scores has so many cells."""
     of_task = {
         "binary": {"positive": cells, "negative": cells, "chance": cells, "log_loss": 1, "brier": 1},
         "multiclass": {
@@ -73,12 +73,12 @@ def sum_rows(
     groups: Places | None = None,
     group_count: int = 1,
 ) -> Sums:
-    """The sums of rows, (group_count, size) each; without `groups` all rows are of one.
+    """The sums of rows, (group_count, size) each; without `groups` all rows are in one group.
 
     Labels are 0/1, class indexes or targets; scores (rows,) or (rows, classes). `edges` are the lower edges of fixed
-    cells but the first; without them each distinct score is a cell. `shift` near the mean of a regression's target
-    keeps the digits of squares. Rows without a finite score are counted as "nonfinite" and are in no other sum.
-    Raises InputError where labels and scores are not of the same rows.
+    cells but the first; without them each distinct score is a cell. `shift`, near the mean of a regression's target,
+    avoids cancellation in sums of squares. Rows without a finite score are counted as "nonfinite" and are in no other
+    sum. Raises InputError if labels and scores have different numbers of rows.
     """
     if len(labels) != len(scores):
         raise InputError(f"{len(labels)} labels do not match {len(scores)} scores; score the same rows")
@@ -110,7 +110,7 @@ def are_finite(scores: Floats) -> npt.NDArray[np.bool_]:
 
 
 class Adder:
-    """Adds up a value a row, times its weight, by group and place."""
+    """Adds up one value per row, times its weight, by group and position."""
 
     def __init__(
         self, groups: Places, weights: Floats | None, count: int, parts: dict[str, Floats] | None = None
@@ -119,7 +119,7 @@ class Adder:
         self.parts: dict[str, Floats] = {} if parts is None else parts
 
     def only(self, rows: npt.NDArray[np.bool_]) -> "Adder":
-        """One that adds some of the rows to the same sums."""
+        """Adds some of the rows to the same sums."""
         weights = None if self._weights is None else self._weights[rows]
         return Adder(self._groups[rows], weights, self._count, self.parts)
 
@@ -131,7 +131,8 @@ class Adder:
         if self._weights is not None:
             values = self._weights if values is None else self._weights * values
         if self._count == size == 1 and values is not None:
-            return np.array([[values.sum()]])  # adds in pairs, which keeps more digits than one after another
+            # pairwise summation loses fewer digits than adding one after another
+            return np.array([[values.sum()]])
         flat = places if self._count == 1 and size > 1 else self._groups * size + places
         sums = np.bincount(flat, weights=values, minlength=self._count * size)
         return sums.reshape(self._count, size).astype(np.float64, copy=False)

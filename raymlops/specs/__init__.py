@@ -1,1 +1,1 @@
-"""What a user may write: frozen pydantic models, one module a document, and the reader that checks them."""
+"""What a user may write: frozen pydantic models, one module per document, and the reader that validates them."""

@@ -1,4 +1,4 @@
-"""What cluster.yaml says beside Ray's own keys, under `metadata.raymlops`. Ray checks the rest of that file."""
+"""Our keys in cluster.yaml, under `metadata.raymlops`. Ray checks the rest of that file."""
 
 from pydantic import Field
 
@@ -6,21 +6,21 @@ from raymlops.specs.document import Document
 
 
 class KubernetesSpec(Document):
-    """What KubeRay's files need and `ray up` does not."""
+    """Settings that KubeRay's manifests need and `ray up` does not."""
 
     image: str = Field(
         description="Image with Ray and this package, such as one built from clusters/Dockerfile"
     )
     volume_claim: str | None = Field(
-        None, description="PersistentVolumeClaim mounted at RAYMLOPS_STORAGE's mount; none where it is a URI"
+        None, description="PersistentVolumeClaim mounted at RAYMLOPS_STORAGE's mount; none if that is a URI"
     )
     mlflow_secret: str | None = Field(
         None, description="Secret whose keys become environment variables of every container; may be absent"
     )
     redis: str | None = Field(
         None,
-        description="host:port of a Redis that keeps the head's state, so that work and serving go on while a new head "
-        "starts; none where it is enough that they start again",
+        description="host:port of a Redis that stores the head's state, so that work and serving continue while "
+        "a new head starts; without it they start again",
     )
     redis_secret: str | None = Field(
         None, description="Secret with the Redis password, under the key `password`"

@@ -1,5 +1,5 @@
-"""What of a spec runs code, or reaches beyond files of data, once it is used: own readers and networks, options of
-readers, databases. Finds it by a list of what does not, so that what is new counts; runs nothing."""
+"""What in a spec runs code or reads more than data files when it is used: own readers and networks, reader options,
+databases. It lists what is harmless, so that anything new counts; runs nothing."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,15 +13,15 @@ _FILE_READERS = frozenset(
     ("audio", "avro", "binary_files", "csv", "images", "json", "numpy", "parquet", "text", "tfrecords", "videos",
      "webdataset")
 )  # fmt: skip
-"""Readers of files and nothing else. The others import what their options name, or log in to somewhere."""
+"""Readers that only read files. Others import what their options name, or log in to a service."""
 
 _OPTIONS = frozenset(
     ("columns", "concurrency", "convert_options", "drop_empty_lines", "encoding", "file_extensions",
      "ignore_missing_paths", "include_paths", "include_row_hash", "include_timestamps", "lines", "mode",
      "override_num_blocks", "parse_options", "partitioning", "read_options", "shuffle", "size", "suffixes")
 )  # fmt: skip
-"""Options that say how files are read. Among the others: ray_remote_args starts processes of one's choice, allow_pickle
-and allow_unsafe run pickles, filesystem and catalog options import modules."""
+"""Options that say how files are read. Of the others, ray_remote_args starts arbitrary processes, allow_pickle and
+allow_unsafe run pickles, filesystem and catalog options import modules."""
 
 _PARTITIONING = frozenset({"style", "base_dir", "field_names", "field_types"})
 
@@ -29,11 +29,11 @@ DATA_PROTOCOLS = frozenset(
     ("", "abfs", "abfss", "az", "bz2", "file", "gcs", "gs", "gzip", "hdfs", "http", "https", "local", "memory",
      "package", "s3", "tar", "viewfs", "zip")
 )  # fmt: skip
-"""Of fsspec's file systems some render templates or unpickle what they find."""
+"""Some of fsspec's filesystems render templates or unpickle what they read."""
 
 
 def find_code(spec: ExperimentSpec, *, training: bool = True) -> tuple[str, ...]:
-    """`place: what` for each thing that is more than data; of what is trained only where it is."""
+    """`place: what` for each thing that is more than data; what is trained counts only if it will be."""
     found = list(_in_table("dataset", spec.dataset))
     for place, join in enumerate(spec.dataset.joins):
         found += _in_table(f"dataset.joins.{place}.table", join.table)
@@ -75,6 +75,6 @@ def protocols_of(path: str) -> list[str]:
 
 
 def _show(value: Any) -> str:
-    """As it stands, on one line, nothing of it hidden: whoever trusts it must see what it is."""
+    """As written, on one line, with nothing hidden: a person who trusts it must see what it is."""
     text = value if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)
     return text if len(text) <= 500 else f"{text[:240]} ... {text[-240:]} ({len(text):,} characters)"

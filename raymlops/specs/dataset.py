@@ -1,4 +1,4 @@
-"""What to read, what must hold for it, and how it is split."""
+"""The table to read, its contract, and its split."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ READERS = (
 """The readers of ray.data, without their `read_`."""
 
 OWN_NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
-"""`module.path:name` of code of the user's own."""
+"""`module.path:name` of the user's own code."""
 
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
 
@@ -34,8 +34,8 @@ class TableSpec(Document):
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="Passed to the reader as they are; read_options, parse_options and convert_options of "
-        "csv may be mappings",
+        description="Passed to the reader unchanged; read_options, parse_options and convert_options of csv may "
+        "be mappings",
     )
 
     @field_validator("reader")
@@ -50,16 +50,16 @@ class TableSpec(Document):
 
 
 class JoinSpec(Document):
-    """Columns of another table, one row of it at most for each row of ours."""
+    """Columns of another table, at most one row of it for each row of ours."""
 
     table: TableSpec
     # not "on", which YAML 1.1 reads as true
-    keys: tuple[str, ...] = Field(min_length=1, description="Key columns, of the same names in both tables")
+    keys: tuple[str, ...] = Field(min_length=1, description="Key columns, with the same names in both tables")
     how: Literal["left", "inner"] = Field(
-        "left", description="left keeps rows without a partner, their columns null"
+        "left", description="left keeps rows without a match, with null columns"
     )
-    columns: tuple[str, ...] | None = Field(None, description="Columns to take; default all but the keys")
-    prefix: str = Field("", description="Put before the names of the columns taken")
+    columns: tuple[str, ...] | None = Field(None, description="Columns to add; default all but the keys")
+    prefix: str = Field("", description="Prefix for the names of the added columns")
     broadcast_bytes: int = Field(
         512 * 2**20,
         ge=0,
@@ -88,12 +88,12 @@ class DatasetSpec(TableSpec):
 
 
 class ColumnRule(Document):
-    """What must hold for a column."""
+    """Constraints on a column."""
 
     type: ColumnType | None = Field(None, description="Values that do not convert fail")
     nulls: bool = Field(True, description="Whether values may be missing")
-    min: float | str | None = Field(None, description="Least value allowed")
-    max: float | str | None = Field(None, description="Greatest value allowed")
+    min: float | str | None = Field(None, description="Smallest allowed value")
+    max: float | str | None = Field(None, description="Largest allowed value")
     allowed: tuple[str | int | float | bool, ...] | None = Field(None, description="The only values allowed")
 
     @model_validator(mode="after")
@@ -104,11 +104,11 @@ class ColumnRule(Document):
 
 
 class ContractSpec(Document):
-    """What must hold for the rows; those that fail are counted and sampled into the report."""
+    """Constraints on the rows; those that fail are counted and sampled into the report."""
 
     columns: dict[str, ColumnRule] = Field(default_factory=dict)
     unique: tuple[str, ...] = Field(
-        (), description="Columns whose values together name a row; rows that share them all fail"
+        (), description="Columns whose values together identify a row; rows that share them all fail"
     )
     on_failure: Literal["drop", "fail"] = Field("drop", description="drop the rows that fail, or stop")
     max_failed: float = Field(
@@ -118,12 +118,12 @@ class ContractSpec(Document):
 
 Fractions = Annotated[
     tuple[float, float, float],
-    Field(description="Shares of the rows that train, validate and test; they sum to 1"),
+    Field(description="Shares of the rows for training, validation and test; they sum to 1"),
 ]
 
 
 class TimeSplit(Document):
-    """The earliest rows train, the latest test; rows of one instant stay together."""
+    """The earliest rows train, the latest test; rows of one time stay together."""
 
     by: Literal["time"]
     column: str = Field(description="Timestamp, date or integer column that orders the rows")
@@ -131,19 +131,19 @@ class TimeSplit(Document):
 
 
 class RandomSplit(Document):
-    """By a hash of the whole row, so the same row falls to the same side wherever it stands."""
+    """By a hash of the whole row, so that the same row is always in the same part."""
 
     by: Literal["random"] = "random"
-    seed: int = Field(0, description="Another number deals the rows anew")
+    seed: int = Field(0, description="Another number shuffles the rows differently")
     fractions: Fractions = (0.7, 0.15, 0.15)
 
 
 class GroupSplit(Document):
-    """By a hash of one column: all rows of a group fall to the same side."""
+    """By a hash of one column: all rows of a group are in the same part."""
 
     by: Literal["group"]
     column: str = Field(description="Column that names the group of a row, such as a customer")
-    seed: int = Field(0, description="Another number deals the rows anew")
+    seed: int = Field(0, description="Another number shuffles the rows differently")
     fractions: Fractions = (0.7, 0.15, 0.15)
 
 
@@ -151,7 +151,7 @@ SplitSpec = Annotated[TimeSplit | RandomSplit | GroupSplit, Field(discriminator=
 
 
 def check_fractions(split: TimeSplit | RandomSplit | GroupSplit) -> None:
-    """Raises ValueError unless the three shares are positive and make one."""
+    """Raises ValueError unless the three shares are positive and sum to 1."""
     if any(share <= 0 for share in split.fractions) or abs(sum(split.fractions) - 1) > 1e-6:
         raise ValueError(
             f"split.fractions: {list(split.fractions)} must be positive and sum to 1 "

@@ -1,5 +1,5 @@
-"""Reads a YAML file into a spec. Every mistake becomes a sentence with file, line, key, value and the
-nearest known key."""
+"""Reads a YAML file into a spec. Every mistake becomes a sentence with file, line, key, value and the most similar
+known key."""
 
 import pathlib
 import re
@@ -30,13 +30,13 @@ __all__ = [
 
 Key = tuple[int | str, ...]
 _RECORDED = {"recorded": True}
-"""Context of a validation that does not warn: nobody rewrites what was recorded."""
+"""Validation context without warnings, for recorded documents, which nobody rewrites."""
 _OLD_NAMES: dict[str, set[str]] = {}
-"""Of all documents, to find lines in files that have them."""
+"""All documents, to find lines in files that contain them."""
 
 
 class Renamed(NamedTuple):
-    """What a key is called now, and what its value is multiplied by when the unit is another one."""
+    """The new name of a key, and the factor of its value if the unit changed."""
 
     name: str
     factor: float = 1
@@ -45,8 +45,8 @@ class Renamed(NamedTuple):
 class Document(pydantic.BaseModel):
     """A part of a spec: frozen, and unknown keys are errors.
 
-    `renamed` are the names that keys had before. They are still read, with a warning that names the new ones; schemas
-    do not show them.
+    `renamed` are old names of keys. They are still accepted, with a warning that gives the new ones; schemas do not
+    show them.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -70,7 +70,9 @@ class Document(pydantic.BaseModel):
             taken[new] = _multiply(value[old], factor)
             if not (info.context or {}).get("recorded"):
                 unit = f", with {taken[new]} for {value[old]}" if factor != 1 else ""
-                text = f"{old} is now called {new}{unit}; the old name is still taken, but write the new one"
+                text = (
+                    f"{old} is now called {new}{unit}; the old name is still accepted, but write the new one"
+                )
                 warnings.warn(text, RenamedWarning, stacklevel=2)
         return taken
 
@@ -78,18 +80,18 @@ class Document(pydantic.BaseModel):
 def _multiply(value: Any, factor: float) -> Any:
     try:
         return value if factor == 1 or value is None else float(value) * factor
-    except (TypeError, ValueError):  # no number, as the validation says
+    except (TypeError, ValueError):  # not a number, as the validation will report
         return value
 
 
 D = TypeVar("D", bound=Document)
-_MOST_MISTAKES = 100  # that are told of one document
+_MOST_MISTAKES = 100  # mistakes that are reported for one document
 
 
 def read_document(path: str | pathlib.Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
-    """Read a YAML file as `kind`; `overrides` are `key.path=value` strings, their values YAML.
+    """Read a YAML file as `kind`; `overrides` are `key.path=value` strings with YAML values.
 
-    Raises NotFoundError when the file is missing, SpecError with one line a mistake otherwise.
+    Raises NotFoundError if the file is missing, else SpecError with one line per mistake.
     """
     path = pathlib.Path(path)
     try:
@@ -102,7 +104,7 @@ def read_document(path: str | pathlib.Path, kind: type[D], overrides: Sequence[s
 
 
 def parse_document(text: str, kind: type[D], source: str = "text", overrides: Sequence[str] = ()) -> D:
-    """As `read_document`, from text that is at hand; `source` names it in errors."""
+    """Like `read_document`, from a text; `source` names it in errors."""
     value, node = read_yaml(text, source)
     if not isinstance(value, dict):
         raise SpecError(f"{source} holds {_show(value)}; expected a mapping of keys to values")
@@ -119,8 +121,8 @@ def validate_document(
     *,
     recorded: bool = False,
 ) -> D:
-    """Check a mapping as `kind`; of one that was `recorded` old names are not warned of. Raises SpecError with one line
-    a mistake."""
+    """Validate a mapping as `kind`; a `recorded` one causes no warnings about old names. Raises SpecError with one
+    line per mistake."""
     try:
         return kind.model_validate(value, context=_RECORDED if recorded else None)
     except pydantic.ValidationError as error:
@@ -133,7 +135,7 @@ def validate_document(
 
 
 def update_recorded(value: Mapping[str, Any], kind: type[Document]) -> dict[str, Any]:
-    """What an earlier version recorded of a document, as this one records it; as it is where it is none."""
+    """A document as recorded by an earlier version, in today's form; unchanged if it is not one."""
     try:
         return kind.model_validate(value, context=_RECORDED).model_dump(mode="json")
     except pydantic.ValidationError:
@@ -141,7 +143,7 @@ def update_recorded(value: Mapping[str, Any], kind: type[Document]) -> dict[str,
 
 
 def to_first_names(document: Document) -> dict[str, Any]:
-    """A document as JSON under the names that its keys had first: digests of it outlive a new name."""
+    """A document as JSON with the original names of its keys, so that digests do not change when a key is renamed."""
     return dict(_rename(document, document.model_dump(mode="json")))
 
 
@@ -191,8 +193,7 @@ def _explain(
 
 
 def _without_tags(location: Key, value: Any) -> tuple[Key, Key]:
-    """The keys of a location, and the names of union members that pydantic put among them: no keys of the
-    user's."""
+    """The keys of a location, and the names of union members that pydantic inserts: not keys of the user."""
     keys: list[int | str] = []
     tags: list[int | str] = []
     for position, part in enumerate(location):
@@ -238,8 +239,7 @@ def _documents_in(annotation: Any) -> Iterator[type[Document]]:
 
 
 def _find_line(node: Any, key: Key) -> int | None:
-    """The line of a key in the file, counted from 1; of its nearest parent when the key itself is not
-    there."""
+    """The line of a key in the file, counted from 1; of its nearest parent if the key itself is missing."""
     line = None
     for part in key:
         if isinstance(node, yaml.MappingNode):
@@ -254,7 +254,7 @@ def _find_line(node: Any, key: Key) -> int | None:
 
 
 def apply_override(value: dict[str, Any], override: str) -> None:
-    """Set what `key.path=value` says within a document. Raises SpecError."""
+    """Apply `key.path=value` to a document. Raises SpecError."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise SpecError(f"Override {override!r} is not of the form key.path=value, such as search.trials=20")

@@ -1,4 +1,4 @@
-"""What a user may write of evaluation and the gate: slices, costs, and the limits a version must meet."""
+"""Evaluation and gate: slices, costs, and the limits that a version must meet."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -12,11 +12,11 @@ from raymlops.specs.document import Document
 
 _DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
 PARITY = 1e-4
-"""Largest difference of a probability, or of a prediction over the target's spread, that counts as the same answer."""
+"""Largest difference of a probability, or of a prediction divided by the target's spread, that counts as equal."""
 
 
 class CostSpec(Document):
-    """What the two kinds of error of a binary model cost; any unit, only their ratio moves the threshold."""
+    """Costs of the two kinds of error of a binary model; any unit, only their ratio moves the threshold."""
 
     false_positive: float = Field(1.0, ge=0, description="cost of one false alarm")
     false_negative: float = Field(1.0, ge=0, description="cost of one miss")
@@ -25,15 +25,17 @@ class CostSpec(Document):
 class EvaluationSpec(Document):
     """How a model is measured on its test rows, and on later data."""
 
-    slices: tuple[str, ...] = Field((), description="columns whose values are also measured one by one")
+    slices: tuple[str, ...] = Field((), description="columns whose values are also measured separately")
     slice_rows: int = Field(
         100, ge=10, description="values with fewer test rows are measured together, as 'other'"
     )
-    max_slices: int = Field(50, ge=1, le=1000, description="values a column; the rest are counted as 'other'")
+    max_slices: int = Field(
+        50, ge=1, le=1000, description="values per column; the rest are counted as 'other'"
+    )
     bootstrap: int = Field(1000, ge=100, le=20_000, description="bootstrap replicates behind each interval")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="probability that an interval covers")
     cost: CostSpec = CostSpec()
-    """Costs that choose a binary model's threshold."""
+    """Costs that determine a binary model's threshold."""
 
 
 class LimitSpec(Document):
@@ -52,13 +54,13 @@ class LimitSpec(Document):
 
 
 class LeakSpec(Document):
-    """What is too good to be true. Raise a limit to 1 to switch its check off."""
+    """Results that are too good to be true. Raise a limit to 1 to switch its check off."""
 
     column: float = Field(
         0.99,
         gt=0,
         le=1,
-        description="ROC AUC (or R2) that a single column may reach alone against the target",
+        description="ROC AUC (or R2) that a single column alone may reach on the target",
     )
     error_cut: float = Field(
         0.6, gt=0, le=1, description="share of the champion's error that a candidate may remove at once"
@@ -84,7 +86,7 @@ class GateSpec(Document):
     margin: float = Field(
         0.02,
         ge=0,
-        description="loss against the champion that is tolerated, as a share of the champion's value; a larger one "
+        description="tolerated loss against the champion, as a share of the champion's value; a larger one "
         "blocks if it is statistically significant",
     )
     slice_margin: float = Field(
@@ -94,7 +96,7 @@ class GateSpec(Document):
     )
     slice_limits: dict[str, LimitSpec] = Field(
         default_factory=dict,
-        description="bounds that every slice must keep; one fails only when its interval is wholly outside",
+        description="bounds that every slice must keep; one fails only if its interval is wholly outside",
     )
     bootstrap: int = Field(1000, ge=200, le=20_000, description="replicates of the paired bootstrap")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the comparison with the champion")
@@ -107,12 +109,12 @@ class GateSpec(Document):
         0.2, gt=0, description="largest difference of a smaller variant from the original"
     )
     latency_ms: float | None = Field(None, gt=0, description="p99 of one row on ONNX Runtime, one thread")
-    throughput: float | None = Field(None, gt=0, description="rows a second in batches of 256, one thread")
+    throughput: float | None = Field(None, gt=0, description="rows per second in batches of 256, one thread")
     size_mb: float | None = Field(None, gt=0, description="size of the ONNX file in 10**6 bytes")
     leak: LeakSpec = LeakSpec()
-    """What is too good to be true."""
+    """Results that are too good to be true."""
     variants: tuple[Literal["fp16", "int8", "int8_static"], ...] = Field(
-        (), description="smaller files that are made beside the original and measured"
+        (), description="smaller files that are made from the original and measured"
     )
     smallest: bool = Field(
         False, description="register the smallest variant that passes, instead of the original"

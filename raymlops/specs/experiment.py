@@ -1,4 +1,4 @@
-"""The one document of a model: dataset, contract, split, features, network, training, search, limits."""
+"""The document of a model: dataset, contract, split, features, network, training, search, limits."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from raymlops.specs.training import NetworkSpec, SearchSpec, TrainingSpec
 
 
 class LimitsSpec(Document):
-    """What an exported model must keep to before it is registered."""
+    """Limits that an exported model must keep before it is registered."""
 
     parity: float = Field(
         PARITY, gt=0, description="Largest difference allowed between the network and its ONNX file"
@@ -73,7 +73,7 @@ class ExperimentSpec(Document):
             raise ValueError(f"search.space.{key}: " + unknown_name("parameter", name, known))
 
     def _check_options(self) -> None:
-        """What the learner would not read is a mistake."""
+        """Keys that the learner would ignore are mistakes."""
         parts = {space_key(key)[0]: key for key in self.search.space}
         learner = self.training.learner
         if learner == "network":
@@ -100,8 +100,7 @@ def space_key(key: str) -> tuple[str, str]:
 
 
 def with_parameters(spec: ExperimentSpec, parameters: dict[str, Any]) -> ExperimentSpec:
-    """The spec with a trial's parameters in their places. Raises SpecError when a value is not possible
-    there."""
+    """The spec with a trial's parameters inserted. Raises SpecError if a value is not allowed there."""
     value = spec.model_dump()
     for key, parameter in parameters.items():
         part, name = space_key(key)

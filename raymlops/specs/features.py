@@ -1,4 +1,4 @@
-"""Which columns a model takes, and what it predicts from them."""
+"""The columns that a model takes, and the target that it predicts from them."""
 
 import zoneinfo
 from typing import Annotated, Literal
@@ -45,16 +45,16 @@ class NumberFeature(Document):
 
 
 class CategoryFeature(Document):
-    """A string, integer or boolean column, or an expression with whole values: each gets a learned embedding."""
+    """A string, integer or boolean column, or an expression with integer values: each gets a learned embedding."""
 
     kind: Literal["category"]
     expression: Expression = ""
     min_count: int = Field(20, ge=1, description="Rarer values in training count as unknown")
-    max_values: int = Field(10_000, ge=1, description="Only the most frequent values are told apart")
+    max_values: int = Field(10_000, ge=1, description="Only the most frequent values are distinguished")
 
 
 class TimestampFeature(Document):
-    """A timestamp column, split into parts of the calendar."""
+    """A timestamp column, split into calendar parts."""
 
     kind: Literal["timestamp"]
     zone: str = Field("UTC", description="Time zone of the parts, such as America/New_York")
@@ -85,17 +85,17 @@ Feature = Annotated[
 
 
 class TargetSpec(Document):
-    """What is predicted."""
+    """The target."""
 
     column: str = Field(description="Column, or derived column, that is predicted")
     task: Literal["auto", "binary", "multiclass", "regression"] = Field(
         "auto", description="auto: regression for numbers with a fraction, else by the number of classes"
     )
     threshold: float = Field(
-        0.5, gt=0, lt=1, description="Binary: probability from which the second class is answered"
+        0.5, gt=0, lt=1, description="Binary: probability from which on the second class is predicted"
     )
     positive: str | int | bool | None = Field(
-        None, description="Binary: the class whose probability is answered; default the larger"
+        None, description="Binary: the class whose probability is predicted; default the larger"
     )
 
 
@@ -107,9 +107,7 @@ class FeaturesSpec(Document):
     categories: tuple[str, ...] = Field((), description="Columns with the default settings of kind category")
     timestamps: tuple[str, ...] = Field((), description="Columns with the default settings of kind timestamp")
     images: tuple[str, ...] = Field((), description="Columns with the default settings of kind image")
-    columns: dict[str, Feature] = Field(
-        default_factory=dict, description="Columns with settings of their own"
-    )
+    columns: dict[str, Feature] = Field(default_factory=dict, description="Columns with their own settings")
 
     @model_validator(mode="after")
     def _each_column_once(self) -> "FeaturesSpec":
@@ -119,7 +117,7 @@ class FeaturesSpec(Document):
             raise ValueError(f"column {doubled[0]!r} is named twice; keep one place")
         if self.target.column in names:
             raise ValueError(
-                f"the target {self.target.column!r} is also a feature; a model cannot be given its answer"
+                f"the target {self.target.column!r} is also a feature; a model must not get its answer as input"
             )
         if not names:
             raise ValueError(
@@ -132,12 +130,12 @@ class FeaturesSpec(Document):
         for name, expression in self.expressions().items():
             if self.target.column in expressions.columns_in(expression):
                 raise ValueError(
-                    f"the expression of {name!r} reads the target; a model cannot be given its answer"
+                    f"the expression of {name!r} reads the target; a model must not get its answer as input"
                 )
         return self
 
     def expressions(self) -> dict[str, str]:
-        """Feature -> expression, of those that are computed."""
+        """Feature -> expression, for features that are computed."""
         found = {name: getattr(feature, "expression", "") for name, feature in self.columns.items()}
         return {name: expression for name, expression in found.items() if expression}
 

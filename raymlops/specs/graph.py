@@ -1,4 +1,4 @@
-"""What a user may write to compose models: named nodes, inner graphs, outputs. Not how it runs."""
+"""Compositions of models as a user writes them: named nodes, inner graphs, outputs. Does not define how they run."""
 
 import pathlib
 import re
@@ -29,18 +29,18 @@ else:
 
 
 def _read_node(value: Any, read: pydantic.ValidatorFunctionWrapHandler) -> NodeDocument:
-    """What is of no kind of ours has no class among those of `AnyNode`."""
+    """Nodes of a user's kind have no class among those of `AnyNode`."""
     kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
     node: NodeDocument = OwnNode.model_validate(value) if is_own(kind) else read(value)
     return node
 
 
 class GraphSpec(Document):
-    """A composition of models: nodes, and what is answered."""
+    """A composition of models: nodes, and outputs."""
 
     name: str = Field("graph", pattern=r"^[\w.-]+$", description="the model name that clients call")
     inputs: list[Tensor] | None = Field(
-        None, description="the request's tensors; none infers them from the nodes"
+        None, description="the request's tensors; without it they are inferred from the nodes"
     )
     nodes: dict[
         str,
@@ -49,13 +49,13 @@ class GraphSpec(Document):
         ],
     ] = Field(min_length=1, description="name -> node")
     outputs: Bindings = Field(
-        min_length=1, description="output name -> reference; or nodes whose tensors are all answered"
+        min_length=1, description="output name -> reference; or nodes whose tensors are all outputs"
     )
     deadline_s: float = Field(
         30.0,
         gt=0,
         le=3600,
-        description="a request not answered in this time gets 504; of an inner graph that of the outer one counts",
+        description="a request not answered in this time gets 504; an inner graph has the outer one's limit",
     )
     merge: bool = Field(True, description="merge fused chains of ONNX models into one graph")
 
@@ -74,7 +74,7 @@ GraphSpec.model_rebuild()
 
 
 def _explain_node(name: str, node: Any) -> Iterator[str]:
-    """Mistakes that a union of kinds would tell only in terms of all the kinds."""
+    """Mistakes that a union of kinds would report only in terms of all the kinds."""
     if name == INPUTS or not re.fullmatch(r"[A-Za-z_][\w-]*", name):
         yield f"node name {name!r} is not allowed; expected letters, digits, - and _, and not {INPUTS!r}"
     if not isinstance(node, Mapping):
@@ -98,19 +98,20 @@ def read_graph(path: str | pathlib.Path) -> GraphSpec:
 
 
 def complete(spec: GraphSpec, folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> GraphSpec:
-    """The graph of a document in `folder` with all that it names there: inner graph files, and the modules of its
-    Python nodes. What it gives is independent of the machine but for its models. Raises SpecError, NotFoundError."""
+    """The graph of a document in `folder` with all files that it names there: inner graph files, and the modules of
+    its Python nodes. Except for its models, the result does not depend on the machine. Raises SpecError,
+    NotFoundError."""
     return _attach_code(expand_files(spec, folder, above), folder)
 
 
 def change_nodes(spec: GraphSpec, change: Callable[[str, NodeDocument], NodeDocument]) -> GraphSpec:
-    """The same graph with other nodes, `change` being given the name and the node."""
+    """The same graph with other nodes; `change` gets the name and the node."""
     nodes = {name: change(name, node) for name, node in spec.nodes.items()}
     return spec.model_copy(update={"nodes": nodes})
 
 
 def list_nodes(spec: GraphSpec, prefix: str = "") -> Iterator[tuple[str, NodeDocument]]:
-    """Every node of a graph and of those inside it, by path: `node`, or `outer/inner`."""
+    """Every node of a graph and of its inner graphs, by path: `node`, or `outer/inner`."""
     for name, node in spec.nodes.items():
         yield prefix + name, node
         if node.inner_graph is not None:
@@ -129,8 +130,7 @@ def _attach_code(spec: GraphSpec, folder: pathlib.Path) -> GraphSpec:
 
 
 def expand_files(spec: GraphSpec, folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> GraphSpec:
-    """The same graph with its inner graph files read in, relative to `folder`; `above` are those being
-    read."""
+    """The same graph with its inner graph files read in, relative to `folder`; `above` are the files being read."""
 
     def read(file: str) -> GraphSpec:
         path = folder / file

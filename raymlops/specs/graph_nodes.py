@@ -1,5 +1,5 @@
-"""What a user may write for a node of a graph, one class a kind, joined in one dict. Not how it runs: see
-`graphs.kinds`.
+"""Nodes of a graph as a user writes them, one class per kind, collected in one dict. Does not define how they run:
+see `graphs.kinds`.
 
 A reference is `node.tensor`, or `node` for all tensors of a node; the node `inputs` stands for the request.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from raymlops.specs.graph import GraphSpec
 
 INPUTS = "inputs"
-"""The name under which nodes read the request."""
+"""The name by which nodes read the request."""
 
 OPERATORS = ("==", "!=", "<=", ">=", "<", ">", "not in", "in")
 _CONDITION = re.compile(rf"^\s*(\S+)\s+({'|'.join(OPERATORS)})\s+(.+?)\s*$")
@@ -35,7 +35,7 @@ class Tensor(Document):
     )
     shape: tuple[int, ...] = Field((-1,), description="sizes, the rows first; -1 is known only at run time")
     ragged: bool = Field(
-        False, description="each row holds a number of elements of its own; shape is (-1, *element)"
+        False, description="each row has its own number of elements; shape is (-1, *element)"
     )
 
     @pydantic.field_validator("datatype")
@@ -50,7 +50,7 @@ class Tensor(Document):
 
 
 class Resources(Document):
-    """What a separate node gets; naming any of it makes an `auto` node separate."""
+    """Resources of a separate node; setting any of them makes an `auto` node separate."""
 
     renamed = {
         "target_ongoing": Renamed("target"),
@@ -62,9 +62,9 @@ class Resources(Document):
     cpus: float = Field(1, gt=0, description="CPUs of a replica, and threads of its ONNX session")
     gpus: float = Field(0, ge=0, description="GPUs of a replica; a fraction below 1 shares a GPU")
     memory_mb: int | None = Field(None, gt=0, description="memory that a replica reserves")
-    replicas: int = Field(1, ge=1, description="replicas, or the fewest when max_replicas is given")
-    max_replicas: int | None = Field(None, ge=1, description="most replicas; turns autoscaling on")
-    target: float = Field(8, gt=0, description="requests in a replica at which autoscaling adds another")
+    replicas: int = Field(1, ge=1, description="replicas, or the minimum if max_replicas is given")
+    max_replicas: int | None = Field(None, ge=1, description="maximum of replicas; turns autoscaling on")
+    target: float = Field(8, gt=0, description="requests in a replica from which on autoscaling adds another")
     queue: int = Field(512, ge=1, description="requests waiting for a replica before new ones are refused")
     max_rows: int = Field(0, ge=0, description="rows joined in one run of the model; 0 joins none")
     wait_ms: float = Field(2, ge=0, description="longest wait for rows to join, in milliseconds")
@@ -91,7 +91,7 @@ def list_references(bindings: Bindings) -> list[str]:
 
 
 class NodeDocument(Document):
-    """What every node has beside its `kind`, and what a graph asks of a node without knowing its kind."""
+    """What every node has beside its `kind`, and what a graph needs of a node without knowing its kind."""
 
     if TYPE_CHECKING:  # each kind's own class has it as a field, after these
 
@@ -100,7 +100,7 @@ class NodeDocument(Document):
 
     timeout_s: float | None = Field(None, gt=0, description="longest time for the node to answer, in seconds")
     fallback: str | dict[str, bool | int | float | str] | None = Field(
-        None, description="what answers when the node fails: another node, or a value for each of its outputs"
+        None, description="answers if the node fails: another node, or a value for each of its outputs"
     )
 
     @property
@@ -109,30 +109,30 @@ class NodeDocument(Document):
         return None
 
     def change_graph(self, change: Callable[["GraphSpec"], "GraphSpec"]) -> Self:
-        """The same node with the graph inside it changed, where it has one."""
+        """The same node with the graph inside it changed, if it has one."""
         return self
 
     def read_graph(self, read: Callable[[str], "GraphSpec"]) -> Self:
-        """The same node with the graph of the file that it names, where it names one."""
+        """The same node with the graph of the file that it names, if it names one."""
         return self
 
     def complete_code(self, collect: Callable[[str], Mapping[str, str]]) -> Self:
-        """The same node with the files, path -> text, that `collect` finds for the `module:Class` that it names."""
+        """The same node with the files, path -> text, that `collect` finds for its `module:Class`."""
         return self
 
     def list_code(self) -> Mapping[str, str]:
-        """The files that it imports its code from, path -> text."""
+        """The files from which it imports its code, path -> text."""
         return {}
 
 
 class PlacedNode(NodeDocument):
-    """A node that may run in replicas of its own."""
+    """A node that may run in its own replicas."""
 
     inputs: Bindings = Field(
         [INPUTS], description="where each input is read: a mapping, or sources matched by name"
     )
     placement: Literal["auto", "fused", "separate"] = Field(
-        "auto", description="fused: in the ingress process; separate: replicas of its own; auto: as measured"
+        "auto", description="fused: in the ingress process; separate: in its own replicas; auto: as measured"
     )
     resources: Resources | None = Field(None, description="what a separate node reserves")
 
@@ -145,7 +145,7 @@ class ModelNode(PlacedNode):
     digest: str = Field("", description="expected sha256 of the ONNX file in hex; deploying fills it in")
     isolate: bool = Field(
         False,
-        description="run it in a process of its own, which a request may end without ending anything else",
+        description="run it in its own process, so that a request that crashes it affects nothing else",
     )
     ragged: dict[str, str] = Field(
         {},
@@ -162,12 +162,12 @@ class PythonNode(PlacedNode):
     )
     code: CodeFiles = Field(
         {},
-        description="files of its module, path -> text; filled in from beside the document, and else it is imported "
-        "as installed",
+        description="files of its module, path -> text; filled in from beside the document; else the installed "
+        "module is imported",
     )
     config: dict[str, Any] = Field({}, description="arguments of the class")
-    takes: list[Tensor] | None = Field(None, description="inputs it takes; none takes all that is bound")
-    outputs: list[Tensor] = Field(min_length=1, description="tensors it answers")
+    takes: list[Tensor] | None = Field(None, description="its inputs; without it, all bound tensors")
+    outputs: list[Tensor] = Field(min_length=1, description="its outputs")
 
     def complete_code(self, collect: Callable[[str], Mapping[str, str]]) -> Self:
         return self if self.code else self.model_copy(update={"code": collect(self.target)})
@@ -177,16 +177,16 @@ class PythonNode(PlacedNode):
 
 
 class OwnNode(NodeDocument):
-    """A node of a kind of the user's own. Its other keys are those of the kind's `spec`, which is known when the class
-    is imported."""
+    """A node of a user's own kind. Its other keys are those of the kind's `spec`, which is known when the class is
+    imported."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 
     kind: str = Field(pattern=r"^[\w.]+:\w+$", description="module:Class of a graphs.node_kind.NodeKind")
     code: CodeFiles = Field(
         {},
-        description="files of its module, path -> text; filled in from beside the document, and else it is imported "
-        "as installed",
+        description="files of its module, path -> text; filled in from beside the document; else the installed "
+        "module is imported",
     )
 
     def complete_code(self, collect: Callable[[str], Mapping[str, str]]) -> Self:
@@ -218,7 +218,7 @@ class WeightedNode(NodeDocument):
 
 
 class VoteNode(NodeDocument):
-    """The label that most of several models answer."""
+    """The label that most of several models give."""
 
     kind: Literal["vote"] = "vote"
     of: list[str] = Field(
@@ -227,14 +227,12 @@ class VoteNode(NodeDocument):
 
 
 class StackNode(NodeDocument):
-    """Several tensors side by side, for a model that takes them as one."""
+    """Concatenates several tensors, for a model that takes them as one."""
 
     kind: Literal["stack"] = "stack"
-    of: list[str] = Field(
-        min_length=1, description="tensors to set side by side, as input of a further model"
-    )
+    of: list[str] = Field(min_length=1, description="tensors to concatenate, as input of a further model")
     axis: int = Field(1, description="axis to join; never the rows")
-    name: str = Field("stacked", description="name of the tensor it answers")
+    name: str = Field("stacked", description="name of its output")
 
     @pydantic.field_validator("axis")
     @classmethod
@@ -266,16 +264,16 @@ class SwitchNode(NodeDocument):
 
 
 class CascadeNode(NodeDocument):
-    """Asks a cheap model first, and sends on the rows of which it is not sure."""
+    """Runs a cheap model first, and sends on the rows of which it is not confident."""
 
     kind: Literal["cascade"] = "cascade"
     steps: list[str] = Field(min_length=2, description="nodes from the cheapest to the most expensive")
-    confidence: str = Field(description="tensor of their answers that tells how sure they are")
+    confidence: str = Field(description="tensor of their outputs with their confidence")
     measure: Literal["max", "binary", "margin"] = Field(
         "max", description="max: largest of a row; binary: max(p, 1-p); margin: largest less the second"
     )
     threshold: float | list[float] = Field(
-        0.8, description="rows below it go on; one for all steps, or one a step"
+        0.8, description="rows below it go on; one for all steps, or one per step"
     )
 
     @pydantic.model_validator(mode="after")
@@ -288,16 +286,16 @@ class CascadeNode(NodeDocument):
 
 
 class SplitNode(NodeDocument):
-    """Shares callers among nodes, as for a canary; a caller stays on one side."""
+    """Divides callers among nodes, as for a canary; a caller stays on one branch."""
 
     kind: Literal["split"] = "split"
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         min_length=1, description="node -> share of the requests; can be changed while it runs"
     )
     by: str | None = Field(
-        None, description="tensor whose value decides, row by row; none uses the request's key"
+        None, description="tensor whose value decides, row by row; without it, the request's key"
     )
-    salt: str = Field("", description="change it to deal the keys anew")
+    salt: str = Field("", description="change it to distribute the keys differently")
 
     @pydantic.field_validator("weights")
     @classmethod
@@ -306,7 +304,7 @@ class SplitNode(NodeDocument):
 
 
 class ShadowNode(NodeDocument):
-    """Answers by one node, and compares with another what it would have answered."""
+    """Answers by one node, and compares its answers with those of another one."""
 
     renamed = {"max_pending": Renamed("queue")}
 
@@ -319,7 +317,9 @@ class ShadowNode(NodeDocument):
         0.01,
         gt=0,
         le=1,
-        description="share of the time for mirrors while requests leave no pauses for them; the rest is dropped",
+        description=(
+            "share of the time for mirrors while requests leave no idle time for them; the rest is dropped"
+        ),
     )
     tolerance: float = Field(1e-5, ge=0, description="difference of numbers that still counts as equal")
 
@@ -371,11 +371,11 @@ NODE_DOCUMENTS: dict[str, type[NodeDocument]] = {
     "each": EachNode,
     "graph": GraphNode,
 }
-"""Kind -> what a user may write for a node of it."""
+"""Kind -> the class of the keys that a user may write for it."""
 
 
 def is_own(kind: object) -> bool:
-    """Whether a kind is one of the user's own, `module:Class`."""
+    """Whether a kind is a user's own, `module:Class`."""
     return isinstance(kind, str) and ":" in kind
 
 

@@ -1,4 +1,4 @@
-"""Labels of nodes, and what a worker may ask of them, in Ray's words: value, !value, in(a, b), !in(a, b)."""
+"""Labels of nodes and selectors of workers, in Ray's syntax: value, !value, in(a, b), !in(a, b)."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ _SELECTOR = re.compile(rf"!?({_VALUE}|in\({_VALUE}(, ?{_VALUE})*\))")
 
 
 def explain_mistake(selectors: Mapping[str, str]) -> str | None:
-    """What is wrong with a mapping of label to selector; None when nothing is."""
+    """What is wrong with a mapping of label to selector; None if nothing is."""
     for label, selector in selectors.items():
         if not _SELECTOR.fullmatch(selector):
             return f"label {label!r} asks for {selector!r}; expected value, !value, in(a, b) or !in(a, b)"
@@ -16,7 +16,7 @@ def explain_mistake(selectors: Mapping[str, str]) -> str | None:
 
 
 def match(selectors: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether a node with these labels is one that is asked for."""
+    """Whether a node with these labels matches the selectors."""
     return all(_answers(labels.get(label), selector) for label, selector in selectors.items())
 
 

@@ -1,7 +1,7 @@
-"""The files of a user's module, such as a Python node's, found beside the document that names it: what it imports from
-there, by what its text says, and files of text that it names. Imports and runs nothing.
+"""The files of a user's module, such as a Python node's, found beside the document that names it: modules that its
+text imports from there, and text files that it names. Imports and runs nothing.
 
-They travel with the document, so that every process on every node of a cluster runs the code that was beside it.
+They are stored with the document, so that every process on every node of a cluster runs the code that was beside it.
 """
 
 import ast
@@ -17,7 +17,7 @@ import pydantic
 from raymlops.errors import SpecError, unknown_name
 
 LIMIT = 2**20
-"""Bytes of all files of a module: they are kept with the application's config."""
+"""Maximum bytes of all files of a module: they are stored with the application's config."""
 
 
 def _require_inside(code: dict[str, str]) -> dict[str, str]:
@@ -29,14 +29,14 @@ def _require_inside(code: dict[str, str]) -> dict[str, str]:
 
 
 CodeFiles = Annotated[dict[str, str], pydantic.AfterValidator(_require_inside)]
-"""Relative path -> text, as a spec holds them."""
+"""Relative path -> text, as in a spec."""
 _NEVER = frozenset(sys.stdlib_module_names | {"raymlops", "__main__"})
 
 
 def collect_files(folder: pathlib.Path, module: str) -> dict[str, str]:
-    """Relative path -> text, of a module and what it imports from `folder`; empty when it is not there.
+    """Relative path -> text, for a module and what it imports from `folder`; empty if it does not exist.
 
-    Raises SpecError for a module that cannot be read, or is larger than `LIMIT`.
+    Raises SpecError if the module cannot be read, or is larger than `LIMIT`.
     """
     top = module.partition(".")[0]
     if top in _NEVER or not any(_find(folder, module)):
@@ -75,7 +75,7 @@ def collect_files(folder: pathlib.Path, module: str) -> dict[str, str]:
 
 
 def collect_target(folder: pathlib.Path, target: str) -> dict[str, str]:
-    """As `collect_files`, for a `module:Class`, of whose text it is seen that it has such a class. Raises SpecError."""
+    """Like `collect_files`, for a `module:Class`; also checks that the text defines such a class. Raises SpecError."""
     module, _, name = target.partition(":")
     files = collect_files(folder, module)
     require_name(files, module, name)
@@ -83,7 +83,7 @@ def collect_target(folder: pathlib.Path, target: str) -> dict[str, str]:
 
 
 def require_name(files: Mapping[str, str], module: str, name: str) -> None:
-    """Raises SpecError where the text of a module, one of `files`, cannot have a class of this name."""
+    """Raises SpecError if the text of a module, one of `files`, cannot define a class of this name."""
     stem = module.replace(".", "/")
     file = next((found for found in (f"{stem}.py", f"{stem}/__init__.py") if found in files), "")
     if not file:
@@ -101,8 +101,8 @@ def require_name(files: Mapping[str, str], module: str, name: str) -> None:
 
 
 def _find(folder: pathlib.Path, module: str) -> Iterator[tuple[pathlib.Path, str]]:
-    """The files that importing a module runs, outermost first, each with the name of its module; none where it is not
-    there."""
+    """The files that importing a module runs, outermost first, each with the name of its module; empty if it does not
+    exist."""
     parts = module.split(".")
     files = []
     for i in range(1, len(parts) + 1):
@@ -119,7 +119,7 @@ def _find(folder: pathlib.Path, module: str) -> Iterator[tuple[pathlib.Path, str
 
 
 def _is_installed(folder: pathlib.Path, top: str) -> bool:
-    """Whether a package of the environment has this name, which other code may have imported."""
+    """Whether an installed package has this name, which other code may have imported."""
     try:
         spec = importlib.machinery.PathFinder.find_spec(top)
     except (ImportError, ValueError):
@@ -144,11 +144,11 @@ def _parse(text: str, path: pathlib.Path) -> ast.Module:
         return ast.parse(text)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
-        raise SpecError(f"{path}{f':{line}' if line else ''}: no Python: {error}") from None
+        raise SpecError(f"{path}{f':{line}' if line else ''}: not valid Python: {error}") from None
 
 
 def _imported(tree: ast.Module, module: str, is_package: bool) -> Iterator[str]:
-    """Names of modules that a text imports, anywhere in it; some may be names in modules."""
+    """Names of modules that a text imports, anywhere in it; some may be names inside modules."""
     package = module.split(".") if is_package else module.split(".")[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -162,7 +162,7 @@ def _imported(tree: ast.Module, module: str, is_package: bool) -> Iterator[str]:
 
 
 def _named_files(tree: ast.Module, folder: pathlib.Path, path: pathlib.Path) -> dict[str, str]:
-    """Files of text beside a module that its text names, such as "labels.txt"."""
+    """Text files beside a module that its text names, such as "labels.txt"."""
     found = {}
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) < 200):
@@ -174,6 +174,6 @@ def _named_files(tree: ast.Module, folder: pathlib.Path, path: pathlib.Path) -> 
         try:
             if file.is_file() and file.stat().st_size <= LIMIT:
                 found[file.relative_to(folder).as_posix()] = file.read_text(encoding="utf-8")
-        except (OSError, ValueError):  # too long a name, or no text
+        except (OSError, ValueError):  # a name that is too long, or not a text file
             continue
     return found

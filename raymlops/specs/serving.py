@@ -1,5 +1,5 @@
-"""What an application serves, under which names, limits and keys. Says nothing of how;
-`serving.app.build_app` reads it."""
+"""What an application serves, under which names, limits and keys. Does not define how; `serving.app.build_app` reads
+it."""
 
 import pathlib
 import re
@@ -15,25 +15,25 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Batching(Document):
-    """Joining requests that arrive together into one run of the model."""
+    """Joins concurrent requests into one run of the model (dynamic batching)."""
 
     mode: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="auto joins where it pays and the model's operators prove that each row is answered by itself; "
-        "on is refused where they do not; off gives each request a run of its own",
+        description="auto joins if it is faster and the model's operators prove that rows are independent; on "
+        "is refused if they do not; off runs each request separately",
     )
     max_rows: int = Field(default=256, ge=1, le=1_000_000, description="rows joined in one run of the model")
     wait_ms: float = Field(
         default=1.0,
         ge=0,
         le=10_000,
-        description="longest wait for company, only while others are being answered",
+        description="longest wait for further requests, only while others are being answered",
     )
 
     @field_validator("mode", mode="before")
     @classmethod
     def _read_yaml_words(cls, value: object) -> object:
-        """YAML takes a bare `on` or `off` for true or false."""
+        """YAML reads a bare `on` or `off` as true or false."""
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
@@ -44,19 +44,19 @@ class HostedModel(Document):
         description="models:/name@alias, models:/name/version, an ONNX file, or a folder with model.onnx"
     )
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
-        default="auto", description="auto is cuda where Ray assigns GPUs"
+        default="auto", description="auto is cuda if Ray assigns GPUs"
     )
     optimisation: Literal["none", "basic", "extended", "all"] = Field(
-        "all", description="ONNX Runtime's graph level"
+        "all", description="ONNX Runtime's graph optimisation level"
     )
-    threads: int = Field(default=0, ge=0, le=512, description="threads of a run; 0 takes the replica's CPUs")
+    threads: int = Field(default=0, ge=0, le=512, description="threads of a run; 0 uses the replica's CPUs")
     digest: str = Field(
         default="", description="expected sha256 of the ONNX file in hex; deploying fills it in"
     )
     version: str = Field(
         default="",
         coerce_numbers_to_str=True,
-        description="the version to name; empty takes the registry's, or 1 for a file",
+        description="the version that is reported; empty uses the registry's, or 1 for a file",
     )
     batching: Batching = Batching()
     deadline_s: float = Field(
@@ -64,23 +64,23 @@ class HostedModel(Document):
     )
     isolate: bool = Field(
         default=False,
-        description="run it in a process of its own, one in each replica: what a request does to that process is "
-        "told to its caller by 503, and ends nothing else. For models of others, and those that are refused "
-        "otherwise; a run takes some 0.3 ms more, and requests never share one",
+        description="run it in its own process, one in each replica: a request that crashes it gets 503, and "
+        "affects nothing else. For models of unknown origin, and those that are refused otherwise; "
+        "a run takes some 0.3 ms more, and requests never share one",
     )
 
 
 class Autoscaling(Document):
-    """Replicas follow the requests in flight. `min: 0` gives the machines back when nobody asks."""
+    """Replicas follow the requests in flight. `min: 0` releases the machines while there are no requests."""
 
     min: int = Field(
-        default=1, ge=0, description="fewest replicas; with 0 the first request waits for a start"
+        default=1, ge=0, description="minimum of replicas; with 0 the first request waits for a start"
     )
     max: int = Field(default=4, ge=1, description="most replicas")
-    target: float = Field(default=8.0, gt=0, description="requests in flight that one replica should have")
+    target: float = Field(default=8.0, gt=0, description="target of requests in flight per replica")
     up_s: float = Field(default=5.0, ge=0, description="load must last this long before replicas are added")
     down_s: float = Field(
-        default=60.0, ge=0, description="quiet must last this long before replicas are taken away"
+        default=60.0, ge=0, description="low load must last this long before replicas are removed"
     )
 
     @model_validator(mode="after")
@@ -91,7 +91,7 @@ class Autoscaling(Document):
 
 
 class Limits(Document):
-    """What one request and one replica may take."""
+    """Limits of one request and of one replica."""
 
     body_mb: float = Field(
         default=64.0, gt=0, description="largest body, also after decompression; more gets 413"
@@ -113,7 +113,7 @@ class Limits(Document):
     large_bodies_mb: float = Field(
         default=512.0,
         gt=0,
-        description="bodies above 64 KiB that a replica holds at once, read or being read; more get 503",
+        description="bodies above 64 KiB that a replica holds at once, complete or incomplete; more get 503",
     )
     receive_s: float = Field(
         default=30.0,
@@ -129,10 +129,10 @@ class Limits(Document):
         default=32,
         ge=16,
         le=1024,
-        description="of a request, head and body, that the proxy holds: one that fits reaches a replica when all "
-        "of it is here, and another one where the first is lost and no model had begun with it; more makes each "
-        "request more expensive. Of the cluster that `serve` starts; on others set RAY_SERVE_HAPROXY_TUNE_BUFSIZE "
-        "before they start",
+        description="part of a request, head and body, that the proxy buffers: a request that fits is sent to a "
+        "replica only when it is complete, and to another one if the first is lost before a model "
+        "has started; more makes each request more expensive. For the cluster that `serve` starts; "
+        "on others set RAY_SERVE_HAPROXY_TUNE_BUFSIZE before they start",
     )
     connections: int = Field(
         default=4096, ge=1, description="open HTTP connections of a replica; more are closed at once"
@@ -140,14 +140,15 @@ class Limits(Document):
     run_memory_mb: float = Field(
         default=0.0,
         ge=0,
-        description="memory that the tensors of a replica's runs may take; a request that needs more gets 413. 0 takes "
-        "three quarters of memory_mb, or else the share of half the machine's that its CPUs are",
+        description="memory that the tensors of a replica's runs may take; a request that needs more gets 413. "
+        "0 uses three quarters of memory_mb, or else the share of half the machine's memory that "
+        "corresponds to its CPUs",
     )
     rate: float = Field(
         0.0,
         ge=0,
-        description="requests a second over all replicas, by API key, or by client address where there are no keys; "
-        "0 is no limit",
+        description="requests per second over all replicas, by API key, or by client address without keys; 0 is "
+        "no limit",
     )
     burst: float = Field(
         default=20.0, ge=1, description="requests that a key may send at once above its rate"
@@ -155,7 +156,7 @@ class Limits(Document):
 
 
 class ManyModels(Document):
-    """More models than fit in memory: loaded when asked for, the least recently used leave."""
+    """More models than fit in memory: loaded on first use, the least recently used are evicted."""
 
     folder: str = Field(
         min_length=1,
@@ -167,36 +168,34 @@ class ManyModels(Document):
     refresh_s: float = Field(
         default=10.0,
         ge=0,
-        description="how often the folder is looked at for files that were added or removed; 0 is only for the "
+        description="how often the folder is scanned for files that were added or removed; 0 is only for the "
         "repository index and when a model is loaded by name",
     )
     trial: bool = Field(
         default=True,
-        description="open the first model of each structure in a process of its own before a replica opens it, which "
-        "takes a second or two once: some files end the process that opens them",
+        description="open the first model of each structure in its own process before a replica opens it, which "
+        "takes a second or two once: some files crash the process that opens them",
     )
     listing: str = Field(
         default="", description="digest of the list of files when it was deployed; deploying fills it in"
     )
-    patience_s: float = Field(
-        10.0, gt=0, description="longest wait for room when all that is loaded is in use"
-    )
+    patience_s: float = Field(10.0, gt=0, description="longest wait for room if all loaded models are in use")
     deadline_s: float = Field(
         default=30.0, gt=0, le=3600, description="a request not answered in this time gets 504"
     )
 
 
 class Tls(Document):
-    """HTTPS, and gRPC over TLS; files that change are taken up within seconds, without a restart."""
+    """HTTPS, and gRPC over TLS; changed files are used within seconds, without a restart."""
 
     certificate: str = Field(
-        min_length=1, description="PEM file of the certificate and those between it and its root"
+        min_length=1, description="PEM file of the certificate and its intermediate certificates"
     )
     key: str = Field(min_length=1, description="PEM file of its private key, without a password")
     client_ca: str = Field(default="", description="PEM file: clients must show a certificate that it signed")
 
     def absolute(self) -> "Tls":
-        """The same files whatever the working directory is."""
+        """Makes paths of files independent of the working directory."""
         given = ((name, path) for name, path in self.model_dump().items() if path)
         return self.model_copy(
             update={name: str(pathlib.Path(path).expanduser().absolute()) for name, path in given}
@@ -208,7 +207,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class Cors(Document):
-    """Pages of other origins that browsers let ask this application; without it, none."""
+    """Cross-origin requests (CORS): pages of other origins that may use this application from a browser; without it,
+    none."""
 
     origins: list[str] = Field(
         min_length=1, description="such as https://app.example.com, scheme and host; '*' is every page"
@@ -227,10 +227,13 @@ class Cors(Document):
             "x-request-id",
             "x-request-key",
         ],
-        description="that pages may send, beside content-type and those that browsers let every page send; '*' is any",
+        description=(
+            "headers that pages may send, beside content-type and those that browsers always allow; '*' "
+            "is any"
+        ),
     )
     max_age_s: int = Field(
-        default=600, ge=0, le=86_400, description="how long browsers remember what they were told"
+        default=600, ge=0, le=86_400, description="how long browsers cache the answers to preflight requests"
     )
 
     @field_validator("origins")
@@ -248,17 +251,17 @@ class Cors(Document):
     def _check_tokens(cls, names: list[str]) -> list[str]:
         for name in names:
             if not _TOKEN.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of an HTTP method or header")
+                raise ValueError(f"{name!r} is not a name of an HTTP method or header")
         return names
 
 
 class ObserverSpec(Document):
-    """Something that is told of every request for inference, with its tensors and its answer."""
+    """An observer, which gets every inference request, with its tensors and its answer."""
 
     target: str = Field(
         pattern=r"^[\w.]+(:\w+)?$",
-        description="a built-in one's name, or module:Class with __init__(**config) and observe(events), whose module "
-        "is found beside this document, and else imported as installed",
+        description="a built-in one's name, or module:Class with __init__(**config) and observe(events), whose "
+        "module is found beside this document, or else must be installed",
     )
     config: dict[str, Any] = Field(default={}, description="arguments of the class")
     code: CodeFiles = Field(
@@ -273,7 +276,7 @@ class ObserverSpec(Document):
 
 
 class ServingSpec(Document):
-    """An application of one or more models and compositions of models."""
+    """An application with one or more models and compositions of models."""
 
     renamed = {"memory_gb": Renamed("memory_mb", 1024)}
 
@@ -297,7 +300,7 @@ class ServingSpec(Document):
     )
     open: bool = Field(
         default=False,
-        description="let whoever reaches a host beyond loopback ask, although there are no keys",
+        description="allow everyone who reaches a host beyond loopback, without keys",
     )
     tls: Tls | None = Field(
         default=None, description="of the cluster's HTTP and gRPC ports, on each of its nodes"
@@ -308,11 +311,10 @@ class ServingSpec(Document):
     )
     observers: dict[str, ObserverSpec] = Field(
         default={},
-        description="name in logs and metrics -> what is told of requests; one named access_log takes the place of the "
-        "access log",
+        description="name in logs and metrics -> observer; one named access_log replaces the access log",
     )
     drain_s: float = Field(
-        default=20.0, ge=0, description="time that requests in flight have when a replica goes"
+        default=20.0, ge=0, description="time for requests in flight to finish when a replica ends"
     )
     host: str = Field(default="127.0.0.1", description="interface of the HTTP port; 0.0.0.0 is every one")
     port: int = Field(default=8000, ge=1, le=65535, description="HTTP port, of all applications of a cluster")

@@ -1,5 +1,5 @@
-"""Reads YAML and JSON that anybody may have written, as plain values: with budgets, and without anything that YAML has
-beyond data. Knows no specs."""
+"""Reads YAML and JSON of unknown origin as plain values: with limits, and without YAML's features beyond data. Knows
+no specs."""
 
 import json
 from collections.abc import Hashable
@@ -11,7 +11,7 @@ from raymlops.errors import SpecError
 
 MAX_BYTES = 8 * 2**20
 MAX_NODES = 200_000
-"""Values of a document, those that aliases repeat counted each time."""
+"""Maximum number of values in a document; those that aliases repeat count each time."""
 MAX_ALIASES = 1_000
 MAX_DEPTH = 60
 MAX_JSON_BYTES = 64 * 2**20
@@ -20,7 +20,7 @@ _EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice."""
+    """SafeLoader that refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -40,10 +40,10 @@ class _DoubledKeyError(Exception):
 
 
 def read_yaml(text: str, source: str = "text") -> tuple[Any, Any]:
-    """The value of a YAML text, and its node, which knows the lines. `source` names it in errors.
+    """The value of a YAML text, and its node, which has the line numbers. `source` names it in errors.
 
-    Raises SpecError for what is no YAML, has tags, repeats a key, or is larger, deeper or more repetitive than a
-    document of people is.
+    Raises SpecError for text that is not YAML, has tags or duplicate keys, or is larger, deeper or more repetitive
+    than documents written by people are.
     """
     if len(text) > MAX_BYTES:
         raise SpecError(f"{source} has {len(text):,} characters; a document has {MAX_BYTES:,} at most")
@@ -71,8 +71,8 @@ def read_yaml(text: str, source: str = "text") -> tuple[Any, Any]:
 
 def _check_budget(text: str, source: str) -> None:
     """Counts over the parser's events, before anything is built. Raises SpecError."""
-    sizes: dict[str, int | None] = {}  # of what an anchor names; None while it is open
-    open_parts: list[tuple[str | None, int]] = []  # anchor, and the count at its beginning
+    sizes: dict[str, int | None] = {}  # size of what an anchor names; None while it is open
+    open_parts: list[tuple[str | None, int]] = []  # anchor, and the count at its start
     count = aliases = 0
     for event in yaml.parse(text, Loader=_EVENTS):
         line = event.start_mark.line + 1 if event.start_mark else 0
@@ -108,12 +108,12 @@ def _check_tag(event: Any, place: str) -> None:
     tag = event.tag
     if tag is None or tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
         return
-    raise SpecError(f"{place}: the tag {tag} is not taken; write plain values")
+    raise SpecError(f"{place}: the tag {tag} is not allowed; write plain values")
 
 
 def read_json(text: str | bytes, source: str = "text") -> Any:
-    """The value of a JSON text. Raises SpecError for what is no JSON, repeats a key, or is larger or deeper than
-    anything that is recorded."""
+    """The value of a JSON text. Raises SpecError for text that is not JSON, has duplicate keys, or is larger or
+    deeper than any recorded document."""
     if len(text) > MAX_JSON_BYTES:
         raise SpecError(f"{source} has {len(text):,} characters; {MAX_JSON_BYTES:,} are read at most")
     try:

@@ -1,4 +1,4 @@
-"""How a network is trained and how good values for its training are searched."""
+"""Training of a network, and the search for good values of its parameters."""
 
 import dataclasses
 import re
@@ -14,7 +14,7 @@ from raymlops.specs.dataset import OWN_NAME
 from raymlops.specs.document import Document, Renamed
 
 _DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
-"""Task -> the validation metric that a training stops by and a search goes by."""
+"""Task -> the validation metric for early stopping and the search."""
 
 
 def _check_own_name(value: str) -> str:
@@ -24,7 +24,7 @@ def _check_own_name(value: str) -> str:
 
 
 OwnName = Annotated[str, AfterValidator(_check_own_name)]
-"""A name that we know, or module.path:Class of the user's own."""
+"""A built-in name, or module.path:Class of the user's own."""
 
 
 class NetworkSpec(Document):
@@ -36,8 +36,7 @@ class NetworkSpec(Document):
 
 @dataclasses.dataclass(frozen=True)
 class WorkerDemand:
-    """`workers` equal bundles of resources, as Ray names them, that must run at the same time; each fits on one
-    node."""
+    """`workers` equal bundles of resources, in Ray's terms, that must run at the same time; each fits on one node."""
 
     workers: int
     resources: Mapping[str, float]
@@ -52,7 +51,7 @@ class WorkerDemand:
         )
 
     def count_places(self, resources: Mapping[str, float]) -> int:
-        """Workers that a node with these resources holds."""
+        """Number of workers that fit on a node with these resources."""
         wanted = {name: amount for name, amount in self.resources.items() if amount > 0}
         return min(
             (int((resources.get(name, 0) + 1e-6) / amount) for name, amount in wanted.items()), default=10**6
@@ -72,11 +71,11 @@ class TrainingSpec(Document):
         default_factory=dict, description="Options of the learner; those of a network are network.options"
     )
     epochs: int = Field(10, ge=1, description="Passes over the training rows")
-    batch_size: int = Field(1024, ge=1, description="Rows a step, over all workers together")
+    batch_size: int = Field(1024, ge=1, description="Rows per step, over all workers together")
     lr: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay of AdamW")
     schedule: Literal["constant", "cosine", "onecycle"] = Field(
-        "onecycle", description="Learning rate over the steps"
+        "onecycle", description="Schedule of the learning rate over the steps"
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="Share of a label that is spread over all classes"
@@ -84,20 +83,23 @@ class TrainingSpec(Document):
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm")
     patience: int = Field(5, ge=1, description="Epochs without a better validation metric before it stops")
     metric: str | None = Field(
-        None, description="Validation metric to go by; default by task: roc_auc, log_loss, rmse"
+        None,
+        description=(
+            "Validation metric for stopping and the search; default by task: roc_auc, log_loss, rmse"
+        ),
     )
-    seed: int = Field(0, description="Of first weights, dropout and the order of rows")
+    seed: int = Field(0, description="Of initial weights, dropout and the order of rows")
     workers: int = Field(1, ge=1, description="Data-parallel workers")
     min_workers: int | None = Field(
         None,
         ge=1,
-        description="Elastic training: goes on with as few workers as this while nodes come and go, and takes up "
-        "to `workers` again; default always `workers`",
+        description="Elastic training: continues with as few workers as this while nodes come and go, and grows "
+        "back to `workers`; default always `workers`",
     )
     resize_s: float = Field(
-        60, gt=0, description="Elastic training: seconds between two looks for room for more workers"
+        60, gt=0, description="Elastic training: seconds between two checks for room for more workers"
     )
-    use_gpu: bool = Field(False, description="Train on GPUs, one a worker")
+    use_gpu: bool = Field(False, description="Train on GPUs, one per worker")
     gpus_per_worker: float = Field(
         1,
         gt=0,
@@ -122,8 +124,8 @@ class TrainingSpec(Document):
     resident_bytes: int = Field(
         2 * 2**30,
         ge=0,
-        description="Packed rows up to this size are held in memory; of larger data each worker reads its part anew "
-        "each epoch",
+        description="Packed rows up to this size are held in memory; of larger data each worker reads its part "
+        "again in each epoch",
     )
 
     @field_validator("metric")
@@ -157,12 +159,13 @@ class TrainingSpec(Document):
         return self
 
     def metric_of(self, task: str) -> str:
-        """The validation metric to go by; one that is not known before the data is read is taken for binary."""
+        """The validation metric for stopping and the search; a task that is unknown before the data are read counts
+        as binary."""
         return self.metric or _DEFAULT_METRIC.get(task, _DEFAULT_METRIC["binary"])
 
     @property
     def worker_resources(self) -> dict[str, float]:
-        """As Ray names them."""
+        """In Ray's terms."""
         return {"CPU": self.cpus_per_worker, **({"GPU": self.gpus_per_worker} if self.use_gpu else {})}
 
     @property
@@ -172,7 +175,7 @@ class TrainingSpec(Document):
 
     @property
     def gpus(self) -> float:
-        """Of one worker."""
+        """Resources of one worker."""
         return self.gpus_per_worker if self.use_gpu else 0.0
 
     @property
@@ -183,11 +186,11 @@ class TrainingSpec(Document):
 class Dimension(Document):
     """Values a parameter may take: a range or choices."""
 
-    low: float | None = Field(None, description="Least value of a range")
-    high: float | None = Field(None, description="Greatest value of a range")
-    log: bool = Field(False, description="Sample the exponent evenly")
+    low: float | None = Field(None, description="Smallest value of a range")
+    high: float | None = Field(None, description="Largest value of a range")
+    log: bool = Field(False, description="Sample uniformly in the logarithm")
     integer: bool = Field(
-        False, description="Whole numbers only; default when low and high are whole and no step is smaller"
+        False, description="Integers only; default if low and high are integers and no step is smaller"
     )
     choices: tuple[Any, ...] | None = Field(None, description="Values to choose from, instead of a range")
 
@@ -213,23 +216,23 @@ class SearchSpec(Document):
 
     algorithm: Literal["optuna", "random", "grid"] = Field(
         "optuna",
-        description="optuna goes by earlier trials (TPE); random draws; grid runs every combination of choices",
+        description="optuna uses earlier trials (TPE); random samples; grid runs every combination of choices",
     )
     scheduler: Literal["asha", "pbt", "none"] = Field(
         "asha", description="asha stops poor trials early; pbt copies good ones"
     )
-    trials: int = Field(
-        10, ge=1, description="Trials to run; a grid runs all its points this many times over"
+    trials: int = Field(10, ge=1, description="Trials to run; a grid runs all its points this many times")
+    concurrent: int | None = Field(
+        None, ge=1, description="Trials at a time; default as many as fit on the cluster"
     )
-    concurrent: int | None = Field(None, ge=1, description="Trials at a time; default what the cluster holds")
     grace_epochs: int = Field(2, ge=1, description="asha: epochs before a trial may be stopped")
-    reduction: int = Field(3, ge=2, description="asha: one in this many goes on at each rung")
+    reduction: int = Field(3, ge=2, description="asha: one in this many continues at each rung")
     perturb_epochs: int = Field(2, ge=1, description="pbt: epochs between exploitations")
-    retries: int = Field(2, ge=0, description="Times that a failed trial starts again from its checkpoint")
-    seed: int = Field(0, description="Of the values that are suggested")
-    max_minutes: float | None = Field(None, gt=0, description="Stop starting trials after this time")
+    retries: int = Field(2, ge=0, description="Times that a failed trial restarts from its checkpoint")
+    seed: int = Field(0, description="Of the suggested values")
+    max_minutes: float | None = Field(None, gt=0, description="Start no more trials after this time")
     space: dict[str, Dimension] = Field(
         default_factory=dict,
-        description="training.KEY, training.options.KEY or network.options.KEY -> dimension; "
-        "the prefix may be left out for keys of training; default that of the learner",
+        description="training.KEY, training.options.KEY or network.options.KEY -> dimension; the prefix may be "
+        "omitted for keys of training; default that of the learner",
     )

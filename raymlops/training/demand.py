@@ -1,4 +1,4 @@
-"""What a search asks of the cluster, checked before anything starts: a clear error instead of a hang."""
+"""Checks that the cluster can run a search before anything starts: a clear error instead of waiting forever."""
 
 import ray
 
@@ -8,9 +8,9 @@ from raymlops.specs.experiment import ExperimentSpec
 
 
 def check_demand(spec: ExperimentSpec, *, autoscaling: bool = False) -> int:
-    """Trials that the cluster holds at a time. Raises ResourceError when it holds none.
+    """Number of trials that the cluster can run at a time. Raises ResourceError if it is none.
 
-    `autoscaling` takes the demand on trust, since nodes that do not yet exist may meet it.
+    With `autoscaling` the demand is not checked, since nodes that do not exist yet may meet it.
     """
     training = spec.training
     nodes = [
@@ -28,6 +28,6 @@ def check_demand(spec: ExperimentSpec, *, autoscaling: bool = False) -> int:
             "training.cpus_per_worker, set training.use_gpu: false, ask for other training.labels, or join a larger "
             "cluster (RAY_ADDRESS)"
         )
-    if autoscaling:  # as many as the search has at once: the cluster grows by what waits
+    if autoscaling:  # as many as the search runs at once: the cluster grows by what waits
         return spec.search.concurrent or max(fits, spec.search.trials)
     return max(1, min(fits, spec.search.concurrent or fits))

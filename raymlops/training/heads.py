@@ -1,4 +1,4 @@
-"""What a task makes of raw network outputs: its loss, and its scores for metrics."""
+"""A task's functions of raw network outputs: its loss, and its scores for metrics."""
 
 import dataclasses
 from collections.abc import Callable

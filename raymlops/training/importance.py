@@ -1,4 +1,4 @@
-"""How much each parameter of a search decides how good a trial is, by optuna. Runs no trial and reads none."""
+"""How much each parameter of a search determines a trial's result, by optuna. Runs no trial and reads none."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 _FEWEST = 5
-"""Trials from which on something can be said."""
+"""Number of trials below which nothing can be said."""
 
 
 def rank_parameters(
@@ -26,7 +26,7 @@ def rank_parameters(
     moving = {name: found for name, found in held.items() if len({str(value) for value in found}) > 1}
     if len(trials) < _FEWEST or len(set(values)) < 2 or not moving:
         return {}
-    import optuna  # takes a while
+    import optuna  # the import takes a while
 
     distributions = {name: _to_distribution(found) for name, found in moving.items()}
     verbosity = optuna.logging.get_verbosity()

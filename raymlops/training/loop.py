@@ -1,9 +1,9 @@
-"""The training loop: one network, packed rows, one process or several. Knows no Tune, no tracking, no
-files' places.
+"""The training loop: one network, packed rows, one process or several. Imports neither Tune nor tracking, and knows
+no file locations.
 
-It is the same loop in a trial's actor and in the workers of a TorchTrainer; what differs is handed in.
-What it draws follows from seed, epoch, step and worker alone, so that a training goes on from any of its states,
-with as many workers as there are then, as if it had not been interrupted.
+It is the same loop in a trial's actor and in the workers of a TorchTrainer; what differs is passed in. Its random
+numbers depend on seed, epoch, step and worker only, so that a training resumes from any of its states, with any
+number of workers, as if it had not been interrupted.
 """
 
 import dataclasses
@@ -25,25 +25,25 @@ from raymlops.training.learners.scoring import measure
 from raymlops.training.rows import LABEL, Rows, count_steps
 
 UNDER_WAY = "under_way"
-"""Marks a report from the middle of an epoch: a state to go on from, with the metrics of the epoch before."""
+"""Marks a report from the middle of an epoch: a state to resume from, with the metrics of the epoch before."""
 
 _VALIDATION_ROWS = 8192  # rows scored at a time; no gradients are kept, so it may be large
 
 
 @dataclasses.dataclass
 class _Progress:
-    """How far a training is; part of its state under the same names."""
+    """The progress of a training; part of its state under the same names."""
 
     epoch: int = 0
     step: int = 0
-    """Steps done of the epoch under way."""
+    """Steps done in the current epoch."""
     loss: float = 0.0
-    """Their summed losses, as a mean over all workers."""
+    """Sum of their losses, averaged over all workers."""
     best: float = -math.inf
     best_epoch: int = 0
     best_network: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    """What each epoch learned: from it a tracking store that missed some is made whole."""
+    """The results of each epoch, from which a tracking store that missed some is completed."""
 
 
 def train_network(
@@ -59,11 +59,10 @@ def train_network(
     state: State | None = None,
     team: Team = ALONE,
 ) -> None:
-    """Train until the epochs are done, `report` says stop, or `patience` runs out. `network` may be
-    wrapped for DDP.
+    """Train until the epochs are done, `report` says stop, or `patience` runs out. `network` may be wrapped for DDP.
 
-    `state` is one that an earlier call reported; training goes on after its last step. `save_now` is asked
-    after each step, and must answer alike on all workers: true reports a state from the middle of the epoch.
+    `state` is one that an earlier call reported; training continues after its last step. `save_now` is called after
+    each step, and must return the same on all workers: true reports a state from the middle of the epoch.
     """
     training = _Training(network, spec, target, device, team)
     if state is not None:
@@ -76,7 +75,7 @@ def train_network(
         found = validate(network, validation, target=target, device=device, team=team)
         metric = training.metric
         astray = not math.isfinite(train_loss) or math.isnan(found[metric])
-        if astray:  # ends the trial as the poorest, not the search
+        if astray:  # makes the trial the worst one, without ending the search
             found[metric] = math.inf if training.falling else -math.inf
         training.note(found[metric])
         learned = {
@@ -93,7 +92,7 @@ def train_network(
 
 
 class _Training:
-    """A network with its optimiser and how far they are."""
+    """A network with its optimiser and their progress."""
 
     def __init__(
         self, network: nn.Module, spec: TrainingSpec, target: FittedTarget, device: torch.device, team: Team
@@ -104,7 +103,7 @@ class _Training:
         self._network, self._bare = network, _unwrapped(network)
         self._spec, self._device, self._team = spec, device, team
         self._loss_of = HEADS[target.task].loss
-        # On a GPU small networks wait for kernels to be started, and fused there is one for all weights.
+        # On a GPU, small networks wait for kernel launches; the fused optimiser needs one launch for all weights.
         fused = device.type == "cuda"
         self._optimiser = torch.optim.AdamW(
             network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay, fused=fused
@@ -142,7 +141,7 @@ class _Training:
             }
 
     def run_epoch(self, rows: Rows, save_now: Callable[[], bool], report: Report) -> tuple[float, int]:
-        """The rest of one pass over the rows. Gives the mean loss of its steps, and their number."""
+        """The rest of one pass over the rows. Returns the mean loss of its steps, and their number."""
         spec, progress = self._spec, self.progress
         steps = count_steps(rows, spec.batch_size)
         generator = _generator_of(self._device)
@@ -153,7 +152,8 @@ class _Training:
         done = progress.step
         for done, (batch, weight) in enumerate(shares, start=progress.step + 1):
             at = progress.epoch * steps + done - 1
-            generator.manual_seed((spec.seed * 1_000_003 + at) * 4099 + self._team.rank)  # what dropout drops
+            # the random numbers of dropout
+            generator.manual_seed((spec.seed * 1_000_003 + at) * 4099 + self._team.rank)
             rate = spec.lr * schedule(spec.schedule, at, spec.epochs * steps)
             for group in self._optimiser.param_groups:
                 group["lr"] = rate
@@ -186,7 +186,7 @@ def validate(
 ) -> dict[str, float]:
     """Every metric of the task over the rows of all workers, by the network of the first."""
     if team.world > 1:
-        for buffer in _unwrapped(network).buffers():  # statistics of batches, which differ between workers
+        for buffer in _unwrapped(network).buffers():  # batch statistics, which differ between workers
             distributed.broadcast(buffer, 0)
     labels, scores = score_rows(network, rows, task=target.task)
     if team.world > 1:
@@ -209,14 +209,13 @@ def score_rows(network: nn.Module, rows: Rows, *, task: str) -> tuple[Any, Any]:
 
 
 def schedule(kind: str, step: int, steps: int) -> float:
-    """Share of the peak learning rate at a step; a closed form, so that a resumed training needs no
-    memory of it."""
+    """Share of the peak learning rate at a step; a closed form, so that a resumed training needs no scheduler state."""
     progress = step / max(1, steps - 1)
     if kind == "constant":
         return 1.0
     if kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
-    rise = 0.3  # of the steps, as in Smith and Topin 2018
+    rise = 0.3  # share of the steps, as in Smith and Topin 2018
     if progress < rise:
         return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * progress / rise))
     return max(1e-4, 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise))))

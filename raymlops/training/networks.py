@@ -1,5 +1,5 @@
-"""The torch networks that a spec may name. Each takes packed tensors by name and gives raw outputs
-(rows, outputs)."""
+"""The torch networks that a spec may name. Each takes packed tensors by name and returns raw outputs (rows,
+outputs)."""
 
 import importlib
 import inspect
@@ -120,7 +120,7 @@ def build_network(
 
 
 def find_network(name: str) -> type[nn.Module]:
-    """The class of that name. Raises SpecError when there is none, or it is no torch module."""
+    """The class of that name. Raises SpecError if there is none, or it is not a torch module."""
     if ":" not in name:
         if name not in NETWORKS:
             raise SpecError(
@@ -133,13 +133,13 @@ def find_network(name: str) -> type[nn.Module]:
     except (ImportError, AttributeError) as error:
         raise SpecError(f"network.name: cannot import {name!r}: {error}") from None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise SpecError(f"network.name: {name!r} is no subclass of torch.nn.Module")
+        raise SpecError(f"network.name: {name!r} is not a subclass of torch.nn.Module")
     return found
 
 
 def check_options(name: str, options: dict[str, Any], *, imports: bool = True) -> None:
-    """Raises SpecError for an option that the network's constructor does not take. An own class is only looked at where
-    `imports` says that its module may be run."""
+    """Raises SpecError for an option that the network's constructor does not accept. A user's own class is only
+    examined if `imports` allows running its module."""
     if ":" in name and not imports:
         return
     parameters = inspect.signature(find_network(name)).parameters

@@ -1,5 +1,4 @@
-"""Packed splits: what the encoder made of the train and validation rows, in the object store as one or in
-blocks."""
+"""Packed splits: the encoded train and validation rows, in the object store as one object or in blocks."""
 
 import dataclasses
 import math
@@ -18,7 +17,7 @@ from raymlops.training.rows import ResidentRows, Rows
 from raymlops.training.streamed import StreamedRows
 
 _BLOCK_BYTES = 16 * 2**20
-"""Of a streamed block: a worker holds a dozen, and a terabyte has 65,000."""
+"""Rows of a streamed block: a worker holds a dozen, and a terabyte has 65,000."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +34,13 @@ class PackedSplit:
     sizes: tuple[int, ...] = ()
 
     def to_rows(self, device: torch.device, rank: int = 0, world: int = 1, largest: int = 1) -> Rows:
-        """The rows of one worker, of a team that has `largest` when it is whole."""
+        """The rows of one worker of a team that has `largest` workers when complete."""
         if self.arrays is not None:
             return ResidentRows(ray.get(self.arrays), device, rank, world, largest)
         return StreamedRows(self.sizes, self._load, device, rank, world, largest)
 
     def load(self) -> Batch:
-        """All rows, in order: read-only where they are shared with other processes of the node."""
+        """All rows, in order: read-only if they are shared with other processes of the node."""
         if self.arrays is not None:
             return cast(Batch, ray.get(self.arrays))
         parts = self._load(range(len(self.blocks)))
@@ -59,8 +58,7 @@ def pack_split(
     resident_bytes: int,
     block_bytes: int = _BLOCK_BYTES,
 ) -> PackedSplit:
-    """Run the encoding of `count` rows once and keep its result: as arrays when they are small enough, else as
-    blocks."""
+    """Encode `count` rows once and keep the result: as arrays if they are small enough, else as blocks."""
     row_bytes = _row_bytes(packing)
     if count * row_bytes > resident_bytes:
         return _pack_blocks(dataset, max(1, block_bytes // row_bytes))
@@ -74,8 +72,8 @@ def pack_split(
 
 
 def _pack_blocks(dataset: ray.data.Dataset, rows: int) -> PackedSplit:
-    """Blocks of so many rows each, whatever the cluster they are packed on: their order in an epoch follows from
-    their number, and a search that is gone on with elsewhere must find the rows where they were."""
+    """Blocks of a given number of rows, on any cluster: their order in an epoch depends on their number, and a search
+    that is resumed elsewhere must find the rows in the same places."""
     dataset = dataset.repartition(target_num_rows_per_block=rows, strict=True).materialize()
     entries = [entry for bundle in dataset.iter_internal_ref_bundles() for entry in bundle.blocks]
     sizes = tuple(entry.metadata.num_rows or 0 for entry in entries)

@@ -1,4 +1,4 @@
-"""Packed rows as batches of tensors, and those that are held in memory. Knows no network."""
+"""Packed rows as batches of tensors, and rows that are held in memory. Knows no network."""
 
 import math
 import warnings
@@ -27,29 +27,29 @@ class Rows(Protocol):
     def shuffled(self, size: int, seed: int, skip: int = 0) -> Iterator[Share]:
         """This worker's share of each batch of `size` rows of one pass; `skip` batches were taken before.
 
-        Every worker gets as many shares as the others: data-parallel workers must take equal steps. Which rows
-        make a batch follows from `seed` alone, so that a pass that one team began can be ended by another.
+        Every worker gets equally many shares: data-parallel workers must take equal steps. Which rows make a batch
+        depends on `seed` alone, so that a pass that one team began can be finished by another.
         """
         ...
 
     def in_order(self, size: int) -> Iterator[dict[str, Tensor]]:
-        """This worker's share of all rows, at most `size` at a time; at least one batch, though it be empty."""
+        """This worker's share of all rows, at most `size` at a time; at least one batch, which may be empty."""
         ...
 
 
 def count_steps(rows: Rows, size: int) -> int:
-    """Batches of one pass, whatever the number of workers."""
+    """Batches of one pass, for any number of workers."""
     return math.ceil(rows.count / size)
 
 
 class ResidentRows:
-    """Rows held as tensors. Which rows make a batch does not depend on how many workers share it, so that a
-    team that grows or shrinks in the middle of a pass still sees each row once."""
+    """Rows held as tensors. Which rows make a batch does not depend on the number of workers, so that a team that
+    grows or shrinks during a pass still sees each row once."""
 
     def __init__(
         self, arrays: Batch, device: torch.device, rank: int = 0, world: int = 1, largest: int = 1
     ) -> None:
-        """`largest` is how many workers the team has when it is whole."""
+        """`largest` is the number of workers of the complete team."""
         self.count = count_rows(arrays)
         self._rank, self._world, self._largest = rank, world, max(world, largest)
         self._tensors = {name: to_tensor(values, device) for name, values in arrays.items()}
@@ -73,6 +73,6 @@ class ResidentRows:
 
 def to_tensor(values: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     with warnings.catch_warnings():
-        # Arrays of the object store are read-only, which torch warns of; batches are copies, safe to write to.
+        # Arrays of the object store are read-only, which torch warns about; batches are copies, safe to write to.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)

@@ -1,5 +1,4 @@
-"""The search: Ray Tune over trainings, each trial told to observers as it goes. Exports and registers
-nothing."""
+"""The search: Ray Tune over trainings; observers are notified of each trial. Exports and registers nothing."""
 
 import logging
 import time
@@ -44,14 +43,14 @@ def run_search(
     state: SearchState | None = None,
     trusted: bool = False,
 ) -> SearchResult:
-    """Run the trials of a spec. Raises when none finished, with the cause of the last failure.
+    """Run the trials of a spec. Raises if none finished, with the cause of the last failure.
 
-    `resume` goes on with the search of that name: finished trials stay, others start from their checkpoints;
-    one that was cut off before Tune wrote anything of it begins. `state` signs what Tune pickles, and before it is
-    unpickled checks it, unless it is `trusted`; without it, as in tests, the caller vouches for the storage path.
+    `resume` continues the search of that name: finished trials stay, others start from their checkpoints; one that
+    was cut off before Tune wrote anything starts over. `state` signs what Tune pickles, and checks it before it is
+    unpickled, unless it is `trusted`; without `state`, as in tests, the caller must trust the storage path.
     """
     spec = job.spec
-    for logger in ("ray.tune", "ray.train._internal.storage"):  # observers are told of what failed
+    for logger in ("ray.tune", "ray.train._internal.storage"):  # observers are notified of failures too
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", module=r"ray\.tune")
@@ -83,7 +82,7 @@ def run_search(
         raise
     overtime = spec.search.max_minutes and time.monotonic() - began >= spec.search.max_minutes * 60
     if unended.trials and not overtime:
-        raise KeyboardInterrupt  # Tune keeps an interrupt to itself, stops its trials, and gives what there is
+        raise KeyboardInterrupt  # Tune catches an interrupt, stops its trials, and returns what there is
     trials = [to_trial(result, folder) for result in results]
     finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
     if not finished:
@@ -128,7 +127,7 @@ def _make_tuner(
             verbose=0,
             callbacks=[Notify(observers)],
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
-            # Under PBT a trial may copy one that has gone on since: its checkpoint must still be there.
+            # Under PBT a trial may copy one that has continued since: its checkpoint must still exist.
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=None if spec.search.scheduler == "pbt" else 2
             ),
@@ -137,7 +136,7 @@ def _make_tuner(
 
 
 def _restore_tuner(trainable: Any, path: str, observers: Sequence[TrialObserver]) -> tune.Tuner:
-    # Tune restores its callbacks from a pickle, in which observers cannot be; it has no way to give new ones.
+    # Tune restores its callbacks from a pickle, which cannot contain observers; it has no way to pass new ones.
     Notify.restored = tuple(observers)
     return tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
 
@@ -169,8 +168,7 @@ def _run_trial(config: Parameters, job: Job, storage_path: str, name: str) -> No
 
 
 class _TellTune(TuneReportCallback):  # type: ignore[misc]
-    """Tells the trial what its team reports; ends the team where it cannot save, since trying again is of no
-    use."""
+    """Passes the reports of its team to the trial; ends the team if it cannot save, since retrying is useless."""
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
         for error in worker_exceptions.values():
@@ -195,8 +193,8 @@ def _resources(spec: ExperimentSpec) -> tune.PlacementGroupFactory:
         return tune.PlacementGroupFactory(
             [training.worker_resources], bundle_label_selector=[training.labels]
         )
-    # The trial only steers, and its workers are placed by the trainer. Tune takes no empty demand, and a CPU
-    # held here could be the one that a worker waits for.
+    # The trial only controls; the trainer places its workers. Tune does not accept an empty demand, and a CPU reserved
+    # here could be the one that a worker waits for.
     return tune.PlacementGroupFactory([{"memory": 2**20}])
 
 
@@ -229,7 +227,7 @@ def _scheduler(spec: ExperimentSpec) -> Any:
         mutations = space.to_mutations(spec)
         if not mutations:
             raise SpecError(
-                "search.scheduler pbt changes numbers of the training under way; search.space names none"
+                "search.scheduler pbt changes numbers of running trainings; search.space names none"
             )
         return PopulationBasedTraining(
             time_attr="epoch",

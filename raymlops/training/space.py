@@ -1,4 +1,4 @@
-"""The search space of a spec in the words of Ray Tune. Draws nothing itself."""
+"""The search space of a spec as Ray Tune domains. Samples nothing itself."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,13 +27,13 @@ def _to_domain(dimension: Dimension, grid: bool) -> Any:
     low, high = dimension.low, dimension.high
     assert low is not None
     assert high is not None
-    if dimension.integer:  # Tune's upper bound is exclusive, a person's is not
+    if dimension.integer:  # Tune's upper bound is exclusive, the spec's is not
         return (tune.lograndint if dimension.log else tune.randint)(int(low), int(high) + 1)
     return (tune.loguniform if dimension.log else tune.uniform)(low, high)
 
 
 def to_mutations(spec: ExperimentSpec) -> dict[str, Any]:
-    """What PBT may change under way: numbers of the training, not the shape of the network."""
+    """What PBT may change during a training: numbers of the training, not the shape of the network."""
     return {
         name: _to_domain(dimension, grid=False)
         for name, dimension in dimensions_of(spec).items()

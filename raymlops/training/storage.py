@@ -1,4 +1,4 @@
-"""The storage path: whether it can be written, and what to say when it cannot. Writes no checkpoints."""
+"""Checks of the storage path: whether it can be written, with errors that say what to do. Writes no checkpoints."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ _RESERVE = 4 * 2**20
 
 
 def require_writable(storage_path: str) -> None:
-    """Raises StorageError where no file can be made, or no room is left."""
+    """Raises StorageError if no file can be created, or no space is left."""
     if not locations.may_hold_checkpoints(storage_path):
         raise StorageError(
             f"Ray keeps no checkpoints at the storage path {storage_path!r}; set RAYMLOPS_STORAGE to a path, or a URI "
@@ -43,8 +43,8 @@ def require_writable(storage_path: str) -> None:
 
 
 def in_time(call: Callable[[], None], seconds: float = 30) -> None:
-    """Raises TimeoutError where a call takes longer: a server that takes requests and gives no answers is tried for
-    minutes by what is below us."""
+    """Raises TimeoutError if a call takes longer: the libraries below retry for minutes with a server that accepts
+    requests and never answers."""
     done: Future[None] = Future()
 
     def settle() -> None:
@@ -62,7 +62,7 @@ def in_time(call: Callable[[], None], seconds: float = 30) -> None:
 
 
 def require_room(storage_path: str, size: int) -> None:
-    """Raises StorageError where `size` more bytes would not leave enough for what follows."""
+    """Raises StorageError if `size` more bytes would not leave enough for later writes."""
     if locations.is_remote(storage_path):
         return
     free = shutil.disk_usage(storage_path).free
@@ -75,7 +75,7 @@ def require_room(storage_path: str, size: int) -> None:
 
 @contextlib.contextmanager
 def explained(storage_path: str, doing: Literal["write to", "read"] = "write to") -> Iterator[None]:
-    """Errors of files become a StorageError that says where, why, and what to do."""
+    """Turn file errors into a StorageError with place, cause and remedy."""
     try:
         yield
     except OSError as error:
@@ -85,12 +85,12 @@ def explained(storage_path: str, doing: Literal["write to", "read"] = "write to"
 
 
 _REMEDY = (
-    "Free space there, or set RAYMLOPS_STORAGE to a folder that all nodes may write to; a search that was begun "
-    "goes on with --resume"
+    "Free space there, or set RAYMLOPS_STORAGE to a folder that all nodes may write to; resume an interrupted "
+    "search with --resume"
 )
 _REMEDY_REMOTE = (
-    "Fix it, or set RAYMLOPS_STORAGE to a folder or URI that all nodes may write to; a search that was begun goes on "
-    "with --resume"
+    "Fix it, or set RAYMLOPS_STORAGE to a folder or URI that all nodes may write to; resume an interrupted "
+    "search with --resume"
 )
 
 

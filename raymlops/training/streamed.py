@@ -1,5 +1,5 @@
-"""Packed rows read block by block while a training goes, for more of them than memory holds. Knows no network, and
-no Ray: what reads a block is handed in."""
+"""Packed rows read block by block during a training, if there are more than memory holds. Knows no network, and does
+not import Ray: the function that reads a block is passed in."""
 
 import dataclasses
 import functools
@@ -16,14 +16,14 @@ from raymlops.tensors import Batch, count_rows
 from raymlops.training.rows import Share, to_tensor
 
 Load = Callable[[Sequence[int]], Sequence[Batch]]
-"""Gives the rows of the blocks with these numbers."""
+"""Returns the rows of the blocks with these numbers."""
 
 _LANES = 4
-"""Lanes for each worker of a whole team. With one, a team that lost one of eight workers would wait for the one
-that has two lanes, and be as slow as a team of four."""
+"""Lanes per worker of a complete team. With one, a team that lost one of eight workers would wait for the one with
+two lanes, and be as slow as a team of four."""
 
 _MIXED = 2
-"""Blocks of a lane that are shuffled together; a batch has rows of as many from each lane."""
+"""Blocks of a lane that are shuffled together; a batch has equally many rows from each lane."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +38,10 @@ class _Piece:
 class StreamedRows:
     """Rows in blocks, of which a worker holds few at a time.
 
-    A pass takes the blocks in an order of its own and cuts it into lanes, as many for a small team as for a whole
-    one. A batch has rows of all lanes, and a worker reads the lanes that are its own. So which rows make a batch
-    does not depend on how many workers share it, as with resident rows, though each reads no more than its part;
-    and a pass that goes on in its middle reads nothing of what was taken before.
+    A pass puts the blocks in an order of its own and divides it into lanes, equally many for small and complete
+    teams. A batch has rows of all lanes, and a worker reads only its own lanes. So which rows make a batch does not
+    depend on the number of workers, as with resident rows, though each reads only its part; and a pass that is
+    resumed in the middle reads nothing of what was taken before.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class StreamedRows:
         world: int = 1,
         largest: int = 1,
     ) -> None:
-        """`sizes` are the rows of each block; `largest` is how many workers the team has when it is whole."""
+        """`sizes` are the rows of each block; `largest` is the number of workers of the complete team."""
         self.count = sum(sizes)
         self._sizes = np.asarray(sizes, dtype=np.int64)
         self._load, self._device = load, device
         self._rank, self._world, self._largest = rank, world, max(world, largest)
 
     def shuffled(self, size: int, seed: int, skip: int = 0) -> Iterator[Share]:
-        pairs = min(size, self.count) // (2 * self._largest)  # of a batch's rows, for each worker
+        pairs = min(size, self.count) // (2 * self._largest)  # share of a batch's rows, for each worker
         lanes = self._largest * max(1, min(_LANES, pairs))
         least = min(size, max(lanes, 2 * self._largest))  # batch normalisation cannot learn from one row
         own = {
@@ -88,8 +88,8 @@ class StreamedRows:
                 yield self._to_tensors({name: values[at : at + size] for name, values in rows.items()})
 
     def _open_lane(self, lane: int, lanes: int, seed: int, taken: int) -> "_Lane":
-        """The rows of a lane in the order of this pass, of which all lanes gave the first `taken`."""
-        seed %= 2**63  # numpy takes no negative one
+        """The rows of a lane in the order of this pass, after the first `taken` rows of all lanes."""
+        seed %= 2**63  # numpy accepts no negative seed
         order = np.random.default_rng(seed).permutation(len(self._sizes))
         first = sum(_dealt(self.count, other, lanes) for other in range(lane))
         pieces = self._find_pieces(order, first, first + _dealt(self.count, lane, lanes))
@@ -105,7 +105,7 @@ class StreamedRows:
         return _Lane(_read_ahead(windows), skip)
 
     def _find_pieces(self, order: npt.NDArray[np.int64], start: int, stop: int) -> list[_Piece]:
-        """Where the rows from `start` to before `stop` lie, of the blocks in this order."""
+        """Where the rows from `start` to before `stop` are, for blocks in this order."""
         ends = np.cumsum(self._sizes[order])
         begins = ends - self._sizes[order]
         return [
@@ -114,7 +114,7 @@ class StreamedRows:
         ]
 
     def _read(self, pieces: Sequence[_Piece], seed: tuple[int, ...] | None = None) -> Batch:
-        """Copies of the rows of these pieces, shuffled by `seed`; the blocks themselves are let go."""
+        """Copies of the rows of these pieces, shuffled by `seed`; the blocks themselves are released."""
         blocks = self._load([piece.block for piece in pieces])
         parts = [
             {name: values[piece.start : piece.stop] for name, values in block.items()}
@@ -131,7 +131,7 @@ class StreamedRows:
 
 
 class _Lane:
-    """Hands out rows of shuffled windows one after another, so many at a time as it is asked for."""
+    """Returns rows of shuffled windows one after another, as many at a time as requested."""
 
     def __init__(self, windows: Iterator[Batch], skip: int) -> None:
         self._windows = windows
@@ -142,7 +142,7 @@ class _Lane:
         parts = []
         while count > 0:
             if self._at == self._rows:
-                self._window = {}  # not held while the next is waited for
+                self._window = {}  # not held while waiting for the next
                 self._window = next(self._windows)
                 self._at, self._rows, self._skip = self._skip, count_rows(self._window), 0
             stop = min(self._rows, self._at + count)
@@ -153,7 +153,7 @@ class _Lane:
 
 
 def _dealt(position: int, lane: int, lanes: int) -> int:
-    """Rows of a lane among the first `position` of a pass, which lanes give in turn."""
+    """Rows of a lane among the first `position` of a pass, to which lanes contribute in turn."""
     return (position - lane + lanes - 1) // lanes
 
 
@@ -162,7 +162,7 @@ def _join(parts: Sequence[Batch]) -> Batch:
 
 
 def _read_ahead(reads: Sequence[Callable[[], Batch]]) -> Iterator[Batch]:
-    """What each gives, the next one read in a thread meanwhile."""
+    """The items, the next one read in a thread meanwhile."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="rows")
     coming: deque[Future[Batch]] = deque()
     try:

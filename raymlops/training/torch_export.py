@@ -16,9 +16,9 @@ from raymlops.onnx_builder import IR_VERSION, ML_OPSET, OPSET
 
 
 def export_network(network: torch.nn.Module, packing: Packing) -> onnx.ModelProto:
-    """A graph that takes packed rows by name and gives `outputs` (rows, outputs). Raises ArtifactError."""
+    """A graph that takes packed rows by name and returns `outputs` (rows, outputs). Raises ArtifactError."""
     network = network.eval().cpu()
-    rows = 2  # an example of one row would fix the batch at one
+    rows = 2  # an example of one row would fix the batch size at one
     inputs: dict[str, torch.Tensor] = {}
     if packing.numeric:
         inputs["numeric"] = torch.zeros(rows, packing.numeric)

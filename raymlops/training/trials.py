@@ -1,4 +1,4 @@
-"""Trials as they go and as they end: who is told of them, and what is known of each. Runs none."""
+"""Trials while they run and when they end: their observers, and their results. Runs none."""
 
 import dataclasses
 import pathlib
@@ -18,7 +18,7 @@ Parameters = dict[str, Any]
 
 
 class TrialObserver(Protocol):
-    """Told of every trial on the driver, in order; must not block."""
+    """Notified of every trial on the driver, in order; must not block."""
 
     def trial_started(self, trial: str, parameters: Parameters) -> None: ...
     def trial_reported(self, trial: str, learned: Mapping[str, float]) -> None: ...
@@ -26,7 +26,7 @@ class TrialObserver(Protocol):
 
 
 class Unended:
-    """Observes which trials were begun and did not end, as those of an interrupted search."""
+    """Observes which trials were started and did not end, as those of an interrupted search."""
 
     def __init__(self) -> None:
         self.trials: set[str] = set()
@@ -43,8 +43,8 @@ class Unended:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A finished trial; `checkpoint` is the path or URI of a directory with the state of its best epoch, None when
-    it failed."""
+    """A finished trial; `checkpoint` is the path or URI of a directory with the state of its best epoch, None if it
+    failed."""
 
     name: str
     parameters: Parameters
@@ -68,7 +68,7 @@ class SearchResult:
 
 
 class Notify(tune.Callback):  # type: ignore[misc]
-    """Passes what Tune tells on to observers."""
+    """Passes Tune's callbacks on to observers."""
 
     _observers: Sequence[TrialObserver]
 
@@ -78,7 +78,8 @@ class Notify(tune.Callback):  # type: ignore[misc]
     restored: ClassVar[tuple[TrialObserver, ...]] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"state": None}  # Tune pickles its callbacks; observers hold connections, which cannot be
+        # Tune pickles its callbacks; observers hold connections, which cannot be pickled
+        return {"state": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._observers = self.restored
@@ -111,16 +112,15 @@ class Notify(tune.Callback):  # type: ignore[misc]
 
 
 def _take_error(trial: Any) -> None:
-    """Ends the search where a trial could not save: what it does from there on would be lost. Raises
-    StorageError."""
+    """Ends the search if a trial could not save: what it does from there on would be lost. Raises StorageError."""
     file = trial.pickled_error_file
-    # Else Tune unpickles, when all is done, the copy at the storage path, where others may write; the text stays.
+    # Else Tune unpickles, at the end, the copy at the storage path, to which others may write; the text stays.
     trial.run_metadata.pickled_error_filename = None
     trial.run_metadata.invalidate_cache()
     try:
         with open(file, "rb") as opened:
             error = pickle.load(opened)  # noqa: S301  # of this process, in Ray's folder of this session
-    except Exception:  # no file, or an error of a package that is not here
+    except Exception:  # no file, or an error class of a package that is not installed here
         return
     cause = getattr(error, "cause", error)
     if isinstance(cause, StorageError):
@@ -142,7 +142,7 @@ def last_line(error: BaseException | None) -> str:
 
 
 def read_state(trial: Trial) -> State:
-    """The state that a trial saved. Raises StorageError where it cannot be had."""
+    """The state that a trial saved. Raises StorageError if it cannot be read."""
     assert trial.checkpoint is not None
     with (
         storage.explained(trial.checkpoint, "read"),
@@ -152,7 +152,7 @@ def read_state(trial: Trial) -> State:
 
 
 def to_trial(result: Any, folder: str) -> Trial:
-    """What Tune kept of a trial; `folder` is the search's, a path or URI."""
+    """A trial from Tune's record; `folder` is the search's, a path or URI."""
     found = result.metrics or {}
     learned = learned_of(found)
     path = None
@@ -169,6 +169,6 @@ def to_trial(result: Any, folder: str) -> Trial:
         dict(result.config or {}),
         learned,
         float(found.get("time_total_s", 0)),
-        path if learned.get("epoch") else None,  # else it failed before it had learned anything
+        path if learned.get("epoch") else None,  # else it failed before its first epoch
         error,
     )

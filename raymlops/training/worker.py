@@ -53,12 +53,12 @@ def run_in_team(config: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _saved(state: State, storage_path: str) -> Iterator[str]:
-    """A directory that holds the state while it is reported. Raises StorageError where it cannot be kept."""
+    """A directory that holds the state while it is reported. Raises StorageError if it cannot be written."""
     with tempfile.TemporaryDirectory(prefix="raymlops-") as directory:
         file = pathlib.Path(directory) / CHECKPOINT_FILE
         try:
             torch.save({name: _to_tensors(value) for name, value in state.items()}, file)
-        except (OSError, RuntimeError) as error:  # torch's own, when the disk is full
+        except (OSError, RuntimeError) as error:  # torch's own error, when the disk is full
             raise StorageError(
                 f"Cannot write a checkpoint to the temporary folder of node {platform.node()}: {error}. Free space "
                 f"in {tempfile.gettempdir()} there, or set TMPDIR"

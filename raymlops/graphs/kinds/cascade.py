@@ -1,4 +1,4 @@
-"""Nodes from the cheapest to the most expensive; rows that one is not sure of go on to the next."""
+"""Nodes from the cheapest to the most expensive; rows of which one is not confident go on to the next."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -30,7 +30,7 @@ class Cascade(NodeKind[CascadeNode]):
             raise SpecError(unknown_name("tensor under confidence:", node.confidence, ports))
         confidence = ports[node.confidence]
         if confidence.ragged or confidence.spec.datatype not in FLOATS:
-            raise SpecError(f"confidence {confidence} is no number a row")
+            raise SpecError(f"confidence {confidence} is not one number per row")
         return outputs
 
     def build(self, parts: Parts) -> Built:
@@ -77,7 +77,8 @@ def _binary(rows: Array) -> Array:
 
 
 def _margin(rows: Array) -> Array:
-    """The largest less the second; a single value is its distance from one half, twice, as of two classes."""
+    """The largest value less the second largest; for a single value, twice its distance from one half, as for two
+    classes."""
     if rows.shape[1] == 1:
         return np.asarray(np.abs(2 * rows[:, 0] - 1))
     top = np.partition(rows, -2, axis=1)
@@ -88,7 +89,7 @@ MEASURES: dict[str, Callable[[Array], Array]] = {"max": _largest, "binary": _bin
 
 
 def find_unsure(values: Array, measure: str, threshold: float) -> npt.NDArray[np.intp]:
-    """Rows whose confidence is not known to reach the threshold; NaN does not."""
+    """Rows whose confidence does not reach the threshold; NaN does not reach it."""
     if not len(values):
         return np.empty(0, dtype=np.intp)
     return np.flatnonzero(~(MEASURES[measure](values.reshape(len(values), -1)) >= threshold))

@@ -1,4 +1,4 @@
-"""A graph as a node of another."""
+"""A graph as a node of another one."""
 
 from collections.abc import Sequence
 

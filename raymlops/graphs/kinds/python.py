@@ -1,4 +1,4 @@
-"""A class of Python with `run(batch)`, which declares what it answers."""
+"""A Python class with `run(batch)`, which declares its outputs."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
-"""The node that mirrors requests: who asks never waits for a mirror, and under load the mirror goes first.
+"""The node that mirrors requests: callers never wait for a mirror, and under load mirrors are dropped first.
 
-Nothing is queued for a mirror. A request is mirrored when the node had paused for as long as the mirror takes, and the
-requests before it left such pauses, too; while requests follow closely, only a small share of the time goes to mirrors.
+Nothing is queued for a mirror. A request is mirrored if the node was idle for as long as a mirror takes, and was so
+between earlier requests too; while requests follow closely, only a small share of the time goes to mirrors.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from raymlops.specs.graph_nodes import ShadowNode
 from raymlops.tensors import Batch, split_rows
 
 PAUSE_S = 0.002
-"""Requests that follow within this time are load, however short a mirror's run is."""
+"""Requests within this time of each other count as load, however short a mirror's run is."""
 _LAST = 10
-"""Requests whose pauses are looked at: on a busy machine one pause may come about under any load."""
+"""Number of requests whose idle times are examined: on a busy machine, a single idle time may occur under any load."""
 
 
 class Shadow(NodeKind[ShadowNode]):
@@ -65,26 +65,26 @@ class ShadowCount:
 
 @dataclasses.dataclass(slots=True)
 class Pauses:
-    """Tells which requests may be mirrored; all times are in seconds of one clock."""
+    """Decides which requests may be mirrored; all times are in seconds of one clock."""
 
     share: float
-    """Of the time, what mirrors may take while requests follow closely."""
+    """Share of the time that mirrors may take while requests follow closely."""
     inside: int = 0
-    """Requests that wait for their answer."""
+    """Number of requests in progress."""
     mirrored: int = 0
-    """Mirrors that run."""
+    """Number of mirrors in progress."""
     left: float = -1e9
     """When the last request was answered."""
     took: float = 0.0
-    """Length of the mirror's last run."""
+    """Duration of the mirror's last run."""
     rests_until: float = -1e9
     entered: collections.deque[float] = dataclasses.field(
         default_factory=lambda: collections.deque([-1e9] * _LAST, _LAST)
     )
-    """When the last requests came, the oldest first."""
+    """Arrival times of the last requests, the oldest first."""
 
     def enter(self, now: float) -> bool:
-        """A request comes; True if it may be mirrored."""
+        """A request arrives; True if it may be mirrored."""
         pause = max(PAUSE_S, self.took)
         paused = not self.inside and now - self.left >= pause and now - self.entered[0] >= _LAST * pause
         self.entered.append(now)
@@ -103,7 +103,7 @@ class Pauses:
 
 
 def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: ShadowCount) -> Run:
-    """The mirror starts when the answer is there, and is dropped rather than waited for."""
+    """The mirror starts after the answer, and is dropped rather than waited for."""
     running: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
     choose = random.Random()  # noqa: S311
     thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"shadow-{mirror.name}")
@@ -119,10 +119,10 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
             if mirror.suspends:
                 other = await mirror.call(batch, request)
                 different, largest = compare(answer, other, request.rows, node.tolerance)
-            else:  # in a thread, since a mirror that hangs must not hang those who ask
+            else:  # in a thread, since a mirror that hangs must not block callers
                 loop = asyncio.get_running_loop()
                 different, largest = await loop.run_in_executor(thread, work, batch, request, answer)
-        except Exception:  # whatever a mirror does must not be felt by those who ask
+        except Exception:  # no failure of a mirror may affect callers
             counted.failed += callers
             return
         finally:
@@ -153,7 +153,7 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
 
 
 def compare(answer: Batch, other: Batch, rows: Sequence[int], tolerance: float) -> tuple[int, float]:
-    """How many of the callers, of so many rows each, would have been answered otherwise, and the largest difference."""
+    """The number of callers, of so many rows each, whose answers would differ, and the largest difference."""
     different, largest = differ(answer, other, tolerance)
     if not rows or not different:
         return int(different), largest

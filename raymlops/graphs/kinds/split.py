@@ -40,7 +40,7 @@ class Split(NodeKind[SplitNode]):
         return "chooses by caller"
 
     def build(self, parts: Parts) -> Built:
-        """Weights are looked up at every request, so that they can change while the graph runs."""
+        """Weights are read at every request, so that they can change while the graph runs."""
         node: SplitNode = parts.step.node
         branches, weights = parts.branches, Weights(dict(node.weights))
         by = str(parts.step.reads[0]) if node.by else None
@@ -70,11 +70,9 @@ class Split(NodeKind[SplitNode]):
 
 
 def choose_branch(key: str, weights: Mapping[str, float], salt: str = "") -> str:
-    """The branch of a key, always the same one; when weights change, only keys of branches that lose share
-    move.
+    """The branch of a key, always the same one; when weights change, only keys of branches that lose share move.
 
-    Weighted rendezvous hashing, after Thaler and Ravishankar, and Schindelhauer and Schomaker for the
-    weights.
+    Weighted rendezvous hashing, after Thaler and Ravishankar, and Schindelhauer and Schomaker for the weights.
     """
     best, least = "", math.inf
     for branch, weight in weights.items():
@@ -89,7 +87,7 @@ def choose_branch(key: str, weights: Mapping[str, float], salt: str = "") -> str
 def choose_branches(
     keys: Array, weights: Mapping[str, float], salt: str = ""
 ) -> dict[str, npt.NDArray[np.intp]]:
-    """Branch -> its rows, by one key a row."""
+    """Branch -> its rows, by one key per row."""
     texts = list_texts(keys)
     known = {text: choose_branch(text, weights, salt) for text in set(texts)}
     rows: dict[str, list[int]] = {}
@@ -99,7 +97,7 @@ def choose_branches(
 
 
 def change_weights(split: str, present: Mapping[str, float], named: Mapping[str, float]) -> dict[str, float]:
-    """The weights of all branches of a split after those that are named were set. Raises SpecError."""
+    """The weights of all branches of a split after the named ones are set. Raises SpecError."""
     for branch, weight in named.items():
         if branch not in present:
             raise SpecError(unknown_name(f"branch of split {split!r}:", branch, present))
@@ -108,7 +106,5 @@ def change_weights(split: str, present: Mapping[str, float], named: Mapping[str,
     changed = {**present, **named}
     if not 0 < sum(changed.values()) < math.inf:
         told = ", ".join(f"{branch}={weight:g}" for branch, weight in changed.items())
-        raise SpecError(
-            f"Weights of split {split!r} would sum to nothing ({told}); at least one must be above 0"
-        )
+        raise SpecError(f"Weights of split {split!r} would sum to 0 ({told}); at least one must be above 0")
     return changed

@@ -1,4 +1,4 @@
-"""Tensors side by side, as input of a further model."""
+"""Concatenates tensors, as input of a further model."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,7 +19,7 @@ class Stack(Combination[StackNode]):
     def outputs(
         self, node: StackNode, reads: Sequence[Read], answers: Mapping[str, tuple[Port, ...]]
     ) -> tuple[Port, ...]:
-        """Sizes along the axis add up; tensors of one value a row count as one column."""
+        """Sizes along the axis add up; tensors of one value per row count as one column."""
         shapes = [
             (*port.spec.shape, 1) if len(port.spec.shape) == 1 else port.spec.shape for _, port in reads
         ]
@@ -45,5 +45,5 @@ class Stack(Combination[StackNode]):
 
 
 def stack(arrays: Sequence[Array], axis: int) -> Array:
-    """Side by side along an axis; arrays of one value a row count as one column."""
+    """Concatenated along an axis; arrays of one value per row count as one column."""
     return np.concatenate([array[:, None] if array.ndim == 1 else array for array in arrays], axis=axis)

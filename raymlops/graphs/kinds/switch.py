@@ -68,7 +68,7 @@ class Switch(NodeKind[SwitchNode]):
 
 
 def check_condition(text: str, port: Port) -> None:
-    """Raises SpecError when a condition cannot be asked of a tensor."""
+    """Raises SpecError if a condition does not apply to a tensor."""
     _, comparison, value = parse_condition(text)
     check_one_a_row(text, port)
     expected: tuple[type, ...] = (int, float)
@@ -78,7 +78,7 @@ def check_condition(text: str, port: Port) -> None:
             raise SpecError(f"{text!r}: {comparison} does not apply to {port}")
     for item in value if isinstance(value, list) else [value]:
         if not isinstance(item, expected) or (isinstance(item, bool) and bool not in expected):
-            raise SpecError(f"{text!r}: {item!r} is no value of {port}")
+            raise SpecError(f"{text!r}: {item!r} is not a value of {port}")
 
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -94,7 +94,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def find_held(values: Array, comparison: str, value: Any) -> npt.NDArray[np.bool_]:
-    """Rows for which a condition holds; one value a row."""
+    """Rows for which a condition holds; one value per row."""
     if values.dtype == object:
         texts = list_texts(values)
         known = value if isinstance(value, list) else [value]

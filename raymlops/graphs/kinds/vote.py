@@ -31,7 +31,7 @@ class Vote(Combination[VoteNode]):
 
 
 def vote(arrays: Sequence[Array]) -> Array:
-    """The label that most arrays hold, element by element; in a tie the one of the earliest array."""
+    """The most frequent label of the arrays, element by element; in a tie that of the earliest array."""
     votes = np.zeros((len(arrays), *arrays[0].shape), dtype=np.int32)
     for i, first in enumerate(arrays):
         for j, second in enumerate(arrays[: i + 1]):

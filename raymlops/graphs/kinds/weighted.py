@@ -1,4 +1,4 @@
-"""The mean of tensors by weights, element by element."""
+"""The weighted mean of tensors, element by element."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ class Weighted(Combination[WeightedNode]):
 
 
 def weigh(arrays: Sequence[Array], weights: Sequence[float]) -> Array:
-    """Average by weights, which need not sum to 1."""
+    """Weighted average; the weights need not sum to 1."""
     whole = math.fsum(weights)
     dtype = arrays[0].dtype.type
     total: Array = arrays[0] * dtype(weights[0] / whole)

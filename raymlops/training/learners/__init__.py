@@ -1,4 +1,5 @@
-"""The families of models that a spec may name: one file a family, behind one Protocol. Knows no Tune, no tracking."""
+"""The families of models that a spec may name: one file per family, behind one Protocol. Imports neither Tune nor
+tracking."""
 
 import dataclasses
 import importlib
@@ -17,11 +18,11 @@ from raymlops.tensors import Batch
 from raymlops.training.packed import PackedSplit
 
 State = dict[str, Any]
-"""All that a training needs to go on: tensors, arrays, text and plain numbers, so that it loads without unpickling
-code. `history` in it holds what each epoch learned."""
+"""Everything that a training needs to resume: tensors, arrays, text and plain numbers, so that it loads without
+unpickling code. Its `history` holds the results of each epoch."""
 
 Report = Callable[[dict[str, float], Callable[[], State]], bool]
-"""Called after each epoch with its metrics and a function that gives the state; false asks to stop."""
+"""Called after each epoch with its metrics and a function that returns the state; false asks to stop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ ALONE = Team()
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a training needs beside its parameters; travels to the workers as it is."""
+    """What a training needs beside its parameters; sent to the workers unchanged."""
 
     spec: ExperimentSpec
     packing: Packing
@@ -48,15 +49,15 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training, as a learner is handed it: `spec` has the trial's parameters in their places."""
+    """One training, as passed to a learner: `spec` has the trial's parameters inserted."""
 
     job: Job
     spec: ExperimentSpec
     report: Report
     state: State | None = None
-    """One that was reported before, to go on from."""
+    """A state that was reported before, to resume from."""
     team: Team | None = None
-    """Set in the workers of a team; None where one process trains alone."""
+    """Set in the workers of a team; None if one process trains alone."""
 
     @property
     def threads(self) -> int:
@@ -64,10 +65,10 @@ class Run:
 
 
 class Scorer(Protocol):
-    """A trained model. Travels to other processes by pickle."""
+    """A trained model. Sent to other processes by pickle."""
 
     def scores(self, batch: Batch) -> npt.NDArray[np.floating[Any]]:
-        """Of packed rows: probabilities (rows,) or (rows, classes), or standardised predictions (rows,)."""
+        """For packed rows: probabilities (rows,) or (rows, classes), or standardised predictions (rows,)."""
         ...
 
 
@@ -81,15 +82,15 @@ class Learner(Protocol):
     teams: ClassVar[bool]
     """Whether several workers may share one training (`training.workers`)."""
     space: ClassVar[Mapping[str, Dimension]]
-    """What a search varies where the spec has no `search.space`."""
+    """What a search varies if the spec has no `search.space`."""
 
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
-        """Raises SpecError for what this family cannot do; asked before data are read, without `packing` and
+        """Raises SpecError for what this family cannot do; called before data are read, without `packing` and
         `target`, and again when they are known."""
         ...
 
     def fit(self, run: Run) -> None:
-        """Train, and report after each epoch, or once; `metrics` of a report are made by `scoring.Progress`."""
+        """Train, and report after each epoch, or once; `scoring.Progress` makes the `metrics` of a report."""
         ...
 
     def load(self, state: State, job: Job) -> Scorer:
@@ -105,7 +106,7 @@ class Learner(Protocol):
 
 
 LEARNERS: dict[str, str] = {"network": "raymlops.training.learners.network:NetworkLearner"}
-"""Name -> class, imported when it is asked for: a family's library may take seconds."""
+"""Name -> class, imported on first use: a family's library may take seconds."""
 
 
 def find_learner(name: str) -> Learner:
@@ -139,9 +140,9 @@ def check(
     *,
     imports: bool = True,
 ) -> None:
-    """Whether the learner of a spec can do what it says. Raises SpecError.
+    """Checks that the learner of a spec can do what the spec says. Raises SpecError.
 
-    A learner or network of one's own is only looked at where `imports` says that its module may be run.
+    A user's own learner or network is only examined if `imports` allows running its module.
     """
     if not imports and any(":" in name for name in (spec.training.learner, spec.network.name)):
         return

@@ -1,4 +1,4 @@
-"""Networks of torch, alone or as a team of data-parallel workers. The loop itself is training/loop.py's."""
+"""Torch networks, trained alone or by a team of data-parallel workers. The loop itself is in training/loop.py."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -58,13 +58,14 @@ class NetworkLearner:
         """With the CPUs, the GPU or the share of one that Ray gave this process."""
         training, job = run.spec.training, run.job
         torch.set_num_threads(run.threads)
-        torch.manual_seed(training.seed)  # the same start everywhere
+        torch.manual_seed(training.seed)  # the same initial weights everywhere
         network = network_of(run.spec.network, job.packing, job.target)
         if run.team is None:
             team, share = ALONE, (0, 1, 1)
             device = torch.device("cuda" if training.use_gpu else "cpu")
             if 0 < training.gpus < 1:
-                torch.cuda.set_per_process_memory_fraction(training.gpus)  # the rest is the other trials'
+                # the rest belongs to the other trials
+                torch.cuda.set_per_process_memory_fraction(training.gpus)
             network = network.to(device)
         else:
             team = run.team

@@ -1,4 +1,4 @@
-"""What all learners tell of themselves: the metrics of scores on the validation rows, and how far a training is."""
+"""What all learners report: the metrics of scores on the validation rows, and the progress of a training."""
 
 import math
 from collections.abc import Callable
@@ -15,17 +15,17 @@ from raymlops.training.learners import Run, State
 def measure(
     target: FittedTarget, labels: npt.NDArray[Any], scores: npt.NDArray[np.floating[Any]]
 ) -> dict[str, float]:
-    """Every metric of the task, in the target's own unit; all NaN where a score is not finite."""
+    """Every metric of the task, in the target's own unit; all NaN if a score is not finite."""
     return metrics.measure(target.task, to_own_unit(target, labels), to_own_unit(target, scores))
 
 
 def to_own_unit(target: FittedTarget, values: Any) -> Any:
-    """Labels or scores as the raw column has them: those of a regression are standardised while it trains."""
+    """Labels or scores in the raw column's unit: those of a regression are standardised during training."""
     return values * target.std + target.mean if target.task == "regression" else values
 
 
 class Progress:
-    """The epochs of a training: what each learned, and which was the best. Part of the state that it reports."""
+    """The epochs of a training: the results of each, and which was the best. Part of the state that it reports."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -41,7 +41,7 @@ class Progress:
 
     @property
     def best(self) -> float:
-        """Of the metric that the training goes by, so far; infinite before the first epoch."""
+        """Best value so far of the metric for early stopping; infinite before the first epoch."""
         worst = math.inf if self._falling else -math.inf
         values = [learned[self.metric] for learned in self.history]
         return (min if self._falling else max)(values, default=worst)
@@ -53,15 +53,15 @@ class Progress:
         return len(values) - 1 - values.index(self.best) if values else 0
 
     def report(self, scorer: Any, snapshot: Callable[[], State], **more: float) -> bool:
-        """Measure one more epoch on the validation rows and report it, with `more`; false when it is time to stop.
+        """Measure one more epoch on the validation rows and report it, with `more`; false if it is time to stop.
 
-        `snapshot` gives the learner's own part of the state.
+        `snapshot` returns the learner's own part of the state.
         """
         label = self._validation["label"]
         rows = {name: values for name, values in self._validation.items() if name != "label"}
         found = measure(self._run.job.target, label, scorer.scores(rows))
         astray = math.isnan(found[self.metric])
-        if astray:  # ends the trial as the poorest, not the search
+        if astray:  # makes the trial the worst one, without ending the search
             found[self.metric] = math.inf if self._falling else -math.inf
         self.history.append({"epoch": self.epoch + 1, **more, **found})
         learned = {**self.history[-1], f"best_{self.metric}": self.best}

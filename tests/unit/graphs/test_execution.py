@@ -153,7 +153,7 @@ def test_weights_change_while_the_graph_runs() -> None:
     for wrong, told in [
         ({"canari": {"champion": 1}}, "did you mean 'canary'"),
         ({"canary": {"chalenger": 1}}, "did you mean 'challenger'"),
-        ({"canary": {"champion": 0}}, "sum to nothing"),
+        ({"canary": {"champion": 0}}, "sum to 0"),
         ({"canary": {"champion": -1}}, "not 0 or more"),
         ({"canary": {"champion": float("inf")}}, "not 0 or more"),
         ({"canary": {"champion": float("nan")}}, "not 0 or more"),

@@ -278,7 +278,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
         '{kind: "own_kinds:Retry", run: nowhere}',
         "node that 'wrong' calls: 'nowhere'",
     ),
-    "a class that is no kind": ('{kind: "kinds:Empty"}', "kinds:Empty is no subclass of .*NodeKind"),
+    "a class that is no kind": ('{kind: "kinds:Empty"}', "kinds:Empty is not a subclass of .*NodeKind"),
     "no spec": ('{kind: "kinds:Unsaid"}', "kinds:Unsaid has as its spec None; expected a subclass of"),
     "nothing built": ('{kind: "kinds:Unmade", of: first.y}', "kinds:Unmade failed: AttributeError"),
     "a leaf": ('{kind: "kinds:Leaf", of: first.y}', "says is_leaf, but only models"),

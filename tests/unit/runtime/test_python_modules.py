@@ -233,7 +233,7 @@ MISTAKES: list[tuple[str, str, type[Exception], str]] = [
         "class Node:\n    def run(self, batch):\n        return (",
         "nodes:Node",
         SpecError,
-        r"nodes\.py:3: no Python",
+        r"nodes\.py:3: not valid Python",
     ),
     (f"FACTOR = 7{NODE}", "nodes:Nod", SpecError, "did you mean 'Node'"),
     (f"FACTOR = 7{NODE}", "nodez:Node", SpecError, "neither beside the document nor installed"),

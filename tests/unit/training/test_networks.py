@@ -39,8 +39,8 @@ def test_a_network_of_images_takes_every_size(size: int) -> None:
         ("cnn", TABULAR, "takes images only"),
         ("tests.own_networks:Missing", TABULAR, "cannot import"),
         ("no.such.module:Network", TABULAR, "cannot import"),
-        ("tests.own_networks:NoModule", TABULAR, r"no subclass of torch\.nn\.Module"),
-        ("tests.own_networks:exploding", TABULAR, r"no subclass of torch\.nn\.Module"),
+        ("tests.own_networks:NoModule", TABULAR, r"not a subclass of torch\.nn\.Module"),
+        ("tests.own_networks:exploding", TABULAR, r"not a subclass of torch\.nn\.Module"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(name: str, packing: dict[str, Any], message: str) -> None:
