@@ -35,5 +35,5 @@ def export_model(prepared: Prepared) -> bytes:
 
 def take_rows(prepared: Prepared) -> pa.Table:
     """The raw columns that the model takes, of the whole test split."""
-    table = pa.concat_tables(ray.get(prepared.rows["test"].to_arrow_refs()))
+    table = pa.concat_tables(ray.get(prepared.rows.of("test").to_arrow_refs()))
     return table.select([spec.name for spec in prepared.features.inputs])

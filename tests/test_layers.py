@@ -48,6 +48,7 @@ ADDRESSES = {
     ),  # the last asks a node what it has
     "ray.serve": ("serving/",),
     "optuna": ("training/",),
+    "torch": ("training/", "clusters/nodes.py"),
 }
 """Framework -> where it may be imported."""
 

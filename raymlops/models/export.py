@@ -94,13 +94,19 @@ def signature_of(features: FittedFeatures) -> Signature:
     return Signature(features.inputs, (label, TensorSpec("probabilities", "FP32", (-1, len(target.classes)))))
 
 
-def save_model(model: onnx.ModelProto, directory: pathlib.Path) -> tuple[pathlib.Path, str]:
-    """Write `model.onnx`; returns its path and sha256."""
-    directory.mkdir(parents=True, exist_ok=True)
-    data = model.SerializeToString(deterministic=True)
-    path = directory / MODEL_FILE
-    path.write_bytes(data)
-    return path, hashlib.sha256(data).hexdigest()
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """The content of its file; equal models give equal bytes."""
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def save_model(model: bytes, directory: pathlib.Path) -> tuple[pathlib.Path, str]:
+    """Write `model.onnx` into a folder named by its sha256, below `directory`; gives its path and sha256."""
+    digest = hashlib.sha256(model).hexdigest()
+    path = directory / digest[:12] / MODEL_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model)
+    return path, digest
 
 
 def _build_answer(target: FittedTarget) -> onnx.ModelProto:

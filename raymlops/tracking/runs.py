@@ -138,7 +138,10 @@ class TrialRuns:
         self.journal.add({"kind": kind, "trial": trial, "time": round(time.time() * 1000), **values})
 
     def run_of(self, trial: str) -> str | None:
-        """The id of a trial's run, once it has been created."""
+        """The id of a trial's run, once it has been sent, by this process or one before."""
+        if trial not in self._runs and self._resumed:
+            run = _find(self._client, self._experiment_id, TRIAL_TAG, f"{self._parent}/{trial}")
+            return str(run.info.run_id) if run else None
         return self._runs.get(trial)
 
     def describe(self, trial: str, tags: Mapping[str, str]) -> None:

@@ -22,7 +22,8 @@ from raymlops.specs.training import TrainingSpec
 from raymlops.training.heads import HEADS
 from raymlops.training.learners import ALONE, Report, State, Team
 from raymlops.training.learners.scoring import measure
-from raymlops.training.rows import LABEL, Rows, count_steps
+from raymlops.training.packed import LABEL
+from raymlops.training.rows import Rows, count_steps
 
 UNDER_WAY = "under_way"
 """Marks a report from the middle of an epoch: a state to resume from, with the metrics of the epoch before."""

@@ -1,4 +1,5 @@
-"""Packed splits: the encoded train and validation rows, in the object store as one object or in blocks."""
+"""Packed splits: the encoded train and validation rows, in the object store as one object or in blocks. Does not import
+torch, so that workers that encode rows, or train other families, do not load it."""
 
 import dataclasses
 import math
@@ -8,13 +9,13 @@ from typing import Any, cast
 import numpy as np
 import ray
 import ray.data
-import torch
 from ray.data.block import BlockAccessor
 
 from raymlops.features import Packing
 from raymlops.tensors import Batch
-from raymlops.training.rows import ResidentRows, Rows
-from raymlops.training.streamed import StreamedRows
+
+LABEL = "label"
+"""Name of the target among packed tensors."""
 
 _BLOCK_BYTES = 16 * 2**20
 """Rows of a streamed block: a worker holds a dozen, and a terabyte has 65,000."""
@@ -33,22 +34,21 @@ class PackedSplit:
     blocks: "tuple[ray.ObjectRef[Any], ...]" = ()
     sizes: tuple[int, ...] = ()
 
-    def to_rows(self, device: torch.device, rank: int = 0, world: int = 1, largest: int = 1) -> Rows:
-        """The rows of one worker of a team that has `largest` workers when complete."""
-        if self.arrays is not None:
-            return ResidentRows(ray.get(self.arrays), device, rank, world, largest)
-        return StreamedRows(self.sizes, self._load, device, rank, world, largest)
-
     def load(self) -> Batch:
         """All rows, in order: read-only if they are shared with other processes of the node."""
         if self.arrays is not None:
             return cast(Batch, ray.get(self.arrays))
-        parts = self._load(range(len(self.blocks)))
+        parts = self.load_blocks(range(len(self.blocks)))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _load(self, numbers: Sequence[int]) -> list[Batch]:
+    def load_blocks(self, numbers: Sequence[int]) -> list[Batch]:
+        """The rows of the blocks with these numbers."""
         blocks = ray.get([self.blocks[number] for number in numbers])
         return [BlockAccessor.for_block(block).to_batch_format("numpy") for block in blocks]
+
+
+NO_ROWS = PackedSplit(0)
+"""In the place of splits where a trained model is loaded, which needs none."""
 
 
 def pack_split(

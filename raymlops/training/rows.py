@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from raymlops.tensors import Batch, count_rows
-
-LABEL = "label"
-"""Name of the target among packed tensors."""
+from raymlops.training.packed import LABEL
 
 Share = tuple[dict[str, Tensor], float]
 """One worker's rows of a batch, and their weight in the mean over all workers."""

@@ -1,5 +1,5 @@
-"""Packed rows read block by block during a training, if there are more than memory holds. Knows no network, and does
-not import Ray: the function that reads a block is passed in."""
+"""The rows of a packed split as tensors of one worker: block by block during a training, if there are more than memory
+holds. Knows no network."""
 
 import dataclasses
 import functools
@@ -9,11 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
+import ray
 import torch
 from torch import Tensor
 
 from raymlops.tensors import Batch, count_rows
-from raymlops.training.rows import Share, to_tensor
+from raymlops.training.packed import PackedSplit
+from raymlops.training.rows import ResidentRows, Rows, Share, to_tensor
 
 Load = Callable[[Sequence[int]], Sequence[Batch]]
 """Returns the rows of the blocks with these numbers."""
@@ -24,6 +26,15 @@ two lanes, and be as slow as a team of four."""
 
 _MIXED = 2
 """Blocks of a lane that are shuffled together; a batch has equally many rows from each lane."""
+
+
+def open_rows(
+    split: PackedSplit, device: torch.device, rank: int = 0, world: int = 1, largest: int = 1
+) -> Rows:
+    """The rows of one worker of a team that has `largest` workers when complete."""
+    if split.arrays is not None:
+        return ResidentRows(ray.get(split.arrays), device, rank, world, largest)
+    return StreamedRows(split.sizes, split.load_blocks, device, rank, world, largest)
 
 
 @dataclasses.dataclass(frozen=True)

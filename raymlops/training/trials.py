@@ -1,9 +1,10 @@
 """Trials while they run and when they end: their observers, and their results. Runs none."""
 
+import contextlib
 import dataclasses
 import pathlib
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from ray import tune
@@ -141,13 +142,20 @@ def last_line(error: BaseException | None) -> str:
     return lines[-1].strip() if lines else "unknown"
 
 
-def read_state(trial: Trial) -> State:
-    """The state that a trial saved. Raises StorageError if it cannot be read."""
+@contextlib.contextmanager
+def open_checkpoint(trial: Trial) -> Iterator[str]:
+    """A folder of this machine with the checkpoint that a trial saved. Raises StorageError if it cannot be read."""
     assert trial.checkpoint is not None
     with (
         storage.explained(trial.checkpoint, "read"),
         tune.Checkpoint(trial.checkpoint).as_directory() as directory,
     ):
+        yield directory
+
+
+def read_state(trial: Trial) -> State:
+    """The state that a trial saved. Raises StorageError if it cannot be read."""
+    with open_checkpoint(trial) as directory:
         return worker.load_state(directory)
 
 

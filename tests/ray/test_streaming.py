@@ -11,6 +11,7 @@ import torch
 from raymlops.features import Packing
 from raymlops.tensors import Batch
 from raymlops.training.packed import PackedSplit, pack_split
+from raymlops.training.streamed import open_rows
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -31,7 +32,7 @@ def pack(read_blocks: int, resident_bytes: int = 0) -> PackedSplit:
 
 def steps_of(packed: PackedSplit, world: int, skip: int = 0, end: int | None = None) -> list[list[int]]:
     """The rows of each step of a team of at most four."""
-    team = [packed.to_rows(CPU, rank, world, 4) for rank in range(world)]
+    team = [open_rows(packed, CPU, rank, world, 4) for rank in range(world)]
     parts = [list(itertools.islice(rows.shuffled(50, 7, skip), end and end - skip)) for rows in team]
     for part in parts:
         for share, _ in part:
@@ -59,7 +60,7 @@ def test_rows_packed_anew_on_a_cluster_that_reads_otherwise_make_the_same_batche
     scored = [
         value
         for rank in range(3)
-        for batch in other.to_rows(CPU, rank, 3, 4).in_order(30)
+        for batch in open_rows(other, CPU, rank, 3, 4).in_order(30)
         for value in batch["label"].tolist()
     ]
     assert scored == list(range(ROWS))

@@ -187,6 +187,7 @@ def reference(spec: Any, folder: pathlib.Path) -> list[float]:
     from raymlops.lifecycle.train.prepare import prepare
     from raymlops.training.learners.network import network_of
     from raymlops.training.loop import train_network
+    from raymlops.training.streamed import open_rows
 
     set_pace(folder, 0)  # also of a training that ended before its plan
     job = prepare(spec).job
@@ -195,8 +196,8 @@ def reference(spec: Any, folder: pathlib.Path) -> list[float]:
     losses: list[float] = []
     train_network(
         network_of(spec.network, job.packing, job.target),
-        job.train.to_rows(device, largest=spec.training.workers),
-        job.validation.to_rows(device),
+        open_rows(job.train, device, largest=spec.training.workers),
+        open_rows(job.validation, device),
         spec=spec.training,
         target=job.target,
         device=device,

@@ -7,8 +7,9 @@ import ray
 import ray.data
 
 from raymlops.data import contract as contracts
-from raymlops.data import scan, sources, splits
+from raymlops.data import sources
 from raymlops.data.contract import Finding
+from raymlops.data.split_rows import SplitRows, describe_source, scan_rows
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
 from raymlops.lifecycle.govern.scoring import read_labels
@@ -32,17 +33,17 @@ def read_rows(spec: ExperimentSpec, data: str | None = None) -> Rows:
 
     Raises DataError, StorageError and NotFoundError as reading does.
     """
-    dataset_spec = spec.dataset if data is None else spec.dataset.model_copy(update={"path": data})
-    with sources.reading(dataset_spec):
-        dataset = sources.read_dataset(dataset_spec)
-        if data is not None:
-            return Rows(_keep_contract(dataset, spec.contract), data)
-        if dataset_spec.cache:
-            dataset = dataset.materialize()
-        source = str(dataset_spec.path or dataset_spec.reader)
-        scanned = scan.scan_dataset(dataset, spec.contract, splits.SplitRule(spec.split), source)
-        parts = {name: scan.select_split(dataset, scanned, spec.contract, name) for name in ("train", "test")}
-    return Rows(parts["test"], source, scanned.fingerprint.digest, scanned.findings, parts["train"])
+    if data is None:
+        return to_test_rows(scan_rows(spec.dataset, spec.contract, spec.split))
+    table = spec.dataset.model_copy(update={"path": data})
+    with sources.reading(table):
+        return Rows(_keep_contract(sources.read_dataset(table), spec.contract), data)
+
+
+def to_test_rows(rows: SplitRows) -> Rows:
+    """The test split of rows that were scanned."""
+    scanned, source = rows.scan, describe_source(rows.table)
+    return Rows(rows.of("test"), source, scanned.fingerprint.digest, scanned.findings, rows.of("train"))
 
 
 def take_sample(dataset: ray.data.Dataset, features: FittedFeatures, rows: int = SAMPLE) -> Sample:

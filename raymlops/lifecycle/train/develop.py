@@ -1,40 +1,34 @@
-"""The main job: prepare, search, export, prove, register. Each step is another module's; this is their
-order."""
+"""The main job: the stages of a training in their order, with a run in the tracking store around them, and the gate at
+their end. What a stage does is stages.py's."""
 
 import contextlib
 import dataclasses
-import hashlib
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from raymlops import attestation
-from raymlops.errors import DataError, SpecError
-from raymlops.features import packing_of
+from raymlops.errors import DataError, SpecError, UnreachableError
 from raymlops.lifecycle.cluster import join_cluster
 from raymlops.lifecycle.govern.evaluate import EvaluatedVersion
-from raymlops.lifecycle.govern.evaluation_rows import Rows
+from raymlops.lifecycle.govern.evaluation_rows import to_test_rows
 from raymlops.lifecycle.govern.promotion import admit_version
-from raymlops.lifecycle.train import run_heartbeat
-from raymlops.lifecycle.train.prepare import Prepared, describe_source, prepare
+from raymlops.lifecycle.train import run_heartbeat, stages
+from raymlops.lifecycle.train.prepare import Prepared, prepare
 from raymlops.lifecycle.train.run_recorder import (
     Record,
     complete_trials,
     fail_record,
     finish_record,
     open_record,
-    register_best,
 )
-from raymlops.lifecycle.train.verify_export import Proof, prove_model
-from raymlops.models import export, parity
+from raymlops.lifecycle.train.verify_export import Proof
+from raymlops.models import export
 from raymlops.settings import Settings
-from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import store
 from raymlops.training import demand, search_state, storage
-from raymlops.training.learners import Scorer, learner_of
-from raymlops.training.search import run_search
-from raymlops.training.trials import SearchResult, Trial, TrialObserver, read_state
+from raymlops.training.trials import SearchResult, TrialObserver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,17 +82,20 @@ def develop_model(
     clock.lap("start")
     prepared = prepare(spec, tell)
     clock.lap("data")
-    fingerprint = prepared.scan.fingerprint.digest
+    fingerprint = prepared.rows.scan.fingerprint.digest
     request = _settle_name(spec, settings, request, fingerprint, tell)
     assert request.name is not None
     with run_heartbeat.marked(settings.storage_path, request.name, spec, fingerprint, tell):
         record = open_record(
-            client, prepared, settings, request.name, request.why, tell, resumed=request.resume
+            client, spec, prepared.rows, settings, request.name, request.why, tell, resumed=request.resume
         )
         tell(f"Searching: {spec.search.trials} trials, {concurrent} at a time, by {spec.search.algorithm}")
         try:
-            found = run_search(
-                prepared.job,
+            searched = stages.search(
+                spec,
+                prepared.features,
+                prepared.train,
+                prepared.validation,
                 name=request.name,
                 storage_path=settings.storage_path,
                 concurrent=concurrent,
@@ -108,8 +105,8 @@ def develop_model(
                 trusted=request.trusted,
             )
             clock.lap("search")
-            complete_trials(record, found)
-            return _finish(record, found, clock, register=request.register)
+            complete_trials(record, searched.trials)
+            return _finish(record, prepared, searched, clock, register=request.register)
         except BaseException as error:
             with contextlib.suppress(
                 Exception
@@ -159,24 +156,28 @@ class _Clock:
         self.laps[name], self._last = now - self._last, now
 
 
-def load_best(trial: Trial, prepared: Prepared) -> Scorer:
-    """The best model of a trial, as of its best epoch."""
-    job = dataclasses.replace(prepared.job, spec=with_parameters(prepared.spec, trial.parameters))
-    return learner_of(job.spec).load(read_state(trial), job)
-
-
-def _finish(record: Record, found: SearchResult, clock: _Clock, *, register: bool) -> Outcome:
-    prepared, settings, tell = record.prepared, record.settings, record.tell
-    spec, best = prepared.spec, found.best
+def _finish(
+    record: Record, prepared: Prepared, searched: stages.Searched, clock: _Clock, *, register: bool
+) -> Outcome:
+    settings, tell = record.settings, record.tell
+    spec, rows, features = prepared.spec, prepared.rows, prepared.features
+    found, best = searched
     tell("Exporting the best trial to one ONNX file, and proving it on the test split")
-    scorer = load_best(best, prepared)
-    trained = learner_of(spec).to_onnx(scorer, packing_of(prepared.features), prepared.features.target)
-    model = export.export_model(trained, prepared.features, name=spec.name)
-    path, digest = export.save_model(model, settings.home / "models" / spec.name / _digest_of(model)[:12])
-    proof = prove_model(path.read_bytes(), scorer, prepared)
-    parity.require(proof.parity, limit=spec.limits.parity, flipped=spec.limits.flipped)
+    (model,) = stages.export(spec, features, best)
+    path, digest = export.save_model(model, settings.home / "models" / spec.name)
+    (proof,) = stages.verify(spec, rows, features, prepared.encoder, best, model)
     clock.lap("export")
-    version = register_best(record, found, proof, path) if register else None
+    version = None
+    if register:
+        try:
+            (version,) = stages.register(
+                spec, rows, features, prepared.profile, found, model, proof, record=record
+            )
+        except UnreachableError as error:
+            raise UnreachableError(
+                f"{error}. The model is kept as {path}; go on with this search once the store answers, and it will be "
+                "registered"
+            ) from None
     clock.lap("register")
     finish_record(
         record,
@@ -192,24 +193,9 @@ def _finish(record: Record, found: SearchResult, clock: _Clock, *, register: boo
     if version is not None:
         tell("Asking the gate")
         why = record.why or f"best of {len(found.trials)} trials"
-        named, rows = version, _test_rows(prepared)
+        named, test = version, to_test_rows(rows)
         version, alias, trusted = store.retry_until_answered(
-            lambda: admit_version(spec.name, named, spec, rows, settings, why, tell), tell
+            lambda: admit_version(spec.name, named, spec, test, settings, why, tell), tell
         )
         clock.lap("gate")
     return Outcome(found, record.run, proof, path, version, digest, alias, dict(clock.laps), trusted)
-
-
-def _test_rows(prepared: Prepared) -> Rows:
-    scanned = prepared.scan
-    return Rows(
-        prepared.rows["test"],
-        describe_source(prepared.spec),
-        scanned.fingerprint.digest,
-        scanned.findings,
-        prepared.rows["train"],
-    )
-
-
-def _digest_of(model: Any) -> str:
-    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()

@@ -5,18 +5,20 @@ Everything here may be done twice and leaves one thing: a search that was cut of
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 from raymlops.artifact import FEATURES_FILE, PROFILE_FILE
+from raymlops.data.scan import Scan
+from raymlops.data.split_rows import SplitRows, describe_source
 from raymlops.errors import UnreachableError
+from raymlops.features import FittedFeatures
 from raymlops.lifecycle.govern import provenance
 from raymlops.lifecycle.train import run_heartbeat
-from raymlops.lifecycle.train.prepare import Prepared, describe_source
 from raymlops.lifecycle.train.verify_export import Proof
 from raymlops.models import export
 from raymlops.settings import Settings
+from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import registry, runs, store
 from raymlops.training.trials import SearchResult, read_state
 
@@ -29,7 +31,6 @@ class Record:
 
     client: store.Client
     settings: Settings
-    prepared: Prepared
     why: str
     run: str
     trials: runs.TrialRuns
@@ -38,7 +39,8 @@ class Record:
 
 def open_record(
     client: store.Client,
-    prepared: Prepared,
+    spec: ExperimentSpec,
+    rows: SplitRows,
     settings: Settings,
     name: str,
     why: str,
@@ -47,10 +49,10 @@ def open_record(
     resumed: bool,
 ) -> Record:
     """The runs of a search, made, or found again when it goes on; ends those of searches that nobody runs."""
-    experiment = store.ensure_experiment(client, prepared.spec.name, settings).experiment_id
+    experiment = store.ensure_experiment(client, spec.name, settings).experiment_id
     _end_lost(client, experiment, settings, tell)
     run = store.retry_until_answered(
-        lambda: _start_run(client, experiment, prepared, settings, name, why), tell
+        lambda: _start_run(client, experiment, spec, rows, settings, name, why), tell
     )
     trials = runs.TrialRuns(
         client,
@@ -59,13 +61,13 @@ def open_record(
         spool=settings.home / "spool" / f"{name}.jsonl",
         tell=tell,
         tags={
-            "raymlops.fingerprint": prepared.scan.fingerprint.digest,
+            "raymlops.fingerprint": rows.scan.fingerprint.digest,
             "raymlops.commit": provenance.git_commit(),
             "mlflow.user": settings.user,
         },
         resumed=resumed,
     )
-    return Record(client, settings, prepared, why, run, trials, tell)
+    return Record(client, settings, why, run, trials, tell)
 
 
 def _end_lost(client: store.Client, experiment: str, settings: Settings, tell: Tell) -> None:
@@ -78,16 +80,22 @@ def _end_lost(client: store.Client, experiment: str, settings: Settings, tell: T
 
 
 def _start_run(
-    client: store.Client, experiment: str, prepared: Prepared, settings: Settings, name: str, why: str
+    client: store.Client,
+    experiment: str,
+    spec: ExperimentSpec,
+    rows: SplitRows,
+    settings: Settings,
+    name: str,
+    why: str,
 ) -> str:
-    spec = prepared.spec
+    scanned = rows.scan
     run = runs.start_run(
         client,
         experiment,
         search=name,
         parent=settings.parent_run,
         tags={
-            "raymlops.fingerprint": prepared.scan.fingerprint.digest,
+            "raymlops.fingerprint": scanned.fingerprint.digest,
             "raymlops.why": why,
             "raymlops.commit": provenance.git_commit(),
             "mlflow.user": settings.user,
@@ -102,16 +110,16 @@ def _start_run(
             "network": spec.network.name,
             "workers": spec.training.workers,
             "epochs": spec.training.epochs,
-            "rows_train": prepared.train.count,
+            "rows_train": scanned.fingerprint.rows["train"],
         },
     )
     runs.log_json(client, run, "spec.json", spec.model_dump(mode="json"))
     runs.log_json(client, run, "data.json", {
-        "fingerprint": prepared.scan.fingerprint.to_json(),
-        "source": describe_source(spec),
-        "rows": prepared.scan.rows,
-        "failed": prepared.scan.failed,
-        "findings": [dataclasses.asdict(finding) for finding in prepared.scan.findings],
+        "fingerprint": scanned.fingerprint.to_json(),
+        "source": describe_source(spec.dataset),
+        "rows": scanned.rows,
+        "failed": scanned.failed,
+        "findings": [dataclasses.asdict(finding) for finding in scanned.findings],
     })  # fmt: skip
     client.log_text(run, provenance.environment_lock(), "requirements.lock.txt")
     return run
@@ -129,54 +137,57 @@ def complete_trials(record: Record, found: SearchResult) -> None:
         record.trials.trial_ended(trial.name, trial.error)
 
 
-def register_best(record: Record, found: SearchResult, proof: Proof, model: pathlib.Path) -> str:
+def register_best(
+    record: Record,
+    spec: ExperimentSpec,
+    scanned: Scan,
+    features: FittedFeatures,
+    profile: dict[str, Any],
+    found: SearchResult,
+    model: bytes,
+    proof: Proof,
+) -> str:
     """Register the winner's file as a version, once all that was learned of its trial is sent.
 
-    Raises UnreachableError when the store stays away; the file is kept.
+    Raises UnreachableError when the store stays away.
     """
     left = record.trials.close(store.PATIENCE)
-    try:
-        if left:
-            raise UnreachableError(f"The tracking store does not answer; {left} operations were not sent")
-        return store.retry_until_answered(lambda: _register(record, found, proof, model), record.tell)
-    except UnreachableError as error:
-        raise UnreachableError(
-            f"{error}. The model is kept as {model}; go on with this search once the store answers, and it will be "
-            "registered"
-        ) from None
+    if left:
+        raise UnreachableError(f"The tracking store does not answer; {left} operations were not sent")
+    best = found.best
 
+    def send() -> str:
+        record.trials.settle()
+        version, _ = registry.register_version(
+            record.client,
+            name=spec.name,
+            run=record.run,
+            model=model,
+            settings=record.settings,
+            signature=export.signature_of(features),
+            example=proof.example,
+            tags={
+                "raymlops.search_run": record.run,
+                "raymlops.trial": best.name,
+                "raymlops.trial_run": record.trials.run_of(best.name) or "",
+                "raymlops.fingerprint": scanned.fingerprint.digest,
+                "raymlops.commit": provenance.git_commit(),
+                "raymlops.who": record.settings.user,
+                "raymlops.why": record.why or f"best of {len(found.trials)} trials",
+                "raymlops.when": provenance.now(),
+                "raymlops.parameters": json.dumps(best.parameters, default=str),
+                "raymlops.parity": json.dumps(proof.parity.to_json()),
+                "raymlops.test": json.dumps(proof.metrics),
+            },
+            files={
+                PROFILE_FILE: {"columns": profile, "predictions": proof.predictions},
+                FEATURES_FILE: features.to_json(),
+            },
+            description=spec.description,
+        )
+        return version
 
-def _register(record: Record, found: SearchResult, proof: Proof, model: pathlib.Path) -> str:
-    prepared, best = record.prepared, found.best
-    record.trials.settle()
-    version, _ = registry.register_version(
-        record.client,
-        name=prepared.spec.name,
-        run=record.run,
-        model=model.read_bytes(),
-        settings=record.settings,
-        signature=export.signature_of(prepared.features),
-        example=proof.example,
-        tags={
-            "raymlops.search_run": record.run,
-            "raymlops.trial": best.name,
-            "raymlops.trial_run": record.trials.run_of(best.name) or "",
-            "raymlops.fingerprint": prepared.scan.fingerprint.digest,
-            "raymlops.commit": provenance.git_commit(),
-            "raymlops.who": record.settings.user,
-            "raymlops.why": record.why or f"best of {len(found.trials)} trials",
-            "raymlops.when": provenance.now(),
-            "raymlops.parameters": json.dumps(best.parameters, default=str),
-            "raymlops.parity": json.dumps(proof.parity.to_json()),
-            "raymlops.test": json.dumps(proof.metrics),
-        },
-        files={
-            PROFILE_FILE: {"columns": prepared.profile, "predictions": proof.predictions},
-            FEATURES_FILE: prepared.features.to_json(),
-        },
-        description=prepared.spec.description,
-    )
-    return version
+    return store.retry_until_answered(send, record.tell)
 
 
 def finish_record(record: Record, metrics: dict[str, float], tags: dict[str, Any]) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray.data
 
 from raymlops import metrics
 from raymlops.data import fitting, scan, statistics
 from raymlops.features import FittedFeatures, table_to_batch
-from raymlops.lifecycle.train.prepare import Prepared, opened
+from raymlops.lifecycle.train.row_encoding import opened
 from raymlops.models import parity
 from raymlops.models.encoder import run_encoder
 from raymlops.tensors import Batch
@@ -29,24 +30,19 @@ class Proof:
     example: Batch
 
 
-def prove_model(model: bytes, scorer: Scorer, prepared: Prepared) -> Proof:
+def prove_model(
+    model: bytes, scorer: Scorer, rows: ray.data.Dataset, *, encoder: bytes, features: FittedFeatures
+) -> Proof:
     """One streaming pass over the test rows through both what was trained and the ONNX file."""
     found = parity.Parity()
     labels, scores, example = [], [], None
-    blocks = scan.fold(
-        prepared.rows["test"],
-        _prove_block,
-        model=model,
-        encoder=prepared.encoder,
-        scorer=scorer,
-        features=prepared.features,
-    )
+    blocks = scan.fold(rows, _prove_block, model=model, encoder=encoder, scorer=scorer, features=features)
     for block_parity, block_labels, block_scores, block_example in blocks:
         found = found.merge(block_parity)
         labels.append(block_labels)
         scores.append(block_scores)
         example = example or block_example
-    target = prepared.features.target
+    target = features.target
     true, given = (to_own_unit(target, np.concatenate(parts)) for parts in (labels, scores))
     assert example is not None
     return Proof(found, metrics.measure(target.task, true, given), profile_of(given), example)

@@ -19,6 +19,7 @@ from raymlops.training.heads import HEADS
 from raymlops.training.learners import ALONE, Job, Run, State
 from raymlops.training.loop import train_network
 from raymlops.training.saving import Saving
+from raymlops.training.streamed import open_rows
 
 
 def network_of(spec: NetworkSpec, packing: Packing, target: FittedTarget) -> torch.nn.Module:
@@ -81,8 +82,8 @@ class NetworkLearner:
         with Saving(training, device, team) as saving:
             train_network(
                 network,
-                job.train.to_rows(device, *share),
-                job.validation.to_rows(device, *share),
+                open_rows(job.train, device, *share),
+                open_rows(job.validation, device, *share),
                 spec=training,
                 target=job.target,
                 device=device,

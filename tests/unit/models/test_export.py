@@ -108,7 +108,7 @@ def test_a_network_of_images_is_exported() -> None:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     _, model = exported("binary-strings")
-    path, _ = export.save_model(model, tmp_path_factory.mktemp("saved") / "new" / "folder")
+    path, _ = export.save_model(export.to_bytes(model), tmp_path_factory.mktemp("saved") / "new" / "folder")
     return path
 
 
@@ -155,7 +155,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: pathlib.Path) -> None:
     features = tabular(TARGETS["regression"])
     again = export_network(build(features, hidden=16), features, name="toy")
     digests = [
-        export.save_model(model, tmp_path / str(i))[1]
+        export.save_model(export.to_bytes(model), tmp_path / str(i))[1]
         for i, model in enumerate((exported("regression")[1], again))
     ]
     assert digests[0] == digests[1]

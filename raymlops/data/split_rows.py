@@ -1,0 +1,49 @@
+"""The checked rows of a dataset by split, and how they are read: once in full for the scan, then as often as they are
+asked for. Fits nothing."""
+
+import dataclasses
+
+import ray.data
+
+from raymlops.data import sources, splits
+from raymlops.data.scan import Scan, Split, scan_dataset, select_split
+from raymlops.specs.dataset import ContractSpec, DatasetSpec, SplitSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRows:
+    """The rows of a dataset that keep the contract, with what the first pass over them found."""
+
+    table: DatasetSpec
+    contract: ContractSpec
+    scan: Scan
+    dataset: ray.data.Dataset = dataclasses.field(compare=False)
+    """All rows, as read; in the object store where `dataset.cache` says so."""
+
+    def of(self, split: Split) -> ray.data.Dataset:
+        """The rows of `train`, `validation` or `test`, their columns cast; lazy."""
+        return select_split(self.dataset, self.scan, self.contract, split)
+
+
+def open_dataset(table: DatasetSpec) -> ray.data.Dataset:
+    """The dataset of a spec, kept in the object store where it says so. Raises as `sources.read_dataset` does."""
+    dataset = sources.read_dataset(table)
+    return dataset.materialize() if table.cache else dataset
+
+
+def scan_rows(table: DatasetSpec, contract: ContractSpec, split: SplitSpec) -> SplitRows:
+    """Read a dataset, and pass over it once. Raises DataError for rows that break the contract, NotFoundError."""
+    with sources.reading(table):
+        dataset = open_dataset(table)
+        scanned = scan_dataset(dataset, contract, splits.SplitRule(split), describe_source(table))
+    return SplitRows(table, contract, scanned, dataset)
+
+
+def describe_source(table: DatasetSpec) -> str:
+    """The source of a dataset in a few words, which are a part of its fingerprint."""
+    path = table.path
+    if path is None:
+        return table.reader
+    first = path if isinstance(path, str) else path[0]
+    more = f" and {len(path) - 1} more" if not isinstance(path, str) and len(path) > 1 else ""
+    return f"{first}{more}"

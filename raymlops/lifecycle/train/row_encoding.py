@@ -1,0 +1,64 @@
+"""Rows of a dataset as training takes them: the expressions of features, packed tensors, the encoded target. Fits
+nothing."""
+
+import functools
+
+import pyarrow as pa
+import ray.data
+
+from raymlops.data import fitting
+from raymlops.data.split_rows import SplitRows, describe_source
+from raymlops.errors import DataError, SpecError
+from raymlops.features import FittedColumn, FittedFeatures, column_to_tensor, table_to_batch
+from raymlops.models import encoder
+from raymlops.models.session import Session, open_session
+from raymlops.specs.features import FeaturesSpec
+from raymlops.tensors import Batch
+from raymlops.training.packed import LABEL
+
+
+def find_formulas(
+    rows: SplitRows, spec: FeaturesSpec
+) -> tuple[tuple[FittedColumn, ...], fitting.Formulas | None]:
+    """The raw columns that the expressions of features read, and what evaluates them on a block."""
+    computed = spec.expressions()
+    if not computed:
+        return (), None
+    schema = rows.dataset.schema(fetch_if_missing=True)
+    if schema is None:
+        raise DataError(f"{describe_source(rows.table)} has no rows")
+    inputs = fitting.find_inputs(schema.base_schema, spec, rows.contract)
+    model = encoder.build_formulas(inputs, computed).SerializeToString()
+    return inputs, functools.partial(evaluate_formulas, inputs=inputs, model=model)
+
+
+def evaluate_formulas(table: pa.Table, inputs: tuple[FittedColumn, ...], model: bytes) -> Batch:
+    """The expressions' values on a block, from the same nodes that the exported model will hold."""
+    return opened(model).infer({column.name: column_to_tensor(table, column) for column in inputs})
+
+
+def encode_rows(dataset: ray.data.Dataset, features: FittedFeatures, model: bytes) -> ray.data.Dataset:
+    """Packed tensors and the encoded target of each row; lazy."""
+    return dataset.map_batches(
+        encode_block,
+        batch_format="pyarrow",
+        batch_size=None,
+        zero_copy_batch=True,
+        fn_kwargs={"features": features, "model": model},
+    )
+
+
+def encode_block(table: pa.Table, features: FittedFeatures, model: bytes) -> Batch:
+    """One block's packed tensors, with the target under `label`."""
+    packed = encoder.run_encoder(opened(model), table_to_batch(table, features))
+    target = features.target
+    if target.name not in table.column_names:
+        raise SpecError(f"The rows have no column {target.name!r}, which is to be predicted")
+    packed[LABEL] = fitting.encode_target(table[target.name], target)
+    return packed
+
+
+@functools.lru_cache(maxsize=4)
+def opened(model: bytes) -> Session:
+    """A session of these bytes, kept for the next block of this process."""
+    return open_session(model)

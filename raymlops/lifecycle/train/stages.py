@@ -1,0 +1,274 @@
+"""The stages of a training, from a table to a version: plain functions of frozen values, and what is declared of each.
+
+A stage takes the spec and values that stages before it gave, by position, and gives named values; its keyword-only
+arguments say how it runs, and change nothing of what it gives. Which parts of the spec it reads is declared beside it.
+So a runner can key a stage by `Stage.digest` and the digests of its inputs, keep what it gave (see artifacts.py), and
+run it alone. Caches nothing, and knows no order but that of its values: develop.py runs them as one job.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from raymlops import __version__
+from raymlops.data import fitting, sources, split_rows, splits
+from raymlops.data.split_rows import SplitRows
+from raymlops.features import FittedFeatures, packing_of
+from raymlops.lifecycle.train import run_recorder
+from raymlops.lifecycle.train.row_encoding import encode_rows, find_formulas
+from raymlops.lifecycle.train.verify_export import Proof, prove_model
+from raymlops.models import encoder as encoders
+from raymlops.models import parity
+from raymlops.models.export import export_model, to_bytes
+from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.training import learners
+from raymlops.training.learners import Job, Scorer, learner_of
+from raymlops.training.packed import NO_ROWS, PackedSplit, pack_split
+from raymlops.training.search import run_search
+from raymlops.training.search_state import SearchState
+from raymlops.training.trials import SearchResult, Trial, TrialObserver, read_state
+
+Profile = dict[str, Any]
+"""Statistics of each raw column on the training rows, as JSON."""
+
+
+class Scanned(NamedTuple):
+    rows: SplitRows
+
+
+def scan(spec: ExperimentSpec) -> Scanned:
+    """Read the dataset once: contract, fingerprint, and what the split must know. Raises DataError, NotFoundError,
+    SpecError."""
+    return Scanned(split_rows.scan_rows(spec.dataset, spec.contract, spec.split))
+
+
+class Fitted(NamedTuple):
+    features: FittedFeatures
+    profile: Profile
+
+
+def fit(spec: ExperimentSpec, rows: SplitRows) -> Fitted:
+    """Measure the training rows, and decide how each column is encoded. Raises DataError."""
+    with sources.reading(rows.table):
+        inputs, formulas = find_formulas(rows, spec.features)
+        measured = fitting.measure_columns(rows.of("train"), spec.features, formulas)
+        features = fitting.fit_features(measured, spec.features, rows.contract, inputs)
+    profile = {name: value.to_json() for name, value in measured.items() if name != "types"}
+    return Fitted(features, profile)
+
+
+class Encoded(NamedTuple):
+    encoder: bytes
+    """ONNX: raw columns -> packed tensors."""
+    train: PackedSplit
+    validation: PackedSplit
+
+
+def encode(spec: ExperimentSpec, rows: SplitRows, features: FittedFeatures) -> Encoded:
+    """Encode and pack the splits that trainings read; the test split is measured once, from its raw rows."""
+    model = to_bytes(encoders.build_encoder(features))
+    with sources.reading(rows.table):
+        packed = {
+            name: pack_split(
+                encode_rows(rows.of(name), features, model),
+                rows.scan.fingerprint.rows[name],
+                packing_of(features),
+                spec.training.resident_bytes,
+            )
+            for name in splits.SPLITS
+            if name != "test"
+        }
+    return Encoded(model, packed["train"], packed["validation"])
+
+
+class Searched(NamedTuple):
+    trials: SearchResult
+    best: Trial
+    """With the checkpoint of its best epoch."""
+
+
+def search(
+    spec: ExperimentSpec,
+    features: FittedFeatures,
+    train: PackedSplit,
+    validation: PackedSplit,
+    *,
+    name: str,
+    storage_path: str,
+    concurrent: int,
+    observers: Sequence[TrialObserver] = (),
+    resume: bool = False,
+    state: SearchState | None = None,
+    trusted: bool = False,
+) -> Searched:
+    """Run the trials; for the rest see `run_search`. Raises SpecError for what the learner cannot do."""
+    check_learner(spec, features)
+    job = Job(spec, packing_of(features), features.target, train, validation)
+    found = run_search(
+        job,
+        name=name,
+        storage_path=storage_path,
+        concurrent=concurrent,
+        observers=observers,
+        resume=resume,
+        state=state,
+        trusted=trusted,
+    )
+    return Searched(found, found.best)
+
+
+def check_learner(spec: ExperimentSpec, features: FittedFeatures) -> None:
+    """Whether the learner can do what is asked with these features: here, and not in each trial. Raises SpecError."""
+    learners.check(spec, packing_of(features), features.target)
+
+
+class Exported(NamedTuple):
+    model: bytes
+    """ONNX: raw columns -> answers."""
+
+
+def export(spec: ExperimentSpec, features: FittedFeatures, best: Trial) -> Exported:
+    """The best model as one ONNX file that takes raw columns; equal inputs give equal bytes. Raises ArtifactError."""
+    learner, scorer = learner_of(spec), load_scorer(spec, features, best)
+    trained = learner.to_onnx(scorer, packing_of(features), features.target)
+    model = export_model(trained, features, name=spec.name)
+    return Exported(to_bytes(model))
+
+
+def load_scorer(spec: ExperimentSpec, features: FittedFeatures, best: Trial) -> Scorer:
+    """The best model of a trial, as of its best epoch. Raises StorageError."""
+    job = Job(with_parameters(spec, best.parameters), packing_of(features), features.target, NO_ROWS, NO_ROWS)
+    return learner_of(spec).load(read_state(best), job)
+
+
+class Verified(NamedTuple):
+    proof: Proof
+
+
+def verify(
+    spec: ExperimentSpec,
+    rows: SplitRows,
+    features: FittedFeatures,
+    encoder: bytes,
+    best: Trial,
+    model: bytes,
+) -> Verified:
+    """Compare the ONNX file with the trained model on the test split, and measure it there. Raises ParityError when
+    they differ by more than `limits`."""
+    scorer = load_scorer(spec, features, best)
+    proof = prove_model(model, scorer, rows.of("test"), encoder=encoder, features=features)
+    parity.require(proof.parity, limit=spec.limits.parity, flipped=spec.limits.flipped)
+    return Verified(proof)
+
+
+class Registered(NamedTuple):
+    version: str
+
+
+def register(
+    spec: ExperimentSpec,
+    rows: SplitRows,
+    features: FittedFeatures,
+    profile: Profile,
+    trials: SearchResult,
+    model: bytes,
+    proof: Proof,
+    *,
+    record: run_recorder.Record,
+) -> Registered:
+    """Register the file as a version of the search that `record` keeps; done twice it gives the same version. Raises
+    UnreachableError when the tracking store stays away."""
+    return Registered(
+        run_recorder.register_best(record, spec, rows.scan, features, profile, trials, model, proof)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage, as a runner needs to know it."""
+
+    run: Callable[..., Any]
+    reads: tuple[str, ...]
+    """The keys of the spec that it reads, such as `training.resident_bytes`."""
+    revision: int = 1
+    """Raised when equal inputs give other outputs than before."""
+    effect: bool = False
+    """Whether it changes something elsewhere, so that keeping what it gave does not stand for running it."""
+
+    @property
+    def name(self) -> str:
+        return self.run.__name__
+
+    @property
+    def inputs(self) -> Mapping[str, type]:
+        """The values that it takes beside the spec, each an output of another stage."""
+        kinds = typing.get_type_hints(self.run)
+        positional = [
+            name
+            for name, parameter in inspect.signature(self.run).parameters.items()
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        ]
+        return {name: kinds[name] for name in positional if name != "spec"}
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The arguments that say how it runs."""
+        parameters = inspect.signature(self.run).parameters.values()
+        return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
+
+    @property
+    def outputs(self) -> Mapping[str, type]:
+        """The values that it gives."""
+        return typing.get_type_hints(typing.get_type_hints(self.run)["return"])
+
+    def narrow(self, spec: ExperimentSpec) -> ExperimentSpec:
+        """The spec with nothing in it but what the stage reads, and defaults elsewhere: it gives the same with this."""
+        held, narrow = spec.model_dump(mode="json"), _blank()
+        for key in self.reads:
+            *parents, last = key.split(".")
+            source, target = held, narrow
+            for parent in parents:
+                source, target = source[parent], target.setdefault(parent, {})
+            target[last] = source[last]
+        return ExperimentSpec.model_validate(narrow)
+
+    def digest(self, spec: ExperimentSpec) -> str:
+        """Of all that its outputs follow from beside its inputs: the stage and its revision, this package's version,
+        and the parts of the spec that it reads. A runner adds a user's own code and the installed packages."""
+        held = spec.model_dump(mode="json")
+        read = {key: _get(held, key) for key in self.reads}
+        parts = {"stage": self.name, "revision": self.revision, "raymlops": __version__, "spec": read}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _get(value: Any, key: str) -> Any:
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _blank() -> dict[str, Any]:
+    """The least that is a spec."""
+    return {"name": "unnamed", "dataset": {"path": "unread"}, "features": {"target": {"column": "unread"}}}
+
+
+_MODEL = ("features", "network", "training", "search")
+"""What learners may read."""
+
+STAGES: Mapping[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(scan, reads=("dataset", "contract", "split")),
+        Stage(fit, reads=("features",)),
+        Stage(encode, reads=("training.resident_bytes",)),
+        Stage(search, reads=_MODEL),
+        Stage(export, reads=("name", *_MODEL)),
+        Stage(verify, reads=("limits", *_MODEL)),
+        Stage(register, reads=("name", "description"), effect=True),
+    )
+}
+"""By name, in an order in which each finds its inputs."""
