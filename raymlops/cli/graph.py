@@ -77,27 +77,11 @@ def weights(application: str, graph: str, split: str, shares: tuple[str, ...]) -
     raymlops weights release flights-release canary challenger=0
     raymlops weights release flights-release canary steady=1 challenger=1
     """
-    from raymlops.errors import SpecError
-    from raymlops.settings import Settings, choose_authentication, export
+    from raymlops.serving.deploy import launch
+    from raymlops.settings import Settings
 
-    wanted: dict[str, str] = {}
-    for text in shares:
-        branch, equals, share = text.partition("=")
-        if not equals or not share:
-            raise SpecError(f"{text!r} is not of the form branch=share, such as challenger=0.1")
-        if branch in wanted:
-            raise SpecError(f"Branch {branch!r} is named twice; give it one share")
-        wanted[branch] = share
-    export(choose_authentication())
-    from raymlops.serving.deploy import client, history, traffic
-
-    settings = Settings.from_env()
-    client.connect(settings)
-    past = history.History(settings, application)
-    newest = past.newest()  # first, since it may be refused
-    changed = traffic.change_weights(application, graph, split, wanted)
-    if newest is not None:  # so that a restarted head uses these shares, not those of the file
-        past.amend(traffic.set_in_config(newest, graph, split, changed))
+    wanted = launch.read_shares(shares)
+    changed = launch.change_weights(application, graph, split, wanted, Settings.from_env())
     total = sum(changed.values())
     told = ", ".join(f"{branch}={weight:g} ({weight / total:.1%})" for branch, weight in changed.items())
     click.echo(f"{graph} {split}: {told}")

@@ -2,8 +2,8 @@
 
 import functools
 import pathlib
-import secrets
 import shlex
+from typing import Any
 
 import click
 
@@ -35,28 +35,11 @@ def serve(
     FILE is a serving spec such as serve_configs/flights.yaml, an ONNX file, a folder with one, or a version
     such as models:/flights@champion; KEY=VALUE changes a value of the spec, as in port=9000.
     """
-    from raymlops.serving.deploy import config_files, conflicts
-    from raymlops.serving.fastpath import ray_serve_env
-    from raymlops.serving.haproxy import wrapper
-    from raymlops.settings import Settings, export
+    from raymlops.serving.deploy import config_files, launch
+    from raymlops.settings import Settings
 
-    settings = Settings.from_env()
     spec = config_files.read_spec(file, [*overrides, *(["open=true"] if opened else [])])
-    export(
-        ray_serve_env.choose_environment(
-            plain,
-            affine=spec.many is not None,
-            buffer_kb=spec.limits.proxy_buffer_kb,
-            home=settings.home,
-        )
-    )  # before Ray is imported, which reads it only once
-    if settings.ray_address is None:
-        export(conflicts.choose_inner_ports())
-    # Replicas take a client's address only from a proxy that shows this secret.
-    export({wrapper.TOKEN_VARIABLE: secrets.token_urlsafe(32)})
-    from raymlops.serving.deploy import local_serve
-
-    local_serve.run(spec, settings, once=once, key=key, report=click.echo)
+    launch.run(spec, Settings.from_env(), plain=plain, once=once, key=key, report=click.echo)
     if once:
         click.echo(
             f"Every model has answered, and serving has ended. Next: raymlops serve {shlex.quote(str(file))}"
@@ -89,46 +72,29 @@ def deploy(
     trust: bool,
 ) -> None:
     """Deploy FILE on the cluster of RAY_ADDRESS with aliases pinned to versions, replacing replicas one by one."""
-    from raymlops.serving.deploy import config_files
-    from raymlops.serving.fastpath import ray_serve_env
-    from raymlops.settings import Settings, choose_authentication, export
+    from raymlops.serving.deploy import config_files, launch
+    from raymlops.settings import Settings
 
     settings = Settings.from_env()
     spec = config_files.read_spec(file, [*overrides, *(["open=true"] if opened else [])])
-    chosen = ray_serve_env.choose_environment(plain, affine=spec.many is not None, home=settings.home)
-    export(chosen | choose_authentication())
     tell = functools.partial(click.echo, err=True)
     if remove:
-        from raymlops.serving.deploy import restore
-
-        restore.remove(settings, spec.name, spec.drain_s, tell)
+        launch.remove(spec, settings, tell)
         click.echo(f"{spec.name} is no longer served")
-        return
-    from raymlops.runtime import sources
-    from raymlops.serving.deploy import history, spec_trial
-    from raymlops.serving.proxy import exposure
-
-    past = history.History(settings, spec.name, trusted=trust)
-    config = None
-    if not rollback:
-        exposure.require_keys(spec)
-        pinned = sources.pin(spec, settings)
-        spec_trial.try_models(pinned, settings)
-        config = history.make_config(pinned, settings)
-    if only_print:
-        click.echo(config_files.write_config(config or past.previous()))
-        return
-    from raymlops.serving.deploy import client, conflicts, rollout
-
-    client.connect(settings, tell=tell)
-    if config is not None:
-        client.require_place(spec, config)
-    client.start_serve(spec)
-    if config is None:
-        config = rollout.roll_back(past, timeout, trust=trust, report=click.echo)
+    elif only_print:
+        config = (
+            launch.read_previous(spec, settings, trusted=trust)
+            if rollback
+            else launch.make_config(spec, settings)
+        )
+        click.echo(config_files.write_config(config))
     else:
-        for line in conflicts.describe_shared_models(config, client.running_configs()):
-            tell(line)
-        config = rollout.roll_out(config, past, timeout, report=click.echo)
-    for line in rollout.describe(config):
-        click.echo(f"{line} is serving")
+        options: dict[str, Any] = {"plain": plain, "timeout_s": timeout, "report": click.echo, "tell": tell}
+        if rollback:
+            config = launch.roll_back(spec, settings, trusted=trust, **options)
+        else:
+            config = launch.deploy(spec, settings, **options)
+        from raymlops.serving.deploy.rollout import describe
+
+        for line in describe(config):
+            click.echo(f"{line} is serving")

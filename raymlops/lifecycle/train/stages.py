@@ -253,7 +253,8 @@ def _get(value: Any, key: str) -> Any:
 
 def _blank() -> dict[str, Any]:
     """The least that is a spec."""
-    return {"name": "unnamed", "dataset": {"path": "unread"}, "features": {"target": {"column": "unread"}}}
+    features = {"target": {"column": "target"}, "numbers": ["feature"]}
+    return {"name": "unnamed", "dataset": {"path": "unread"}, "features": features}
 
 
 _MODEL = ("features", "network", "training", "search")

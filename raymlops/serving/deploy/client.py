@@ -73,6 +73,11 @@ def _read_http_options() -> Any:
     return ray.get(_get_global_client()._controller.get_http_config.remote())
 
 
+def read_port() -> int:
+    """The HTTP port of Serve on this cluster, which all its applications share."""
+    return int(_read_http_options().port)
+
+
 def deploy(config: dict[str, Any], timeout_s: float = 300.0, report: Callable[[str], None] = print) -> None:
     """Apply one application's config beside those that run, and wait until it is healthy.
 

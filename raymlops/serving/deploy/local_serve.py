@@ -1,25 +1,22 @@
-"""Serves a spec from this process until it is interrupted: starts Ray and Serve, waits, sends the examples, shuts
+"""Serves a spec from this process for as long as a context lasts, or until a signal: starts Ray and Serve, waits, shuts
 down."""
 
 import contextlib
-import json
+import dataclasses
 import os
 import shlex
 import signal
 import socket
-import ssl
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
 import ray
 
-from raymlops.errors import AuthenticationError, RaymlopsError
 from raymlops.runtime import sources
 from raymlops.serving.deploy import client, conflicts, history, rollout, spec_trial
+from raymlops.serving.deploy.endpoint_client import EndpointClient
 from raymlops.serving.proxy import exposure
 from raymlops.serving.transport import drain
 from raymlops.settings import Settings
@@ -40,6 +37,45 @@ def run(
     On a cluster that already ran, only this application is stopped. Raises KeyboardInterrupt for a signal before it
     serves.
     """
+    signals = _Signals()
+    with serving(spec, settings, report=report, signals=signals, drain_s=0 if once else None) as served:
+        if not once:
+            signals.wait()
+            return
+        asked = served.connect(key)
+        for name in (*served.spec.models, *served.spec.graphs):
+            report(asked.ask_example(name))
+        if served.spec.many is not None:
+            asked.ask_folder(report)
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """An application that answers at `url`; `spec` has its versions pinned."""
+
+    spec: ServingSpec
+    url: str
+
+    def connect(self, key: str = "") -> EndpointClient:
+        return EndpointClient(self.url, key, self.spec.tls.certificate if self.spec.tls else "")
+
+
+@contextlib.contextmanager
+def serving(
+    spec: ServingSpec,
+    settings: Settings,
+    *,
+    report: Callable[[str], Any] = print,
+    signals: "_Signals | None" = None,
+    drain_s: float | None = None,
+) -> Iterator[Served]:
+    """Serve a spec as long as the context lasts; what is in flight then has `drain_s`, by default the spec's, to be
+    answered.
+
+    Joins the cluster of the settings, or that of this process; where there is neither, one is started here, and ended
+    with the context. On a cluster that was there before, only this application ends, and Serve where nothing else
+    runs on it. With `signals` the process is this application's alone: it ends with its cluster.
+    """
     exposure.require_keys(spec)
     if settings.ray_address is None and not ray.is_initialized():
         conflicts.require_free_ports(spec)
@@ -47,40 +83,49 @@ def run(
     spec_trial.try_models(pinned, settings)
     config = history.make_config(pinned, settings)
     started = client.connect(settings, start=True, tell=report)
-    stop = _Signals()  # instead of Ray's handler, which ends the process
-    ended = threading.Event()
-    if started:
-        threading.Thread(target=_watch_cluster, args=(ended, report), name="cluster", daemon=True).start()
-    alone, before = False, None
+    hurry, ended = threading.Event(), threading.Event()
+    if signals is not None:
+        signals.take()
+        hurry = signals.hurry
+        if started:
+            threading.Thread(target=_watch_cluster, args=(ended, report), name="cluster", daemon=True).start()
+    alone = False
     try:
-        client.require_place(spec, config)
-        alone, before = not client.is_serving(), rollout.find_running(spec.name)
-        client.start_serve(pinned)
-        client.replace(config, before, report=report)
-        base = _tell_where(pinned, report)
-        if once:
-            certificate = pinned.tls.certificate if pinned.tls else ""
-            for name in (*pinned.models, *pinned.graphs):
-                report(ask_example(base, name, key, certificate))
-            if pinned.many is not None:
-                _ask_folder(base, key, certificate, report)
-        else:
-            stop.wait()
-            _end_gently(pinned, started, stop, report)
-    except KeyboardInterrupt:
-        if not started and before is None and client.is_serving():
-            client.take_away(spec.name, 0, report)
-        raise
+        alone = not client.is_serving()
+        _deploy(pinned, config, started, report)
+        url = find_url(pinned)
+        for line in describe(pinned, url):
+            report(line)
+        try:
+            yield Served(pinned, url)
+        finally:
+            if ray.is_initialized():
+                _end_gently(pinned, started, pinned.drain_s if drain_s is None else drain_s, hurry, report)
     finally:
-        stop.hurries = True
+        if signals is not None:
+            signals.hurries = True
         children = psutil.Process().children(recursive=True) if started else []
-        # other applications may have been deployed since
-        if started or (alone and not client.running_configs()):
-            client.shut_down(_SHUTDOWN_S, stop.hurry)
+        # Other applications may have been deployed since.
+        if ray.is_initialized() and (started or (alone and not client.running_configs())):
+            client.shut_down(_SHUTDOWN_S, hurry)
         if started:
             ended.set()
             ray.shutdown()
             _end(children)
+
+
+def _deploy(pinned: ServingSpec, config: dict[str, Any], started: bool, report: Callable[[str], Any]) -> None:
+    """Deploy it; interrupted before it serves, it is taken away where others stay."""
+    before = None
+    try:
+        client.require_place(pinned, config)
+        before = rollout.find_running(pinned.name)
+        client.start_serve(pinned)
+        client.replace(config, before, report=report)
+    except KeyboardInterrupt:
+        if not started and before is None and client.is_serving():
+            client.take_away(pinned.name, 0, report)
+        raise
 
 
 _SHUTDOWN_S = 60.0
@@ -95,6 +140,9 @@ class _Signals:
         self.hurries = False
         self._stop = threading.Event()
         self._serves = False
+
+    def take(self) -> None:
+        """From now on; behind Ray's handlers, which end the process."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take)
 
@@ -113,31 +161,42 @@ class _Signals:
             pass
 
 
-def _tell_where(pinned: ServingSpec, report: Callable[[str], Any]) -> str:
-    host = "127.0.0.1" if pinned.host == "0.0.0.0" else pinned.host  # noqa: S104
-    base = f"{'https' if pinned.tls else 'http'}://{host}:{pinned.port}"
-    base += "" if pinned.route == "/" else pinned.route
+def find_url(pinned: ServingSpec) -> str:
+    """Where the application answers on this machine."""
+    host = "127.0.0.1" if pinned.host in ("0.0.0.0", "::") else pinned.host  # noqa: S104
+    base = f"{'https' if pinned.tls else 'http'}://{host}:{client.read_port()}"
+    return base if pinned.route == "/" else base + pinned.route
+
+
+def describe(pinned: ServingSpec, url: str) -> Iterator[str]:
+    """What a person who serves it wants to know."""
     for name, model in pinned.models.items():
-        report(f"{name} version {model.version}: POST {base}/v2/models/{name}/infer")
+        yield f"{name} version {model.version}: POST {url}/v2/models/{name}/infer"
     for name in pinned.graphs:
-        report(f"{name}, a graph: POST {base}/v2/models/{name}/infer")
+        yield f"{name}, a graph: POST {url}/v2/models/{name}/infer"
     address = ray.get_runtime_context().gcs_address
-    report(f"Change it while it serves: RAY_ADDRESS={shlex.quote(address)} raymlops deploy FILE")
-    report(f"Documentation and examples: {base}/docs")
-    return base
+    yield f"Change it while it serves: RAY_ADDRESS={shlex.quote(address)} raymlops deploy FILE"
+    yield f"Documentation and examples: {url}/docs"
 
 
-def _end_gently(pinned: ServingSpec, started: bool, stop: _Signals, report: Callable[[str], Any]) -> None:
+def _end_gently(
+    pinned: ServingSpec,
+    started: bool,
+    drain_s: float,
+    hurry: threading.Event,
+    report: Callable[[str], Any],
+) -> None:
     """Answer what is in flight, for at most `drain_s`: Serve itself ends its proxies at once."""
     if not started:
-        client.take_away(pinned.name, pinned.drain_s + _SHUTDOWN_S, report, stop.hurry)
+        client.take_away(pinned.name, drain_s + _SHUTDOWN_S, report, hurry)
+        return
+    if not drain_s:
         return
     report("Stopping: no new requests are accepted")
-    lost = drain.drain({pinned.port, pinned.grpc_port}, pinned.drain_s, report, stop.hurry)
+    lost = drain.drain({pinned.port, pinned.grpc_port}, drain_s, report, hurry)
     if lost:
         report(
-            f"Not answered: {lost} in flight"
-            + ("" if stop.hurry.is_set() else "; drain_s gives them more time")
+            f"Not answered: {lost} in flight" + ("" if hurry.is_set() else "; drain_s gives them more time")
         )
 
 
@@ -176,60 +235,3 @@ def _end(children: list[psutil.Process]) -> None:
         with contextlib.suppress(psutil.Error):
             if process.name() == "haproxy":
                 process.terminate()
-
-
-_ASKED = 10
-"""Number of a folder's models that are sent their examples; it may have thousands."""
-
-
-def _ask_folder(base: str, key: str, certificate: str, report: Callable[[str], Any]) -> None:
-    """Send the first models of a folder their examples; one that cannot be served is reported, and does not stop the
-    others."""
-    names = [
-        model["name"] for model in json.loads(_fetch(f"{base}/v2/repository/index", key, certificate, b"{}"))
-    ]
-    for name in names[:_ASKED]:
-        try:
-            # loads the model, so that its example is known
-            _fetch(f"{base}/v2/models/{name}", key, certificate)
-        except AuthenticationError:
-            raise
-        except RaymlopsError as error:
-            report(f"{name} cannot be served: {error}")
-        else:
-            report(ask_example(base, name, key, certificate))
-    if len(names) > _ASKED:
-        report(f"{len(names) - _ASKED} more models of the folder were not tried")
-
-
-def ask_example(base: str, name: str, key: str = "", certificate: str = "") -> str:
-    """Send a model its example over HTTP; returns the answer as text. With TLS, the server must show `certificate`.
-
-    Raises AuthenticationError, RaymlopsError.
-    """
-    path = f"/v2/models/{name}/infer"
-    asked = json.loads(_fetch(f"{base}/openapi.json", key, certificate))["paths"][path]["post"][
-        "requestBody"
-    ]["content"]
-    question = json.dumps(asked["application/json"]["example"]).encode()
-    return f"{name} answered over HTTP: {_fetch(base + path, key, certificate, question)}"
-
-
-def _fetch(url: str, key: str, certificate: str, question: bytes | None = None) -> str:
-    context = None
-    if certificate:
-        context = ssl.create_default_context(cafile=certificate)
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # this certificate itself, whoever signed it
-        context.check_hostname = False  # it is called by its address
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    request = urllib.request.Request(url, question, headers)  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=30, context=context) as response:  # noqa: S310
-            return response.read().decode()  # type: ignore[no-any-return]
-    except urllib.error.HTTPError as error:
-        told = error.read().decode(errors="replace")
-        if error.code in (401, 403):
-            raise AuthenticationError(
-                f"{url} requires an API key: give --key, or RAYMLOPS_KEY, one that may infer ({told})"
-            ) from None
-        raise RaymlopsError(f"{url} answered {error.code}: {told}") from None

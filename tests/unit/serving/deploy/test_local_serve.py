@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raymlops.errors import AuthenticationError, RaymlopsError
-from raymlops.serving.deploy.local_serve import ask_example
+from raymlops.serving.deploy.endpoint_client import EndpointClient
 
 EXAMPLE = {"inputs": []}
 DOCUMENT = {
@@ -55,14 +55,16 @@ def base() -> Iterator[str]:
 
 
 def test_the_example_of_the_document_is_asked(base: str) -> None:
-    assert ask_example(base, "good", "k") == 'good answered over HTTP: {"asked": {"inputs": []}}'
+    assert (
+        EndpointClient(base, "k").ask_example("good") == 'good answered over HTTP: {"asked": {"inputs": []}}'
+    )
 
 
 def test_a_missing_key_is_named_with_where_to_give_it(base: str) -> None:
     with pytest.raises(AuthenticationError, match=r"API key: give --key, or RAYMLOPS_KEY.*no key"):
-        ask_example(base, "good")
+        EndpointClient(base).ask_example("good")
 
 
 def test_what_a_model_answers_instead_is_told(base: str) -> None:
     with pytest.raises(RaymlopsError, match=r"/v2/models/broken/infer answered 500.*it broke"):
-        ask_example(base, "broken", "k")
+        EndpointClient(base, "k").ask_example("broken")

@@ -1,0 +1,87 @@
+"""A client of an endpoint over HTTP: sends a model its example, or rows. Starts nothing."""
+
+import dataclasses
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from raymlops.errors import AuthenticationError, InputError, RaymlopsError, UnreachableError
+
+
+@dataclasses.dataclass(frozen=True)
+class EndpointClient:
+    """Who asks: `base` is the address of the application; with TLS the server must show `certificate`, a file."""
+
+    base: str
+    key: str = ""
+    certificate: str = ""
+
+    def describe(self, model: str) -> dict[str, Any]:
+        """The metadata of a model: its `inputs` and `outputs`."""
+        found: dict[str, Any] = json.loads(self._fetch(f"/v2/models/{model}"))
+        return found
+
+    def infer(self, model: str, inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The output tensors for input tensors, both as the Open Inference Protocol has them in JSON. Raises InputError
+        for what the model does not take, AuthenticationError, UnreachableError, RaymlopsError."""
+        body = json.dumps({"inputs": inputs}).encode()
+        answer = json.loads(self._fetch(f"/v2/models/{model}/infer", body))
+        found: list[dict[str, Any]] = answer["outputs"]
+        return found
+
+    def ask_example(self, model: str) -> str:
+        """Send a model the example of the endpoint's own document; returns the answer as text."""
+        path = f"/v2/models/{model}/infer"
+        asked = json.loads(self._fetch("/openapi.json"))["paths"][path]["post"]["requestBody"]["content"]
+        question = json.dumps(asked["application/json"]["example"]).encode()
+        return f"{model} answered over HTTP: {self._fetch(path, question)}"
+
+    def ask_folder(self, report: Callable[[str], Any]) -> None:
+        """Send the first models of a folder their examples; one that cannot be served is reported, and does not stop
+        the others."""
+        names = [model["name"] for model in json.loads(self._fetch("/v2/repository/index", b"{}"))]
+        for name in names[:_ASKED]:
+            try:
+                self.describe(name)  # loads it, so that it has an example
+            except AuthenticationError:
+                raise
+            except RaymlopsError as error:
+                report(f"{name} cannot be served: {error}")
+            else:
+                report(self.ask_example(name))
+        if len(names) > _ASKED:
+            report(f"{len(names) - _ASKED} more models of the folder were not tried")
+
+    def _fetch(self, path: str, body: bytes | None = None) -> str:
+        url = self.base + path
+        context = None
+        if self.certificate:
+            context = ssl.create_default_context(cafile=self.certificate)
+            # This certificate itself, whoever signed it; the server is called by its address.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            context.check_hostname = False
+        headers = {"Content-Type": "application/json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        request = urllib.request.Request(url, body, headers)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=context) as response:  # noqa: S310
+                return response.read().decode()  # type: ignore[no-any-return]
+        except urllib.error.HTTPError as error:
+            told = error.read().decode(errors="replace")
+            if error.code in (401, 403):
+                raise AuthenticationError(
+                    f"{url} requires an API key: give --key, or RAYMLOPS_KEY, one that may infer ({told})"
+                ) from None
+            kind = InputError if error.code in (400, 404, 413) else RaymlopsError
+            raise kind(f"{url} answered {error.code}: {told}") from None
+        except OSError as error:
+            cause = getattr(error, "reason", error)
+            raise UnreachableError(f"{url} does not answer: {cause}") from None
+
+
+_ASKED = 10
+"""Number of a folder's models that are sent their examples; it may have thousands."""
