@@ -3,8 +3,6 @@ come from."""
 
 import dataclasses
 import datetime
-import json
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -150,7 +148,3 @@ def judge(findings: list[Finding], rows: int, failed: int, contract: ContractSpe
         limit = "on_failure is 'fail'" if fatal else f"contract.max_failed is {contract.max_failed:.1%}"
         lines = "; ".join(str(finding) for finding in findings)
         raise DataError(f"{failed:,} of {rows:,} rows ({share:.2%}) break the contract, and {limit}: {lines}")
-
-
-def findings_to_json(findings: list[Finding]) -> list[dict[str, Any]]:
-    return json.loads(json.dumps([dataclasses.asdict(finding) for finding in findings]))  # type: ignore[no-any-return]

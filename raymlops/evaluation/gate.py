@@ -9,7 +9,7 @@ import numpy as np
 
 from raymlops.errors import InputError, SpecError, unknown_name
 from raymlops.evaluation.compatibility import find_breaks
-from raymlops.evaluation.intervals import check_same_rows, resample, to_interval
+from raymlops.evaluation.intervals import check_same_rows, find_gains, resample, to_interval
 from raymlops.evaluation.partials import WHOLE, Partial
 from raymlops.evaluation.verdict import Check, Verdict
 from raymlops.metrics import FALLING, METRICS, Values, gain, guess_without_a_model
@@ -166,7 +166,7 @@ def _check_against(new: Drawn, old: Drawn, metric: str, spec: GateSpec) -> list[
     equal model cannot prove it if the interval is wider than the margin.
     """
     drawn = [part[WHOLE][metric] for part in (new, old)]
-    gains = drawn[1] - drawn[0] if metric in FALLING else drawn[0] - drawn[1]
+    gains = find_gains(metric, *drawn)
     interval = to_interval(gains, spec.confidence)
     margin = -spec.margin * abs(float(drawn[1][0]))
     passed = bool(interval.value >= margin or interval.high >= 0)
@@ -209,7 +209,7 @@ def _check_slices(new: Drawn, old: Drawn, metric: str, spec: GateSpec) -> Iterat
     found = []
     for key in (key for key in new if key != WHOLE and key in old):
         drawn = [part[key][metric] for part in (new, old)]
-        gains = drawn[1] - drawn[0] if metric in FALLING else drawn[0] - drawn[1]
+        gains = find_gains(metric, *drawn)
         spread = float(np.nanstd(gains[1:])) if np.isfinite(gains[1:]).mean() > 0.9 else float("nan")
         margin = -spec.slice_margin * abs(float(drawn[1][0]))
         if np.isfinite(spread) and np.isfinite(gains[0]):

@@ -36,17 +36,6 @@ class Interval:
         return cls(*(nan_if_none(value[name]) for name in ("value", "low", "high")))
 
 
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """How much better one model is than another (negative: worse), in the metric's unit, with its interval.
-
-    `worse` is the share of replicates in which it is worse.
-    """
-
-    gain: Interval
-    worse: float
-
-
 def draw_weights(groups: int, replicates: int, seed: int = 0) -> npt.NDArray[np.float64]:
     """How often each group is drawn, (replicates, groups); the first row is the sample itself."""
     random = np.random.default_rng(seed)
@@ -87,25 +76,11 @@ def find_intervals(
     return {name: to_interval(drawn, confidence) for name, drawn in values.items()}
 
 
-def compare(
-    candidate: Partial,
-    champion: Partial,
-    key: tuple[str, str] = ("", ""),
-    replicates: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Difference]:
-    """Every metric's gain of the candidate over the champion, by a paired bootstrap.
-
-    Raises InputError if the two were not measured on the same rows.
-    """
-    check_same_rows(candidate, champion, key)
-    layout = candidate.layout_of(key)
-    new, old = (resample(layout, part.sums[key], replicates, seed) for part in (candidate, champion))
-    return {
-        name: _to_difference(old[name] - new[name] if name in FALLING else new[name] - old[name], confidence)
-        for name in new
-    }
+def find_gains(
+    metric: str, new: npt.NDArray[np.float64], old: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """How much better the new model is, in the metric's unit: value and replicates, drawn alike for both."""
+    return old - new if metric in FALLING else new - old
 
 
 def check_same_rows(first: Partial, second: Partial, key: tuple[str, str] = ("", "")) -> None:
@@ -123,12 +98,6 @@ def check_same_rows(first: Partial, second: Partial, key: tuple[str, str] = ("",
             f"The two models were measured on different rows ({counts[0].sum():.0f} and "
             f"{counts[1].sum():.0f}); score both in the same pass"
         )
-
-
-def _to_difference(gains: npt.NDArray[np.float64], confidence: float) -> Difference:
-    drawn = gains[1:][~np.isnan(gains[1:])]
-    worse = float(np.mean(drawn < 0)) if len(drawn) else float("nan")
-    return Difference(to_interval(gains, confidence), worse)
 
 
 def _gather(pieces: Any) -> dict[str, list[npt.NDArray[np.float64]]]:

@@ -145,7 +145,7 @@ def observe(
 ) -> Partial:
     """Sums of one batch. Labels are 0/1, class indexes or targets; scores are (rows,) or (rows, classes).
 
-    `groups` come from `assign_groups`; `slices` are the values of the columns that are measured value by value.
+    `groups` come from `spread`; `slices` are the values of the columns that are measured value by value.
     """
     sums = {WHOLE: _sum_rows(layout, labels, scores, groups)}
     for column, values in (slices or {}).items():
@@ -167,12 +167,6 @@ def merge(first: Partial, second: Partial, max_slices: int = HELD_SLICES) -> Par
     for key, values in second.sums.items():
         sums[key] = sums[key] + values if key in sums else values
     return Partial(first.layout, fold_rare(sums, first.layout.for_slices, max_slices))
-
-
-def assign_groups(batch: Mapping[str, Array], groups: int = 256) -> npt.NDArray[np.int64]:
-    """A group for each row by a hash of its content, independent of the order of blocks."""
-    frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in batch.items()}, copy=False)
-    return spread(pd.util.hash_pandas_object(frame, index=False).to_numpy().astype(np.uint64), groups)
 
 
 def spread(hashes: npt.NDArray[np.uint64], groups: int = 256) -> npt.NDArray[np.int64]:

@@ -38,11 +38,6 @@ class Variant:
     note: str = ""
 
 
-def describe_original(path: pathlib.Path) -> Variant:
-    """The file itself as a variant, to compare with the others."""
-    return _describe("original", path)
-
-
 def make_variant(
     kind: str, source: pathlib.Path, target: pathlib.Path, rows: Batch | None = None, digest: str = ""
 ) -> Variant:

@@ -18,8 +18,6 @@ _ARROW = {
     "FP32": pa.float32(), "FP64": pa.float64(), "BYTES": pa.string(),
 }  # fmt: skip
 
-_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-
 
 def read_column(table: pa.Table, spec: TensorSpec) -> Array:
     """The column of the tensor's name, as (rows, *shape). Raises DataError."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -74,9 +73,3 @@ def _measure_parity(
     spread = float(np.std(sample.labels)) or 1.0 if target.task == "regression" else 1.0
     difference = np.abs(found.astype(np.float64) - expected) / spread
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
-
-
-def to_numbers(evidence: Evidence) -> Mapping[str, Any]:
-    """The evidence as plain numbers, without its sums."""
-    held = dataclasses.asdict(dataclasses.replace(evidence, partial=None, contract={}))
-    return {name: value for name, value in held.items() if name not in ("partial", "contract")}

@@ -57,7 +57,6 @@ class ModelEndpoint:
         )
         self._turns = TickBatcher(statistics)
         self._most = min(options.max_rows, self.cost.inline_rows) if may_join else 0
-        self.joins = join
         self._required = len(session.signature.inputs)
 
     async def infer(self, batch: Batch, *, key: str | None = None) -> Batch:

@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, Literal, TypeVar
 
 from raymlops.errors import NotFoundError, OverloadedError, ResourceError, unknown_name
@@ -92,17 +92,8 @@ class ModelCache(Generic[T]):
             return "LOADING"
         return "UNLOADED" if name in self._unloaded else "UNAVAILABLE"
 
-    @contextlib.asynccontextmanager
-    async def use(self, name: str) -> AsyncIterator[T]:
-        """The model, kept in memory until the block ends."""
-        model = await self.acquire(name)
-        try:
-            yield model
-        finally:
-            self.release(name)
-
     async def acquire(self, name: str) -> T:
-        """Like `use`, for callers that call `release` themselves.
+        """The model, kept in memory until the caller calls `release`.
 
         Raises NotFoundError, ResourceError for a model above the whole budget, OverloadedError if all loaded models
         stay in use, and what loading raises.

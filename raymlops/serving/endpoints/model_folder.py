@@ -9,8 +9,7 @@ import dataclasses
 import hashlib
 import io
 import logging
-import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from raymlops.errors import ArtifactError, InputError, OverloadedError, RaymlopsError, encodable, shorten
 from raymlops.models.external_data import LARGEST_FILE
@@ -22,7 +21,7 @@ from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.safety import check_model
 from raymlops.models.session import Session, SessionOptions, check_shareable, open_session
 from raymlops.models.weights_as_inputs import Lifted, lift_weights, read_weights
-from raymlops.runtime.model_files import SUFFIX, File, FolderFiles, Listing, LocalFiles
+from raymlops.runtime.model_files import SUFFIX, File, FolderFiles, Listing
 from raymlops.serving.protocol.columns import Column, read_columns
 from raymlops.specs.serving import NAME
 from raymlops.tensors import Batch, make_noise
@@ -205,21 +204,6 @@ class Examiner:
 
 _SMALL = 2**16
 """Bytes of a skeleton that is kept whatever the size of its model."""
-
-
-def find_models(folder: pathlib.Path) -> Iterator[Found]:
-    """The models of a folder that can be served; reasons against others are logged. Raises NotFoundError."""
-    files = LocalFiles(folder)
-    examiner = Examiner(files)
-    entries = read_entries(files.list())
-    for notice in entries.notices:
-        LOG.warning("%s", notice)
-    for entry in entries.models.values():
-        found = examiner.examine(entry)
-        if isinstance(found, Found):
-            yield found
-        else:
-            LOG.error("model %r cannot be served: %s", entry.name, found)
 
 
 class Opener:

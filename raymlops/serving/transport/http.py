@@ -14,7 +14,6 @@ from raymlops.serving.transport.api_keys import ANYONE, Key
 from raymlops.serving.transport.trace_context import Trace
 from raymlops.tensors import Batch
 
-Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 

@@ -11,6 +11,7 @@ from raymlops.errors import InputError
 from raymlops.evaluation import intervals, partials, results
 from raymlops.evaluation.partials import WHOLE, Layout
 from raymlops.specs.evaluation import CostSpec, EvaluationSpec
+from tests.row_groups import groups_of
 
 ROWS = 8000
 
@@ -32,7 +33,7 @@ def _draw(task, rows=ROWS, seed=0, skill=1.0):
 def _observe(layout, labels, scores, pieces=4, slices=None):
     total = partials.start(layout)
     for chosen in np.array_split(np.arange(len(labels)), pieces):
-        groups = partials.assign_groups({"label": labels[chosen], "row": chosen.astype(float)})
+        groups = groups_of({"label": labels[chosen], "row": chosen.astype(float)})
         held = {name: values[chosen] for name, values in (slices or {}).items()}
         part = partials.observe(layout, labels[chosen], scores[chosen], groups, held)
         total = partials.merge(total, partials.Partial.from_bytes(part.to_bytes()))
@@ -79,7 +80,7 @@ def test_the_order_and_the_size_of_blocks_change_nothing():
     second = _observe(layout, labels[::-1], scores[::-1], pieces=1)
     other = partials.start(layout)
     for chosen in np.array_split(np.random.default_rng(0).permutation(ROWS), 13):
-        groups = partials.assign_groups({"label": labels[chosen], "row": chosen.astype(float)})
+        groups = groups_of({"label": labels[chosen], "row": chosen.astype(float)})
         other = partials.merge(other, partials.observe(layout, labels[chosen], scores[chosen], groups))
     assert np.allclose(first.sums[WHOLE], other.sums[WHOLE])
     assert second.rows == first.rows == ROWS
@@ -111,30 +112,38 @@ def test_the_width_is_that_of_a_bootstrap_of_rows():
     assert ours.high - ours.low == pytest.approx(high - low, rel=0.2)
 
 
+def _gains(new, old):
+    """Of a paired bootstrap, by metric."""
+    intervals.check_same_rows(new, old)
+    drawn = [intervals.resample(part.layout, part.sums[WHOLE], 1000) for part in (new, old)]
+    return {name: intervals.find_gains(name, drawn[0][name], drawn[1][name]) for name in drawn[0]}
+
+
 def test_a_paired_comparison_sees_what_separate_intervals_do_not():
     labels, scores = _draw("binary", 4000)
     odds = np.log(scores / (1 - scores))
     worse = 1 / (1 + np.exp(-(odds + 0.3 * np.random.default_rng(5).normal(size=4000))))
     layout = Layout("binary")
     good, bad = (_observe(layout, labels, values) for values in (scores, worse))
-    difference = intervals.compare(bad, good)["roc_auc"]
-    assert difference.gain.high < 0
-    assert difference.worse > 0.99
+    gains = _gains(bad, good)["roc_auc"]
+    assert intervals.to_interval(gains).high < 0
+    assert np.mean(gains[1:] < 0) > 0.99
     apart = [results.finish(part).metrics["roc_auc"] for part in (good, bad)]
     assert apart[1].high > apart[0].low  # they overlap
 
 
 def test_a_model_against_itself_differs_by_nothing():
     part = _observe(Layout("binary"), *_draw("binary", 1000))
-    for difference in intervals.compare(part, part).values():
-        assert (difference.gain.low, difference.gain.value, difference.gain.high) == (0, 0, 0)
+    for gains in _gains(part, part).values():
+        found = intervals.to_interval(gains)
+        assert (found.low, found.value, found.high) == (0, 0, 0)
 
 
 def test_other_rows_are_refused_in_a_comparison():
     first = _observe(Layout("binary"), *_draw("binary", 1000))
     second = _observe(Layout("binary"), *_draw("binary", 1001))
     with pytest.raises(InputError, match="measured on different rows"):
-        intervals.compare(first, second)
+        _gains(first, second)
 
 
 def test_slices_have_their_own_metrics_and_missing_values_their_own_slice():
@@ -216,7 +225,7 @@ def test_sums_of_other_layouts_are_not_merged():
 
 
 def test_equal_rows_spread_over_groups():
-    groups = partials.assign_groups({"x": np.zeros(10_000), "y": np.full(10_000, "a", dtype=object)})
+    groups = groups_of({"x": np.zeros(10_000), "y": np.full(10_000, "a", dtype=object)})
     counts = np.bincount(groups, minlength=256)
     assert counts.min() > 0
     assert counts.max() < 100

@@ -12,6 +12,7 @@ from raymlops.evaluation.contents import Report, TrialLine, VariantLine
 from raymlops.evaluation.partials import Layout
 from raymlops.evaluation.report import write_report
 from raymlops.specs.evaluation import GateSpec
+from tests.row_groups import groups_of
 
 VOID = {"meta", "br"}
 
@@ -57,7 +58,7 @@ def _evaluate(task, rows=800):
         labels = random.normal(size=rows)
         scores = labels + random.normal(size=rows)
     towns = np.array(["<b>Rome</b>", ""], dtype=object)[np.arange(rows) % 2]
-    groups = partials.assign_groups({"row": np.arange(rows)})
+    groups = groups_of({"row": np.arange(rows)})
     part = partials.observe(Layout(task, classes=3), labels, scores, groups, {"town": towns})
     return part, results.finish(part)
 
@@ -130,7 +131,7 @@ def test_a_report_of_nothing_but_an_evaluation_leaves_the_rest_out():
 
 def test_a_model_that_answers_only_nan_still_gets_a_report():
     part = partials.observe(
-        Layout("binary"), np.zeros(20), np.full(20, np.nan), partials.assign_groups({"r": np.arange(20)})
+        Layout("binary"), np.zeros(20), np.full(20, np.nan), groups_of({"r": np.arange(20)})
     )
     text = " ".join(_read(write_report(Report("m", "roc_auc", results.finish(part)))).text)
     assert "rows with nan or infinity" in text

@@ -100,7 +100,7 @@ def test_a_request_that_ends_the_process_is_told_so_once_and_those_behind_it_are
     session = open_isolated(toy_models.countdown())
     statistics = Statistics("toy", "1")
     endpoint = ModelEndpoint(session, statistics, BatchOptions(), "on")
-    assert not endpoint.joins
+    assert "may end the process" in statistics.sharing
     first = pid_of(session)
 
     async def ask() -> list[Any]:

@@ -104,7 +104,7 @@ def test_a_wide_model_shrinks(tmp_path):
             )
     path = tmp_path / "wide.onnx"
     onnx.save(model, str(path))
-    size = variants.describe_original(path).size
+    size = path.stat().st_size
     assert variants.make_variant("fp16", path, tmp_path / "a.onnx").size < 0.6 * size
     assert variants.make_variant("int8", path, tmp_path / "b.onnx").size < 0.7 * size
 

@@ -9,10 +9,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from raymlops.errors import ArtifactError
 from raymlops.models.session import Session, open_session
+from raymlops.runtime.model_files import LocalFiles
 from raymlops.serving.endpoints import lazy_models
 from raymlops.serving.endpoints.hosted import Hosts
 from raymlops.serving.endpoints.lazy_models import LazyModels
-from raymlops.serving.endpoints.model_folder import Opener, find_models
+from raymlops.serving.endpoints.model_folder import Examiner, Opener, read_entries
 from raymlops.specs.serving import ManyModels
 from raymlops.tensors import Batch
 from tests import toy_models
@@ -120,7 +121,9 @@ def test_a_structure_that_cannot_be_proven_is_opened_one_by_one(
 def test_only_models_of_one_structure_are_opened_by_their_weights(tmp_path: pathlib.Path) -> None:
     make_host(tmp_path, count=2)
     toy_models.save(make_mlp(8, width=5), tmp_path / "other.onnx")
-    opener = Opener({found.name: found for found in find_models(tmp_path)})
+    files = LocalFiles(tmp_path)
+    examiner, entries = Examiner(files), read_entries(files.list()).models
+    opener = Opener({name: examiner.examine(entry) for name, entry in entries.items()})
     assert {name: sorted(opener.open(name).weights) for name in ("m0", "m1", "other")} == {
         "m0": ["a", "b"],
         "m1": ["a", "b"],

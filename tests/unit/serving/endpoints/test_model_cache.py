@@ -1,6 +1,8 @@
 import asyncio
+import contextlib
 import threading
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +23,15 @@ def make_cache(budget: int = 30, **options: object) -> tuple[ModelCache[str], li
         return name.upper()
 
     return ModelCache(load, SIZES, budget, close=closed.append, **options), loaded, closed
+
+
+@contextlib.asynccontextmanager
+async def use(cache: ModelCache[str], name: str) -> AsyncIterator[str]:
+    model = await cache.acquire(name)
+    try:
+        yield model
+    finally:
+        cache.release(name)
 
 
 def test_the_least_recently_used_model_leaves() -> None:
@@ -77,8 +88,8 @@ def test_a_short_load_needs_no_thread_unless_it_has_to_be_waited_for() -> None:
 def test_a_model_in_use_is_never_evicted_and_room_is_waited_for() -> None:
     async def go() -> None:
         cache, _, closed = make_cache(budget=20)
-        async with cache.use("a"):
-            async with cache.use("b"):
+        async with use(cache, "a"):
+            async with use(cache, "b"):
                 waiting = asyncio.ensure_future(cache.acquire("c"))
                 await asyncio.sleep(0.01)
                 assert not waiting.done()
@@ -91,7 +102,7 @@ def test_a_model_in_use_is_never_evicted_and_room_is_waited_for() -> None:
 def test_who_waits_in_vain_is_told_to_come_again() -> None:
     async def go() -> None:
         cache, _, _ = make_cache(budget=10, patience_s=0.01)
-        async with cache.use("a"):
+        async with use(cache, "a"):
             with pytest.raises(OverloadedError, match="No room for model 'b': 10 of 10 bytes"):
                 await cache.acquire("b")
         await cache.load("b")
@@ -120,7 +131,7 @@ def test_an_unknown_model_gets_the_near_ones() -> None:
 def test_an_unloaded_model_stays_closed_until_it_is_loaded() -> None:
     async def go() -> None:
         cache, _, closed = make_cache()
-        async with cache.use("a"):
+        async with use(cache, "a"):
             cache.unload("a")
             assert closed == []
         assert closed == ["A"]
@@ -182,7 +193,7 @@ def test_however_requests_come_the_budget_holds_and_all_are_answered(
         cache, _, _ = make_cache(budget=models * 10)
 
         async def ask(name: str, pauses: int) -> None:
-            async with cache.use(name) as model:
+            async with use(cache, name) as model:
                 for _ in range(pauses):
                     assert cache.held <= cache.budget
                     await asyncio.sleep(0)
