@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,7 +24,8 @@ RUN_ON_A_CLUSTER = (
     "raymlops gate", "raymlops promote", "raymlops history", "raymlops rollback", "raymlops lineage", "raymlops diff",
     "raymlops register", "raymlops reproduce models:/flights/4",
 )  # fmt: skip
-"""Commands that tests/ray/test_documented_commands.py runs, of all pages, on a small table."""
+"""Commands that tests/survival/test_lifecycle_commands.py runs, of all pages, for the model of the quick start;
+tests/ray/test_quick_start.py runs the first of them with every `make test`."""
 
 HELD: dict[str, str] = {
     "raymlops search jobs/specs/flights.yaml": "test_the_main_job_runs_to_its_end",
@@ -126,6 +127,47 @@ def fits(command: Command, words: str) -> bool:
     return any(
         text == words or text.startswith(words if words[-1] in "=/" else f"{words} ") for text in texts
     )
+
+
+QUICK_START = ROOT / "docs/quickstart.md"
+FEWER = ("--set", "search.trials=1", "--set", "training.epochs=2", "--set", "gate.bootstrap=200", "--quiet")
+"""So that a search takes seconds."""
+STAND_INS = {
+    "jobs/specs/flights.yaml": "cells.yaml",
+    "december.parquet": "cells.csv",
+    "new.parquet": "cells.csv",
+    "--keep id": "--keep target",
+    "models:/flights@challenger": "models:/cells/2",
+    "models:/flights/3": "models:/cells/1",
+    "models:/flights/4": "models:/cells/2",
+    "flights 4": "cells 2",
+    "flights": "cells",
+}
+"""What pages call their model, data and versions -> what the quick start has in their place."""
+
+
+def write_quick_start(folder: pathlib.Path) -> None:
+    """The script and the spec that the quick start has its readers save."""
+    text = QUICK_START.read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (spec,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (folder / "make_table.py").write_text(script)
+    (folder / "cells.yaml").write_text(spec)
+
+
+def commands_on_a_cluster(pages: Sequence[pathlib.Path]) -> list[Command]:
+    """Those of RUN_ON_A_CLUSTER, each once, in words that fit the model of the quick start."""
+    found: dict[str, Command] = {}
+    for page in pages:
+        for command in read_commands(page):
+            marked = any(command.comment.startswith(mark) for mark in MARKS)
+            if marked or not any(fits(command, words) for words in RUN_ON_A_CLUSTER):
+                continue
+            text = command.text
+            for theirs, ours in STAND_INS.items():
+                text = text.replace(theirs, ours)
+            found.setdefault(text, Command(page, command.line, text, command.comment))
+    return list(found.values())
 
 
 def find_holder(command: Command) -> str | None:
