@@ -10,6 +10,9 @@ import pytest
 
 from raymlops.settings import Settings
 
+# Before numpy is imported: its threads wait by spinning, which costs small matrices four times their time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # The same examples every time: a test that fails here fails everywhere, and time decides nothing.
 hypothesis.settings.register_profile("raymlops", max_examples=60, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("raymlops")

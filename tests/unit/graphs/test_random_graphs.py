@@ -1,4 +1,5 @@
 import asyncio
+import os
 import pathlib
 import re
 
@@ -15,7 +16,13 @@ from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Batch
 from tests.graph_models import batches, graphs, implement, read_model, run_afar, validate_graph
 
-FULL = settings(max_examples=400, deadline=None)
+
+def few(examples: int) -> settings:
+    """So many random examples; ten times as many in tests/survival."""
+    return settings(max_examples=examples * TIMES, deadline=None)
+
+
+TIMES = int(os.environ.get("RANDOM_GRAPHS_TIMES", "1"))
 
 
 def fuse(plan: Plan) -> Graph:
@@ -42,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.mark.slow
-@FULL
+@few(40)
 @given(graphs(), batches())
 def test_a_graph_answers_the_same_fused_separate_merged_and_offline(
     files: pathlib.Path, spec: GraphSpec, batch: Batch
@@ -60,7 +67,7 @@ def test_a_graph_answers_the_same_fused_separate_merged_and_offline(
     assert_equal(answer, offline(batch))
 
 
-@settings(max_examples=150, deadline=None)
+@few(60)
 @given(graphs(), batches())
 def test_every_row_is_answered_as_if_it_were_alone(spec: GraphSpec, batch: Batch) -> None:
     graph = fuse(validate_graph(spec))
@@ -190,7 +197,7 @@ DAMAGES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=600, deadline=None)
+@few(150)
 @given(graphs(inner=False), st.sampled_from(DAMAGES), st.data())
 def test_a_damaged_graph_is_refused_with_the_name_of_the_damage(
     spec: GraphSpec, damage, data: st.DataObject

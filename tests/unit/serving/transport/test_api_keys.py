@@ -129,7 +129,7 @@ def test_changes_at_one_time_lose_nothing_and_bring_no_revoked_key_back(tmp_path
     for i in range(6):
         key_files.add_key(path, f"old{i}", ["infer"])
     code = (
-        "import pathlib, sys; from raymlops.serving import key_files\n"
+        "import pathlib, sys; from raymlops.serving.transport import key_files\n"
         "path, turn = pathlib.Path(sys.argv[1]), sys.argv[2]\n"
         "for i in range(5): key_files.add_key(path, f'new{turn}-{i}', ['infer'])\n"
         "key_files.revoke_key(path, f'old{turn}')\n"
