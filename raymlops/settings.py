@@ -50,16 +50,18 @@ class Settings:
     """Places of stores and files, read from the environment once per command."""
 
     home: pathlib.Path
-    """RAYMLOPS_HOME: databases, artifacts and checkpoints on a single machine. Not the working directory, because a
-    submitted job runs in a temporary copy of it."""
+    """RAYMLOPS_HOME: databases, artifacts and checkpoints on a single machine; default ~/raymlops. Not the
+    working directory, because a submitted job runs in a temporary copy of it."""
     tracking_uri: str
-    """MLFLOW_TRACKING_URI; default a SQLite file under home."""
+    """MLFLOW_TRACKING_URI: store of runs and experiments; default the SQLite file mlflow.db under home."""
     registry_uri: str
-    """MLFLOW_REGISTRY_URI; default the tracking URI."""
+    """MLFLOW_REGISTRY_URI: store of model versions; default the tracking URI."""
     artifact_root: str
-    """RAYMLOPS_ARTIFACTS: where MLflow keeps files when the store is a local database."""
+    """RAYMLOPS_ARTIFACTS: where MLflow keeps files when the store is a local database; default artifacts under
+    home."""
     storage_path: str
-    """RAYMLOPS_STORAGE: checkpoints and search state; on a cluster a path or URI that every node reaches."""
+    """RAYMLOPS_STORAGE: checkpoints and search state; on a cluster a path or URI that every node reaches; default
+    storage under home."""
     ray_address: str | None
     """RAY_ADDRESS: the cluster; if empty, one is started on this machine."""
     user: str

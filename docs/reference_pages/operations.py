@@ -181,8 +181,12 @@ def setting_rows() -> Iterator[Sequence[str]]:
     assert isinstance(made, ast.ClassDef)
     for statement in made.body:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            told = " ".join(str(statement.value.value).split())
-            if found := re.match(r"([A-Z]+_[A-Z_]+)(?:, else (\w+))?[:;] ", told):
+            told = " ".join(str(statement.value.value).split()).replace(
+                "under home", "under `$RAYMLOPS_HOME`"
+            )
+            if found := re.match(r"([A-Z]+_[A-Z_]+)(?:, else (\w+))?: ", told):
+                if f"`{found[1]}`" in INNER_VARIABLES:
+                    continue
                 other = f" Else {code(found[2])}." if found[2] else ""
                 yield code(found[1]), sentence(told[found.end() :]) + other
     yield code("RAYMLOPS_KEY"), "The API key with which `raymlops serve FILE --check` asks."
