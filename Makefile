@@ -5,7 +5,7 @@ PYTHON ?= python3
 SPEC ?= jobs/specs/flights.yaml
 SERVING ?= serve_configs/flights.yaml
 TESTS ?= tests/unit
-# Processes that run tests beside each other; all of tests/ray is one's, with its cluster.
+# Number of parallel test processes; one of them runs all of tests/ray, with its cluster.
 PROCESSES ?= 2
 PYTEST = $(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadgroup
 
@@ -15,7 +15,7 @@ PYTEST = $(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadgroup
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
-run: $(VENV)/installed  ## search on the flights, register the best, serve it and ask it one question
+run: $(VENV)/installed  ## search on the flights, register the best, serve it and send it one request
 	$(PY) -m raymlops search $(SPEC)
 	$(PY) -m raymlops serve $(SERVING) --check
 
@@ -23,19 +23,19 @@ serve: $(VENV)/installed  ## serve the champion until interrupted, or SERVING=FI
 	$(PY) -m examples.models $(SERVING)
 	$(PY) -m raymlops serve $(SERVING)
 
-examples: $(VENV)/installed  ## make the models that the files of serve_configs/ and examples/ name, where they are missing
+examples: $(VENV)/installed  ## make the models that the files of serve_configs/ and examples/ name, if they are missing
 	$(PY) -m examples.models
 
-test: $(VENV)/installed  ## every test but those that kill things for many minutes: see survive
+test: $(VENV)/installed  ## all tests but those of `survive`
 	$(PYTEST)
 
-test-quick: check  ## for a change: lint, types, layers, and the unit tests that take no seconds; of one room with TESTS=tests/unit/ROOM
+test-quick: check  ## for a change: lint, types, layers, and the fast unit tests; of one package with TESTS=tests/unit/PACKAGE
 	$(PYTEST) -q $(TESTS) -m "not slow"
 
-survive: $(VENV)/installed  ## kill drivers, nodes and replicas under load, grow and shrink fake clusters, send a million wrong requests: an hour
+survive: $(VENV)/installed  ## kill drivers, nodes and replicas under load, scale fake clusters, send a million wrong requests: an hour
 	$(PY) -m pytest tests/survival
 
-test-extras: $(VENV)/installed  ## our endpoints with packages of others, each in an environment of its own, made on the first run
+test-extras: $(VENV)/installed  ## our endpoints with clients of other packages, each in its own environment, made on the first run
 	$(PY) -m pytest tests/extras
 
 lint: $(VENV)/installed
@@ -69,6 +69,6 @@ tools:
 $(VENV)/installed: pyproject.toml constraints.txt | tools
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing pinned versions into $(VENV); about three minutes and 2.5 GB"
-	@# In the default mode a folder ~/raymlops in the working directory would be imported in the package's place.
+	@# In the default mode a folder ~/raymlops in the working directory would be imported instead of the package.
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
 	@touch $@
