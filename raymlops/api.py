@@ -1,5 +1,5 @@
-"""The functions of a notebook: `import raymlops`. Each does what the command of its name does, with the same settings
-of the environment (RAYMLOPS_HOME, MLFLOW_TRACKING_URI, RAY_ADDRESS ...)."""
+"""The functions for notebooks: `import raymlops`. Each does the same as the command of its name, with the same
+environment variables (RAYMLOPS_HOME, MLFLOW_TRACKING_URI, RAY_ADDRESS ...)."""
 
 import dataclasses
 import datetime
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from raymlops.tensors import Signature
 
 Spec = str | os.PathLike[str] | Mapping[str, Any] | ExperimentSpec
-"""A file, the content of one, or what `read_spec` gave."""
+"""A file, its content as a mapping, or a spec from `read_spec`."""
 
 
 def read_spec(spec: Spec, overrides: Mapping[str, Any] | None = None) -> ExperimentSpec:
     """Read a spec and check what can be checked without its data: keys, types, values, expressions, learner.
 
-    `overrides` change values by their path, as `--set` does: `{"search.trials": 20}`. Raises SpecError, which names
-    the key and the remedy. Own networks, learners and readers are imported.
+    `overrides` change values by their path, like `--set`: `{"search.trials": 20}`. Raises SpecError, which names the
+    key and the remedy. The spec's own networks, learners and readers are imported.
     """
     from raymlops.training import learners
 
@@ -60,9 +60,9 @@ def search(
 ) -> "Search":
     """Search for the best model of a spec on the Ray cluster, export it to one ONNX file, verify it, register it.
 
-    `why` is recorded with the version. `resume` goes on with a search of this spec that was cut off. Without
-    `register` the model is kept as a file. `progress` shows the trials as they run. Raises SpecError, DataError,
-    ResourceError (the cluster has no room), StorageError.
+    `why` is recorded with the version. `resume` resumes an interrupted search of this spec. Without `register` the
+    model is kept as a file. `progress` shows the trials as they run. Raises SpecError, DataError, ResourceError (the
+    cluster has no room), StorageError.
     """
     from raymlops.lifecycle.train import launch
 
@@ -82,9 +82,9 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> "Search":
-    """Train one model with the values of a spec as they stand; otherwise as `search`.
+    """Train one model with the values of a spec as they are; otherwise like `search`.
 
-    Goes on where the same training was cut off, unless `fresh`.
+    Resumes an interrupted training of the same spec, unless `fresh`.
     """
     from raymlops.lifecycle.train import launch
 
@@ -107,15 +107,15 @@ def _run(
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What came of a search or a training. Jupyter shows its trials, metrics and report."""
+    """The result of a search or a training. Jupyter shows its trials, metrics and report."""
 
     spec: ExperimentSpec
     outcome: "Outcome"
-    """Everything, as the command line has it."""
+    """All results, as on the command line."""
 
     @property
     def leaderboard(self) -> pd.DataFrame:
-        """A row a trial, the best first: its parameters, what it learned, its seconds and its error."""
+        """One row per trial, the best first: its parameters, its results, its seconds and its error."""
         return pd.DataFrame([
             {"trial": trial.name, **trial.parameters, **trial.learned, "seconds": trial.seconds, "error": trial.error}
             for trial in self.outcome.search.trials
@@ -123,7 +123,7 @@ class Search:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Of the best model on the test split."""
+        """Metrics of the best model on the test split."""
         return dict(self.outcome.proof.metrics)
 
     @property
@@ -133,12 +133,12 @@ class Search:
 
     @property
     def version(self) -> str | None:
-        """`models:/NAME/VERSION`; None when it was not registered."""
+        """`models:/NAME/VERSION`; None if it was not registered."""
         return f"models:/{self.spec.name}/{self.outcome.version}" if self.outcome.version else None
 
     @property
     def report(self) -> pathlib.Path | None:
-        """The HTML report of the gate; None when it was not registered."""
+        """The HTML report of the gate; None if it was not registered."""
         return self.outcome.trusted.report if self.outcome.trusted else None
 
     def _repr_html_(self) -> str:
@@ -154,9 +154,9 @@ def evaluate(
     version: str, data: str | None = None, *, spec: Spec | None = None, trust: bool = False
 ) -> "Evaluated":
     """Measure a registered version on the test split of its spec, or on the rows at the path `data`, with intervals
-    and slices; the gate judges it, no alias moves.
+    and slices; the gate judges it, but no alias is moved.
 
-    `trust` runs what the version's record names (own readers). Raises NotFoundError, UntrustedError, DataError.
+    `trust` runs code that the version's record names (own readers). Raises NotFoundError, UntrustedError, DataError.
     """
     from raymlops.lifecycle.train import launch
 
@@ -169,19 +169,19 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """What was found of a version. Jupyter shows its report."""
+    """The results for a version. Jupyter shows its report."""
 
     trusted: "EvaluatedVersion"
-    """Everything, as the command line has it."""
+    """All results, as on the command line."""
 
     @property
     def passed(self) -> bool:
-        """Whether the gate lets it become champion."""
+        """Whether it passed the gate."""
         return self.trusted.verdict.passed
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """A row a metric: its value, and the bounds of its interval."""
+        """One row per metric: its value, and the bounds of its interval."""
         found = self.trusted.evaluation.metrics
         return pd.DataFrame([{"metric": name, **interval.to_json()} for name, interval in found.items()])
 
@@ -196,7 +196,7 @@ class Evaluated:
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A model that answers in this process, by ONNX Runtime."""
+    """A model that predicts in this process, with ONNX Runtime."""
 
     uri: str
     content: "Model"
@@ -209,9 +209,9 @@ class LoadedModel:
         return open_session(self.content).signature
 
     def predict(self, rows: pd.DataFrame | pa.Table, keep: tuple[str, ...] | list[str] = ()) -> pd.DataFrame:
-        """The answers, a row a row of `rows`; `keep` are columns to have beside them.
+        """The predictions, one row for each row of `rows`; `keep` are input columns to add.
 
-        Raises DataError for what is no table, and for a column that is missing or of another type.
+        Raises DataError if `rows` is not a table, or a column is missing or of another type.
         """
         from raymlops.lifecycle.batch.predict import OnnxScorer
 
@@ -238,12 +238,12 @@ def load_model(model: str | os.PathLike[str]) -> LoadedModel:
 def predict(
     model: str | os.PathLike[str], rows: pd.DataFrame | pa.Table, keep: tuple[str, ...] | list[str] = ()
 ) -> pd.DataFrame:
-    """The answers of a model for a table in memory: see LoadedModel.predict. For files use `raymlops predict`."""
+    """The predictions of a model for a table in memory: see LoadedModel.predict. For files use `raymlops predict`."""
     return load_model(model).predict(rows, keep)
 
 
 def register(file: str | os.PathLike[str], name: str, why: str) -> str:
-    """Register an ONNX file of any origin; gives `models:/NAME/VERSION`. Raises NotFoundError, ArtifactError."""
+    """Register an ONNX file of any origin; returns `models:/NAME/VERSION`. Raises NotFoundError, ArtifactError."""
     from raymlops.lifecycle.govern.register import register_file
 
     version, _ = register_file(pathlib.Path(file), name, why, Settings.from_env())
@@ -251,8 +251,8 @@ def register(file: str | os.PathLike[str], name: str, why: str) -> str:
 
 
 def promote(name: str, version: str | int, why: str, *, alias: str = "champion", force: bool = False) -> None:
-    """Point an alias of a model at a version, on the record. Only what passed the gate becomes champion, unless
-    `force`. Raises NotFoundError, UserError."""
+    """Point an alias of a model at a version, on the record. Only a version that passed the gate becomes champion,
+    unless `force`. Raises NotFoundError, UserError."""
     from raymlops.lifecycle.govern.register import promote_version
 
     promote_version(name, str(version), alias, why, Settings.from_env(), force=force)
@@ -260,7 +260,7 @@ def promote(name: str, version: str | int, why: str, *, alias: str = "champion",
 
 def _to_arrow(frame: pd.DataFrame) -> pa.Table:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # pandas tells pyarrow of time zones
+        warnings.simplefilter("ignore", DeprecationWarning)  # pandas passes time zones to pyarrow
         return pa.Table.from_pandas(frame, preserve_index=False)
 
 
@@ -271,7 +271,7 @@ def _to_yaml(value: Any) -> str:
 
 
 def _to_plain(value: Any) -> Any:
-    """As YAML has it: paths as text, numpy's numbers and arrays as Python's. Raises SpecError."""
+    """As in YAML: paths as text, numpy's numbers and arrays as Python's. Raises SpecError."""
     if isinstance(value, Mapping):
         return {str(key): _to_plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -282,9 +282,7 @@ def _to_plain(value: Any) -> Any:
         return os.fspath(value)
     if value is None or isinstance(value, (str, bool, int, float, datetime.date)):
         return value
-    raise SpecError(
-        f"A spec holds text, numbers, lists and mappings, and not {type(value).__name__} {value!r}"
-    )
+    raise SpecError(f"A spec holds text, numbers, lists and mappings, not {type(value).__name__} {value!r}")
 
 
 def _to_table(values: Mapping[str, float]) -> str:
@@ -292,6 +290,6 @@ def _to_table(values: Mapping[str, float]) -> str:
 
 
 def _to_frame(report: pathlib.Path) -> str:
-    """A page of its own within the notebook's: its styles stay there, and scripts do not run."""
+    """A separate page within the notebook's: its styles do not leak, and scripts do not run."""
     content = html.escape(report.read_text(encoding="utf-8"), quote=True)
     return f'<iframe srcdoc="{content}" sandbox="" style="width: 100%; height: 40em; border: 0"></iframe>'

@@ -1,4 +1,4 @@
-"""What was asked of a model and answered, as a value, and what may be told of it. Queues and threads stand in
+"""The record of one request and its answer, as a value, and the interface of an observer. Queues and threads are in
 `runtime/observer_queue.py`."""
 
 from collections.abc import Sequence
@@ -8,50 +8,50 @@ from raymlops.tensors import Batch
 
 
 class Event(NamedTuple):
-    """One request, when its answer was written or its failure told. Nobody changes its tensors afterwards, and neither
-    may an observer: others are given the same ones."""
+    """One request, once its answer was written or its failure reported. Its tensors are not changed afterwards, and
+    observers must not change them: all get the same ones."""
 
     model: str
-    """The model's name, or what the caller gave for one; empty where it named none."""
+    """The model's name, or what the caller gave as one; empty if it gave none."""
     version: str
-    """Empty where there is no such model."""
+    """Empty if there is no such model."""
     request_id: str
     batch: Batch | None
-    """Input name -> array, as the model got them; None where the request was refused before they were read."""
+    """Input name -> array, as passed to the model; None if the request was refused before they were read."""
     answer: Batch | None
-    """Output name -> array, all that the model answers; None where it did not."""
+    """Output name -> array, all outputs of the model; None if it did not answer."""
     ns: int
     """Nanoseconds from the head of the request to its answer."""
     rows: int
-    """Of the batch; 0 where it was not read."""
+    """Rows of the batch; 0 if it was not read."""
     status: int
-    """As HTTP has it, over gRPC, too: 200, 4xx for a request that was refused, 499 for a caller that went away, 5xx."""
+    """As in HTTP, over gRPC too: 200, 4xx for a refused request, 499 for a caller that disconnected, 5xx."""
     time: float
-    """When it was answered, in seconds since 1970."""
+    """Time of the answer, in seconds since 1970."""
     key: str
-    """Name of the API key that came with it; empty for none."""
+    """Name of the API key of the request; empty for none."""
     method: str
-    """Of HTTP, or `gRPC`."""
+    """Method of HTTP, or `gRPC`."""
     path: str
-    """Of the application, or the service and method of gRPC."""
+    """Path within the application, or the service and method of gRPC."""
     bytes_in: int
-    """Of the body, decompressed."""
+    """Bytes of the body, decompressed."""
     bytes_out: int
     grpc_status: str
-    """Empty where it came over HTTP."""
+    """Empty if it came over HTTP."""
     logged: bool
-    """Whether it is one of the share that is logged, as are all with a status of 500 and above."""
+    """Whether it is in the share of requests that are logged; those with a status of 500 and above always are."""
     trace: str
-    """The header `traceparent`, of requests that are logged."""
+    """The header `traceparent`, for requests that are logged."""
 
 
 class Observer(Protocol):
-    """Is told of requests, in bulk and in their order, in a thread of its own: it may take its time. What it raises is
-    logged, and those events are not told again.
+    """Notified of requests, in batches and in order, in a thread of its own, so that it may be slow. Its exceptions
+    are logged, and those events are not repeated.
 
-    A class may also have `observes`, which of the events it is told: "inferences" is every request for a model's
-    answer, which is the default; "logged" is the share of all requests that `access_log` says, and all failures of
-    ours. And `close()`, which is called once, after the last events, when the replica ends.
+    A class may also have `observes`, the events that it gets: "inferences", the default, is every inference request;
+    "logged" is the share of all requests that `access_log` says, and all failures of ours. And `close()`, which is
+    called once, after the last events, when the replica ends.
     """
 
     def observe(self, events: Sequence[Event]) -> None: ...

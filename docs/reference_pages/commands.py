@@ -15,7 +15,7 @@ def write_page() -> str:
     parts = [
         "# Commands",
         "Every command is `raymlops VERB`; `raymlops VERB --help` prints what stands here. Exit codes: 0 done, 2 you can "
-        "fix it (the message says how), 1 a fault of raymlops, 130 interrupted. `raymlops --debug VERB` shows the "
+        "fix it (the message says how), 1 a bug in raymlops, 130 interrupted. `raymlops --debug VERB` shows the "
         "traceback of a failure. Each verb that has a script in `jobs/` also runs as a job of a cluster: "
         "`raymlops submit VERB ARGUMENTS`.",
         table(

@@ -1,6 +1,6 @@
 """The `raymlops` command: finds a verb, runs it, and turns failures into one sentence and an exit code.
 
-Verbs live beside this file, one module an area, and are imported only when they are called, so that `--help` and
+Verbs are in the modules of this package, one per area, which are imported only when called, so that `--help` and
 `check` answer at once.
 """
 
@@ -27,24 +27,27 @@ VERBS = {
         "raymlops.cli.governance",
         "Measure a version on its test split or other data, with a report",
     ),
-    "gate": ("raymlops.cli.governance", "Judge whether a version may become champion"),
-    "history": ("raymlops.cli.governance", "List who moved which alias when and why, and check the record"),
-    "rollback": ("raymlops.cli.governance", "Point an alias at the version that it named before"),
-    "lineage": ("raymlops.cli.governance", "Say what a version came from, or what came from data or code"),
-    "diff": ("raymlops.cli.governance", "Say what differs between two versions"),
+    "gate": ("raymlops.cli.governance", "Check whether a version may become champion"),
+    "history": ("raymlops.cli.governance", "List who moved which alias, when and why, and verify the record"),
+    "rollback": ("raymlops.cli.governance", "Move an alias back to the version that it named before"),
+    "lineage": (
+        "raymlops.cli.governance",
+        "Show what a version was made from, or what was made from data or code",
+    ),
+    "diff": ("raymlops.cli.governance", "Show the differences between two versions"),
     "reproduce": ("raymlops.cli.governance", "Train a version again from its record, and compare"),
     "graph": ("raymlops.cli.graph", "Check a composition of models, and draw it"),
     "weights": ("raymlops.cli.graph", "Change the shares of a canary while it serves"),
     "serve": ("raymlops.cli.serving", "Serve models on this machine"),
-    "deploy": ("raymlops.cli.serving", "Deploy models on a cluster, or go back with --rollback"),
+    "deploy": ("raymlops.cli.serving", "Deploy models on a cluster, or roll back with --rollback"),
     "keys": ("raymlops.cli.keys", "Make, list, rotate and revoke API keys of an endpoint"),
     "predict": ("raymlops.cli.prediction", "Score files with a model or a graph, into Parquet"),
     "submit": ("raymlops.cli.submission", "Run a verb as a job of a cluster, and follow it"),
     "cluster": ("raymlops.cli.clusters", "Make, check, start and describe clusters"),
     "tracking-server": ("raymlops.cli.tracking_server", "Run a tracking server for a team"),
-    "doctor": ("raymlops.cli.doctor", "Say what is wrong with a set-up, and how to fix it"),
+    "doctor": ("raymlops.cli.doctor", "Find what is wrong with a set-up, and how to fix it"),
 }
-"""Verb -> module that holds a click command of that name (dashes as underscores), and its line in the help."""
+"""Verb -> module with a click command of that name (dashes as underscores), and its line in the help."""
 
 
 class Verbs(click.Group):
@@ -96,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # the reader, such as `head`, has gone
+    except BrokenPipeError:  # the reader of the pipe, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
@@ -105,6 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         ours = not isinstance(error, RaymlopsError)
         echo(f"Error: {type(error).__name__}: {error}" if ours else f"Error: {error}", err=True)
         if ours:
-            click.echo("This is a fault of raymlops; run again with --debug for the traceback.", err=True)
+            click.echo("This is a bug in raymlops; run again with --debug for the traceback.", err=True)
         sys.exit(1 if ours else error.exit_code)  # type: ignore[attr-defined]
     sys.exit(0)

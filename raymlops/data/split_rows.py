@@ -1,5 +1,4 @@
-"""The checked rows of a dataset by split, and how they are read: once in full for the scan, then as often as they are
-asked for. Fits nothing."""
+"""The checked rows of a dataset by split: read once in full for the scan, then as often as requested. Fits nothing."""
 
 import dataclasses
 
@@ -12,27 +11,27 @@ from raymlops.specs.dataset import ContractSpec, DatasetSpec, SplitSpec
 
 @dataclasses.dataclass(frozen=True)
 class SplitRows:
-    """The rows of a dataset that keep the contract, with what the first pass over them found."""
+    """The rows of a dataset that keep the contract, with the results of the scan."""
 
     table: DatasetSpec
     contract: ContractSpec
     scan: Scan
     dataset: ray.data.Dataset = dataclasses.field(compare=False)
-    """All rows, as read; in the object store where `dataset.cache` says so."""
+    """All rows, as read; in the object store if `dataset.cache` says so."""
 
     def of(self, split: Split) -> ray.data.Dataset:
-        """The rows of `train`, `validation` or `test`, their columns cast; lazy."""
+        """The rows of `train`, `validation` or `test`, with their columns cast; lazy."""
         return select_split(self.dataset, self.scan, self.contract, split)
 
 
 def open_dataset(table: DatasetSpec) -> ray.data.Dataset:
-    """The dataset of a spec, kept in the object store where it says so. Raises as `sources.read_dataset` does."""
+    """The dataset of a spec, kept in the object store if it says so. Raises the same as `sources.read_dataset`."""
     dataset = sources.read_dataset(table)
     return dataset.materialize() if table.cache else dataset
 
 
 def scan_rows(table: DatasetSpec, contract: ContractSpec, split: SplitSpec) -> SplitRows:
-    """Read a dataset, and pass over it once. Raises DataError for rows that break the contract, NotFoundError."""
+    """Read a dataset, and scan it once. Raises DataError for rows that break the contract, NotFoundError."""
     with sources.reading(table):
         dataset = open_dataset(table)
         scanned = scan_dataset(dataset, contract, splits.SplitRule(split), describe_source(table))
@@ -40,7 +39,7 @@ def scan_rows(table: DatasetSpec, contract: ContractSpec, split: SplitSpec) -> S
 
 
 def describe_source(table: DatasetSpec) -> str:
-    """The source of a dataset in a few words, which are a part of its fingerprint."""
+    """A short description of a dataset's source, which is a part of its fingerprint."""
     path = table.path
     if path is None:
         return table.reader

@@ -105,7 +105,7 @@ class WriteBehindQueue:
             lines = [json.dumps(operation) + "\n" for _, operation in self._waiting]
             self._spool.write_text("".join(lines), encoding="utf-8")
         cause = " ".join(str(error).split())[:160]
-        self._tell(f"The tracking store does not answer ({cause}); training goes on, and it is tried again")
+        self._tell(f"The tracking store does not answer ({cause}); training continues, and it is tried again")
 
 
 def _choose(waiting: Iterable[_Waiting]) -> list[_Waiting]:

@@ -1,5 +1,5 @@
-"""When a training saves in the middle of an epoch: a node is about to be taken away, or much time has passed.
-Saves nothing itself."""
+"""Decides when a training saves in the middle of an epoch: if a node is about to be taken away, or much time has
+passed. Saves nothing itself."""
 
 import contextlib
 import threading
@@ -15,25 +15,25 @@ from raymlops.specs.training import TrainingSpec
 from raymlops.training.learners import Team
 
 _PAUSE = 1.0
-"""Seconds between two questions: a cloud's notice is half a minute at the least, and its workers must agree."""
+"""Seconds between two checks: a cloud's notice is at least half a minute, and the workers must agree."""
 
 
 _LONGEST = 100
-"""Steps between them at the most: steps may become slower."""
+"""Steps between two checks at most: steps may become slower."""
 
 
 class Saving:
-    """Asked after each step, answers alike on all workers of a team. A context: its thread ends with it."""
+    """Called after each step, returns the same on all workers of a team. A context manager: its thread ends with it."""
 
     def __init__(self, spec: TrainingSpec, device: torch.device, team: Team) -> None:
         self._seconds = spec.checkpoint_minutes * 60
-        if spec.fewest_workers < spec.workers:  # what is not saved when it is resized is done again
+        if spec.fewest_workers < spec.workers:  # steps that are not saved before a resize are repeated
             self._seconds = min(self._seconds, spec.resize_s)
         self._device, self._team = device, team
         self._notice, self._closed = threading.Event(), threading.Event()
         self._heeded = False
         self._asked = self._saved = time.monotonic()
-        self._every = self._left = 1  # steps between two questions
+        self._every = self._left = 1  # steps between two checks
         self._thread = threading.Thread(target=self._watch, name="notice", daemon=True)
 
     def __enter__(self) -> "Saving":
@@ -46,7 +46,7 @@ class Saving:
         self._closed.set()
 
     def saved(self) -> None:
-        """A checkpoint was written just now."""
+        """A checkpoint was just written."""
         self._saved = time.monotonic()
 
     def __call__(self) -> bool:
@@ -66,7 +66,7 @@ class Saving:
         return bool(save)
 
     def _watch(self) -> None:
-        """In a thread of its own, so that training never waits for the head node, which may be restarting."""
+        """In its own thread, so that training never waits for the head node, which may be restarting."""
         node = ray.get_runtime_context().get_node_id()
         while not self._closed.wait(2 * _PAUSE):
             with contextlib.suppress(Exception):

@@ -1,8 +1,8 @@
-"""Signs what Tune pickles of a search, and checks it before Tune unpickles it: the storage path is shared, and a pickle
-runs as code whatever its writer likes. Pickles nothing, and starts no search.
+"""Signs the pickles that Tune writes for a search, and verifies them before Tune unpickles them: the storage path is
+shared, and a pickle can run any code. Pickles nothing, and starts no search.
 
-Tune overwrites a few files of the search's folder every some seconds. Their digests are signed and stored before they
-are, beside those of some writings before, so that a driver that is killed in between leaves what can be checked.
+Tune overwrites a few files of the search's folder every few seconds. Their digests are signed and stored before that,
+with those of a few earlier writes, so that a driver that is killed in between leaves files that can be verified.
 """
 
 import collections
@@ -18,13 +18,14 @@ from raymlops.attestation import SigningKey, TrustedKeys
 from raymlops.errors import StorageError, UntrustedError
 from raymlops.training import storage
 
-SIGNATURE_FILE = "raymlops.signed"  # not .json: Tune reads files of that ending
+SIGNATURE_FILE = "raymlops.signed"  # not .json: Tune reads files with that suffix
 _PAYLOAD = "application/vnd.raymlops.search-state+json"
 _PICKLED = (".json", ".pkl")
-_KEPT = 8  # writings of a file whose digests stay valid
+_KEPT = 8  # writes of a file whose digests stay valid
 _REMEDY = (
-    "Tune would run what it holds. Begin anew (`raymlops train --fresh`, or `raymlops search` without --resume), list "
-    "the key of who began it in RAYMLOPS_TRUSTED_KEYS, or pass --trust if you know that nobody else writes there"
+    "Tune would run code in it. Start over (`raymlops train --fresh`, or `raymlops search` without --resume), "
+    "list the key of who started it in RAYMLOPS_TRUSTED_KEYS, or pass --trust if you know that no one else can "
+    "write there"
 )
 
 
@@ -49,21 +50,19 @@ class SearchState:
         self._digests = {file: collections.deque(digests, _KEPT) for file, digests in held.items()}
 
     def adopt(self) -> None:
-        """Sign what lies there now, as just written, or as trusted by the caller."""
+        """Sign the present files, as just written, or as trusted by the caller."""
         with storage.explained(self._storage_path, "read"):
             self._add(self._read_files())
         with storage.explained(self._storage_path):
             self._write()
 
     def sign(self, folder: str) -> None:
-        """Sign the files of a folder of this machine, which are about to be copied to the storage path."""
+        """Sign the files of a local folder that are about to be copied to the storage path."""
         paths = [
             path for path in pathlib.Path(folder).iterdir() if path.suffix in _PICKLED and path.is_file()
         ]
         self._add({path.name: attestation.digest_of(path.read_bytes()) for path in paths})
-        with contextlib.suppress(
-            OSError
-        ):  # a storage that does not answer is told of by who copies the files
+        with contextlib.suppress(OSError):  # the code that copies the files reports an unreachable storage
             storage.in_time(self._write, seconds=5)
 
     def _add(self, digests: Mapping[str, str]) -> None:
@@ -102,10 +101,10 @@ class SearchState:
 
 @contextlib.contextmanager
 def signed_by(state: SearchState | None) -> Iterator[None]:
-    """Sign each writing of the search that runs within.
+    """Sign each write of the search that runs in this context.
 
-    Tune tells nobody of a writing before it copies it, so its method is wrapped. Where a later Tune has none of that
-    name nothing is signed, and `--resume` says so.
+    Tune does not announce a write before it copies it, so its method is wrapped. If a later Tune has no such method,
+    nothing is signed, and `--resume` says so.
     """
     controller = tune_controller.TuneController
     original = getattr(controller, "save_to_dir", None)
@@ -126,7 +125,8 @@ def signed_by(state: SearchState | None) -> Iterator[None]:
 
 
 def open_state(storage_path: str, name: str, key: SigningKey, trusted: TrustedKeys) -> SearchState:
-    """The state of a search that is about to begin or to go on. Raises StorageError for a name that leads elsewhere."""
+    """The state of a search that is about to start or to be resumed. Raises StorageError for a name that leads
+    elsewhere."""
     if "/" in name or name in ("", ".", ".."):
-        raise StorageError(f"{name!r} is no name of a search")
+        raise StorageError(f"{name!r} is not a name of a search")
     return SearchState(storage_path, name, key, trusted)

@@ -22,7 +22,7 @@ def test_the_same_command_goes_on_after_a_killed_worker_and_a_killed_driver(tmp_
     second = train_through_kills(
         spec_of("lasting", {"path": str(table)}, training=training), settings, tmp_path
     )
-    assert "Going on with lasting-" in second.said
+    assert "Resuming lasting-" in second.said
     found = count(settings, "lasting", searches=1, trials=1, epochs=EPOCHS, metric="roc_auc")
     assert (found.searches, found.trials, found.versions, found.faults) == (1, 1, 1, {})
 

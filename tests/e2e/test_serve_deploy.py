@@ -133,7 +133,7 @@ def test_what_cannot_be_deployed_is_told_before_anything_is(
         done = head.run("deploy", str(path), RAY_ADDRESS=head.address)
         assert done.returncode == 2, done.stderr
         assert sentence in done.stderr
-        assert "fault of raymlops" not in done.stderr
+        assert "bug in raymlops" not in done.stderr
     assert ask(url).status_code == 200
 
 

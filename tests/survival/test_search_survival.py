@@ -41,7 +41,7 @@ def test_a_training_of_two_workers_goes_on_after_a_killed_worker_and_a_killed_dr
     table = write_table(signal_table(30_000), tmp_path / "rows.parquet")
     training = {"epochs": 30, "batch_size": 64, "patience": 30, "workers": 2}
     second = train_through_kills(spec_of("team", {"path": str(table)}, training=training), settings, tmp_path)
-    assert "Going on with team-" in second.said
+    assert "Resuming team-" in second.said
     found = count(settings, "team", searches=1, trials=1, epochs=30, metric="roc_auc")
     assert (found.searches, found.trials, found.versions, found.faults) == (1, 1, 1, {})
 

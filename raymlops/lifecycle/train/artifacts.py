@@ -1,8 +1,9 @@
-"""What the stages of a training give one another, as files: saved below a location, loaded anew, and known by the
-digest of their bytes. Decides neither where they are kept nor for how long.
+"""Saves the values that stages of a training exchange as files below a location, loads them, and identifies them by
+the digest of their bytes. Decides neither where they are kept nor for how long.
 
-Equal values give equal bytes. Nothing is pickled, and nothing that is loaded runs code. Rows of a dataset are saved as
-where they are read from, with what the scan found: whoever loads them must know that the data are still the same.
+Equal values give equal bytes. Nothing is pickled, and nothing that is loaded runs code. Rows of a dataset are saved
+as a reference to their source, with the results of the scan: whoever loads them must know that the data are still the
+same.
 """
 
 import contextlib
@@ -46,12 +47,12 @@ class Saved:
 
     @property
     def digest(self) -> str:
-        """Of all of them: equal for equal values."""
+        """Digest of all files: equal for equal values."""
         return hashlib.sha256(_to_json(sorted(self.files.items()))).hexdigest()
 
 
 class Folder:
-    """Files below a location, a path or URI, which are hashed as they are written."""
+    """Files below a location, a path or URI, which are hashed while they are written."""
 
     def __init__(self, location: str) -> None:
         self.location = location
@@ -82,7 +83,7 @@ class Folder:
 
 
 class _Hashed:
-    """Passes on what is written to a file, and hashes it; has no `seek`, so that nothing is written twice."""
+    """Passes writes on to a file and hashes them; has no `seek`, so that nothing is written twice."""
 
     def __init__(self, file: Any) -> None:
         self._file, self.sha256 = file, hashlib.sha256()
@@ -96,15 +97,15 @@ class _Hashed:
 
 
 def save(value: Any, location: str) -> Saved:
-    """Write a value below `location`, a path or URI, over what was there. Raises TypeError for what no stage gives, and
-    StorageError."""
+    """Write a value below `location`, a path or URI, replacing what was there. Raises TypeError for a type that no
+    stage returns, and StorageError."""
     folder = Folder(location)
     _find(type(value)).save(value, folder)
     return Saved(folder.written)
 
 
 def load(kind: type[V], location: str) -> V:
-    """The value of this kind that was saved below `location`. Packed rows go to Ray's object store: a cluster must be
+    """The value of this type that was saved below `location`. Packed rows go to Ray's object store: a cluster must be
     joined. Raises StorageError."""
     return cast(V, _find(kind).load(Folder(location)))
 
@@ -194,7 +195,7 @@ def _block_name(number: int) -> str:
 
 
 def _write_block(location: str, name: str, block: Block) -> str:
-    """Where the block lies; gives its sha256."""
+    """Runs on the block's node; returns its sha256."""
     folder = Folder(location)
     _write_arrays(folder, name, BlockAccessor.for_block(block).to_batch_format("numpy"))
     return folder.written[name]
@@ -205,7 +206,7 @@ def _read_block(location: str, name: str) -> Block:
 
 
 def _write_arrays(folder: Folder, name: str, arrays: Batch) -> None:
-    """As numpy's .npz, of which numpy itself cannot write one to a stream."""
+    """As numpy's .npz, which numpy itself cannot write to a stream."""
     with folder.writing(name) as file, zipfile.ZipFile(cast(Any, file), "w") as archive:
         for key in sorted(arrays):
             with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as entry:
@@ -219,7 +220,7 @@ def _read_arrays(folder: Folder, name: str) -> Batch:
 
 
 def _save_trial(trial: Trial, folder: Folder) -> None:
-    """With its checkpoint, which then needs the search's folder no more."""
+    """With its checkpoint, so that the search's folder is no longer needed."""
     if trial.checkpoint is None:
         raise SpecError(f"Trial {trial.name} failed, and has no checkpoint to be saved")
     folder.write_json(_VALUE, {**dataclasses.asdict(trial), "checkpoint": None})
@@ -285,7 +286,7 @@ _CODECS: dict[type, _Codec] = {
     SearchResult: _Codec(_save_search, _load_search),
     Proof: _Codec(_save_proof, _load_proof),
 }
-"""Kind of value -> how it is saved and loaded."""
+"""Type of value -> how it is saved and loaded."""
 
 
 def _to_json(value: Any) -> bytes:

@@ -1,5 +1,5 @@
-"""The main job: the stages of a training in their order, with a run in the tracking store around them, and the gate at
-their end. What a stage does is stages.py's."""
+"""Runs the stages of a training in order, within a run in the tracking store, and then the gate. The stages
+themselves are in stages.py."""
 
 import contextlib
 import dataclasses
@@ -33,23 +33,23 @@ from raymlops.training.trials import SearchResult, TrialObserver
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a person asks for beside the spec."""
+    """Options of a search or training beside the spec."""
 
     why: str = ""
     name: str | None = None
     autoscaling: bool = False
     register: bool = True
     resume: bool = False
-    """Go on with the search of that name, which was cut off."""
+    """Resume the interrupted search of that name."""
     trusted: bool = False
-    """Go on even if no trusted key signed what is kept of it."""
+    """Resume even if no trusted key signed the stored state."""
     or_anew: bool = False
-    """Begin anew where the data have changed since; else that is an error."""
+    """Start over if the data have changed since; otherwise that is an error."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of a search."""
+    """The result of a search."""
 
     search: SearchResult
     run: str
@@ -60,7 +60,7 @@ class Outcome:
     alias: str | None
     seconds: dict[str, float]
     trusted: EvaluatedVersion | None = None
-    """What the gate found; None when nothing was registered."""
+    """The gate's result; None if nothing was registered."""
 
 
 def develop_model(
@@ -71,8 +71,7 @@ def develop_model(
     observers: Sequence[TrialObserver] = (),
     tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Search, export the winner, prove it, register it. Raises before the first trial for what cannot
-    work."""
+    """Search, export the winner, verify it, register it. Raises before the first trial if it cannot work."""
     clock = _Clock()
     storage.require_writable(settings.storage_path)
     client = store.connect(settings)
@@ -110,7 +109,7 @@ def develop_model(
         except BaseException as error:
             with contextlib.suppress(
                 Exception
-            ):  # of a store that is away; what happened first is what counts
+            ):  # the store is unreachable; the first error is the one to report
                 fail_record(record, error)
             raise
 
@@ -122,16 +121,16 @@ def _settle_name(
     fingerprint: str,
     tell: Callable[[str], None],
 ) -> Request:
-    """The request with a name that is free, or of a search that can go on with these data."""
+    """The request with an unused name, or that of a search that can be resumed with these data."""
     mark = run_heartbeat.read_mark(settings.storage_path, request.name) if request.name else None
     if mark is not None and not request.resume:
-        raise SpecError(f"A run named {request.name!r} was begun before; give another --name, or none")
+        raise SpecError(f"A run named {request.name!r} was started before; give another --name, or none")
     if mark is None or mark.data == fingerprint:
         return request if request.name else dataclasses.replace(request, name=_stamp(spec), resume=False)
-    changed = f"The data of {mark.name} had fingerprint {mark.data}, and are now {fingerprint}"
+    changed = f"The data of {mark.name} had fingerprint {mark.data}, and now have {fingerprint}"
     if not request.or_anew:
-        raise DataError(f"{changed}; give the same data to go on with it, or begin anew without --resume")
-    tell(f"{changed}: beginning anew")
+        raise DataError(f"{changed}; give the same data to resume it, or start over without --resume")
+    tell(f"{changed}: starting over")
     return dataclasses.replace(request, name=_stamp(spec), resume=False)
 
 
@@ -162,7 +161,7 @@ def _finish(
     settings, tell = record.settings, record.tell
     spec, rows, features = prepared.spec, prepared.rows, prepared.features
     found, best = searched
-    tell("Exporting the best trial to one ONNX file, and proving it on the test split")
+    tell("Exporting the best trial to one ONNX file, and verifying it on the test split")
     (model,) = stages.export(spec, features, best)
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
     (proof,) = stages.verify(spec, rows, features, prepared.encoder, best, model)
@@ -175,8 +174,8 @@ def _finish(
             )
         except UnreachableError as error:
             raise UnreachableError(
-                f"{error}. The model is kept as {path}; go on with this search once the store answers, and it will be "
-                "registered"
+                f"{error}. The model is kept as {path}; resume this search once the store answers, and it will "
+                "be registered"
             ) from None
     clock.lap("register")
     finish_record(
@@ -191,7 +190,7 @@ def _finish(
     )
     alias = trusted = None
     if version is not None:
-        tell("Asking the gate")
+        tell("Running the gate")
         why = record.why or f"best of {len(found.trials)} trials"
         named, test = version, to_test_rows(rows)
         version, alias, trusted = store.retry_until_answered(

@@ -1,4 +1,4 @@
-"""The entry of searches, trainings and evaluations, for the command line and for notebooks. Runs none itself: see
+"""Starts searches, trainings and evaluations, for the command line and for notebooks. The work itself is in
 develop.py and govern/evaluate.py."""
 
 from collections.abc import Callable, Sequence
@@ -21,17 +21,17 @@ Tell = Callable[[str], None]
 def find_search(
     spec: ExperimentSpec, settings: Settings, name: str | None, resume: bool, warn: Tell
 ) -> str | None:
-    """The search of this spec that is to be gone on with; None to begin anew. Raises SpecError where there is none
-    and `resume` asks for it, StorageError where nothing can be kept."""
+    """The interrupted search of this spec to resume; None to start over. Raises SpecError if there is none and
+    `resume` asks for it, StorageError if nothing can be stored."""
     storage = settings.storage_path
-    require_writable(storage)  # before a cluster is started for nothing
+    require_writable(storage)  # before a cluster is started in vain
     lost = run_heartbeat.find_lost(storage, spec, name, warn if resume else None)
     if resume and lost is None:
         raise SpecError(
             f"Nothing to resume: {run_heartbeat.explain_none(storage, spec, name)}; run it without --resume"
         )
     if lost is not None and not resume:
-        warn(f"{lost.name} was cut off; this begins anew, and `--resume` goes on with that one")
+        warn(f"{lost.name} was cut off; this starts over, and `--resume` resumes that one")
         return None
     return lost.name if lost else None
 
@@ -39,17 +39,17 @@ def find_search(
 def find_training(
     spec: ExperimentSpec, settings: Settings, name: str | None, fresh: bool, warn: Tell
 ) -> str | None:
-    """The same for one training, which goes on by itself unless it is to be `fresh`."""
+    """The same for one training, which resumes by default unless it is to be `fresh`."""
     require_writable(settings.storage_path)
     lost = None if fresh else run_heartbeat.find_lost(settings.storage_path, spec, name, warn)
     if lost is None:
         return None
-    warn(f"Going on with {lost.name}, which was cut off, from its last checkpoint; --fresh begins anew")
+    warn(f"Resuming {lost.name}, which was cut off, from its last checkpoint; --fresh starts over")
     return lost.name
 
 
 def to_training(spec: ExperimentSpec) -> ExperimentSpec:
-    """One training with the values of the spec as they stand, as a search of one trial."""
+    """One training with the values of the spec as they are, as a search of one trial."""
     single = spec.search.model_copy(
         update={"algorithm": "random", "scheduler": "none", "trials": 1, "space": {}}
     )
@@ -66,8 +66,8 @@ def run(
     name: str | None = None,
     **request: Any,
 ) -> "Outcome":
-    """Run it, or go on with the one named `lost`. `request` are the fields of develop.Request."""
-    join_cluster(settings)  # Ray starts its workers while the imports below take their seconds
+    """Run it, or resume the one named `lost`. `request` are the fields of develop.Request."""
+    join_cluster(settings)  # Ray starts its workers during the imports below, which take seconds
     from raymlops.lifecycle.train.develop import Request, develop_model
 
     asked = Request(name=lost or name, resume=lost is not None, **request)
@@ -87,8 +87,8 @@ def evaluate(
 ) -> "EvaluatedVersion":
     """Measure a version on the test split of its spec, or on other data, judge it, and write its report.
 
-    What is found is stored with the version where it was its own test split, unless `store` says otherwise. `trusted`
-    runs what the version's record names.
+    Results on its own test split are stored with the version, unless `store` says otherwise. `trusted` runs what the
+    version's record names.
     """
     from raymlops.lifecycle.govern import version_record
     from raymlops.lifecycle.govern.evaluate import evaluate_version

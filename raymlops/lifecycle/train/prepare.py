@@ -1,4 +1,4 @@
-"""From a spec to packed rows: the stages before the search, one after another. Trains nothing."""
+"""From a spec to packed rows: the stages before the search, in sequence. Trains nothing."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from raymlops.training.packed import PackedSplit
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What training and evaluation start from."""
+    """The input of training and evaluation."""
 
     spec: ExperimentSpec
     rows: SplitRows

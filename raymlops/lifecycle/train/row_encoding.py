@@ -1,5 +1,5 @@
-"""Rows of a dataset as training takes them: the expressions of features, packed tensors, the encoded target. Fits
-nothing."""
+"""Rows of a dataset in the form that training takes: the expressions of features, packed tensors, the encoded target.
+Fits nothing."""
 
 import functools
 
@@ -20,7 +20,7 @@ from raymlops.training.packed import LABEL
 def find_formulas(
     rows: SplitRows, spec: FeaturesSpec
 ) -> tuple[tuple[FittedColumn, ...], fitting.Formulas | None]:
-    """The raw columns that the expressions of features read, and what evaluates them on a block."""
+    """The raw columns that the expressions of features read, and a function that evaluates them on a block."""
     computed = spec.expressions()
     if not computed:
         return (), None

@@ -158,7 +158,7 @@ def is_lost(storage_path: str, mark: Mark, tell: Callable[[str], None] | None = 
         return True
     if tell is None:
         return False
-    tell(f"Waiting {_SILENCE:.0f} s to learn whether {mark.name}, begun on {mark.host}, still runs")
+    tell(f"Waiting {_SILENCE:.0f} s to learn whether {mark.name}, started on {mark.host}, still runs")
     time.sleep(_SILENCE)
     now = read_mark(storage_path, mark.name)
     return now is not None and not now.done and (now.process is None or now.beat == mark.beat)

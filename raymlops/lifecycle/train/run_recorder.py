@@ -1,6 +1,6 @@
-"""What a search leaves in the tracking store: its run, its trials' runs, its version.
+"""Records a search in the tracking store: its run, its trials' runs, its version.
 
-Everything here may be done twice and leaves one thing: a search that was cut off goes on and does it again.
+Every operation here may be repeated without a second effect, since a resumed search repeats them.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ def open_record(
     *,
     resumed: bool,
 ) -> Record:
-    """The runs of a search, made, or found again when it goes on; ends those of searches that nobody runs."""
+    """The runs of a search, created, or found again if it is resumed; ends the runs of searches that no longer run."""
     experiment = store.ensure_experiment(client, spec.name, settings).experiment_id
     _end_lost(client, experiment, settings, tell)
     run = store.retry_until_answered(
@@ -126,7 +126,7 @@ def _start_run(
 
 
 def complete_trials(record: Record, found: SearchResult) -> None:
-    """Bring the trials' runs to what the trials know of themselves: epochs that a killed driver never sent."""
+    """Complete the trials' runs from the trials' own records: epochs that a killed driver never sent."""
     for trial in found.trials:
         if trial.checkpoint is not None:
             record.trials.fill_gaps(trial.name, read_state(trial)["history"])
@@ -147,9 +147,9 @@ def register_best(
     model: bytes,
     proof: Proof,
 ) -> str:
-    """Register the winner's file as a version, once all that was learned of its trial is sent.
+    """Register the winner's file as a version, once all results of its trial are sent.
 
-    Raises UnreachableError when the store stays away.
+    Raises UnreachableError if the store stays unreachable.
     """
     left = record.trials.close(store.PATIENCE)
     if left:
@@ -191,7 +191,7 @@ def register_best(
 
 
 def finish_record(record: Record, metrics: dict[str, float], tags: dict[str, Any]) -> None:
-    """Log what came of the search, and end its run."""
+    """Log the results of the search, and end its run."""
     record.trials.close()
     store.retry_until_answered(
         lambda: runs.finish_run(record.client, record.run, metrics=metrics, tags=tags), record.tell
@@ -199,7 +199,7 @@ def finish_record(record: Record, metrics: dict[str, float], tags: dict[str, Any
 
 
 def fail_record(record: Record, error: BaseException) -> None:
-    """End every run of a search that did not come to its end."""
+    """End every run of a search that did not finish."""
     record.trials.abandon()
     record.trials.close()
     runs.finish_run(record.client, record.run, metrics={}, tags={runs.ERROR_TAG: str(error)}, failed=True)

@@ -1,9 +1,9 @@
-"""The stages of a training, from a table to a version: plain functions of frozen values, and what is declared of each.
+"""The stages of a training, from a table to a version: plain functions of frozen values, with their declarations.
 
-A stage takes the spec and values that stages before it gave, by position, and gives named values; its keyword-only
-arguments say how it runs, and change nothing of what it gives. Which parts of the spec it reads is declared beside it.
-So a runner can key a stage by `Stage.digest` and the digests of its inputs, keep what it gave (see artifacts.py), and
-run it alone. Caches nothing, and knows no order but that of its values: develop.py runs them as one job.
+A stage takes the spec and outputs of earlier stages, by position, and returns named values; its keyword-only
+arguments say how it runs, and do not change its outputs. The parts of the spec that it reads are declared beside it.
+So a runner can key a stage by `Stage.digest` and the digests of its inputs, store its outputs (see artifacts.py), and
+run it alone. Caches nothing, and knows no order except that of its values: develop.py runs the stages as one job.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Scanned(NamedTuple):
 
 
 def scan(spec: ExperimentSpec) -> Scanned:
-    """Read the dataset once: contract, fingerprint, and what the split must know. Raises DataError, NotFoundError,
+    """Scan the dataset once: contract, fingerprint, and what the split must learn. Raises DataError, NotFoundError,
     SpecError."""
     return Scanned(split_rows.scan_rows(spec.dataset, spec.contract, spec.split))
 
@@ -105,7 +105,7 @@ def search(
     state: SearchState | None = None,
     trusted: bool = False,
 ) -> Searched:
-    """Run the trials; for the rest see `run_search`. Raises SpecError for what the learner cannot do."""
+    """Run the trials; see `run_search`. Raises SpecError for what the learner cannot do."""
     check_learner(spec, features)
     job = Job(spec, packing_of(features), features.target, train, validation)
     found = run_search(
@@ -122,13 +122,14 @@ def search(
 
 
 def check_learner(spec: ExperimentSpec, features: FittedFeatures) -> None:
-    """Whether the learner can do what is asked with these features: here, and not in each trial. Raises SpecError."""
+    """Check once, and not in each trial, that the learner supports the request with these features. Raises
+    SpecError."""
     learners.check(spec, packing_of(features), features.target)
 
 
 class Exported(NamedTuple):
     model: bytes
-    """ONNX: raw columns -> answers."""
+    """ONNX: raw columns -> outputs."""
 
 
 def export(spec: ExperimentSpec, features: FittedFeatures, best: Trial) -> Exported:
@@ -140,7 +141,7 @@ def export(spec: ExperimentSpec, features: FittedFeatures, best: Trial) -> Expor
 
 
 def load_scorer(spec: ExperimentSpec, features: FittedFeatures, best: Trial) -> Scorer:
-    """The best model of a trial, as of its best epoch. Raises StorageError."""
+    """The best model of a trial, from its best epoch. Raises StorageError."""
     job = Job(with_parameters(spec, best.parameters), packing_of(features), features.target, NO_ROWS, NO_ROWS)
     return learner_of(spec).load(read_state(best), job)
 
@@ -157,7 +158,7 @@ def verify(
     best: Trial,
     model: bytes,
 ) -> Verified:
-    """Compare the ONNX file with the trained model on the test split, and measure it there. Raises ParityError when
+    """Compare the ONNX file with the trained model on the test split, and measure it there. Raises ParityError if
     they differ by more than `limits`."""
     scorer = load_scorer(spec, features, best)
     proof = prove_model(model, scorer, rows.of("test"), encoder=encoder, features=features)
@@ -180,8 +181,8 @@ def register(
     *,
     record: run_recorder.Record,
 ) -> Registered:
-    """Register the file as a version of the search that `record` keeps; done twice it gives the same version. Raises
-    UnreachableError when the tracking store stays away."""
+    """Register the file as a version of the search that `record` keeps; repeating it gives the same version. Raises
+    UnreachableError if the tracking store stays unreachable."""
     return Registered(
         run_recorder.register_best(record, spec, rows.scan, features, profile, trials, model, proof)
     )
@@ -189,15 +190,15 @@ def register(
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One stage, as a runner needs to know it."""
+    """One stage, with what a runner needs to know."""
 
     run: Callable[..., Any]
     reads: tuple[str, ...]
     """The keys of the spec that it reads, such as `training.resident_bytes`."""
     revision: int = 1
-    """Raised when equal inputs give other outputs than before."""
+    """Incremented when equal inputs give other outputs than before."""
     effect: bool = False
-    """Whether it changes something elsewhere, so that keeping what it gave does not stand for running it."""
+    """Whether it has side effects, so that stored outputs do not replace running it."""
 
     @property
     def name(self) -> str:
@@ -205,7 +206,7 @@ class Stage:
 
     @property
     def inputs(self) -> Mapping[str, type]:
-        """The values that it takes beside the spec, each an output of another stage."""
+        """Its inputs beside the spec, each an output of another stage."""
         kinds = typing.get_type_hints(self.run)
         positional = [
             name
@@ -222,11 +223,11 @@ class Stage:
 
     @property
     def outputs(self) -> Mapping[str, type]:
-        """The values that it gives."""
+        """Its outputs."""
         return typing.get_type_hints(typing.get_type_hints(self.run)["return"])
 
     def narrow(self, spec: ExperimentSpec) -> ExperimentSpec:
-        """The spec with nothing in it but what the stage reads, and defaults elsewhere: it gives the same with this."""
+        """The spec reduced to what the stage reads, with defaults elsewhere: the outputs are the same."""
         held, narrow = spec.model_dump(mode="json"), _blank()
         for key in self.reads:
             *parents, last = key.split(".")
@@ -237,8 +238,9 @@ class Stage:
         return ExperimentSpec.model_validate(narrow)
 
     def digest(self, spec: ExperimentSpec) -> str:
-        """Of all that its outputs follow from beside its inputs: the stage and its revision, this package's version,
-        and the parts of the spec that it reads. A runner adds a user's own code and the installed packages."""
+        """Digest of everything that its outputs depend on beside its inputs: the stage and its revision, this
+        package's version, and the parts of the spec that it reads. A runner adds user code and the installed
+        packages."""
         held = spec.model_dump(mode="json")
         read = {key: _get(held, key) for key in self.reads}
         parts = {"stage": self.name, "revision": self.revision, "raymlops": __version__, "spec": read}
@@ -252,7 +254,7 @@ def _get(value: Any, key: str) -> Any:
 
 
 def _blank() -> dict[str, Any]:
-    """The least that is a spec."""
+    """The smallest valid spec."""
     features = {"target": {"column": "target"}, "numbers": ["feature"]}
     return {"name": "unnamed", "dataset": {"path": "unread"}, "features": features}
 

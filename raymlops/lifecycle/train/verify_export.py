@@ -1,5 +1,5 @@
-"""Proves an exported model on the test split: parity with what was trained, metrics, and the profile
-of its predictions."""
+"""Verifies an exported model on the test split: parity with the trained model, metrics, and the profile of its
+predictions."""
 
 import dataclasses
 from typing import Any
@@ -21,19 +21,19 @@ from raymlops.training.learners.scoring import to_own_unit
 
 @dataclasses.dataclass(frozen=True)
 class Proof:
-    """Of one ONNX file on the test split."""
+    """Results of one ONNX file on the test split."""
 
     parity: parity.Parity
     metrics: dict[str, float]
     predictions: dict[str, Any]
-    """Profile of the answers, for later comparison with what production sees."""
+    """Profile of the predictions, for later comparison with production."""
     example: Batch
 
 
 def prove_model(
     model: bytes, scorer: Scorer, rows: ray.data.Dataset, *, encoder: bytes, features: FittedFeatures
 ) -> Proof:
-    """One streaming pass over the test rows through both what was trained and the ONNX file."""
+    """One streaming pass over the test rows through both the trained model and the ONNX file."""
     found = parity.Parity()
     labels, scores, example = [], [], None
     blocks = scan.fold(rows, _prove_block, model=model, encoder=encoder, scorer=scorer, features=features)
@@ -63,7 +63,7 @@ def _prove_block(
 
 
 def profile_of(scores: Any) -> dict[str, Any]:
-    """Of probabilities or predictions; of several classes, one a class."""
+    """Of probabilities or predictions; with several classes, one per class."""
     if scores.ndim == 1:
         return statistics.measure_numbers(np.asarray(scores, dtype=np.float64)).to_json()
     columns = [statistics.measure_numbers(np.asarray(column, dtype=np.float64)) for column in scores.T]

@@ -13,7 +13,7 @@ from raymlops.errors import AuthenticationError, InputError, RaymlopsError, Unre
 
 @dataclasses.dataclass(frozen=True)
 class EndpointClient:
-    """Who asks: `base` is the address of the application; with TLS the server must show `certificate`, a file."""
+    """`base` is the address of the application; with TLS the server must show `certificate`, a file."""
 
     base: str
     key: str = ""
@@ -25,8 +25,8 @@ class EndpointClient:
         return found
 
     def infer(self, model: str, inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The output tensors for input tensors, both as the Open Inference Protocol has them in JSON. Raises InputError
-        for what the model does not take, AuthenticationError, UnreachableError, RaymlopsError."""
+        """The output tensors for input tensors, both in the JSON form of the Open Inference Protocol. Raises
+        InputError for inputs that the model does not accept, AuthenticationError, UnreachableError, RaymlopsError."""
         body = json.dumps({"inputs": inputs}).encode()
         answer = json.loads(self._fetch(f"/v2/models/{model}/infer", body))
         found: list[dict[str, Any]] = answer["outputs"]
@@ -45,7 +45,7 @@ class EndpointClient:
         names = [model["name"] for model in json.loads(self._fetch("/v2/repository/index", b"{}"))]
         for name in names[:_ASKED]:
             try:
-                self.describe(name)  # loads it, so that it has an example
+                self.describe(name)  # loads the model, so that its example is known
             except AuthenticationError:
                 raise
             except RaymlopsError as error:

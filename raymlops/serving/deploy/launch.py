@@ -1,6 +1,6 @@
-"""The entry of serving and deploying, for the command line and for notebooks: sets what Ray and Serve read of the
-environment when they start, and so imports them late. The work is local_serve.py's, rollout.py's, restore.py's and
-traffic.py's."""
+"""Starts serving and deployments, for the command line and for notebooks: sets the environment variables that Ray and
+Serve read when they start, and so imports them late. The work itself is in local_serve.py, rollout.py, restore.py and
+traffic.py."""
 
 import contextlib
 import secrets
@@ -29,16 +29,18 @@ def set_environment(
     own: bool = True,
     tell: Tell = lambda line: None,
 ) -> None:
-    """What makes Serve fast, for a cluster that is about to be started; with `own` by this process, for itself.
+    """Apply the fast settings of Serve, for a cluster that is about to be started; with `own`, by this process for
+    itself.
 
-    Where Ray runs in this process already, its workers have the environment that they were started with, and nothing is
-    changed: Serve runs as it comes.
+    If Ray already runs in this process, its workers keep the environment with which they were started, and nothing is
+    changed: Serve uses its default settings.
     """
     export(choose_authentication())
     if _has_started():
         if not plain and "RAY_SERVE_ENABLE_HA_PROXY" not in read_environment():
             tell(
-                "Ray was started before without our settings for serving: Serve runs as it comes, which is slower"
+                "Ray was started before without our settings for serving: Serve uses its default settings, "
+                "which are slower"
             )
         return
     affine = spec is not None and spec.many is not None
@@ -47,12 +49,12 @@ def set_environment(
     if own:
         if settings.ray_address is None:
             export(conflicts.choose_inner_ports())
-        # Replicas believe who names a client's address only if it shows this.
+        # Replicas take a client's address only from a proxy that shows this secret.
         export({wrapper.TOKEN_VARIABLE: secrets.token_urlsafe(32)})
 
 
 def _has_started() -> bool:
-    """Whether it is too late: Serve reads its variables when it is imported, Ray's workers have those of its start."""
+    """Whether it is too late: Serve reads its variables at import, and Ray's workers have those of its start."""
     ray = sys.modules.get("ray")
     return "ray.serve._private.constants" in sys.modules or (ray is not None and ray.is_initialized())
 
@@ -78,8 +80,8 @@ def serving(
 
 
 def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
-    """The application as it would be deployed, with versions pinned, and its models tried on this machine. Raises
-    ForbiddenError without keys where other machines reach it, NotFoundError, ArtifactError, SpecError."""
+    """The application as it would be deployed, with pinned versions, and its models tried on this machine. Raises
+    ForbiddenError if other machines could reach it without keys, NotFoundError, ArtifactError, SpecError."""
     from raymlops.runtime import sources
     from raymlops.serving.deploy import history, spec_trial
     from raymlops.serving.proxy import exposure
@@ -99,10 +101,10 @@ def deploy(
     report: Tell = print,
     tell: Tell = lambda line: None,
 ) -> dict[str, Any]:
-    """Deploy an application on the cluster of the settings, replica after replica; gives its config.
+    """Deploy an application on the cluster of the settings, replacing replicas one by one; returns its config.
 
-    Raises as `make_config`, and ResourceError when it does not become healthy in `timeout_s` seconds; what was deployed
-    before is then put back. `report` hears of the deployment, `tell` of what should be known beside it.
+    Raises the same as `make_config`, and ResourceError if it does not become healthy in `timeout_s` seconds; the
+    previous deployment is then restored. `report` gets the progress of the deployment, `tell` further notices.
     """
     set_environment(settings, spec, plain=plain, own=False, tell=tell)
     from raymlops.serving.deploy import client, history, rollout
@@ -127,8 +129,8 @@ def roll_back(
     report: Tell = print,
     tell: Tell = lambda line: None,
 ) -> dict[str, Any]:
-    """Deploy what was deployed before what runs now; gives its config. Raises NotFoundError where there is nothing,
-    UntrustedError for what no trusted key signed, unless it is `trusted`, and as `deploy`."""
+    """Deploy the config before the present one; returns it. Raises NotFoundError if there is none, UntrustedError if
+    no trusted key signed it, unless it is `trusted`, and the same as `deploy`."""
     set_environment(settings, spec, plain=plain, own=False, tell=tell)
     from raymlops.serving.deploy import client, history, rollout
 
@@ -146,7 +148,7 @@ def read_previous(spec: ServingSpec, settings: Settings, *, trusted: bool = Fals
 
 
 def remove(spec: ServingSpec, settings: Settings, tell: Tell = lambda line: None) -> None:
-    """Take an application away, whose requests in flight are answered; a head that starts again leaves it so. Raises
+    """Remove an application, after answering its requests in flight; a restarted head does not serve it again. Raises
     NotFoundError."""
     set_environment(settings, spec, own=False)
     from raymlops.serving.deploy import restore
@@ -170,15 +172,15 @@ def read_shares(texts: tuple[str, ...]) -> dict[str, str]:
 def change_weights(
     application: str, graph: str, split: str, shares: Mapping[str, str], settings: Settings
 ) -> dict[str, float]:
-    """Change the shares of a split while it serves, and in what a head that starts again would deploy; gives those of
-    all branches. Raises NotFoundError, SpecError, UntrustedError."""
+    """Change the shares of a split while it serves, and in the stored config that a restarted head would deploy;
+    returns those of all branches. Raises NotFoundError, SpecError, UntrustedError."""
     export(choose_authentication())
     from raymlops.serving.deploy import client, history, traffic
 
     client.connect(settings)
     past = history.History(settings, application)
-    newest = past.newest()  # before anything is changed: it may be refused
+    newest = past.newest()  # first, since it may be refused
     changed = traffic.change_weights(application, graph, split, shares)
-    if newest is not None:  # a head that starts again has these shares, not the file's
+    if newest is not None:  # so that a restarted head uses these shares, not those of the file
         past.amend(traffic.set_in_config(newest, graph, split, changed))
     return changed

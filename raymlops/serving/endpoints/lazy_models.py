@@ -148,7 +148,7 @@ class LazyModels:
         if known is None:
             raise NotFoundError(unknown_name("model", name, self._known))
         if known.reason or known.found is None:
-            before = "; the model that was found before goes on answering" if known.found is not None else ""
+            before = "; the model that was found before keeps answering" if known.found is not None else ""
             raise ArtifactError(f"Model {name!r} cannot be loaded: {known.reason}{before}")
         return known.found.digest
 

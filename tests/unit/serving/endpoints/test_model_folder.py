@@ -353,7 +353,7 @@ def test_a_load_that_fails_leaves_what_answered_before(tmp_path: pathlib.Path) -
     assert infer(host, "a") == 1
     save(tmp_path / "a.onnx", b"half of")
     with pytest.raises(
-        ArtifactError, match=r"not an ONNX file.*the model that was found before goes on answering"
+        ArtifactError, match=r"not an ONNX file.*the model that was found before keeps answering"
     ):
         asyncio.run(host.load("a"))
     assert infer(host, "a") == 1
