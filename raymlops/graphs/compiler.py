@@ -248,7 +248,7 @@ class Compiler:
                 if fallback is None:
                     raise _name_failure(error, path) from error
                 clock.fallbacks += request.counted
-                request.waited_for.clear()  # what an earlier request gave up is not what this one waits for
+                request.waited_for.clear()  # nodes that were given up are no longer waited for
                 return await fallback(batch, request)
             finally:
                 clock.record(started, batch, request)

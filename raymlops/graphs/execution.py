@@ -24,7 +24,7 @@ class Request:
     counted: bool = True
     """False for an example that is tried outside of any request."""
     rows: Sequence[int] = ()
-    """Request keys of the callers whose requests were joined; empty for one caller."""
+    """Numbers of rows of the callers whose requests were joined; empty for one caller."""
     waited_for: list[str] = dataclasses.field(default_factory=list)
     """Nodes that had not answered when the request was given up, the innermost first."""
 

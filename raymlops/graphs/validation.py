@@ -104,7 +104,7 @@ class _Tensors:
         own = tuple(reference for reference, _ in resolved.reads)
         has_names = kind.is_leaf or resolved.inner is not None
         needs = [*resolved.needs, *((str(reference), reference) for reference in own)]
-        if has_names and declared.calls:  # except for the fallback's needs
+        if has_names and declared.calls:  # kept separate from the fallback's needs
             needs = [(f"{INPUTS}/{key}", reference) for key, reference in needs]
         for called in declared.calls:
             needs += [(str(reference), reference) for _, reference in self.steps[called].needs]

@@ -277,7 +277,7 @@ def test_weights_change_without_a_restart_and_stay_with_the_next_deployment(
     assert answer["probability"][0] == pytest.approx(0.8)
     assert client.get("/v2/models/flights-release").json()["versions"] == version
     told = served.run("deploy", str(served.folder / "serving.yaml"))
-    assert "flights-release canary: challenger=1, steady=0 stay, as set while it served" in told
+    assert "flights-release canary: challenger=1, steady=0 are kept, as set while it served" in told
     assert read_stats(client, "flights-release")["weights"]["canary"] == {"steady": 0.0, "challenger": 1.0}
     assert read_stats(client, "flights-release")["inference_count"] == before + 1  # the same replica
 

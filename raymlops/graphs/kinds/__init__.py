@@ -1,6 +1,6 @@
 """The kinds of nodes: one file per kind, collected in one dict by the name that graph files use.
 
-`specs.graph_nodes.NODES` has the keys that a user may write for a kind, under the same name.
+`specs.graph_nodes.NODE_DOCUMENTS` has the keys that a user may write for a kind, under the same name.
 """
 
 from collections.abc import Mapping

@@ -38,7 +38,7 @@ def test_a_taken_route_is_refused_with_who_has_it(name: str, route: str, told: s
 def test_ports_that_the_cluster_does_not_have_are_refused_and_a_default_is_no_wish() -> None:
     conflicts.require_ports(spec(), 9000, 0)
     conflicts.require_ports(spec(port=9000, grpc_port=9001), 9000, 9001)
-    with pytest.raises(SpecError, match=r"port is 8000, but all applications .* on port 9000"):
+    with pytest.raises(SpecError, match=r"port is 8000, but all applications .* use port 9000"):
         conflicts.require_ports(spec(port=8000), 9000, 0)
     with pytest.raises(SpecError, match=r"grpc_port is 9001, but .* no gRPC"):
         conflicts.require_ports(spec(grpc_port=9001), 8000, 0)

@@ -25,7 +25,7 @@ def test_weights_set_while_it_served_stay_when_it_is_deployed_again(split: str) 
     served = set_in_config(make_config(), "release", split, {"old": 0.3, "new": 0.7})
     kept, told = keep_weights(make_config(), served)
     assert weights_of(kept) == {"release": {split: {"old": 0.3, "new": 0.7}}}
-    assert told == [f"release {split}: old=0.3, new=0.7 stay, as set while it served"]
+    assert told == [f"release {split}: old=0.3, new=0.7 are kept, as set while it served"]
 
 
 @pytest.mark.parametrize("changed", [make_config(old=0.5, new=0.5), make_config(branch="newer")])
@@ -33,7 +33,7 @@ def test_weights_changed_in_the_file_win_and_that_is_told(changed: dict[str, Any
     served = set_in_config(make_config(), "release", "canary", {"new": 1.0})
     kept, told = keep_weights(changed, served)
     assert kept == changed
-    assert told == ["release canary: new=1, set while it served, give way to those of the file"]
+    assert told == ["release canary: new=1, set while it served, are replaced by those of the file"]
 
 
 def test_a_graph_that_is_gone_leaves_no_weights_behind() -> None:
