@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from raymlops.errors import RaymlopsError
+from raymlops.features import MISSING_INSTANT
 from raymlops.serving.protocol import infer_decoder, json_numbers, kserve_v1, mlflow_codec, rest_codec
-from raymlops.serving.protocol.columns import NO_TIME, Column, to_array
+from raymlops.serving.protocol.columns import Column, to_array
 from raymlops.serving.protocol.infer_decoder import InferDecoder
 from raymlops.serving.protocol.request_limits import RequestLimits
 from raymlops.tensors import DATATYPES, Signature, TensorSpec
@@ -426,4 +427,4 @@ def test_times_are_told_to_the_millisecond_before_and_after_1970_and_again_when_
     epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     wanted = [(time - epoch) // datetime.timedelta(milliseconds=1) for time in times]
     for _ in range(2):
-        assert to_array([*texts, None], column).tolist() == [*wanted, NO_TIME]
+        assert to_array([*texts, None], column).tolist() == [*wanted, MISSING_INSTANT]

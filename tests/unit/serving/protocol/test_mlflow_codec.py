@@ -236,11 +236,12 @@ def test_every_shape_in_which_pandas_and_mlflow_send_a_time_is_taken(
     ],
 )  # fmt: skip
 def test_a_time_is_the_milliseconds_that_it_says(time: Any, milliseconds: int | None) -> None:
-    from raymlops.serving.protocol.columns import NO_TIME, Column, to_array
+    from raymlops.features import MISSING_INSTANT
+    from raymlops.serving.protocol.columns import Column, to_array
     from raymlops.tensors import TensorSpec
 
     column = Column(TensorSpec("t", "INT64", (-1,)), "timestamp")
-    wanted = NO_TIME if milliseconds is None else milliseconds
+    wanted = MISSING_INSTANT if milliseconds is None else milliseconds
     np.testing.assert_array_equal(to_array([time], column), [wanted])
 
 
