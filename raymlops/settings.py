@@ -116,7 +116,9 @@ def export(values: Mapping[str, str]) -> None:
     ray = sys.modules.get("ray")
     if "RAY_AUTH_MODE" in values and ray is not None and not ray.is_initialized():
         # Ray read it at import: it would start a cluster with a token, and connect without one.
-        ray._raylet.Config.initialize("")
+        from raymlops import ray_internals
+
+        ray_internals.read_authentication_anew()
 
 
 def choose_authentication() -> dict[str, str]:

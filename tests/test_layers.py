@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ FLOOR = {
     **dict.fromkeys(
         ("metrics", "histograms", "features", "expressions", "attestation", "onnx_builder", "observers"), 0
     ),
+    **dict.fromkeys(("private_names", "ray_internals"), 0),
     "specs": 1,
     **dict.fromkeys(ENGINES, 2),
     "runtime": 3,
@@ -34,7 +36,8 @@ APART = (ENGINES, {"serving", "lifecycle"})
 
 ROOMS = {
     "serving": (
-        "haproxy", "protocol", "endpoints", "transport", "actors", "proxy", "fastpath", "replica", "app", "deploy",
+        "serve_internals", "haproxy", "protocol", "endpoints", "transport", "actors", "proxy", "fastpath", "replica",
+        "app", "deploy",
     ),
 }  # fmt: skip
 """Rooms of a part, from the lowest floor up."""
@@ -46,7 +49,10 @@ ADDRESSES = {
         "models/variants.py",
         "clusters/nodes.py",
     ),  # the last asks a node what it has
-    "ray.serve": ("serving/",),
+    "ray.serve": ("serving/replica/", "serving/deploy/", "serving/transport/drain.py"),
+    "uvicorn": ("serving/fastpath/uvicorn_internals.py",),
+    "starlette": ("serving/fastpath/middleware.py",),
+    "httptools": ("serving/fastpath/uvicorn_protocol.py",),
     "optuna": ("training/",),
     "torch": ("training/", "clusters/nodes.py"),
 }
@@ -168,6 +174,27 @@ def test_every_package_that_is_declared_is_pinned() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
     assert {name for names in _declared().values() for name in names} - pinned <= {"raymlops"}
+
+
+INTERNALS = ("ray_internals.py", "serving/serve_internals.py", "serving/fastpath/uvicorn_internals.py")
+"""Where private parts of other packages are touched, see `private_names`."""
+_OF_OTHERS = re.compile(
+    r"(ray|uvicorn|starlette|mlflow|optuna|onnxruntime)\.(.*\.)?_(?!_)|ray\.(core|autoscaler)\."
+)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_private_parts_of_ray_and_uvicorn_are_touched_in_their_adapters(module: pathlib.Path) -> None:
+    if name_of(module) in INTERNALS:
+        return
+    for line, name in imports_of(module):
+        assert not _OF_OTHERS.match(f"{name}."), f"{name_of(module)}:{line} imports {name}"
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            dotted = ast.unparse(node)
+            assert not _OF_OTHERS.match(f"{dotted}."), f"{name_of(module)}:{node.lineno} has {dotted}"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
+            assert not _OF_OTHERS.match(node.value), f"{name_of(module)}:{node.lineno} names {node.value}"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
+from raymlops import ray_internals
 from raymlops.clusters import configuration, tokens
 from raymlops.clusters.configuration import Config
 from raymlops.clusters.findings import Finding
@@ -32,7 +33,6 @@ def check_cluster(config: Config, *, ray_version: str, base: pathlib.Path = path
 def _schema(config: Config) -> Iterator[Finding]:
     """Ray's own validation: its schema, after its defaults, and its rules for node types."""
     import jsonschema  # type: ignore[import-untyped]
-    from ray.autoscaler._private import util
 
     why = "`ray up` would refuse the file"
     if not isinstance(config.get("available_node_types"), dict) or not config.get("head_node_type"):
@@ -44,7 +44,7 @@ def _schema(config: Config) -> Iterator[Finding]:
         )
         return
     try:
-        util.validate_config(util.prepare_config(copy.deepcopy(config)))
+        ray_internals.validate_cluster_config(copy.deepcopy(config))
     except jsonschema.ValidationError as error:
         place = ".".join(str(part) for part in error.absolute_path) or "the file"
         yield Finding(_CHECK, f"{place}: {error.message[:200]}", why, f"change {place}")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import ray
 
+from raymlops import ray_internals
 from raymlops.clusters import loopback
 from raymlops.clusters.shortage import ShortageWatcher
 from raymlops.errors import ResourceError
@@ -45,7 +46,7 @@ def join(
     export(choose_authentication())
     if address != "local":
         loopback.adapt_to(address)
-    _filter_logs()
+    ray_internals.filter_output(filter_lines)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -92,21 +93,3 @@ def filter_lines(actor: str, lines: Iterable[str]) -> list[str]:
     return [
         line for line in lines if not (of_serve and _ROUTINE_LINES.match(line)) and not _HARMLESS.search(line)
     ]
-
-
-def _filter_logs() -> None:
-    """Wrap the function with which Ray prints the output of workers and its own; if this Ray has no such function,
-    all output is shown."""
-    from ray._private import worker
-
-    show = getattr(worker, "print_to_stdstream", None)
-    if show is None or hasattr(show, "replaced"):
-        return
-
-    def show_kept(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
-        kept = filter_lines(str(data.get("actor_name") or ""), data.get("lines") or [])
-        if kept:
-            show({**data, "lines": kept}, *arguments, **options)
-
-    show_kept.replaced = show  # type: ignore[attr-defined]
-    worker.print_to_stdstream = show_kept

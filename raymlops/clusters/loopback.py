@@ -9,6 +9,7 @@ import os
 import socket
 import urllib.parse
 
+from raymlops import ray_internals
 from raymlops.clusters import machine_checks, tokens
 from raymlops.settings import read_environment
 
@@ -31,9 +32,7 @@ def stay_on_loopback() -> None:
     if VARIABLE not in os.environ:
         os.environ[VARIABLE] = "0"
         _SET.add(VARIABLE)
-    from ray._private import ray_constants
-
-    ray_constants.ENABLE_RAY_CLUSTER = os.environ[VARIABLE] == "1"  # Ray read the variable at import
+    ray_internals.set_loopback_only(os.environ[VARIABLE] != "1")  # Ray read the variable at import
 
 
 _SET: set[str] = set()
@@ -42,12 +41,10 @@ _SET: set[str] = set()
 
 def _leave_loopback() -> None:
     if VARIABLE in _SET:
-        from ray._private import ray_constants
-
         # Ray's default.
         os.environ.pop(VARIABLE, None)
         _SET.clear()
-        ray_constants.ENABLE_RAY_CLUSTER = not ray_constants.IS_WINDOWS_OR_OSX
+        ray_internals.set_loopback_only(None)
 
 
 def adapt_to(address: str) -> None:
@@ -66,20 +63,16 @@ def adapt_to(address: str) -> None:
 
 def _find_running() -> str:
     """The address of the local cluster that Ray would join by default; empty if there is none."""
-    from ray._private import services
-
     try:
-        return services.get_ray_address_from_environment("auto", None) or ""
+        return ray_internals.find_running_cluster()
     except ConnectionError:
         return ""
 
 
 def _answers_beyond_loopback(port: int) -> bool:
-    from ray._common.network_utils import node_ip_address_from_perspective
-
     try:
         # With the variable set, Ray takes the loopback address for this machine's own.
-        with socket.create_connection((node_ip_address_from_perspective(), port), timeout=2):
+        with socket.create_connection((ray_internals.find_own_address(), port), timeout=2):
             return True
     except OSError:
         return False

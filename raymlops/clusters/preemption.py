@@ -11,9 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 
-import ray
-from ray.core.generated import autoscaler_pb2
-
+from raymlops import ray_internals
 from raymlops.errors import ResourceError
 
 _TIMEOUT = 2.0  # seconds; the metadata services are on the machine's own host
@@ -76,12 +74,8 @@ def watch(ask: Callable[[], float | None] = ask_any, pause: float = 5.0) -> floa
 
 def drain_node(address: str, node: str, seconds: float) -> None:
     """Tell Ray that a node will be gone in so many seconds. Raises ResourceError if Ray refuses."""
-    accepted, why = ray._raylet.GcsClient(address=address).drain_node(
-        node,
-        autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
-        "the cloud takes the machine back",
-        round((time.time() + seconds) * 1000),
-    )
+    deadline_ms = round((time.time() + seconds) * 1000)
+    accepted, why = ray_internals.drain_node(address, node, "the cloud takes the machine back", deadline_ms)
     if not accepted:
         raise ResourceError(f"The cluster at {address} does not drain node {node[:8]}: {why}")
 

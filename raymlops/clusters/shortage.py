@@ -4,10 +4,12 @@ import collections
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
+
+from raymlops import ray_internals
 
 _POLL_S = 1.0
 _PATIENCE = 2
@@ -85,10 +87,8 @@ def read_waiting() -> str:
 
 
 def _read_waiting() -> str:
-    from ray.autoscaler.v2.sdk import get_cluster_status
-
     context = ray.get_runtime_context()
-    status = get_cluster_status(context.gcs_address, timeout=5)
+    status = ray_internals.read_cluster_status(context.gcs_address)
     demands = status.resource_demands.ray_task_actor_demand
     wanted: list[dict[str, float]] = [
         bundle.bundle for demand in demands for bundle in demand.bundles_by_count
@@ -110,24 +110,14 @@ def _read_waiting() -> str:
 
 def _read_users(job: str) -> dict[str, dict[str, float]]:
     """Resources held by live actors of other processes, by Serve application or class."""
-    from ray.core.generated import gcs_pb2
-
     found: dict[str, dict[str, float]] = {}
-    for data in _read_actors():
-        actor = gcs_pb2.ActorTableData.FromString(data) if isinstance(data, bytes) else data
-        if actor.state != gcs_pb2.ActorTableData.ALIVE or (
-            actor.job_id.hex() == job and not actor.is_detached
-        ):
+    for actor in ray_internals.read_actors():
+        if actor.job_id.hex() == job and not actor.is_detached:
             continue
         held = found.setdefault(_name(actor.name, actor.class_name), {})
         for resource, amount in actor.required_resources.items():
             held[resource] = held.get(resource, 0) + amount
     return found
-
-
-def _read_actors() -> Iterable[Any]:
-    accessor = ray._private.state.state._connect_and_get_accessor()
-    return accessor.get_actor_table(None, None)  # type: ignore[no-any-return]
 
 
 def _name(name: str, kind: str) -> str:

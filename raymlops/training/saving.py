@@ -7,10 +7,10 @@ import time
 from types import TracebackType
 
 import ray
-import ray._private.state
 import torch
 from torch import distributed
 
+from raymlops import ray_internals
 from raymlops.specs.training import TrainingSpec
 from raymlops.training.learners import Team
 
@@ -70,6 +70,6 @@ class Saving:
         node = ray.get_runtime_context().get_node_id()
         while not self._closed.wait(2 * _PAUSE):
             with contextlib.suppress(Exception):
-                if node in ray._private.state.state.get_draining_nodes():
+                if node in ray_internals.list_draining_nodes():
                     self._notice.set()
                     return

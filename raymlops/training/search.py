@@ -15,7 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTra
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from raymlops import locations, metrics, settings
+from raymlops import locations, metrics, ray_internals, settings
 from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import TrainingSpec
@@ -50,7 +50,7 @@ def run_search(
     unpickled, unless it is `trusted`; without `state`, as in tests, the caller must trust the storage path.
     """
     spec = job.spec
-    for logger in ("ray.tune", "ray.train._internal.storage"):  # observers are notified of failures too
+    for logger in ray_internals.SEARCH_LOGGERS:  # observers are notified of failures too
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", module=r"ray\.tune")

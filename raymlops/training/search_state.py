@@ -11,9 +11,7 @@ import json
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from ray.tune.execution import tune_controller
-
-from raymlops import attestation, locations
+from raymlops import attestation, locations, ray_internals
 from raymlops.attestation import SigningKey, TrustedKeys
 from raymlops.errors import StorageError, UntrustedError
 from raymlops.training import storage
@@ -106,22 +104,11 @@ def signed_by(state: SearchState | None) -> Iterator[None]:
     Tune does not announce a write before it copies it, so its method is wrapped. If a later Tune has no such method,
     nothing is signed, and `--resume` says so.
     """
-    controller = tune_controller.TuneController
-    original = getattr(controller, "save_to_dir", None)
-    if state is None or original is None:
+    if state is None:
         yield
         return
-    kept, write = state, original
-
-    def save_to_dir(self: tune_controller.TuneController) -> None:
-        write(self)
-        kept.sign(self._storage.experiment_driver_staging_path)
-
-    controller.save_to_dir = save_to_dir
-    try:
+    with ray_internals.told_of_saves(state.sign):
         yield
-    finally:
-        controller.save_to_dir = original
 
 
 def open_state(storage_path: str, name: str, key: SigningKey, trusted: TrustedKeys) -> SearchState:

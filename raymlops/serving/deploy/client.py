@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import ray
 from ray import serve
-from ray.serve.context import _get_global_client, _set_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from raymlops.clusters import connection, shortage
 from raymlops.errors import ResourceError
+from raymlops.serving import serve_internals
 from raymlops.serving.deploy import conflicts, startup_failures
 from raymlops.serving.proxy import exposure, listeners
 from raymlops.serving.proxy import tls as front
@@ -37,7 +36,7 @@ def start_serve(spec: ServingSpec) -> None:
         grpc_options = {"grpc_options": {"port": spec.grpc_port, "grpc_servicer_functions": [SERVICER]}}
     http_options: dict[str, Any] = {"host": spec.host, "port": spec.port, "keep_alive_timeout_s": 75}
     # An earlier Serve of this cluster, now ended, may have set TLS; the setting of another application is kept.
-    client = _get_global_client(raise_if_no_controller_running=False)
+    client = serve_internals.find_client()
     anew = client is None and not listeners.is_local()
     tls = spec.tls.absolute() if spec.tls else None
     behind_haproxy = (tls is not None or anew) and front.prepare_nodes(tls)
@@ -49,7 +48,7 @@ def start_serve(spec: ServingSpec) -> None:
         }
     serve.start(proxy_location="EveryNode", http_options=http_options, **grpc_options)
     # A running Serve keeps the options with which it was started, whatever this spec says.
-    running = _read_http_options()
+    running = serve_internals.read_http_options()
     exposure.require_keys(spec, running.host or "")
     if tls is not None and not behind_haproxy and running.ssl_certfile != tls.certificate:
         raise ResourceError(
@@ -61,16 +60,13 @@ def start_serve(spec: ServingSpec) -> None:
 def require_place(spec: ServingSpec, config: Mapping[str, Any]) -> None:
     """Before a deployment: raises SpecError if the application's route, name or ports are taken on the cluster, if
     Serve runs there."""
-    client = _get_global_client(raise_if_no_controller_running=False)
-    if client is None:
+    if not is_serving():
         return
     conflicts.require_own_route(config, running_configs())
-    grpc = ray.get(client._controller.get_grpc_config.remote())
-    conflicts.require_ports(spec, _read_http_options().port, grpc.port if grpc.grpc_servicer_functions else 0)
-
-
-def _read_http_options() -> Any:
-    return ray.get(_get_global_client()._controller.get_http_config.remote())
+    grpc = serve_internals.read_grpc_options()
+    conflicts.require_ports(
+        spec, serve_internals.read_http_options().port, grpc.port if grpc.grpc_servicer_functions else 0
+    )
 
 
 def read_port() -> int:
@@ -96,7 +92,7 @@ def _read_messages(name: str) -> dict[str, str]:
 
 def apply(configs: Sequence[dict[str, Any]]) -> None:
     """Tell Serve's controller to run these applications beside those that run; it starts them by itself."""
-    client = _get_global_client()
+    client = serve_internals.get_client()
     names = {config["name"] for config in configs}
     others = [other for other in running_configs() if other["name"] not in names]
     client.deploy_apps(ServeDeploySchema(applications=[*others, *configs]))
@@ -170,8 +166,8 @@ def take_away(
     """Remove an application: requests in flight are answered, later ones get 404. Returns when its replicas have
     ended (Serve ends them in any case), after so many seconds, or when `hurry` is set."""
     hurry = hurry or threading.Event()
-    client = _get_global_client()
-    client.delete_apps([name], blocking=False)  # first, since whoever stops this process may not wait long
+    client = serve_internals.get_client()
+    client.delete_apps([name], blocking=False)  # first: whoever stops this process may not wait long
     if waiting := drain.count_requests(name):
         report(f"{name}: waits for {waiting} requests in flight")
     ends = time.monotonic() + seconds
@@ -181,24 +177,20 @@ def take_away(
 
 def shut_down(seconds: float, hurry: threading.Event) -> None:
     """Stop Serve on this cluster, and wait until it has stopped, for so many seconds, or until `hurry` is set."""
-    client = _get_global_client(raise_if_no_controller_running=False)
-    if client is None:
+    if not serve_internals.begin_shutdown():
         return
-    client.shutdown_cached_handles()
-    # Serve's own function waits inside a call that fails when the controller ends, and Ray logs that.
-    client._controller.graceful_shutdown.remote(False)
     ends = time.monotonic() + seconds
     while time.monotonic() < ends and not hurry.wait(0.1):
         try:
-            listeners.find_controller()
+            serve_internals.find_controller()
         except ValueError:
             break
-    _set_global_client(None)
+    serve_internals.forget_client()
 
 
 def is_serving() -> bool:
     """Whether Serve runs on the cluster, with or without applications."""
-    return _get_global_client(raise_if_no_controller_running=False) is not None
+    return serve_internals.find_client() is not None
 
 
 def list_running() -> list[str]:
@@ -211,7 +203,7 @@ def running_configs() -> list[dict[str, Any]]:
     """The config of every running application, as Serve's controller last received it; empty if no Serve runs."""
     if not is_serving():
         return []
-    details = _get_global_client().get_serve_details()
+    details = serve_internals.get_client().get_serve_details()
     applications = details.get("applications", {}).values()
     return [app["deployed_app_config"] for app in applications if app.get("deployed_app_config")]
 

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import ray
 
+from raymlops import ray_internals
 from raymlops.runtime import sources
 from raymlops.serving.deploy import client, conflicts, history, rollout, spec_trial
 from raymlops.serving.deploy.endpoint_client import EndpointClient
@@ -204,7 +205,7 @@ def _watch_cluster(ended: threading.Event, report: Callable[[str], Any]) -> None
     """Ends this process if the cluster that it started is gone, since calls to it would wait forever: as when a
     signal is sent to all processes at once. The process of the control store may still exist, but not answer."""
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    logs = f"{ray._private.worker.global_worker.node.get_session_dir_path()}/logs"
+    logs = f"{ray_internals.find_session_folder()}/logs"
     refused = 0
     while not ended.wait(1.0):
         try:

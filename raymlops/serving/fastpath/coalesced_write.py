@@ -3,8 +3,7 @@ calls here, two packets, and twice the work for each proxy. Depends on uvicorn, 
 
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-
+from raymlops.serving.fastpath.uvicorn_internals import RequestResponseCycle
 from raymlops.serving.transport.http import Send
 
 COPIED = 2**16

@@ -9,9 +9,10 @@ import dataclasses
 from typing import Any
 
 import ray
-import uvicorn.config
 from starlette.middleware import Middleware
 
+from raymlops.serving.fastpath import uvicorn_internals
+from raymlops.serving.fastpath.certificates import refresh_certificates
 from raymlops.serving.fastpath.coalesced_write import join_writes
 from raymlops.serving.proxy import key_guard, listeners
 from raymlops.serving.proxy.grpc_options import limit_grpc_servers, server_options
@@ -76,7 +77,7 @@ class QuietMiddleware:
 def make_middlewares() -> list[Middleware]:
     """Serve calls this in every process that answers HTTP, before it answers gRPC; the last one is the outermost."""
     guards = make_guards()
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = "raymlops.serving.fastpath.uvicorn_protocol:UvicornProtocol"
+    uvicorn_internals.use_protocol("raymlops.serving.fastpath.uvicorn_protocol:UvicornProtocol")
     return [Middleware(QuietMiddleware), Middleware(FastMiddleware), *guards]
 
 
@@ -86,7 +87,7 @@ def make_guards() -> list[Middleware]:
     repair_print()
     limit_grpc_servers(server_options(OWN.limits))
     listeners.close_ports()
-    listeners.refresh_certificates()
+    refresh_certificates()
     return [Middleware(key_guard.KeyGuard)] if _is_proxy() else []
 
 

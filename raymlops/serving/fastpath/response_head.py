@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-
+from raymlops.serving.fastpath.uvicorn_internals import STATUS_LINE
 from raymlops.serving.protocol.headers import Headers
 from raymlops.serving.transport.http import Response
 

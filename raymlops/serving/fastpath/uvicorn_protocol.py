@@ -17,13 +17,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from raymlops.serving.fastpath.coalesced_write import COPIED
 from raymlops.serving.fastpath.middleware import OWN
 from raymlops.serving.fastpath.repeated_head import RepeatedHead
 from raymlops.serving.fastpath.response_head import DEFAULTS, render_fields, render_head
+from raymlops.serving.fastpath.uvicorn_internals import STATUS_LINE, HttpToolsProtocol
 from raymlops.serving.protocol.json_text import dump_json
 from raymlops.serving.transport.http import Request, Response
 
@@ -474,16 +473,16 @@ class _RefusedError(Exception):
     """Ends the parser."""
 
 
-_WATCHED: "weakref.WeakKeyDictionary[ServerState, asyncio.TimerHandle]" = weakref.WeakKeyDictionary()
+_WATCHED: "weakref.WeakKeyDictionary[Any, asyncio.TimerHandle]" = weakref.WeakKeyDictionary()
 
 
-def _watch(state: ServerState, loop: asyncio.AbstractEventLoop, interval: float) -> None:
+def _watch(state: Any, loop: asyncio.AbstractEventLoop, interval: float) -> None:
     """Check the connections of a server from now on, as long as it has any."""
     if state not in _WATCHED:
         _WATCHED[state] = loop.call_later(interval, _look, state, loop, interval)
 
 
-def _look(state: ServerState, loop: asyncio.AbstractEventLoop, interval: float) -> None:
+def _look(state: Any, loop: asyncio.AbstractEventLoop, interval: float) -> None:
     now = loop.time()
     for connection in list(state.connections):
         if isinstance(connection, UvicornProtocol):

@@ -1,11 +1,8 @@
 """Limits of a replica's gRPC server, which Serve creates with options of its own. Knows gRPC's names of these
 options, and where Serve keeps them."""
 
-import logging
-
+from raymlops.serving import serve_internals
 from raymlops.serving.transport.connection_limits import ConnectionLimits
-
-LOG = logging.getLogger("raymlops.serving")
 
 _SLACK = 2**20
 """Bytes of an answer in addition to its tensors."""
@@ -28,11 +25,4 @@ def server_options(limits: ConnectionLimits) -> list[tuple[str, int]]:
 
 def limit_grpc_servers(options: list[tuple[str, int]]) -> None:
     """Make the gRPC servers that Serve creates in this process from now on use these options."""
-    from ray.serve._private import grpc_util  # private: there is no public way to set these options
-
-    if not isinstance(getattr(grpc_util, "DEFAULT_GRPC_SERVER_OPTIONS", None), list):
-        LOG.error(
-            "This Ray keeps its gRPC options elsewhere: messages over gRPC are limited by the data plane only"
-        )
-        return
-    grpc_util.DEFAULT_GRPC_SERVER_OPTIONS[:] = options
+    serve_internals.set_grpc_options(options)

@@ -15,13 +15,13 @@ from typing import Any
 import ray
 
 from raymlops.errors import AuthenticationError, ForbiddenError, OverloadedError, RaymlopsError
+from raymlops.serving import serve_internals
 from raymlops.serving.actors import statistics_reports
 from raymlops.serving.endpoints.hosted import Hosts
 from raymlops.serving.haproxy.model_routing import ROUTE
 from raymlops.serving.protocol import open_inference
 from raymlops.serving.protocol.headers import JSON
 from raymlops.serving.protocol.json_text import dump_json
-from raymlops.serving.proxy import listeners
 from raymlops.serving.transport import http, routes
 from raymlops.serving.transport.api_keys import KeyRing, read_entry, read_keys
 from raymlops.serving.transport.cors import CorsPolicy, read_policy
@@ -93,7 +93,7 @@ class Applications:
         return self._known
 
     async def _ask(self) -> None:
-        details = await listeners.find_controller().get_serve_instance_details.remote()
+        details = await serve_internals.read_instance_details()
         known, unread = {}, {}
         for name, told in (details.get("applications") or {}).items():
             before = self._known.get(name)
@@ -259,23 +259,23 @@ def guard_grpc(server: Any) -> bool:
     metadata. False if this Serve differs from the known ones. A replica's data plane checks them itself."""
     if RING:
         return True
-    override = getattr(server, "_override_method_handler", None)  # Serve adds its own methods to it
-    if override is None:
-        return False
 
-    def override_and_judge(service_method: str, method_handler: Any) -> Any:
-        handler = override(service_method, method_handler)
-        service = next((service for service in SERVICES if service_method.startswith(service)), None)
-        if service is None:
-            return handler
-        method = service_method[len(service) :]
-        streams = {
-            kind: _judge_stream(getattr(handler, kind), method) for kind in ("unary_stream", "stream_stream")
-        }
-        return handler._replace(unary_unary=_judge_first(handler.unary_unary, method), **streams)
+    def make(override: Any) -> Any:
+        def override_and_judge(service_method: str, method_handler: Any) -> Any:
+            handler = override(service_method, method_handler)
+            service = next((service for service in SERVICES if service_method.startswith(service)), None)
+            if service is None:
+                return handler
+            method = service_method[len(service) :]
+            streams = {
+                kind: _judge_stream(getattr(handler, kind), method)
+                for kind in ("unary_stream", "stream_stream")
+            }
+            return handler._replace(unary_unary=_judge_first(handler.unary_unary, method), **streams)
 
-    server._override_method_handler = override_and_judge
-    return True
+        return override_and_judge
+
+    return serve_internals.replace_method_handlers(server, make)
 
 
 class _RoutedContext:

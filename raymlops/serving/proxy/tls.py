@@ -12,6 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymlops.errors import ResourceError, SpecError
+from raymlops.serving import serve_internals
 from raymlops.serving.haproxy import body_limits, wrapper
 from raymlops.specs.serving import ServingSpec, Tls
 
@@ -34,17 +35,14 @@ def write_limit(spec: ServingSpec) -> None:
 
 def _find_folder() -> pathlib.Path:
     """Where this node's HAProxy has its configuration."""
-    from ray.serve._private.constants import RAY_SERVE_HAPROXY_CONFIG_FILE_LOC as FILE
-
-    folder: pathlib.Path = pathlib.Path(FILE).parent / ray.get_runtime_context().get_node_id()
+    config = pathlib.Path(serve_internals.find_haproxy_config())
+    folder: pathlib.Path = config.parent / ray.get_runtime_context().get_node_id()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
 
 
 def prepare_node(tls: Tls | None) -> dict[str, Any]:
     """On a node: write HAProxy's instructions, and return whether it will follow them."""
-    from ray.serve._private import constants
-
     unreadable = []
     for path in (tls.certificate, tls.key, tls.client_ca) if tls else ():
         try:
@@ -53,11 +51,10 @@ def prepare_node(tls: Tls | None) -> dict[str, Any]:
         except OSError as error:
             unreadable.append(f"{path} ({error.strerror})")
     write_tls(tls)
-    binary = constants.RAY_SERVE_HAPROXY_BINARY_PATH or ""
     return {
         "unreadable": unreadable,
-        "haproxy": bool(constants.RAY_SERVE_ENABLE_HA_PROXY),
-        "ours": pathlib.Path(binary).name == "haproxy.sh",
+        "haproxy": serve_internals.is_behind_haproxy(),
+        "ours": pathlib.Path(serve_internals.find_haproxy_binary()).name == "haproxy.sh",
     }
 
 

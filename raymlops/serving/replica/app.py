@@ -13,8 +13,10 @@ import ray
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
+from raymlops import ray_internals
 from raymlops.errors import RaymlopsError
 from raymlops.runtime import sources
+from raymlops.serving import serve_internals
 from raymlops.serving.actors.rate_limit_actor import make_lease
 from raymlops.serving.actors.shared_repository import share_repository
 from raymlops.serving.actors.statistics_reports import REPORT_PAUSE_S, ReplicaStatistics
@@ -28,7 +30,7 @@ from raymlops.serving.fastpath.middleware import OWN
 from raymlops.serving.haproxy import model_routing, wrapper
 from raymlops.serving.protocol.request_limits import RequestLimits
 from raymlops.serving.proxy import exposure, key_guard, listeners, tls
-from raymlops.serving.replica import graph_node, replica_state
+from raymlops.serving.replica import graph_node
 from raymlops.serving.replica.background import Repeated
 from raymlops.serving.replica.grpc_methods import GrpcMethods
 from raymlops.serving.transport.api_keys import KeyRing, read_entry, read_keys
@@ -88,7 +90,7 @@ class Ingress(GrpcMethods):
         token = os.environ.get(wrapper.TOKEN_VARIABLE, "")
         self.plane.secret = model_routing.find_secret(token, os.environ)
         self.relay_calls(serve.get_replica_context().app_name)
-        self.plane.is_draining = replica_state.find_draining()
+        self.plane.is_draining = serve_internals.find_draining()
         self._read_key_file()
         key_guard.RING[:] = [self.plane.keys]
         own = serve.get_replica_context()
@@ -228,7 +230,7 @@ def has_room(resources: Mapping[str, float]) -> bool:
     wanted = {"CPU": resources.get("num_cpus", 0), "GPU": resources.get("num_gpus", 0)}
     wanted["memory"] = resources.get("memory", 0)
     try:
-        nodes_of_now = ray._private.state.available_resources_per_node().values()
+        nodes_of_now = ray_internals.read_available_resources().values()
     except (AttributeError, ray.exceptions.RayError, ray.exceptions.RaySystemError):
         return False
     return any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes_of_now)

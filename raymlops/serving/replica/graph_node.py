@@ -19,6 +19,7 @@ from raymlops.models.session import SessionOptions
 from raymlops.runtime.leaf_kinds import open_leaf
 from raymlops.runtime.run_cost import count_batch_rows
 from raymlops.runtime.sources import make_locate
+from raymlops.serving import serve_internals
 from raymlops.serving.endpoints import deadlines
 from raymlops.serving.endpoints.access_log import ACCESS
 from raymlops.serving.endpoints.graph import Prepared
@@ -159,14 +160,11 @@ an image of 22 MB."""
 
 
 def _make_remotes(handle: Any) -> tuple[Any, Any]:
-    """How to call a node with messages, and through the object store, for which Serve has no public name."""
+    """How to call a node with messages, and through the object store if this Serve can."""
     by_value = handle.options(
         method_name="infer", request_serialization="pickle", response_serialization="pickle"
     ).remote
-    try:
-        return by_value, handle.options(method_name="infer", _by_reference=True).remote
-    except TypeError:  # another version of Serve
-        return by_value, by_value
+    return by_value, serve_internals.by_reference(handle, "infer") or by_value
 
 
 def _count_bytes(batch: Batch) -> int:

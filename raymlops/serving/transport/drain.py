@@ -13,6 +13,8 @@ import psutil
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
+from raymlops.serving import serve_internals
+
 LOG = logging.getLogger("raymlops.serving")
 
 _POLL_S = 0.25
@@ -82,8 +84,7 @@ def _reach(applications: Iterable[str]) -> list[Any]:
         with contextlib.suppress(RayServeException):
             handle = serve.get_app_handle(name)
             with contextlib.suppress(RuntimeError):  # it was set up before
-                # Serve's fast settings choose a router that needs this process's event loop, permanently.
-                handle._init(_run_router_in_separate_loop=True)
+                serve_internals.route_in_own_loop(handle)
             handles.append(handle)
     return handles
 

@@ -7,6 +7,8 @@ import sys
 import traceback
 from typing import Any
 
+from raymlops.serving import serve_internals
+
 
 class TracebackFormatter(logging.Formatter):
     """Like logging's own method, whatever `print` was replaced by."""
@@ -17,9 +19,8 @@ class TracebackFormatter(logging.Formatter):
 
 def repair_print() -> None:
     """Make Serve's `print` write text to files; any other replacement is left unchanged."""
-    serve = sys.modules.get("ray.serve._private.logging_utils")  # it has replaced nothing if it is not loaded
-    redirected, original = getattr(serve, "redirected_print", None), getattr(serve, "buildin_print", None)
-    if redirected is None or original is None or builtins.print is not redirected:
+    redirected, original = serve_internals.find_prints()
+    if redirected is None or builtins.print is not redirected:
         return
 
     def print_text(

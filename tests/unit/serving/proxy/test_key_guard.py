@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raymlops.errors import AuthenticationError
-from raymlops.serving.proxy import listeners
+from raymlops.serving import serve_internals
 from raymlops.serving.proxy.key_guard import Applications
 from raymlops.serving.transport.api_keys import make_key
 
@@ -24,7 +24,7 @@ class Controller:
         self.wait_s = 0.0
         self.fails: Exception | None = None
         self.asked = 0
-        monkeypatch.setattr(listeners, "find_controller", lambda: self)
+        monkeypatch.setattr(serve_internals, "find_controller", lambda: self)
 
     @property
     def get_serve_instance_details(self) -> "Controller":
