@@ -62,19 +62,22 @@ class _OwnThread:
         self._thread = self._make_thread()
 
     async def run(self, batch: Batch) -> Batch:
-        thread = self._thread
-        context = contextvars.copy_context()  # with the trace context of the request
-        arrived, started = time.perf_counter_ns(), list[int]()
-        running = thread.submit(context.run, self._run, batch, started)
-        try:
-            with RefusalsNamed():
-                answer = await asyncio.wrap_future(running)
+        arrived = time.perf_counter_ns()
+        while True:
+            thread, started = self._thread, list[int]()
+            context = contextvars.copy_context()  # with the trace context of the request
+            running = thread.submit(context.run, self._run, batch, started)
+            try:
+                with RefusalsNamed():
+                    answer = await asyncio.wrap_future(running)
+            except asyncio.CancelledError:
+                if running.cancelled() and thread is not self._thread and not _is_given_up():
+                    continue  # it waited behind a run that was left with its thread
+                if not running.cancel() and not running.done():
+                    self._leave(thread, running)
+                raise
             queue_time.add(started[0] - arrived)
-        except asyncio.CancelledError:
-            if not running.cancel() and not running.done():
-                self._leave(thread, running)
-            raise
-        return self._check(batch, answer)
+            return self._check(batch, answer)
 
     def _run(self, batch: Batch, started: list[int]) -> Batch:
         started.append(time.perf_counter_ns())
@@ -99,7 +102,13 @@ class _OwnThread:
             return
         self._left.append(running)
         self._thread = self._make_thread()
-        thread.shutdown(wait=False)
+        thread.shutdown(wait=False, cancel_futures=True)  # what waits behind it goes to the new one
 
     def _make_thread(self) -> concurrent.futures.ThreadPoolExecutor:
         return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"python-{self._name}")
+
+
+def _is_given_up() -> bool:
+    """Whether the caller of this task does not wait for it any more."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -209,6 +209,38 @@ def test_a_python_run_that_was_given_up_holds_nobody_up() -> None:
     end.set()
 
 
+def test_requests_that_waited_behind_a_run_that_was_given_up_are_answered_in_their_order() -> None:
+    began, end = threading.Event(), threading.Event()
+    order: list[float] = []
+
+    class Hanging:
+        def run(self, batch: Batch) -> Batch:
+            if batch["x"][0] == 0:
+                began.set()
+                assert end.wait(60)
+            order.append(float(batch["x"][0]))
+            return batch
+
+    node = run_beside(Hanging(), "hanging").implementation
+
+    async def ask() -> list[Batch]:
+        given_up = asyncio.ensure_future(node.run({"x": np.zeros(1)}))
+        assert await asyncio.to_thread(began.wait, 30)
+        waiting = [asyncio.ensure_future(node.run({"x": np.full(1, number)})) for number in (1.0, 2.0, 3.0)]
+        left = asyncio.ensure_future(node.run({"x": np.full(1, 4.0)}))
+        await asyncio.sleep(0)
+        left.cancel()
+        given_up.cancel()
+        async with asyncio.timeout(30):
+            return await asyncio.gather(*waiting)
+
+    try:
+        assert [float(answer["x"][0]) for answer in asyncio.run(ask())] == [1, 2, 3]
+        assert order == [1, 2, 3]
+    finally:
+        end.set()
+
+
 def test_python_runs_of_a_node_follow_each_other() -> None:
     inside: list[int] = []
 
