@@ -4,7 +4,10 @@ what they do is felt by nobody who asks."""
 import asyncio
 import json
 import pathlib
+import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -37,7 +40,8 @@ from tests import toy_models
 from tests.own_observers import HighScores
 from tests.unit.serving.replica.test_grpc_methods import doubler, infer, streamed, stub
 
-OWN = pathlib.Path(__file__).parents[3] / "own_observers.py"
+ROOT = pathlib.Path(__file__).parents[4]
+OWN = ROOT / "tests" / "own_observers.py"
 URL = "/v2/models/doubler/infer"
 
 
@@ -336,3 +340,33 @@ def test_one_named_access_log_takes_the_place_of_the_access_log() -> None:
     assert [(queue.name, queue.observes) for queue in make_observers(own).queues] == [
         ("access_log", "inferences")
     ]
+
+
+USE = """
+from raymlops.serving.endpoints.observers import make_observers
+from raymlops.specs.serving import ObserverSpec
+config = {"path": "told.jsonl", "output": "y"}
+made = make_observers({"high": ObserverSpec(target="high_scores", config=config)})
+assert [queue.name for queue in made.queues] == ["access_log", "high"]
+"""
+
+
+def test_an_observer_added_as_contributing_says_touches_one_file_and_is_made(tmp_path: pathlib.Path) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    diffs = re.findall(r"```diff\n(.*?)```", text, re.DOTALL)
+    (diff,) = (found for found in diffs if "endpoints/observers.py" in found)
+    touched = re.findall(r"^diff --git a/(\S+)", diff, re.MULTILINE)
+    assert [file for file in touched if (ROOT / file).exists()] == ["raymlops/serving/endpoints/observers.py"]
+    added = "".join(
+        line[1:] + "\n" for line in diff.splitlines() if line.startswith("+") and line[1:2] != "+"
+    )
+    assert OWN.read_text() in added
+    shutil.copytree(ROOT / "raymlops", tmp_path / "raymlops", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "added.diff").write_text(diff)
+    patch = ["git", "apply", "--unsafe-paths", "--recount", "added.diff"]
+    subprocess.run(patch, cwd=tmp_path, check=True, timeout=60)
+    use = [sys.executable, "-c", USE]
+    done = subprocess.run(
+        use, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr.decode()
