@@ -43,7 +43,7 @@ class PrivateNames:
         self._missed: set[str] = set()
         if not SpecifierSet(tested).contains(self._version, prereleases=True):
             self._log.warning(
-                "%s is not one that was tested (%s): what is missed of it is told when it is missed",
+                "%s is not a tested version (%s): each private name that it lacks is logged when it is needed",
                 self._title,
                 tested,
             )
@@ -120,7 +120,7 @@ class PrivateNames:
         return not wrong
 
     def _describe(self, path: str) -> str:
-        return f"{self._title} is not one that is known here: it has no {path}; {self.names[path].without}"
+        return f"{self._title} is not a known version: it has no {path}; {self.names[path].without}"
 
     def _miss(self, path: str) -> None:
         if path not in self._missed:

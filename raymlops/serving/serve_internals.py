@@ -6,8 +6,6 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-import ray
-
 from raymlops import ray_internals
 from raymlops.private_names import PrivateName, PrivateNames
 
@@ -110,6 +108,8 @@ def find_haproxy_config() -> str:
 
 def find_controller() -> Any:
     """Serve's controller. Raises ValueError if there is no cluster; Ray would start or join one to find it."""
+    import ray
+
     if not ray.is_initialized():
         raise ValueError("This process is in no cluster")
     name = SERVE.find(f"{_CONSTANTS}SERVE_CONTROLLER_NAME") or "SERVE_CONTROLLER_ACTOR"
@@ -118,11 +118,15 @@ def find_controller() -> Any:
 
 def read_http_options() -> Any:
     """Serve's start options; blocks the caller, as Serve's own replicas do. Raises ValueError, RayError."""
+    import ray
+
     return ray.get(find_controller().get_http_config.remote())
 
 
 def read_grpc_options() -> Any:
     """The same for gRPC."""
+    import ray
+
     return ray.get(find_controller().get_grpc_config.remote())
 
 
@@ -178,6 +182,8 @@ def by_reference(handle: Any, method: str) -> Any:
 def find_draining() -> Callable[[], bool]:
     """A function that says whether Serve is about to end this process's replica; always False where this Ray keeps it
     elsewhere."""
+    import ray
+
     actor = ray_internals.find_own_actor(ray.get_runtime_context().get_actor_id() or "")
     replica = getattr(actor, "_replica_impl", None)
     if not hasattr(replica, "_shutting_down"):

@@ -80,8 +80,8 @@ def test_what_is_missing_is_logged_once_and_another_version_at_import(
         assert not adapter.replace("other_package:gone", lambda original: original)
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
-    assert "is not one that was tested (<1)" in told[0]
-    assert "is not one that is known here: it has no other_package:gone; all is slow" in told[1]
+    assert "is not a tested version (<1)" in told[0]
+    assert "is not a known version: it has no other_package:gone; all is slow" in told[1]
     with pytest.raises(NotImplementedError, match="all is slow"):
         adapter.call("other_package:gone")
 

@@ -35,8 +35,8 @@ from raymlops.serving.endpoints.tick_batcher import MOST_ROWS, TickBatcher
 from raymlops.serving.protocol.columns import read_columns
 from raymlops.settings import Settings
 from raymlops.specs.document import to_first_names
-from raymlops.specs.graph import GraphSpec
-from raymlops.specs.graph_nodes import PlacedNode
+from raymlops.specs.graph import GraphSpec, list_nodes
+from raymlops.specs.graph_nodes import PlacedNode, is_own
 from raymlops.tensors import Batch, Signature
 
 LOG = logging.getLogger("raymlops.serving")
@@ -265,7 +265,7 @@ def host_graph(
     hosted = Hosted(
         name, endpoint, statistics, columns, platform="raymlops_graph", try_batch=endpoint.try_batch
     )
-    hosted.runs_python = bool(beside)
+    hosted.runs_python = bool(beside) or any(is_own(node.kind) for _, node in list_nodes(prepared.spec))
     hosted.check = lambda: _run_all(checks)
     return hosted
 

@@ -36,8 +36,8 @@ def close_replica_ports() -> None:
 
         return bind_to_node
 
-    if serve_internals.replace_internal_bind(make):
-        _close_http_behind_haproxy()
+    serve_internals.replace_internal_bind(make)
+    _close_http_behind_haproxy()
 
 
 def _close_http_behind_haproxy() -> None:
@@ -48,7 +48,7 @@ def _close_http_behind_haproxy() -> None:
     # socket is shared by both.
     if not serve_internals.replace_http_sockets(_LOOPBACK_SOCKETS):
         LOG.error(
-            "Ray %s is not one that is known here: the port for HTTP of replicas is where Serve binds it",
+            "Ray %s is not a known version: the port for HTTP of replicas is where Serve binds it",
             ray.__version__,
         )
 
