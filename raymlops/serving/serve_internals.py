@@ -3,6 +3,7 @@ Ray does not have it. Loads Serve only where it is called."""
 
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,11 @@ SERVE = PrivateNames(
     log="raymlops.serving",
 )
 _CONSTANTS = "ray.serve._private.constants:"
+
+
+def has_read_environment() -> bool:
+    """Whether Serve has read the variables of this process, which it does once."""
+    return "ray.serve._private.constants" in sys.modules
 
 
 def is_behind_haproxy() -> bool:

@@ -71,7 +71,7 @@ def require_place(spec: ServingSpec, config: Mapping[str, Any]) -> None:
 
 def read_port() -> int:
     """The HTTP port of Serve on this cluster, which all its applications share."""
-    return int(_read_http_options().port)
+    return int(serve_internals.read_http_options().port)
 
 
 def deploy(config: dict[str, Any], timeout_s: float = 300.0, report: Callable[[str], None] = print) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from raymlops.errors import SpecError
+from raymlops.serving import serve_internals
 from raymlops.serving.deploy import conflicts
 from raymlops.serving.fastpath import ray_serve_env
 from raymlops.serving.haproxy import wrapper
@@ -56,7 +57,7 @@ def set_environment(
 def _has_started() -> bool:
     """Whether it is too late: Serve reads its variables at import, and Ray's workers have those of its start."""
     ray = sys.modules.get("ray")
-    return "ray.serve._private.constants" in sys.modules or (ray is not None and ray.is_initialized())
+    return serve_internals.has_read_environment() or (ray is not None and ray.is_initialized())
 
 
 def run(spec: ServingSpec, settings: Settings, *, plain: bool, once: bool, key: str, report: Tell) -> None:
