@@ -69,7 +69,7 @@ def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None
     submission.require_no_secrets(job)
     package = packaging.list_files(root, options["sent"])
     packaging.require_size(package)
-    _tell_held_back(package)
+    _report_excluded(package)
     demand = _check_spec(job, package) if verb in _WITH_SPEC else None
     client = submission.connect(address)
     if verb != "check":
@@ -87,7 +87,7 @@ def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None
     sys.exit(_follow(client, identity))
 
 
-def _tell_held_back(package: Any) -> None:
+def _report_excluded(package: Any) -> None:
     """Checked before anything is sent: the job may lack one of them."""
     if not package.why:
         return

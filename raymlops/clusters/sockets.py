@@ -53,7 +53,7 @@ def is_loopback(address: str) -> bool:
     return (mapped or parsed).is_loopback
 
 
-def name_purpose(command: str) -> str | None:
+def find_purpose(command: str) -> str | None:
     """What a process with this command line does; None if it is neither ours nor Ray's."""
     for pattern, purpose in _PURPOSES:
         if found := re.search(pattern, command):
@@ -68,7 +68,7 @@ def list_sockets(processes: Iterable[psutil.Process] | None = None) -> list[Sock
         with contextlib.suppress(psutil.Error):
             if processes is None and process.uids().real != os.getuid():
                 continue
-            purpose = name_purpose(" ".join(process.cmdline()) or process.name())
+            purpose = find_purpose(" ".join(process.cmdline()) or process.name())
             if purpose is None:
                 continue
             for connection in process.net_connections(kind="inet"):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def find_breaks(new: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[str, ...]:
+def find_breaking_changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[str, ...]:
     """One sentence for each change that callers of the old model would notice; empty if there is none.
 
     Empty contracts, of models of another origin, are not compared.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from raymlops.errors import InputError, SpecError, unknown_name
-from raymlops.evaluation.compatibility import find_breaks
+from raymlops.evaluation.compatibility import find_breaking_changes
 from raymlops.evaluation.intervals import check_same_rows, find_gains, resample, to_interval
 from raymlops.evaluation.partials import WHOLE, Partial
 from raymlops.evaluation.verdict import Check, Verdict
@@ -227,7 +227,7 @@ def _check_slices(new: Drawn, old: Drawn, metric: str, spec: GateSpec) -> Iterat
 
 
 def _check_contract(candidate: Evidence, champion: Evidence) -> Iterator[Check]:
-    breaks = find_breaks(candidate.contract, champion.contract)
+    breaks = find_breaking_changes(candidate.contract, champion.contract)
     yield Check("contract", not breaks, "; ".join(breaks) or "callers of the champion need change nothing")
 
 

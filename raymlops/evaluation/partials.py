@@ -166,7 +166,7 @@ def merge(first: Partial, second: Partial, max_slices: int = HELD_SLICES) -> Par
     sums = dict(first.sums)
     for key, values in second.sums.items():
         sums[key] = sums[key] + values if key in sums else values
-    return Partial(first.layout, fold_rare(sums, first.layout.for_slices, max_slices))
+    return Partial(first.layout, merge_rare_values(sums, first.layout.for_slices, max_slices))
 
 
 def spread(hashes: npt.NDArray[np.uint64], groups: int = 256) -> npt.NDArray[np.int64]:
@@ -244,7 +244,7 @@ def _as_names(values: Array) -> npt.NDArray[np.str_]:
     return np.where(missing, "(missing)", np.asarray(values).astype(np.str_))
 
 
-def fold_rare(
+def merge_rare_values(
     sums: dict[tuple[str, str], npt.NDArray[np.float64]], layout: Layout, max_slices: int
 ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
     rows = layout.segments["rows"]

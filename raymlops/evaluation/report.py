@@ -17,8 +17,8 @@ from raymlops.evaluation.page import (
     write_page,
     write_table,
 )
-from raymlops.evaluation.report_quality import say_quality, show_quality, show_slices
-from raymlops.evaluation.report_search import say_search, show_search
+from raymlops.evaluation.report_quality import describe_quality, show_quality, show_slices
+from raymlops.evaluation.report_search import describe_search, show_search
 from raymlops.metrics import FALLING
 
 
@@ -36,7 +36,7 @@ def write_report(report: Report) -> str:
         verdict,
         _list_tiles(report),
         (
-            Section("quality", "Quality", say_quality(report), show_quality(report)),
+            Section("quality", "Quality", describe_quality(report), show_quality(report)),
             Section(
                 "slices",
                 "Slices",
@@ -44,7 +44,7 @@ def write_report(report: Report) -> str:
                 show_slices(report),
             ),
             Section("gate", "Gate", "The checks that it must pass to become champion.", _show_gate(report)),
-            Section("search", "Search", say_search(report), show_search(report)),
+            Section("search", "Search", describe_search(report), show_search(report)),
             Section(
                 "variants",
                 "Files",

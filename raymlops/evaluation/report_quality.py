@@ -18,7 +18,7 @@ _SLICES = 15
 _LABELS = {"roc": ("false positive rate", "true positive rate"), "pr": ("recall", "precision")}
 
 
-def say_quality(report: Report) -> str:
+def describe_quality(report: Report) -> str:
     """The line under the heading."""
     text = (
         "Intervals are 95% bootstrap intervals unless the spec says otherwise. ↑ larger is better, ↓ smaller."

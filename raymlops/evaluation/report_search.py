@@ -12,7 +12,7 @@ from raymlops.evaluation.page import NOTHING, write_card, write_cards, write_tab
 from raymlops.metrics import FALLING
 
 
-def say_search(report: Report) -> str:
+def describe_search(report: Report) -> str:
     """The line under the heading."""
     failed = sum(bool(trial.error) for trial in report.trials)
     seconds = sum(trial.seconds for trial in report.trials)

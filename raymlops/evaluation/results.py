@@ -18,7 +18,7 @@ from raymlops.evaluation.partials import (
     WHOLE,
     Layout,
     Partial,
-    fold_rare,
+    merge_rare_values,
     score_edges,
     score_lows,
 )
@@ -114,7 +114,7 @@ def _read_slices(partial: Partial, spec: EvaluationSpec, seed: int) -> list[Slic
     layout = partial.layout.for_slices
     counted = layout.segments["rows"].start
     slices = []
-    for key, sums in fold_rare(dict(partial.sums), layout, spec.max_slices).items():
+    for key, sums in merge_rare_values(dict(partial.sums), layout, spec.max_slices).items():
         rows = int(sums[:, counted].sum())
         if key != WHOLE and rows >= spec.slice_rows:
             found = find_intervals(layout, sums, spec.bootstrap, spec.confidence, seed)

@@ -108,7 +108,7 @@ def join_answers(answers: Mapping[str, tuple[Port, ...]]) -> tuple[Port, ...]:
     return ports
 
 
-def check_one_a_row(text: str, port: Port) -> None:
+def check_one_value_per_row(text: str, port: Port) -> None:
     if port.ragged or port.spec.shape[1:] not in ((), (1,)):
         raise SpecError(f"{text!r} needs one value a row, but reads {port}")
 

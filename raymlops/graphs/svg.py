@@ -278,7 +278,7 @@ def _draw_line(arrow: Arrow, layout: _Layout) -> str:
         column = layout.column_of[layout.ways[arrow][i + 1]]
         turned = column.x - column.labels
         if (arrow, i) in layout.lanes:
-            drawn += _go_around(layout, arrow, i, y2) + f"L{x2:.1f} {y2:.1f} "
+            drawn += _draw_detour(layout, arrow, i, y2) + f"L{x2:.1f} {y2:.1f} "
             continue
         right = layout.column_of[layout.ways[arrow][i]]
         from_x = right.x + right.width
@@ -289,7 +289,7 @@ def _draw_line(arrow: Arrow, layout: _Layout) -> str:
     return f'<path d="{drawn.strip()}" fill="none" stroke="#555"{dash} marker-end="url(#tip)"/>'
 
 
-def _go_around(layout: _Layout, arrow: Arrow, i: int, y2: float) -> str:
+def _draw_detour(layout: _Layout, arrow: Arrow, i: int, y2: float) -> str:
     """Right of its band, below it, and left of the next one."""
     lane, band = layout.lanes[arrow, i], _band_of(layout, arrow, i)
     last = [column for column in layout.columns if column.band == band][-1]

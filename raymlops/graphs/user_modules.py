@@ -63,9 +63,9 @@ def tell(error: Exception) -> str:
 
 def _prepare_import(files: Mapping[str, str]) -> None:
     """Write files to the import folder; modules with the same names from other files are unloaded."""
-    tops = find_tops(files)
+    tops = list_top_level_modules(files)
     conflict = any(_FILES.get(name, text) != text for name, text in files.items())
-    known = find_tops(_FILES)
+    known = list_top_level_modules(_FILES)
     if conflict:
         _FILES.clear()
     elif all(name in _FILES for name in files):
@@ -84,7 +84,7 @@ def _prepare_import(files: Mapping[str, str]) -> None:
     importlib.invalidate_caches()
 
 
-def find_tops(files: Iterable[str]) -> set[str]:
+def list_top_level_modules(files: Iterable[str]) -> set[str]:
     """The module names of these files."""
     return {pathlib.PurePosixPath(name).parts[0].removesuffix(".py") for name in files}
 

@@ -69,7 +69,7 @@ class ModelFiles:
         self._put_inside(model)
         return model
 
-    def hand_over(self) -> tuple[bytes, dict[str, bytes]]:
+    def split_for_session(self) -> tuple[bytes, dict[str, bytes]]:
         """The model for a session, and the content of its external files: ONNX Runtime takes only weights of the main
         graph from memory, so all others are put inside.
 

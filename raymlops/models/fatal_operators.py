@@ -73,7 +73,7 @@ _REGIONS = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Examined:
+class OperatorFindings:
     """What a model's operators do with values; `model` is the guarded model, None if the original is safe."""
 
     model: onnx.ModelProto | None
@@ -85,12 +85,12 @@ class Examined:
     """Inputs and their axes that must not be empty: operators that crash on none work on them."""
 
 
-def examine(model: onnx.ModelProto, schema: Schema | None = None) -> Examined:
+def examine(model: onnx.ModelProto, schema: Schema | None = None) -> OperatorFindings:
     """Guard what can be guarded, and list the rest. The given model is not changed."""
     operators = {("" if domain in ONNX_DOMAINS else domain, name) for domain, name in list_operators(model)}
     by_shape = not operators.isdisjoint(fatal_shapes.OPERATORS)
     if not by_shape and not any(name in _LOOKED_AT or domain == _FOREIGN for domain, name in operators):
-        return Examined(None, (), ())
+        return OperatorFindings(None, (), ())
     whole = onnx.inliner.inline_local_functions(model) if model.functions else model
     names = Names(whole.graph)
     fixed = {tensor.name for tensor in whole.graph.initializer} - set(list_optional(whole))
@@ -127,7 +127,7 @@ def examine(model: onnx.ModelProto, schema: Schema | None = None) -> Examined:
         result.CopyFrom(whole)
         replace_nodes(result.graph, guarded, 0)
     filled = [place for size in sorted(sizes) if shapes is not None for place in shapes.inputs[size]]
-    return Examined(result, tuple(by_value), tuple(refused), tuple(filled))
+    return OperatorFindings(result, tuple(by_value), tuple(refused), tuple(filled))
 
 
 def _goes_by_value(visit: Visit) -> bool:

@@ -36,7 +36,7 @@ from raymlops.errors import (
 )
 from raymlops.models import value_flow
 from raymlops.models.external_data import ModelFiles
-from raymlops.models.fatal_operators import Examined, examine
+from raymlops.models.fatal_operators import OperatorFindings, examine
 from raymlops.models.header import read_contract
 from raymlops.models.optional_inputs import fix_optional, list_optional
 from raymlops.models.runtime_messages import explain_failure
@@ -319,7 +319,7 @@ def open_session(model: str | pathlib.Path | Model, options: SessionOptions | No
     what = "the given bytes"
     if isinstance(model, str | pathlib.Path):
         what, model = repr(str(model)), read_model(pathlib.Path(model))
-    data, weights = model.hand_over() if isinstance(model, ModelFiles) else (model, {})
+    data, weights = model.split_for_session() if isinstance(model, ModelFiles) else (model, {})
     examined = _examine(data)
     if options.shared:
         _refuse_fatal(examined, what)
@@ -355,7 +355,7 @@ def check_shareable(model: Model, what: str) -> None:
     _refuse_fatal(_examine(model.data if isinstance(model, ModelFiles) else model), what)
 
 
-def _refuse_fatal(examined: Examined, what: str) -> None:
+def _refuse_fatal(examined: OperatorFindings, what: str) -> None:
     if examined.refused:
         raise ArtifactError(
             f"The values or shapes of a request could crash the process that runs {what}: "
@@ -412,22 +412,24 @@ class _Arena:
 _ARENA = _Arena()
 
 
-def _examine(data: bytes) -> Examined:
+def _examine(data: bytes) -> OperatorFindings:
     """What the operators of a model do with values; empty for a broken file, which the session will report."""
     try:
         model = onnx.ModelProto.FromString(data)
     except DecodeError:
-        return Examined(None, (), ())
+        return OperatorFindings(None, (), ())
     try:
         found = examine(model, _find_schema)
         if found.refused and list_optional(model):
             return _examine_fixed(model)
         return found
     except Exception as error:  # inlining functions raises a dozen unrelated classes
-        return Examined(None, (), (f"its graph cannot be analysed ({shorten(explain_failure(error))})",))
+        return OperatorFindings(
+            None, (), (f"its graph cannot be analysed ({shorten(explain_failure(error))})",)
+        )
 
 
-def _examine_fixed(model: onnx.ModelProto) -> Examined:
+def _examine_fixed(model: onnx.ModelProto) -> OperatorFindings:
     """Optional inputs whose values could do harm cannot be overridden."""
     fixed = fix_optional(model)
     found = examine(fixed, _find_schema)

@@ -31,14 +31,14 @@ class Weight:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lifted:
+class ExtractedWeights:
     """`skeleton` is an ONNX file; with the `weights` as inputs it computes the same as the original model."""
 
     skeleton: bytes
     weights: tuple[Weight, ...]
 
 
-def lift_weights(data: bytes) -> Lifted:
+def extract_weights(data: bytes) -> ExtractedWeights:
     """Turn all possible weights in the bytes of an ONNX file into inputs; the others stay in the skeleton."""
     model = onnx.ModelProto.FromString(data)
     graph = model.graph
@@ -61,7 +61,7 @@ def lift_weights(data: bytes) -> Lifted:
     del graph.initializer[:]
     graph.initializer.extend(staying)
     _forget_origin(model)
-    return Lifted(model.SerializeToString(deterministic=True), tuple(weights))
+    return ExtractedWeights(model.SerializeToString(deterministic=True), tuple(weights))
 
 
 def read_weights(file: io.RawIOBase | io.BytesIO, weights: tuple[Weight, ...]) -> Batch:

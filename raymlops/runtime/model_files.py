@@ -113,7 +113,7 @@ def _list_entry(entry: "os.DirEntry[str]") -> Iterator[tuple[str, File]] | None:
     """The model files that an entry of the folder may be; None if it is no model."""
     if entry.name.startswith("."):
         return None
-    file = _look(entry.path)
+    file = _find_file(entry.path)
     if isinstance(file, File):  # or it may be a folder, through a broken link
         is_link = bool(file.fault) and entry.is_symlink()
         return iter([(entry.name, file)]) if entry.name.endswith(SUFFIX) or is_link else None
@@ -132,7 +132,7 @@ def _list_folder(path: str, name: str) -> Iterator[tuple[str, File]]:
         if inner.startswith(".") or not (inner.endswith(SUFFIX) or is_version):
             continue
         below = f"{path}/{inner}"
-        file = _look(below)
+        file = _find_file(below)
         if isinstance(file, File):
             if inner.endswith(SUFFIX):
                 yield f"{name}/{inner}", file
@@ -148,7 +148,7 @@ _KINDS = (
 )
 
 
-def _look(path: str) -> File | None:
+def _find_file(path: str) -> File | None:
     """The file that a link leads to; None for a folder. Opens nothing: opening a pipe would block."""
     try:
         found = os.stat(path)

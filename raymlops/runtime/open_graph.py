@@ -25,7 +25,7 @@ from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
 from raymlops.runtime.leaf_kinds import LEAF_KINDS, Leaf, Locate, open_leaf
 from raymlops.runtime.model_files import find_file
-from raymlops.runtime.python_refusals import RefusalsNamed
+from raymlops.runtime.python_refusals import RefusalsAsInputErrors
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import INPUTS
 from raymlops.tensors import ELEMENTS, Batch, TensorSpec, make_noise, make_writable
@@ -188,14 +188,14 @@ def run_python(instance: Any, check: Check = accept_all) -> Implementation:
     if inspect.iscoroutinefunction(instance.run):
 
         async def wait(batch: Batch) -> Batch:
-            with RefusalsNamed():
+            with RefusalsAsInputErrors():
                 answer = await instance.run(make_writable(batch))
             return check(batch, answer)
 
         return Implementation(wait, suspends=True)
 
     async def run(batch: Batch) -> Batch:
-        with RefusalsNamed():
+        with RefusalsAsInputErrors():
             answer = instance.run(make_writable(batch))
         return check(batch, answer)
 

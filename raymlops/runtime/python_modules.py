@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymlops.errors import ArtifactError, RaymlopsError, SpecError
-from raymlops.graphs.user_modules import find_tops, import_class, tell
+from raymlops.graphs.user_modules import import_class, list_top_level_modules, tell
 from raymlops.specs.graph_nodes import PythonNode
 from raymlops.specs.serving import ObserverSpec
 
@@ -46,7 +46,7 @@ class UserClass:
         except SpecError as error:
             cause = error.__cause__
             missing = cause.name or "" if isinstance(cause, ModuleNotFoundError) else ""
-            if missing and missing.partition(".")[0] not in find_tops(self.code):
+            if missing and missing.partition(".")[0] not in list_top_level_modules(self.code):
                 return
             raise
         if inspect.isclass(target):

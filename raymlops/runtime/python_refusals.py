@@ -21,7 +21,7 @@ def _is_unreadable_file(error: BaseException) -> bool:
     return not is_network and not isinstance(error, TimeoutError | ConnectionError)
 
 
-class RefusalsNamed:
+class RefusalsAsInputErrors:
     """A context that raises InputError if the node could not process its data: images that are not images, texts that
     are not numbers."""
 

@@ -190,7 +190,7 @@ def read_entry(text: str) -> tuple[Entry, Mapping[str, Any] | None]:
     return entry, signature if isinstance(signature, dict) else None
 
 
-def is_in_place(key: str, text: str, record: Record) -> bool:
+def is_valid_entry(key: str, text: str, record: Record) -> bool:
     """Whether a tag holds an entry that fits its key, and is in the record or before its end."""
     try:
         entry, _ = read_entry(text)

@@ -360,7 +360,7 @@ class _Writer:
     def _remove_unproven(self, record: Record) -> None:
         """Tags of entries that cannot be read, do not fit their key, or have the index of the next entry."""
         for key, text in tags_of(find_model(self._client, self._name)).items():
-            if key.startswith(history.TAG) and not history.is_in_place(key, text, record):
+            if key.startswith(history.TAG) and not history.is_valid_entry(key, text, record):
                 self._client.delete_registered_model_tag(self._name, key)
 
 

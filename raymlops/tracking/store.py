@@ -41,7 +41,7 @@ _Result = TypeVar("_Result")
 
 def connect(settings: Settings) -> Client:
     """A client of the store. Raises UnreachableError if it cannot be written or reached."""
-    quieten()
+    silence_migration_logs()
     uri = settings.tracking_uri
     try:
         if uri.startswith("sqlite:///"):
@@ -152,7 +152,7 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, (MlflowException, *_PASSING)) or _is_of_files(error)
 
 
-def quieten() -> None:
+def silence_migration_logs() -> None:
     """MLflow and alembic log each migration, version and downloaded file to stderr."""
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     for name in ("mlflow", "alembic"):

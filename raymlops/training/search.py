@@ -27,7 +27,7 @@ from raymlops.training.trials import (
     Parameters,
     SearchResult,
     TrialObserver,
-    Unended,
+    UnfinishedTrials,
     to_trial,
 )
 
@@ -61,7 +61,7 @@ def run_search(
         tune.with_parameters(_run_trial, job=job, storage_path=storage_path, name=name), _resources(spec)
     )
     folder = locations.join(storage_path, name)
-    unended = Unended()
+    unended = UnfinishedTrials()
     observers = [*observers, unended]
     again = resume and tune.Tuner.can_restore(folder)
     if again and state is not None and not trusted:
@@ -154,7 +154,7 @@ def _run_trial(config: Parameters, job: Job, storage_path: str, name: str) -> No
         run_config=train.RunConfig(
             name=tune.get_context().get_trial_id(),
             storage_path=locations.join(storage_path, name),
-            callbacks=[_TellTune()],
+            callbacks=[_TuneNotifier()],
             failure_config=train.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=train.CheckpointConfig(num_to_keep=2),
         ),
@@ -167,7 +167,7 @@ def _run_trial(config: Parameters, job: Job, storage_path: str, name: str) -> No
         raise
 
 
-class _TellTune(TuneReportCallback):  # type: ignore[misc]
+class _TuneNotifier(TuneReportCallback):  # type: ignore[misc]
     """Passes the reports of its team to the trial; ends the team if it cannot save, since retrying is useless."""
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:

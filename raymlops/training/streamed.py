@@ -86,7 +86,9 @@ class StreamedRows:
                 [
                     part
                     for lane, rows in own.items()
-                    for part in rows.take(_dealt(stop, lane, lanes) - _dealt(start, lane, lanes))
+                    for part in rows.take(
+                        _count_lane_rows(stop, lane, lanes) - _count_lane_rows(start, lane, lanes)
+                    )
                 ]
             )
             yield self._to_tensors(share), count_rows(share) * self._world / (stop - start)
@@ -102,10 +104,10 @@ class StreamedRows:
         """The rows of a lane in the order of this pass, after the first `taken` rows of all lanes."""
         seed %= 2**63  # numpy accepts no negative seed
         order = np.random.default_rng(seed).permutation(len(self._sizes))
-        first = sum(_dealt(self.count, other, lanes) for other in range(lane))
-        pieces = self._find_pieces(order, first, first + _dealt(self.count, lane, lanes))
+        first = sum(_count_lane_rows(self.count, other, lanes) for other in range(lane))
+        pieces = self._find_pieces(order, first, first + _count_lane_rows(self.count, lane, lanes))
         windows: list[Callable[[], Batch]] = []
-        skip = _dealt(taken, lane, lanes)
+        skip = _count_lane_rows(taken, lane, lanes)
         for number, at in enumerate(range(0, len(pieces), _MIXED)):
             window = pieces[at : at + _MIXED]
             rows = sum(piece.stop - piece.start for piece in window)
@@ -163,7 +165,7 @@ class _Lane:
         return parts
 
 
-def _dealt(position: int, lane: int, lanes: int) -> int:
+def _count_lane_rows(position: int, lane: int, lanes: int) -> int:
     """Rows of a lane among the first `position` of a pass, to which lanes contribute in turn."""
     return (position - lane + lanes - 1) // lanes
 

@@ -26,7 +26,7 @@ class TrialObserver(Protocol):
     def trial_ended(self, trial: str, error: str | None) -> None: ...
 
 
-class Unended:
+class UnfinishedTrials:
     """Observes which trials were started and did not end, as those of an interrupted search."""
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ class Cascade(NodeKind[CascadeNode]):
             whole = answer = await first.call(batch, request)
             index: Rows | None = None
             for branch, threshold in zip(others, thresholds, strict=True):
-                unsure = find_unsure(answer[node.confidence], node.measure, threshold)
+                unsure = find_unconfident_rows(answer[node.confidence], node.measure, threshold)
                 if not len(unsure):
                     break
                 if index is None and len(unsure) == len(answer[node.confidence]):
@@ -88,7 +88,7 @@ def _margin(rows: Array) -> Array:
 MEASURES: dict[str, Callable[[Array], Array]] = {"max": _largest, "binary": _binary, "margin": _margin}
 
 
-def find_unsure(values: Array, measure: str, threshold: float) -> npt.NDArray[np.intp]:
+def find_unconfident_rows(values: Array, measure: str, threshold: float) -> npt.NDArray[np.intp]:
     """Rows whose confidence does not reach the threshold; NaN does not reach it."""
     if not len(values):
         return np.empty(0, dtype=np.intp)

@@ -64,7 +64,7 @@ class ShadowCount:
 
 
 @dataclasses.dataclass(slots=True)
-class Pauses:
+class MirrorThrottle:
     """Decides which requests may be mirrored; all times are in seconds of one clock."""
 
     share: float
@@ -107,7 +107,7 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
     running: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
     choose = random.Random()  # noqa: S311
     thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"shadow-{mirror.name}")
-    pauses = Pauses(node.load)
+    throttle = MirrorThrottle(node.load)
     clock = time.monotonic
 
     def work(batch: Batch, request: Request, answer: Batch) -> tuple[int, float]:
@@ -126,7 +126,7 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
             counted.failed += callers
             return
         finally:
-            pauses.spend(began, clock())
+            throttle.spend(began, clock())
         counted.compared += callers
         counted.different += different
         counted.largest = max(counted.largest, largest)
@@ -134,14 +134,14 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
     async def run(batch: Batch, request: Request) -> Batch:
         if not request.live:
             return await primary.call(batch, request)
-        may = pauses.enter(clock())
+        may = throttle.enter(clock())
         try:
             answer = await primary.call(batch, request)
         finally:
-            pauses.leave(clock())
+            throttle.leave(clock())
         if node.sample >= 1 or choose.random() < node.sample:
-            if may and pauses.mirrored < node.queue:
-                pauses.mirrored += 1
+            if may and throttle.mirrored < node.queue:
+                throttle.mirrored += 1
                 task = asyncio.get_running_loop().create_task(reflect(batch, request, dict(answer)))
                 running.add(task)
                 task.add_done_callback(running.discard)

@@ -12,7 +12,7 @@ from raymlops.errors import SpecError, unknown_name
 from raymlops.graphs.execution import Request, Rows, call_by_rows
 from raymlops.graphs.node_kind import Built, NodeKind, Parts, Weights
 from raymlops.graphs.plan import Port, Read
-from raymlops.graphs.port_types import check_one_a_row, join_answers
+from raymlops.graphs.port_types import check_one_value_per_row, join_answers
 from raymlops.specs.graph_nodes import SplitNode
 from raymlops.tensors import Array, Batch, count_rows, list_texts
 
@@ -33,7 +33,7 @@ class Split(NodeKind[SplitNode]):
     ) -> tuple[Port, ...]:
         outputs = join_answers(answers)
         for reference, port in reads:
-            check_one_a_row(str(reference), port)
+            check_one_value_per_row(str(reference), port)
         return outputs
 
     def explain_dependence(self, node: SplitNode) -> str:

@@ -11,7 +11,7 @@ from raymlops.errors import SpecError
 from raymlops.graphs.execution import Request, Rows, call_by_rows
 from raymlops.graphs.node_kind import Built, NodeKind, Parts
 from raymlops.graphs.plan import Port, Read
-from raymlops.graphs.port_types import check_one_a_row, join_answers
+from raymlops.graphs.port_types import check_one_value_per_row, join_answers
 from raymlops.specs.graph_nodes import SwitchNode, parse_condition
 from raymlops.tensors import Array, Batch, count_rows, list_texts
 
@@ -70,7 +70,7 @@ class Switch(NodeKind[SwitchNode]):
 def check_condition(text: str, port: Port) -> None:
     """Raises SpecError if a condition does not apply to a tensor."""
     _, comparison, value = parse_condition(text)
-    check_one_a_row(text, port)
+    check_one_value_per_row(text, port)
     expected: tuple[type, ...] = (int, float)
     if port.spec.datatype in ("BYTES", "BOOL"):
         expected = (str,) if port.spec.datatype == "BYTES" else (bool,)

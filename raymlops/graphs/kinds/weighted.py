@@ -21,13 +21,13 @@ class Weighted(Combination[WeightedNode]):
 
     def combine(self, node: WeightedNode) -> Callable[[Sequence[Array]], Array]:
         weights = list(node.of.values())
-        return lambda arrays: weigh(arrays, weights)
+        return lambda arrays: weighted_mean(arrays, weights)
 
     def describe(self, node: WeightedNode) -> str:
         return ", ".join(f"{weight:g}" for weight in node.of.values())
 
 
-def weigh(arrays: Sequence[Array], weights: Sequence[float]) -> Array:
+def weighted_mean(arrays: Sequence[Array], weights: Sequence[float]) -> Array:
     """Weighted average; the weights need not sum to 1."""
     whole = math.fsum(weights)
     dtype = arrays[0].dtype.type

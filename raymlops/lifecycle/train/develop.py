@@ -84,7 +84,7 @@ def develop_model(
     fingerprint = prepared.rows.scan.fingerprint.digest
     request = _settle_name(spec, settings, request, fingerprint, tell)
     assert request.name is not None
-    with run_heartbeat.marked(settings.storage_path, request.name, spec, fingerprint, tell):
+    with run_heartbeat.keep_heartbeat(settings.storage_path, request.name, spec, fingerprint, tell):
         record = open_record(
             client, spec, prepared.rows, settings, request.name, request.why, tell, resumed=request.resume
         )
@@ -122,12 +122,12 @@ def _settle_name(
     tell: Callable[[str], None],
 ) -> Request:
     """The request with an unused name, or that of a search that can be resumed with these data."""
-    mark = run_heartbeat.read_mark(settings.storage_path, request.name) if request.name else None
-    if mark is not None and not request.resume:
+    heartbeat = run_heartbeat.read_heartbeat(settings.storage_path, request.name) if request.name else None
+    if heartbeat is not None and not request.resume:
         raise SpecError(f"A run named {request.name!r} was started before; give another --name, or none")
-    if mark is None or mark.data == fingerprint:
+    if heartbeat is None or heartbeat.data == fingerprint:
         return request if request.name else dataclasses.replace(request, name=_stamp(spec), resume=False)
-    changed = f"The data of {mark.name} had fingerprint {mark.data}, and now have {fingerprint}"
+    changed = f"The data of {heartbeat.name} had fingerprint {heartbeat.data}, and now have {fingerprint}"
     if not request.or_anew:
         raise DataError(f"{changed}; give the same data to resume it, or start over without --resume")
     tell(f"{changed}: starting over")

@@ -26,14 +26,14 @@ from raymlops.specs.document import read_json, to_first_names
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import storage
 
-MARK_FILE = "raymlops.mark"  # not .json: Tune copies files with that suffix
-_BEAT = 30.0  # seconds between two writes
-_SILENCE = 3.5 * _BEAT  # after this long without a write, a driver elsewhere is considered dead
+HEARTBEAT_FILE = "raymlops.mark"  # not .json: Tune copies files with that suffix
+_PERIOD = 30.0  # seconds between two writes
+_SILENCE = 3.5 * _PERIOD  # after this long without a write, a driver elsewhere is considered dead
 _READERS = 16  # files read in parallel: in a bucket each takes a round trip
 
 
 @dataclasses.dataclass(frozen=True)
-class Mark:
+class Heartbeat:
     """A search that was started: its spec and data, its process, and whether it finished."""
 
     name: str
@@ -57,7 +57,7 @@ def digest_of(spec: ExperimentSpec) -> str:
 
 
 @contextlib.contextmanager
-def marked(
+def keep_heartbeat(
     storage_path: str,
     name: str,
     spec: ExperimentSpec,
@@ -70,16 +70,16 @@ def marked(
     Raises StorageError if nothing can be written.
     """
     process = (os.getpid(), psutil.Process().create_time())
-    mark = Mark(name, digest_of(spec), data, host=socket.gethostname(), process=process)
-    _write(storage_path, mark)
+    heartbeat = Heartbeat(name, digest_of(spec), data, host=socket.gethostname(), process=process)
+    _write(storage_path, heartbeat)
     over = threading.Event()
 
-    def beat() -> None:
+    def keep_writing() -> None:
         troubled = False
-        while not over.wait(_BEAT):
+        while not over.wait(_PERIOD):
             try:
                 with storage.explained(storage_path):
-                    storage.in_time(lambda: _write(storage_path, mark))
+                    storage.in_time(lambda: _write(storage_path, heartbeat))
             except StorageError as error:  # the search itself ends with it, or continues
                 if not troubled:
                     tell(f"{error}")
@@ -87,7 +87,7 @@ def marked(
             else:
                 troubled = False
 
-    thread = threading.Thread(target=beat, name="mark", daemon=True)
+    thread = threading.Thread(target=keep_writing, name="heartbeat", daemon=True)
     thread.start()
     done = False
     try:
@@ -97,39 +97,41 @@ def marked(
         over.set()
         thread.join()
         with contextlib.suppress(*(() if done else (StorageError,))):
-            _write(storage_path, dataclasses.replace(mark, done=done, process=None))
+            _write(storage_path, dataclasses.replace(heartbeat, done=done, process=None))
 
 
-def _write(storage_path: str, mark: Mark) -> None:
-    text = json.dumps(dataclasses.asdict(dataclasses.replace(mark, beat=time.time())))
+def _write(storage_path: str, heartbeat: Heartbeat) -> None:
+    text = json.dumps(dataclasses.asdict(dataclasses.replace(heartbeat, beat=time.time())))
     with storage.explained(storage_path):
-        filesystem, folder = locations.open_location(storage_path, mark.name)
+        filesystem, folder = locations.open_location(storage_path, heartbeat.name)
         filesystem.makedirs(folder, exist_ok=True)
-        filesystem.pipe_file(f"{folder}/{MARK_FILE}.new", text.encode())
-        filesystem.mv(f"{folder}/{MARK_FILE}.new", f"{folder}/{MARK_FILE}")
+        filesystem.pipe_file(f"{folder}/{HEARTBEAT_FILE}.new", text.encode())
+        filesystem.mv(f"{folder}/{HEARTBEAT_FILE}.new", f"{folder}/{HEARTBEAT_FILE}")
 
 
-def read_mark(storage_path: str, name: str) -> Mark | None:
+def read_heartbeat(storage_path: str, name: str) -> Heartbeat | None:
     """The heartbeat of a search; None if there is none. Raises StorageError if the storage does not answer."""
     with storage.explained(storage_path, "read"):
         return _read(*locations.open_location(storage_path, name))
 
 
-def _read(filesystem: Any, folder: str) -> Mark | None:
+def _read(filesystem: Any, folder: str) -> Heartbeat | None:
     """The heartbeat in a folder; None if the file is broken or not ours."""
     try:
-        held = read_json(filesystem.cat_file(f"{folder}/{MARK_FILE}"), MARK_FILE)
+        held = read_json(filesystem.cat_file(f"{folder}/{HEARTBEAT_FILE}"), HEARTBEAT_FILE)
         process = held["process"] and (int(held["process"][0]), float(held["process"][1]))
         if process and not 0 < process[0] < 2**31:
             raise ValueError
         texts = {key: str(held[key]) for key in ("name", "spec", "data", "host")}
-        mark = Mark(**texts, done=bool(held["done"]), process=process or None, beat=float(held["beat"]))
+        heartbeat = Heartbeat(
+            **texts, done=bool(held["done"]), process=process or None, beat=float(held["beat"])
+        )
     except (FileNotFoundError, NotADirectoryError, SpecError, KeyError, TypeError, ValueError, IndexError):
         return None
-    return mark if mark.name == folder.rpartition("/")[2] else None
+    return heartbeat if heartbeat.name == folder.rpartition("/")[2] else None
 
 
-def list_unfinished(storage_path: str, spec: ExperimentSpec, name: str | None = None) -> list[Mark]:
+def list_unfinished(storage_path: str, spec: ExperimentSpec, name: str | None = None) -> list[Heartbeat]:
     """Searches of this model's name, or the named one, that did not finish; the oldest first."""
     with storage.explained(storage_path, "read"), ThreadPoolExecutor(_READERS) as pool:
         filesystem, folder = locations.open_location(storage_path)
@@ -140,39 +142,44 @@ def list_unfinished(storage_path: str, spec: ExperimentSpec, name: str | None = 
         wanted = [
             path for path in paths if fnmatch.fnmatchcase(path.rpartition("/")[2], name or f"{spec.name}-*")
         ]
-        marks = list(pool.map(functools.partial(_read, filesystem), wanted))
-    return sorted((mark for mark in marks if mark and not mark.done), key=lambda mark: mark.name)
+        heartbeats = list(pool.map(functools.partial(_read, filesystem), wanted))
+    return sorted(
+        (heartbeat for heartbeat in heartbeats if heartbeat and not heartbeat.done),
+        key=lambda heartbeat: heartbeat.name,
+    )
 
 
-def is_lost(storage_path: str, mark: Mark, tell: Callable[[str], None] | None = None) -> bool:
+def is_lost(storage_path: str, heartbeat: Heartbeat, tell: Callable[[str], None] | None = None) -> bool:
     """Whether the driver of an unfinished search is gone. Without `tell` it does not wait: in doubt the driver is
     alive."""
-    if mark.process is None:
+    if heartbeat.process is None:
         return True
-    if mark.host == socket.gethostname():
-        number, began = mark.process
+    if heartbeat.host == socket.gethostname():
+        number, began = heartbeat.process
         with contextlib.suppress(psutil.Error):
             return bool(abs(psutil.Process(number).create_time() - began) > 1)
         return True
-    if time.time() - mark.beat > 10 * _SILENCE:
+    if time.time() - heartbeat.beat > 10 * _SILENCE:
         return True
     if tell is None:
         return False
-    tell(f"Waiting {_SILENCE:.0f} s to learn whether {mark.name}, started on {mark.host}, still runs")
+    tell(
+        f"Waiting {_SILENCE:.0f} s to learn whether {heartbeat.name}, started on {heartbeat.host}, still runs"
+    )
     time.sleep(_SILENCE)
-    now = read_mark(storage_path, mark.name)
-    return now is not None and not now.done and (now.process is None or now.beat == mark.beat)
+    now = read_heartbeat(storage_path, heartbeat.name)
+    return now is not None and not now.done and (now.process is None or now.beat == heartbeat.beat)
 
 
 def find_lost(
     storage_path: str, spec: ExperimentSpec, name: str | None, tell: Callable[[str], None] | None
-) -> Mark | None:
+) -> Heartbeat | None:
     """The newest search of exactly this spec, or the named one, that was cut off and does not run; None if there is
     none."""
     wanted = digest_of(spec)
-    for mark in reversed(list_unfinished(storage_path, spec, name)):
-        if mark.spec == wanted and is_lost(storage_path, mark, tell):
-            return mark
+    for heartbeat in reversed(list_unfinished(storage_path, spec, name)):
+        if heartbeat.spec == wanted and is_lost(storage_path, heartbeat, tell):
+            return heartbeat
     return None
 
 

@@ -72,8 +72,12 @@ def open_record(
 
 def _end_lost(client: store.Client, experiment: str, settings: Settings, tell: Tell) -> None:
     def is_lost(name: str) -> bool:
-        mark = run_heartbeat.read_mark(settings.storage_path, name)
-        return mark is not None and not mark.done and run_heartbeat.is_lost(settings.storage_path, mark)
+        heartbeat = run_heartbeat.read_heartbeat(settings.storage_path, name)
+        return (
+            heartbeat is not None
+            and not heartbeat.done
+            and run_heartbeat.is_lost(settings.storage_path, heartbeat)
+        )
 
     for name in runs.end_lost(client, experiment, is_lost):
         tell(f"{name} was cut off: its runs are ended as KILLED")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from raymlops.models.row_independence.symbolic_dims import ROWS, Dim, counts_rows, divide, multiply, same
 
-Known = npt.NDArray[Any]
+KnownValues = npt.NDArray[Any]
 
 OLDEST_OPSET = 7
 """Before this opset, broadcasting was an attribute of each operator."""
@@ -33,7 +33,7 @@ class Value:
     dims: tuple[Dim, ...] | None = None
     """None if even the rank is unknown."""
     axis: int | None = None
-    known: Known | None = None
+    known: KnownValues | None = None
     """The values of a small constant; integers as objects, which may be terms."""
     datatype: int = 0
     """The onnx.TensorProto.DataType; 0 is unknown."""

@@ -65,7 +65,7 @@ def _all_same(first: Iterable[Any], second: Iterable[Any]) -> bool:
     return all(a is not None and b is not None and same(a, b) for a, b in pairs)
 
 
-def take_out(value: Value, axis: int) -> Value:
+def take_slice(value: Value, axis: int) -> Value:
     """What one iteration of a scan sees of a tensor."""
     rank = value.rank
     if value.counts or not -rank <= axis < rank:

@@ -27,7 +27,7 @@ from raymlops.models.row_independence.abstract_values import (
     per_row,
     rows_on,
 )
-from raymlops.models.row_independence.branches import WIDENED, are_alike, is_widened, join_values, take_out
+from raymlops.models.row_independence.branches import WIDENED, are_alike, is_widened, join_values, take_slice
 from raymlops.models.row_independence.operator_table import RANDOM, RULES
 from raymlops.models.row_independence.shape_arithmetic import fold, read_tensor, to_tensor
 from raymlops.models.row_independence.symbolic_dims import Dim, Term, UndecidedError, same, symbol
@@ -336,7 +336,7 @@ class _Interpreter:
             raise CoupledError("its body does not fit its inputs")
         axes = list(step.attributes.get("scan_input_axes") or [0] * count)
         taken = zip(formal[len(states) :], scanned, axes, strict=True)
-        turn = {name: take_out(value, axis) for name, value, axis in taken}
+        turn = {name: take_slice(value, axis) for name, value, axis in taken}
         states, outputs = self._settle(body, turn, formal[: len(states)], states, step)
         places = list(step.attributes.get("scan_output_axes") or [0] * len(outputs))
         stacked = [self._stack(value, axis) for value, axis in zip(outputs, places, strict=True)]

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 
-from raymlops.models.row_independence.abstract_values import MOST_KNOWN, CoupledError, Known, Value
+from raymlops.models.row_independence.abstract_values import MOST_KNOWN, CoupledError, KnownValues, Value
 from raymlops.models.row_independence.symbolic_dims import Term, UndecidedError, multiply
 
 _LARGEST = 2**62
@@ -41,7 +41,7 @@ def fold(
     return found
 
 
-def read_constant(array: Known, datatype: int) -> Value:
+def read_constant(array: KnownValues, datatype: int) -> Value:
     """The abstract value of a constant; integers and booleans as objects."""
     known = None
     if array.size <= MOST_KNOWN and array.dtype.kind in "iubf":
@@ -71,7 +71,7 @@ def to_tensor(value: Value) -> onnx.TensorProto | None:
     return onnx.numpy_helper.from_array(np.asarray(value.known).astype(dtype))
 
 
-def _is_small(known: Known) -> bool:
+def _is_small(known: KnownValues) -> bool:
     return known.size <= MOST_KNOWN and all(
         abs(item) < _LARGEST for item in known.flat if isinstance(item, int) and not isinstance(item, bool)
     )
@@ -157,21 +157,21 @@ def _fold_arithmetic(
     return None
 
 
-def _value(known: Known, datatype: int) -> Value:
+def _value(known: KnownValues, datatype: int) -> Value:
     return Value(tuple(known.shape), None, known, datatype)
 
 
-def _whole(known: Known) -> Value:
+def _whole(known: KnownValues) -> Value:
     return _value(known, onnx.TensorProto.INT64)
 
 
-def _listed(items: Sequence[Any]) -> Known:
+def _listed(items: Sequence[Any]) -> KnownValues:
     array = np.empty(len(items), dtype=object)
     array[:] = list(items)
     return array
 
 
-def _concrete(known: Known) -> Known:
+def _concrete(known: KnownValues) -> KnownValues:
     if any(isinstance(item, Term) for item in known.flat):
         raise UndecidedError
     return known
@@ -203,7 +203,7 @@ def _read_attribute(attributes: Mapping[str, Any]) -> Value:
     return Value(tuple(attributes["sparse_value"].dims))
 
 
-def _cast(known: Known, to: int) -> list[Value] | None:
+def _cast(known: KnownValues, to: int) -> list[Value] | None:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(to)
     if dtype.kind in "iu":
         bounds = np.iinfo(dtype)
@@ -257,20 +257,24 @@ def _sum(items: Sequence[Any]) -> Any:
 _TOTALS: Mapping[str, Callable[[Sequence[Any]], Any]] = {"ReduceProd": multiply, "ReduceSum": _sum}
 
 
-def _axes(known: Sequence[Known | None], attributes: Mapping[str, Any]) -> list[int]:
+def _axes(known: Sequence[KnownValues | None], attributes: Mapping[str, Any]) -> list[int]:
     if len(known) > 1 and known[1] is not None:
         return [int(axis) for axis in known[1].flat]
     return [int(axis) for axis in attributes.get("axes") or ()]
 
 
-def _move_gather(known: Sequence[Known | None], attributes: Mapping[str, Any], opset: int) -> Known | None:
+def _move_gather(
+    known: Sequence[KnownValues | None], attributes: Mapping[str, Any], opset: int
+) -> KnownValues | None:
     data, indices = known[0], known[1]
     assert data is not None
     assert indices is not None
     return np.asarray(np.take(data, _concrete(indices).astype(np.int64), axis=attributes.get("axis", 0)))
 
 
-def _move_slice(known: Sequence[Known | None], attributes: Mapping[str, Any], opset: int) -> Known | None:
+def _move_slice(
+    known: Sequence[KnownValues | None], attributes: Mapping[str, Any], opset: int
+) -> KnownValues | None:
     data = known[0]
     assert data is not None
     if opset < 10:
@@ -291,25 +295,33 @@ def _move_slice(known: Sequence[Known | None], attributes: Mapping[str, Any], op
     return np.asarray(data[tuple(cuts)])
 
 
-def _move_concat(known: Sequence[Known | None], attributes: Mapping[str, Any], opset: int) -> Known | None:
+def _move_concat(
+    known: Sequence[KnownValues | None], attributes: Mapping[str, Any], opset: int
+) -> KnownValues | None:
     parts = [part for part in known if part is not None]
     if len({part.dtype == object for part in parts}) > 1:
         return None
     return np.concatenate(parts, axis=attributes["axis"])
 
 
-def _move_squeeze(known: Sequence[Known | None], attributes: Mapping[str, Any], opset: int) -> Known | None:
+def _move_squeeze(
+    known: Sequence[KnownValues | None], attributes: Mapping[str, Any], opset: int
+) -> KnownValues | None:
     assert known[0] is not None
     axes = _axes(known, attributes)
     return np.squeeze(known[0], tuple(axes) if axes else None)
 
 
-def _move_unsqueeze(known: Sequence[Known | None], attributes: Mapping[str, Any], opset: int) -> Known | None:
+def _move_unsqueeze(
+    known: Sequence[KnownValues | None], attributes: Mapping[str, Any], opset: int
+) -> KnownValues | None:
     assert known[0] is not None
     return np.expand_dims(known[0], tuple(_axes(known, attributes)))
 
 
-def _move_reshape(known: Sequence[Known | None], attributes: Mapping[str, Any], opset: int) -> Known | None:
+def _move_reshape(
+    known: Sequence[KnownValues | None], attributes: Mapping[str, Any], opset: int
+) -> KnownValues | None:
     data, shape = known[0], known[1]
     assert data is not None
     assert shape is not None
@@ -319,7 +331,9 @@ def _move_reshape(known: Sequence[Known | None], attributes: Mapping[str, Any], 
     return data.reshape(sizes)
 
 
-def _move_expand(known: Sequence[Known | None], attributes: Mapping[str, Any], opset: int) -> Known | None:
+def _move_expand(
+    known: Sequence[KnownValues | None], attributes: Mapping[str, Any], opset: int
+) -> KnownValues | None:
     data, shape = known[0], known[1]
     assert data is not None
     assert shape is not None
@@ -331,7 +345,9 @@ def _move_expand(known: Sequence[Known | None], attributes: Mapping[str, Any], o
     )
 
 
-def _move_range(known: Sequence[Known | None], attributes: Mapping[str, Any], opset: int) -> Known | None:
+def _move_range(
+    known: Sequence[KnownValues | None], attributes: Mapping[str, Any], opset: int
+) -> KnownValues | None:
     if any(array is None or array.dtype != object for array in known):
         return None
     start, limit, step = (int(_concrete(array).flat[0]) for array in known if array is not None)
@@ -339,7 +355,7 @@ def _move_range(known: Sequence[Known | None], attributes: Mapping[str, Any], op
     return _listed(list(numbers)) if len(numbers) <= MOST_KNOWN else None
 
 
-_MOVES: Mapping[str, Callable[[Sequence[Known | None], Mapping[str, Any], int], Known | None]] = {
+_MOVES: Mapping[str, Callable[[Sequence[KnownValues | None], Mapping[str, Any], int], KnownValues | None]] = {
     "Identity": lambda known, attributes, opset: known[0],
     "Gather": _move_gather,
     "Slice": _move_slice,

@@ -95,7 +95,7 @@ class _Application:
 
     async def _wait_for_reports(self, ends: float) -> None:
         while self._clock() < ends and any(
-            replica.round < self.round and self.is_heard(replica) for replica in self.replicas.values()
+            replica.round < self.round and self.is_reporting(replica) for replica in self.replicas.values()
         ):
             self._answered.clear()
             try:
@@ -104,7 +104,7 @@ class _Application:
             except TimeoutError:
                 break
 
-    def is_heard(self, replica: _Replica) -> bool:
+    def is_reporting(self, replica: _Replica) -> bool:
         return self._clock() - replica.seen < SILENT_S
 
     def retire(self) -> None:
@@ -121,7 +121,7 @@ class _Application:
         """Of all replicas there were, by model; `keys` are the wanted ones, None for all."""
         found: dict[ModelKey, list[Tree]] = {}
         for replica in self.replicas.values():
-            heard = self.is_heard(replica)
+            heard = self.is_reporting(replica)
             for key, tree in replica.trees.items():
                 if key != EDGE and (keys is None or key in keys):
                     found.setdefault(key, []).append(tree if heard else tree | {"now": {}})
@@ -134,7 +134,7 @@ class _Application:
         """By replica, for rendering."""
         return {
             name: replica.trees.copy()
-            if self.is_heard(replica)
+            if self.is_reporting(replica)
             else {key: tree | {"now": {}, "told": {}} for key, tree in replica.trees.items()}
             for name, replica in self.replicas.items()
         }
@@ -175,7 +175,7 @@ class Aggregator:
         known = self._find(application)
         await known.refresh()
         known.retire()
-        return sum(map(known.is_heard, known.replicas.values())), known.sum_up(keys)
+        return sum(map(known.is_reporting, known.replicas.values())), known.sum_up(keys)
 
     async def render(self, application: str, accept: str) -> tuple[bytes, str]:
         """The metrics of an application as text, and its content type."""

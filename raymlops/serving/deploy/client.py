@@ -151,7 +151,7 @@ def replace(
         deploy(config, timeout_s, report)
     except ResourceError as error:
         if before is None:
-            take_away(config["name"], 10, report)
+            remove_application(config["name"], 10, report)
             raise ResourceError(f"{error}. It was removed again") from None
         if before == config:
             raise
@@ -160,7 +160,7 @@ def replace(
         raise ResourceError(f"{error}. The previous deployment is serving again") from None
 
 
-def take_away(
+def remove_application(
     name: str, seconds: float, report: Callable[[str], Any], hurry: threading.Event | None = None
 ) -> None:
     """Remove an application: requests in flight are answered, later ones get 404. Returns when its replicas have

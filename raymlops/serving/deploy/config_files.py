@@ -41,7 +41,7 @@ def _attach_code(name: str, observer: ObserverSpec, folder: pathlib.Path) -> Obs
 def _read(path: pathlib.Path, overrides: Sequence[str]) -> ServingSpec:
     if (name := _name_model(path)) is not None:
         return _validate({"name": name, "models": {name: {"source": str(path)}}}, str(path), overrides)
-    value = _peek(path)
+    value = _read_yaml(path)
     if not isinstance(value, dict) or "applications" not in value:
         return read_document(path, ServingSpec, overrides)
     applications = value["applications"]
@@ -94,7 +94,7 @@ def _name_model(path: pathlib.Path) -> str | None:
     return None
 
 
-def _peek(path: pathlib.Path) -> Any:
+def _read_yaml(path: pathlib.Path) -> Any:
     try:
         return read_yaml(path.read_text(encoding="utf-8"), str(path))[0]
     except (OSError, SpecError, UnicodeDecodeError):

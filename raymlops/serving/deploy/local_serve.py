@@ -101,7 +101,7 @@ def serving(
             yield Served(pinned, url)
         finally:
             if ray.is_initialized():
-                _end_gently(pinned, started, pinned.drain_s if drain_s is None else drain_s, hurry, report)
+                _terminate(pinned, started, pinned.drain_s if drain_s is None else drain_s, hurry, report)
     finally:
         if signals is not None:
             signals.hurries = True
@@ -125,7 +125,7 @@ def _deploy(pinned: ServingSpec, config: dict[str, Any], started: bool, report: 
         client.replace(config, before, report=report)
     except KeyboardInterrupt:
         if not started and before is None and client.is_serving():
-            client.take_away(pinned.name, 0, report)
+            client.remove_application(pinned.name, 0, report)
         raise
 
 
@@ -180,7 +180,7 @@ def describe(pinned: ServingSpec, url: str) -> Iterator[str]:
     yield f"Documentation and examples: {url}/docs"
 
 
-def _end_gently(
+def _terminate(
     pinned: ServingSpec,
     started: bool,
     drain_s: float,
@@ -189,7 +189,7 @@ def _end_gently(
 ) -> None:
     """Answer what is in flight, for at most `drain_s`: Serve itself ends its proxies at once."""
     if not started:
-        client.take_away(pinned.name, drain_s + _SHUTDOWN_S, report, hurry)
+        client.remove_application(pinned.name, drain_s + _SHUTDOWN_S, report, hurry)
         return
     if not drain_s:
         return

@@ -62,7 +62,7 @@ def remove(
     known = serve.status().applications if client.is_serving() else {}
     if application not in known:
         raise NotFoundError(unknown_name("application", application, known))
-    client.take_away(application, drain_s + _END_S, report)
+    client.remove_application(application, drain_s + _END_S, report)
     history.History(settings, application).add(None)
 
 

@@ -28,7 +28,7 @@ from raymlops.runtime.sources import make_locate
 from raymlops.serving.endpoints import deadlines, queue_time
 from raymlops.serving.endpoints.hosted import Hosted
 from raymlops.serving.endpoints.model import ModelEndpoint, require_independence
-from raymlops.serving.endpoints.python_runs import run_beside
+from raymlops.serving.endpoints.python_runs import run_in_thread
 from raymlops.serving.endpoints.queue_batcher import BatchOptions
 from raymlops.serving.endpoints.statistics import Statistics, Tree
 from raymlops.serving.endpoints.tick_batcher import MOST_ROWS, TickBatcher
@@ -152,13 +152,15 @@ class GraphEndpoint:
                 async with asyncio.timeout(seconds):
                     return await self.graph.infer(batch, request=request)
         except TimeoutError:
-            raise DeadlineError(f"{_tell_waited_for(request)} did not answer within {seconds:g} s") from None
+            raise DeadlineError(
+                f"{_describe_waited_for(request)} did not answer within {seconds:g} s"
+            ) from None
         except asyncio.CancelledError as error:  # a caller that gave up may say what it waited for
-            error.add_note(_tell_waited_for(request))
+            error.add_note(_describe_waited_for(request))
             raise
 
 
-def _tell_waited_for(request: Request) -> str:
+def _describe_waited_for(request: Request) -> str:
     return f"Node {request.waited_for[0]!r}" if request.waited_for else "The graph"
 
 
@@ -223,7 +225,7 @@ def host_graph(
         LOG.info("%s: %s stays unmerged: %s", name, chain, reason)
     live = functools.partial(run_live, queue=queue, deadline_s=prepared.spec.deadline_s)
     beside = {
-        path: run_beside(leaf.instance, path, leaf.check)
+        path: run_in_thread(leaf.instance, path, leaf.check)
         for path, leaf in leaves.items()
         if leaf.session is None
     }

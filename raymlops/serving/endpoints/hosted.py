@@ -144,7 +144,7 @@ class Hosts:
         found: dict[ModelKey, Tree] = {EDGE: self._count_itself()}
         for hosted in list(self.models.values()):
             counted = hosted.statistics
-            if hosted.loaded is not None and not counted.was_asked:
+            if hosted.loaded is not None and not counted.has_requests:
                 continue
             stamp = counted.stamp()
             if stamps.get(counted.key) != stamp:

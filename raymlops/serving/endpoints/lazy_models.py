@@ -29,7 +29,7 @@ from raymlops.serving.endpoints.model_folder import (
     RELOAD,
     Entry,
     Examiner,
-    Found,
+    FolderModel,
     Opener,
     read_entries,
 )
@@ -51,12 +51,12 @@ again."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
+class KnownModel:
     """What a replica knows of a name in the folder: the model that it serves, or the reason why it serves none; with
     a model, the reason is why the present file is not used."""
 
     entry: Entry
-    found: Found | None = None
+    found: FolderModel | None = None
     reason: str = ""
 
 
@@ -64,7 +64,7 @@ class Known:
 class Changes:
     """The result of a scan of the folder."""
 
-    examined: Mapping[str, tuple[Entry, Found | str]]
+    examined: Mapping[str, tuple[Entry, FolderModel | str]]
     gone: Collection[str]
     notices: Collection[str] = ()
 
@@ -87,7 +87,7 @@ class LazyModels:
         self._taken = frozenset(self.hosted)
         self._deadline_s = spec.deadline_s
         self._files = open_folder(spec.folder)
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, KnownModel] = {}
         self._notices: set[str] = set()
         self._faults: dict[str, str] = {}
         """Key of a model -> why it could not be loaded the last time."""
@@ -203,7 +203,7 @@ class LazyModels:
                     continue
                 self._withdraw(name)
                 reason = f"its file is not the one that the other replicas serve; {RELOAD.format(name)}"
-                self._know(name, Known(known.entry, None, reason))
+                self._set_known(name, KnownModel(known.entry, None, reason))
             _, found = changes.examined.get(name, (None, None))
             # A file with other bytes has them as long as its stamp is the same.
             is_final = known is not None and not isinstance(found, str)
@@ -248,13 +248,17 @@ class LazyModels:
             return changes
 
     def _find_changes(
-        self, known: Mapping[str, Known], wanted: Mapping[str, str] | None = None, *, is_first: bool = False
+        self,
+        known: Mapping[str, KnownModel],
+        wanted: Mapping[str, str] | None = None,
+        *,
+        is_first: bool = False,
     ) -> Changes:
         """What differs from what is known, for all names or those `wanted`, whose bytes are compared whatever their
         stamps say: a file may have been replaced twice within a second. Reads files, changes nothing."""
         ends = time.monotonic() + EXAMINED_S
         entries = read_entries(self._files.list())
-        examined: dict[str, tuple[Entry, Found | str]] = {}
+        examined: dict[str, tuple[Entry, FolderModel | str]] = {}
         for name, entry in entries.models.items():
             before = known.get(name)
             if wanted is not None and name not in wanted:
@@ -272,7 +276,7 @@ class LazyModels:
         return Changes(examined, gone, entries.notices)
 
     @staticmethod
-    def _is_same(known: Known) -> bool:
+    def _is_same(known: KnownModel) -> bool:
         """Whether a model is served, and its file still has the same bytes."""
         found = known.found
         if found is None or known.reason:
@@ -297,15 +301,15 @@ class LazyModels:
             before = self._known.get(name)
             served = before.found if before is not None else None
             if isinstance(found, str):
-                self._know(name, Known(entry, served, found))
+                self._set_known(name, KnownModel(entry, served, found))
             elif served is None or served.digest == found.digest or _is_wanted(name, found, wanted):
                 self._serve(found)
-                self._know(name, Known(entry, found))
+                self._set_known(name, KnownModel(entry, found))
             else:
                 reason = f"the file has changed since this replica started; {RELOAD.format(name)}"
-                self._know(name, Known(entry, served, reason))
+                self._set_known(name, KnownModel(entry, served, reason))
 
-    def _know(self, name: str, known: Known) -> None:
+    def _set_known(self, name: str, known: KnownModel) -> None:
         before = self._known.get(name)
         if known.reason and (before is None or before.reason != known.reason):
             LOG.error("model %r: %s", name, known.reason)
@@ -315,7 +319,7 @@ class LazyModels:
         else:
             self.unavailable.pop(name, None)
 
-    def _serve(self, found: Found) -> None:
+    def _serve(self, found: FolderModel) -> None:
         """Answer with this file from now on; requests that use the previous one continue."""
         before = self._known.get(found.name)
         served = before.found if before is not None else None
@@ -374,7 +378,7 @@ class LazyModels:
         waits = "it is not in memory; the next request loads it"
         return told or ("" if self.cache.state(known.found.key) == "READY" else waits)
 
-    def _host(self, found: Found, statistics: Statistics | None = None) -> Hosted:
+    def _host(self, found: FolderModel, statistics: Statistics | None = None) -> Hosted:
         """`statistics` are those of the previous file, which continue."""
         statistics = statistics or Statistics(found.name, found.version)
         statistics.sharing = found.independence.told
@@ -395,7 +399,7 @@ def _name_of(key: str) -> str:
     return key.partition("@")[0]
 
 
-def _is_wanted(name: str, found: Found, wanted: Mapping[str, str] | None) -> bool:
+def _is_wanted(name: str, found: FolderModel, wanted: Mapping[str, str] | None) -> bool:
     """Whether a file is to be used: any file, or the one with a digest."""
     return wanted is not None and wanted.get(name) in ("", found.digest)
 
@@ -408,7 +412,7 @@ class LazyEndpoint:
 
     def __init__(
         self,
-        found: Found,
+        found: FolderModel,
         cache: ModelCache[Session],
         threads: concurrent.futures.Executor,
         statistics: Statistics,

@@ -107,7 +107,7 @@ class ModelCache(Generic[T]):
         if name in self._unloaded:
             raise self._refuse(name)
         if name in self._short and name not in self._loading and self._find_room(self.sizes[name]):
-            return self._bring_now(name)
+            return self._load_now(name)
         return await self._wait_for(name)
 
     def release(self, name: str) -> None:
@@ -170,7 +170,7 @@ class ModelCache(Generic[T]):
             raise self._refuse(name)
         loading = self._loading.get(name)
         if loading is None:
-            loading = self._loading[name] = _Loading(asyncio.ensure_future(self._bring(name)))
+            loading = self._loading[name] = _Loading(asyncio.ensure_future(self._load_in_turn(name)))
         loading.waiting += 1
         try:
             entry = await asyncio.shield(loading.task)
@@ -182,7 +182,7 @@ class ModelCache(Generic[T]):
             raise
         return entry.model
 
-    def _bring_now(self, name: str) -> T:
+    def _load_now(self, name: str) -> T:
         """Load a short model for its caller if there is room; nothing else runs before it is loaded."""
         size = self.sizes[name]
         with self._counted(size):
@@ -190,7 +190,7 @@ class ModelCache(Generic[T]):
         self._entries[name] = _Entry(model, size, 1)
         return model
 
-    async def _bring(self, name: str) -> _Entry[T]:
+    async def _load_in_turn(self, name: str) -> _Entry[T]:
         """Load a model and count all waiting requests as its users, so that nothing can evict it before they run."""
         size = self.sizes[name]
         try:

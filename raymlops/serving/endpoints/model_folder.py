@@ -20,7 +20,7 @@ from raymlops.models.process_mac import code_of, has_code
 from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.safety import check_model
 from raymlops.models.session import Session, SessionOptions, check_shareable, open_session
-from raymlops.models.weights_as_inputs import Lifted, lift_weights, read_weights
+from raymlops.models.weights_as_inputs import ExtractedWeights, extract_weights, read_weights
 from raymlops.runtime.model_files import SUFFIX, File, FolderFiles, Listing
 from raymlops.serving.protocol.columns import Column, read_columns
 from raymlops.specs.serving import NAME
@@ -114,7 +114,7 @@ def _choose(name: str, key: str, files: Mapping[str, File]) -> Entry:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class FolderModel:
     """A model that was read and checked; `code` is the authentication code that its bytes must still have when it is
     loaded.
 
@@ -130,7 +130,7 @@ class Found:
     code: bytes = dataclasses.field(repr=False)
     header: Header
     columns: Mapping[str, Column]
-    lifted: Lifted
+    lifted: ExtractedWeights
     independence: Independence
     """Whether requests may share a run."""
     structure: bytes
@@ -153,7 +153,7 @@ class Examiner:
         self._proofs: dict[bytes, Independence] = {}
         """One proof for all models of a structure, by the digest of its skeleton."""
 
-    def examine(self, entry: Entry) -> Found | str:
+    def examine(self, entry: Entry) -> FolderModel | str:
         """The checked model, or why it cannot be served."""
         if entry.fault:
             return entry.fault
@@ -167,20 +167,20 @@ class Examiner:
             LOG.error("model %r was not read: %s", entry.name, error, exc_info=error)
             return f"{entry.path!r} cannot be read: {type(error).__name__}"
 
-    def _read(self, entry: Entry) -> Found:
+    def _read(self, entry: Entry) -> FolderModel:
         """Raises RaymlopsError."""
         path = entry.path
         data = self._files.read(path, self._largest) or b""
         check_model(data, path)
         check_shareable(data, repr(path))
         header = read_header(data)
-        lifted = lift_weights(data)
+        lifted = extract_weights(data)
         structure = hashlib.sha256(lifted.skeleton).digest()
         independence = self._prove(structure, lifted)
         if len(lifted.skeleton) > max(_SMALL, len(data) // 4):  # it contains most weights
-            lifted = Lifted(b"", ())
+            lifted = ExtractedWeights(b"", ())
         skeleton = self._skeletons.setdefault(lifted.skeleton, lifted.skeleton)
-        return Found(
+        return FolderModel(
             files=self._files,
             name=entry.name,
             path=path,
@@ -195,7 +195,7 @@ class Examiner:
             structure=structure,
         )
 
-    def _prove(self, structure: bytes, lifted: Lifted) -> Independence:
+    def _prove(self, structure: bytes, lifted: ExtractedWeights) -> Independence:
         if structure not in self._proofs:
             weights = {weight.name for weight in lifted.weights}
             self._proofs[structure] = prove_rows(lifted.skeleton, weights)
@@ -211,12 +211,15 @@ class Opener:
     so that opening one only reads its weights, a tenth of the time of making a session."""
 
     def __init__(
-        self, found: Mapping[str, Found], options: SessionOptions = OPTIONS, trial: ModelTrials | None = None
+        self,
+        found: Mapping[str, FolderModel],
+        options: SessionOptions = OPTIONS,
+        trial: ModelTrials | None = None,
     ) -> None:
         """With a `trial`, the first model of each structure is opened in another process before it is opened here."""
         self._options = options
         self._trial = trial
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, FolderModel] = {}
         self._alike: collections.Counter[bytes] = collections.Counter()
         self._apart: set[bytes] = set()
         """Skeletons that do not compute the same as their models."""
@@ -224,7 +227,7 @@ class Opener:
         for key, model in found.items():
             self.add(key, model)
 
-    def add(self, key: str, found: Found) -> None:
+    def add(self, key: str, found: FolderModel) -> None:
         """Open this model by this key from now on."""
         self._found[key] = found
         if found.lifted.weights:
@@ -261,9 +264,9 @@ class Opener:
         weights = read_weights(io.BytesIO(data), found.lifted.weights)
         if skeleton in self._sessions:
             return self._sessions[skeleton].with_weights(weights)
-        return self._share(found, data, open_session(skeleton, self._options), weights)
+        return self._use_skeleton(found, data, open_session(skeleton, self._options), weights)
 
-    def _share(self, found: Found, data: bytes, skeleton: Session, weights: Batch) -> Session:
+    def _use_skeleton(self, found: FolderModel, data: bytes, skeleton: Session, weights: Batch) -> Session:
         """Verify once per structure that the skeleton computes the same as a model on its own."""
         if self._trial is not None:
             key = hashlib.sha256(b"skeleton" + found.structure).digest()

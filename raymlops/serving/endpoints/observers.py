@@ -26,7 +26,7 @@ CLOSES_S = 5.0
 """Time for all observers to process the remaining events when their replica ends."""
 
 
-class Asked(Timed, Protocol):
+class PendingRequest(Timed, Protocol):
     """An inference request, with its tensors and those of the answer."""
 
     batch: Batch | None
@@ -43,7 +43,7 @@ class Traced(Protocol):
     def parent(self) -> str: ...
 
 
-class Observable(Asked, Protocol):
+class Observable(PendingRequest, Protocol):
     """A request of any protocol, as passed to observers."""
 
     id: str

@@ -17,7 +17,7 @@ from raymlops.errors import ResourceError
 from raymlops.graphs.answer_checks import Check, accept_all
 from raymlops.graphs.execution import Implementation
 from raymlops.runtime.open_graph import run_python
-from raymlops.runtime.python_refusals import RefusalsNamed
+from raymlops.runtime.python_refusals import RefusalsAsInputErrors
 from raymlops.serving.endpoints import queue_time
 from raymlops.tensors import Batch, make_writable
 
@@ -26,26 +26,26 @@ MOST_LEFT = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Beside:
+class ThreadedRuns:
     """Answers for a node, and checks whether it still can: raises if it cannot."""
 
     implementation: Implementation
     check: Callable[[], None]
 
 
-def run_beside(instance: Any, name: str, check: Check = accept_all) -> Beside:
+def run_in_thread(instance: Any, name: str, check: Check = accept_all) -> ThreadedRuns:
     """Answers for a node while the event loop does other things; `check` compares outputs with its declaration."""
     own = getattr(instance, "check_health", None)
     own = own if callable(own) and not inspect.iscoroutinefunction(own) else _do_nothing
     if inspect.iscoroutinefunction(instance.run):
-        return Beside(run_python(instance, check), own)
+        return ThreadedRuns(run_python(instance, check), own)
     thread = _OwnThread(instance.run, name, check)
 
     def check_both() -> None:
         thread.require_room()
         own()
 
-    return Beside(Implementation(thread.run, suspends=True), check_both)
+    return ThreadedRuns(Implementation(thread.run, suspends=True), check_both)
 
 
 def _do_nothing() -> None: ...
@@ -68,7 +68,7 @@ class _OwnThread:
             context = contextvars.copy_context()  # with the trace context of the request
             running = thread.submit(context.run, self._run, batch, started)
             try:
-                with RefusalsNamed():
+                with RefusalsAsInputErrors():
                     answer = await asyncio.wrap_future(running)
             except asyncio.CancelledError:
                 if running.cancelled() and thread is not self._thread and not _is_given_up():

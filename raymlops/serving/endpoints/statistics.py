@@ -130,7 +130,7 @@ class Statistics:
             self.run_requests.add_all(requests)
 
     @property
-    def was_asked(self) -> bool:
+    def has_requests(self) -> bool:
         return bool(self.runs or self._requests or len(self.durations) > 1)
 
     def stamp(self) -> object:

@@ -38,13 +38,13 @@ _NOTHING, _HEAD, _BODY = 0, 1, 2
 """What is being read."""
 
 
-class _Nobody:
+class _NoWaiter:
     """Replaces the event of uvicorn's own cycle that its application waits for."""
 
     def set(self) -> None: ...
 
 
-_NOBODY = _Nobody()
+_NOBODY = _NoWaiter()
 
 
 class _Exchange:
@@ -197,7 +197,7 @@ class UvicornProtocol(HttpToolsProtocol):
         path = self._find_usual(fields)
         if path is None:
             self._check_length()
-            self._go_round()
+            self._use_uvicorn()
         else:
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
             self._start_answer(self.parser.get_method().decode("ascii"), path, fields, keep_alive)
@@ -245,7 +245,7 @@ class UvicornProtocol(HttpToolsProtocol):
             return None
         return OWN.own_path(_read_path(self.url))
 
-    def _go_round(self) -> None:
+    def _use_uvicorn(self) -> None:
         """uvicorn's way, which needs a scope from the start."""
         url, headers, expect, self._body = self.url, self.headers, self.expect_100_continue, 0
         super().on_message_begin()
@@ -479,10 +479,10 @@ _WATCHED: "weakref.WeakKeyDictionary[Any, asyncio.TimerHandle]" = weakref.WeakKe
 def _watch(state: Any, loop: asyncio.AbstractEventLoop, interval: float) -> None:
     """Check the connections of a server from now on, as long as it has any."""
     if state not in _WATCHED:
-        _WATCHED[state] = loop.call_later(interval, _look, state, loop, interval)
+        _WATCHED[state] = loop.call_later(interval, _check_connections, state, loop, interval)
 
 
-def _look(state: Any, loop: asyncio.AbstractEventLoop, interval: float) -> None:
+def _check_connections(state: Any, loop: asyncio.AbstractEventLoop, interval: float) -> None:
     now = loop.time()
     for connection in list(state.connections):
         if isinstance(connection, UvicornProtocol):

@@ -104,7 +104,7 @@ def bound_clients(sections: Sequence[Section]) -> list[Section]:
     return bounded
 
 
-def repeat_unbegun(sections: Sequence[Section]) -> list[Section]:
+def retry_unstarted(sections: Sequence[Section]) -> list[Section]:
     """A request that was not started, since no connection was made, goes to the next replica, whatever its method. If
     a replica ended with a request, it is retried only if its method runs no model: else one request could crash every
     replica in turn."""
@@ -268,7 +268,7 @@ def _install(binary: str, config: pathlib.Path, settings: Mapping[str, Any]) -> 
     ValueError if HAProxy does not accept these either.
     """
     sections = close_listeners(split_sections(config.read_text()))
-    sections = repeat_unbegun(sections)
+    sections = retry_unstarted(sections)
     if tls := settings.get("tls"):
         pem = write_pem(config.parent, tls)
         sections = use_tls(sections, pem, copy_client_ca(config.parent, tls))

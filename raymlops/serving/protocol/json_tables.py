@@ -17,10 +17,10 @@ from raymlops.serving.protocol.request_limits import RequestLimits, check_rows, 
 from raymlops.serving.protocol.rest_codec import to_json_list
 from raymlops.tensors import Array, Batch, Signature, TensorSpec
 
-Known = Mapping[str, Column]
+ColumnsByName = Mapping[str, Column]
 
 
-def parse(body: bytes, forms: Sequence[str], known: Known, limits: RequestLimits) -> Any:
+def parse(body: bytes, forms: Sequence[str], known: ColumnsByName, limits: RequestLimits) -> Any:
     """The JSON of a request in one of these forms; numbers of a large tensor are already an array, in the shape of
     its lists. Raises InputError, TooLargeError."""
     names = list_required(known) or list(known)[:1]
@@ -34,7 +34,7 @@ def parse(body: bytes, forms: Sequence[str], known: Known, limits: RequestLimits
     return parse_json(body, limits)
 
 
-def from_records(value: Any, known: Known, limits: RequestLimits) -> Batch:
+def from_records(value: Any, known: ColumnsByName, limits: RequestLimits) -> Batch:
     """Rows as objects, column name -> value. Raises InputError, TooLargeError."""
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         raise InputError("Rows must be a list of objects, column name -> value, at least one")
@@ -60,7 +60,7 @@ def from_records(value: Any, known: Known, limits: RequestLimits) -> Batch:
     return from_columns({name: [row.get(name) for row in value] for name in taken}, known, limits)
 
 
-def refuse_misspelt(named: Collection[str], known: Known) -> None:
+def refuse_misspelt(named: Collection[str], known: ColumnsByName) -> None:
     """Extra columns are ignored, except one that is likely a misspelt optional input. Raises InputError."""
     left_out = [name for name, column in known.items() if column.optional and name not in named]
     for name in named if left_out else ():
@@ -68,7 +68,7 @@ def refuse_misspelt(named: Collection[str], known: Known) -> None:
             raise InputError(unknown_name("column", name, known))
 
 
-def has_features(row: Mapping[str, Any], known: Known) -> bool:
+def has_features(row: Mapping[str, Any], known: ColumnsByName) -> bool:
     """Whether the columns of a row are the features of the model's only tensor."""
     required = list_required(known)
     if len(required) != 1 or len(row) < 2:
@@ -77,12 +77,12 @@ def has_features(row: Mapping[str, Any], known: Known) -> bool:
     return name not in row or (len(known[name].spec.shape) == 2 and not isinstance(row[name], list))
 
 
-def list_required(known: Known) -> list[str]:
+def list_required(known: ColumnsByName) -> list[str]:
     """Names of the required inputs, in order."""
     return [name for name, column in known.items() if not column.optional]
 
 
-def _require_missing(name: str, column: Column, row: Mapping[str, Any], known: Known) -> None:
+def _require_missing(name: str, column: Column, row: Mapping[str, Any], known: ColumnsByName) -> None:
     """Raises InputError unless a row may omit this column. It may not if another key of the row has no column: that
     is likely this one, misspelt."""
     wrong = next((given for given in row if given not in known), None)
@@ -93,7 +93,7 @@ def _require_missing(name: str, column: Column, row: Mapping[str, Any], known: K
         raise InputError(f"A row has no value for {column.spec}; its columns are {shown}")
 
 
-def from_positions(value: Any, known: Known, limits: RequestLimits) -> Batch:
+def from_positions(value: Any, known: ColumnsByName, limits: RequestLimits) -> Batch:
     """Rows as lists, with one value per column in the model's order. Raises InputError, TooLargeError."""
     names = list_required(known)
     if (
@@ -109,14 +109,14 @@ def from_positions(value: Any, known: Known, limits: RequestLimits) -> Batch:
     return from_columns(given, known, limits)
 
 
-def from_inputs(value: Any, known: Known, limits: RequestLimits) -> Batch:
+def from_inputs(value: Any, known: ColumnsByName, limits: RequestLimits) -> Batch:
     """Tensors by name, or the only one that the model requires. Raises InputError, TooLargeError."""
     return (
         from_columns(value, known, limits) if isinstance(value, dict) else from_tensor(value, known, limits)
     )
 
 
-def from_tensor(value: Any, known: Known, limits: RequestLimits) -> Batch:
+def from_tensor(value: Any, known: ColumnsByName, limits: RequestLimits) -> Batch:
     """The only tensor that the model requires. Raises InputError, TooLargeError."""
     names = list_required(known) or list(known)[:1]
     if len(names) != 1:
@@ -126,7 +126,7 @@ def from_tensor(value: Any, known: Known, limits: RequestLimits) -> Batch:
     return from_columns({names[0]: value}, known, limits)
 
 
-def from_columns(value: Mapping[str, Any], known: Known, limits: RequestLimits) -> Batch:
+def from_columns(value: Mapping[str, Any], known: ColumnsByName, limits: RequestLimits) -> Batch:
     """Tensors by name. Raises InputError, TooLargeError."""
     batch: Batch = {}
     for name in value:
@@ -166,7 +166,7 @@ def check_unique(names: Sequence[str]) -> None:
         raise InputError(f"Column {show(twice)} is given twice")
 
 
-def check_cells(rows: int, known: Known, limits: RequestLimits) -> None:
+def check_cells(rows: int, known: ColumnsByName, limits: RequestLimits) -> None:
     """A row may omit missing values, so the batch may have more cells than were sent. Raises TooLargeError."""
     check_rows(rows, limits)
     if rows * len(known) > limits.json_elements:

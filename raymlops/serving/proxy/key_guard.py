@@ -261,7 +261,7 @@ def guard_grpc(server: Any) -> bool:
         return True
 
     def make(override: Any) -> Any:
-        def override_and_judge(service_method: str, method_handler: Any) -> Any:
+        def override_and_check(service_method: str, method_handler: Any) -> Any:
             handler = override(service_method, method_handler)
             service = next((service for service in SERVICES if service_method.startswith(service)), None)
             if service is None:
@@ -273,7 +273,7 @@ def guard_grpc(server: Any) -> bool:
             }
             return handler._replace(unary_unary=_judge_first(handler.unary_unary, method), **streams)
 
-        return override_and_judge
+        return override_and_check
 
     return serve_internals.replace_method_handlers(server, make)
 

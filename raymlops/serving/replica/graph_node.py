@@ -24,7 +24,7 @@ from raymlops.serving.endpoints import deadlines
 from raymlops.serving.endpoints.access_log import ACCESS
 from raymlops.serving.endpoints.graph import Prepared
 from raymlops.serving.endpoints.model import ModelEndpoint
-from raymlops.serving.endpoints.python_runs import run_beside
+from raymlops.serving.endpoints.python_runs import run_in_thread
 from raymlops.serving.endpoints.queue_batcher import BatchOptions
 from raymlops.serving.endpoints.run_memory import share_memory
 from raymlops.serving.endpoints.statistics import Statistics
@@ -62,7 +62,7 @@ class Node:
         options = dataclasses.replace(options, shared=True, memory=memory)
         leaf = open_leaf(path, node, make_locate(Settings.from_env()), options)
         if leaf.session is None:
-            beside = run_beside(leaf.instance, path, leaf.check)
+            beside = run_in_thread(leaf.instance, path, leaf.check)
             self._run, self._check, self._is_checked = beside.implementation.run, beside.check, True
             return
         batching = BatchOptions(max(1, resources.max_rows), resources.wait_ms / 1000, True, resources.queue)

@@ -129,7 +129,7 @@ class Relay:
         """The answer of another application, or of all; None if this one answers by itself. A failure has set its
         code, and is an empty message."""
         try:
-            told = await self.hand_on(name, message, context)
+            told = await self.relay_call(name, message, context)
         except RaymlopsError as error:
             sent = dict(context.invocation_metadata() or ())
             grpc_service.refuse(self._plane, name, sent, error, context)
@@ -143,7 +143,7 @@ class Relay:
         context.set_trailing_metadata(trailers)
         return Passed(answered)
 
-    async def hand_on(self, name: str, message: bytes, context: Any) -> Told | None:
+    async def relay_call(self, name: str, message: bytes, context: Any) -> Told | None:
         """The answer of another application, or of all; None if this one is asked.
 
         Raises InputError if several have the model, AuthenticationError if one would have to be woken for a caller
@@ -209,7 +209,7 @@ class Relay:
         try:
             self._plane.keys.identify(token)
         except AuthenticationError:
-            known = (name for name, other in others.items() if other.awake and _knows(other, token))
+            known = (name for name, other in others.items() if other.awake and _accepts_key(other, token))
             return next(known, None)
         return None
 
@@ -219,7 +219,7 @@ class Relay:
             self._plane.keys.identify(token)
         except AuthenticationError as error:
             others = await self._refresh()
-            if not any(_knows(other, token) for other in others.values()):
+            if not any(_accepts_key(other, token) for other in others.values()):
                 raise error from None
 
     async def _ask(self, target: str, name: str, message: bytes, context: Any) -> Told:
@@ -249,12 +249,12 @@ class Relay:
         if time.monotonic() - self._looked < _FRESH_S:
             return self._others
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.ensure_future(self._look())
+            self._looking = asyncio.ensure_future(self._load_applications())
         patience = _PATIENCE_S if self._looked == float("-inf") else _LOOK_S
         await asyncio.wait({self._looking}, timeout=patience)
         return self._others
 
-    async def _look(self) -> None:
+    async def _load_applications(self) -> None:
         try:
             known = await asyncio.wait_for(key_guard.APPLICATIONS.refresh(), _PATIENCE_S)
         except (OverloadedError, TimeoutError) as error:
@@ -296,7 +296,7 @@ class Relay:
         if name in _NOT_READY and mine[0] != "OK":
             return mine
         awake = [other for other, application in others.items() if application.awake]
-        asked = (self._ask_patiently(other, name, message, context) for other in awake)
+        asked = (self._ask_with_timeout(other, name, message, context) for other in awake)
         told = [mine, *await asyncio.gather(*asked)]
         if name in _NOT_READY:
             ready = all(answer[0] == "OK" and answer[3] == _READY for answer in told)
@@ -313,14 +313,14 @@ class Relay:
             )  # messages of one list are concatenated by their bytes
         return good[0]
 
-    async def _ask_patiently(self, target: str, name: str, message: bytes, context: Any) -> Told:
+    async def _ask_with_timeout(self, target: str, name: str, message: bytes, context: Any) -> Told:
         try:
             return await asyncio.wait_for(self._ask(target, name, message, context), _PATIENCE_S)
         except TimeoutError:
             return "UNAVAILABLE", f"Application {target!r} did not answer within {_PATIENCE_S:g} s", [], b""
 
 
-def _knows(application: Application, token: str) -> bool:
+def _accepts_key(application: Application, token: str) -> bool:
     try:
         application.ring.identify(token)
     except AuthenticationError:

@@ -150,7 +150,7 @@ class DataPlane:
         return response
 
     async def _answer(self, request: Request, receive: http.Receive | None) -> Response:
-        held: http.Held | None = None
+        held: http.Reservation | None = None
         try:
             role, handler = self._admit_key(request)
             if self.rate is not None and role in routes.LIMITED:
@@ -185,7 +185,7 @@ class DataPlane:
             self._remember(request.method, request.path, (role, handler, request.parts))
         return role, handler
 
-    async def _read(self, request: Request, receive: http.Receive | None, held: http.Held) -> None:
+    async def _read(self, request: Request, receive: http.Receive | None, held: http.Reservation) -> None:
         """The decompressed body of a request. Raises TooLargeError, InputError, OverloadedError, DisconnectedError."""
         headers, limit = request.headers, self.body_limit
         if receive is not None:

@@ -107,7 +107,7 @@ class Relay(Protocol):
 
     async def admit(self, token: str) -> None: ...
 
-    async def hand_on(
+    async def relay_call(
         self, name: str, message: bytes, context: Any
     ) -> tuple[str, str, Any, bytes] | None: ...
 
@@ -161,7 +161,7 @@ async def _answer_streamed(
     handed = None
     failure: BaseException | None = asyncio.CancelledError()
     try:
-        handed = await relay.hand_on(call.method, message, context) if relay is not None else None
+        handed = await relay.relay_call(call.method, message, context) if relay is not None else None
         if handed is not None:  # the application that it was relayed to has logged it
             code, details, _, answered = handed
             if code != "OK":
@@ -234,7 +234,7 @@ async def _find_status(
     try:
         if len(message) > _PROBE:
             raise TooLargeError(f"A probe takes {_PROBE} bytes, got {len(message)}")
-        handed = await relay.hand_on("Check", message, context) if relay is not None else None
+        handed = await relay.relay_call("Check", message, context) if relay is not None else None
         if handed is None:
             service = _parse("Check", message).service
             return grpc_answers.find_health(plane, service, read_token(sent))

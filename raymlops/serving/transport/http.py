@@ -89,11 +89,11 @@ class ByteBudget:
     def __init__(self, most: int) -> None:
         self.most, self.held = most, 0
 
-    def hold(self) -> "Held":
-        return Held(self)
+    def hold(self) -> "Reservation":
+        return Reservation(self)
 
 
-class Held:
+class Reservation:
     """One request's share of a budget, until it is released."""
 
     def __init__(self, budget: ByteBudget) -> None:
@@ -114,7 +114,7 @@ class Held:
         self._mine = 0
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, held: Held) -> bytes:
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, held: Reservation) -> bytes:
     """The whole body, as sent; `held` reserves each part. Raises TooLargeError as soon as it is over `limit` bytes,
     DisconnectedError."""
     declared = headers.get(b"content-length", b"")

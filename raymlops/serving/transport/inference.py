@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from raymlops.errors import DeadlineError, InputError, NotFoundError
 from raymlops.serving.endpoints import deadlines
 from raymlops.serving.endpoints.hosted import Hosted, Hosts
-from raymlops.serving.endpoints.observers import Asked
+from raymlops.serving.endpoints.observers import PendingRequest
 from raymlops.serving.protocol import kserve_v1, mlflow_codec, open_inference, rest_codec
 from raymlops.serving.protocol.request_limits import AnswerEstimate, show
 from raymlops.serving.transport.http import Request, Response
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 async def run_large(hosts: Hosts, call: Callable[..., T], *arguments: Any) -> T:
     """The result of a long call, run in a thread."""
-    return await asyncio.get_running_loop().run_in_executor(hosts.threads, _run_uncollected, call, *arguments)
+    return await asyncio.get_running_loop().run_in_executor(hosts.threads, _run_without_gc, call, *arguments)
 
 
-def _run_uncollected(call: Callable[..., T], *arguments: Any) -> T:
+def _run_without_gc(call: Callable[..., T], *arguments: Any) -> T:
     """Without the garbage collector, which would traverse all lists of a body repeatedly while they are made, and
     stops every thread meanwhile."""
     collects = gc.isenabled()
@@ -102,7 +102,7 @@ def read_timeout(parameters: Mapping[str, Any]) -> float | None:
 
 
 async def ask(
-    hosted: Hosted, batch: Batch, key: str | None, timeout_s: float | None, request: Asked
+    hosted: Hosted, batch: Batch, key: str | None, timeout_s: float | None, request: PendingRequest
 ) -> Batch:
     """The endpoint's answer. Where it becomes a response, the request is counted and observers are notified, with the
     times and tensors that were recorded here."""

@@ -130,8 +130,8 @@ class SharedLease:
         self._own = own
         self._patience_s = START_S
         self._is_away = False
-        self._next_look = 0.0
-        self._look: asyncio.Task[None] | None = None
+        self._next_probe = 0.0
+        self._probe: asyncio.Task[None] | None = None
 
     async def __call__(self, caller: str, wanted: float) -> float:
         if not self._is_away:
@@ -141,9 +141,9 @@ class SharedLease:
                 if not self._is_away:
                     LOG.error("rate limit: each replica counts by itself for now: %s", describe(error))
                 self._is_away = True
-                self._next_look = time.monotonic() + RETRY_S
-        if time.monotonic() >= self._next_look and (self._look is None or self._look.done()):
-            self._look = asyncio.get_running_loop().create_task(self._look_again())
+                self._next_probe = time.monotonic() + RETRY_S
+        if time.monotonic() >= self._next_probe and (self._probe is None or self._probe.done()):
+            self._probe = asyncio.get_running_loop().create_task(self._try_shared_again())
         return await self._own.lease(caller, wanted)
 
     async def _ask_in_time(self, caller: str, wanted: float) -> float:
@@ -151,7 +151,7 @@ class SharedLease:
         self._patience_s = PATIENCE_S
         return granted
 
-    async def _look_again(self) -> None:
+    async def _try_shared_again(self) -> None:
         """Runs in the background: no request waits for this."""
         try:
             await self._ask_in_time("", 0.0)
@@ -161,7 +161,7 @@ class SharedLease:
             self._is_away = False
             LOG.info("rate limit: all replicas count together again")
         finally:
-            self._next_look = time.monotonic() + RETRY_S
+            self._next_probe = time.monotonic() + RETRY_S
 
 
 def describe(error: BaseException) -> str:

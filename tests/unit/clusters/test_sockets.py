@@ -45,7 +45,7 @@ def test_a_socket_is_listed_with_its_purpose_and_warned_of_beyond_loopback(addre
     ],
 )
 def test_processes_are_known_by_their_command(command: str, purpose: str | None) -> None:
-    assert sockets.name_purpose(command) == purpose
+    assert sockets.find_purpose(command) == purpose
 
 
 @pytest.mark.parametrize(

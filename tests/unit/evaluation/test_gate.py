@@ -179,8 +179,8 @@ def test_a_new_required_column_is_stopped_and_a_new_optional_one_is_not(champion
 def test_a_changed_column_breaks_callers(weights, change, said):
     old = small_models.describe(weights)
     new = {**old, "columns": [{**old["columns"][0], **change}, *old["columns"][1:]]}
-    assert said in compatibility.find_breaks(new, old)[0]
-    assert compatibility.find_breaks({**old, "columns": old["columns"][1:]}, old) == ()
+    assert said in compatibility.find_breaking_changes(new, old)[0]
+    assert compatibility.find_breaking_changes({**old, "columns": old["columns"][1:]}, old) == ()
 
 
 def test_weights_kept_outside_and_foreign_operators_are_stopped(weights, tmp_path):

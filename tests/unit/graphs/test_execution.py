@@ -8,7 +8,7 @@ import pytest
 from raymlops.errors import DeadlineError, InputError, NodeError, OverloadedError, SpecError
 from raymlops.graphs.execution import Implementation
 from raymlops.graphs.graph import Graph
-from raymlops.graphs.kinds.cascade import find_unsure
+from raymlops.graphs.kinds.cascade import find_unconfident_rows
 from raymlops.graphs.kinds.split import choose_branch
 from raymlops.graphs.kinds.switch import find_held
 from raymlops.graphs.kinds.vote import vote
@@ -121,9 +121,9 @@ def test_only_the_unsure_rows_of_a_cascade_reach_the_dearer_model() -> None:
 
 
 def test_rows_without_a_confidence_go_on() -> None:
-    assert find_unsure(np.array([0.9, np.nan, 0.1]), "max", 0.5).tolist() == [1, 2]
-    assert find_unsure(np.array([0.9, 0.5, 0.1]), "binary", 0.8).tolist() == [1]
-    assert find_unsure(np.array([[0.5, 0.4], [0.9, 0.1]]), "margin", 0.3).tolist() == [0]
+    assert find_unconfident_rows(np.array([0.9, np.nan, 0.1]), "max", 0.5).tolist() == [1, 2]
+    assert find_unconfident_rows(np.array([0.9, 0.5, 0.1]), "binary", 0.8).tolist() == [1]
+    assert find_unconfident_rows(np.array([[0.5, 0.4], [0.9, 0.1]]), "margin", 0.3).tolist() == [0]
 
 
 def test_a_split_keeps_a_key_on_its_branch() -> None:

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from raymlops.errors import ArtifactError
 from raymlops.models.session import open_session
-from raymlops.models.weights_as_inputs import lift_weights, read_weights
+from raymlops.models.weights_as_inputs import extract_weights, read_weights
 from raymlops.tensors import Batch
 from tests import toy_models
 from tests.graph_models import make_mlp
@@ -17,7 +17,7 @@ ROWS = {"x": np.random.default_rng(5).normal(size=(7, 20)).astype(np.float32)}
 
 
 def run_lifted(data: bytes, batch: Batch) -> Batch:
-    lifted = lift_weights(data)
+    lifted = extract_weights(data)
     weights = read_weights(io.BytesIO(data), lifted.weights)
     return open_session(lifted.skeleton).with_weights(weights).infer(batch)
 
@@ -39,14 +39,14 @@ def test_models_of_one_structure_have_one_skeleton_wherever_they_come_from() -> 
     second.producer_name, second.doc_string = "another", "trained on Monday"
     helper.set_model_props(second, {"raymlops.contract": "{}"})
     second.graph.name = second.graph.node[0].doc_string = "other"
-    skeletons = [lift_weights(model.SerializeToString()).skeleton for model in (first, second, wider)]
+    skeletons = [extract_weights(model.SerializeToString()).skeleton for model in (first, second, wider)]
     assert skeletons[0] == skeletons[1] != skeletons[2]
     assert len(skeletons[0]) < 500
 
 
 def test_the_signature_of_a_model_does_not_show_its_weights() -> None:
     data = make_mlp(1).SerializeToString()
-    lifted = lift_weights(data)
+    lifted = extract_weights(data)
     skeleton = open_session(lifted.skeleton)
     session = skeleton.with_weights(read_weights(io.BytesIO(data), lifted.weights))
     assert session.signature == open_session(data).signature
@@ -67,7 +67,7 @@ def make_graph(nodes: list[onnx.NodeProto], **weights: np.ndarray) -> bytes:
 
 
 def list_lifted(data: bytes) -> list[str]:
-    return [weight.name for weight in lift_weights(data).weights]
+    return [weight.name for weight in extract_weights(data).weights]
 
 
 def test_what_an_operator_needs_as_a_constant_stays() -> None:
@@ -99,4 +99,4 @@ def test_what_the_body_of_a_loop_may_read_stays() -> None:
 def test_a_file_that_is_cut_short_is_told(tmp_path: pathlib.Path) -> None:
     data = make_mlp(1).SerializeToString()
     with pytest.raises(ArtifactError, match="Weight 'b' is truncated"):
-        read_weights(io.BytesIO(data[:-1000]), lift_weights(data).weights)
+        read_weights(io.BytesIO(data[:-1000]), extract_weights(data).weights)

@@ -20,7 +20,7 @@ from raymlops.serving.endpoints import lazy_models
 from raymlops.serving.endpoints.graph import host_graph, prepare_graph
 from raymlops.serving.endpoints.lazy_models import LazyModels
 from raymlops.serving.endpoints.model import ModelEndpoint
-from raymlops.serving.endpoints.python_runs import run_beside
+from raymlops.serving.endpoints.python_runs import run_in_thread
 from raymlops.serving.endpoints.queue_batcher import BatchOptions
 from raymlops.serving.endpoints.run_memory import bound_memory, read_memory
 from raymlops.serving.endpoints.statistics import Statistics
@@ -174,7 +174,7 @@ class Held:
 
 def test_a_python_node_that_is_no_coroutine_leaves_the_event_loop_to_others() -> None:
     held = Held()
-    node = run_beside(held, "held").implementation
+    node = run_in_thread(held, "held").implementation
     assert node.suspends
 
     async def ask() -> Batch:
@@ -196,7 +196,7 @@ def test_a_python_run_that_was_given_up_holds_nobody_up() -> None:
                 assert end.wait(30)
             return batch
 
-    node = run_beside(Hanging(), "hanging").implementation
+    node = run_in_thread(Hanging(), "hanging").implementation
 
     async def ask() -> Batch:
         given_up = asyncio.ensure_future(node.run({"x": np.zeros(1)}))
@@ -221,7 +221,7 @@ def test_requests_that_waited_behind_a_run_that_was_given_up_are_answered_in_the
             order.append(float(batch["x"][0]))
             return batch
 
-    node = run_beside(Hanging(), "hanging").implementation
+    node = run_in_thread(Hanging(), "hanging").implementation
 
     async def ask() -> list[Batch]:
         given_up = asyncio.ensure_future(node.run({"x": np.zeros(1)}))
@@ -251,7 +251,7 @@ def test_python_runs_of_a_node_follow_each_other() -> None:
             inside.pop()
             return batch
 
-    node = run_beside(Counter(), "counter").implementation
+    node = run_in_thread(Counter(), "counter").implementation
 
     async def ask() -> None:
         await asyncio.gather(*(node.run({"x": np.zeros(1)}) for _ in range(50)))

@@ -230,7 +230,7 @@ def damage_and_repair(own: Settings, damage: str, tmp_path: pathlib.Path) -> Non
     champion = dict(client.get_registered_model(name).aliases).get("champion")
     assert str(champion) == ("None" if damage == "champion" else "2")
     if damage == "manifest":
-        assert any("version 1 has no evidence that holds" in line for line in done)
+        assert any("version 1 has no valid evidence" in line for line in done)
         assert promotion.sign_versions(name, "looked at", own) == ["1"]
     promotion.move_alias(name, "1", "champion", "an emergency", own, force=True)
     assert promotion.read_record(name, own).problems == ()

@@ -16,7 +16,7 @@ CHILD = """
 import os, sys
 from raymlops.lifecycle.train import run_heartbeat
 from tests.experiments import spec_of
-with run_heartbeat.marked(sys.argv[1], sys.argv[2], spec_of("digits", {"path": "rows.parquet"}), "data"):
+with run_heartbeat.keep_heartbeat(sys.argv[1], sys.argv[2], spec_of("digits", {"path": "rows.parquet"}), "data"):
     os._exit(9)  # as a killed process ends
 """
 
@@ -27,14 +27,14 @@ def find(folder: pathlib.Path, spec: ExperimentSpec = SPEC, name: str | None = N
 
 
 def test_a_search_that_ended_is_not_gone_on_with_and_one_that_failed_is(tmp_path: pathlib.Path) -> None:
-    with run_heartbeat.marked(str(tmp_path), "digits-1", SPEC, "data"):
+    with run_heartbeat.keep_heartbeat(str(tmp_path), "digits-1", SPEC, "data"):
         assert find(tmp_path) is None  # it runs
         assert "'digits-1' still runs" in run_heartbeat.explain_none(str(tmp_path), SPEC, None)
     assert find(tmp_path) is None
     assert "nothing under" in run_heartbeat.explain_none(str(tmp_path), SPEC, None)
     with (
         pytest.raises(ValueError, match="it broke"),
-        run_heartbeat.marked(str(tmp_path), "digits-2", SPEC, "data"),
+        run_heartbeat.keep_heartbeat(str(tmp_path), "digits-2", SPEC, "data"),
     ):
         raise ValueError("it broke")
     assert find(tmp_path) == "digits-2"
@@ -43,9 +43,9 @@ def test_a_search_that_ended_is_not_gone_on_with_and_one_that_failed_is(tmp_path
 def test_a_search_whose_process_was_killed_is_gone_on_with(tmp_path: pathlib.Path) -> None:
     done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path), "digits-3"], check=False)
     assert done.returncode == 9
-    mark = run_heartbeat.read_mark(str(tmp_path), "digits-3")
-    assert mark is not None
-    assert (mark.done, mark.data) == (False, "data")
+    heartbeat = run_heartbeat.read_heartbeat(str(tmp_path), "digits-3")
+    assert heartbeat is not None
+    assert (heartbeat.done, heartbeat.data) == (False, "data")
     assert find(tmp_path) == find(tmp_path, name="digits-3") == "digits-3"
     assert find(tmp_path, name="digits-4") is None
 
@@ -53,7 +53,7 @@ def test_a_search_whose_process_was_killed_is_gone_on_with(tmp_path: pathlib.Pat
 def test_another_spec_is_not_gone_on_with_and_more_trials_are_the_same_spec(tmp_path: pathlib.Path) -> None:
     with (
         pytest.raises(ValueError, match="it broke"),
-        run_heartbeat.marked(str(tmp_path), "digits-1", SPEC, "data"),
+        run_heartbeat.keep_heartbeat(str(tmp_path), "digits-1", SPEC, "data"),
     ):
         raise ValueError("it broke")
     more = SPEC.model_copy(update={"search": SPEC.search.model_copy(update={"trials": 50})})
@@ -66,20 +66,22 @@ def test_another_spec_is_not_gone_on_with_and_more_trials_are_the_same_spec(tmp_
 def test_a_driver_elsewhere_is_dead_once_it_writes_no_more(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_heartbeat, "_BEAT", 0.01)
+    monkeypatch.setattr(run_heartbeat, "_PERIOD", 0.01)
     monkeypatch.setattr(run_heartbeat, "_SILENCE", 0.5)
     said: list[str] = []
 
-    def is_lost(mark: run_heartbeat.Mark | None) -> bool:
-        assert mark is not None
-        return run_heartbeat.is_lost(str(tmp_path), dataclasses.replace(mark, host="elsewhere"), said.append)
+    def is_lost(heartbeat: run_heartbeat.Heartbeat | None) -> bool:
+        assert heartbeat is not None
+        return run_heartbeat.is_lost(
+            str(tmp_path), dataclasses.replace(heartbeat, host="elsewhere"), said.append
+        )
 
-    with run_heartbeat.marked(str(tmp_path), "digits-1", SPEC, "data"):
-        mark = run_heartbeat.read_mark(str(tmp_path), "digits-1")
-        assert not is_lost(mark)  # it was written again
-    assert "begun on elsewhere, still runs" in said[0]
-    run_heartbeat._write(str(tmp_path), dataclasses.replace(mark, beat=0.0))
-    silent = run_heartbeat.read_mark(str(tmp_path), "digits-1")
+    with run_heartbeat.keep_heartbeat(str(tmp_path), "digits-1", SPEC, "data"):
+        heartbeat = run_heartbeat.read_heartbeat(str(tmp_path), "digits-1")
+        assert not is_lost(heartbeat)  # it was written again
+    assert "started on elsewhere, still runs" in said[0]
+    run_heartbeat._write(str(tmp_path), dataclasses.replace(heartbeat, beat=0.0))
+    silent = run_heartbeat.read_heartbeat(str(tmp_path), "digits-1")
     assert is_lost(silent)
     assert silent is not None
     assert not run_heartbeat.is_lost(

@@ -130,7 +130,7 @@ CONTENTS: dict[str, tuple[bytes, str]] = {
     "weights elsewhere": (with_weights_elsewhere(), "export it as one file"),
     "a foreign operator": (of_operator("Steal", "acme"), "uses operator 'Steal' of a foreign library"),
     "no shape": (without_shape(), "'x' has no shape"),
-    "too large": (scaler(2) + b"\x32" + b"\x83\x40" + b"x" * 8195, "bytes; at most 8000 are taken"),
+    "too large": (scaler(2) + b"\x32" + b"\x83\x40" + b"x" * 8195, "bytes; at most 8000 are accepted"),
 }  # fmt: skip
 
 

@@ -210,7 +210,7 @@ class Relayed:
         self.known._known = {application.name: application for application in applications}
 
     async def ask(self, model: str, method: str = "ModelInfer") -> Any:
-        return await self.relay.hand_on(method, infer(model).SerializeToString(), self.context)
+        return await self.relay.relay_call(method, infer(model).SerializeToString(), self.context)
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_an_application_whose_answer_serve_gives_up_keeps_no_call_of_others(rela
     async def run() -> None:
         relayed.relay._handles = {"shop": Replica(give_up)}
         assert await relayed.ask("doubler") is None  # which this one has
-        code, *_ = await relayed.relay.hand_on("ServerReady", b"", relayed.context) or ("",)
+        code, *_ = await relayed.relay.relay_call("ServerReady", b"", relayed.context) or ("",)
         assert code == "OK"
 
     asyncio.run(run())
