@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from raymlops.models.session import CONTRACT_KEY
+from raymlops.artifact import CONTRACT_KEY
 
 OPSETS = (helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3))
 
