@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from raymlops import attestation
 from raymlops.attestation import TrustedKeys
 from raymlops.errors import UntrustedError
-from raymlops.tracking import record_run
+from raymlops.tracking import record_run, store
 
 KIND = "https://raymlops.dev/attestation/model-version/v1"
 MANIFEST_TAG = "raymlops.manifest"
@@ -152,6 +152,6 @@ def read_document(client: mlflow.MlflowClient, run: str, path: str) -> bytes | N
     """A file of a run; None if the run does not have it."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return pathlib.Path(client.download_artifacts(run, path, folder)).read_bytes()
+            return pathlib.Path(store.artifacts_of(client, run).download_artifacts(path, folder)).read_bytes()
         except (OSError, MlflowException):
             return None

@@ -124,9 +124,10 @@ def _path_of(head: Head) -> str:
 def _list_heads(client: mlflow.MlflowClient, run: str) -> Iterator[str]:
     """Paths of heads, the newest first: by lease number, then index."""
     with store.reaching_artifacts(run):
-        folders = sorted((entry.path for entry in client.list_artifacts(run, "heads")), reverse=True)
+        files = store.artifacts_of(client, run)
+        folders = sorted((entry.path for entry in files.list_artifacts("heads")), reverse=True)
         for folder in folders:
-            paths = [entry.path for entry in client.list_artifacts(run, folder)]
+            paths = [entry.path for entry in files.list_artifacts(folder)]
             found = {path: match for path in paths if (match := _HEAD.fullmatch(path))}
             yield from sorted(
                 found, key=lambda path: (int(found[path]["number"]), int(found[path]["index"])), reverse=True
@@ -154,7 +155,8 @@ def _manifest_path(digest: str) -> str:
 
 def _read_file(client: mlflow.MlflowClient, run: str, path: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        return pathlib.Path(client.download_artifacts(run, path, folder)).read_text(encoding="utf-8")
+        file = store.artifacts_of(client, run).download_artifacts(path, folder)
+        return pathlib.Path(file).read_text(encoding="utf-8")
 
 
 def load_seen_head(name: str, settings: Settings) -> Head | None:

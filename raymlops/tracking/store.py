@@ -2,6 +2,7 @@
 local database if there is none."""
 
 import contextlib
+import functools
 import logging
 import pathlib
 import shlex
@@ -15,6 +16,7 @@ import requests
 from mlflow.entities import Experiment
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from raymlops import locations
@@ -80,6 +82,19 @@ def ensure_experiment(client: mlflow.MlflowClient, name: str, settings: Settings
             f"Experiment {name!r} was deleted; restore it: mlflow experiments restore, or use another name"
         )
     return found
+
+
+def artifacts_of(client: mlflow.MlflowClient, run: str) -> ArtifactRepository:
+    """The files of a run, where they are: by `runs:/` MLflow asks the store several times more for each of them, for
+    those of logged models. Raises MlflowException where there is no such run."""
+    uri = _find_artifacts(client.tracking_uri, run)
+    return get_artifact_repository(uri, tracking_uri=client.tracking_uri)
+
+
+@functools.lru_cache(maxsize=4096)
+def _find_artifacts(tracking_uri: str, run: str) -> str:
+    """Where a run keeps its files, which is decided when it is made."""
+    return str(mlflow.MlflowClient(tracking_uri=tracking_uri).get_run(run).info.artifact_uri)
 
 
 def require_artifacts(settings: Settings) -> None:

@@ -215,6 +215,7 @@ for in_axis, out_axis, shape in ((1, 0, (3, 0)), (0, 1, (3, 0)), (1, 1, (0, 0)))
 """
 
 
+@pytest.mark.slow
 def test_what_ends_a_process_unguarded_is_refused_and_the_rest_answered_as_before() -> None:
     names = [name for name, *_ in list_fatal()]
     assert run_python(FATAL) == [f"{name} True" for name in (*names, "Scan", "Scan", "Scan")]
@@ -376,6 +377,7 @@ hostile_shapes.main(0.005, 0)
 """
 
 
+@pytest.mark.slow
 def test_a_sample_of_hostile_shapes_ends_no_process() -> None:
     found = json.loads(run_python(SAMPLE)[-1])
     assert found["deaths"] == []

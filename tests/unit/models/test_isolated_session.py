@@ -121,6 +121,7 @@ def test_a_request_that_ends_the_process_is_told_so_once_and_those_behind_it_are
     endpoint.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_again_and_again_is_started_after_growing_pauses(
     toy: IsolatedSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +184,7 @@ def test_an_endless_run_is_ended_and_the_process_stays() -> None:
     endpoint.close()
 
 
+@pytest.mark.slow
 def test_memory_that_a_request_would_take_is_the_process_s_own() -> None:
     inputs = [toy_models.value("x", T.STRING, "n"), toy_models.value("i", T.INT64, "m")]
     nodes = [h.make_node("Gather", ["x", "i"], ["y"])]

@@ -46,6 +46,7 @@ def test_a_model_that_cannot_be_opened_is_named_before_anything_is_deployed(
         try_models(spec, settings)
 
 
+@pytest.mark.slow
 def test_one_of_many_that_ends_its_process_is_named(tmp_path: pathlib.Path, settings: Settings) -> None:
     models = {}
     for number in range(9):

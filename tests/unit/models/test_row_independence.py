@@ -285,6 +285,7 @@ def test_two_hundred_random_graphs_answer_alike_alone_and_beside_others() -> Non
     assert (count.models, count.proven > 60) == (200, True)
 
 
+@pytest.mark.slow
 def test_what_onnx_generates_for_each_operator_answers_alike_alone_and_beside_others() -> None:
     count = row_checks.check_corpus(most_free=1, quick=True)
     assert count.differing == []

@@ -39,6 +39,7 @@ def require_whole(case: dict[str, Any], found: dict[str, Any]) -> None:
         assert (case["late"], moves.count("2")) == (0, 1), (case, found)
 
 
+@pytest.mark.slow
 def test_the_next_writer_finishes_what_a_killed_one_began_and_a_late_one_changes_nothing(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -62,6 +63,7 @@ def model(settings: Settings, request: pytest.FixtureRequest) -> str:
     return str(request.node.name)
 
 
+@pytest.mark.slow
 def test_one_writer_at_a_time_and_each_with_a_greater_number(settings: Settings, model: str) -> None:
     client = store.connect(settings)
     inside, numbers, crowded = [0], list[int](), list[int]()
@@ -99,6 +101,7 @@ def test_a_lease_that_another_took_over_is_refused(
                 stopped.check()
 
 
+@pytest.mark.slow
 def test_a_lease_that_is_renewed_is_waited_for_however_the_clock_of_the_wall_jumps(
     settings: Settings, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,8 @@ from raymlops.tracking import history, history_writer, registry, store
 from tests import toy_models
 from tests.conftest import settings_in
 
+pytestmark = pytest.mark.slow  # each registers and signs versions
+
 ROWS = {"x": np.ones((2, 3), np.float32)}
 
 

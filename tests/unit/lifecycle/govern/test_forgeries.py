@@ -45,12 +45,14 @@ def test_forgeries_are_noticed(world: World) -> None:
     assert require_noticed(world, _EVERY) > 20
 
 
+@pytest.mark.slow
 def test_what_the_gate_blocked_or_never_saw_is_not_promoted(world: World) -> None:
     for version, words in (("3", "was blocked: auc"), ("5", "was never judged")):
         with pytest.raises(UserError, match=words):
             promotion.move_alias(GOOD, version, "champion", "please", world.settings)
 
 
+@pytest.mark.slow
 def test_a_store_that_was_put_back_as_a_whole_shows_to_who_has_seen_more(world: World) -> None:
     world.judge(GOOD, "5", passed=True)
     promotion.move_alias(GOOD, "5", "champion", "it passed", world.settings)

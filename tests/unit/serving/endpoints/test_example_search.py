@@ -150,6 +150,7 @@ LARGE = {"FP32_photo", "FP32_wider", "UINT8_photo", "UINT8_wider", "BYTES_photo"
          "BOOL_wider"}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_example_is_answered(plane: DataPlane) -> None:
     ask = make_ask(plane)
     document = ask("GET", "/openapi.json").json()
@@ -167,6 +168,7 @@ def test_every_example_is_answered(plane: DataPlane) -> None:
             assert missing == ({f"/v2/models/{name}/infer"} if name.startswith("FP16") else set()), name
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_is_answered(plane: DataPlane, tmp_path: pathlib.Path) -> None:
     async def run() -> list[tuple[str, str]]:
         config = uvicorn.Config(plane, log_level="critical", access_log=False, lifespan="off")

@@ -181,6 +181,7 @@ async def ask_without_reading(address: tuple[str, int], requests: bytes) -> sock
     return client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("close", [False, True])
 def test_a_client_that_does_not_read_is_cut(close: bool) -> None:
     words = ["a" * 1_000] * 120
