@@ -4,6 +4,8 @@ import raymlops
 found = raymlops.search("jobs/specs/flights.yaml")
 found.leaderboard
 raymlops.predict(found.version, frame)
+with raymlops.serve(found) as endpoint:
+    endpoint.predict(frame)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,17 +14,32 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from raymlops.api import (
+        deploy,
         evaluate,
         load_model,
         predict,
         promote,
+        read_serving_spec,
         read_spec,
         register,
         search,
+        serve,
         train,
     )
 
-__all__ = ["evaluate", "load_model", "predict", "promote", "read_spec", "register", "search", "train"]
+__all__ = [
+    "deploy",
+    "evaluate",
+    "load_model",
+    "predict",
+    "promote",
+    "read_serving_spec",
+    "read_spec",
+    "register",
+    "search",
+    "serve",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -175,12 +175,19 @@ def _to_numbers(values: pa.ChunkedArray, column: FittedColumn) -> Any:
         values = values.cast(pa.int8())
     if column.spec.datatype in ("INT64", "BOOL") and values.null_count:
         raise ValueError(f"it has {values.null_count} nulls, and training had none; filter them first")
-    return np.ascontiguousarray(values.to_numpy(), dtype=column.spec.dtype)
+    given = np.asarray(values.to_numpy())
+    cast = np.ascontiguousarray(given, dtype=column.spec.dtype)
+    if cast.dtype.kind in "ib" and given.dtype.kind == "f" and not np.array_equal(cast, given):
+        raise ValueError("some of its values would be rounded; convert it first")
+    return cast
 
 
 def _to_instants(values: pa.ChunkedArray, column: FittedColumn) -> Any:
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        values = values.cast(pa.timestamp("ms", tz="UTC"))
+        try:
+            values = values.cast(pa.timestamp("ms", tz="UTC"))
+        except pa.ArrowInvalid:  # without zones, which then are UTC, as everywhere
+            values = values.cast(pa.timestamp("ms"))
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
         values = values.cast(pa.timestamp("ms", tz=getattr(values.type, "tz", None)), safe=False)
     return pc.fill_null(values.cast(pa.int64()), MISSING_INSTANT).to_numpy()
@@ -211,3 +218,5 @@ _CONVERT = {
     "timestamp": _to_instants,
     "image": _to_images,
 }
+COLUMN_TYPES = frozenset(_CONVERT)
+"""Types of columns that models of ours tell of; files of another origin may say anything."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raymlops.data import sources
-from raymlops.lifecycle.train import artifacts
+from raymlops.lifecycle.train import stage_outputs
 from raymlops.lifecycle.train.stages import STAGES
 from raymlops.specs.experiment import ExperimentSpec
 
@@ -17,8 +17,8 @@ def run_saved(
     digests = {}
     for name in names:
         stage = STAGES[name]
-        inputs = [artifacts.load(kind, f"{folder}/{value}") for value, kind in stage.inputs.items()]
+        inputs = [stage_outputs.load(kind, f"{folder}/{value}") for value, kind in stage.inputs.items()]
         outputs = stage.run(stage.narrow(spec), *inputs, **options.get(name, {}))
         for value, given in outputs._asdict().items():
-            digests[value] = artifacts.save(given, f"{folder}/{value}").digest
+            digests[value] = stage_outputs.save(given, f"{folder}/{value}").digest
     return digests

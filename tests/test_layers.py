@@ -68,6 +68,7 @@ DISTRIBUTIONS = {
 }
 """Import -> package, where the two have other names."""
 EXTRAS = {
+    "cli/progress.py": "notebook",
     "data/samples.py": "examples",
     "serving/protocol/grpc_codec.py": "grpc",
     "serving/transport/grpc_answers.py": "grpc",

@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from raymlops.artifact import MODEL_FILE
 from raymlops.cli.terminal import take_old_flags
 from raymlops.settings import Settings
 
 if TYPE_CHECKING:
-    from raymlops.models.safety import Model
     from raymlops.specs.graph import GraphSpec
 
 _ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
@@ -69,13 +67,12 @@ def predict(
     """
     from raymlops.lifecycle.batch.predict import Scoring, predict_files
     from raymlops.lifecycle.cluster import join_cluster
+    from raymlops.runtime.sources import read_source
     from raymlops.specs.dataset import DatasetSpec
 
     settings = Settings.from_env()
     content = (
-        read_one_graph(model, settings)
-        if model.endswith((".yaml", ".yml"))
-        else read_one_model(model, settings)
+        read_one_graph(model, settings) if model.endswith((".yaml", ".yml")) else read_source(model, settings)
     )
     table = DatasetSpec(reader=reader or _guess_reader(data), path=data)
     if data.endswith((".yaml", ".yml")):
@@ -93,25 +90,6 @@ def predict(
         file_format=file_format,
     )
     click.echo(f"Wrote {rows:,} rows to {output}" if rows >= 0 else f"Wrote {output}")
-
-
-def read_one_model(model: str, settings: Settings) -> "Model":
-    """The checked model of a version or a file."""
-    from raymlops.errors import NotFoundError
-    from raymlops.models.safety import read_model
-
-    if model.startswith("models:/"):
-        from raymlops.tracking import registry
-
-        found = registry.resolve(model, settings)
-        return read_model(found.file, found.digest)
-    path = pathlib.Path(model)
-    file = path / MODEL_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise NotFoundError(
-            f"No model {model!r}; give an ONNX file, models:/NAME@ALIAS or models:/NAME/VERSION"
-        )
-    return read_model(file)
 
 
 def read_one_graph(file: str, settings: Settings) -> "GraphSpec":

@@ -1,5 +1,7 @@
-"""Shows the progress of a search: stage lines, then a table and a progress bar; plain lines without a terminal."""
+"""Shows the progress of a search: stage lines, then a table and a progress bar, in a terminal or a notebook; else plain
+lines."""
 
+import html
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +16,7 @@ from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training.trials import SearchResult
 
 _ROWS = 12  # trials shown at a time; a table that is taller than the screen flickers
+_REDRAWN_S = 0.5  # between two drawings of a notebook's cell
 
 
 class SearchProgress:
@@ -28,6 +31,9 @@ class SearchProgress:
         )
         self._task = self._bar.add_task("trials", total=trials)
         self._live: Live | None = None
+        self._cell: Any = None
+        """Of a notebook, where the table is shown; rich would need ipywidgets for that."""
+        self._drawn = 0.0
 
     @classmethod
     def of(cls, spec: ExperimentSpec, *, quiet: bool = False) -> "SearchProgress":
@@ -39,6 +45,8 @@ class SearchProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._cell is not None:
+            self._draw_cell()
         if self._live is not None:
             self._live.stop()
 
@@ -58,7 +66,7 @@ class SearchProgress:
         shown = self._shown.setdefault(trial, {"status": "", "parameters": {}, "learned": {}})
         shown["status"] = "failed" if error else "done"
         self._bar.advance(self._task)
-        if not self.console.is_terminal:
+        if not self.console.is_terminal and not self.console.is_jupyter:
             count = sum(row["status"] in ("done", "failed") for row in self._shown.values())
             score = shown["learned"].get(f"best_{self._metric}", float("nan"))
             self.tell(
@@ -69,36 +77,75 @@ class SearchProgress:
         self._draw()
 
     def _draw(self) -> None:
-        if not self.console.is_terminal or self.console.quiet:
+        if self.console.quiet:
+            return
+        if self.console.is_jupyter and time.monotonic() - self._drawn > _REDRAWN_S:
+            self._draw_cell()
+        if not self.console.is_terminal:
             return
         if self._live is None:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         self._live.update(Group(self._table(), self._bar))
 
-    def _table(self) -> Table:
-        rows = sorted(self._shown.items(), key=lambda item: item[1]["status"] != "running")[:_ROWS]
-        return to_table(
-            [(trial, row["status"], row["parameters"], row["learned"]) for trial, row in rows], self._metric
+    def _draw_cell(self) -> None:
+        from IPython.display import HTML, display
+
+        self._drawn = time.monotonic()
+        task = self._bar.tasks[0]
+        shown = HTML(
+            f'<progress value="{task.completed:g}" max="{task.total:g}"></progress> '
+            f"{task.completed:g} of {task.total:g} trials" + to_html(self._rows(), self._metric)
         )
+        if self._cell is None:
+            self._cell = display(shown, display_id=True)
+        else:
+            self._cell.update(shown)
+
+    def _table(self) -> Table:
+        return to_table(self._rows(), self._metric)
+
+    def _rows(self) -> list["TrialRow"]:
+        rows = sorted(self._shown.items(), key=lambda item: item[1]["status"] != "running")[:_ROWS]
+        return [(trial, row["status"], row["parameters"], row["learned"]) for trial, row in rows]
 
 
-def to_table(rows: Sequence[tuple[str, str, Mapping[str, Any], Mapping[str, float]]], metric: str) -> Table:
+TrialRow = tuple[str, str, Mapping[str, Any], Mapping[str, float]]
+"""A trial's name, status, parameters and results."""
+
+
+def to_table(rows: Sequence[TrialRow], metric: str) -> Table:
     """Trials with their parameters and their results."""
-    names = list(dict.fromkeys(name for row in rows for name in row[2]))
+    headings, cells = _to_cells(rows, metric)
     table = Table(box=None, pad_edge=False)
-    for heading in ("trial", "", "epoch", f"best {metric}", *(name.split(".")[-1] for name in names)):
+    for heading in headings:
         table.add_column(heading, justify="left" if heading in ("trial", "") else "right")
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def to_html(rows: Sequence[TrialRow], metric: str) -> str:
+    """The same as a table of a page."""
+    headings, cells = _to_cells(rows, metric)
+    lines = [("th", headings), *(("td", row) for row in cells)]
+    return "<table>{}</table>".format(
+        "".join(
+            f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>" for tag, row in lines
+        )
+    )
+
+
+def _to_cells(rows: Sequence[TrialRow], metric: str) -> tuple[list[str], list[list[str]]]:
+    names = list(dict.fromkeys(name for row in rows for name in row[2]))
+    headings = ["trial", "", "epoch", f"best {metric}", *(name.split(".")[-1] for name in names)]
+    cells = []
     for trial, status, parameters, learned in rows:
         score = learned.get(f"best_{metric}")
-        table.add_row(
-            trial,
-            status,
-            str(int(learned["epoch"])) if "epoch" in learned else "",
-            "" if score is None else f"{score:.4f}",
-            *(_show(parameters.get(name)) for name in names),
-        )
-    return table
+        epoch = str(int(learned["epoch"])) if "epoch" in learned else ""
+        values = [_show(parameters.get(name)) for name in names]
+        cells.append([trial, status, epoch, "" if score is None else f"{score:.4f}", *values])
+    return headings, cells
 
 
 def result_table(found: SearchResult) -> Table:

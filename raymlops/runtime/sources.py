@@ -5,7 +5,8 @@ import pathlib
 from collections.abc import Callable
 
 from raymlops import locations
-from raymlops.errors import SpecError
+from raymlops.artifact import MODEL_FILE
+from raymlops.errors import NotFoundError, SpecError
 from raymlops.models.safety import Model, digest_of, read_model
 from raymlops.models.session import check_shareable
 from raymlops.runtime.leaf_kinds import LEAF_KINDS
@@ -96,3 +97,20 @@ def locate(model: HostedModel, settings: Settings) -> Located:
 def make_locate(settings: Settings) -> Callable[[str], pathlib.Path]:
     """`models:/...` or a path -> the ONNX file; passed to the code that opens graphs."""
     return lambda source: find_file(locate(HostedModel(source=source), settings).path)
+
+
+def read_source(model: str, settings: Settings) -> Model:
+    """The checked model of a version, a file, or a folder with one. Raises NotFoundError, ArtifactError,
+    UntrustedError."""
+    if model.startswith("models:/"):
+        from raymlops.tracking.registry import resolve  # MLflow is loaded only where the registry is asked
+
+        found = resolve(model, settings)
+        return read_model(found.file, found.digest)
+    path = pathlib.Path(model)
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise NotFoundError(
+            f"No model {model!r}; give an ONNX file, models:/NAME@ALIAS or models:/NAME/VERSION"
+        )
+    return read_model(file)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import ray
 
-from raymlops.lifecycle.train import artifacts
+from raymlops.lifecycle.train import stage_outputs
 from raymlops.lifecycle.train.develop import Request, develop_model
 from raymlops.lifecycle.train.run_recorder import open_record
 from raymlops.lifecycle.train.stages import STAGES
@@ -79,7 +79,7 @@ def test_each_stage_runs_alone_from_what_was_saved_and_the_model_has_the_same_by
     digests |= ray.get(run.remote(("export", "verify"), spec, folder))
     assert (tmp_path / "model" / "model.onnx").read_bytes() == outcome.model.read_bytes()
     rows, proof = (
-        artifacts.load(STAGES[name].outputs[value], f"{folder}/{value}")
+        stage_outputs.load(STAGES[name].outputs[value], f"{folder}/{value}")
         for name, value in (("scan", "rows"), ("verify", "proof"))
     )
     assert proof.metrics == outcome.proof.metrics
@@ -109,10 +109,10 @@ def test_rows_in_blocks_are_saved_where_they_lie_and_loaded_as_they_were(
         return found
 
     held, streamed = encode(2**20), encode(0)
-    saved = artifacts.save(streamed, str(tmp_path))
-    loaded = artifacts.load(PackedSplit, str(tmp_path))
+    saved = stage_outputs.save(streamed, str(tmp_path))
+    loaded = stage_outputs.load(PackedSplit, str(tmp_path))
     assert loaded.sizes == streamed.sizes
     assert loaded.arrays is None
-    assert artifacts.save(loaded, str(tmp_path / "again")).digest == saved.digest
+    assert stage_outputs.save(loaded, str(tmp_path / "again")).digest == saved.digest
     for name, values in held.load().items():
         np.testing.assert_array_equal(loaded.load()[name], values)

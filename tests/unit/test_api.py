@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 import raymlops
+import raymlops.api
+from examples import tables
 from raymlops.errors import DataError, SpecError
 from tests import toy_models
 
@@ -42,3 +44,70 @@ def test_a_model_takes_frames_whatever_their_index_and_nothing_else(tmp_path: pa
         model.predict({column: [1.0]})  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match="no attribute 'serch'"):
         raymlops.serch  # noqa: B018
+
+
+ROWS = pd.DataFrame(
+    {
+        "distance": [100.0, 200.0, np.nan],
+        "carrier": ["UA", "AA", None],
+        "departure": pd.to_datetime(["2013-07-01", "2013-07-02", "2013-07-03"]),
+    },
+    index=["a", "b", "c"],
+)
+ALIKE: dict[str, Any] = {
+    "categories": {"carrier": pd.Categorical(["UA", "AA", None])},
+    "strings": {"carrier": pd.array(["UA", "AA", pd.NA], dtype="string")},
+    "whole numbers with a missing one": {"distance": pd.array([100, 200, pd.NA], dtype="Int64")},
+    "times of a zone": {"departure": ROWS["departure"].dt.tz_localize("Europe/Berlin")},
+    "times as text": {"departure": ["2013-07-01 00:00:00", "2013-07-02 00:00:00", "2013-07-03 00:00:00"]},
+    "milliseconds": {"departure": [1372636800000] * 3},
+    "columns that no table holds": {"other": [object(), 1, "text"]},
+}
+
+
+@pytest.fixture(scope="module")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> "raymlops.api.LoadedModel":
+    model = tables.flights()
+    file = toy_models.save(model, tmp_path_factory.mktemp("flights") / "flights.onnx")
+    return raymlops.load_model(file)
+
+
+@pytest.mark.parametrize("columns", ALIKE.values(), ids=ALIKE)
+def test_a_model_takes_what_a_frame_holds_in_whatever_type(
+    columns: dict[str, Any], flights: "raymlops.api.LoadedModel"
+) -> None:
+    answer = flights.predict(ROWS.assign(**columns))
+    assert answer.index.tolist() == ["a", "b", "c"]
+    assert answer["label"].tolist() == ["late", "on_time", "late"]
+
+
+def test_columns_that_are_missing_doubled_or_mixed_are_named(flights: "raymlops.api.LoadedModel") -> None:
+    def refused(rows: pd.DataFrame) -> str:
+        with pytest.raises(DataError) as error:
+            flights.predict(rows)
+        return str(error.value)
+
+    assert "did you mean 'Carrier'" in refused(ROWS.rename(columns={"carrier": "Carrier"}))
+    assert "'distance' is there twice" in refused(ROWS.set_axis(["distance", "distance", "carrier"], axis=1))
+    assert "'distance' holds values of several types" in refused(ROWS.assign(distance=[1, "a", None]))
+    with pytest.raises(DataError, match="did you mean 'carrier'"):
+        flights.predict(ROWS, keep=["carier"])
+    kept = flights.predict(ROWS.assign(carrier=ALIKE["categories"]["carrier"]), keep=["carrier"])
+    assert isinstance(kept["carrier"].dtype, pd.CategoricalDtype)  # as it was given
+
+
+def test_serving_specs_of_python_are_checked_as_those_of_files(tmp_path: pathlib.Path) -> None:
+    spec = {"name": "toy", "models": {"toy": {"source": pathlib.Path("toy.onnx")}}}
+    found = raymlops.read_serving_spec(spec, {"port": np.int64(9000)})
+    assert (found.models["toy"].source, found.port) == ("toy.onnx", 9000)
+    assert raymlops.read_serving_spec(found) == found
+    assert raymlops.read_serving_spec("models:/flights@champion").name == "flights"
+    (tmp_path / "spec.yaml").write_text("name: toy\nmodles: {}\n")
+    told = []
+    for given in ({"name": "toy", "modles": {}}, tmp_path / "spec.yaml"):
+        with pytest.raises(SpecError, match="did you mean 'models'") as error:
+            raymlops.read_serving_spec(given)
+        told.append(str(error.value).partition(": ")[2])
+    assert told[0] == told[1]
+    with pytest.raises(SpecError, match="got list"):
+        raymlops.serve([])  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import ray.data
 
 from raymlops.data import sources
 from raymlops.errors import ArtifactError, DataError, StorageError, unknown_name
-from raymlops.features import FittedColumn, column_to_tensor
+from raymlops.features import COLUMN_TYPES, FittedColumn, column_to_tensor
 from raymlops.graphs.plan import LENGTHS
 from raymlops.lifecycle.batch import signature_columns, text_files
 from raymlops.models.model_trial import try_model
@@ -55,10 +55,11 @@ class OnnxScorer:
         self._columns = tuple(column for column in columns_of(self._session) if column.name not in lists)
         told = {column.name for column in self._columns} | lists
         self._inputs = tuple(spec for spec in self._session.signature.inputs if spec.name not in told)
-        self._optional = self._session.optional if isinstance(self._session, Session) else ()
-        signature = self._session.signature
+        self.optional = self._session.optional if isinstance(self._session, Session) else ()
+        """Inputs that rows may have and need not."""
+        self.signature = self._session.signature
         self._has_free_sizes = any(-1 in spec.shape[1:] for spec in self._inputs)
-        self._nested = {spec.name for spec in signature.outputs if -1 in spec.shape[1:]}
+        self._nested = {spec.name for spec in self.signature.outputs if -1 in spec.shape[1:]}
         """Outputs whose rows have different sizes, which become columns of nested lists."""
         self._keep = keep
         self._max_rows = max_rows if independence else 1
@@ -67,7 +68,7 @@ class OnnxScorer:
     def __call__(self, table: pa.Table) -> pa.Table:
         if table.num_columns == 0:
             return table
-        given = [spec for spec in self._optional if spec.name in table.column_names]
+        given = [spec for spec in self.optional if spec.name in table.column_names]
         # Row independence is known for the default values only.
         rows = 1 if given else self._max_rows
         parts = [
@@ -179,7 +180,9 @@ def columns_of(session: Session | OfflineGraph) -> tuple[FittedColumn, ...]:
     """The raw columns in a model's contract; empty for a file of another origin."""
     contract = {column["name"]: column for column in session.contract.get("columns", [])}
     return tuple(
-        _column_of(spec, contract[spec.name]) for spec in session.signature.inputs if spec.name in contract
+        _column_of(spec, contract[spec.name])
+        for spec in session.signature.inputs
+        if contract.get(spec.name, {}).get("kind") in COLUMN_TYPES
     )
 
 

@@ -2,7 +2,7 @@
 
 A stage takes the spec and outputs of earlier stages, by position, and returns named values; its keyword-only
 arguments say how it runs, and do not change its outputs. The parts of the spec that it reads are declared beside it.
-So a runner can key a stage by `Stage.digest` and the digests of its inputs, store its outputs (see artifacts.py), and
+So a runner can key a stage by `Stage.digest` and the digests of its inputs, store its outputs (stage_outputs.py), and
 run it alone. Caches nothing, and knows no order except that of its values: develop.py runs the stages as one job.
 """
 

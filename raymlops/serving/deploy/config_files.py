@@ -38,6 +38,14 @@ def _attach_code(name: str, observer: ObserverSpec, folder: pathlib.Path) -> Obs
         raise SpecError(f"Observer {name!r}: {error}") from None
 
 
+def parse_spec(value: Mapping[str, Any], overrides: Sequence[str] = ()) -> ServingSpec:
+    """The same of a document that is at hand: paths in it are of the working directory."""
+    spec = _validate(dict(value), "the serving spec", overrides)
+    graphs = {name: complete(graph, pathlib.Path()) for name, graph in spec.graphs.items()}
+    require_one_module_of_a_name(graphs)
+    return spec.model_copy(update={"graphs": graphs})
+
+
 def _read(path: pathlib.Path, overrides: Sequence[str]) -> ServingSpec:
     if (name := _name_model(path)) is not None:
         return _validate({"name": name, "models": {name: {"source": str(path)}}}, str(path), overrides)

@@ -8,7 +8,17 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from raymlops.errors import AuthenticationError, InputError, RaymlopsError, UnreachableError
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymlops.errors import (
+    AuthenticationError,
+    DataError,
+    InputError,
+    RaymlopsError,
+    UnreachableError,
+    unknown_name,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,3 +95,40 @@ class EndpointClient:
 
 _ASKED = 10
 """Number of a folder's models that are sent their examples; it may have thousands."""
+
+
+def to_inputs(table: pa.Table, specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The columns of a table as the input tensors that a model's metadata names; nulls stay null, and times become
+    milliseconds since 1970 in UTC. Raises DataError for a column that is not there, or is no tensor."""
+    inputs = []
+    for spec in specs:
+        name = spec["name"]
+        if name not in table.column_names:
+            raise DataError(unknown_name("column", name, table.column_names) + "; the model needs it")
+        column = table[name]
+        if pa.types.is_dictionary(column.type):
+            column = pc.cast(column, column.type.value_type)
+        if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+            column = pc.cast(pc.cast(column, pa.timestamp("ms"), safe=False), pa.int64())
+        shape, values = [table.num_rows], column.to_pylist()
+        for _ in spec["shape"][1:]:
+            sizes = {len(value) for value in values if isinstance(value, list)}
+            if len(sizes) != 1 or not all(isinstance(value, list) for value in values):
+                raise DataError(
+                    f"Column {name!r} is {column.type}; the model takes lists of one length a row"
+                )
+            shape.append(sizes.pop())
+            values = [inner for value in values for inner in value]
+        inputs.append({"name": name, "datatype": spec["datatype"], "shape": shape, "data": values})
+    return inputs
+
+
+def to_columns(outputs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Output tensors as columns: a value a row, or a list."""
+    return {output["name"]: _fold(output["data"], output["shape"][1:]) for output in outputs}
+
+
+def _fold(values: list[Any], shape: Sequence[int]) -> list[Any]:
+    for size in reversed(shape):
+        values = [values[start : start + size] for start in range(0, len(values), size)] if size else []
+    return values

@@ -20,6 +20,7 @@ import ray
 from ray.data.block import Block, BlockAccessor
 
 from raymlops import locations
+from raymlops.artifact import MODEL_FILE
 from raymlops.data.contract import Finding
 from raymlops.data.scan import Fingerprint, Scan
 from raymlops.data.split_rows import SplitRows, open_dataset
@@ -35,7 +36,7 @@ from raymlops.training.trials import SearchResult, Trial, open_checkpoint
 from raymlops.training.worker import CHECKPOINT_FILE
 
 V = TypeVar("V")
-_MODEL, _VALUE, _ROWS = "model.onnx", "value.json", "rows.npz"
+_VALUE, _ROWS = "value.json", "rows.npz"
 _CHUNK = 2**20
 
 
@@ -124,12 +125,12 @@ def _find(kind: type) -> _Codec:
 
 
 def _save_model(model: bytes, folder: Folder) -> None:
-    with folder.writing(_MODEL) as file:
+    with folder.writing(MODEL_FILE) as file:
         file.write(model)
 
 
 def _load_model(folder: Folder) -> bytes:
-    with folder.reading(_MODEL) as file:
+    with folder.reading(MODEL_FILE) as file:
         return cast(bytes, file.read())
 
 

@@ -1,0 +1,47 @@
+"""A family of models that is added to ours, as CONTRIBUTING.md says."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[3]
+USE = """
+import raymlops
+from raymlops.errors import SpecError
+
+spec = {"name": "toy", "dataset": {"path": "rows.parquet"}, "training": {"learner": "logistic", "options": {"C": 2}},
+        "features": {"target": {"column": "y"}, "numbers": ["x"]}}
+raymlops.read_spec(spec)
+try:
+    raymlops.read_spec(spec, {"training.options": {"c": 2}})
+except SpecError as error:
+    print(error)
+"""
+
+
+def test_a_family_is_one_new_file_and_one_line(tmp_path: pathlib.Path) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (diff,) = (
+        found
+        for found in re.findall(r"```diff\n(.*?)```", text, re.DOTALL)
+        if "raymlops/training/learners/" in found
+    )
+    assert re.findall(r"^diff --git a/(\S+)", diff, re.MULTILINE) == [
+        "raymlops/training/learners/__init__.py"
+    ]
+    shutil.copytree(ROOT / "raymlops", tmp_path / "raymlops", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "learner.diff").write_text(diff)
+    patch = ["git", "apply", "--unsafe-paths", "--recount", "learner.diff"]
+    subprocess.run(patch, cwd=tmp_path, check=True)
+    shutil.copy(ROOT / "tests" / "own_learners.py", tmp_path / "raymlops/training/learners/logistic.py")
+    done = subprocess.run(
+        [sys.executable, "-c", USE],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"a logistic regression takes C" in done.stdout
