@@ -98,29 +98,52 @@ _ASKED = 10
 
 
 def to_inputs(table: pa.Table, specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The columns of a table as the input tensors that a model's metadata names; nulls stay null, and times become
-    milliseconds since 1970 in UTC. Raises DataError for a column that is not there, or is no tensor."""
+    """The columns of a table as the input tensors of a model's metadata; nulls and NaN become null, and timestamps
+    milliseconds since 1970 in UTC. Raises DataError for a column that is missing, or cannot be a JSON tensor."""
     inputs = []
     for spec in specs:
         name = spec["name"]
         if name not in table.column_names:
             raise DataError(unknown_name("column", name, table.column_names) + "; the model needs it")
         column = table[name]
-        if pa.types.is_dictionary(column.type):
-            column = pc.cast(column, column.type.value_type)
-        if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
-            column = pc.cast(pc.cast(column, pa.timestamp("ms"), safe=False), pa.int64())
-        shape, values = [table.num_rows], column.to_pylist()
-        for _ in spec["shape"][1:]:
-            sizes = {len(value) for value in values if isinstance(value, list)}
-            if len(sizes) != 1 or not all(isinstance(value, list) for value in values):
-                raise DataError(
-                    f"Column {name!r} is {column.type}; the model takes lists of one length a row"
-                )
-            shape.append(sizes.pop())
-            values = [inner for value in values for inner in value]
+        try:
+            shape, values = [table.num_rows], _to_plain(column).to_pylist()
+            for size in spec["shape"][1:]:
+                shape.append(_find_length(values, size))
+                values = [inner for value in values for inner in value]
+            json.dumps(values)
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            takes = f"{spec['datatype']}{spec['shape']}"
+            raise DataError(f"Column {name!r} is {column.type}; the model takes {takes}: {error}") from None
         inputs.append({"name": name, "datatype": spec["datatype"], "shape": shape, "data": values})
     return inputs
+
+
+def _to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Values of a type that JSON has."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = pc.cast(column, kind.value_type)
+    elif pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        unit = pa.timestamp("ms", tz=getattr(kind, "tz", None))
+        column = pc.cast(pc.cast(column, unit, safe=False), pa.int64())
+    elif pa.types.is_decimal(kind):
+        column = pc.cast(column, pa.float64())
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        column = pc.cast(column, pa.string())
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    return column
+
+
+def _find_length(values: list[Any], size: int) -> int:
+    """The one length of the lists, which are the rows' next axis."""
+    if not values:
+        return max(size, 1)
+    lengths = {len(value) if isinstance(value, list) else -1 for value in values}
+    if len(lengths) > 1 or -1 in lengths:
+        raise ValueError("each row must be a list, all of one length")
+    return lengths.pop()
 
 
 def to_columns(outputs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -94,7 +94,7 @@ class Learner(Protocol):
         ...
 
     def load(self, state: State, job: Job) -> Scorer:
-        """The best model of a training; `job.spec` has the trial's parameters."""
+        """The best model of a training; `job.spec` has the trial's parameters, and its splits have no rows."""
         ...
 
     def to_onnx(self, scorer: Any, packing: Packing, target: FittedTarget) -> onnx.ModelProto:
