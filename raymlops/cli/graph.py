@@ -41,7 +41,7 @@ def graph(file: pathlib.Path, svg: pathlib.Path | None, check: bool, form: str |
 
 
 def _draw(opened: "Opened", svg: pathlib.Path | None, check: bool, form: str) -> None:
-    from raymlops.graphs.drawing import sketch, to_mermaid
+    from raymlops.graphs.drawing import to_mermaid
     from raymlops.graphs.svg import to_svg
     from raymlops.graphs.text_drawing import to_text
 
@@ -50,9 +50,7 @@ def _draw(opened: "Opened", svg: pathlib.Path | None, check: bool, form: str) ->
     if check:
         click.echo(f"{opened.plan.spec.name}: a valid graph of {len(opened.plan.steps)} nodes")
         return
-    times = {path: leaf.measured.milliseconds for path, leaf in opened.leaves.items() if leaf.measured}
-    chains = [[chain.prefix + name for name in chain.names] for chain in opened.chains]
-    picture = sketch(opened.plan, opened.decisions, times, chains)
+    picture = opened.sketch()
     width = shutil.get_terminal_size().columns
     click.echo(to_text(picture, width) if form == "text" else to_mermaid(picture), nl=False)
     if svg is not None:

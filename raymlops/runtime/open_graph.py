@@ -13,6 +13,7 @@ from typing import Any
 from raymlops.errors import ArtifactError, InputError, NotFoundError, unknown_name
 from raymlops.graphs.answer_checks import Check, accept_all
 from raymlops.graphs.compiler import Merged
+from raymlops.graphs.drawing import Sketch, sketch
 from raymlops.graphs.execution import Implementation
 from raymlops.graphs.graph import Graph
 from raymlops.graphs.placement import Decision, Limits, decide, find_chains
@@ -53,6 +54,12 @@ class Opened:
     chains: tuple[Chain, ...] = ()
     unmerged: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Chain -> why it was not merged."""
+
+    def sketch(self) -> Sketch:
+        """How it is drawn: where each node would run, how long it took, and which chains are merged."""
+        times = {path: leaf.measured.milliseconds for path, leaf in self.leaves.items() if leaf.measured}
+        chains = [[chain.prefix + name for name in chain.names] for chain in self.chains]
+        return sketch(self.plan, self.decisions, times, chains)
 
 
 def locate_file(source: str) -> pathlib.Path:
