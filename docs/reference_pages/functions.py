@@ -66,8 +66,14 @@ def _parameter(one: ast.arg, default: ast.expr | None) -> str:
 
 
 def _text(found: Any) -> str:
+    """The docstring; what is indented in it is code."""
     paragraphs = (inspect.getdoc(found) or "").split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return "\n\n".join(
+        f"```python\n{textwrap.dedent(paragraph)}\n```"
+        if paragraph.startswith("    ")
+        else " ".join(paragraph.split())
+        for paragraph in paragraphs
+    )
 
 
 def _members(found: Any) -> Iterator[tuple[str, Any]]:
