@@ -12,7 +12,7 @@ _FAST = "requests go through ASGI, which costs each some 10 us, and slow clients
 
 UVICORN = PrivateNames(
     "uvicorn",
-    ">=0.50,<1",
+    ">=0.54,<0.55",
     {
         "uvicorn.config:HTTP_PROTOCOLS": PrivateName(_FAST, kind=dict),
         "uvicorn.config:create_ssl_context": PrivateName(
