@@ -1,8 +1,8 @@
 """Names inside a model's artifact: its files, and the keys of an ONNX file's metadata. Reads nothing."""
 
 MODEL_FILE = "model.onnx"
-"""What the ONNX file itself is called among the files of a model, whatever its name."""
+"""File name of the ONNX file among the files of a model, whatever the model's name."""
 PROFILE_FILE = "profile.json"
 FEATURES_FILE = "features.json"
 CONTRACT_KEY = "raymlops.contract"
-"""Of the metadata: a JSON object of what the model says of its own columns and labels."""
+"""Metadata key: a JSON object with the model's contract on its columns and labels."""

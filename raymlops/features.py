@@ -219,4 +219,4 @@ _CONVERT = {
     "image": _to_images,
 }
 COLUMN_TYPES = frozenset(_CONVERT)
-"""Types of columns that models of ours tell of; files of another origin may say anything."""
+"""Types of columns in contracts of our models; files of another origin may have any."""

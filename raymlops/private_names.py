@@ -1,5 +1,5 @@
-"""Names of other packages that they do not promise to keep: where they are looked up, and what becomes of us without
-them. Which names those are stands in one adapter a package: `ray_internals`, `serve_internals`, `uvicorn_internals`."""
+"""Private names of other packages: looks them up, and describes the consequence if one is missing. The names
+themselves are in one adapter per package: `ray_internals`, `serve_internals`, `uvicorn_internals`."""
 
 import dataclasses
 import importlib
@@ -17,25 +17,25 @@ _MISSING = object()
 
 @dataclasses.dataclass(frozen=True)
 class PrivateName:
-    """What is used of a name, as far as the name itself shows it."""
+    """The used properties of a name, as far as they can be inspected."""
 
     without: str
-    """What becomes of us where it is not there."""
+    """The consequence if it is missing."""
     takes: tuple[str, ...] = ()
-    """Parameters that a function is given, the first ones in order."""
+    """Parameters that are passed to the function, the first ones in order."""
     sets: tuple[str, ...] = ()
     """Attributes that instances of a class have."""
     kind: type = object
-    """Of a value."""
+    """Type of a value."""
 
 
 class PrivateNames:
-    """Those of one package, by `module:name.of.it`."""
+    """The names of one package, by `module:name.of.it`."""
 
     def __init__(
         self, package: str, tested: str, names: Mapping[str, PrivateName], log: str = "raymlops"
     ) -> None:
-        """`tested` says which versions the names were read in; with another one this is logged, once a process."""
+        """`tested` are the versions in which the names were checked; any other version is logged, once per process."""
         self.names = names
         self._log = logging.getLogger(log)
         self._version = importlib.metadata.version(package)
@@ -49,7 +49,7 @@ class PrivateNames:
             )
 
     def find(self, path: str) -> Any:
-        """What has this name, or None where this version has none, which is logged once."""
+        """The object of this name, or None if this version has none, which is logged once."""
         found = self._look_up(path, importlib.import_module)
         if found is _MISSING:
             self._miss(path)
@@ -57,20 +57,20 @@ class PrivateNames:
         return found
 
     def find_loaded(self, path: str) -> Any:
-        """The same, but None where its module is not imported by anybody yet."""
+        """The same, but None if its module is not imported yet."""
         found = self._look_up(path, sys.modules.__getitem__)
         return None if found is _MISSING else found
 
     def call(self, path: str, *arguments: Any, **options: Any) -> Any:
-        """What the function of this name gives. Raises NotImplementedError where there is none."""
+        """The result of the function of this name. Raises NotImplementedError if there is none."""
         found = self._look_up(path, importlib.import_module)
         if found is _MISSING:
             raise NotImplementedError(self._describe(path))
         return found(*arguments, **options)
 
     def replace(self, path: str, make: Callable[[Any], Any]) -> bool:
-        """Put what `make` makes of the function of this name in its place, once a process. False where there is none,
-        which is logged."""
+        """Replace the function of this name by the result of `make`, once per process. False if there is none, which
+        is logged."""
         original = self.find(path)
         if original is None:
             return False
@@ -81,7 +81,7 @@ class PrivateNames:
         return True
 
     def put(self, path: str, value: Any) -> None:
-        """Have the name stand for another value. Raises AttributeError, ImportError where its owner is not there."""
+        """Set the name to another value. Raises AttributeError or ImportError if its owner is missing."""
         module, _, name = path.partition(":")
         owner: Any = importlib.import_module(module)
         *parents, last = name.split(".")
@@ -90,7 +90,7 @@ class PrivateNames:
         setattr(owner, last, value)
 
     def explain(self, path: str) -> str:
-        """What of a name is not as it was when it was written about, and what becomes of us; empty where all is."""
+        """How the name differs from what was tested, and the consequence; empty if it does not."""
         name = self.names[path]
         found = self._look_up(path, importlib.import_module)
         if found is _MISSING:
@@ -103,7 +103,7 @@ class PrivateNames:
         if name.takes:
             try:
                 given = tuple(inspect.signature(found).parameters)  # type: ignore[arg-type]
-            except (TypeError, ValueError):  # a function of C that does not say
+            except (TypeError, ValueError):  # a C function without a signature
                 given = name.takes
             if given[: len(name.takes)] != name.takes and not set(name.takes) <= set(given):
                 return f"{self._title}: {path} takes {', '.join(given)}, not {', '.join(name.takes)}; {name.without}"
@@ -113,7 +113,7 @@ class PrivateNames:
         return ""
 
     def are_known(self) -> bool:
-        """Whether all names are as they were; what is not is logged once."""
+        """Whether all names are as tested; differences are logged once."""
         wrong = [path for path in self.names if self.explain(path)]
         for path in wrong:
             self._miss(path)
@@ -140,7 +140,7 @@ class PrivateNames:
 
 
 def _sets(kind: Any, attribute: str) -> bool:
-    """Whether instances of a class have an attribute, by what the class holds and what its methods name."""
+    """Whether instances of a class have an attribute, judged by the class and by the names in its methods."""
     if hasattr(kind, attribute):
         return True
     return any(

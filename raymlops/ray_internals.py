@@ -1,5 +1,5 @@
-"""The one address of Ray's private parts but for Serve's: each with what it is needed for, and what is done where a
-version of Ray does not have it. Imports of Ray only what is called."""
+"""The only module that uses Ray's private parts, except Serve's: each with its purpose, and a fallback for versions
+of Ray without it. Imports only the parts of Ray that are called."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -8,10 +8,8 @@ from typing import Any
 from raymlops.errors import ResourceError
 from raymlops.private_names import PrivateName, PrivateNames
 
-_SHORTAGE = "what a command waits for on a full cluster is not told"
-_LOOPBACK = (
-    "a cluster of this machine alone cannot be kept on loopback, or joined there; `RAY_ADDRESS` must name it"
-)
+_SHORTAGE = "what a command waits for on a full cluster is not reported"
+_LOOPBACK = "a one-machine cluster cannot be kept on loopback, or joined there; `RAY_ADDRESS` must name it"
 _SIGNED = "searches are not signed, so that --resume asks for --trust"
 _SCHEMA = "`raymlops doctor` does not check cluster.yaml against Ray's own schema"
 
@@ -23,10 +21,10 @@ RAY = PrivateNames(
             "a process that imported Ray before cannot start a cluster with a token", ("config_list",)
         ),
         "ray._private.state:state.get_draining_nodes": PrivateName(
-            "trainings do not save when a node is about to be taken away, but by their clock"
+            "trainings do not save when a node is about to be taken away, only at their intervals"
         ),
         "ray._private.state:available_resources_per_node": PrivateName(
-            "a replica of the version before ends before one of the new starts"
+            "a replica of the old version ends before one of the new starts"
         ),
         "ray._private.state:state._connect_and_get_accessor": PrivateName(_SHORTAGE),
         "ray._raylet:GlobalStateAccessor.get_actor_table": PrivateName(
@@ -44,12 +42,10 @@ RAY = PrivateNames(
         ),
         "ray._private.worker:global_worker": PrivateName("see the names of its class"),
         "ray._private.worker:Worker": PrivateName(
-            "streams of a replica that ends stay open until it has, and messages name no folder of logs",
+            "streams of a replica that ends stay open until it has ended, and messages name no log folder",
             sets=("actors", "node"),
         ),
-        "ray._private.node:Node.get_session_dir_path": PrivateName(
-            "messages name no folder of logs", ("self",)
-        ),
+        "ray._private.node:Node.get_session_dir_path": PrivateName("messages name no log folder", ("self",)),
         "ray._private.worker:print_to_stdstream": PrivateName("all output of workers is shown", ("data",)),
         "ray._private.ray_constants:ENABLE_RAY_CLUSTER": PrivateName(_LOOPBACK, kind=bool),
         "ray._private.ray_constants:IS_WINDOWS_OR_OSX": PrivateName(_LOOPBACK, kind=bool),
@@ -66,24 +62,24 @@ RAY = PrivateNames(
 )
 
 SEARCH_LOGGERS = ("ray.tune", "ray.train._internal.storage")
-"""Names under which Ray tells of the trials and files of a search; a name that is no more is silent."""
+"""Names under which Ray reports the trials and files of a search; a missing name is ignored."""
 
 
 def read_authentication_anew() -> None:
-    """Ray reads its variables when it is imported: have it read them again."""
+    """Ray reads its variables at import: make it read them again."""
     initialize = RAY.find("ray._raylet:Config.initialize")
     if initialize is not None:
         initialize("")
 
 
 def list_draining_nodes() -> Collection[str]:
-    """Ids of nodes that will be gone soon; none where Ray does not tell. Raises what Ray raises."""
+    """Ids of nodes that will be gone soon; empty if Ray does not say. Raises what Ray raises."""
     ask = RAY.find("ray._private.state:state.get_draining_nodes")
     return ask() if ask is not None else ()
 
 
 def read_available_resources() -> Mapping[str, Mapping[str, float]]:
-    """What is free now, by node; empty where Ray does not tell. Raises RayError."""
+    """Free resources by node; empty if Ray does not say. Raises RayError."""
     ask = RAY.find("ray._private.state:available_resources_per_node")
     return ask() if ask is not None else {}
 
@@ -100,13 +96,13 @@ def read_actors() -> Iterator[Any]:
 
 
 def read_cluster_status(address: str, timeout_s: int = 5) -> Any:
-    """Demands and usage of the cluster, as `ray status` tells them. Raises NotImplementedError, and what Ray raises."""
+    """Demands and usage of the cluster, as in `ray status`. Raises NotImplementedError, and what Ray raises."""
     return RAY.call("ray.autoscaler.v2.sdk:get_cluster_status", address, timeout=timeout_s)
 
 
 def drain_node(address: str, node: str, message: str, deadline_ms: int) -> tuple[bool, str]:
-    """Mark a node as one that is taken away at a time since 1970; whether Ray does, or why not. Raises ResourceError
-    where this Ray cannot."""
+    """Mark a node as taken away at a time since 1970; returns whether Ray accepts, or why not. Raises ResourceError
+    if this Ray cannot."""
     try:
         client = RAY.call("ray._raylet:GcsClient", address=address)
         reason = RAY.call(
@@ -114,11 +110,11 @@ def drain_node(address: str, node: str, message: str, deadline_ms: int) -> tuple
         )
         return client.drain_node(node, reason, message, deadline_ms)  # type: ignore[no-any-return]
     except (NotImplementedError, AttributeError) as error:
-        raise ResourceError(f"This Ray cannot be told of a node that is taken away: {error}") from None
+        raise ResourceError(f"This Ray has no call to drain a node: {error}") from None
 
 
 def find_session_folder() -> str:
-    """Where the cluster of this process keeps its files and logs, on its own machine."""
+    """Folder of the files and logs of this process's cluster, on its own machine."""
     node = getattr(RAY.find("ray._private.worker:global_worker"), "node", None)
     try:
         return str(node.get_session_dir_path())  # type: ignore[union-attr]
@@ -127,14 +123,14 @@ def find_session_folder() -> str:
 
 
 def find_own_actor(actor_id: str) -> Any:
-    """The instance of this process's actor; None where Ray keeps it elsewhere."""
+    """The instance of this process's actor; None if Ray keeps it elsewhere."""
     actors = getattr(RAY.find("ray._private.worker:global_worker"), "actors", {})
     return next((held for key, held in actors.items() if key.hex() == actor_id), None)
 
 
 def filter_output(keep: Callable[[str, list[str]], list[str]]) -> None:
-    """Have what Ray prints of workers and of its own go through `keep(actor, lines)`; all is shown where Ray does not
-    print by way of the function that is known."""
+    """Pass the output of workers and of Ray through `keep(actor, lines)`; all is shown if Ray does not print with the
+    known function."""
 
     def make(show: Callable[..., None]) -> Callable[..., None]:
         def show_kept(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
@@ -148,8 +144,7 @@ def filter_output(keep: Callable[[str, list[str]], list[str]]) -> None:
 
 
 def set_loopback_only(is_alone: bool | None) -> None:
-    """Whether a cluster is of this machine alone, which Ray decides when it is imported; None is what it does by
-    default."""
+    """Whether a cluster has one machine only, which Ray decides at import; None is its default."""
     on_its_own = RAY.find("ray._private.ray_constants:IS_WINDOWS_OR_OSX")
     if RAY.find("ray._private.ray_constants:ENABLE_RAY_CLUSTER") is not None:
         RAY.put(
@@ -159,14 +154,14 @@ def set_loopback_only(is_alone: bool | None) -> None:
 
 
 def find_running_cluster() -> str:
-    """The address of this machine's cluster that Ray would join by default; empty where there is none. Raises
+    """The address of the local cluster that Ray would join by default; empty if there is none. Raises
     ConnectionError."""
     find = RAY.find("ray._private.services:get_ray_address_from_environment")
     return (find("auto", None) or "") if find is not None else ""
 
 
 def find_own_address() -> str:
-    """Of this machine, as Ray takes it."""
+    """The address that Ray uses for this machine."""
     find = RAY.find("ray._common.network_utils:node_ip_address_from_perspective")
     if find is None:
         import ray
@@ -176,7 +171,7 @@ def find_own_address() -> str:
 
 
 def validate_cluster_config(config: dict[str, Any]) -> None:
-    """Ray's own check of a cluster's YAML, which changes it. Raises what Ray raises, and nothing where it cannot
+    """Ray's own check of a cluster's YAML, which modifies it. Raises what Ray raises, and nothing if it cannot
     check."""
     prepare = RAY.find("ray.autoscaler._private.util:prepare_config")
     validate = RAY.find("ray.autoscaler._private.util:validate_config")
@@ -186,8 +181,8 @@ def validate_cluster_config(config: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def told_of_saves(tell: Callable[[str], None]) -> Iterator[None]:
-    """Within this, `tell` gets the folder that Tune has just written a search to, before it copies it to the storage.
-    Nothing is told where a Tune has no method of that name."""
+    """In this context, `tell` gets the folder to which Tune has just written a search, before it copies it to the
+    storage. It is not called if Tune has no method of that name."""
     path = "ray.tune.execution.tune_controller:TuneController.save_to_dir"
     original = RAY.find(path)
     if original is None:

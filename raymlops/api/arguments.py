@@ -55,7 +55,7 @@ def to_arrow(rows: pd.DataFrame | pa.Table, wanted: Collection[str]) -> pa.Table
 
 
 def select_columns(rows: pd.DataFrame | pa.Table, names: list[str]) -> pd.DataFrame:
-    """Raises DataError for a column that is not there."""
+    """Raises DataError for a missing column."""
     known = [str(name) for name in (rows.columns if isinstance(rows, pd.DataFrame) else rows.column_names)]
     for name in names:
         if name not in known:

@@ -13,7 +13,7 @@ NOTHING = Markup()
 
 
 class Section(NamedTuple):
-    """A part of the page; left out where it has no content."""
+    """A part of the page; left out if it has no content."""
 
     anchor: str
     heading: str

@@ -101,7 +101,7 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
 
 
 def save_model(model: bytes, directory: pathlib.Path) -> tuple[pathlib.Path, str]:
-    """Write `model.onnx` into a folder named by its sha256, below `directory`; gives its path and sha256."""
+    """Write `model.onnx` into a folder named by its sha256, below `directory`; returns its path and sha256."""
     digest = hashlib.sha256(model).hexdigest()
     path = directory / digest[:12] / MODEL_FILE
     path.parent.mkdir(parents=True, exist_ok=True)

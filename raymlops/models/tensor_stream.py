@@ -56,7 +56,7 @@ def read_message(connection: socket.socket, largest: int) -> tuple[dict[str, Any
             batch[name] = _unpack(DATATYPES[datatype].numpy, shape, parts)
         return header["document"], batch
     except (ValueError, KeyError, TypeError, UnicodeError) as error:
-        raise StreamEndedError(f"What the other process sent is no message: {error}") from None
+        raise StreamEndedError(f"The data from the other process are not a message: {error}") from None
 
 
 def count_bytes(tensors: Batch) -> int:

@@ -1,5 +1,5 @@
-"""The one address of Ray Serve's private parts: each with what it is needed for, and what is done where a version of
-Ray does not have it. Loads Serve only where it is called."""
+"""The only module that uses Ray Serve's private parts: each with its purpose, and a fallback for versions of Ray
+without it. Imports Serve only when called."""
 
 import logging
 import socket
@@ -13,8 +13,8 @@ from raymlops.private_names import PrivateName, PrivateNames
 LOG = logging.getLogger("raymlops.serving")
 _CLIENT = "applications cannot be deployed by `raymlops`; use `serve deploy`"
 _DRAIN = "requests in flight are not counted, and not waited for"
-_KEYS = "gRPC parses messages before it asks for keys"
-_HAPROXY = "what TLS and limits HAProxy of a node has is not known"
+_KEYS = "gRPC parses messages before it checks keys"
+_HAPROXY = "TLS and limits of a node's HAProxy are not known"
 
 SERVE = PrivateNames(
     "ray",
@@ -74,14 +74,14 @@ SERVE = PrivateNames(
         "ray.serve.handle:DeploymentHandle._init": PrivateName(_DRAIN, ("self",)),
         "ray.serve.handle:DeploymentHandle.broadcast": PrivateName(_DRAIN, ("self", "method_name")),
         "ray.serve.handle:DeploymentHandle.options": PrivateName(
-            "large tensors travel to separate nodes as messages, not by Ray's object store",
+            "large tensors travel to separate nodes as messages, not through Ray's object store",
             ("_by_reference",),
         ),
         "ray.serve._private.replica:ReplicaActor": PrivateName(
-            "streams of a replica that ends stay open until it has", sets=("_replica_impl",)
+            "streams of a replica that ends stay open until it has ended", sets=("_replica_impl",)
         ),
         "ray.serve._private.replica:Replica": PrivateName(
-            "streams of a replica that ends stay open until it has", sets=("_shutting_down",)
+            "streams of a replica that ends stay open until it has ended", sets=("_shutting_down",)
         ),
     },
     log="raymlops.serving",
@@ -90,25 +90,25 @@ _CONSTANTS = "ray.serve._private.constants:"
 
 
 def has_read_environment() -> bool:
-    """Whether Serve has read the variables of this process, which it does once."""
+    """Whether Serve has read this process's variables, which it does once."""
     return "ray.serve._private.constants" in sys.modules
 
 
 def is_behind_haproxy() -> bool:
-    """Whether HAProxy stands before the replicas of this cluster's Serve."""
+    """Whether HAProxy is in front of the replicas of this cluster's Serve."""
     return bool(SERVE.find(f"{_CONSTANTS}RAY_SERVE_ENABLE_HA_PROXY"))
 
 
 def find_haproxy_binary() -> str:
-    """What Serve starts as HAProxy; empty for what it comes with."""
+    """The program that Serve starts as HAProxy; empty for its default."""
     return SERVE.find(f"{_CONSTANTS}RAY_SERVE_HAPROXY_BINARY_PATH") or ""
 
 
 def find_haproxy_config() -> str:
-    """The file in whose folder HAProxy of a node has its own. Raises NotImplementedError."""
+    """The file whose folder holds a node's HAProxy configuration. Raises NotImplementedError."""
     found = SERVE.find(f"{_CONSTANTS}RAY_SERVE_HAPROXY_CONFIG_FILE_LOC")
     if found is None:
-        raise NotImplementedError("This Ray does not tell where HAProxy has its configuration")
+        raise NotImplementedError("This Ray does not show where HAProxy has its configuration")
     return str(found)
 
 
@@ -137,13 +137,13 @@ def read_grpc_options() -> Any:
 
 
 async def read_instance_details() -> Any:
-    """Of all applications, as the controller knows them. Raises ValueError, RayError."""
+    """Details of all applications, as the controller knows them. Raises ValueError, RayError."""
     return await find_controller().get_serve_instance_details.remote()
 
 
 def find_client() -> Any:
-    """What deploys and takes away applications; None where no Serve runs on the cluster. Raises NotImplementedError
-    where this Ray has none such."""
+    """A client that deploys and removes applications; None if no Serve runs on the cluster. Raises
+    NotImplementedError if this Ray has none."""
     return SERVE.call("ray.serve.context:_get_global_client", raise_if_no_controller_running=False)
 
 
@@ -153,8 +153,8 @@ def get_client() -> Any:
 
 
 def begin_shutdown() -> bool:
-    """End Serve on this cluster, and wait for nothing; False where it does not run. Serve's own function waits within a
-    call that the end of the controller fails, which Ray then tells of."""
+    """Stop Serve on this cluster, without waiting; False if it does not run. Serve's own function waits inside a call
+    that fails when the controller ends, and Ray logs that."""
     client = find_client()
     if client is None:
         return False
@@ -169,16 +169,16 @@ def forget_client() -> None:
 
 
 def route_in_own_loop(handle: Any) -> None:
-    """What Serve's fast settings choose for a handle wants a loop of this process's, for ever. Raises RuntimeError
-    where the handle was set up before."""
+    """Serve's fast settings choose a router that needs this process's event loop, permanently. Raises RuntimeError if
+    the handle was set up before."""
     begin = getattr(handle, "_init", None)
     if begin is not None:
         begin(_run_router_in_separate_loop=True)
 
 
 def by_reference(handle: Any, method: str) -> Any:
-    """How to call a method with what travels by Ray's object store, which Serve has no public name for; None where
-    this Serve has none."""
+    """How to call a method with arguments in Ray's object store, for which Serve has no public name; None if this
+    Serve has none."""
     try:
         return handle.options(method_name=method, _by_reference=True).remote
     except TypeError:
@@ -186,7 +186,7 @@ def by_reference(handle: Any, method: str) -> Any:
 
 
 def find_draining() -> Callable[[], bool]:
-    """A function that says whether Serve is about to end this process's replica; always False where this Ray keeps it
+    """A function that returns whether Serve is about to end this process's replica; always False if this Ray keeps it
     elsewhere."""
     import ray
 
@@ -201,24 +201,25 @@ def find_draining() -> Callable[[], bool]:
 
 
 def set_grpc_options(options: list[tuple[str, int]]) -> None:
-    """Of the gRPC servers that Serve makes in this process from now on."""
+    """Options of the gRPC servers that Serve creates in this process from now on."""
     known = SERVE.find("ray.serve._private.grpc_util:DEFAULT_GRPC_SERVER_OPTIONS")
     if isinstance(known, list):
         known[:] = options
 
 
 def replace_grpc_bind(bind: Callable[[Any, str], None]) -> bool:
-    """Have `bind(server, address)` open the gRPC ports of proxies and replicas; False where it is not asked."""
+    """Make `bind(server, address)` open the gRPC ports of proxies and replicas; False if it is not used."""
     return SERVE.replace("ray.serve._private.default_impl:add_grpc_address", lambda original: bind)
 
 
 def replace_internal_bind(make: Callable[[Any], Any]) -> bool:
-    """Have what `make` makes of Serve's function open the port on which replicas call each other; the same."""
+    """Replace Serve's function that opens the port for calls between replicas by the result of `make`; False if there
+    is none."""
     return SERVE.replace("ray.serve._private.replica:add_port_to_grpc_server", make)
 
 
 def replace_http_sockets(sockets: Any) -> bool:
-    """Have HTTP of replicas listen on sockets of this module; False where Serve makes them otherwise."""
+    """Make HTTP of replicas listen on sockets of this module; False if Serve creates them differently."""
     known = SERVE.find("ray.serve._private.http_util:socket")
     if (
         known not in (socket, sockets)
@@ -230,7 +231,7 @@ def replace_http_sockets(sockets: Any) -> bool:
 
 
 def replace_method_handlers(server: Any, make: Callable[[Any], Any]) -> bool:
-    """Have what `make` makes of the server's function put Serve's methods in; False for a server that has none."""
+    """Replace the server's function that adds Serve's methods by the result of `make`; False if the server has none."""
     override = getattr(server, "_override_method_handler", None)
     if override is None:
         return False
@@ -239,7 +240,7 @@ def replace_method_handlers(server: Any, make: Callable[[Any], Any]) -> bool:
 
 
 def find_prints() -> tuple[Any, Any]:
-    """What Serve has put in the place of `print`, and what that was; None twice where it has not."""
+    """Serve's replacement of `print`, and the original; None twice if there is none."""
     names = ("redirected_print", "buildin_print")
     replaced, original = (SERVE.find_loaded(f"ray.serve._private.logging_utils:{name}") for name in names)
     return (None, None) if replaced is None or original is None else (replaced, original)

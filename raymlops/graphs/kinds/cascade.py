@@ -1,4 +1,4 @@
-"""Nodes from the cheapest to the most expensive; rows of which one is not confident go on to the next."""
+"""Nodes from the cheapest to the most expensive; rows with low confidence go on to the next."""
 
 from collections.abc import Callable, Mapping, Sequence
 

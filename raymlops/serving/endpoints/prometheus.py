@@ -98,7 +98,7 @@ FAMILIES: dict[str, Family] = {
         _read_outcomes,
     ),
     "raymlops_request_duration_seconds": Family(
-        "time of a request for inference, from when it is whole to its answer; `status` is how it ended",
+        "time of an inference request, from when it is complete to its answer; `status` is its outcome",
         "histogram",
         lambda tree: (({"status": s}, h) for s, h in tree["counts"]["durations"].items()),
     ),
@@ -184,7 +184,7 @@ FAMILIES: dict[str, Family] = {
         "requests waiting or running", "gauge", _of_replica("now", "pending"), False
     ),
     "raymlops_observer_events": Family(
-        "requests that an observer was told of: delivered, failed where it raised, dropped where it was too slow",
+        "requests passed to an observer: delivered, failed if it raised, dropped if it was too slow",
         "counter",
         _read_observers,
         False,

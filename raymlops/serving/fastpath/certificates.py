@@ -1,4 +1,4 @@
-"""Has uvicorn take up certificates that change while it serves, and ask for those of clients. Knows no Serve."""
+"""Makes uvicorn use changed certificates while it serves, and require those of clients. Does not depend on Serve."""
 
 import logging
 import pathlib
@@ -45,6 +45,6 @@ def _watch_certificates(context: Any, certfile: str, keyfile: str) -> None:
             known = stamps
         except (
             Exception
-        ) as error:  # half of a pair was replaced, or a file cannot be read; whatever it is, look again
+        ) as error:  # half of a pair was replaced, or a file cannot be read; in any case, look again
             LOG.error("TLS: the changed certificates are not in use yet: %s", error)
         time.sleep(_POLL_S)

@@ -1,5 +1,5 @@
-"""The one address of what we use of uvicorn beside its public `Config` and `Server`: each name with what it is needed
-for. Where a version of uvicorn does not have one, requests go its own way, through ASGI, and the log says so."""
+"""The only module that uses private parts of uvicorn, beside its public `Config` and `Server`: each name with its
+purpose. If a version of uvicorn lacks one, requests go through ASGI, and the log says so."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -16,7 +16,7 @@ UVICORN = PrivateNames(
     {
         "uvicorn.config:HTTP_PROTOCOLS": PrivateName(_FAST, kind=dict),
         "uvicorn.config:create_ssl_context": PrivateName(
-            "certificates of clients are not asked for, and files that change are not taken up",
+            "client certificates are not required, and changed files are not used",
             ("certfile", "keyfile", "password", "ssl_version", "cert_reqs", "ca_certs"),
         ),
         f"{_IMPLEMENTATION}STATUS_LINE": PrivateName(_FAST, kind=dict),
@@ -32,7 +32,7 @@ UVICORN = PrivateNames(
             ),
         ),
         f"{_IMPLEMENTATION}RequestResponseCycle": PrivateName(
-            "the head of an answer leaves apart from its body",
+            "the head of an answer is sent separately from its body",
             sets=("disconnected", "keep_alive", "message_event", "response_complete", "response_started", "transport"),
         ),
         "uvicorn.protocols.http.flow_control:FlowControl": PrivateName(
@@ -45,7 +45,7 @@ UVICORN = PrivateNames(
 
 
 class _Absent:
-    """What nothing is an instance of."""
+    """A class without instances."""
 
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ else:
 
 
 def use_protocol(path: str) -> bool:
-    """Have servers of this process take a protocol of ours, `module:Class`; False where this uvicorn is not one that it
-    was written for, whose own is then used."""
+    """Make servers of this process use our protocol, `module:Class`; False if this uvicorn is not a tested one, whose
+    own protocol is then used."""
     if not UVICORN.are_known():
         return False
     UVICORN.find("uvicorn.config:HTTP_PROTOCOLS")["auto"] = path
@@ -70,5 +70,5 @@ def use_protocol(path: str) -> bool:
 
 
 def replace_ssl_context(make: Callable[[Any], Any]) -> bool:
-    """Have what `make` makes of uvicorn's function make the contexts of servers."""
+    """Replace uvicorn's function that creates TLS contexts by the result of `make`."""
     return UVICORN.replace("uvicorn.config:create_ssl_context", make)

@@ -71,7 +71,7 @@ def test_the_recorded_packages_run_the_recorded_code(commits: list[str], tmp_pat
 
 
 def test_what_is_not_here_is_named(commits: list[str], tmp_path: pathlib.Path) -> None:
-    with pytest.raises(NotFoundError, match="No commit 000000000000 here"):
+    with pytest.raises(NotFoundError, match="There is no commit 000000000000 here"):
         environments.build_environment(HEAD, "0" * 40, tmp_path / "built", print)
     with pytest.raises(NotFoundError, match=r"python3\.5, which is not on the PATH"):
         environments.find_interpreter("# Python 3.5.1 on Linux x86_64\n")
