@@ -211,7 +211,7 @@ class LoadedModel:
     uri: str
     content: "Model"
     _scorer: "OnnxScorer | None" = dataclasses.field(default=None, init=False, repr=False, compare=False)
-    """Made for the first rows that are asked."""
+    """Created when the first rows are predicted."""
 
     @property
     def signature(self) -> "Signature":
@@ -328,9 +328,9 @@ class Endpoint:
         self._served: Served | None = self._stack.enter_context(serving)
         atexit.register(self.stop)
         self.url: str = self._served.url
-        """Where it answers: `{url}/v2/models/NAME/infer`, and `{url}/docs` for people."""
+        """Its address: `{url}/v2/models/NAME/infer`, and `{url}/docs` for people."""
         self.models: tuple[str, ...] = (*self._served.spec.models, *self._served.spec.graphs)
-        """Names of its models and graphs; those of a folder are not among them."""
+        """Names of its models and graphs, without those of a folder."""
 
     def predict(self, rows: pd.DataFrame | pa.Table, model: str | None = None) -> pd.DataFrame:
         """Send rows to a model over HTTP; returns its predictions, one row for each row of `rows` and with its index.
@@ -344,7 +344,7 @@ class Endpoint:
         if self._served is None:
             raise UserError(f"The endpoint at {self.url} has ended; call raymlops.serve again")
         if model is None and len(self.models) != 1:
-            raise NotFoundError(f"Say which model is asked: {', '.join(self.models) or 'one of its folder'}")
+            raise NotFoundError(f"Name the model: {', '.join(self.models) or 'one of its folder'}")
         if model is not None and model not in self.models and self._served.spec.many is None:
             raise NotFoundError(unknown_name("model", model, self.models))
         name, client = model or self.models[0], self._served.connect(self._key)
@@ -396,8 +396,8 @@ def deploy(
     """Deploy an application on the cluster of RAY_ADDRESS, or the one that this process is in, with aliases pinned to
     versions, replacing replicas one by one; it stays when this process ends.
 
-    Raises as `serve`, and ResourceError when it is not healthy in `timeout_s` seconds; what was deployed before is then
-    put back.
+    Raises the same as `serve`, and ResourceError if it is not healthy in `timeout_s` seconds; the previous deployment
+    is then restored.
     """
     from raymlops.serving.deploy import launch
 
@@ -411,7 +411,7 @@ class Deployment:
     """An application that was deployed."""
 
     config: dict[str, Any]
-    """As Ray Serve has it, with versions and digests of its models."""
+    """In Ray Serve's form, with versions and digests of its models."""
 
     @property
     def name(self) -> str:

@@ -43,7 +43,7 @@ def to_arrow(rows: pd.DataFrame | pa.Table, wanted: Collection[str]) -> pa.Table
             columns.setdefault(name, pa.nulls(len(rows)))
             continue
         if name in columns:
-            raise DataError(f"Column {name!r} is there twice; give each column a name of its own")
+            raise DataError(f"Column {name!r} occurs twice; give each column its own name")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # pandas passes time zones to pyarrow

@@ -16,7 +16,7 @@ from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training.trials import SearchResult
 
 _ROWS = 12  # trials shown at a time; a table that is taller than the screen flickers
-_REDRAWN_S = 0.5  # between two drawings of a notebook's cell
+_REDRAWN_S = 0.5  # seconds between two updates of a notebook's cell
 
 
 class SearchProgress:
@@ -32,7 +32,7 @@ class SearchProgress:
         self._task = self._bar.add_task("trials", total=trials)
         self._live: Live | None = None
         self._cell: Any = None
-        """Of a notebook, where the table is shown; rich would need ipywidgets for that."""
+        """For a notebook, where the table is shown as HTML; rich would need ipywidgets for that."""
         self._drawn = 0.0
 
     @classmethod
@@ -126,7 +126,7 @@ def to_table(rows: Sequence[TrialRow], metric: str) -> Table:
 
 
 def to_html(rows: Sequence[TrialRow], metric: str) -> str:
-    """The same as a table of a page."""
+    """The same as an HTML table."""
     headings, cells = _to_cells(rows, metric)
     lines = [("th", headings), *(("td", row) for row in cells)]
     return "<table>{}</table>".format(

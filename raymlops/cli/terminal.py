@@ -1,5 +1,5 @@
-"""Writes to a terminal what another recorded, as text: control characters, which could hide or change what was written
-before, are shown escaped. Also what is told of old names of keys and flags. Formats nothing."""
+"""Writes to a terminal text that others recorded: control characters, which could hide or change earlier output, are
+shown escaped. Also prints warnings about old names of keys and flags. Formats nothing."""
 
 import contextlib
 import unicodedata
@@ -33,13 +33,11 @@ def _is_plain(sign: str) -> bool:
 
 
 def take_old_flags(names: Mapping[str, str]) -> dict[str, Any]:
-    """Settings of a command that takes flags by their old names, too: old -> new, both without dashes."""
+    """Settings of a command that also accepts flags by their old names: old -> new, both without dashes."""
 
     def find_new(flag: str) -> str:
         if flag in names:
-            text = (
-                f"--{flag} is now called --{names[flag]}; the old name is still taken, but write the new one"
-            )
+            text = f"--{flag} is now called --{names[flag]}; the old name is still accepted, but write the new one"
             warnings.warn(text, RenamedWarning, stacklevel=2)
         return names.get(flag, flag)
 
@@ -49,7 +47,7 @@ def take_old_flags(names: Mapping[str, str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def renamed_told() -> Iterator[None]:
-    """Within, warnings of old names are lines for the user; all others stay as they are."""
+    """In this context, warnings about old names are lines for the user; all others are unchanged."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 

@@ -88,7 +88,7 @@ def test_columns_that_are_missing_doubled_or_mixed_are_named(flights: "raymlops.
         return str(error.value)
 
     assert "did you mean 'Carrier'" in refused(ROWS.rename(columns={"carrier": "Carrier"}))
-    assert "'distance' is there twice" in refused(ROWS.set_axis(["distance", "distance", "carrier"], axis=1))
+    assert "'distance' occurs twice" in refused(ROWS.set_axis(["distance", "distance", "carrier"], axis=1))
     assert "'distance' holds values of several types" in refused(ROWS.assign(distance=[1, "a", None]))
     with pytest.raises(DataError, match="did you mean 'carrier'"):
         flights.predict(ROWS, keep=["carier"])

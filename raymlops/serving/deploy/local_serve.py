@@ -116,7 +116,7 @@ def serving(
 
 
 def _deploy(pinned: ServingSpec, config: dict[str, Any], started: bool, report: Callable[[str], Any]) -> None:
-    """Deploy it; interrupted before it serves, it is taken away where others stay."""
+    """Deploy it; if it is interrupted before it serves, remove it if other applications stay."""
     before = None
     try:
         client.require_place(pinned, config)
@@ -163,14 +163,14 @@ class _Signals:
 
 
 def find_url(pinned: ServingSpec) -> str:
-    """Where the application answers on this machine."""
+    """The application's address on this machine."""
     host = "127.0.0.1" if pinned.host in ("0.0.0.0", "::") else pinned.host  # noqa: S104
     base = f"{'https' if pinned.tls else 'http'}://{host}:{client.read_port()}"
     return base if pinned.route == "/" else base + pinned.route
 
 
 def describe(pinned: ServingSpec, url: str) -> Iterator[str]:
-    """What a person who serves it wants to know."""
+    """Addresses and commands for the person who serves it."""
     for name, model in pinned.models.items():
         yield f"{name} version {model.version}: POST {url}/v2/models/{name}/infer"
     for name in pinned.graphs:
