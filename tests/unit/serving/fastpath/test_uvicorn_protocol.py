@@ -55,9 +55,9 @@ class CountingWire(UvicornProtocol):
         CountingWire.usual += 1
         super()._start_answer(*arguments)
 
-    def _go_round(self) -> None:
+    def _use_uvicorn(self) -> None:
         CountingWire.round_about += 1
-        super()._go_round()
+        super()._use_uvicorn()
 
 
 @pytest.fixture(scope="module")
