@@ -67,10 +67,11 @@ def test_a_stage_is_another_where_what_it_reads_is_and_the_same_otherwise(spec: 
     assert changed(gate={"latency_ms": 1.0}) == set()
 
 
+@pytest.mark.slow
 def test_each_stage_runs_alone_from_what_was_saved_and_the_model_has_the_same_bytes(
     spec: ExperimentSpec, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
-    outcome = develop_model(spec, settings, Request(name="at-once"))
+    outcome = develop_model(spec, settings, Request(name="at-once", register=False))
     folder = str(tmp_path)
     options = {"search": {"name": "staged", "storage_path": f"{folder}/search", "concurrent": 2}}
     # Processes of their own, which know nothing but the files.
