@@ -157,6 +157,13 @@ def query(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
+    ends = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"http://127.0.0.1:{port}/-/ready", timeout=5).status_code == 200:
+                break
+        assert time.monotonic() < ends, (folder / "log").read_text()
+        time.sleep(0.1)
 
     def query(expression: str) -> list[Any]:
         answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": expression}, timeout=20)

@@ -62,7 +62,7 @@ def test_a_job_may_be_left_and_followed_later_and_its_metadata_hold_no_secret(
     assert left.returncode == 0, left.stderr
     followed = head.run("submit", "--follow", identity)
     assert followed.returncode == 0
-    assert "is right" in followed.stdout
+    assert "is valid" in followed.stdout
     shown = json.dumps(head.get("/api/jobs/").json())
     assert identity in shown
     assert trusted in shown  # a file of this machine says nothing to the cluster
@@ -148,4 +148,4 @@ def test_the_doctor_asks_the_nodes(head: Head, tmp_path: pathlib.Path) -> None:
     )
     assert broken.returncode == 2
     assert "cannot write to the storage" in broken.stdout
-    assert "does not reach http://127.0.0.1:9" in broken.stdout
+    assert "cannot reach http://127.0.0.1:9" in broken.stdout

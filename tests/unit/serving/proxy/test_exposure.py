@@ -4,6 +4,8 @@ import asyncio
 import os
 import pathlib
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +19,6 @@ from raymlops.errors import ForbiddenError
 from raymlops.serving.proxy import exposure, key_guard
 from raymlops.serving.proxy.key_guard import read_application
 from raymlops.serving.transport.api_keys import Key, KeyRing, make_key
-from raymlops.settings import export
 from raymlops.specs.serving import ServingSpec
 from tests import toy_models
 
@@ -72,19 +73,24 @@ def test_a_cluster_of_this_machine_alone_is_joined_where_it_listens(monkeypatch:
     assert os.environ[loopback.VARIABLE] == "0"
 
 
-def test_a_token_chosen_after_ray_was_imported_is_what_ray_goes_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray._raylet import AuthenticationMode, Config, get_authentication_mode
+_CHOSEN_LATE = """
+import ray
+from ray._raylet import AuthenticationMode, get_authentication_mode
+from raymlops.settings import export
 
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    Config.initialize("")
-    assert get_authentication_mode() == AuthenticationMode.DISABLED
-    try:
-        export({"RAY_AUTH_MODE": "token"})
-        # Else it starts a cluster with a token, and asks it without one.
-        assert get_authentication_mode() == AuthenticationMode.TOKEN
-    finally:
-        monkeypatch.delenv("RAY_AUTH_MODE")
-        Config.initialize("")
+assert get_authentication_mode() == AuthenticationMode.DISABLED
+export({"RAY_AUTH_MODE": "token"})
+# Else it starts a cluster with a token, and asks it without one.
+assert get_authentication_mode() == AuthenticationMode.TOKEN
+"""
+
+
+def test_a_token_chosen_after_ray_was_imported_is_what_ray_goes_by() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", _CHOSEN_LATE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def make_guard(monkeypatch: pytest.MonkeyPatch, keys: list[Key], *, awake: bool) -> Callable[..., Any]:
