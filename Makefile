@@ -7,7 +7,7 @@ SERVING ?= serve_configs/flights.yaml
 TESTS ?= tests/unit
 # Number of parallel test processes; one of them runs all of tests/ray, with its cluster.
 PROCESSES ?= 2
-PYTEST = $(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadgroup
+PYTEST = $(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadfile
 
 .PHONY: help run serve examples test test-quick survive lint check bench docs packages clean tools
 .DEFAULT_GOAL := help

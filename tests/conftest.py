@@ -31,18 +31,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         places = {path: draw.random() for path in dict.fromkeys(item.path for item in items)}
         within = {item: draw.random() for item in items}
         items.sort(key=lambda item: (places[item.path], within[item]))
-    if getattr(config.option, "loadgroup", False):  # a process of `-n 2 --dist loadgroup`
-        _group(items)
-
-
-def _group(items: list[pytest.Item]) -> None:
-    """The tests of a file stay together, and all files of tests/ray that share its cluster; what takes longest begins
-    first."""
-    sharing = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
-    groups = {item: "ray" if item.path in sharing else str(item.path.relative_to(TESTS)) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: _LONGEST.get(groups[item].partition("/")[0], len(_LONGEST)))
+    if hasattr(config, "workerinput"):  # one of several processes: the files that take longest begin first
+        items.sort(key=lambda item: _LONGEST.get(item.path.relative_to(TESTS).parts[0], len(_LONGEST)))
 
 
 TESTS = pathlib.Path(__file__).parent
