@@ -5,8 +5,8 @@ PYTHON ?= python3
 SPEC ?= jobs/specs/flights.yaml
 SERVING ?= serve_configs/flights.yaml
 TESTS ?= tests/unit
-# Number of parallel test processes; one of them runs all of tests/ray, with its cluster.
-PROCESSES ?= 2
+# Test processes beside each other, each with a Ray cluster of its own; 0 is this one.
+PROCESSES ?= 0
 PYTEST = $(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadfile
 
 .PHONY: help run serve examples test test-quick survive lint check bench docs packages clean tools
@@ -30,7 +30,7 @@ test: $(VENV)/installed  ## all tests but those of `survive`
 	$(PYTEST)
 
 test-quick: check  ## for a change: lint, types, layers, and the fast unit tests; of one package with TESTS=tests/unit/PACKAGE
-	$(PYTEST) -q $(TESTS) -m "not slow"
+	$(PYTEST) -n 2 -q $(TESTS) -m "not slow"
 
 survive: $(VENV)/installed  ## kill drivers, nodes and replicas under load, scale fake clusters, send a million wrong requests: an hour
 	$(PY) -m pytest tests/survival
