@@ -16,7 +16,7 @@ from raymlops.errors import DeadlineError
 from raymlops.graphs.kinds import mean as mean_kind
 from raymlops.models.session import Session, open_session
 from raymlops.runtime import run_cost
-from raymlops.serving.endpoints import lazy_models
+from raymlops.serving.endpoints import lazy_endpoint
 from raymlops.serving.endpoints.graph import host_graph, prepare_graph
 from raymlops.serving.endpoints.lazy_models import LazyModels
 from raymlops.serving.endpoints.model import ModelEndpoint
@@ -39,7 +39,7 @@ APART = "a thread"
 @pytest.fixture(autouse=True)
 def _every_measured_run_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the machine's load would decide what runs where."""
-    for module in (run_cost, lazy_models):
+    for module in (run_cost, lazy_endpoint):
         monkeypatch.setattr(module, "INLINE_S", 60.0)
 
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from raymlops.errors import ArtifactError
 from raymlops.models.session import Session, open_session
 from raymlops.runtime.model_files import LocalFiles
-from raymlops.serving.endpoints import lazy_models
+from raymlops.serving.endpoints import lazy_endpoint
 from raymlops.serving.endpoints.hosted import Hosts
 from raymlops.serving.endpoints.lazy_models import LazyModels
 from raymlops.serving.endpoints.model_folder import Examiner, Opener, read_entries
@@ -84,7 +84,7 @@ def test_each_request_to_a_model_that_is_not_short_runs_it_once(
 
     model = toy_models.doubler() if kind == "long" else toy_models.countdown()
     batch = {"x": np.ones((1, 3), np.float32) if kind == "long" else np.array([3])}
-    monkeypatch.setattr(lazy_models, "INLINE_S", 0.0 if kind == "long" else 60.0)
+    monkeypatch.setattr(lazy_endpoint, "INLINE_S", 0.0 if kind == "long" else 60.0)
     toy_models.save(model, tmp_path / "m.onnx")
     endpoint = LazyModels(ManyModels(folder=str(tmp_path))).hosted["m"].endpoint
 

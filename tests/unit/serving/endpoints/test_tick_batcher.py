@@ -15,7 +15,7 @@ from raymlops.errors import InputError, OverloadedError
 from raymlops.models.row_independence import prove_rows
 from raymlops.models.session import open_session
 from raymlops.runtime import run_cost as cost_module
-from raymlops.serving.endpoints import lazy_models as many_module
+from raymlops.serving.endpoints import lazy_endpoint
 from raymlops.serving.endpoints.graph import host_graph, prepare_graph
 from raymlops.serving.endpoints.hosted import Hosted
 from raymlops.serving.endpoints.lazy_models import LazyModels
@@ -141,7 +141,7 @@ def serve(model: Any, mode: str = "auto") -> tuple[ModelEndpoint, Statistics]:
 @pytest.fixture(autouse=True)
 def _every_run_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the machine's load would decide which models are run on the event loop."""
-    for module in (cost_module, many_module):
+    for module in (cost_module, lazy_endpoint):
         monkeypatch.setattr(module, "INLINE_S", 60.0)
 
 
