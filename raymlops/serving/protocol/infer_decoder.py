@@ -1,8 +1,8 @@
 """Decodes requests for one model with what is known of its columns beforehand: a plain request, as clients write it,
 is read in one pass, without a Python call for each column.
 
-Refuses nothing: any request that is not plain, above all a wrong one, is left to `codec.decode_infer`, whose results
-this module reproduces.
+Refuses nothing: any request that is not plain, above all a wrong one, is left to `rest_codec.decode_infer`, whose
+results this module reproduces.
 """
 
 import math
@@ -155,7 +155,7 @@ class InferDecoder:
     def decode(
         self, body: bytes, header_length: int | None, signature: Signature, limits: RequestLimits
     ) -> InferRequest:
-        """Exactly like `codec.decode_infer`."""
+        """Exactly like `rest_codec.decode_infer`."""
         try:
             if header_length is not None:
                 request = self._read_binary(body, header_length, signature, limits)

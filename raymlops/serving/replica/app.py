@@ -205,7 +205,7 @@ def _host(
 def _know_proxies() -> ClientAddresses:
     """HAProxy runs on the nodes of the cluster."""
     nodes_of_now = [node["NodeManagerAddress"] for node in ray.nodes()]
-    # Made when serving starts, for HAProxy and its replicas only: see `haproxy`.
+    # Made when serving starts, for HAProxy and its replicas only: see `haproxy/wrapper.py`.
     return ClientAddresses(nodes_of_now, os.environ.get("RAYMLOPS_PROXY_TOKEN", ""))
 
 
