@@ -1,4 +1,5 @@
-"""Checks the outputs of a node with user code against its declaration: names, datatypes, shapes and rows."""
+"""Copies the outputs of a node with user code, and checks them against its declaration: names, datatypes, shapes and
+rows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,25 @@ from raymlops.tensors import DATATYPE_OF_NUMPY, Batch, TensorSpec
 
 Check = Callable[[Batch, Any], Batch]
 """The node's batch and its outputs -> the declared tensors. Raises NodeError."""
+
+
+def copy_answer(answer: Any) -> Any:
+    """The outputs of user code in memory of their own, as code may keep its arrays and write into them for the next
+    request. Call it before that can begin; what is no dict of arrays is left to the check."""
+    if not isinstance(answer, dict):
+        return answer
+    return {
+        name: _copy(values) if isinstance(values, np.ndarray) else values for name, values in answer.items()
+    }
+
+
+def _copy(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    copied = values.copy()
+    if copied.dtype == object and copied.ndim == 1:
+        for row, elements in enumerate(values):
+            if isinstance(elements, np.ndarray):
+                copied[row] = elements.copy()
+    return copied
 
 
 def accept_all(batch: Batch, answer: Any) -> Batch:

@@ -17,7 +17,7 @@ from raymlops.errors import (
     RaymlopsError,
     TooLargeError,
 )
-from raymlops.graphs.answer_checks import make_check
+from raymlops.graphs.answer_checks import copy_answer, make_check
 from raymlops.graphs.execution import Branch, Implementation, Request, Run, finish
 from raymlops.graphs.node_kind import Parts, Weights
 from raymlops.graphs.own_kinds import failures_named
@@ -261,7 +261,7 @@ def _hold(run: Run, path: str, outputs: Sequence[Port]) -> Run:
     check = make_check(path, outputs)
 
     async def held(batch: Batch, request: Request) -> Batch:
-        return check(batch, await run(batch, request))
+        return check(batch, copy_answer(await run(batch, request)))
 
     return held
 

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from raymlops.errors import ArtifactError, InputError, NotFoundError, unknown_name
-from raymlops.graphs.answer_checks import Check, accept_all
+from raymlops.graphs.answer_checks import Check, accept_all, copy_answer
 from raymlops.graphs.compiler import Merged
 from raymlops.graphs.drawing import Sketch, sketch
 from raymlops.graphs.execution import Implementation
@@ -196,14 +196,14 @@ def run_python(instance: Any, check: Check = accept_all) -> Implementation:
 
         async def wait(batch: Batch) -> Batch:
             with RefusalsAsInputErrors():
-                answer = await instance.run(make_writable(batch))
+                answer = copy_answer(await instance.run(make_writable(batch)))
             return check(batch, answer)
 
         return Implementation(wait, suspends=True)
 
     async def run(batch: Batch) -> Batch:
         with RefusalsAsInputErrors():
-            answer = instance.run(make_writable(batch))
+            answer = copy_answer(instance.run(make_writable(batch)))
         return check(batch, answer)
 
     return Implementation(run, suspends=False)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raymlops.errors import ResourceError
-from raymlops.graphs.answer_checks import Check, accept_all
+from raymlops.graphs.answer_checks import Check, accept_all, copy_answer
 from raymlops.graphs.execution import Implementation
 from raymlops.runtime.open_graph import run_python
 from raymlops.runtime.python_refusals import RefusalsAsInputErrors
@@ -79,9 +79,11 @@ class _OwnThread:
             queue_time.add(started[0] - arrived)
             return self._check(batch, answer)
 
-    def _run(self, batch: Batch, started: list[int]) -> Batch:
+    def _run(self, batch: Batch, started: list[int]) -> Any:
         started.append(time.perf_counter_ns())
-        return self._call(make_writable(batch))
+        return copy_answer(
+            self._call(make_writable(batch))
+        )  # here: the next run of this thread may begin at once
 
     def require_room(self) -> None:
         """Raises ResourceError if so many runs do not end that the node has no thread left."""

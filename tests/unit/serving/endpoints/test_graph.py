@@ -208,6 +208,48 @@ def test_what_requests_wait_for_the_thread_of_a_node_is_told_from_its_runs(setti
     assert node["ms"] >= (1 + 2 + 3 + 4) / 4 * 50
 
 
+class Reusing:
+    """A Python node that writes each answer into the same memory."""
+
+    def __init__(self) -> None:
+        self.out = np.zeros(2, np.float32)
+
+    def run(self, batch: Batch) -> Batch:
+        self.out[:] = batch["x"]
+        return {"y": self.out[:]}
+
+
+class ReusingAsync(Reusing):
+    async def run(self, batch: Batch) -> Batch:  # type: ignore[override]
+        await asyncio.sleep(0)
+        return super().run(batch)
+
+
+@pytest.mark.parametrize("kind", [Reusing, ReusingAsync])
+def test_an_answer_of_code_that_reuses_its_memory_belongs_to_its_caller(
+    kind: type, settings: Settings
+) -> None:
+    hosted = host_python(kind, settings, deadline_s=30)
+
+    async def ask(number: int) -> list[float]:
+        answer = await hosted.endpoint.infer({"x": np.full(2, number, np.float32)})
+        await asyncio.sleep(0.01)  # until it is written
+        return list(answer["y"].tolist())
+
+    async def ask_all() -> list[list[float]]:
+        return await asyncio.gather(*map(ask, range(50)))
+
+    assert asyncio.run(ask_all()) == [[number, number] for number in range(50)]
+
+
+@pytest.mark.parametrize("kind", [Reusing, ReusingAsync])
+def test_scored_rows_of_code_that_reuses_its_memory_stay(kind: type) -> None:
+    own = f"{{kind: python, target: '{kind.__module__}:{kind.__name__}', takes: [{{name: x}}], outputs: [{{name: y}}]}}"
+    graph = OfflineGraph(parse_document(f"nodes: {{own: {own}}}\noutputs: [own]", GraphSpec))
+    first, second = graph.infer(ZEROS), graph.infer(ONES)
+    assert (first["y"].tolist(), second["y"].tolist()) == ([0, 0], [1, 1])
+
+
 class Indexing:
     """A Python node that takes its rows' elements for granted, as nodes do."""
 
