@@ -1,9 +1,12 @@
 """Drivers, workers and tracking servers in processes of their own, which tests kill; and what MLflow then holds."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,8 +108,28 @@ def checkpoints(settings: Settings, spec: ExperimentSpec) -> set[str]:
     return {path.name for path in found}
 
 
-def train_through_kills(spec: ExperimentSpec, settings: Settings, folder: pathlib.Path) -> Driver:
-    """Train; kill a worker and later the driver, each after some checkpoints; gives what the same command then did."""
+def remove_recorded_checkpoints(settings: Settings, spec: ExperimentSpec) -> bool:
+    """As if the driver had been killed after Tune removed them and before it recorded a newer one. False if there is no
+    newer one; then nothing is done."""
+    (search,) = pathlib.Path(settings.storage_path).glob(f"{spec.name}-*")
+    state = json.loads(max(search.glob("experiment_state-*")).read_text())
+    ((_, progress),) = state["trial_data"]
+    written = re.findall(b"checkpoint_".hex() + "(?:3[0-9]){6}", progress)  # names in a pickle, as hex digits
+    recorded = max(bytes.fromhex(name).decode() for name in written)
+    found = sorted(search.glob("trial-*/checkpoint_*"))
+    if found[-1].name <= recorded:
+        return False
+    for path in found:
+        if path.name <= recorded:
+            shutil.rmtree(path)
+    return True
+
+
+def train_through_kills(
+    spec: ExperimentSpec, settings: Settings, folder: pathlib.Path, between: Callable[[], object] = bool
+) -> Driver:
+    """Train; kill a worker and later the driver, each after some checkpoints; call `between`; gives what the same
+    command then did."""
     file = write_spec(spec, folder / "spec.yaml")
 
     seen: set[str] = set()
@@ -116,6 +139,7 @@ def train_through_kills(spec: ExperimentSpec, settings: Settings, folder: pathli
     reached = len(seen)
     first.wait_for(lambda: seen.update(checkpoints(settings, spec)) or len(seen) >= reached + 3)
     first.kill()
+    between()
     second = Driver(settings, folder / "second", "train", str(file))
     second.finish()
     return second

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from tests.conftest import settings_in
 from tests.experiments import signal_table, spec_of, write_table
-from tests.killing import count, train_through_kills
+from tests.killing import count, remove_recorded_checkpoints, train_through_kills
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -19,8 +19,9 @@ def test_the_same_command_goes_on_after_a_killed_worker_and_a_killed_driver(tmp_
     settings = settings_in(tmp_path / "home")
     table = write_table(signal_table(30_000), tmp_path / "rows.parquet")
     training = {"epochs": EPOCHS, "batch_size": 64, "patience": EPOCHS}
+    spec = spec_of("lasting", {"path": str(table)}, training=training)
     second = train_through_kills(
-        spec_of("lasting", {"path": str(table)}, training=training), settings, tmp_path
+        spec, settings, tmp_path, between=lambda: remove_recorded_checkpoints(settings, spec)
     )
     assert "Resuming lasting-" in second.said
     found = count(settings, "lasting", searches=1, trials=1, epochs=EPOCHS, metric="roc_auc")
