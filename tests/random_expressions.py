@@ -1,8 +1,10 @@
 """Random expressions by kind, over the columns of one table, in the syntax that ours shares with pandas.eval."""
 
 import random
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 TEXTS = ("", "EWR", "JFK", "lga", "São Paulo", "a.b", " pad ", "12")
@@ -167,3 +169,16 @@ class FeatureGenerator:
                 lambda: "(-3 < i <= j)",
             ]
         )()
+
+
+def check_values(found: pa.ChunkedArray, expected: Any, expression: str) -> None:
+    """Whether values are those of pandas, a series or one value for all rows."""
+    wanted = expected if isinstance(expected, pd.Series) else [expected] * len(found)
+    for got, value in zip(found.to_pylist(), wanted, strict=True):
+        if got is None or pd.isna(value):
+            assert got is None, expression
+            assert pd.isna(value), expression
+        elif isinstance(value, str):
+            assert got == value, expression
+        else:
+            np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-12, err_msg=expression)

@@ -11,7 +11,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from raymlops.specs.document import Document
+from raymlops.specs.document import Document, documents_in
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import NODE_DOCUMENTS
@@ -73,18 +73,9 @@ def models_below(roots: Sequence[type[Document]]) -> list[type[Document]]:
         if model not in found:
             found[model] = None
             waiting += [
-                inner for field in model.model_fields.values() for inner in _models_in(field.annotation)
+                inner for field in model.model_fields.values() for inner in documents_in(field.annotation)
             ]
     return list(found)
-
-
-def _models_in(annotation: Any) -> Iterator[type[Document]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        if issubclass(annotation, Document):
-            yield annotation
-        return
-    for argument in typing.get_args(annotation):
-        yield from _models_in(argument)
 
 
 def _write_page(
@@ -146,7 +137,7 @@ def meaning_of(field: FieldInfo) -> str:
         return field.description
     if typing.get_origin(field.annotation) is typing.Literal and len(typing.get_args(field.annotation)) == 1:
         return "chooses this kind"
-    return next((docstring_of(model) for model in _models_in(field.annotation)), "")
+    return next((docstring_of(model) for model in documents_in(field.annotation)), "")
 
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:

@@ -226,16 +226,17 @@ def _answers_to(owner: type[Document], tag: int | str) -> bool:
 def _step(owner: type[Document], part: int | str) -> Iterator[type[Document]]:
     for name, field in owner.model_fields.items():
         if part in (name, field.alias):
-            yield from _documents_in(field.annotation)
+            yield from documents_in(field.annotation)
 
 
-def _documents_in(annotation: Any) -> Iterator[type[Document]]:
+def documents_in(annotation: Any) -> Iterator[type[Document]]:
+    """The documents that a type names, also within lists and unions."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         if issubclass(annotation, Document):
             yield annotation
         return
     for argument in typing.get_args(annotation):
-        yield from _documents_in(argument)
+        yield from documents_in(argument)
 
 
 def _find_line(node: Any, key: Key) -> int | None:
