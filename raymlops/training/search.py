@@ -19,7 +19,7 @@ from raymlops import locations, metrics, ray_internals, settings
 from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import TrainingSpec
-from raymlops.training import space, worker
+from raymlops.training import space, storage, worker
 from raymlops.training.learners import Job
 from raymlops.training.pruned_checkpoints import replace_pruned
 from raymlops.training.search_state import SearchState, signed_by
@@ -139,7 +139,8 @@ def _make_tuner(
 def _restore_tuner(trainable: Any, path: str, observers: Sequence[TrialObserver]) -> tune.Tuner:
     # Tune restores its callbacks from a pickle, which cannot contain observers; it has no way to pass new ones.
     Notify.restored = tuple(observers)
-    replace_pruned(path)
+    with storage.explained(path):
+        replace_pruned(path)
     return tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
 
 

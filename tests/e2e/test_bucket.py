@@ -1,7 +1,9 @@
 """Checkpoints, search state, the dataset and MLflow's files in a bucket: a search that is killed goes on, and what is
 wrong with a bucket is told in one sentence."""
 
+import json
 import pathlib
+import pickle
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,7 @@ from raymlops.errors import DataError, NotFoundError, StorageError
 from raymlops.lifecycle.train import run_heartbeat
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import registry
+from raymlops.training.pruned_checkpoints import replace_pruned
 from raymlops.training.storage import require_writable
 from tests.bucket_server import BUCKET, BucketServer
 from tests.conftest import settings_in
@@ -110,3 +113,17 @@ def test_deployments_are_remembered_in_a_bucket(server: BucketServer) -> None:
     files.makedirs(folder, exist_ok=True)
     files.pipe_file(f"{folder}/000001.json", b"{}")
     assert files.glob(f"{folder}/*.json") == [f"{BUCKET}/storage/deployments/flights/000001.json"]
+
+
+def test_a_checkpoint_that_a_record_names_and_is_gone_is_replaced_in_a_bucket(server: BucketServer) -> None:
+    files, folder = locations.open_location(STORAGE, "search")
+    files.makedirs(f"{folder}/trial", exist_ok=True)
+    named = pickle.dumps("trial/checkpoint_000003").hex()
+    trial = {"status": "RUNNING", "relative_logdir": "trial"}
+    state = {"trial_data": [[json.dumps(trial), json.dumps({"value": named})]]}
+    files.pipe_file(f"{folder}/experiment_state-1.json", json.dumps(state).encode())
+    for number in (5, 6):
+        files.pipe_file(f"{folder}/trial/checkpoint_{number:06d}/checkpoint.pt", str(number).encode())
+    assert replace_pruned(f"{STORAGE}/search") == ["trial"]
+    found = {path.rpartition("/trial/")[2]: files.cat_file(path) for path in files.find(f"{folder}/trial")}
+    assert found == {f"checkpoint_00000{n}/checkpoint.pt": b"%d" % max(n, 5) for n in (3, 5, 6)}
