@@ -9,7 +9,7 @@ TESTS ?= tests/unit
 PROCESSES ?= 0
 PYTEST = $(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadfile
 
-.PHONY: help run serve examples test test-quick survive lint check bench docs packages clean tools
+.PHONY: help run serve examples test test-quick test-extras survive lint check bench docs packages clean tools
 .DEFAULT_GOAL := help
 
 help:  ## this list

@@ -166,12 +166,13 @@ def load_attribute(path: str) -> Callable[..., Any]:
     """`module.path:name` -> the object. Raises SpecError if it cannot be imported."""
     module, _, name = path.partition(":")
     try:
-        return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
-    except ImportError as error:
-        raise SpecError(f"Cannot import {path!r}: {error}") from None
-    except AttributeError:
-        known = [key for key in vars(importlib.import_module(module)) if not key.startswith("_")]
-        raise SpecError(unknown_name(f"name in module {module!r}:", name, known)) from None
+        found = importlib.import_module(module)
+    except Exception as error:  # of the user's own module
+        raise SpecError(f"Cannot import {path!r}: {type(error).__name__}: {error}") from error
+    if not hasattr(found, name):
+        known = [key for key in vars(found) if not key.startswith("_")]
+        raise SpecError(unknown_name(f"name in module {module!r}:", name, known))
+    return cast("Callable[..., Any]", getattr(found, name))
 
 
 def derive_columns(table: pa.Table, where: str | None, derive: dict[str, str]) -> pa.Table:

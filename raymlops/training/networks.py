@@ -130,8 +130,8 @@ def find_network(name: str) -> type[nn.Module]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SpecError(f"network.name: cannot import {name!r}: {error}") from None
+    except Exception as error:  # of the user's own module
+        raise SpecError(f"network.name: cannot import {name!r}: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise SpecError(f"network.name: {name!r} is not a subclass of torch.nn.Module")
     return found

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from raymlops.errors import SpecError, unknown_name
+from raymlops.errors import RaymlopsError, SpecError, unknown_name
 from raymlops.features import FittedTarget, Packing
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import Dimension
@@ -117,8 +117,10 @@ def find_learner(name: str) -> Learner:
     module, _, attribute = LEARNERS.get(name, name).partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise SpecError(f"training.learner: cannot make {name!r}: {error}") from None
+    except RaymlopsError:
+        raise
+    except Exception as error:  # of the user's own module or constructor
+        raise SpecError(f"training.learner: cannot make {name!r}: {type(error).__name__}: {error}") from error
     missing = [
         part for part in ("teams", "space", "check", "fit", "load", "to_onnx") if not hasattr(found, part)
     ]

@@ -5,10 +5,20 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from raymlops.data.sources import load_attribute
+from raymlops.errors import SpecError
+from raymlops.training import networks
+from raymlops.training.learners import find_learner
 
 ROOT = pathlib.Path(__file__).parents[3]
 USE = """
 import raymlops
+from raymlops.data.sources import load_attribute
 from raymlops.errors import SpecError
 
 spec = {"name": "toy", "dataset": {"path": "rows.parquet"}, "training": {"learner": "logistic", "options": {"C": 2}},
@@ -45,3 +55,25 @@ def test_a_family_is_one_new_file_and_one_line(tmp_path: pathlib.Path) -> None:
     )
     assert done.returncode == 0, done.stderr.decode()
     assert b"a logistic regression takes C" in done.stdout
+
+
+@pytest.mark.parametrize("find", [find_learner, networks.find_network, load_attribute])
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("def broken(:", "SyntaxError: invalid syntax (own_broken_family.py, line 1)"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+    ],
+)
+def test_a_mistake_in_a_users_own_module_is_told_with_its_cause(
+    find: Callable[[str], Any],
+    text: str,
+    cause: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "own_broken_family.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError, match=re.escape(f"'own_broken_family:Forest': {cause}")):
+        find("own_broken_family:Forest")
