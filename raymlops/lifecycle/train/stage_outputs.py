@@ -1,9 +1,9 @@
 """Saves the values that stages of a training exchange as files below a location, loads them, and identifies them by
 the digest of their bytes. Decides neither where they are kept nor for how long.
 
-Equal values give equal bytes. Nothing is pickled, and nothing that is loaded runs code. Rows of a dataset are saved
-as a reference to their source, with the results of the scan: whoever loads them must know that the data are still the
-same.
+Equal values, with dicts in equal order, give equal bytes. Nothing is pickled, and nothing that is loaded runs code.
+Rows of a dataset are saved as a reference to their source, with the results of the scan: whoever loads them must know
+that the data are still the same.
 """
 
 import contextlib
@@ -32,6 +32,7 @@ from raymlops.models.parity import Parity
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, SplitSpec
 from raymlops.tensors import Batch
 from raymlops.training.packed import PackedSplit
+from raymlops.training.storage import explained
 from raymlops.training.trials import SearchResult, Trial, open_checkpoint
 from raymlops.training.worker import CHECKPOINT_FILE
 
@@ -63,15 +64,16 @@ class Folder:
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator["_Hashed"]:
         path = f"{self._path}/{name}"
-        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        with self._files.open(path, "wb") as file:
-            hashed = _Hashed(file)
-            yield hashed
+        with explained(self.location):
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            with self._files.open(path, "wb") as file:
+                hashed = _Hashed(file)
+                yield hashed
         self.written[name] = hashed.sha256.hexdigest()
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[Any]:
-        with self._files.open(f"{self._path}/{name}", "rb") as file:
+        with explained(self.location, "read"), self._files.open(f"{self._path}/{name}", "rb") as file:
             yield file
 
     def write_json(self, name: str, value: Any) -> None:
