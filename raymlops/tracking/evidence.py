@@ -230,7 +230,7 @@ def _read_verdict(
 
     Raises UntrustedError if it is not the one that the version's tags name.
     """
-    content = manifests.read_document(client, run, path) if run else None
+    content = manifests.read_document(client, run, path)
     if content is None or VERDICT_TAG not in facts:
         return None
     try:

@@ -141,7 +141,7 @@ def compare_documents(client: mlflow.MlflowClient, manifest: Manifest) -> list[s
 def digest_documents(client: mlflow.MlflowClient, run: str, paths: Iterable[str]) -> dict[str, str]:
     """sha256 of those of the named files that a run has."""
     found = {}
-    for path in paths if run else ():
+    for path in paths:
         text = read_document(client, run, path)
         if text is not None:
             found[path] = attestation.digest_of(text)
@@ -149,7 +149,9 @@ def digest_documents(client: mlflow.MlflowClient, run: str, paths: Iterable[str]
 
 
 def read_document(client: mlflow.MlflowClient, run: str, path: str) -> bytes | None:
-    """A file of a run; None if the run does not have it."""
+    """A file of a run; None if the run does not have it, or there is no run."""
+    if not run:
+        return None
     with tempfile.TemporaryDirectory() as folder:
         try:
             return pathlib.Path(store.artifacts_of(client, run).download_artifacts(path, folder)).read_bytes()

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
-import tempfile
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -11,7 +9,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from raymlops.tracking import registry
+from raymlops.tracking import manifests, registry
 
 Client: TypeAlias = mlflow.MlflowClient
 _TRIALS = 500
@@ -32,14 +30,11 @@ class TrialRun:
 def read_text(client: Client, uri: str, file: str) -> str | None:
     """A file of the run of a version; None if the run does not have it."""
     run = registry.find_version(client, uri).run_id
-    if not run:
+    content = manifests.read_document(client, run or "", file)
+    try:
+        return None if content is None else content.decode()  # keeps line ends: the digest is of the exact bytes
+    except UnicodeDecodeError:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = pathlib.Path(client.download_artifacts(run, file, folder))
-            return path.read_bytes().decode("utf-8")  # keep line ends, since the digest is of the exact bytes
-        except (OSError, ValueError, MlflowException):
-            return None
 
 
 def write_text(client: Client, uri: str, files: Mapping[str, str]) -> None:
