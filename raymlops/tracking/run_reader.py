@@ -32,7 +32,9 @@ def read_text(client: Client, uri: str, file: str) -> str | None:
     run = registry.find_version(client, uri).run_id
     content = manifests.read_document(client, run or "", file)
     try:
-        return None if content is None else content.decode()  # keeps line ends: the digest is of the exact bytes
+        return (
+            None if content is None else content.decode()
+        )  # keeps line ends: the digest is of the exact bytes
     except UnicodeDecodeError:
         return None
 

@@ -37,7 +37,9 @@ def test_results_of_trials_and_proofs_come_back_as_they_were(tmp_path: pathlib.P
         return loaded
 
     assert repr(again(TRIALS)) == repr(TRIALS)  # NaN is not equal to itself
-    proof = again(Proof(Parity(3, 1e-7, 0), {"roc_auc": 0.9}, {"kind": "numbers", "mean": float("nan")}, EXAMPLE))
+    proof = again(
+        Proof(Parity(3, 1e-7, 0), {"roc_auc": 0.9}, {"kind": "numbers", "mean": float("nan")}, EXAMPLE)
+    )
     assert list(proof.example) == list(EXAMPLE)
     for name, values in EXAMPLE.items():
         assert proof.example[name].dtype == values.dtype
@@ -47,9 +49,9 @@ def test_results_of_trials_and_proofs_come_back_as_they_were(tmp_path: pathlib.P
 
 def test_a_location_that_fails_is_told_as_one(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="Cannot write to .*/file/value'"):
+    with pytest.raises(StorageError, match=r"Cannot write to .*/file/value'"):
         stage_outputs.save("3", str(tmp_path / "file" / "value"))
-    with pytest.raises(StorageError, match="Cannot read .*/none'"):
+    with pytest.raises(StorageError, match=r"Cannot read .*/none'"):
         stage_outputs.load(bytes, str(tmp_path / "none"))
     with pytest.raises(TypeError, match="float cannot be saved"):
         stage_outputs.save(1.5, str(tmp_path / "value"))
