@@ -126,9 +126,10 @@ def count_rows(batch: Mapping[str, npt.NDArray[Any]]) -> int:
 
 
 def list_texts(values: npt.NDArray[Any]) -> list[str]:
-    """Every element of a tensor as text, in row-major order; bytes are UTF-8."""
+    """Every element of a tensor as text, in row-major order; bytes are UTF-8, or get a text that no UTF-8 has."""
     return [
-        value.decode() if isinstance(value, bytes) else str(value) for value in values.reshape(-1).tolist()
+        value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
+        for value in values.reshape(-1).tolist()
     ]
 
 

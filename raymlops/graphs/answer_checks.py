@@ -11,12 +11,13 @@ from raymlops.graphs.plan import Port
 from raymlops.tensors import DATATYPE_OF_NUMPY, Batch, TensorSpec
 
 Check = Callable[[Batch, Any], Batch]
-"""The node's batch and its outputs -> the declared tensors. Raises NodeError."""
+"""The node's batch and its copied outputs -> the declared tensors. Raises NodeError."""
 
 
 def copy_answer(answer: Any) -> Any:
     """The outputs of user code in memory of their own, as code may keep its arrays and write into them for the next
-    request. Call it before that can begin; what is no dict of arrays is left to the check."""
+    request, and texts as object arrays: others have a longest text, to which longer ones would be cut. Call it before
+    the next request can begin; what is no dict of arrays is left to the check."""
     if not isinstance(answer, dict):
         return answer
     return {
@@ -25,11 +26,13 @@ def copy_answer(answer: Any) -> Any:
 
 
 def _copy(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if values.dtype.kind in "SU":
+        return values.astype(object)
     copied = values.copy()
     if copied.dtype == object and copied.ndim == 1:
         for row, elements in enumerate(values):
             if isinstance(elements, np.ndarray):
-                copied[row] = elements.copy()
+                copied[row] = _copy(elements)
     return copied
 
 
@@ -102,8 +105,7 @@ def _find_ragged_fault(values: np.ndarray[Any, Any], spec: TensorSpec, rows: int
 
 
 def _find_type_fault(values: np.ndarray[Any, Any], spec: TensorSpec) -> str:
-    is_text = spec.datatype == "BYTES" and values.dtype.kind in "OSU"
-    if (is_text or values.dtype == spec.dtype) and spec.accepts(values.shape):
+    if values.dtype == spec.dtype and spec.accepts(values.shape):
         return ""
     return _describe(values)
 

@@ -4,7 +4,7 @@ depend on the request."""
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from raymlops.errors import (
     TooLargeError,
 )
 from raymlops.graphs.answer_checks import copy_answer, make_check
-from raymlops.graphs.execution import Branch, Implementation, Request, Run, finish
+from raymlops.graphs.execution import Branch, Implementation, Request, Run, finish, work_in_thread
 from raymlops.graphs.node_kind import Parts, Weights
 from raymlops.graphs.own_kinds import failures_named
 from raymlops.graphs.plan import Plan, Port, Step
@@ -299,14 +299,16 @@ def _build_fallback(step: Step, branches: Mapping[str, Branch]) -> Run | None:
 
 def _limit(run: Run, seconds: float, suspends: bool, path: str) -> Run:
     async def limited(batch: Batch, request: Request) -> Batch:
-        if suspends:
-            waiting: Awaitable[Batch] = run(batch, request)
-        else:  # a call that never waits cannot be interrupted, only abandoned
-            loop = asyncio.get_running_loop()
-            waiting = loop.run_in_executor(None, lambda: finish(run(batch, request)))
+        limit = asyncio.timeout(seconds)
         try:
-            return await asyncio.wait_for(waiting, seconds)
+            async with limit:
+                if suspends:
+                    return await run(batch, request)
+                # A call that never waits cannot be interrupted, only abandoned.
+                return await work_in_thread(lambda beside: finish(run(batch, beside)), request)
         except TimeoutError:
+            if not limit.expired():  # it is the node's own
+                raise
             request.waited_for.clear()
             raise DeadlineError(f"Node {path!r} did not answer within {seconds:g} s") from None
 

@@ -40,7 +40,7 @@ def _declare(path: str, node: NodeDocument) -> Declared:
     kind = KINDS.get(node.kind) or load_kind(path, node)
     document = node if node.kind in KINDS else read_options(path, node, kind)
     with failures_named(path, node):
-        reads, calls = tuple(kind.reads(document)), list(kind.calls(document))
+        reads, calls = tuple(map(str, kind.reads(document))), list(map(str, kind.calls(document)))
     if isinstance(node.fallback, str):
         calls.append(node.fallback)
     return Declared(document, kind, reads, tuple(dict.fromkeys(calls)))

@@ -2,15 +2,17 @@
 reassembled in order."""
 
 import asyncio
+import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from raymlops.tensors import Batch
 
+T = TypeVar("T")
 Rows = npt.NDArray[np.intp]
 
 
@@ -25,6 +27,8 @@ class Request:
     """False for an example that is tried outside of any request."""
     rows: Sequence[int] = ()
     """Numbers of rows of the callers whose requests were joined; empty for one caller."""
+    loop: asyncio.AbstractEventLoop | None = None
+    """The event loop, for a run in a thread beside it; None on the loop itself."""
     waited_for: list[str] = dataclasses.field(default_factory=list)
     """Nodes that had not answered when the request was given up, the innermost first."""
 
@@ -67,6 +71,14 @@ def finish(coroutine: Coroutine[Any, Any, Batch]) -> Batch:
         return done.value  # type: ignore[no-any-return]
     coroutine.close()
     raise AssertionError("a node that was declared never to wait has waited")
+
+
+async def work_in_thread(
+    work: Callable[[Request], T], request: Request, executor: concurrent.futures.Executor | None = None
+) -> T:
+    """The result of work in a thread beside the event loop; it gets the request as it is there."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(executor, work, dataclasses.replace(request, loop=loop))
 
 
 async def gather(calls: Sequence[tuple[Branch, Coroutine[Any, Any, Batch]]]) -> list[Batch]:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from raymlops.errors import InputError
 from raymlops.graphs.execution import Branch, Implementation, Request, Run
 from raymlops.graphs.plan import Plan, Port, Read, Reference, Step
 from raymlops.specs.graph import GraphSpec
@@ -137,7 +138,9 @@ class NodeKind(Protocol[Node]):
 
     def explain_dependence(self, node: Node) -> str:
         """Why a row's answer may depend on other rows of its batch or on the caller; empty if rows are independent."""
-        return "" if self.rows_independent else "is of a kind that does not say rows_independent = True"
+        return (
+            "" if self.rows_independent is True else "is of a kind that does not say rows_independent = True"
+        )
 
     def build(self, parts: Parts) -> Built:
         """The function that runs it."""
@@ -179,6 +182,16 @@ class Combination(NodeKind[Node], Protocol[Node]):
             return {name: combine(values)}
 
         return Built(run)
+
+
+def require_equal_shapes(arrays: Sequence[Array]) -> None:
+    """numpy would repeat an array of size 1 along an axis. Free sizes come from the request: raises InputError."""
+    shape = arrays[0].shape
+    for array in arrays:
+        if array.shape != shape:
+            raise InputError(
+                f"it combines tensors of equal shapes, but got {list(shape)} and {list(array.shape)}"
+            )
 
 
 def on_loop() -> bool:

@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, cast
 
-from raymlops.errors import RaymlopsError, SpecError
+from raymlops.errors import RaymlopsError, SpecError, shorten
 from raymlops.graphs.node_kind import NodeKind
+from raymlops.graphs.plan import Port
 from raymlops.graphs.user_modules import import_class, tell
 from raymlops.specs.document import validate_document
 from raymlops.specs.graph_nodes import NodeDocument, is_own
@@ -41,6 +42,16 @@ def read_options(path: str, node: NodeDocument, kind: NodeKind[Any]) -> NodeDocu
     if document.inner_graph is not None:
         raise SpecError(f"Node {path!r}: {node.kind} has a graph inside, which only `kind: graph` can have")
     return document
+
+
+def require_ports(outputs: Any) -> tuple[Port, ...]:
+    """The outputs that a kind says a node has. Raises TypeError, ValueError if they are none."""
+    if not isinstance(outputs, tuple | list) or not all(isinstance(port, Port) for port in outputs):
+        raise TypeError(f"its outputs are {shorten(repr(outputs))}; expected a tuple of graphs.plan.Port")
+    names = [port.spec.name for port in outputs]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"its outputs are named {names}; expected at least one, each with a name of its own")
+    return tuple(outputs)
 
 
 @contextlib.contextmanager

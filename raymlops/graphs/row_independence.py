@@ -17,8 +17,10 @@ def find_dependence(plan: Plan, leaves: Mapping[str, str], prefix: str = "") -> 
         path, node = prefix + name, step.node
         if node.fallback is not None:
             return f"node {path!r} has a fallback, which answers for all rows of a run"
-        if reason := step.kind.explain_dependence(node):
-            return f"node {path!r} {reason}"
+        if (
+            reason := step.kind.explain_dependence(node)
+        ) != "":  # a user's kind may return nothing by mistake
+            return f"node {path!r} {reason or 'is of a kind that explains nothing'}"
         if leaves.get(path):
             return f"node {path!r}: {leaves[path]}"
         if step.inner is not None and (reason := find_dependence(step.inner, leaves, f"{path}/")):

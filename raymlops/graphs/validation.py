@@ -8,7 +8,7 @@ from raymlops.errors import SpecError, unknown_name
 from raymlops.graphs import dependencies, port_types
 from raymlops.graphs.dependencies import Declared
 from raymlops.graphs.kinds import KINDS
-from raymlops.graphs.own_kinds import failures_named
+from raymlops.graphs.own_kinds import failures_named, require_ports
 from raymlops.graphs.plan import Plan, Port, Read, Reference, Step, read_reference
 from raymlops.specs.graph import GraphSpec, list_nodes
 from raymlops.specs.graph_nodes import INPUTS, Bindings, PlacedNode, is_own, list_references
@@ -92,9 +92,10 @@ class _Tensors:
 
     def _resolve_node(self, name: str, declared: Declared, element: bool) -> Step:
         node, kind = declared.node, declared.kind
-        with failures_named(self.prefix + name, self.spec.nodes[name]):
+        document = self.spec.nodes[name]
+        with failures_named(self.prefix + name, document):
             resolved = kind.resolve(node, _NodeScope(self, name, element))
-        outputs = resolved.outputs
+            outputs = require_ports(resolved.outputs) if is_own(document.kind) else resolved.outputs
         if isinstance(node.fallback, str):
             outputs = port_types.join_answers(
                 {name: outputs, node.fallback: self.steps[node.fallback].outputs}

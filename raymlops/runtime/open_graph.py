@@ -82,7 +82,7 @@ def open_leaves(
         if only is not None and path not in only:
             continue
         model = LEAF_KINDS[node.kind].model_of(node)
-        key = (node.kind, model.source, model.isolate) if model else path
+        key = (node.kind, model.source, model.digest, model.isolate) if model else path
         known = shared.get(key)
         leaf = dataclasses.replace(known, path=path) if known else open_leaf(path, node, locate, options)
         leaves[path] = shared[key] = leaf

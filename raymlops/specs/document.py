@@ -31,6 +31,8 @@ __all__ = [
 Key = tuple[int | str, ...]
 _RECORDED = {"recorded": True}
 """Validation context without warnings, for recorded documents, which nobody rewrites."""
+DISCRIMINATORS = ("kind", "by")
+"""Keys by which a mapping says which member of a union it is."""
 _OLD_NAMES: dict[str, set[str]] = {}
 """All documents, to find lines in files that contain them."""
 
@@ -196,8 +198,14 @@ def _without_tags(location: Key, value: Any) -> tuple[Key, Key]:
     """The keys of a location, and the names of union members that pydantic inserts: not keys of the user."""
     keys: list[int | str] = []
     tags: list[int | str] = []
+    is_chosen = False  # whether the tag of the present mapping was passed
     for position, part in enumerate(location):
         last = position == len(location) - 1
+        if not last and not is_chosen and _is_tag(part, value):
+            tags.append(part)
+            is_chosen = True
+            continue
+        is_chosen = False
         if isinstance(value, Mapping) and (part in value or last):
             keys.append(part)
             value = value.get(part)
@@ -207,6 +215,11 @@ def _without_tags(location: Key, value: Any) -> tuple[Key, Key]:
         else:
             tags.append(part)
     return tuple(keys), tuple(tags)
+
+
+def _is_tag(part: int | str, value: Any) -> bool:
+    """Whether a mapping says that it is this member of a union, which may have a key of the same name."""
+    return isinstance(value, Mapping) and part in [value.get(key) for key in DISCRIMINATORS]
 
 
 def _known_keys(kind: type[Document], location: Key, tags: Key) -> Iterator[str]:

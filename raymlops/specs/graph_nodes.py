@@ -4,6 +4,7 @@ see `graphs.kinds`.
 A reference is `node.tensor`, or `node` for all tensors of a node; the node `inputs` stands for the request.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -380,8 +381,9 @@ def is_own(kind: object) -> bool:
 
 
 def _require_weight(weights: dict[str, float]) -> dict[str, float]:
-    if not sum(weights.values()) > 0:
-        raise ValueError(f"weights {weights} sum to nothing; at least one must be above 0")
+    total = sum(weights.values())
+    if not 0 < total < math.inf:
+        raise ValueError(f"weights {weights} sum to {total:g}; expected a finite number above 0")
     return weights
 
 

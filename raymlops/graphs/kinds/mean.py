@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from raymlops.graphs.node_kind import Combination
+from raymlops.graphs.node_kind import Combination, require_equal_shapes
 from raymlops.graphs.plan import Port, Read
 from raymlops.graphs.port_types import join_numbers
 from raymlops.specs.graph_nodes import MeanNode
@@ -23,6 +23,7 @@ class Mean(Combination[MeanNode]):
 
 
 def mean(arrays: Sequence[Array]) -> Array:
+    require_equal_shapes(arrays)
     total: Array = arrays[0].copy()
     for array in arrays[1:]:
         total += array

@@ -10,12 +10,13 @@ import concurrent.futures
 import dataclasses
 import math
 import random
+import threading
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from raymlops.graphs.execution import Branch, Request, Run, finish
+from raymlops.graphs.execution import Branch, Request, Run, finish, work_in_thread
 from raymlops.graphs.node_kind import Built, NodeKind, Parts
 from raymlops.graphs.plan import Port, Read
 from raymlops.graphs.port_types import join_answers
@@ -108,10 +109,8 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
     choose = random.Random()  # noqa: S311
     thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"shadow-{mirror.name}")
     throttle = MirrorThrottle(node.load)
+    entering = threading.Lock()  # requests with a timeout run in threads
     clock = time.monotonic
-
-    def work(batch: Batch, request: Request, answer: Batch) -> tuple[int, float]:
-        return compare(answer, finish(mirror.call(batch, request)), request.rows, node.tolerance)
 
     async def reflect(batch: Batch, request: Request, answer: Batch) -> None:
         began, callers = clock(), len(request.rows) or 1
@@ -120,8 +119,13 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
                 other = await mirror.call(batch, request)
                 different, largest = compare(answer, other, request.rows, node.tolerance)
             else:  # in a thread, since a mirror that hangs must not block callers
-                loop = asyncio.get_running_loop()
-                different, largest = await loop.run_in_executor(thread, work, batch, request, answer)
+                different, largest = await work_in_thread(
+                    lambda beside: compare(
+                        answer, finish(mirror.call(batch, beside)), request.rows, node.tolerance
+                    ),
+                    request,
+                    thread,
+                )
         except Exception:  # no failure of a mirror may affect callers
             counted.failed += callers
             return
@@ -131,22 +135,30 @@ def build_shadow(node: ShadowNode, primary: Branch, mirror: Branch, counted: Sha
         counted.different += different
         counted.largest = max(counted.largest, largest)
 
+    def begin(batch: Batch, request: Request, answer: Batch, may: bool) -> None:
+        if may and throttle.mirrored < node.queue:
+            throttle.mirrored += 1
+            task = asyncio.get_running_loop().create_task(reflect(batch, request, answer))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        else:
+            counted.dropped += len(request.rows) or 1
+
     async def run(batch: Batch, request: Request) -> Batch:
         if not request.live:
             return await primary.call(batch, request)
-        may = throttle.enter(clock())
+        with entering:
+            may = throttle.enter(clock())
         try:
             answer = await primary.call(batch, request)
         finally:
-            throttle.leave(clock())
+            with entering:
+                throttle.leave(clock())
         if node.sample >= 1 or choose.random() < node.sample:
-            if may and throttle.mirrored < node.queue:
-                throttle.mirrored += 1
-                task = asyncio.get_running_loop().create_task(reflect(batch, request, dict(answer)))
-                running.add(task)
-                task.add_done_callback(running.discard)
+            if request.loop is None:
+                begin(batch, request, dict(answer), may)
             else:
-                counted.dropped += len(request.rows) or 1
+                request.loop.call_soon_threadsafe(begin, batch, request, dict(answer), may)
         return answer
 
     return run

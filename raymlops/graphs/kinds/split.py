@@ -77,7 +77,8 @@ def choose_branch(key: str, weights: Mapping[str, float], salt: str = "") -> str
     best, least = "", math.inf
     for branch, weight in weights.items():
         if weight > 0:
-            digest = hashlib.blake2b(f"{salt}\0{branch}\0{key}".encode(), digest_size=8).digest()
+            text = f"{salt}\0{branch}\0{key}".encode(errors="surrogatepass")  # a key may be no valid text
+            digest = hashlib.blake2b(text, digest_size=8).digest()
             score = -math.log((int.from_bytes(digest) + 1) / (2**64 + 1)) / weight
             if score < least:
                 best, least = branch, score

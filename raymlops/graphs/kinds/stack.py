@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from raymlops.errors import SpecError
+from raymlops.errors import InputError, SpecError
 from raymlops.graphs.node_kind import Combination
 from raymlops.graphs.plan import Port, Read
 from raymlops.graphs.port_types import join_shapes
@@ -46,4 +46,9 @@ class Stack(Combination[StackNode]):
 
 def stack(arrays: Sequence[Array], axis: int) -> Array:
     """Concatenated along an axis; arrays of one value per row count as one column."""
-    return np.concatenate([array[:, None] if array.ndim == 1 else array for array in arrays], axis=axis)
+    parts = [array[:, None] if array.ndim == 1 else array for array in arrays]
+    try:
+        return np.concatenate(parts, axis=axis)
+    except ValueError as error:  # free sizes come from the request
+        shapes = " and ".join(str(list(part.shape)) for part in parts)
+        raise InputError(f"it cannot stack tensors of the shapes {shapes} along axis {axis}") from error

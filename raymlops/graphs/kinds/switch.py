@@ -88,9 +88,17 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
-    "in": lambda values, known: np.isin(values, known),
-    "not in": lambda values, known: ~np.isin(values, known),
+    "in": lambda values, known: _is_among(values, known),
+    "not in": lambda values, known: ~_is_among(values, known),
 }
+
+
+def _is_among(values: Array, known: Sequence[Any]) -> npt.NDArray[np.bool_]:
+    """By `==`: `np.isin` would compare an FP32 0.1 with the FP64 one, which differs."""
+    found = np.zeros(values.shape, dtype=bool)
+    for one in known:
+        found |= values == one
+    return found
 
 
 def find_held(values: Array, comparison: str, value: Any) -> npt.NDArray[np.bool_]:

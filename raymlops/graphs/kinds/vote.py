@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from raymlops.errors import SpecError
-from raymlops.graphs.node_kind import Combination
+from raymlops.graphs.node_kind import Combination, require_equal_shapes
 from raymlops.graphs.plan import Port, Read
 from raymlops.graphs.port_types import FLOATS, join_ports
 from raymlops.specs.graph_nodes import VoteNode
@@ -32,6 +32,7 @@ class Vote(Combination[VoteNode]):
 
 def vote(arrays: Sequence[Array]) -> Array:
     """The most frequent label of the arrays, element by element; in a tie that of the earliest array."""
+    require_equal_shapes(arrays)
     votes = np.zeros((len(arrays), *arrays[0].shape), dtype=np.int32)
     for i, first in enumerate(arrays):
         for j, second in enumerate(arrays[: i + 1]):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from raymlops.graphs.node_kind import Combination
+from raymlops.graphs.node_kind import Combination, require_equal_shapes
 from raymlops.graphs.plan import Port, Read
 from raymlops.graphs.port_types import join_numbers
 from raymlops.specs.graph_nodes import WeightedNode
@@ -29,6 +29,7 @@ class Weighted(Combination[WeightedNode]):
 
 def weighted_mean(arrays: Sequence[Array], weights: Sequence[float]) -> Array:
     """Weighted average; the weights need not sum to 1."""
+    require_equal_shapes(arrays)
     whole = math.fsum(weights)
     dtype = arrays[0].dtype.type
     total: Array = arrays[0] * dtype(weights[0] / whole)

@@ -5,23 +5,25 @@ import pathlib
 import numpy as np
 import pytest
 
-from raymlops.errors import DeadlineError, InputError, NodeError, OverloadedError, SpecError
+from raymlops.errors import ArtifactError, DeadlineError, InputError, NodeError, OverloadedError, SpecError
+from raymlops.graphs.answer_checks import make_check
 from raymlops.graphs.execution import Implementation
 from raymlops.graphs.graph import Graph
 from raymlops.graphs.kinds.cascade import find_unconfident_rows
-from raymlops.graphs.kinds.split import choose_branch
+from raymlops.graphs.kinds.split import choose_branch, choose_branches
+from raymlops.graphs.kinds.stack import stack
 from raymlops.graphs.kinds.switch import find_held
 from raymlops.graphs.kinds.vote import vote
 from raymlops.graphs.plan import Port
 from raymlops.graphs.ragged_arrays import flatten_elements, group_elements
 from raymlops.graphs.validation import list_leaves, validate
-from raymlops.runtime.open_graph import OfflineGraph, run_python, run_session
+from raymlops.runtime.open_graph import OfflineGraph, open_leaves, run_python, run_session
 from raymlops.runtime.python_modules import load_python
 from raymlops.specs.document import parse_document
 from raymlops.specs.graph import GraphSpec
-from raymlops.tensors import Batch, TensorSpec
+from raymlops.tensors import DATATYPES, Batch, TensorSpec
 from tests import toy_models
-from tests.graph_models import count_calls, open_model
+from tests.graph_models import count_calls, open_model, read_model
 
 
 class Doubler:
@@ -32,6 +34,16 @@ class Doubler:
 
     def run(self, batch: Batch) -> Batch:
         return {"y": (batch["y"] * self.factor).astype(np.float32)}
+
+
+class Constant:
+    """A python node, whose texts numpy puts in an array of their length."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def run(self, batch: Batch) -> Batch:
+        return {"y": np.array([self.text] * len(batch["x"]))}
 
 
 class Waiter:
@@ -133,6 +145,13 @@ def test_a_split_keeps_a_key_on_its_branch() -> None:
     assert len(answers) == 1
 
 
+def test_a_split_takes_keys_that_are_no_text() -> None:
+    weights = {"a": 0.5, "b": 0.5}
+    assert choose_branch("\ud800", weights) == choose_branch("\ud800", weights)
+    keys = np.array([b"\xff", b"\xfe", b"\xff"], dtype=object)
+    assert sorted(np.concatenate([*choose_branches(keys, weights).values()])) == [0, 1, 2]
+
+
 def test_changed_weights_move_only_keys_of_the_branch_that_lost_share() -> None:
     before = {key: choose_branch(key, {"old": 0.9, "new": 0.1}) for key in map(str, range(4000))}
     after = {key: choose_branch(key, {"old": 0.5, "new": 0.5}) for key in before}
@@ -199,6 +218,52 @@ def test_a_shadow_that_fails_or_lags_is_not_felt() -> None:
     asyncio.run(ask())
 
 
+NESTED = """
+nodes:
+  release:
+    kind: graph
+    timeout_s: 60
+    graph:
+      nodes:
+        champion: {kind: model, model: "1"}
+        challenger: {kind: model, model: "2"}
+        release: {kind: shadow, primary: champion, mirror: challenger}
+      outputs: [release]
+outputs: [release]
+"""
+MIRRORED_TWICE = """
+nodes:
+  champion: {kind: model, model: "1"}
+  challenger: {kind: model, model: "2"}
+  other: {kind: model, model: "3"}
+  trial: {kind: shadow, primary: challenger, mirror: other}
+  release: {kind: shadow, primary: champion, mirror: trial}
+outputs: [release]
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [SHADOW.replace("kind: shadow", "kind: shadow, timeout_s: 60"), NESTED, MIRRORED_TWICE],
+    ids=["of a shadow", "around a shadow", "a shadow as mirror"],
+)
+def test_a_shadow_that_runs_beside_the_event_loop_answers_and_mirrors(text: str) -> None:
+    graph = make_graph(text)
+
+    async def ask() -> Batch:
+        answer = await graph.infer(rows(3))
+        shadows = graph.statistics().shadows.values()
+        while not all(shadow.compared for shadow in shadows):  # noqa: ASYNC110 (mirrors tell nobody)
+            await asyncio.sleep(0.001)
+        return answer
+
+    answer = asyncio.run(asyncio.wait_for(ask(), 60))
+    np.testing.assert_array_equal(answer["y"], open_model("1").infer(rows(3))["y"])
+    assert [shadow.failed for shadow in graph.statistics().shadows.values()] == [0] * text.count(
+        "kind: shadow"
+    )
+
+
 def test_a_shadow_stays_off_offline() -> None:
     graph = make_graph(SHADOW, challenger=fail(RuntimeError("must not run")))
     graph.infer_now(rows(2))
@@ -262,6 +327,12 @@ def test_a_node_that_is_too_slow_is_named_and_gives_504() -> None:
         make_graph(text, a=Implementation(hang)).infer_now(rows(1))
 
 
+def test_a_timeout_of_a_nodes_own_is_no_late_answer() -> None:
+    text = TWO.replace('model: "1"', 'model: "1", timeout_s: 60')
+    with pytest.raises(NodeError, match="Node 'a' failed: TimeoutError: its database"):
+        make_graph(text, a=fail(TimeoutError("its database"), waits=True)).infer_now(rows(1))
+
+
 def test_a_timeout_does_not_disturb_a_node_that_is_in_time() -> None:
     text = TWO.replace('model: "1"', 'model: "1", timeout_s: 60')
     np.testing.assert_array_equal(
@@ -294,12 +365,62 @@ def test_a_switch_asks_text_numbers_and_lists() -> None:
     assert find_held(names, "!=", "ann").tolist() == [False, True, True]
     assert find_held(np.array([[1.0], [np.nan]]), ">", 0).tolist() == [True, False]
     assert find_held(np.array([1, 2, 3]), "not in", [1, 2]).tolist() == [False, False, True]
+    assert find_held(np.array([0.1, 0.3], np.float32), "in", [0.1, 0.2]).tolist() == [True, False]
+    assert find_held(np.array([b"\xff", "ann"], dtype=object), "==", "ann").tolist() == [False, True]
 
 
 def test_votes_go_to_the_most_frequent_label_and_ties_to_the_first() -> None:
     labels = [np.array(["a", "b", "c"], dtype=object), np.array(["b", "b", "a"], dtype=object)]
     assert vote([*labels, np.array(["b", "a", "b"], dtype=object)]).tolist() == ["b", "b", "c"]
     assert vote([np.array([1, 2]), np.array([2, 2]), np.array([2, 1])]).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "kind", ["mean, of: [a.y, b.y]", "weighted, of: {a.y: 1, b.y: 1}", "vote, of: [a.y, b.y]"]
+)
+def test_tensors_of_unequal_free_sizes_are_not_combined(kind: str) -> None:
+    datatype = "INT64" if "vote" in kind else "FP32"
+    node = f"{{kind: python, target: 'm:C', outputs: [{{name: y, datatype: {datatype}, shape: [-1, -1]}}]}}"
+    nodes = f"nodes:\n  a: {node}\n  b: {node}\n  c: {{kind: {kind}}}\n"
+    text = f"inputs: [{{name: x, shape: [-1, 3]}}]\n{nodes}outputs: [c]"
+
+    async def wide(batch: Batch) -> Batch:
+        return {"y": np.ones((len(batch["x"]), 4), DATATYPES[datatype].numpy)}
+
+    async def narrow(batch: Batch) -> Batch:
+        return {"y": np.ones((len(batch["x"]), 1), DATATYPES[datatype].numpy)}
+
+    given = {"a": Implementation(wide, suspends=False), "b": Implementation(narrow, suspends=False)}
+    with pytest.raises(InputError, match=r"Node 'c': it combines .* got \[2, 4\] and \[2, 1\]"):
+        make_graph(text, **given).infer_now(rows(2))
+
+
+def test_tensors_that_cannot_be_stacked_are_the_requests_fault() -> None:
+    with pytest.raises(InputError, match=r"shapes \[2, 3\] and \[1, 3\] along axis 1"):
+        stack([np.zeros((2, 3)), np.zeros((1, 3))], 1)
+
+
+def test_weights_have_a_finite_sum() -> None:
+    with pytest.raises(SpecError, match="sum to inf; expected a finite number above 0"):
+        make_graph(TWO.replace("mean, of: [a.y, b.y]", "weighted, of: {a.y: 1.0e+308, b.y: 1.0e+308}"))
+
+
+@pytest.mark.parametrize(
+    "route", ["switch, cases: [{when: inputs.x > 0, then: a}], otherwise: b", "vote, of: [a.y, b.y, c.y]"]
+)
+def test_texts_of_user_code_are_whole_in_an_answer_of_several_nodes(route: str) -> None:
+    node = "{kind: python, target: 'm:C', outputs: [{name: y, datatype: BYTES}]}"
+    third = f"\n  c: {node}" if "vote" in route else ""
+    nodes = f"nodes:\n  a: {node}\n  b: {node}{third}\n  r: {{kind: {route}}}\n"
+    text = f"inputs: [{{name: x}}]\n{nodes}outputs: {{y: r.y}}"
+    answered = {"a": "no", "b": "certainly", "c": "certainly"}
+    output = [Port(TensorSpec("y", "BYTES", (-1,)))]
+    given = {
+        name: run_python(Constant(answered[name]), make_check(name, output))
+        for name in ("a", "b", "c")[: 2 + bool(third)]
+    }
+    answer = make_graph(text, **given).infer_now({"x": np.array([1, -1, -1], np.float32)})
+    assert answer["y"].tolist() == (["certainly"] * 3 if third else ["no", "certainly", "certainly"])
 
 
 def test_each_runs_once_for_all_elements_and_repeats_the_row_for_them() -> None:
@@ -375,6 +496,14 @@ outputs: [p]
 def test_a_missing_input_is_told_with_what_the_graph_takes() -> None:
     with pytest.raises(InputError, match=r"Input 'x' is missing; graph 'graph' takes x: FP32\[-1,3\]"):
         make_graph(TWO).infer_now({})
+
+
+def test_nodes_of_one_file_are_each_held_to_their_digest(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(read_model("1"))
+    node = f"kind: model, model: {tmp_path}/model.onnx"
+    text = f"nodes:\n  a: {{{node}}}\n  b: {{{node}, digest: {'a' * 64}}}\noutputs: {{a: a.y, b: b.y}}"
+    with pytest.raises(ArtifactError, match="aaa"):
+        open_leaves(parse_document(text, GraphSpec))
 
 
 def test_a_graph_runs_offline_over_columns_as_a_model_does(tmp_path: pathlib.Path) -> None:

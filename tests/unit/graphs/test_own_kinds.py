@@ -128,6 +128,26 @@ def test_requests_share_a_run_only_where_a_kind_says_that_rows_are_independent(p
     assert OfflineGraph(alone).independence
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("def explain_dependence(self, node): return None", "is of a kind that explains nothing"),
+        ("rows_independent = 'no'", "is of a kind that does not say rows_independent = True"),
+    ],
+)
+def test_only_what_a_kind_says_outright_lets_requests_share_a_run(
+    path: pathlib.Path, said: str, told: str
+) -> None:
+    module = path.with_name("own_kinds.py")
+    module.write_text(module.read_text() + f"\n\nclass Vague(Clip):\n    {said}\n")
+    path.write_text(path.read_text().replace("own_kinds:Clip", "own_kinds:Vague"))
+    spec = read_graph(path)
+    alone = spec.model_copy(
+        update={"nodes": {name: spec.nodes[name] for name in ("first", "held")}, "outputs": {"y": "held.y"}}
+    )
+    assert OfflineGraph(alone).independence.reason == f"node 'held' {told}"
+
+
 def test_a_deployment_holds_the_module_of_a_kind_and_names_it_as_code(
     path: pathlib.Path, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
@@ -250,6 +270,15 @@ class Unsaid(NodeKind):
 class Unmade(Broken):
     def outputs(self, node, reads, answers):
         return (reads[0][1],)
+class Portless(Broken):
+    def outputs(self, node, reads, answers):
+        return reads[0][1]
+class Doubled(Broken):
+    def outputs(self, node, reads, answers):
+        return (reads[0][1],) * 2
+class Numbered(Broken):
+    def reads(self, node):
+        return [1]
 class Unbuilt(Broken):
     def outputs(self, node, reads, answers):
         return (reads[0][1],)
@@ -283,6 +312,15 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "nothing built": ('{kind: "kinds:Unmade", of: first.y}', "kinds:Unmade failed: AttributeError"),
     "a leaf": ('{kind: "kinds:Leaf", of: first.y}', "says is_leaf, but only models"),
     "a failure": ('{kind: "kinds:Broken", of: first.y}', "kinds:Broken failed: IndexError"),
+    "outputs that are none": (
+        '{kind: "kinds:Portless", of: first.y}',
+        "its outputs are .*expected a tuple of",
+    ),
+    "outputs of one name": ('{kind: "kinds:Doubled", of: first.y}', r"outputs are named \['y', 'y'\]"),
+    "a reference that is no text": (
+        '{kind: "kinds:Numbered", of: first.y}',
+        "node in '1', which 'wrong' reads",
+    ),
     "a failure later": ('{kind: "kinds:Unbuilt", of: first.y}', "kinds:Unbuilt failed: RuntimeError: no"),
 }
 

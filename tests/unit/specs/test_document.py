@@ -95,6 +95,23 @@ def test_an_impossible_value_is_named_with_its_key_and_itself(text: str, expecte
     assert expected in mistake_in(SPEC + text + "\n")
 
 
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("digest: 0", "nodes.a.digest: Input should be a valid string, got 0"),
+        ("timeout_s: -1", "nodes.a.timeout_s: Input should be greater than 0, got -1"),
+        (
+            "resources: {memory_gb: 1}",
+            "Unknown key 'memory_gb'; did you mean 'memory_mb'.*under 'nodes.a.resources'",
+        ),
+    ],
+)
+def test_a_mistake_is_named_where_a_kind_has_a_key_of_its_own_name(key: str, told: str) -> None:
+    text = f"nodes:\n  a:\n    kind: model\n    model: m.onnx\n    {key}\noutputs: [a]"
+    with pytest.raises(SpecError, match=f"text:5: {told}"):
+        parse_document(text, GraphSpec)
+
+
 def test_a_metric_of_another_task_is_refused() -> None:
     text = SPEC.replace("{column: y}", "{column: y, task: regression}") + "training: {metric: roc_auc}\n"
     assert "spec.yaml:8: training.metric: Unknown metric of a regression task 'roc_auc'" in mistake_in(text)
