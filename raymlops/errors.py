@@ -168,6 +168,16 @@ def shorten(text: str, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def describe_cause(error: BaseException, most: int = 500) -> str:
+    """The type and message of any exception, on at most `most` characters. Those of other people's code may have no
+    message: `str` of them raises."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:
+        text = type(error).__name__
+    return shorten(text, most)
+
+
 def encodable(text: str) -> str:
     """The text with unpaired surrogates, which UTF-8 cannot encode, replaced by question marks."""
     return text.encode(errors="replace").decode()

@@ -16,6 +16,7 @@ from raymlops.errors import (
     OverloadedError,
     RaymlopsError,
     TooLargeError,
+    describe_cause,
 )
 from raymlops.graphs.answer_checks import copy_answer, make_check
 from raymlops.graphs.execution import Branch, Implementation, Request, Run, finish, work_in_thread
@@ -323,12 +324,10 @@ def _name_failure(error: Exception, path: str) -> RaymlopsError:
     """
     if isinstance(error, NodeError):
         return error
+    if not isinstance(error, DeadlineError | TooLargeError | OverloadedError | InputError):
+        return NodeError(f"Node {path!r} failed: {describe_cause(error, 2000)}", path)
     told = str(error)
     message = told if told.startswith("Node ") else f"Node {path!r}: {told}"
-    if isinstance(error, DeadlineError | TooLargeError):
-        return type(error)(message)
     if isinstance(error, OverloadedError):
         return type(error)(message, error.retry_after)
-    if isinstance(error, InputError):
-        return InputError(message)
-    return NodeError(f"Node {path!r} failed: {type(error).__name__}: {error}", path)
+    return InputError(message) if isinstance(error, InputError) else type(error)(message)

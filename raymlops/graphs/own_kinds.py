@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, cast
 
-from raymlops.errors import RaymlopsError, SpecError, shorten
+from raymlops.errors import RaymlopsError, SpecError, describe_cause, shorten
 from raymlops.graphs.node_kind import NodeKind
 from raymlops.graphs.plan import Port
-from raymlops.graphs.user_modules import import_class, tell
+from raymlops.graphs.user_modules import import_class
 from raymlops.specs.document import validate_document
 from raymlops.specs.graph_nodes import NodeDocument, is_own
 
@@ -64,4 +64,4 @@ def failures_named(path: str, node: NodeDocument) -> Iterator[None]:
     except Exception as error:
         if not is_own(node.kind):
             raise
-        raise SpecError(f"Node {path!r}: {node.kind} failed: {tell(error)}") from error
+        raise SpecError(f"Node {path!r}: {node.kind} failed: {describe_cause(error)}") from error

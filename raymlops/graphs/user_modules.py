@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from raymlops.errors import RaymlopsError, SpecError, shorten, unknown_name
+from raymlops.errors import RaymlopsError, SpecError, describe_cause, unknown_name
 
 _LOCK = threading.RLock()
 _FILES: dict[str, str] = {}
@@ -42,7 +42,7 @@ def import_class(where: str, target: str, files: Mapping[str, str], arguments: M
     except RaymlopsError:
         raise
     except Exception as error:
-        raise SpecError(f"{where}: importing {module_name!r} failed: {tell(error)}") from error
+        raise SpecError(f"{where}: importing {module_name!r} failed: {describe_cause(error)}") from error
     if not hasattr(module, class_name):
         classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
         raise SpecError(f"{where}: " + unknown_name(f"class of {module_name}:", class_name, classes))
@@ -54,11 +54,6 @@ def import_class(where: str, target: str, files: Mapping[str, str], arguments: M
     except ValueError:  # a class of C has no signature
         pass
     return found
-
-
-def tell(error: Exception) -> str:
-    """An error of user code, on one short line."""
-    return shorten(f"{type(error).__name__}: {error}", 500)
 
 
 def _prepare_import(files: Mapping[str, str]) -> None:

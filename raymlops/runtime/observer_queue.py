@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from raymlops.errors import shorten
+from raymlops.errors import describe_cause
 from raymlops.observers import Event, Observer
 
 LOG = logging.getLogger("raymlops.serving")
@@ -111,9 +111,8 @@ class ObserverQueue(Generic[T]):
                 self._observer.observe([make_event(what) for what, _ in pairs])
             except BaseException as error:  # SystemExit too: this thread serves the observer and nothing else
                 self.failed += count
-                self._tell(
-                    "failed with %d events so far, the last time with %s", self.failed, _show(error), error
-                )
+                cause = describe_cause(error)
+                self._tell("failed with %d events so far, the last time with %s", self.failed, cause, error)
             else:
                 self.delivered += count
             self._bytes_done += sum([size for _, size in pairs if size > SMALL])
@@ -124,7 +123,7 @@ class ObserverQueue(Generic[T]):
             if callable(close):
                 close()
         except BaseException as error:
-            LOG.error("observer %r could not be closed: %s", self.name, _show(error), exc_info=error)
+            LOG.error("observer %r could not be closed: %s", self.name, describe_cause(error), exc_info=error)
 
     def _tell(self, text: str, *values: Any) -> None:
         """Log it, unless the same was logged shortly before."""
@@ -135,7 +134,3 @@ class ObserverQueue(Generic[T]):
         *shown, last = values
         cause = last if isinstance(last, BaseException) else None
         LOG.error(f"observer %r {text}", self.name, *(shown if cause else values), exc_info=cause)
-
-
-def _show(error: BaseException) -> str:
-    return shorten(f"{type(error).__name__}: {error}", 500)

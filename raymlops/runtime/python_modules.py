@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from raymlops.errors import ArtifactError, RaymlopsError, SpecError
-from raymlops.graphs.user_modules import import_class, list_top_level_modules, tell
+from raymlops.errors import ArtifactError, RaymlopsError, SpecError, describe_cause
+from raymlops.graphs.user_modules import import_class, list_top_level_modules
 from raymlops.specs.graph_nodes import PythonNode
 from raymlops.specs.serving import ObserverSpec
 
@@ -31,7 +31,9 @@ class UserClass:
         except RaymlopsError:
             raise
         except Exception as error:
-            raise ArtifactError(f"{self.where}: {self.target} cannot be made: {tell(error)}") from error
+            raise ArtifactError(
+                f"{self.where}: {self.target} cannot be made: {describe_cause(error)}"
+            ) from error
         self._require_method(instance)
         return instance
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic, perf_counter_ns, time
 from typing import Any, Protocol
 
-from raymlops.errors import ArtifactError, SpecError, shorten, unknown_name
+from raymlops.errors import ArtifactError, SpecError, describe_cause, unknown_name
 from raymlops.observers import Event, Observer
 from raymlops.runtime.observer_queue import ObserverQueue
 from raymlops.runtime.python_modules import find_observer
@@ -172,8 +172,8 @@ def _make_any(name: str, spec: ObserverSpec) -> Any:
     try:
         return kind(**spec.config)
     except Exception as error:
-        what = shorten(f"{type(error).__name__}: {error}", 500)
-        raise ArtifactError(f"Observer {name!r}: {spec.target} cannot be made: {what}") from error
+        cause = describe_cause(error)
+        raise ArtifactError(f"Observer {name!r}: {spec.target} cannot be made: {cause}") from error
 
 
 def _find_built_in(name: str, spec: ObserverSpec) -> Callable[..., Observer]:

@@ -12,7 +12,7 @@ import ray
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from raymlops.errors import DeadlineError
+from raymlops.errors import DeadlineError, describe_cause
 from raymlops.graphs.execution import Implementation
 from raymlops.graphs.validation import list_leaves
 from raymlops.models.session import SessionOptions
@@ -87,12 +87,12 @@ class Node:
             async with asyncio.timeout(within_s) as scope:
                 return await self._run(batch)
         except TimeoutError as error:
-            failure = f"{type(error).__name__}: {error}"
+            failure = describe_cause(error)
             if not scope.expired():
                 raise
             raise DeadlineError(f"it did not answer within the {within_s or 0:.3g} s that it had") from None
         except BaseException as error:
-            failure = f"{type(error).__name__}: {error}"
+            failure = describe_cause(error)
             raise
         finally:
             if trace.logged or failure:

@@ -301,10 +301,16 @@ def test_when_a_node_fails_those_beside_it_are_cancelled() -> None:
     assert stopped == ["b"]
 
 
+class UnreadableError(Exception):
+    def __str__(self) -> str:
+        raise TypeError("no text")
+
+
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
         (ValueError("x"), NodeError),
+        (UnreadableError(), NodeError),
         (OverloadedError("full", 3.0), OverloadedError),
         (DeadlineError("late"), DeadlineError),
         (InputError("bad"), InputError),

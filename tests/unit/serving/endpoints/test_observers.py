@@ -227,9 +227,20 @@ class Slow:
         self.closed = True
 
 
+class UnreadableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
 class Failing:
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
     def observe(self, events: Sequence[Event]) -> None:
-        raise SystemExit("no")
+        raise self._error
+
+    def close(self) -> None:
+        raise self._error
 
 
 def test_a_hanging_observer_delays_nobody_and_what_it_has_no_room_for_is_counted(files: pathlib.Path) -> None:
@@ -253,16 +264,37 @@ def test_a_hanging_observer_delays_nobody_and_what_it_has_no_room_for_is_counted
     assert queue.delivered + queue.dropped == 60
 
 
+@pytest.mark.parametrize("error", [SystemExit("no"), UnreadableError()], ids=["exit", "unreadable"])
 def test_a_failing_observer_is_counted_and_told_once(
-    files: pathlib.Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    files: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
 ) -> None:
     monkeypatch.setattr(observer_queue.LOG, "propagate", True)
-    queue = queue_of(Failing())
+    queue = queue_of(Failing(error))
     plane = observed(files, queue)
     requests = [("POST", URL, {"json": body([[1.0, 2.0, 3.0]])})] * 3
     assert {answer.status_code for answer in ask(plane, *requests)} == {200}
     assert (queue.failed, queue.delivered, queue.dropped) == (3, 0, 0)
     assert sum("observer 'own' failed" in record.getMessage() for record in caplog.records) == 1
+    assert queue.close()
+    assert sum("observer 'own' could not be closed" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_an_observer_is_told_of_what_comes_after_an_error_that_has_no_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queue: ObserverQueue[Event] = ObserverQueue("own", Failing(UnreadableError()), lambda event: event)
+    event = make_event((Request("POST", "/", {}, "1"), 200, 1, 0, 0, ""))
+    queue.start()
+    for count in (1, 2):
+        queue.put(event, 1)
+        deadline = time.monotonic() + 30
+        while queue.failed < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert (queue.failed, queue.dropped) == (2, 0)
+    assert queue.close(within_s=30)
 
 
 def test_what_waits_is_bounded_by_bytes_and_is_handed_over_before_the_end() -> None:
