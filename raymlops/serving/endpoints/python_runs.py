@@ -6,11 +6,12 @@ so that its runs follow each other as they would on the event loop.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import dataclasses
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from raymlops.errors import ResourceError
@@ -38,7 +39,13 @@ def run_in_thread(instance: Any, name: str, check: Check = accept_all) -> Thread
     own = getattr(instance, "check_health", None)
     own = own if callable(own) and not inspect.iscoroutinefunction(own) else _do_nothing
     if inspect.iscoroutinefunction(instance.run):
-        return ThreadedRuns(run_python(instance, check), own)
+        coroutine = run_python(instance, check)
+
+        async def run(batch: Batch) -> Batch:
+            with _exits_as_errors():
+                return await coroutine.run(batch)
+
+        return ThreadedRuns(dataclasses.replace(coroutine, run=run), own)
     thread = _OwnThread(instance.run, name, check)
 
     def check_both() -> None:
@@ -49,6 +56,15 @@ def run_in_thread(instance: Any, name: str, check: Check = accept_all) -> Thread
 
 
 def _do_nothing() -> None: ...
+
+
+@contextlib.contextmanager
+def _exits_as_errors() -> Iterator[None]:
+    """A node that calls `sys.exit`, as argparse does, fails at its request; the process serves others too."""
+    try:
+        yield
+    except SystemExit as error:
+        raise RuntimeError(f"it called sys.exit({error.code!r})") from error
 
 
 class _OwnThread:
@@ -81,9 +97,9 @@ class _OwnThread:
 
     def _run(self, batch: Batch, started: list[int]) -> Any:
         started.append(time.perf_counter_ns())
-        return copy_answer(
-            self._call(make_writable(batch))
-        )  # here: the next run of this thread may begin at once
+        with _exits_as_errors():
+            answer = self._call(make_writable(batch))
+        return copy_answer(answer)  # here: the next run of this thread may begin at once
 
     def require_room(self) -> None:
         """Raises ResourceError if so many runs do not end that the node has no thread left."""

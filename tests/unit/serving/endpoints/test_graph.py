@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import pathlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -139,6 +140,30 @@ def test_a_node_that_hangs_is_named_at_the_deadline_and_others_go_on(
         for waiting in hanging:
             with pytest.raises(DeadlineError, match=r"Node 'inner/own' did not answer within 0\.2 s"):
                 await waiting
+        assert (await hosted.endpoint.infer(ONES))["y"].tolist() == [1, 1]
+
+    asyncio.run(ask())
+
+
+class Exiting:
+    def run(self, batch: Batch) -> Batch:
+        if not batch["x"].any():
+            sys.exit(3)
+        return {"y": batch["x"]}
+
+
+class ExitingAsync(Exiting):
+    async def run(self, batch: Batch) -> Batch:  # type: ignore[override]
+        return super().run(batch)
+
+
+@pytest.mark.parametrize("kind", [Exiting, ExitingAsync])
+def test_a_node_that_exits_fails_at_its_request_and_ends_no_process(kind: type, settings: Settings) -> None:
+    hosted = host_python(kind, settings, deadline_s=30)
+
+    async def ask() -> None:
+        with pytest.raises(NodeError, match=r"Node 'inner/own' failed: .*sys\.exit\(3\)"):
+            await hosted.endpoint.infer(ZEROS)
         assert (await hosted.endpoint.infer(ONES))["y"].tolist() == [1, 1]
 
     asyncio.run(ask())
