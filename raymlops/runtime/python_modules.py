@@ -37,11 +37,11 @@ class UserClass:
         self._require_method(instance)
         return instance
 
-    def check(self) -> None:
+    def check(self) -> Any:
         """Import it without creating an instance: what it needs, such as a GPU or a package, may be on other machines
         only.
 
-        Raises SpecError.
+        Returns the class, or None if a package is missing here. Raises SpecError.
         """
         try:
             target = import_class(self.where, self.target, self.code, self.config)
@@ -49,10 +49,11 @@ class UserClass:
             cause = error.__cause__
             missing = cause.name or "" if isinstance(cause, ModuleNotFoundError) else ""
             if missing and missing.partition(".")[0] not in list_top_level_modules(self.code):
-                return
+                return None
             raise
         if inspect.isclass(target):
             self._require_method(target)
+        return target
 
     def _require_method(self, owner: Any) -> None:
         if not callable(getattr(owner, self.method.partition("(")[0], None)):

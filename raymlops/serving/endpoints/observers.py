@@ -150,19 +150,30 @@ def check_observers(specs: Mapping[str, ObserverSpec]) -> None:
     """Import the named classes, without creating instances. Raises SpecError."""
     for name, spec in specs.items():
         if ":" in spec.target:
-            find_observer(name, spec).check()
+            found = find_observer(name, spec).check()
+            if inspect.isclass(found):
+                _check_class(name, found)
         else:
             _find_built_in(name, spec)
 
 
 def _make(name: str, spec: ObserverSpec) -> Any:
     observer = _make_any(name, spec)
-    observes = getattr(observer, "observes", "inferences")
-    if observes not in ("inferences", "logged"):
-        raise SpecError(f"Observer {name!r}: {unknown_name('observes', observes, ('inferences', 'logged'))}")
-    if inspect.iscoroutinefunction(observer.observe):
-        raise SpecError(f"Observer {name!r}: observe must not be async; it has a thread of its own")
+    _check_class(name, observer)
     return observer
+
+
+def _check_class(name: str, owner: Any) -> None:
+    """An observer, or its class, which may not show all of it. Raises SpecError."""
+    observes = getattr(owner, "observes", "inferences")
+    if observes not in ("inferences", "logged") and not hasattr(
+        observes, "__get__"
+    ):  # a property of the class
+        raise SpecError(f"Observer {name!r}: {unknown_name('observes', observes, ('inferences', 'logged'))}")
+    if inspect.iscoroutinefunction(owner.observe):
+        raise SpecError(f"Observer {name!r}: observe must not be async; it has a thread of its own")
+    if inspect.isgeneratorfunction(owner.observe) or inspect.isasyncgenfunction(owner.observe):
+        raise SpecError(f"Observer {name!r}: observe must not yield; nothing would run it")
 
 
 def _make_any(name: str, spec: ObserverSpec) -> Any:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -311,6 +311,19 @@ def test_what_waits_is_bounded_by_bytes_and_is_handed_over_before_the_end() -> N
     assert len(kept.events) + queue.dropped == 21
 
 
+class Waiting:
+    async def observe(self, events: Sequence[Event]) -> None: ...
+
+
+class Yielding:
+    def observe(self, events: Sequence[Event]) -> Iterator[Event]:
+        yield from events
+
+
+class Selective(Kept):
+    observes = "inference"
+
+
 def write(folder: pathlib.Path, observers: Any) -> pathlib.Path:
     (folder / "models").mkdir(exist_ok=True)
     spec = {"many": {"folder": str(folder / "models")}, "observers": observers}
@@ -350,6 +363,9 @@ def test_a_strangers_module_beside_the_document_is_shipped_made_and_told(
             "Observer 'own': .*does not take config",
         ),
         ({"target": "high_scores:json"}, "Observer 'own': .*"),
+        ({"target": f"{__name__}:Waiting"}, "Observer 'own': observe must not be async"),
+        ({"target": f"{__name__}:Yielding"}, "Observer 'own': observe must not yield"),
+        ({"target": f"{__name__}:Selective"}, "Observer 'own': .*did you mean 'inferences'"),
         ({"target": "access_log", "config": {"a": 1}}, "Observer 'own': access_log does not take config"),
         ({"target": "not a name"}, "target"),
         ({"target": "access_log", "queue": 0}, "queue"),
