@@ -237,7 +237,7 @@ class LoadedModel:
         frame: pd.DataFrame = scorer(table).to_pandas()
         if isinstance(rows, pd.DataFrame):
             frame.index = rows.index
-        kept = select_columns(rows, [name for name in keep if name not in frame])
+        kept = select_columns(rows, [name for name in map(str, keep) if name not in frame])
         return pd.concat([kept, frame], axis=1) if len(kept.columns) else frame
 
 

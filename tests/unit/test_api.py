@@ -1,15 +1,20 @@
 """The functions of a notebook take what a notebook holds, and say in a sentence what they do not."""
 
+import datetime
+import enum
 import pathlib
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import yaml
 
 import raymlops
 import raymlops.api
 from examples import tables
+from raymlops.api.arguments import to_yaml
 from raymlops.errors import DataError, SpecError
 from tests import toy_models
 
@@ -27,7 +32,22 @@ def test_specs_are_made_of_paths_and_numbers_of_numpy_too() -> None:
     assert raymlops.read_spec(found, {"search.trials": 4}).search.trials == 4  # a spec is read again
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes"])
+def test_times_of_pandas_and_numpy_are_times_in_a_spec() -> None:
+    text = "2013-07-01 12:00:00"
+    for value in (pd.Timestamp(text), np.datetime64(text, "ns"), np.datetime64(text, "s")):
+        assert yaml.safe_load(to_yaml({"at": value})) == {"at": datetime.datetime(2013, 7, 1, 12)}
+    assert yaml.safe_load(to_yaml(np.array([text], "M8[ns]"))) == [datetime.datetime(2013, 7, 1, 12)]
+
+
+class Own(str):
+    pass
+
+
+class Kind(enum.IntEnum):
+    A = 1
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", Kind.A, Own("x"), pd.NaT])
 def test_what_no_spec_can_hold_is_named(value: object) -> None:
     with pytest.raises(SpecError, match=type(value).__name__):
         raymlops.read_spec({**SPEC, "description": value})
@@ -82,7 +102,7 @@ def test_a_model_takes_what_a_frame_holds_in_whatever_type(
 
 
 def test_columns_that_are_missing_doubled_or_mixed_are_named(flights: "raymlops.api.LoadedModel") -> None:
-    def refused(rows: pd.DataFrame) -> str:
+    def refused(rows: pd.DataFrame | pa.Table) -> str:
         with pytest.raises(DataError) as error:
             flights.predict(rows)
         return str(error.value)
@@ -90,8 +110,18 @@ def test_columns_that_are_missing_doubled_or_mixed_are_named(flights: "raymlops.
     assert "did you mean 'Carrier'" in refused(ROWS.rename(columns={"carrier": "Carrier"}))
     assert "'distance' occurs twice" in refused(ROWS.set_axis(["distance", "distance", "carrier"], axis=1))
     assert "'distance' holds values of several types" in refused(ROWS.assign(distance=[1, "a", None]))
+    assert "'distance' holds values of several types" in refused(ROWS.assign(distance=[1, "a", 2**70]))
+    assert "'distance'" in refused(ROWS.assign(distance=[10**30] * 3))
+    columns = [pa.Table.from_pandas(ROWS)[name] for name in ROWS]
+    twice = pa.table([*columns, columns[0], columns[0]], names=[*ROWS, "carrier", "more"])
+    assert "'carrier' occurs twice" in refused(twice)
+    unread = twice.rename_columns([*ROWS, "more", "more"])
+    assert len(flights.predict(unread, keep=["more"]).filter(like="more").columns) == 2
     with pytest.raises(DataError, match="did you mean 'carrier'"):
         flights.predict(ROWS, keep=["carier"])
+    for label in (7, "7"):
+        numbered = ROWS.assign(**{"7": 1}).rename(columns={"7": 7})
+        assert flights.predict(numbered, keep=[label])[7].tolist() == [1] * 3  # type: ignore[list-item]
     kept = flights.predict(ROWS.assign(carrier=ALIKE["categories"]["carrier"]), keep=["carrier"])
     assert isinstance(kept["carrier"].dtype, pd.CategoricalDtype)  # as it was given
 
