@@ -1,0 +1,1 @@
+"""Values as they were read -> the types that columns are to have: in training, prediction and endpoints alike."""
