@@ -16,7 +16,7 @@ def hash_rows(table: pa.Table, seed: int = 0) -> Hashes:
     """One hash per row over all columns, in the order of their names."""
     total = np.full(table.num_rows, np.uint64(seed & 0xFFFFFFFF) + np.uint64(1), dtype=np.uint64)
     for name in sorted(table.column_names):
-        total = _mix(total * _GOLDEN + hash_column(table[name]))
+        total = mix(total * _GOLDEN + hash_column(table[name]))
     return total
 
 
@@ -53,7 +53,7 @@ def _hash_present(column: pa.ChunkedArray) -> Hashes:
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.int8())
         values = np.asarray(column.to_numpy(), dtype=np.float64) + 0.0  # -0.0 becomes 0.0
-        return _mix(values.view(np.uint64) + _GOLDEN)
+        return mix(values.view(np.uint64) + _GOLDEN)
     return np.array([_hash_bytes(value) for value in column.to_numpy()], dtype=np.uint64)
 
 
@@ -62,12 +62,12 @@ def _hash_bytes(value: object) -> int:
     padded = np.frombuffer(data + b"\0" * (-len(data) % 8), dtype=np.uint64)
     order = np.arange(1, len(padded) + 1, dtype=np.uint64)
     return int(
-        _mix(np.bitwise_xor.reduce(_mix(padded + order * _GOLDEN), initial=np.uint64(len(data)))[None])[0]
+        mix(np.bitwise_xor.reduce(mix(padded + order * _GOLDEN), initial=np.uint64(len(data)))[None])[0]
     )
 
 
-def _mix(values: Hashes) -> Hashes:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): every input bit affects every output bit."""
+def mix(values: Hashes) -> Hashes:
+    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): every input bit moves every output bit."""
     with np.errstate(over="ignore"):
         values = (values ^ (values >> np.uint64(30))) * _MIX
         values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

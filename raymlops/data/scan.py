@@ -4,19 +4,25 @@ import collections
 import dataclasses
 import hashlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 
 from raymlops.data import contract as contracts
-from raymlops.data import rowhash, splits
+from raymlops.data import row_keys, rowhash, splits
+from raymlops.data.rowhash import Hashes
 from raymlops.errors import DataError
 from raymlops.specs.dataset import ContractSpec, TimeSplit
 
 Split = str
+_MOST_ROWS = 20_000_000
+"""Up to which identical rows are numbered, with 8 bytes a row in the driver; beyond, they share a side."""
+_FAR = 0.02
+"""Difference from a share of split.fractions that is told."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +54,24 @@ class Scan:
     failed: int
     rule: splits.SplitRule
     doubled: frozenset[int]
-    """Hashes of keys that several rows share, which breaks `contract.unique`."""
+    """Hashes of keys that several rows share, against `contract.unique`."""
+    gap: int = 0
+    """Rows that a split by time leaves out."""
+
+
+@dataclasses.dataclass
+class _Block:
+    """What decides the sides of a block's rows, as arrays."""
+
+    keys: Hashes
+    """Of all its rows."""
+    holds: npt.NDArray[np.bool_]
+    """Which of them keep the contract; what follows is of these alone."""
+    places: npt.NDArray[Any] | None
+    """Instants, or the hashes that a split by group or key goes by."""
+    unique: Hashes | None
+    target: pa.ChunkedArray | None
+    """Of a small block, where the target is known."""
 
 
 @dataclasses.dataclass
@@ -59,11 +82,14 @@ class _Partial:
     findings: dict[tuple[str, str], contracts.Finding] = dataclasses.field(default_factory=dict)
     instants: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     sides: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
-    keys: collections.Counter[tuple[int, int]] = dataclasses.field(default_factory=collections.Counter)
-    """Rows with a key at a time or on a side of the split."""
+    """As they are where identical rows share a side."""
+    blocks: list[_Block] = dataclasses.field(default_factory=list)
+    """Empty once there are more than `_MOST_ROWS` rows, unless some must be unique."""
     columns: tuple[str, ...] = ()
+    gap: int = 0
+    """Of a split by time, in the units of its column."""
 
-    def add(self, other: "_Partial") -> None:
+    def add(self, other: "_Partial", keep: bool) -> None:
         self.rows += other.rows
         self.failed += other.failed
         self.sums = (self.sums[0] + other.sums[0]) % 2**64, (self.sums[1] + other.sums[1]) % 2**64
@@ -71,8 +97,13 @@ class _Partial:
             self.findings[key] = self.findings[key].merge(finding) if key in self.findings else finding
         self.instants.update(other.instants)
         self.sides.update(other.sides)
-        self.keys.update(other.keys)
-        self.columns = self.columns or other.columns
+        self.columns, self.gap = self.columns or other.columns, self.gap or other.gap
+        self.blocks += other.blocks
+        if self.rows >= splits.SMALL:
+            for block in self.blocks:
+                block.target = None
+        if self.rows > _MOST_ROWS and not keep:
+            self.blocks.clear()
 
 
 def scan_dataset(
@@ -81,37 +112,23 @@ def scan_dataset(
     """One pass over the rows. Raises DataError if they break the contract, or if there are none."""
     total = _Partial()
     for partial in fold(dataset, _scan_block, contract=contract, split=split):
-        total.add(partial)
-    of_key: collections.Counter[int] = collections.Counter()
-    for (key, _), count in total.keys.items():
-        of_key[key] += count
-    doubled = frozenset(key for key, count in of_key.items() if count > 1)
-    findings = list(total.findings.values())
-    failed = total.failed
-    if doubled:
-        rows = sum(of_key[key] for key in doubled)
-        for (key, place), count in total.keys.items():
-            if key in doubled:
-                (total.instants if isinstance(split.spec, TimeSplit) else total.sides)[place] -= count
-        findings.append(
-            contracts.Finding("+".join(contract.unique), "unique", rows, (f"{len(doubled):,} keys",))
-        )
-        failed += rows
+        total.add(partial, keep=bool(contract.unique))
     if total.rows == 0:
         raise DataError(f"{source} has no rows; expected some after joins and where")
+    doubled, broken = _find_doubled(total.blocks)
+    findings = list(total.findings.values())
+    failed = total.failed + broken
+    if broken:
+        findings.append(
+            contracts.Finding("+".join(contract.unique), "unique", broken, (f"{len(doubled):,} keys",))
+        )
     contracts.judge(findings, total.rows, failed, contract)
     if failed == total.rows:
         raise DataError(
             f"No row of {source} keeps the contract: {'; '.join(str(finding) for finding in findings)}"
         )
-    rule = split
-    sides = total.sides
-    if isinstance(split.spec, TimeSplit):
-        rule = dataclasses.replace(split, cuts=splits.find_cuts(+total.instants, split.spec.fractions))
-        sides = collections.Counter()
-        for instant, count in total.instants.items():
-            sides[int(np.searchsorted(np.array(rule.cuts), instant, side="right"))] += count
-    rows_of = {name: sides[side] for side, name in enumerate(splits.SPLITS)}
+    rule, sides = _find_sides(total, split, doubled)
+    rows_of = {name: int(sides[side]) for side, name in enumerate(splits.SPLITS)}
     for name, count in rows_of.items():
         if count == 0:
             raise DataError(
@@ -119,7 +136,96 @@ def scan_dataset(
             )
     content = f"{total.sums[0]:016x}{total.sums[1]:016x}"
     fingerprint = Fingerprint(source, total.columns, rows_of, content)
-    return Scan(fingerprint, tuple(findings), total.rows, failed, rule, doubled)
+    gap = int(sides[splits.GAP])
+    return Scan(fingerprint, tuple(findings), total.rows, failed, rule, frozenset(doubled.tolist()), gap)
+
+
+def _find_doubled(blocks: Sequence[_Block]) -> tuple[Hashes, int]:
+    """The hashes of keys that several rows share, against `contract.unique`, and how many rows have one."""
+    of_rows = [block.unique for block in blocks if block.unique is not None]
+    if not of_rows:
+        return np.zeros(0, dtype=np.uint64), 0
+    found, counts = np.unique(np.concatenate(of_rows), return_counts=True)
+    return found[counts > 1], int(counts[counts > 1].sum())
+
+
+def _find_sides(
+    total: _Partial, split: splits.SplitRule, doubled: Hashes
+) -> tuple[splits.SplitRule, Mapping[int, int]]:
+    """The rule with what it learns from the data, and the number of rows on each side."""
+    spec = split.spec
+    kept = [_keep(block, doubled) for block in total.blocks]
+    if isinstance(spec, TimeSplit):
+        instants = total.instants
+        for block, holds in zip(total.blocks, kept, strict=True):
+            if block.places is not None and not holds.all():
+                instants.subtract(block.places[~holds].tolist())
+        rule = dataclasses.replace(split, cuts=splits.find_cuts(+instants, spec.fractions))
+        counts: collections.Counter[int] = collections.Counter()
+        for instant, side in zip(instants, rule.cut(np.array([*instants]), total.gap).tolist(), strict=True):
+            counts[side] += instants[instant]
+        return rule, counts
+    if not total.blocks:
+        return dataclasses.replace(split, repeats=row_keys.Repeats(together=True)), total.sides
+    rule = split
+    if split.numbers_repeats:
+        rule = dataclasses.replace(split, repeats=row_keys.find_repeats(block.keys for block in total.blocks))
+    places = np.concatenate(
+        [
+            (rule.number(block.keys)[block.holds] if block.places is None else block.places)[holds]
+            for block, holds in zip(total.blocks, kept, strict=True)
+        ]
+    )
+    if len(places) < splits.SMALL and rule.shares_exactly:
+        targets = [block.target for block in total.blocks]
+        classes = np.zeros(len(places), dtype=np.uint64)
+        if not any(target is None for target in targets):
+            chunks = [
+                target.filter(pa.array(holds)).combine_chunks()
+                for target, holds in zip(targets, kept, strict=True)
+                if target is not None
+            ]
+            classes = splits.classes_of(_join(chunks))
+        rule = dataclasses.replace(rule, exact=rule.share_exactly(places, classes))
+    return rule, collections.Counter(rule.to_sides(places).tolist())
+
+
+def _keep(block: _Block, doubled: Hashes) -> npt.NDArray[np.bool_]:
+    """Of the rows that keep the contract's other rules: those that keep `unique`, too."""
+    if block.unique is None or not len(doubled):
+        return np.ones(int(block.holds.sum()), dtype=bool)
+    return ~np.isin(block.unique, doubled)
+
+
+def _join(arrays: Sequence[pa.Array]) -> pa.ChunkedArray:
+    """Blocks of one column, of which a reader that infers types may have given some another type."""
+    tables = [pa.table({"value": array}) for array in arrays]
+    return pa.concat_tables(tables, promote_options="permissive")["value"]
+
+
+def describe_split(scan: Scan) -> list[str]:
+    """What a person should know of how the rows were split."""
+    rule, rows = scan.rule, scan.fingerprint.rows
+    total = sum(rows.values())
+    told = []
+    if rule.repeats.together:
+        told.append(f"more than {_MOST_ROWS:,} rows: identical rows share a side")
+    if rule.exact is not None and rule.numbers_repeats:
+        told.append(
+            f"less than {splits.SMALL:,} rows: each class has its exact shares; rows that are appended may move others"
+        )
+    if scan.gap:
+        told.append(f"{scan.gap:,} rows are left out by split.gap")
+    if any(
+        abs(count / total - share) > _FAR
+        for count, share in zip(rows.values(), rule.spec.fractions, strict=True)
+    ):
+        shares = ", ".join(f"{name} {count / total:.1%}" for name, count in rows.items())
+        wanted = ", ".join(f"{share:.1%}" for share in rule.spec.fractions)
+        told.append(
+            f"shares of the rows are {shares}, not {wanted}: rows that belong together do not allow more"
+        )
+    return told
 
 
 def select_split(
@@ -153,26 +259,34 @@ def _pickled(table: pa.Table, function: Any, arguments: dict[str, Any]) -> pa.Ta
 def _scan_block(table: pa.Table, contract: ContractSpec, split: splits.SplitRule) -> _Partial:
     if table.num_columns == 0 or table.num_rows == 0:
         return _Partial()
+    keys = row_keys.keys_of(table)
     checked, holds, findings = contracts.check_block(table, contract)
     kept = checked.filter(pa.array(holds))
-    hashes = rowhash.hash_rows(kept)
+    values = row_keys.drop_keys(kept)
+    hashes = rowhash.hash_rows(values)
     partial = _Partial(
         rows=table.num_rows,
         failed=int((~holds).sum()),
         sums=(int(hashes.sum(dtype=np.uint64)), int((hashes * hashes).sum(dtype=np.uint64))),
         findings={(finding.column, finding.rule): finding for finding in findings},
-        columns=tuple(f"{field.name}: {field.type}" for field in checked.schema),
+        columns=tuple(f"{field.name}: {field.type}" for field in values.schema),
     )
-    places: Any
+    places: npt.NDArray[Any] | None = None
     if isinstance(split.spec, TimeSplit):
-        places, counted = splits.to_instants(kept, split.spec.column), partial.instants
+        places = splits.to_instants(kept, split.spec.column)
+        partial.gap = split.gap_in(kept)
+        found, counts = np.unique(places, return_counts=True)
+        partial.instants.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+        if not contract.unique:
+            return partial
     else:
-        places, counted = split.assign(kept), partial.sides
-    found, counts = np.unique(places, return_counts=True)
-    counted.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-    if contract.unique:
-        keys = rowhash.hash_rows(kept.select(list(contract.unique)))
-        partial.keys.update(zip(keys.tolist(), places.tolist(), strict=True))
+        if not split.numbers_repeats:
+            places = split.to_places(kept)
+        sides = split.to_sides(split.number(keys)[holds] if places is None else places)
+        partial.sides.update(sides.tolist())
+    unique = rowhash.hash_rows(kept.select(list(contract.unique))) if contract.unique else None
+    small = table.num_rows < splits.SMALL and split.target in kept.column_names
+    partial.blocks.append(_Block(keys, holds, places, unique, kept[split.target] if small else None))
     return partial
 
 
@@ -183,5 +297,7 @@ def _select_block(table: pa.Table, contract: ContractSpec, scan: Scan, side: int
     if scan.doubled:
         keys = rowhash.hash_rows(table.select(list(contract.unique)))
         holds &= ~np.isin(keys, np.fromiter(scan.doubled, dtype=np.uint64))
-    holds &= scan.rule.assign(table) == side
-    return table.filter(pa.array(holds))
+    if holds.any():
+        # Rows that break the contract may have no instant or group; they keep their places among identical rows.
+        holds[holds] = scan.rule.assign(table, holds) == side
+    return row_keys.drop_keys(table.filter(pa.array(holds)))

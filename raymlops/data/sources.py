@@ -16,7 +16,7 @@ import ray.data
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 from raymlops import locations
-from raymlops.data import column_expressions, contract, joins
+from raymlops.data import column_expressions, contract, joins, row_keys
 from raymlops.errors import DataError, NotFoundError, SpecError, unknown_name
 from raymlops.specs.dataset import DatasetSpec, TableSpec
 
@@ -40,11 +40,16 @@ def configure() -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
-def read_dataset(spec: DatasetSpec) -> ray.data.Dataset:
-    """The table with its joins, filter and derived columns; lazy, except that small joined tables are read."""
+def read_dataset(spec: DatasetSpec, *, keyed: bool = False) -> ray.data.Dataset:
+    """The table with its joins, filter and derived columns; lazy, except that small joined tables are
+    read. With `keyed`, each row carries its key (`row_keys`), which splits go by."""
     dataset = read_table(spec)
     if spec.limit is not None:
         dataset = dataset.limit(spec.limit)
+    if keyed:
+        dataset = dataset.map_batches(
+            row_keys.add_keys, batch_format="pyarrow", batch_size=None, zero_copy_batch=True
+        )
     for join in spec.joins:
         dataset = joins.join_table(dataset, read_table(join.table), join)
     if spec.where is not None or spec.derive:

@@ -26,15 +26,19 @@ class SplitRows:
 
 def open_dataset(table: DatasetSpec) -> ray.data.Dataset:
     """The dataset of a spec, kept in the object store if it says so. Raises the same as `sources.read_dataset`."""
-    dataset = sources.read_dataset(table)
+    dataset = sources.read_dataset(table, keyed=True)
     return dataset.materialize() if table.cache else dataset
 
 
-def scan_rows(table: DatasetSpec, contract: ContractSpec, split: SplitSpec) -> SplitRows:
-    """Read a dataset, and scan it once. Raises DataError for rows that break the contract, NotFoundError."""
+def scan_rows(table: DatasetSpec, contract: ContractSpec, split: SplitSpec, target: str = "") -> SplitRows:
+    """Read a dataset, and scan it once; `target` is the column whose classes are on every side of a small table.
+
+    Raises DataError for rows that break the contract, NotFoundError.
+    """
     with sources.reading(table):
         dataset = open_dataset(table)
-        scanned = scan_dataset(dataset, contract, splits.SplitRule(split), describe_source(table))
+        rule = splits.SplitRule(split, target=target)
+        scanned = scan_dataset(dataset, contract, rule, describe_source(table))
     return SplitRows(table, contract, scanned, dataset)
 
 

@@ -34,7 +34,7 @@ def read_rows(spec: ExperimentSpec, data: str | None = None) -> Rows:
     Raises DataError, StorageError and NotFoundError as reading does.
     """
     if data is None:
-        return to_test_rows(scan_rows(spec.dataset, spec.contract, spec.split))
+        return to_test_rows(scan_rows(spec.dataset, spec.contract, spec.split, spec.features.target.column))
     table = spec.dataset.model_copy(update={"path": data})
     with sources.reading(table):
         return Rows(_keep_contract(sources.read_dataset(table), spec.contract), data)

@@ -11,6 +11,7 @@ from raymlops.evaluation.contents import Report, TrialLine, show_name, show_numb
 from raymlops.lifecycle.govern.evaluation_rows import Rows
 from raymlops.metrics import FALLING
 from raymlops.specs.code_references import find_code
+from raymlops.specs.dataset import with_version
 from raymlops.specs.document import read_json, validate_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import run_reader
@@ -60,7 +61,10 @@ def read_spec(
             f"{version.uri} has no spec: it was registered from a file; give one with --spec FILE"
         )
     source = f"the spec of {version.uri}"
-    spec = validate_document(read_json(text, source), ExperimentSpec, source=source, recorded=True)
+    document = read_json(text, source)
+    spec = validate_document(document, ExperimentSpec, source=source, recorded=True)
+    if "version" not in document.get("split", {}):  # as all that were recorded by versions before 0.2
+        spec = spec.model_copy(update={"split": with_version(spec.split, 1)})
     require_trust(
         version, find_code(spec, training=training), trusted or is_signed(version, "spec.json", text), tell
     )

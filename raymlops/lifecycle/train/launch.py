@@ -8,6 +8,7 @@ from raymlops.errors import SpecError
 from raymlops.lifecycle.cluster import join_cluster
 from raymlops.lifecycle.train import run_heartbeat
 from raymlops.settings import Settings
+from raymlops.specs.dataset import with_version
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training.storage import require_writable
 
@@ -70,6 +71,9 @@ def run(
     join_cluster(settings)  # Ray starts its workers during the imports below, which take seconds
     from raymlops.lifecycle.train.develop import Request, develop_model
 
+    mark = run_heartbeat.read_mark(settings.storage_path, lost) if lost else None
+    if mark is not None:  # its rows stay on their sides
+        spec = spec.model_copy(update={"split": with_version(spec.split, mark.split)})
     asked = Request(name=lost or name, resume=lost is not None, **request)
     return develop_model(spec, settings, asked, observers=observers, tell=tell)
 

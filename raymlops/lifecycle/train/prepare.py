@@ -44,6 +44,7 @@ def describe_scan(scanned: scan.Scan) -> str:
     """One or more lines for a person: rows, splits, fingerprint, findings."""
     rows = ", ".join(f"{name} {count:,}" for name, count in scanned.fingerprint.rows.items())
     lines = [f"{scanned.rows:,} rows ({rows}); data fingerprint {scanned.fingerprint.digest}"]
+    lines += scan.describe_split(scanned)
     if scanned.failed:
         lines.append(f"{scanned.failed:,} rows break the contract and are left out:")
         lines += [f"  {finding}" for finding in scanned.findings]

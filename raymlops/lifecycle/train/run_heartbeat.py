@@ -44,11 +44,17 @@ class Heartbeat:
     process: tuple[int, float] | None = None
     """Number and start time of the driver's process; None once it has reported its end."""
     beat: float = 0.0
+    split: int = 1
+    """Version of its split; marks did not have it at first."""
 
 
 def digest_of(spec: ExperimentSpec) -> str:
     """What must be equal for a search to be resumed: the whole spec, except how many trials and minutes it may take."""
     value = to_first_names(spec)
+    value["split"].pop("version", None)  # a search goes on with the one that it was begun with
+    for key in ("key", "gap"):  # which specs did not have at first
+        if not value["split"].get(key):
+            value["split"].pop(key, None)
     for key in ("trials", "concurrent", "max_minutes"):
         value["search"].pop(key)
     if spec.training.learner == "network":  # specs had no other, and their searches can be resumed
@@ -70,7 +76,10 @@ def keep_heartbeat(
     Raises StorageError if nothing can be written.
     """
     process = (os.getpid(), psutil.Process().create_time())
-    heartbeat = Heartbeat(name, digest_of(spec), data, host=socket.gethostname(), process=process)
+    split = getattr(spec.split, "version", 2)
+    heartbeat = Heartbeat(
+        name, digest_of(spec), data, host=socket.gethostname(), process=process, split=split
+    )
     _write(storage_path, heartbeat)
     over = threading.Event()
 
@@ -124,7 +133,11 @@ def _read(filesystem: Any, folder: str) -> Heartbeat | None:
             raise ValueError
         texts = {key: str(held[key]) for key in ("name", "spec", "data", "host")}
         heartbeat = Heartbeat(
-            **texts, done=bool(held["done"]), process=process or None, beat=float(held["beat"])
+            **texts,
+            done=bool(held["done"]),
+            process=process or None,
+            beat=float(held["beat"]),
+            split=int(held.get("split", 1)),
         )
     except (FileNotFoundError, NotADirectoryError, SpecError, KeyError, TypeError, ValueError, IndexError):
         return None

@@ -39,6 +39,7 @@ from raymlops.training.worker import CHECKPOINT_FILE
 V = TypeVar("V")
 _VALUE, _ROWS = "value.json", "rows.npz"
 _CHUNK = 2**20
+_RULE = "rule.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,9 +147,12 @@ def _save_rows(rows: SplitRows, folder: Folder) -> None:
         "rows": scan.rows,
         "failed": scan.failed,
         "split": scan.rule.spec.model_dump(mode="json"),
+        "target": scan.rule.target,
         "cuts": scan.rule.cuts,
         "doubled": sorted(scan.doubled),
+        "gap": scan.gap,
     })  # fmt: skip
+    _write_arrays(folder, _RULE, scan.rule.to_arrays())
 
 
 _SPLIT: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(SplitSpec)
@@ -164,8 +168,14 @@ def _load_rows(folder: Folder) -> SplitRows:
         tuple(Finding(**{**finding, "samples": tuple(finding["samples"])}) for finding in held["findings"]),
         held["rows"],
         held["failed"],
-        SplitRule(_SPLIT.validate_python(held["split"]), held["cuts"] and tuple(held["cuts"])),
+        SplitRule.from_arrays(
+            _read_arrays(folder, _RULE),
+            _SPLIT.validate_python(held["split"]),
+            held["cuts"] and tuple(held["cuts"]),
+            held["target"],
+        ),
         frozenset(held["doubled"]),
+        held["gap"],
     )
     return SplitRows(table, ContractSpec.model_validate(held["contract"]), scan, open_dataset(table))
 

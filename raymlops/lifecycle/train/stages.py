@@ -43,7 +43,8 @@ class Scanned(NamedTuple):
 def scan(spec: ExperimentSpec) -> Scanned:
     """Scan the dataset once: contract, fingerprint, and what the split must learn. Raises DataError, NotFoundError,
     SpecError."""
-    return Scanned(split_rows.scan_rows(spec.dataset, spec.contract, spec.split))
+    target = spec.features.target.column
+    return Scanned(split_rows.scan_rows(spec.dataset, spec.contract, spec.split, target))
 
 
 class Fitted(NamedTuple):
@@ -265,7 +266,7 @@ _MODEL = ("features", "network", "training", "search")
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage(scan, reads=("dataset", "contract", "split")),
+        Stage(scan, reads=("dataset", "contract", "split", "features.target.column")),
         Stage(fit, reads=("features",)),
         Stage(encode, reads=("training.resident_bytes",)),
         Stage(search, reads=_MODEL),
