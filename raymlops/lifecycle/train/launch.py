@@ -71,9 +71,9 @@ def run(
     join_cluster(settings)  # Ray starts its workers during the imports below, which take seconds
     from raymlops.lifecycle.train.develop import Request, develop_model
 
-    mark = run_heartbeat.read_mark(settings.storage_path, lost) if lost else None
-    if mark is not None:  # its rows stay on their sides
-        spec = spec.model_copy(update={"split": with_version(spec.split, mark.split)})
+    begun = run_heartbeat.read_heartbeat(settings.storage_path, lost) if lost else None
+    if begun is not None:  # its rows stay on their sides
+        spec = spec.model_copy(update={"split": with_version(spec.split, begun.split)})
     asked = Request(name=lost or name, resume=lost is not None, **request)
     return develop_model(spec, settings, asked, observers=observers, tell=tell)
 

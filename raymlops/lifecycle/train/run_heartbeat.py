@@ -45,7 +45,7 @@ class Heartbeat:
     """Number and start time of the driver's process; None once it has reported its end."""
     beat: float = 0.0
     split: int = 1
-    """Version of its split; marks did not have it at first."""
+    """Version of its split; heartbeats did not have it at first."""
 
 
 def digest_of(spec: ExperimentSpec) -> str:
