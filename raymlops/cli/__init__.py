@@ -17,6 +17,7 @@ from raymlops.errors import RaymlopsError, unknown_name
 from raymlops.settings import apply_process_defaults
 
 VERBS = {
+    "init": ("raymlops.cli.init", "Write a spec for a table, from its columns"),
     "check": ("raymlops.cli.training", "Check a spec, and start nothing"),
     "schema": ("raymlops.cli.training", "Print the JSON schema of specs, for editors"),
     "train": ("raymlops.cli.training", "Train one model with the values of its spec"),

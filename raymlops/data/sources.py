@@ -1,6 +1,7 @@
 """Reads a table by its spec: spec -> ray Dataset, with joins, filter and derived columns. Does not check contracts."""
 
 import contextlib
+import glob
 import importlib
 import importlib.util
 import logging
@@ -103,12 +104,22 @@ def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
     located = [_expand_package(one) for one in given]
     if any("::" in one or "://" in one for one in located):
         return _open_all(located)
+    located = [file for one in located for file in _expand_pattern(one)]
     for one in located:
         file = pathlib.Path(one)
         _require(file.exists(), one)
         if file.is_file() and file.stat().st_size == 0:
             raise DataError(f"File {one!r} is empty; expected a table with at least one row")
     return located, None
+
+
+def _expand_pattern(path: str) -> list[str]:
+    """The files that a pattern such as data/*.csv matches, in order; the path itself if it is none."""
+    if not glob.has_magic(path) or pathlib.Path(path).exists():
+        return [path]
+    found = sorted(glob.glob(path, recursive=True))
+    _require(bool(found), path)
+    return found
 
 
 def _open_all(given: Sequence[str]) -> tuple[list[str], Any]:

@@ -57,7 +57,7 @@ class Numbers:
             rows=self.rows + other.rows,
             missing=self.missing + other.missing,
             mean=self.mean + gap * other.present / present,
-            squares=self.squares + other.squares + gap**2 * self.present * other.present / present,
+            squares=self.squares + other.squares + gap * gap * self.present * other.present / present,
             min=min(self.min, other.min),
             max=max(self.max, other.max),
             whole=self.whole and other.whole,

@@ -1,0 +1,312 @@
+"""A spec as YAML text for a person: grouped, commented, with `# unsure:` where someone should look. Decides nothing."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from raymlops.data.profiling import roles
+from raymlops.data.profiling.split_choice import SplitChoice
+from raymlops.data.profiling.target import Target
+from raymlops.specs.dataset import TableSpec
+from raymlops.specs.text_documents import read_yaml
+from raymlops.table_profile import ColumnProfile, Conclusion, NumberProfile, Role, TableProfile
+
+_WIDTH = 100
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_./+-]*")
+
+
+def write_spec(
+    name: str,
+    reading: TableSpec,
+    table: TableProfile,
+    target: Target,
+    concluded: dict[str, Conclusion],
+    split: SplitChoice,
+    unsure: Sequence[str],
+    page: str,
+) -> str:
+    """The text of the spec; `unsure` are remarks on how the file is read."""
+    parts = (
+        _write_head(name, table, target, concluded, page),
+        _write_dataset(reading, table, target, unsure),
+        _write_contract(table, target, concluded),
+        _write_split(split),
+        _write_features(table, target, concluded),
+        _write_rest(table, target),
+    )
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _write_head(
+    name: str, table: TableProfile, target: Target, concluded: dict[str, Conclusion], page: str
+) -> list[str]:
+    used = len(roles.of_role(concluded, "number", "category", "boolean", "timestamp", "image"))
+    lines = [
+        f"# Made by raymlops init from {_one_line(table.source)}: {table.rows:,} rows, {len(table.columns):,} columns, "
+        f"of which {used:,} become features.",
+        f"# Look at {page}, read what is marked `unsure`, edit, then: raymlops search THIS_FILE",
+        f"name: {name}",
+    ]
+    if table.duplicates:
+        about = "" if table.exact else "about "
+        lines.insert(1, f"# {about}{table.duplicates:,} rows are equal to another row.")
+    return lines
+
+
+def _write_dataset(
+    reading: TableSpec, table: TableProfile, target: Target, unsure: Sequence[str]
+) -> Iterator[str]:
+    yield "dataset:"
+    yield f"  reader: {reading.reader}"
+    yield f"  path: {_flow(reading.path)}"
+    if reading.options:
+        yield "  options:"
+        for key, value in reading.options.items():
+            yield from _write_option(key, value)
+    for remark in unsure:
+        yield f"  # unsure: {_one_line(remark)}"
+    column = table.column(target.column)
+    conditions = []
+    if column.nulls:
+        yield f"  # {column.nulls:,} rows have no {_one_line(target.column)}, and are left out"
+        conditions.append(f"{_in_expression(target.column)}.notna()")
+    if target.rare:
+        shown = ", ".join(str(value) for value in target.rare[:10])
+        yield f"  # unsure: classes with too few rows to train and test on are left out: {_one_line(shown)}"
+        conditions.append(f"{_in_expression(target.column)} not in [{', '.join(map(repr, target.rare))}]")
+    if conditions:
+        yield f"  where: {_quote(' and '.join(conditions))}"
+
+
+def _write_option(key: str, value: Any) -> Iterator[str]:
+    line = f"    {key}: {_flow(value)}"
+    if len(line) <= _WIDTH or not isinstance(value, dict):
+        yield line
+        return
+    yield f"    {key}:"
+    for inner, held in value.items():
+        if isinstance(held, list) and all(isinstance(one, str) for one in held):
+            yield from _write_list(inner, held, "      ")
+        else:
+            yield f"      {_quote(inner)}: {_flow(held)}"
+
+
+def _write_contract(table: TableProfile, target: Target, concluded: dict[str, Conclusion]) -> Iterator[str]:
+    yield "# Rows that break a rule are counted, sampled into the report and left out; today's rows keep all of them."
+    yield "contract:"
+    yield "  columns:"
+    modelled = (*("number", "category", "boolean", "timestamp"), "target")
+    for column in table.columns:
+        if concluded[column.name].role not in modelled:
+            continue
+        rule = find_rule(column, concluded[column.name], target)
+        if rule:
+            yield f"    {_quote(column.name)}: {_flow(rule)}"
+    yield "  max_failed: 0.05            # share of such rows above which a search stops"
+
+
+def find_rule(column: ColumnProfile, concluded: Conclusion, target: Target) -> dict[str, Any]:
+    """What every row of today keeps, with room for values a little beyond them."""
+    rule: dict[str, Any] = {}
+    is_target = column.name == target.column
+    if column.kind in ("integer", "number", "boolean", "timestamp"):
+        rule["type"] = column.kind
+    elif column.text is not None and column.text.written and (concluded.role == "number" or is_target):
+        rule["type"] = "number"
+    elif column.kind == "text":
+        rule["type"] = "string"
+    if not column.nulls and column.rows >= 1000 and not is_target:
+        rule["nulls"] = False
+    numbers = column.numbers
+    if numbers is not None and rule.get("type") in ("integer", "number") and concluded.role == "number":
+        low, high = find_bounds(numbers, column)
+        rule["min"], rule["max"] = low, high
+    return rule
+
+
+def find_bounds(numbers: NumberProfile, column: ColumnProfile) -> tuple[float, float]:
+    """The range of today's values, half as wide again on each side, in round numbers; zero bounds what is never
+    below it. Few whole numbers in a narrow range are taken for all that there are."""
+    low, high = numbers.min, numbers.max
+    if numbers.whole and column.distinct <= 60 and high - low < 2 * column.distinct:
+        return int(low), int(high)
+    room = 0.5 * (high - low)
+    lower = 0.0 if low >= 0 else _round(low - room, math.floor)
+    upper = 0.0 if high <= 0 else _round(high + room, math.ceil)
+    if numbers.whole and abs(lower) < 1e15 and abs(upper) < 1e15:
+        return math.floor(lower), math.ceil(upper)
+    return lower, upper
+
+
+def _round(value: float, towards: Any) -> float:
+    """To two digits, away from the values."""
+    if value == 0 or not math.isfinite(value):
+        return 0.0 if value == 0 else math.copysign(1e308, value)
+    power = math.floor(math.log10(abs(value))) - 1
+    found = towards(value / 10.0**power) * 10.0**power
+    return float(f"{found:.2g}") if math.isfinite(found) else math.copysign(1e308, value)
+
+
+def _write_split(split: SplitChoice) -> Iterator[str]:
+    yield f"# {_one_line(split.why)}"
+    if split.unsure:
+        yield f"# unsure: {_one_line(split.unsure)}"
+    column = f", column: {_quote(split.column)}" if split.column else ""
+    yield f"split: {{by: {split.by}{column}}}"
+
+
+_GROUPS: tuple[tuple[str, Role], ...] = (
+    ("numbers", "number"), ("categories", "category"), ("timestamps", "timestamp"), ("images", "image"),
+)  # fmt: skip
+_LEFT_OUT = {
+    "leak": "predict the target too well to be known before it",
+    "id": "name rows",
+    "group": "name groups of rows, which new rows will not share",
+    "constant": "say nothing",
+    "duplicate": "repeat another column",
+    "prose": "hold texts, which no learner takes yet",
+    "image path": "name image files, which this reader does not load",
+    "unusable": "hold values that no learner takes",
+}
+
+
+def _write_features(table: TableProfile, target: Target, concluded: dict[str, Conclusion]) -> Iterator[str]:
+    yield "features:"
+    yield "  target:"
+    yield f"    column: {_quote(target.column)}"
+    yield f"    task: {target.task}{_pad(f'task: {target.task}')}# {_one_line(target.why)}"
+    if target.unsure:
+        yield f"    # unsure: {_one_line(target.unsure)}"
+    if target.positive is not None:
+        line = f"positive: {_flow(target.positive)}"
+        yield f"    {line}{_pad(line)}# the class whose probability is predicted"
+    if target.classes:
+        yield f"    # {_one_line(_describe_balance(target))}"
+    booleans = roles.of_role(concluded, "boolean")
+    spoiled = {name: one for name, one in concluded.items() if one.sentinels and one.role == "number"}
+    for key, role in _GROUPS:
+        names = [name for name in roles.of_role(concluded, role) if name not in spoiled]
+        if key == "numbers":
+            names += [name for name in booleans if table.column(name).kind == "boolean"]
+        if key == "categories":
+            names += [name for name in booleans if table.column(name).kind != "boolean"]
+        yield from _write_list(key, names, "  ")
+        for name in names:
+            if concluded[name].unsure:
+                yield f"  # unsure: {_one_line(concluded[name].unsure)}"
+    if spoiled:
+        yield "  columns:"
+        for name, one in spoiled.items():
+            yield f"    # unsure: {_one_line(one.unsure)}"
+            yield f"    {_quote(_new_name(name, table))}:"
+            yield "      kind: number"
+            yield f"      expression: {_quote(_without_sentinels(name, one.sentinels))}"
+    yield from _write_left_out(table, concluded)
+
+
+def _write_left_out(table: TableProfile, concluded: dict[str, Conclusion]) -> Iterator[str]:
+    for role, why in _LEFT_OUT.items():
+        names = [name for name, one in concluded.items() if one.role == role]
+        if not names:
+            continue
+        yield f"  # Left out, since they {why}:"
+        key = {"prose": "texts", "image path": "image_paths"}.get(role)
+        if key:
+            yield from (f"  # {line.strip()}" for line in _write_list(key, names, ""))
+        for name in names[:50]:
+            one = concluded[name]
+            yield f"  #   {_one_line(name) or '(no name)'}: {_one_line(one.why)}" + (
+                f"  # unsure: {_one_line(one.unsure)}" if one.unsure else ""
+            )
+        if len(names) > 50:
+            yield f"  #   and {len(names) - 50} more"
+
+
+def _new_name(name: str, table: TableProfile) -> str:
+    names = {column.name for column in table.columns}
+    new = re.sub(r"\W", "_", name) + "_known"
+    while new in names:
+        new += "_"
+    return new
+
+
+def _without_sentinels(name: str, sentinels: Sequence[float]) -> str:
+    held = " | ".join(f"({_in_expression(name)} == {value:g})" for value in sentinels)
+    return f"where({held}, sqrt(-1), {_in_expression(name)})"
+
+
+def _describe_balance(target: Target) -> str:
+    total = sum(rows for _, rows in target.classes)
+    shown = ", ".join(f"{value} {rows / total:.1%}" for value, rows in target.classes[:8])
+    more = f" and {len(target.classes) - 8} more" if len(target.classes) > 8 else ""
+    return f"classes: {shown}{more}"
+
+
+def _write_rest(table: TableProfile, target: Target) -> Iterator[str]:
+    yield "# Epochs, batch size, learning rate and the search follow from the number of rows, columns and classes; what"
+    yield "# is written here counts instead."
+    shares = [rows for _, rows in target.classes]
+    if target.task != "regression" and min(shares) < 0.1 * max(shares):
+        yield "# The classes are unequal: evaluation.cost says what a false alarm and a miss cost."
+    yield "# training: {epochs: 50, batch_size: 256}"
+    yield "# search: {trials: 20, max_minutes: 30}"
+
+
+def _write_list(key: str, names: Sequence[str], indent: str) -> Iterator[str]:
+    """`key: [...]`, on as many lines as it takes."""
+    if not names:
+        return
+    line = f"{indent}{key}: ["
+    start = " " * len(line)
+    for place, name in enumerate(names):
+        part = _quote(name) + ("," if place < len(names) - 1 else "]")
+        if len(line) + len(part) > _WIDTH and line.strip() and not line.endswith("["):
+            yield line.rstrip()
+            line = start
+        line += part + (" " if place < len(names) - 1 else "")
+    yield line
+
+
+def _pad(text: str) -> str:
+    return " " * max(2, 26 - len(text))
+
+
+def _in_expression(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f"`{name}`"
+
+
+def _quote(text: str) -> str:
+    """A text as a YAML scalar that is read as this text, by every reader of YAML."""
+    if _PLAIN.fullmatch(text) and read_yaml(text)[0] == text:
+        return text
+    return json.dumps(text, ensure_ascii=True)
+
+
+def _flow(value: Any) -> str:
+    """In one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _quote(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_quote(str(key))}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_flow(inner) for inner in value) + "]"
+    if isinstance(value, float):
+        return _flow_number(value)
+    return str(value)
+
+
+def _flow_number(value: float) -> str:
+    if value == int(value) and abs(value) < 1e15:
+        return f"{value:.1f}"
+    text = repr(value)
+    # YAML 1.1 takes 1e-05 for a text.
+    return re.sub(r"^(-?\d+)e", r"\1.0e", text)
+
+
+def _one_line(text: object) -> str:
+    """For a comment: no line break or control character may end it."""
+    return "".join(sign if sign.isprintable() else " " for sign in str(text))

@@ -1,0 +1,280 @@
+"""What `init` finds in a table: how its file is written, what its columns are, and which split suits it."""
+
+import dataclasses
+import gzip
+import pathlib
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from raymlops.data.profiling import csv_dialect, files, roles, split_choice, summaries, table_scan
+from raymlops.data.profiling import target as targets
+from raymlops.errors import DataError, NotFoundError
+from raymlops.lifecycle.init import relations, spec_text
+from raymlops.table_profile import Conclusion, TableProfile
+
+
+def dialect(text: str | bytes, **options: str) -> csv_dialect.Dialect:
+    data = text if isinstance(text, bytes) else text.encode()
+    return csv_dialect.find_dialect(data, whole=True, source="data.csv", **options)
+
+
+def profile(frame: pd.DataFrame, blocks: int = 1) -> tuple[TableProfile, pa.Table]:
+    """The profile of a frame that comes in several blocks."""
+    total = table_scan.TableSummary()
+    for part in np.array_split(np.arange(len(frame)), blocks):
+        table = pa.Table.from_pandas(frame.iloc[part], preserve_index=False)
+        table_scan._merge(total, table_scan._measure_block(table, frozenset(), 1.0))
+    return table_scan.finish(total, "frame")
+
+
+def conclude(frame: pd.DataFrame, column: str, blocks: int = 1) -> dict[str, Conclusion]:
+    table, sample = profile(frame, blocks)
+    goal = targets.find_target(table, column)
+    return roles.conclude(table, goal, relations.relate(table, sample, goal))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a,b\n1,2\n3,4\n", {"separator": ",", "names": ("a", "b")}),
+        ("a;b\n1,5;x\n2,25;y\n", {"separator": ";", "decimal": ","}),
+        ("a\tb\n1\t2\n", {"separator": "\t"}),
+        ("a|b\n1|2\n", {"separator": "|"}),
+        ("\ufeffa,b\n1,2\n", {"names": ("a", "b"), "encoding": "utf-8"}),
+        ("a;b\n1;é\n".encode("latin-1"), {"encoding": "latin-1"}),
+        ("a;b\n1;€\n".encode("cp1252"), {"encoding": "cp1252"}),
+        ("a,b\n1,é\n".encode("utf-16"), {"encoding": "utf-16", "names": ("a", "b")}),
+        ('a,b\n1,"two\nlines"\n3,x\n', {"multiline": True}),
+        ("5.1,3.5,x\n4.9,3.0,x\n4.7,3.2,y\n", {"header": False, "names": ("f0", "f1", "f2")}),
+        ("red,small,yes\nblue,big,no\nred,big,no\nblue,small,yes\n", {"header": False}),
+        ("0,1,2\n5.1,3.5,0.2\n4.9,3.0,0.7\n", {"header": True, "names": ("0", "1", "2")}),
+        ("a,a,b\n1,2,3\n4,5,6\n", {"names": ("a", "a_2", "b"), "renamed": True}),
+        ("a, b\n1, 2\n", {"names": ("a", "b"), "renamed": True}),
+        ("Sales of 2020\n\na,b\n1,2\n3,4\n5,6\n7,8\n9,9\n", {"skipped": 2, "names": ("a", "b")}),
+        ("a,b\n'x, y',1\n'z',2\n'w',3\n'v',4\n", {"quote": "'"}),
+        ('a,b\n"say \\"hi\\"",1\n"z",2\n', {"escape": "\\"}),
+    ],
+)
+def test_the_way_a_csv_file_is_written_is_found(text: str | bytes, found: dict[str, object]) -> None:
+    got = dataclasses.asdict(dialect(text))
+    assert {key: got[key] for key in found} == found
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("a  b   c\n1  2  3\n10 2  3\n", "tr -s ' '"),
+        ("alone\n1\n2\n", "parse_options"),
+        ("a,b\n1,2\na,b\n3,4\n", "header"),
+        ("   \n", "is empty"),
+        (b"\x00\x01\x02\x00\x00\x00", "dataset.reader"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused_with_the_remedy(text: str | bytes, remedy: str) -> None:
+    with pytest.raises(DataError, match=remedy):
+        dialect(text)
+
+
+def test_files_are_told_by_their_endings_their_first_bytes_and_their_folder(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "odd").write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
+        archive.writestr("inner.csv", "a,b\n1,2\n")
+    assert files.find_files(str(tmp_path / "a.csv")).reader == "csv"
+    odd = files.find_files(str(tmp_path / "odd"))
+    assert odd.options == {"arrow_open_stream_args": {"compression": "gzip"}}
+    assert odd.head == b"a,b\n1,2\n"
+    assert files.find_files(str(tmp_path / "one.zip")).path == f"zip://inner.csv::{tmp_path / 'one.zip'}"
+    (tmp_path / "parts").mkdir()
+    for name in ("p1.csv", "p2.csv", "_SUCCESS", "README.md"):
+        (tmp_path / "parts" / name).write_text("a,b\n1,2\n")
+    assert files.find_files(str(tmp_path / "parts")).options == {"file_extensions": ["csv"]}
+    assert len(files.find_files(str(tmp_path / "parts/*.csv")).files) == 2
+    (tmp_path / "parts/p3.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="several formats"):
+        files.find_files(str(tmp_path / "parts"))
+    (tmp_path / "book.xlsx").write_bytes(b"PK\x03\x04" + b"0" * 40)
+    with pytest.raises(DataError, match="read_excel"):
+        files.find_files(str(tmp_path / "book.xlsx"))
+    with pytest.raises(NotFoundError, match="No file or folder"):
+        files.find_files(str(tmp_path / "none*.csv"))
+
+
+ROWS = 600
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=ROWS)
+    y = (x + rng.normal(size=ROWS) > 0).astype(int)
+    parts = np.array(["red", "green", "blue"])
+    return pd.DataFrame(
+        {
+            "row": np.arange(ROWS),
+            "customer_id": rng.integers(0, 150, ROWS),
+            "x": x,
+            "x_again": x,
+            "colour": rng.choice(parts, ROWS),
+            "flag": rng.choice(["Yes", "No"], ROWS),
+            "same": 7,
+            "code": y * 10 + rng.choice([1, 5, 3], ROWS),
+            "when": pd.date_range("2024-01-01", periods=ROWS, freq="h"),
+            "note": [f"the {rng.choice(parts)} one of order {n} came late" for n in range(ROWS)],
+            "picture": [f"img/{n}.png" for n in range(ROWS)],
+            "income": np.where(rng.random(ROWS) < 0.1, -999.0, rng.gamma(3, 10, ROWS).round()),
+            "odd": np.where(np.arange(ROWS) == ROWS - 2, "unknown", rng.integers(0, 999, ROWS).astype(str)),
+            "answer": np.where(y > 0, "a", "b"),
+            "y": y,
+        }
+    )
+
+
+@pytest.mark.parametrize("blocks", [1, 7])
+def test_each_column_has_its_role_however_the_rows_come_in_blocks(frame: pd.DataFrame, blocks: int) -> None:
+    found = conclude(frame, "y", blocks)
+    assert {name: one.role for name, one in found.items()} == {
+        "row": "id",
+        "customer_id": "group",
+        "x": "number",
+        "x_again": "duplicate",
+        "colour": "category",
+        "flag": "boolean",
+        "same": "constant",
+        "code": "leak",
+        "when": "timestamp",
+        "note": "prose",
+        "picture": "image path",
+        "income": "number",
+        "odd": "number",
+        "answer": "leak",
+        "y": "target",
+    }
+    assert found["income"].sentinels == (-999.0,)
+    assert "-999" in found["income"].unsure
+    assert found["code"].unsure
+
+
+def test_a_profile_is_the_same_however_the_rows_come_in_blocks(frame: pd.DataFrame) -> None:
+    one, _ = profile(frame)
+    many, _ = profile(frame, 11)
+    for left, right in zip(one.columns, many.columns, strict=True):
+        assert (left.name, left.nulls, left.distinct, left.order, left.twin, left.text) == (
+            right.name, right.nulls, right.distinct, right.order, right.twin, right.text,
+        )  # fmt: skip
+    assert one.column("odd").text == many.column("odd").text
+
+
+def test_numbers_of_different_values_are_counted_within_the_stated_error() -> None:
+    table, _ = profile(pd.DataFrame({"a": np.arange(200_000) % 50_000, "b": np.arange(200_000) % 7}), 13)
+    assert table.column("a").distinct == pytest.approx(50_000, rel=0.1)
+    assert table.column("b").distinct == 7
+
+
+def test_duplicates_are_counted_and_near_ones_too() -> None:
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"x": rng.normal(size=500), "c": rng.choice(["Ab", "cd"], 500)})
+    again = frame.head(50)
+    near = frame.iloc[50:80].assign(c=lambda rows: rows.c.str.upper() + " ", x=lambda rows: rows.x + 1e-9)
+    table, _ = profile(pd.concat([frame, again, near]), 3)
+    assert table.duplicates == 50
+    assert table.near_duplicates == pytest.approx(80, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "task"),
+    [
+        (["a", "b"], "binary"),
+        ([True, False], "binary"),
+        ([0, 1], "binary"),
+        ([1, 2, 3, 4, 5], "multiclass"),
+        (["a", "b", "c"], "multiclass"),
+        (list(range(100)), "regression"),
+        ([0.5, 1.5, 2.25], "regression"),
+    ],
+)
+def test_the_task_follows_from_the_target(values: list[object], task: str) -> None:
+    table, _ = profile(pd.DataFrame({"y": values * 40}))
+    assert targets.find_target(table, "y").task == task
+
+
+@pytest.mark.parametrize(
+    ("values", "remedy"),
+    [
+        ([1] * 50, "one value only"),
+        ([None] * 50, "null in all"),
+        ([f"text {n}" for n in range(50)], "a class must repeat"),
+        ([0] * 49 + [1], "too few"),
+    ],
+)
+def test_a_column_that_can_be_no_target_is_refused(values: list[object], remedy: str) -> None:
+    table, _ = profile(pd.DataFrame({"y": values, "x": range(50)}))
+    with pytest.raises(DataError, match=remedy):
+        targets.find_target(table, "y")
+    with pytest.raises(DataError, match="did you mean 'y'"):
+        targets.find_target(table, "yy")
+
+
+def test_a_target_that_is_a_sum_of_columns_is_told() -> None:
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame(
+        {"a": rng.integers(0, 99, 400), "b": rng.integers(0, 200, 400), "c": rng.normal(size=400)}
+    )
+    found = conclude(frame.assign(total=frame.a + frame.b), "total")
+    assert [name for name, one in found.items() if one.role == "leak"] == ["a", "b"]
+    logged = conclude(frame.assign(y=np.exp(frame.c)), "y")
+    assert logged["c"].role == "leak"
+
+
+def test_the_split_is_by_time_if_time_orders_the_rows_else_by_a_group_that_repeats(
+    frame: pd.DataFrame,
+) -> None:
+    def choose(columns: pd.DataFrame) -> split_choice.SplitChoice:
+        table, sample = profile(columns)
+        goal = targets.find_target(table, "y")
+        concluded = roles.conclude(table, goal, relations.relate(table, sample, goal))
+        everywhere = relations.find_everywhere(table, sample, goal)
+        return split_choice.choose_split(table, goal, concluded, everywhere=everywhere)
+
+    assert (choose(frame).by, choose(frame).column) == ("time", "when")
+    timeless = frame.drop(columns="when")
+    assert (choose(timeless).by, choose(timeless).column) == ("group", "customer_id")
+    assert choose(timeless.drop(columns="customer_id")).by == "random"
+    late = frame.assign(y=(frame.index > ROWS - 20).astype(int) * (frame.index % 3 > 0)).drop(
+        columns="customer_id"
+    )
+    assert choose(late).by == "random"
+    assert "when" in choose(late).unsure
+    births = timeless.drop(columns="customer_id").assign(birth_date=frame.when.to_numpy())
+    assert choose(births).by == "random"
+
+
+@pytest.mark.parametrize(
+    "text", ["y", "no", "null", "1e5", "2020-01-01", "a: b", "#x", "é", "'", "", " ", "~", "a\nb"]
+)
+def test_every_name_is_read_back_from_the_text_of_a_spec(text: str) -> None:
+    from raymlops.specs.document import read_yaml
+
+    assert read_yaml(f"[{spec_text._quote(text)}]")[0] == [text]
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-7, -2.5e300, 1e16, 123456.0, 0.1])
+def test_every_bound_is_read_back_as_a_number(value: float) -> None:
+    from raymlops.specs.document import read_yaml
+
+    assert read_yaml(spec_text._flow(value))[0] == value
+
+
+def test_bounds_are_kept_by_the_rows_that_they_were_made_from(frame: pd.DataFrame) -> None:
+    rng = np.random.default_rng(3)
+    scales = {f"c{place}": rng.normal(scale=10.0**place, size=50) - 3 for place in range(-12, 12, 3)}
+    table, _ = profile(pd.DataFrame(scales))
+    for column in table.columns:
+        assert column.numbers is not None
+        low, high = spec_text.find_bounds(column.numbers, column)
+        assert low <= column.numbers.min <= column.numbers.max <= high
+    assert summaries.parse_numbers(pa.array(["1.234,5"]), "comma").tolist() == [1234.5]
