@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from raymlops.api import (
         deploy,
         evaluate,
+        init,
         load_model,
         predict,
         promote,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "deploy",
     "evaluate",
+    "init",
     "load_model",
     "predict",
     "promote",

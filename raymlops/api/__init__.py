@@ -24,8 +24,10 @@ from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.serving import ServingSpec
 
 if TYPE_CHECKING:
+    from raymlops.data.profiling.target import Task
     from raymlops.lifecycle.batch.predict import OnnxScorer
     from raymlops.lifecycle.govern.evaluate import EvaluatedVersion
+    from raymlops.lifecycle.init.proposal import Proposal
     from raymlops.lifecycle.train.develop import Outcome
     from raymlops.models.safety import Model
     from raymlops.serving.deploy.local_serve import Served
@@ -51,6 +53,34 @@ def read_spec(spec: Spec, overrides: Mapping[str, Any] | None = None) -> Experim
         text = to_yaml(read_content(spec))
         found = parse_document(text, ExperimentSpec, source="the spec", overrides=to_overrides(overrides))
     learners.check(found)
+    return found
+
+
+def init(
+    data: str | os.PathLike[str],
+    target: str,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    name: str | None = None,
+    task: "Task | None" = None,
+    reader: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> "Proposal":
+    """Look at a table, and propose a spec that predicts the column `target`: `search(init("data.csv", "y").spec)`.
+
+    `data` is a file, a folder, a pattern or a URL. The spec's text is written to `output` if that is given; what the
+    function is not sure of is in `unsure`, and marked in the text. `options` are passed to the reader. Raises
+    NotFoundError, DataError, and SpecError if `output` exists.
+    """
+    from raymlops.lifecycle.init import proposal
+
+    settings = _begin()
+    found = proposal.propose(
+        str(data), target, settings, name=name, task=task, reader=reader, options=options
+    )
+    if output is not None:
+        proposal.write_new(pathlib.Path(output), found.text, overwrite=overwrite)
     return found
 
 

@@ -7,7 +7,11 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+import raymlops as raymlops_api
+from raymlops.api import read_spec
+from raymlops.cli import raymlops
 from raymlops.data.split_rows import scan_rows
 from raymlops.errors import DataError, SpecError
 from raymlops.lifecycle.init import proposal
@@ -116,6 +120,21 @@ def test_what_a_late_row_contradicts_is_found_in_the_whole_file(tmp_path: pathli
     assert scanned.failed == 1
 
 
+def test_the_command_writes_a_spec_that_is_valid_and_lists_what_it_is_unsure_of(
+    frame: pd.DataFrame, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    leaking = frame.assign(outcome=frame.y.map({"yes": 1.0, "no": 2.5}) + frame.x / 100)
+    leaking.to_csv("data.csv", index=False)
+    answer = CliRunner().invoke(raymlops, ["init", "data.csv", "--target", "y"], catch_exceptions=False)
+    assert "400 rows, 5 columns; 3 features -> y, binary" in answer.output
+    assert "Unsure     outcome may be known only after y" in answer.output
+    assert read_spec("data.yaml").features.numbers == ("x", "n")
+    made = raymlops_api.init(tmp_path / "data.csv", "y", output=tmp_path / "again.yaml")
+    assert made.text == (tmp_path / "again.yaml").read_text()
+    assert made.spec.features == read_spec("data.yaml").features
+
+
 def test_a_file_that_exists_is_not_replaced_unasked(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "spec.yaml"
     proposal.write_new(path, "a: 1\n", overwrite=False)
@@ -128,5 +147,5 @@ def test_a_file_that_exists_is_not_replaced_unasked(tmp_path: pathlib.Path) -> N
 def test_a_row_of_another_width_is_told_with_the_remedy(tmp_path: pathlib.Path) -> None:
     lines = ["a,b,y", *(f"{n},{n % 7},{n % 2}" for n in range(300)), "1,2,3,4"]
     (tmp_path / "ragged.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(DataError, match="Expected 3 columns, got 4.*mend that row"):
+    with pytest.raises(DataError, match=r"Expected 3 columns, got 4.*mend that row"):
         propose(tmp_path / "ragged.csv")
