@@ -4,13 +4,15 @@ The encoder graph, the model's contract and all readers of raw rows are built fr
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymlops.errors import DataError, unknown_name
+from raymlops.conversions.conversion import TYPES, Conversion, Converted
+from raymlops.errors import ArtifactError, DataError, shorten, unknown_name
 from raymlops.tensors import Batch, TensorSpec
 
 MISSING_INSTANT = np.iinfo(np.int64).min
@@ -42,6 +44,7 @@ class FittedColumn:
     expression: str = ""  # computed in the graph from other columns; then it is not an input itself
     shape: tuple[int, ...] = ()  # of one image: (height, width) or (height, width, channels)
     scale: float = 1.0
+    conversion: Conversion | None = None  # of values as they are read; None if training's had the type
 
     @property
     def spec(self) -> TensorSpec:
@@ -53,9 +56,14 @@ class FittedColumn:
             )  # NaN is the only missing number that JSON and ONNX share
         return TensorSpec(self.name, datatype or ("FP32" if self.nullable else "BOOL"), (-1, *self.shape))
 
+    @property
+    def spec_takes_missing(self) -> bool:
+        """Whether its tensor has a value for a missing one."""
+        return self.spec.datatype not in ("INT64", "BOOL") or self.type == "timestamp"
+
     def to_json(self) -> dict[str, Any]:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        value = {key: item for key, item in dataclasses.asdict(self).items() if item != defaults.get(key)}
+        value = {key: item for key, item in _to_dict(self).items() if item != defaults.get(key)}
         return {key: list(item) if isinstance(item, tuple) else item for key, item in value.items()}
 
     @classmethod
@@ -63,7 +71,20 @@ class FittedColumn:
         fields: dict[str, Any] = {
             key: tuple(item) if isinstance(item, list) else item for key, item in value.items()
         }
-        return cls(**fields)
+        return cls(**_read_conversion(fields))
+
+
+def _to_dict(value: "FittedColumn | FittedTarget") -> dict[str, Any]:
+    held = {**dataclasses.asdict(value), "conversion": value.conversion and value.conversion.to_json()}
+    if value.conversion is None:  # as before there were any
+        del held["conversion"]
+    return held
+
+
+def _read_conversion(fields: dict[str, Any]) -> dict[str, Any]:
+    if fields.get("conversion") is None:
+        return fields
+    return {**fields, "conversion": Conversion.from_json(fields["conversion"])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +99,7 @@ class FittedTarget:
     threshold: float = 0.5
     mean: float = 0.0
     std: float = 1.0
+    conversion: Conversion | None = None
 
     @property
     def outputs(self) -> int:
@@ -107,7 +129,7 @@ class FittedFeatures:
     def to_json(self) -> dict[str, Any]:
         return {
             "columns": [column.to_json() for column in self.columns],
-            "target": {**dataclasses.asdict(self.target), "classes": list(self.target.classes)},
+            "target": {**_to_dict(self.target), "classes": list(self.target.classes)},
         }
 
     @classmethod
@@ -116,7 +138,8 @@ class FittedFeatures:
             key: tuple(item) if isinstance(item, list) else item for key, item in value["target"].items()
         }
         return cls(
-            tuple(FittedColumn.from_json(column) for column in value["columns"]), FittedTarget(**target)
+            tuple(FittedColumn.from_json(column) for column in value["columns"]),
+            FittedTarget(**_read_conversion(target)),
         )
 
 
@@ -152,44 +175,117 @@ def table_to_batch(table: pa.Table, features: FittedFeatures) -> Batch:
     return {column.name: column_to_tensor(table, column) for column in features.raw}
 
 
+def read_conversion(entry: Mapping[str, Any]) -> Conversion | None:
+    """Of a column or target in a model's contract; None for models that have none. Raises ArtifactError."""
+    held = entry.get("conversion")
+    if held is None:
+        return None
+    try:
+        return Conversion.from_json(held)
+    except (TypeError, ValueError, AttributeError):
+        raise ArtifactError(
+            f"The conversion of {entry.get('name')!r} in the model's contract is {shorten(repr(held))}, which this "
+            "version of raymlops does not know; install the version that made the model"
+        ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Unconverted:
+    """Values of a column that could not become a model's input."""
+
+    column: str
+    rule: str
+    rows: "np.ndarray[Any, np.dtype[np.bool_]]"
+
+
+def convert_columns(table: pa.Table, columns: Sequence[FittedColumn]) -> tuple[pa.Table, list[Unconverted]]:
+    """The table with these columns in their types, and what could not be converted, which is null. Columns that the
+    table lacks are left to `column_to_tensor`."""
+    failed = []
+    for column in columns:
+        if column.name not in table.column_names or column.type == "image":
+            continue
+        converted = convert_column(table[column.name], column)
+        if converted.failed.any():
+            failed.append(Unconverted(column.name, str(conversion_of(column)), converted.failed))
+        elif not column.spec_takes_missing and converted.values.null_count:
+            missing = np.asarray(converted.values.is_null())
+            failed.append(Unconverted(column.name, "missing values, of which training had none", missing))
+        place = table.column_names.index(column.name)
+        table = table.set_column(place, column.name, converted.values)
+    return table, failed
+
+
+def conversion_of(column: FittedColumn) -> Conversion:
+    """As trained; for older models, and columns that came in their type, the common forms of that type."""
+    if column.type == "image":
+        raise ValueError("images are not converted")
+    return column.conversion or Conversion(column.type)
+
+
+def convert_column(values: pa.ChunkedArray, column: FittedColumn) -> Converted:
+    """In the column's type; numbers in any arrow type of numbers."""
+    rule, kind = conversion_of(column), values.type
+    if not rule.normalises and _is_ready(kind, column.type):
+        return Converted(values, np.zeros(len(values), dtype=bool))
+    return rule.apply(values)
+
+
+def _is_ready(kind: pa.DataType, wanted: str) -> bool:
+    """Whether values of an arrow type become a tensor as they are."""
+    if wanted == "number":
+        return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+    if wanted == "integer":
+        return bool(pa.types.is_signed_integer(kind) or pa.types.is_boolean(kind))
+    return bool(kind == TYPES[wanted])
+
+
 def column_to_tensor(table: pa.Table, column: FittedColumn) -> Any:
-    """One raw column as the tensor of its spec; missing values are encoded as its type requires."""
+    """One raw column as the tensor of its spec; missing values are encoded as its type requires.
+
+    Raises DataError if it is missing, or a value does not convert.
+    """
     if column.name not in table.column_names:
         raise DataError(unknown_name("column", column.name, table.column_names) + "; the model needs it")
     values = table[column.name]
+    if column.type != "image":
+        converted = convert_column(values, column)
+        if converted.failed.any():
+            rows = np.flatnonzero(converted.failed)
+            samples = dict.fromkeys(str(value)[:40] for value in values.take(pa.array(rows[:20])).to_pylist())
+            raise DataError(
+                f"Column {column.name!r} is {values.type}; the model takes {column.spec}: {len(rows):,} of its values "
+                f"do not convert by {str(conversion_of(column))!r}, such as {', '.join(list(samples)[:3])} (the first "
+                f"is row {rows[0] + 1:,})"
+            )
+        values = converted.values
     try:
-        return _CONVERT[column.type](values, column)
+        return to_tensor(values, column)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise DataError(
-            f"Column {column.name!r} is {values.type}; the model takes {column.spec}: "
+            f"Column {column.name!r} is {table[column.name].type}; the model takes {column.spec}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from None
 
 
+def to_tensor(values: pa.ChunkedArray, column: FittedColumn) -> Any:
+    """Values of the column's type as its tensor. Raises ValueError if some are missing and it cannot say so."""
+    return _PACK[column.type](values, column)
+
+
 def _to_strings(values: pa.ChunkedArray, column: FittedColumn) -> Any:
-    return pc.fill_null(values.cast(pa.string()), "").to_numpy().astype(object)
+    return pc.fill_null(values, "").to_numpy().astype(object)
 
 
 def _to_numbers(values: pa.ChunkedArray, column: FittedColumn) -> Any:
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
-    if column.spec.datatype in ("INT64", "BOOL") and values.null_count:
+    if not column.spec_takes_missing and values.null_count:
         raise ValueError(f"it has {values.null_count} nulls, and training had none; filter them first")
-    given = np.asarray(values.to_numpy())
-    cast = np.ascontiguousarray(given, dtype=column.spec.dtype)
-    if cast.dtype.kind in "ib" and given.dtype.kind == "f" and not np.array_equal(cast, given):
-        raise ValueError("some of its values would be rounded; convert it first")
-    return cast
+    return np.ascontiguousarray(values.to_numpy(), dtype=column.spec.dtype)
 
 
 def _to_instants(values: pa.ChunkedArray, column: FittedColumn) -> Any:
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        try:
-            values = values.cast(pa.timestamp("ms", tz="UTC"))
-        except pa.ArrowInvalid:  # without zones, which then are UTC, as everywhere
-            values = values.cast(pa.timestamp("ms"))
-    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
-        values = values.cast(pa.timestamp("ms", tz=getattr(values.type, "tz", None)), safe=False)
     return pc.fill_null(values.cast(pa.int64()), MISSING_INSTANT).to_numpy()
 
 
@@ -210,7 +306,7 @@ def stack_images(values: pa.ChunkedArray) -> Any:
     return np.stack([np.asarray(image) for image in array.to_pylist()])
 
 
-_CONVERT = {
+_PACK = {
     "string": _to_strings,
     "number": _to_numbers,
     "integer": _to_numbers,
@@ -218,5 +314,5 @@ _CONVERT = {
     "timestamp": _to_instants,
     "image": _to_images,
 }
-COLUMN_TYPES = frozenset(_CONVERT)
+COLUMN_TYPES = frozenset(_PACK)
 """Types of columns in contracts of our models; files of another origin may have any."""

@@ -43,6 +43,14 @@ _ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
 @click.option(
     "--max-rows", type=click.IntRange(1), default=8192, show_default=True, help="Rows per session.run."
 )
+@click.option(
+    "--max-failed",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Share of rows with values that do not convert above which it is an error; such rows are kept in "
+    "OUTPUT/_left_out.",
+)
 @click.option("--quiet", is_flag=True, help="Print only the result and errors.")
 def predict(
     model: str,
@@ -53,6 +61,7 @@ def predict(
     keep: tuple[str, ...],
     workers: int | None,
     max_rows: int,
+    max_failed: float,
     quiet: bool,
 ) -> None:
     """Score DATA with MODEL and write the predictions to files.
@@ -88,6 +97,7 @@ def predict(
         scoring,
         tell=(lambda line: None) if quiet else lambda line: click.echo(line, err=True),
         file_format=file_format,
+        max_failed=max_failed,
     )
     click.echo(f"Wrote {rows:,} rows to {output}" if rows >= 0 else f"Wrote {output}")
 

@@ -74,7 +74,8 @@ class Conversion:
 
     type: Type
     format: str = ""
-    """Of times: as in strptime, or one of `EPOCHS`; empty is ISO 8601, UTC where it names no zone."""
+    """Of times: as in strptime, or one of `EPOCHS`; empty is ISO 8601, UTC where it names no zone, and for numbers
+    epoch_ms."""
     words: tuple[tuple[str, bool], ...] = ()
     """Texts that are booleans, in any case; empty is `WORDS`."""
     decimal: str = "."
@@ -84,17 +85,12 @@ class Conversion:
     ignore_blanks: bool = False
     """Of texts: none at the ends, one between words."""
 
-    @property
-    def reads_text(self) -> bool:
-        """Whether it says how texts are written, which a reader that infers types may not know."""
-        return self.type != "timestamp" or self.format not in ("", *EPOCHS)
-
     def apply(self, column: pa.ChunkedArray) -> Converted:
         """The column in the Arrow type of `TYPES`."""
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         kind = column.type
-        if kind == TYPES[self.type] and not self._normalises:
+        if kind == TYPES[self.type] and not self.normalises:
             return Converted(column, np.zeros(len(column), dtype=bool))
         if pa.types.is_null(kind):
             return Converted(column.cast(TYPES[self.type]), np.zeros(len(column), dtype=bool))
@@ -103,7 +99,8 @@ class Conversion:
         return Converted(values, failed)
 
     @property
-    def _normalises(self) -> bool:
+    def normalises(self) -> bool:
+        """Whether it changes values that have the type already."""
         return self.type == "string" and (self.ignore_case or self.ignore_blanks)
 
     def __str__(self) -> str:
@@ -125,7 +122,9 @@ class Conversion:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Conversion":
-        """Raises TypeError for unknown fields."""
+        """Raises TypeError or ValueError for what is no rule of this version."""
+        if value.get("type") not in TYPES:
+            raise ValueError(f"unknown type {value.get('type')!r}")
         words = tuple(dict(value.get("words", {})).items())
         return cls(**{**value, "words": words})
 
@@ -330,20 +329,41 @@ def _to_timestamp(column: pa.ChunkedArray, rule: Conversion) -> pa.ChunkedArray:
             column = pc.floor_temporal(column, unit="millisecond")
         naive = pa.timestamp("ms", tz=getattr(kind, "tz", None))
         return pc.cast(pc.cast(column, naive, safe=False), wanted, safe=False)  # naive times are read as UTC
-    unit = EPOCHS.get(rule.format)
-    if unit is not None and (is_text(kind) or is_number(kind)):
-        convert = _each(lambda value: _scale_epoch(value, unit), pa.int64())
-        numbers = (
-            _convert_texts(column, convert, pa.int64())
-            if is_text(kind)
-            else pa.chunked_array([convert(column.to_pylist())], pa.int64())
-        )
-        return numbers.cast(wanted)
-    if is_number(kind) and rule.format:  # such as 20130701
+    form = rule.format or ("epoch_ms" if is_number(kind) else "")
+    if form in EPOCHS and pa.types.is_integer(kind):
+        return _scale_integers(column, EPOCHS[form])
+    if form in EPOCHS and (is_text(kind) or is_number(kind)):
+        return _scale_others(column, EPOCHS[form])
+    if is_number(kind):  # such as 20130701
         kind, column = pa.string(), _convert_values(column, _number_to_text, pa.string())
     if is_text(kind):
         return _convert_texts(column, lambda texts: _parse_times(texts, rule.format), wanted)
     return _nulls(column, "timestamp")
+
+
+def _scale_integers(column: pa.ChunkedArray, unit: decimal.Decimal) -> pa.ChunkedArray:
+    """Whole numbers of a unit in milliseconds, rounded down."""
+    missing = _mask(pc.is_null(column))
+    values = pc.fill_null(column, 0).to_numpy()
+    if unit >= 1:
+        factor = int(unit)
+        missing |= (values > _LATEST // factor) | (values < -(-_EARLIEST // factor))
+        found = np.where(missing, 0, values).astype(np.int64) * factor
+    else:
+        found = (values // int(1 / unit)).astype(np.int64)
+        missing |= (found > _LATEST) | (found < _EARLIEST)
+    instants = pa.array(found, pa.int64(), mask=missing)
+    return pa.chunked_array([instants.cast(TYPES["timestamp"])])
+
+
+def _scale_others(column: pa.ChunkedArray, unit: decimal.Decimal) -> pa.ChunkedArray:
+    convert = _each(lambda value: _scale_epoch(value, unit), pa.int64())
+    found = (
+        _convert_texts(column, convert, pa.int64())
+        if is_text(column.type)
+        else pa.chunked_array([convert(column.to_pylist())], pa.int64())
+    )
+    return found.cast(TYPES["timestamp"])
 
 
 def _scale_epoch(value: Any, unit: decimal.Decimal) -> int | None:

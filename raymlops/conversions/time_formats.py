@@ -78,6 +78,8 @@ class FormatCounts:
 
 def count_formats(column: pa.ChunkedArray) -> FormatCounts:
     """Of one block. Columns of times, and of other types than texts and numbers, need no format."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     kind = column.type
     if not (is_text(kind) or is_number(kind)):
         return FormatCounts()

@@ -1,12 +1,15 @@
-"""Checks blocks of rows against a contract: casts, masks and counts. Works on arrow tables, wherever they
+"""Checks blocks of rows against a contract: converts columns, masks and counts. Works on arrow tables, wherever they
 come from."""
 
 import dataclasses
 import datetime
+import json
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,14 +17,9 @@ from raymlops.errors import DataError, unknown_name
 from raymlops.specs.dataset import ColumnRule, ContractSpec
 
 _SAMPLES = 5
-TYPES: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "integer": pa.int64(),
-    "number": pa.float64(),
-    "boolean": pa.bool_(),
-    "timestamp": pa.timestamp("ms", tz="UTC"),
-}
-"""Name of a column type in a spec -> Arrow's type."""
+KEPT = 1000
+"""Rows that break the contract which are kept aside; all are counted."""
+_LARGEST = float(np.finfo(np.float32).max)
 Mask = npt.NDArray[np.bool_]
 
 
@@ -33,62 +31,134 @@ class Finding:
     rule: str
     rows: int
     samples: tuple[str, ...]
+    row: int = 0
+    """The first of them, from 1 on; 0 if it is not known."""
+
+    def shift(self, rows: int) -> "Finding":
+        """After so many rows of other blocks."""
+        return dataclasses.replace(self, row=self.row + rows)
 
     def merge(self, other: "Finding") -> "Finding":
         samples = tuple(dict.fromkeys(self.samples + other.samples))[:_SAMPLES]
         return dataclasses.replace(self, rows=self.rows + other.rows, samples=samples)
 
     def __str__(self) -> str:
-        return f"{self.column}: {self.rows:,} rows break {self.rule!r} (such as {', '.join(self.samples)})"
+        first = f"; the first is row {self.row:,}" if self.row else ""
+        return f"{self.column}: {self.rows:,} rows break {self.rule!r} (such as {', '.join(self.samples)}{first})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """The rows of a block that broke one rule."""
+
+    column: str
+    rule: str
+    rows: Mask
 
 
 def check_block(table: pa.Table, contract: ContractSpec) -> tuple[pa.Table, Mask, list[Finding]]:
-    """The block with its columns cast, a mask of the valid rows, and the findings.
+    """The block with its columns converted, a mask of the valid rows, and the findings.
 
     Raises DataError if a column of the contract is missing.
     """
+    checked, broken = check_columns(table, contract)
+    return checked, find_valid(table, broken), [to_finding(table, one) for one in broken]
+
+
+def find_valid(table: pa.Table, broken: Sequence[Broken]) -> Mask:
     holds = np.ones(table.num_rows, dtype=bool)
-    findings: list[Finding] = []
+    for one in broken:
+        holds &= ~one.rows
+    return holds
+
+
+def check_columns(table: pa.Table, contract: ContractSpec) -> tuple[pa.Table, list[Broken]]:
+    """The block with its columns converted, and the rules that some of its rows broke."""
+    broken: list[Broken] = []
+    original = table
     for name, rule in contract.columns.items():
         if name not in table.column_names:
             raise DataError(f"contract.columns: {unknown_name('column', name, table.column_names)}")
-        original = table[name]
-        column, broken = _cast(original, rule)
-        for what, failed in [*broken, *_check_column(column, rule)]:
-            if failed.any():
-                findings.append(Finding(name, what, int(failed.sum()), _sample(original, failed)))
-                holds &= ~failed
+        column, checks = original[name], []
+        if rule.conversion is not None:
+            converted = rule.conversion.apply(column)
+            column, checks = converted.values, [(str(rule.conversion), converted.failed)]
+        elif pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        checks += _check_column(column, rule)
+        broken += [Broken(name, what, failed) for what, failed in checks if failed.any()]
         table = table.set_column(table.column_names.index(name), name, column)
-    return table, holds, findings
+    return table, broken
 
 
-def _cast(column: pa.ChunkedArray, rule: ColumnRule) -> tuple[pa.ChunkedArray, list[tuple[str, Mask]]]:
-    if rule.type is None or column.type == TYPES[rule.type]:
-        return column, []
-    wanted = TYPES[rule.type]
-    if rule.type == "timestamp" and pa.types.is_timestamp(column.type) and column.type.tz is None:
-        column = column.cast(pa.timestamp("ms"), safe=False)  # times without a zone are read as UTC
-    try:
-        return column.cast(wanted, safe=rule.type != "timestamp"), []
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        values = column.to_pandas()
-        had = values.notna().to_numpy()
-        cast = pa.chunked_array([pa.Array.from_pandas(_coerce(values, rule.type), type=wanted)])
-        return cast, [(f"type {rule.type}", had & _nulls(cast))]
+def check_range(table: pa.Table, columns: Collection[str], holds: Mask) -> list[Broken]:
+    """Rows with numbers that are finite, but not as FP32, which models take; of those that hold."""
+    broken = []
+    for name in columns:
+        if name in table.column_names and pa.types.is_float64(table[name].type):
+            values = np.abs(table[name].to_numpy())
+            beyond = holds & np.isfinite(values) & (values > _LARGEST)
+            if beyond.any():
+                broken.append(Broken(name, "FP32", beyond))
+    return broken
 
 
-def _coerce(values: pd.Series, kind: str) -> pd.Series:
-    if kind == "timestamp":
-        return pd.to_datetime(values, errors="coerce", utc=True).dt.tz_convert(None).astype("datetime64[ms]")
-    if kind == "boolean":
-        words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-        return values.astype(str).str.strip().str.lower().map(words)
-    if kind == "string":
-        return values.map(str, na_action="ignore")
-    numbers = pd.to_numeric(values, errors="coerce")
-    if kind == "integer":
-        return numbers.where(numbers % 1 == 0).astype("Int64")
-    return numbers
+def refuse_beyond(findings: Sequence[Finding]) -> None:
+    """Raises DataError if there are findings of `check_range`."""
+    if findings:
+        first = findings[0]
+        rows = sum(finding.rows for finding in findings if finding.column == first.column)
+        raise DataError(
+            f"Column {first.column!r} has {first.samples[0]} in row {first.row:,}, and {rows:,} such values in all, "
+            f"beyond the numbers of FP32, which models take (up to {_LARGEST:.1e}); set "
+            f"contract.columns.{first.column}.max to leave such rows out, or dataset.derive to scale the column"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """A row that broke rules, as it was read."""
+
+    row: int
+    reasons: tuple[str, ...]
+    values: dict[str, Any]
+
+    def shift(self, rows: int) -> "LeftOut":
+        return dataclasses.replace(self, row=self.row + rows)
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {"row": self.row, "reasons": self.reasons, "values": self.values}, ensure_ascii=False
+        )
+
+
+def leave_out(table: pa.Table, broken: Sequence[Broken], most: int = KEPT) -> list[LeftOut]:
+    """The rows that broke a rule, the first so many of a block."""
+    rows = np.flatnonzero(~find_valid(table, broken))[:most]
+    values = table.take(pa.array(rows)).to_pylist() if len(rows) else []
+    return [
+        LeftOut(
+            int(row) + 1,
+            tuple(f"{one.column}: {one.rule}" for one in broken if one.rows[row]),
+            {name: _to_plain(value) for name, value in held.items()},
+        )
+        for row, held in zip(rows, values, strict=True)
+    ]
+
+
+def _to_plain(value: Any) -> Any:
+    """For JSON; values that it cannot hold as text, cut short."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if value is None or isinstance(value, (str, int)) else str(value)[:200]
+
+
+def to_finding(table: pa.Table, broken: Broken) -> Finding:
+    """For the report, with values as they were read."""
+    samples = _sample(table[broken.column], broken.rows)
+    return Finding(
+        broken.column, broken.rule, int(broken.rows.sum()), samples, int(np.argmax(broken.rows)) + 1
+    )
 
 
 def _check_column(column: pa.ChunkedArray, rule: ColumnRule) -> list[tuple[str, Mask]]:
@@ -103,7 +173,7 @@ def _check_column(column: pa.ChunkedArray, rule: ColumnRule) -> list[tuple[str, 
                 (f"{what} {bound:g}" if isinstance(bound, float) else f"{what} {bound}", _to_mask(broken))
             )
     if rule.allowed is not None:
-        allowed = pa.array(list(rule.allowed)).cast(column.type)
+        allowed = _to_values(rule, column.type)
         checks.append(
             (f"allowed {list(rule.allowed)[:8]}", ~_to_mask(pc.is_in(column, value_set=allowed)) & ~missing)
         )
@@ -119,6 +189,19 @@ def _scalar(bound: float | str, kind: pa.DataType, what: str) -> pa.Scalar:
     except (ValueError, pa.ArrowException):
         raise DataError(
             f"contract: {what} {bound!r} cannot be compared with a column of type {kind}"
+        ) from None
+
+
+def _to_values(rule: ColumnRule, kind: pa.DataType) -> pa.Array:
+    """The allowed values as values of the column are."""
+    try:
+        values = pa.chunked_array([pa.array(list(rule.allowed or ()))])
+        if rule.conversion is not None and pa.types.is_string(values.type):
+            values = rule.conversion.apply(values).values
+        return values.cast(kind).combine_chunks()
+    except (pa.ArrowException, TypeError):
+        raise DataError(
+            f"contract: allowed {list(rule.allowed or ())[:8]} cannot be compared with a column of type {kind}"
         ) from None
 
 

@@ -1,5 +1,6 @@
 """Fits features to the training rows: one pass for statistics, then one decision per column."""
 
+import collections
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import pyarrow as pa
 import ray.data
 
 from raymlops import expressions
+from raymlops.conversions.conversion import EXACT, Conversion
 from raymlops.data import scan, statistics
 from raymlops.errors import DataError, unknown_name
 from raymlops.features import FittedColumn, FittedFeatures, FittedTarget
@@ -45,7 +47,8 @@ def find_inputs(schema: pa.Schema, spec: FeaturesSpec, contract: ContractSpec) -
                 raise DataError(
                     f"features.{feature}: {expression!r} takes {takes} as {name!r}, which is {kind}"
                 )
-            found[name] = FittedColumn(name, "input", kind, nullable=rule.nulls if rule else True)
+            nullable, conversion = (rule.nulls, rule.conversion) if rule else (True, None)
+            found[name] = FittedColumn(name, "input", kind, nullable=nullable, conversion=conversion)
     return tuple(found.values())
 
 
@@ -61,7 +64,8 @@ def measure_columns(
     for part in scan.fold(
         dataset, _measure_block, kinds=kinds, target=spec.target.column, computed=computed, formulas=formulas
     ):
-        types.update(part.pop("types", {}))
+        for name, kind in part.pop("types", {}).items():
+            types[name] = max(kind, types.get(name, kind), key=_BREADTH.index)
         total = statistics.merge_all(total, part)
     return {**total, "types": types}
 
@@ -130,6 +134,10 @@ def type_of(kind: pa.DataType, column: str) -> str:
     )
 
 
+_BREADTH = ("boolean", "integer", "number", "timestamp", "image", "string")
+"""Types, each able to hold what an earlier one holds where blocks of a column have several."""
+
+
 _TYPES_OF_KIND = {
     "number": ("number", "integer", "boolean"),
     "category": ("string", "integer", "boolean"),
@@ -163,7 +171,13 @@ def fit_features(
             )
         nullable = contract.columns[name].nulls if name in contract.columns else True
         column = _FIT[feature.kind](name, feature, found, measured["types"][name], nullable)
-        columns.append(dataclasses.replace(column, expression=getattr(feature, "expression", "")))
+        columns.append(
+            dataclasses.replace(
+                column,
+                expression=getattr(feature, "expression", ""),
+                conversion=column.conversion or _conversion_of(name, contract),
+            )
+        )
     named = {column.name for column in columns if not column.expression}
     clash = sorted(
         {column.name for column in columns if column.expression} & {column.name for column in inputs}
@@ -173,7 +187,14 @@ def fit_features(
             f"features.columns: {clash[0]!r} names both an expression and a raw column; rename the expression"
         )
     columns += [column for column in inputs if column.name not in named]
-    return FittedFeatures(tuple(columns), fit_target(measured, spec.target))
+    target = fit_target(measured, spec.target)
+    return FittedFeatures(
+        tuple(columns), dataclasses.replace(target, conversion=_conversion_of(target.name, contract))
+    )
+
+
+def _conversion_of(name: str, contract: ContractSpec) -> Conversion | None:
+    return contract.columns[name].conversion if name in contract.columns else None
 
 
 def _fit_number(
@@ -201,8 +222,19 @@ def _fit_number(
 def _fit_category(
     name: str, feature: CategoryFeature, found: statistics.Categories, kind: Any, nullable: bool
 ) -> FittedColumn:
+    conversion = None
+    # A float64, which holds integers that may be missing, would make one of two large ones.
+    if kind == "integer" and any(isinstance(value, int) and abs(value) >= EXACT for value in found.counts):
+        kind, conversion = "string", Conversion("string")
+    if kind == "string" and any(not isinstance(value, str) for value in found.counts):
+        counts: collections.Counter[str | int] = collections.Counter()
+        for value, count in found.counts.items():
+            counts[str(value)] += count
+        found = dataclasses.replace(found, counts=dict(counts))
     ranked = [value for value, count in found.ranked()[: feature.max_values] if count >= feature.min_count]
-    return FittedColumn(name, "category", kind, nullable=nullable, values=tuple(ranked))
+    return FittedColumn(
+        name, "category", kind, nullable=nullable, values=tuple(ranked), conversion=conversion
+    )
 
 
 def _fit_timestamp(
@@ -304,8 +336,12 @@ def encode_target(column: pa.ChunkedArray, target: FittedTarget) -> Any:
 
     Raises DataError for a class that training never saw.
     """
+    if target.conversion is not None:
+        column = _convert_target(column, target.conversion, target.name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     if target.task == "regression":
-        values = np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+        values = to_numbers(column, target)
         return ((values - target.mean) / target.std).astype(np.float32)
     classes = pa.array([int(value) if isinstance(value, bool) else value for value in target.classes])
     if pa.types.is_boolean(column.type):
@@ -318,3 +354,24 @@ def encode_target(column: pa.ChunkedArray, target: FittedTarget) -> Any:
             f"{list(target.classes)}"
         )
     return np.asarray(position.to_numpy(), dtype=np.int64)
+
+
+def to_numbers(column: pa.ChunkedArray, target: FittedTarget) -> Any:
+    """The values of a regression's target, in its own unit. Raises DataError for values that are no numbers."""
+    return np.asarray(
+        _convert_target(column, target.conversion or Conversion("number"), target.name)
+        .cast(pa.float64())
+        .to_numpy(),
+        dtype=np.float64,
+    )
+
+
+def _convert_target(column: pa.ChunkedArray, rule: Conversion, name: str) -> pa.ChunkedArray:
+    converted = rule.apply(column)
+    if converted.failed.any():
+        values = column.filter(pa.array(converted.failed)).unique().to_pylist()[:3]
+        raise DataError(
+            f"Target {name!r} has {int(converted.failed.sum()):,} values that do not convert by {str(rule)!r}, such as "
+            f"{', '.join(map(str, values))}"
+        )
+    return converted.values

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,8 @@ class Scan:
     """Hashes of keys that several rows share, against `contract.unique`."""
     gap: int = 0
     """Rows that a split by time leaves out."""
+    left_out: tuple[str, ...] = ()
+    """The first rows that break the contract, as they were read, each as a JSON object with its reasons."""
 
 
 @dataclasses.dataclass
@@ -88,12 +90,20 @@ class _Partial:
     columns: tuple[str, ...] = ()
     gap: int = 0
     """Of a split by time, in the units of its column."""
+    left_out: list[contracts.LeftOut] = dataclasses.field(default_factory=list)
+    beyond: list[contracts.Finding] = dataclasses.field(default_factory=list)
+    """Numbers that are infinite as FP32."""
 
     def add(self, other: "_Partial", keep: bool) -> None:
+        others = {key: finding.shift(self.rows) for key, finding in other.findings.items()}
+        self.beyond += [finding.shift(self.rows) for finding in other.beyond]
+        self.left_out += [
+            one.shift(self.rows) for one in other.left_out[: contracts.KEPT - len(self.left_out)]
+        ]
         self.rows += other.rows
         self.failed += other.failed
         self.sums = (self.sums[0] + other.sums[0]) % 2**64, (self.sums[1] + other.sums[1]) % 2**64
-        for key, finding in other.findings.items():
+        for key, finding in others.items():
             self.findings[key] = self.findings[key].merge(finding) if key in self.findings else finding
         self.instants.update(other.instants)
         self.sides.update(other.sides)
@@ -107,12 +117,18 @@ class _Partial:
 
 
 def scan_dataset(
-    dataset: ray.data.Dataset, contract: ContractSpec, split: splits.SplitRule, source: str
+    dataset: ray.data.Dataset,
+    contract: ContractSpec,
+    split: splits.SplitRule,
+    source: str,
+    numbers: Collection[str] = (),
 ) -> Scan:
-    """One pass over the rows. Raises DataError if they break the contract, or if there are none."""
+    """One pass over the rows; `numbers` are columns that models take as FP32. Raises DataError if they break the
+    contract, or if there are none."""
     total = _Partial()
-    for partial in fold(dataset, _scan_block, contract=contract, split=split):
+    for partial in fold(dataset, _scan_block, contract=contract, split=split, numbers=tuple(numbers)):
         total.add(partial, keep=bool(contract.unique))
+    contracts.refuse_beyond(total.beyond)
     if total.rows == 0:
         raise DataError(f"{source} has no rows; expected some after joins and where")
     doubled, broken = _find_doubled(total.blocks)
@@ -137,7 +153,10 @@ def scan_dataset(
     content = f"{total.sums[0]:016x}{total.sums[1]:016x}"
     fingerprint = Fingerprint(source, total.columns, rows_of, content)
     gap = int(sides[splits.GAP])
-    return Scan(fingerprint, tuple(findings), total.rows, failed, rule, frozenset(doubled.tolist()), gap)
+    left_out = tuple(one.to_json() for one in total.left_out)
+    return Scan(
+        fingerprint, tuple(findings), total.rows, failed, rule, frozenset(doubled.tolist()), gap, left_out
+    )
 
 
 def _find_doubled(blocks: Sequence[_Block]) -> tuple[Hashes, int]:
@@ -229,15 +248,15 @@ def describe_split(scan: Scan) -> list[str]:
 
 
 def select_split(
-    dataset: ray.data.Dataset, scan: Scan, contract: ContractSpec, split: Split
+    dataset: ray.data.Dataset, scan: Scan, contract: ContractSpec, split: Split, raw: bool = False
 ) -> ray.data.Dataset:
-    """The rows of one split that keep the contract, with their columns cast; lazy."""
+    """The rows of one split that keep the contract, with their columns converted, or as they were read; lazy."""
     return dataset.map_batches(
         _select_block,
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
-        fn_kwargs={"contract": contract, "scan": scan, "side": splits.SPLITS.index(split)},
+        fn_kwargs={"contract": contract, "scan": scan, "side": splits.SPLITS.index(split), "raw": raw},
     )
 
 
@@ -256,11 +275,15 @@ def _pickled(table: pa.Table, function: Any, arguments: dict[str, Any]) -> pa.Ta
     return pa.table({"answer": pa.array([pickle.dumps(answer)], type=pa.large_binary())})
 
 
-def _scan_block(table: pa.Table, contract: ContractSpec, split: splits.SplitRule) -> _Partial:
+def _scan_block(
+    table: pa.Table, contract: ContractSpec, split: splits.SplitRule, numbers: tuple[str, ...]
+) -> _Partial:
     if table.num_columns == 0 or table.num_rows == 0:
         return _Partial()
     keys = row_keys.keys_of(table)
-    checked, holds, findings = contracts.check_block(table, contract)
+    checked, broken = contracts.check_columns(table, contract)
+    holds = contracts.find_valid(table, broken)
+    findings = [contracts.to_finding(table, one) for one in broken]
     kept = checked.filter(pa.array(holds))
     values = row_keys.drop_keys(kept)
     hashes = rowhash.hash_rows(values)
@@ -270,6 +293,8 @@ def _scan_block(table: pa.Table, contract: ContractSpec, split: splits.SplitRule
         sums=(int(hashes.sum(dtype=np.uint64)), int((hashes * hashes).sum(dtype=np.uint64))),
         findings={(finding.column, finding.rule): finding for finding in findings},
         columns=tuple(f"{field.name}: {field.type}" for field in values.schema),
+        left_out=contracts.leave_out(row_keys.drop_keys(table), broken),
+        beyond=[contracts.to_finding(table, one) for one in contracts.check_range(checked, numbers, holds)],
     )
     places: npt.NDArray[Any] | None = None
     if isinstance(split.spec, TimeSplit):
@@ -290,14 +315,18 @@ def _scan_block(table: pa.Table, contract: ContractSpec, split: splits.SplitRule
     return partial
 
 
-def _select_block(table: pa.Table, contract: ContractSpec, scan: Scan, side: int) -> pa.Table:
+def _select_block(
+    table: pa.Table, contract: ContractSpec, scan: Scan, side: int, raw: bool = False
+) -> pa.Table:
     if table.num_columns == 0:
         return table
-    table, holds, _ = contracts.check_block(table, contract)
+    read = table
+    table, broken = contracts.check_columns(table, contract)
+    holds = contracts.find_valid(table, broken)
     if scan.doubled:
         keys = rowhash.hash_rows(table.select(list(contract.unique)))
         holds &= ~np.isin(keys, np.fromiter(scan.doubled, dtype=np.uint64))
     if holds.any():
         # Rows that break the contract may have no instant or group; they keep their places among identical rows.
         holds[holds] = scan.rule.assign(table, holds) == side
-    return row_keys.drop_keys(table.filter(pa.array(holds)))
+    return row_keys.drop_keys((read if raw else table).filter(pa.array(holds)))

@@ -17,7 +17,8 @@ import ray.data
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 from raymlops import locations
-from raymlops.data import column_expressions, contract, joins, row_keys
+from raymlops.conversions.conversion import TYPES
+from raymlops.data import column_expressions, joins, row_keys
 from raymlops.errors import DataError, NotFoundError, SpecError, unknown_name
 from raymlops.specs.dataset import DatasetSpec, TableSpec
 
@@ -169,9 +170,9 @@ def _to_csv_option(reader: str, key: str, value: Any) -> Any:
         value.setdefault("strings_can_be_null", True)
         types = value.get("column_types", {})
         for column, name in types.items():
-            if name not in contract.TYPES:
-                raise SpecError(f"column_types.{column}: {unknown_name('type', name, contract.TYPES)}")
-        value["column_types"] = {column: contract.TYPES[name] for column, name in types.items()}
+            if name not in TYPES:
+                raise SpecError(f"column_types.{column}: {unknown_name('type', name, TYPES)}")
+        value["column_types"] = {column: TYPES[name] for column, name in types.items()}
     try:
         return _CSV_OPTIONS[key](**value)
     except (TypeError, ValueError) as error:

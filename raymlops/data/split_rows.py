@@ -1,12 +1,16 @@
 """The checked rows of a dataset by split: read once in full for the scan, then as often as requested. Fits nothing."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import ray.data
 
+from raymlops.conversions.conversion import Conversion
 from raymlops.data import sources, splits
+from raymlops.data.column_conversions import read_as_text, resolve_contract
 from raymlops.data.scan import Scan, Split, scan_dataset, select_split
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, SplitSpec
+from raymlops.specs.features import FeaturesSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +23,9 @@ class SplitRows:
     dataset: ray.data.Dataset = dataclasses.field(compare=False)
     """All rows, as read; in the object store if `dataset.cache` says so."""
 
-    def of(self, split: Split) -> ray.data.Dataset:
-        """The rows of `train`, `validation` or `test`, with their columns cast; lazy."""
-        return select_split(self.dataset, self.scan, self.contract, split)
+    def of(self, split: Split, raw: bool = False) -> ray.data.Dataset:
+        """The rows of `train`, `validation` or `test`, with their columns converted, or as they were read; lazy."""
+        return select_split(self.dataset, self.scan, self.contract, split, raw)
 
 
 def open_dataset(table: DatasetSpec) -> ray.data.Dataset:
@@ -30,16 +34,32 @@ def open_dataset(table: DatasetSpec) -> ray.data.Dataset:
     return dataset.materialize() if table.cache else dataset
 
 
-def scan_rows(table: DatasetSpec, contract: ContractSpec, split: SplitSpec, target: str = "") -> SplitRows:
-    """Read a dataset, and scan it once; `target` is the column whose classes are on every side of a small table.
+def scan_rows(
+    table: DatasetSpec,
+    contract: ContractSpec,
+    split: SplitSpec,
+    features: FeaturesSpec | None = None,
+    known: Mapping[str, Conversion] | None = None,
+) -> SplitRows:
+    """Read a dataset, and scan it once. `features` say which types columns need, and which target's classes are on
+    every side of a small table; `known` are the conversions of a model whose rows these are to be.
 
     Raises DataError for rows that break the contract, NotFoundError.
     """
+    table = read_as_text(table, contract)
     with sources.reading(table):
         dataset = open_dataset(table)
-        rule = splits.SplitRule(split, target=target)
-        scanned = scan_dataset(dataset, contract, rule, describe_source(table))
+        contract = resolve_contract(dataset, contract, features=features, split=split, known=known)
+        rule = splits.SplitRule(split, target=features.target.column if features else "")
+        numbers = list_numbers(features) if features else ()
+        scanned = scan_dataset(dataset, contract, rule, describe_source(table), numbers)
     return SplitRows(table, contract, scanned, dataset)
+
+
+def list_numbers(features: FeaturesSpec) -> tuple[str, ...]:
+    """The columns that a model takes or predicts as FP32."""
+    numbers = [name for name, feature in features.by_column().items() if feature.kind == "number"]
+    return (*numbers, features.target.column)
 
 
 def describe_source(table: DatasetSpec) -> str:

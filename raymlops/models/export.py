@@ -60,6 +60,7 @@ def contract_of(features: FittedFeatures) -> dict[str, Any]:
                 else {}
             ),
             **({"typical": column.fill} if column.kind in ("number", "timestamp") else {}),
+            **({"conversion": column.conversion.to_json()} if column.conversion else {}),
         }
         for column in features.raw
     ]
@@ -72,6 +73,7 @@ def contract_of(features: FittedFeatures) -> dict[str, Any]:
             "type": target.type,
             "classes": list(target.classes),
             "threshold": target.threshold,
+            **({"conversion": target.conversion.to_json()} if target.conversion else {}),
         },
         "versions": {
             "raymlops": __version__,

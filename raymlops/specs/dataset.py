@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from raymlops.conversions.conversion import Conversion, check_format
 from raymlops.errors import unknown_name
 from raymlops.specs.document import Document
 
@@ -90,7 +91,29 @@ class DatasetSpec(TableSpec):
 class ColumnRule(Document):
     """Constraints on a column."""
 
-    type: ColumnType | None = Field(None, description="Values that do not convert fail")
+    type: ColumnType | None = Field(
+        None,
+        description="Values are converted to it, by one function wherever the model is used; those that do not "
+        "convert fail",
+    )
+    format: str = Field(
+        "",
+        description="Of times: as in strptime, such as %d/%m/%Y, or epoch_s, epoch_ms, epoch_us, epoch_ns; default "
+        "ISO 8601, or the one format that all blocks and files have in common",
+    )
+    words: dict[str, bool] = Field(
+        default_factory=dict,
+        description="Texts that are true or false, in any case; default yes, y, true, t, on, 1 and no, n, false, f, "
+        "off, 0",
+    )
+    decimal: Literal[".", ","] = Field(".", description="Mark before the decimals of numbers")
+    thousands: Literal["", ".", ",", " ", "'", "_"] = Field(
+        "", description="Separator of thousands in numbers"
+    )
+    ignore_case: bool = Field(False, description="Texts that differ only in case are one")
+    ignore_blanks: bool = Field(
+        False, description="Texts that differ only in blanks at their ends or in the number of blanks are one"
+    )
     nulls: bool = Field(True, description="Whether values may be missing")
     min: float | str | None = Field(None, description="Smallest allowed value")
     max: float | str | None = Field(None, description="Largest allowed value")
@@ -101,6 +124,47 @@ class ColumnRule(Document):
         if isinstance(self.min, float) and isinstance(self.max, float) and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
         return self
+
+    @field_validator("format")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        check_format(value)
+        return value
+
+    @model_validator(mode="after")
+    def _of_its_type(self) -> "ColumnRule":
+        for option, kinds in CONVERSION_OPTIONS.items():
+            if getattr(self, option) != type(self).model_fields[option].get_default(
+                call_default_factory=True
+            ):
+                if self.type is None:
+                    object.__setattr__(self, "type", kinds[0])
+                elif self.type not in kinds:
+                    raise ValueError(f"{option} needs type: {' or '.join(kinds)}, got {self.type}")
+        if self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both {self.decimal!r}")
+        return self
+
+    @property
+    def conversion(self) -> Conversion | None:
+        """How values are converted; None if they are left as they are."""
+        if self.type is None:
+            return None
+        return Conversion(
+            self.type, self.format, tuple(self.words.items()), self.decimal, self.thousands, self.ignore_case,
+            self.ignore_blanks,
+        )  # fmt: skip
+
+
+CONVERSION_OPTIONS: dict[str, tuple[ColumnType, ...]] = {
+    "format": ("timestamp",),
+    "words": ("boolean",),
+    "decimal": ("number", "integer"),
+    "thousands": ("number", "integer"),
+    "ignore_case": ("string",),
+    "ignore_blanks": ("string",),
+}
+"""Option of a rule -> the types that it is for, of which the first is meant if none is given."""
 
 
 class ContractSpec(Document):

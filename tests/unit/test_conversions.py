@@ -57,7 +57,7 @@ def instant(text: str) -> datetime.datetime:
          [instant("2017-07-14 02:40:00"), instant("1970-01-01 00:00:01")]),
         (Conversion("timestamp", format="epoch_ms"), ["1500000000000", "x"], [instant("2017-07-14 02:40:00"), None]),
         (Conversion("timestamp", format="%Y%m%d"), [20130701, 20131399], [instant("2013-07-01"), None]),
-        (Conversion("timestamp"), [20130701], [None]),
+        (Conversion("timestamp"), [1372636800000, 2**60], [instant("2013-07-01"), None]),
         (Conversion("number"), [datetime.date(2020, 1, 1)], [None]),
     ],
 )  # fmt: skip

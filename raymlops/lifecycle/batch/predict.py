@@ -13,18 +13,28 @@ import pyarrow.parquet as pq
 import ray.data
 
 from raymlops.data import sources
+from raymlops.data.column_conversions import read_as_text
+from raymlops.data.contract import Broken, find_valid
 from raymlops.errors import ArtifactError, DataError, StorageError, unknown_name
-from raymlops.features import COLUMN_TYPES, FittedColumn, column_to_tensor
+from raymlops.features import (
+    COLUMN_TYPES,
+    FittedColumn,
+    column_to_tensor,
+    convert_columns,
+    read_conversion,
+)
 from raymlops.graphs.plan import LENGTHS
 from raymlops.lifecycle.batch import signature_columns, text_files
+from raymlops.lifecycle.batch.row_report import RowReport, Vocabularies, count_unknown
 from raymlops.models.model_trial import try_model
 from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.safety import Model
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
+from raymlops.models.vocabularies import read_vocabularies
 from raymlops.runtime.open_graph import OfflineGraph, Ragged
 from raymlops.runtime.sources import make_locate
 from raymlops.settings import Settings
-from raymlops.specs.dataset import DatasetSpec
+from raymlops.specs.dataset import ColumnRule, ContractSpec, DatasetSpec
 from raymlops.specs.graph import GraphSpec
 from raymlops.tensors import Array, Batch, TensorSpec
 
@@ -40,13 +50,20 @@ class Scoring:
     workers: int | tuple[int, int] = (1, 1024)
     cpus_per_worker: float = 1
     max_rows: int = 8192
+    report: RowReport | None = None
+    """Where rows are reported that are left out because a value does not convert; without, that is an error."""
 
 
 class OnnxScorer:
     """A worker: one session, called with arrow blocks."""
 
     def __init__(
-        self, model: Model | GraphSpec, keep: tuple[str, ...] | None, threads: int, max_rows: int
+        self,
+        model: Model | GraphSpec,
+        keep: tuple[str, ...] | None,
+        threads: int,
+        max_rows: int,
+        report: RowReport | None = None,
     ) -> None:
         self._session, independence = open_scorer(model, threads)
         ragged = self._session.ragged if isinstance(self._session, OfflineGraph) else Ragged()
@@ -62,19 +79,22 @@ class OnnxScorer:
         self._nested = {spec.name for spec in self.signature.outputs if -1 in spec.shape[1:]}
         """Outputs whose rows have different sizes, which become columns of nested lists."""
         self._keep = keep
+        self._report = report
+        self._known = _find_known(model, self._columns) if report is not None else {}
         self._max_rows = max_rows if independence else 1
         """A prediction must not depend on which rows happen to be scored together."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
         if table.num_columns == 0:
             return table
+        table, converted = self._convert(table)
         given = [spec for spec in self.optional if spec.name in table.column_names]
         # Row independence is known for the default values only.
         rows = 1 if given else self._max_rows
         parts = [
             part
             for start in range(0, table.num_rows, rows)
-            for part in self._score_alike(table.slice(start, rows), given)
+            for part in self._score_alike(converted.slice(start, rows), given)
         ]
         parts = parts or [self._make_columns()]
         kept = table if self._keep is None else table.select(list(self._keep))
@@ -83,6 +103,18 @@ class OnnxScorer:
                 kept = kept.drop_columns([name])
             kept = kept.append_column(name, _join_arrays([part[name] for part in parts]))
         return kept
+
+    def _convert(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The rows that convert, as they are and in the types of the model's columns; others are reported."""
+        converted, failed = convert_columns(table, self._columns)
+        if self._report is None:  # `column_to_tensor` raises for what failed
+            return table, table if failed else converted
+        broken = [Broken(one.column, one.rule, one.rows) for one in failed]
+        holds = find_valid(table, broken)
+        kept = converted if holds.all() else converted.filter(pa.array(holds))
+        known = {name: values for name, values in self._known.items() if name in table.column_names}
+        self._report.report(table, broken, count_unknown(kept, known))
+        return table if holds.all() else table.filter(pa.array(holds)), kept
 
     def _make_columns(self) -> dict[str, pa.Array]:
         """The output columns for no rows, so that an empty part fits the others."""
@@ -189,7 +221,31 @@ def columns_of(session: Session | OfflineGraph) -> tuple[FittedColumn, ...]:
 def _column_of(spec: TensorSpec, said: dict[str, Any]) -> FittedColumn:
     kind = said["kind"]
     nullable = spec.datatype not in ("INT64", "BOOL") or kind == "timestamp"
-    return FittedColumn(spec.name, "number", kind, nullable=nullable, shape=spec.shape[1:])
+    return FittedColumn(
+        spec.name,
+        "number",
+        kind,
+        nullable=nullable,
+        shape=spec.shape[1:],
+        conversion=read_conversion(said),
+    )
+
+
+def _find_known(model: Model | GraphSpec, columns: Sequence[FittedColumn]) -> Vocabularies:
+    """The values of categories that a model knows; a graph's models may know different ones."""
+    if isinstance(model, GraphSpec):
+        return {}
+    return read_vocabularies(model, [column.name for column in columns])
+
+
+def to_rules(columns: Sequence[FittedColumn]) -> ContractSpec:
+    """The rules by which columns were converted in training, for reading a table as training's was."""
+    held = {column.name: column.conversion for column in columns if column.conversion}
+    rules = {
+        name: ColumnRule(**{**conversion.to_json(), "words": dict(conversion.words)})
+        for name, conversion in held.items()
+    }
+    return ContractSpec(columns=rules)
 
 
 def lists_to_elements(table: pa.Table, spec: TensorSpec) -> tuple[Array, Array]:
@@ -243,7 +299,13 @@ def predict_dataset(
     low, high = (scoring.workers, scoring.workers) if isinstance(scoring.workers, int) else scoring.workers
     return dataset.map_batches(
         OnnxScorer,
-        fn_constructor_args=(model, scoring.keep, max(1, int(scoring.cpus_per_worker)), scoring.max_rows),
+        fn_constructor_args=(
+            model,
+            scoring.keep,
+            max(1, int(scoring.cpus_per_worker)),
+            scoring.max_rows,
+            scoring.report,
+        ),
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
@@ -259,8 +321,10 @@ def predict_files(
     scoring: Scoring = Scoring(),
     tell: Callable[[str], None] = lambda line: None,
     file_format: str = "parquet",
+    max_failed: float = ContractSpec.model_fields["max_failed"].default,
 ) -> int:
-    """Score a table into files under `output`. Returns the number of rows, -1 if it is unknown.
+    """Score a table into files under `output`. Returns the number of rows, -1 if it is unknown. Rows with values that
+    do not convert are left out, and kept in a folder below; more than `max_failed` of all are an error.
 
     Raises StorageError if the folder already holds such files, so that nothing is mixed or lost, and DataError for
     columns that the format cannot hold.
@@ -279,6 +343,9 @@ def predict_files(
     opened, independence = open_scorer(model)
     if not independence:
         tell(f"Each row is scored by a run of its own, which takes longer: {independence.reason}")
+    report = RowReport.start(output)
+    scoring = dataclasses.replace(scoring, report=report)
+    data = read_as_text(data, to_rules(columns_of(opened)))
     with sources.reading(data):
         dataset = sources.read_dataset(data)
         optional = {spec.name for spec in opened.optional} if isinstance(opened, Session) else set()
@@ -294,11 +361,29 @@ def predict_files(
         if file_format != "parquet":
             files = text_files.TextFiles(output, file_format)
             scored.write_datasink(files)
-            return files.rows
-        scored.write_parquet(output)
+        else:
+            scored.write_parquet(output)
+    _tell_counts(report, [] if "://" in output else list(folder.glob(f"*.{file_format}")), max_failed, tell)
+    if file_format != "parquet":
+        return files.rows
     if "://" in output:
         return -1
     return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+
+
+def _tell_counts(
+    report: RowReport, written: Sequence[pathlib.Path], max_failed: float, tell: Callable[[str], None]
+) -> None:
+    """Raises DataError for too many rows that did not convert; what was written of the others is removed."""
+    counts = report.total()
+    try:
+        counts.judge(report.location, max_failed)
+    except DataError:
+        for file in written:
+            file.unlink()
+        raise
+    for line in counts.describe(report.location):
+        tell(line)
 
 
 def _require_flat(

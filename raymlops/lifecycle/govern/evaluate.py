@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from raymlops.conversions.conversion import Conversion
 from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
 from raymlops.evaluation import gate, results
 from raymlops.evaluation.contents import Report, VariantLine
@@ -14,7 +15,7 @@ from raymlops.evaluation.partials import Partial, fold_small
 from raymlops.evaluation.report import write_report
 from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
-from raymlops.features import FittedFeatures
+from raymlops.features import FittedFeatures, read_conversion
 from raymlops.lifecycle.govern import gate_evidence, version_record
 from raymlops.lifecycle.govern.evaluation_rows import Rows, take_sample
 from raymlops.lifecycle.govern.gate_evidence import Sample
@@ -56,6 +57,14 @@ def find_champion(client: Client, name: str, settings: Settings) -> ModelVersion
     return registry.resolve(f"models:/{name}@champion", settings)
 
 
+def read_conversions(version: ModelVersion) -> dict[str, Conversion]:
+    """How the columns of a version were converted in training. Raises ArtifactError for a broken file."""
+    contract = open_session(read_model(version.file, version.digest)).contract
+    entries = [*contract.get("columns", ()), contract.get("target") or {}]
+    found = {entry["name"]: read_conversion(entry) for entry in entries if "name" in entry}
+    return {name: conversion for name, conversion in found.items() if conversion is not None}
+
+
 def evaluate_version(
     client: Client,
     version: ModelVersion,
@@ -81,7 +90,7 @@ def evaluate_version(
     measured = _measure(models, version.uri, rows, spec, tell)
     if champion is not None and champion.uri not in measured:
         champion = None
-    sample = take_sample(rows.dataset, features)
+    sample = take_sample(rows, features)
     limits = _limits_of(spec)
     evidence = _gather(version, measured[version.uri], sample)
     against = champion and _gather(champion, measured[champion.uri], None)
@@ -176,7 +185,7 @@ def _measure(
 
 def _measure_slices(models: dict[str, Model], rows: Rows, spec: ExperimentSpec) -> dict[str, Partial]:
     """Only slices with enough rows, for both gate and report."""
-    measured = measure_models(rows.dataset, models, spec.evaluation.slices)
+    measured = measure_models(rows.dataset, models, spec.evaluation.slices, rows.conversions)
     return {name: fold_small(part, spec.evaluation.slice_rows) for name, part in measured.items()}
 
 
@@ -208,7 +217,9 @@ def _try_variants(
     if not spec.gate.variants:
         return (line,), {}
     expected = score_rows(session, sample.columns, features.target)
-    calibration = take_sample(rows.train or rows.dataset, features, _CALIBRATION_ROWS).columns
+    calibration = take_sample(
+        dataclasses.replace(rows, dataset=rows.train or rows.dataset), features, _CALIBRATION_ROWS
+    ).columns
     limits = spec.gate.model_copy(update={"parity": spec.gate.variant_parity})
     made: dict[str, pathlib.Path] = {}
     lines, judged = [line], dict[str, Verdict]()

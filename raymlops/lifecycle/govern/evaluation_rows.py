@@ -1,18 +1,21 @@
 """The rows on which a model is measured: the test split of its spec, or other data read in the same way."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import pyarrow as pa
 import ray
 import ray.data
 
+from raymlops.conversions.conversion import Conversion
 from raymlops.data import contract as contracts
 from raymlops.data import sources
+from raymlops.data.column_conversions import read_as_text, resolve_contract
 from raymlops.data.contract import Finding
 from raymlops.data.split_rows import SplitRows, describe_source, scan_rows
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
-from raymlops.lifecycle.govern.scoring import read_labels
+from raymlops.lifecycle.govern.scoring import read_labels, with_conversions
 from raymlops.specs.dataset import ContractSpec
 from raymlops.specs.experiment import ExperimentSpec
 
@@ -26,29 +29,48 @@ class Rows:
     fingerprint: str = ""
     findings: tuple[Finding, ...] = ()
     train: ray.data.Dataset | None = None
+    conversions: Mapping[str, Conversion] = dataclasses.field(default_factory=dict)
+    """Of the spec, for models that were made before they had their own: `dataset` has the values as they were read."""
 
 
-def read_rows(spec: ExperimentSpec, data: str | None = None) -> Rows:
-    """The test split of the spec, or with `data`, a path, all its rows that keep the contract.
+def read_rows(
+    spec: ExperimentSpec, data: str | None = None, known: Mapping[str, Conversion] | None = None
+) -> Rows:
+    """The test split of the spec, or with `data`, a path, all its rows that keep the contract. `known` are the
+    conversions of the model that is measured.
 
     Raises DataError, StorageError and NotFoundError as reading does.
     """
     if data is None:
-        return to_test_rows(scan_rows(spec.dataset, spec.contract, spec.split, spec.features.target.column))
-    table = spec.dataset.model_copy(update={"path": data})
+        return to_test_rows(scan_rows(spec.dataset, spec.contract, spec.split, spec.features, known))
+    table = read_as_text(spec.dataset.model_copy(update={"path": data}), spec.contract)
     with sources.reading(table):
-        return Rows(_keep_contract(sources.read_dataset(table), spec.contract), data)
+        dataset = sources.read_dataset(table)
+        contract = resolve_contract(dataset, spec.contract, features=spec.features, known=known)
+        return Rows(_keep_contract(dataset, contract), data, conversions=conversions_of(contract))
 
 
 def to_test_rows(rows: SplitRows) -> Rows:
     """The test split of rows that were scanned."""
     scanned, source = rows.scan, describe_source(rows.table)
-    return Rows(rows.of("test"), source, scanned.fingerprint.digest, scanned.findings, rows.of("train"))
+    return Rows(
+        rows.of("test", raw=True),
+        source,
+        scanned.fingerprint.digest,
+        scanned.findings,
+        rows.of("train"),
+        conversions_of(rows.contract),
+    )
 
 
-def take_sample(dataset: ray.data.Dataset, features: FittedFeatures, rows: int = SAMPLE) -> Sample:
+def conversions_of(contract: ContractSpec) -> dict[str, Conversion]:
+    return {name: rule.conversion for name, rule in contract.columns.items() if rule.conversion}
+
+
+def take_sample(rows: Rows, features: FittedFeatures, most: int = SAMPLE) -> Sample:
     """The first rows, in memory."""
-    tables = [table for table in ray.get(dataset.limit(rows).to_arrow_refs()) if table.num_rows]
+    features = with_conversions(features, rows.conversions)
+    tables = [table for table in ray.get(rows.dataset.limit(most).to_arrow_refs()) if table.num_rows]
     table = pa.concat_tables(tables, promote_options="permissive")
     return Sample(table_to_batch(table, features), read_labels(table, features.target))
 
@@ -66,5 +88,5 @@ def _keep_contract(dataset: ray.data.Dataset, contract: ContractSpec) -> ray.dat
 def _keep_block(table: pa.Table, contract: ContractSpec) -> pa.Table:
     if table.num_columns == 0:
         return table
-    checked, holds, _ = contracts.check_block(table, contract)
-    return checked.filter(pa.array(holds))
+    _, broken = contracts.check_columns(table, contract)
+    return table.filter(pa.array(contracts.find_valid(table, broken)))

@@ -14,13 +14,14 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from raymlops.conversions.conversion import Conversion
 from raymlops.data import rowhash
-from raymlops.data.fitting import encode_target
+from raymlops.data.fitting import encode_target, to_numbers
 from raymlops.data.scan import fold
 from raymlops.errors import ArtifactError, DataError, unknown_name
 from raymlops.evaluation import partials
 from raymlops.evaluation.partials import Layout, Partial
-from raymlops.features import FittedColumn, FittedFeatures, FittedTarget, table_to_batch
+from raymlops.features import FittedColumn, FittedFeatures, FittedTarget, read_conversion, table_to_batch
 from raymlops.models.safety import Model
 from raymlops.models.session import Session, open_session
 from raymlops.tensors import Batch
@@ -45,13 +46,20 @@ def features_of(contract: Mapping[str, Any]) -> FittedFeatures:
             type=column["kind"],
             nullable=column.get("nullable", True),
             shape=tuple(column.get("shape", (-1,))[1:]),
+            conversion=read_conversion(column),
         )
         for column in contract["columns"]
     )
     target = contract["target"]
     return FittedFeatures(
         columns,
-        FittedTarget(target["name"], target["task"], target.get("type", "string"), tuple(target["classes"])),
+        FittedTarget(
+            target["name"],
+            target["task"],
+            target.get("type", "string"),
+            tuple(target["classes"]),
+            conversion=read_conversion(target),
+        ),
     )
 
 
@@ -68,9 +76,13 @@ def layout_of(target: FittedTarget, shift: float = 0.0, spread: float = 1.0) -> 
 
 
 def measure_models(
-    dataset: ray.data.Dataset, models: Mapping[str, Model], slices: Sequence[str] = ()
+    dataset: ray.data.Dataset,
+    models: Mapping[str, Model],
+    slices: Sequence[str] = (),
+    conversions: Mapping[str, Conversion] | None = None,
 ) -> dict[str, Partial]:
-    """One pass over the rows with every model; name -> sums. All must predict the same target.
+    """One pass over the rows with every model; name -> sums. All must predict the same target. Each converts the
+    values by its own rules; `conversions` are for models that have none.
 
     Raises DataError for a column or class that the models do not know, ArtifactError for a broken model.
     """
@@ -83,17 +95,29 @@ def measure_models(
             raise DataError(
                 f"{name} predicts {features.target.name!r} ({features.target.task}), not {target.name!r}"
             )
+    target = with_conversions(next(iter(fitted.values())), conversions or {}).target
     layout = layout_of(target, *_find_place(dataset, target))
     held = {name: ray.put(data) for name, data in models.items()}
     totals = {name: partials.start(layout) for name in models}
-    for parts in fold(dataset, _measure_block, models=held, layout=layout, slices=tuple(slices)):
+    for parts in fold(
+        dataset,
+        _measure_block,
+        models=held,
+        layout=layout,
+        slices=tuple(slices),
+        conversions=conversions or {},
+    ):
         for name, part in parts.items():
             totals[name] = partials.merge(totals[name], Partial.from_bytes(part))
     return totals
 
 
 def observe_table(
-    table: pa.Table, sessions: Mapping[str, Session], layout: Layout, slices: Sequence[str] = ()
+    table: pa.Table,
+    sessions: Mapping[str, Session],
+    layout: Layout,
+    slices: Sequence[str] = (),
+    conversions: Mapping[str, Conversion] | None = None,
 ) -> dict[str, Partial]:
     """Name of a model -> its sums over the rows of one table."""
     for column in slices:
@@ -103,11 +127,27 @@ def observe_table(
     held = {name: _to_values(table[name]) for name in slices}
     totals = {}
     for name, session in sessions.items():
-        features = features_of(session.contract)
+        features = with_conversions(features_of(session.contract), conversions or {})
         labels = read_labels(table, features.target)
         scores = score_rows(session, table_to_batch(table, features), features.target)
         totals[name] = partials.observe(layout, labels, scores, groups, held)
     return totals
+
+
+def with_conversions(features: FittedFeatures, conversions: Mapping[str, Conversion]) -> FittedFeatures:
+    """The features of a model that has no conversions of its own, with those of the rows that it is measured on."""
+    target = features.target
+    if target.conversion or any(column.conversion for column in features.columns):
+        return features
+
+    def find(name: str, kind: str) -> Conversion | None:
+        found = conversions.get(name)
+        return found if found is not None and found.type == kind else None
+
+    columns = tuple(
+        dataclasses.replace(column, conversion=find(column.name, column.type)) for column in features.columns
+    )
+    return FittedFeatures(columns, dataclasses.replace(target, conversion=find(target.name, target.type)))
 
 
 def read_labels(table: pa.Table, target: FittedTarget) -> npt.NDArray[Any]:
@@ -131,12 +171,19 @@ def score_rows(session: Session, batch: Batch, target: FittedTarget) -> npt.NDAr
 
 
 def _measure_block(
-    table: pa.Table, models: Mapping[str, "ray.ObjectRef[Model]"], layout: Layout, slices: tuple[str, ...]
+    table: pa.Table,
+    models: Mapping[str, "ray.ObjectRef[Model]"],
+    layout: Layout,
+    slices: tuple[str, ...],
+    conversions: Mapping[str, Conversion],
 ) -> dict[str, bytes]:
     if table.num_rows == 0 or table.num_columns == 0:
         return {}
     sessions = {name: _open_once(ray.get(reference)) for name, reference in models.items()}
-    return {name: part.to_bytes() for name, part in observe_table(table, sessions, layout, slices).items()}
+    return {
+        name: part.to_bytes()
+        for name, part in observe_table(table, sessions, layout, slices, conversions).items()
+    }
 
 
 @functools.lru_cache(maxsize=8)
@@ -148,7 +195,8 @@ def _find_place(dataset: ray.data.Dataset, target: FittedTarget) -> tuple[float,
     """Approximate mean and deviation of a regression's target, from its first rows."""
     if target.task != "regression":
         return 0.0, 1.0
-    values = dataset.limit(1000).to_pandas()[target.name].to_numpy(dtype=np.float64, na_value=np.nan)
+    first = [table for table in ray.get(dataset.limit(1000).to_arrow_refs()) if table.num_rows]
+    values = np.concatenate([to_numbers(table[target.name], target) for table in first])
     held = values[np.isfinite(values)]
     return (float(held.mean()), float(held.std()) or 1.0) if len(held) else (0.0, 1.0)
 

@@ -95,7 +95,7 @@ def evaluate(
     version's record names.
     """
     from raymlops.lifecycle.govern import version_record
-    from raymlops.lifecycle.govern.evaluate import evaluate_version
+    from raymlops.lifecycle.govern.evaluate import evaluate_version, read_conversions
     from raymlops.lifecycle.govern.evaluation_rows import read_rows
     from raymlops.tracking import registry
     from raymlops.tracking.store import connect
@@ -106,6 +106,6 @@ def evaluate(
     if data is not None:  # the files of a version are compared on its own test rows only
         spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"variants": ()})})
     join_cluster(settings)
-    rows = read_rows(spec, data)
+    rows = read_rows(spec, data, read_conversions(found))
     stored = data is None if store is None else store
     return evaluate_version(client, found, spec, rows, settings, store=stored, tell=tell)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from raymlops.artifact import LEFT_OUT_FILE
 from raymlops.data import scan
 from raymlops.data.split_rows import SplitRows, describe_source
 from raymlops.features import FittedFeatures, packing_of
@@ -46,6 +47,10 @@ def describe_scan(scanned: scan.Scan) -> str:
     lines = [f"{scanned.rows:,} rows ({rows}); data fingerprint {scanned.fingerprint.digest}"]
     lines += scan.describe_split(scanned)
     if scanned.failed:
-        lines.append(f"{scanned.failed:,} rows break the contract and are left out:")
+        kept = len(scanned.left_out)
+        aside = f"; the first {kept:,} are" if kept < scanned.failed else ";"
+        lines.append(
+            f"{scanned.failed:,} rows break the contract and are left out{aside} kept in {LEFT_OUT_FILE} of the run:"
+        )
         lines += [f"  {finding}" for finding in scanned.findings]
     return "\n".join(lines)

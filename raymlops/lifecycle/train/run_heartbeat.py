@@ -22,6 +22,7 @@ import psutil
 
 from raymlops import locations
 from raymlops.errors import SpecError, StorageError
+from raymlops.specs.dataset import CONVERSION_OPTIONS, ColumnRule
 from raymlops.specs.document import read_json, to_first_names
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import storage
@@ -55,6 +56,10 @@ def digest_of(spec: ExperimentSpec) -> str:
     for key in ("key", "gap"):  # which specs did not have at first
         if not value["split"].get(key):
             value["split"].pop(key, None)
+    for rule in value["contract"]["columns"].values():  # whose options for conversions came later
+        for key in CONVERSION_OPTIONS:
+            if rule[key] == ColumnRule.model_fields[key].get_default(call_default_factory=True):
+                del rule[key]
     for key in ("trials", "concurrent", "max_minutes"):
         value["search"].pop(key)
     if spec.training.learner == "network":  # specs had no other, and their searches can be resumed

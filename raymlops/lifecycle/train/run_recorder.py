@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from raymlops.artifact import FEATURES_FILE, PROFILE_FILE
+from raymlops.artifact import FEATURES_FILE, LEFT_OUT_FILE, PROFILE_FILE
 from raymlops.data.scan import Scan
 from raymlops.data.split_rows import SplitRows, describe_source
 from raymlops.errors import UnreachableError
@@ -124,7 +124,12 @@ def _start_run(
         "rows": scanned.rows,
         "failed": scanned.failed,
         "findings": [dataclasses.asdict(finding) for finding in scanned.findings],
+        "conversions": {
+            name: rule.conversion.to_json() for name, rule in rows.contract.columns.items() if rule.conversion
+        },
     })  # fmt: skip
+    if scanned.left_out:
+        client.log_text(run, "\n".join([*scanned.left_out, ""]), LEFT_OUT_FILE)
     client.log_text(run, provenance.environment_lock(), "requirements.lock.txt")
     return run
 

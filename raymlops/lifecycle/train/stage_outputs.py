@@ -151,6 +151,7 @@ def _save_rows(rows: SplitRows, folder: Folder) -> None:
         "cuts": scan.rule.cuts,
         "doubled": sorted(scan.doubled),
         "gap": scan.gap,
+        "left_out": scan.left_out,
     })  # fmt: skip
     _write_arrays(folder, _RULE, scan.rule.to_arrays())
 
@@ -176,6 +177,7 @@ def _load_rows(folder: Folder) -> SplitRows:
         ),
         frozenset(held["doubled"]),
         held["gap"],
+        tuple(held["left_out"]),
     )
     return SplitRows(table, ContractSpec.model_validate(held["contract"]), scan, open_dataset(table))
 

@@ -43,8 +43,7 @@ class Scanned(NamedTuple):
 def scan(spec: ExperimentSpec) -> Scanned:
     """Scan the dataset once: contract, fingerprint, and what the split must learn. Raises DataError, NotFoundError,
     SpecError."""
-    target = spec.features.target.column
-    return Scanned(split_rows.scan_rows(spec.dataset, spec.contract, spec.split, target))
+    return Scanned(split_rows.scan_rows(spec.dataset, spec.contract, spec.split, spec.features))
 
 
 class Fitted(NamedTuple):
@@ -266,7 +265,7 @@ _MODEL = ("features", "network", "training", "search")
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage(scan, reads=("dataset", "contract", "split", "features.target.column")),
+        Stage(scan, reads=("dataset", "contract", "split", "features")),
         Stage(fit, reads=("features",)),
         Stage(encode, reads=("training.resident_bytes",)),
         Stage(search, reads=_MODEL),
