@@ -208,8 +208,8 @@ def convert_columns(table: pa.Table, columns: Sequence[FittedColumn]) -> tuple[p
         converted = convert_column(table[column.name], column)
         if converted.failed.any():
             failed.append(Unconverted(column.name, str(conversion_of(column)), converted.failed))
-        elif not column.spec_takes_missing and converted.values.null_count:
-            missing = np.asarray(converted.values.is_null())
+        missing = np.asarray(converted.values.is_null()) & ~converted.failed
+        if not column.spec_takes_missing and missing.any():
             failed.append(Unconverted(column.name, "missing values, of which training had none", missing))
         place = table.column_names.index(column.name)
         table = table.set_column(place, column.name, converted.values)
@@ -282,7 +282,8 @@ def _to_numbers(values: pa.ChunkedArray, column: FittedColumn) -> Any:
         values = values.cast(pa.int8())
     if not column.spec_takes_missing and values.null_count:
         raise ValueError(f"it has {values.null_count} nulls, and training had none; filter them first")
-    return np.ascontiguousarray(values.to_numpy(), dtype=column.spec.dtype)
+    with np.errstate(over="ignore"):  # a number beyond FP32 is infinite, which models take for missing
+        return np.ascontiguousarray(values.to_numpy(), dtype=column.spec.dtype)
 
 
 def _to_instants(values: pa.ChunkedArray, column: FittedColumn) -> Any:

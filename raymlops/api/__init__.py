@@ -369,7 +369,7 @@ class Endpoint:
         values that the model does not accept, NotFoundError, UserError once the endpoint has ended.
         """
         from raymlops.errors import NotFoundError
-        from raymlops.serving.deploy.endpoint_client import to_columns, to_inputs
+        from raymlops.serving.deploy.endpoint_client import infer_table, to_columns
 
         if self._served is None:
             raise UserError(f"The endpoint at {self.url} has ended; call raymlops.serve again")
@@ -381,7 +381,7 @@ class Endpoint:
         inputs = client.describe(name)["inputs"]
         table = to_arrow(rows, {spec["name"] for spec in inputs})
         parts = [
-            pd.DataFrame(to_columns(client.infer(name, to_inputs(table.slice(start, _ROWS), inputs))))
+            pd.DataFrame(to_columns(infer_table(client, name, table.slice(start, _ROWS), inputs)))
             for start in range(0, max(1, table.num_rows), _ROWS)
         ]
         frame = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)

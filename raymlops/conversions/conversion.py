@@ -52,6 +52,8 @@ EXACT = 2**53
 """Integers up to this one have a float64 of their own."""
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _INFINITY = re.compile(r"[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
+_RFC_3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9:.]+([Zz]|[+-][0-9]{2}:[0-9]{2})")
+"""An instant as programs write it, which is taken beside any format: a column of times has no other text form."""
 _BLANKS = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " "})
 """Blanks that separate thousands, in print."""
 _EARLIEST, _LATEST = -62_135_596_800_000, 253_402_300_799_999
@@ -368,7 +370,7 @@ def _scale_others(column: pa.ChunkedArray, unit: decimal.Decimal) -> pa.ChunkedA
 
 def _scale_epoch(value: Any, unit: decimal.Decimal) -> int | None:
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        return None
+        return parse_instant(value) if _RFC_3339.fullmatch(value) else None
     found = decimal.Decimal(value) * unit
     if found.adjusted() > 19:
         return None
@@ -383,6 +385,11 @@ def _parse_times(texts: list[str], form: str) -> pa.Array:
 
     times = pd.to_datetime(pd.Series(texts, dtype=object), format=form, errors="coerce", utc=True)
     instants = times.dt.tz_convert(None).dt.floor("ms").to_numpy().astype("datetime64[ms]")
+    for place in np.flatnonzero(np.isnat(instants)):
+        if _RFC_3339.fullmatch(texts[place]):
+            instants[place] = (
+                np.datetime64("NaT") if (found := _try(parse_instant, texts[place])) is None else found
+            )
     return pa.array(instants, pa.timestamp("ms")).cast(TYPES["timestamp"])
 
 

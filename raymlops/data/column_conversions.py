@@ -42,6 +42,15 @@ def resolve_contract(
     return contract.model_copy(update={"columns": rules})
 
 
+def list_implied(contract: ContractSpec, resolved: ContractSpec) -> tuple[str, ...]:
+    """Columns that are converted because their feature needs it: no rule says that rows may be left out for them."""
+    return tuple(
+        name
+        for name, rule in resolved.columns.items()
+        if rule.type is not None and (name not in contract.columns or contract.columns[name].type is None)
+    )
+
+
 def read_as_text(table: DatasetSpec, contract: ContractSpec) -> DatasetSpec:
     """A table of CSV whose columns are read as they are written where a rule says how that is: a reader that infers
     types takes 1.234 for a number with decimals, and 01234 for 1234."""

@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,21 @@ def refuse_beyond(findings: Sequence[Finding]) -> None:
             f"beyond the numbers of FP32, which models take (up to {_LARGEST:.1e}); set "
             f"contract.columns.{first.column}.max to leave such rows out, or dataset.derive to scale the column"
         )
+
+
+def refuse_implied(findings: Iterable[Finding], contract: ContractSpec, implied: Collection[str]) -> None:
+    """Raises DataError for values of these columns that do not convert: their type follows from their feature, and no
+    rule of the contract says that rows may be left out for it."""
+    for finding in findings:
+        rule = contract.columns.get(finding.column)
+        if finding.column in implied and rule is not None and finding.rule == str(rule.conversion):
+            shown = ", ".join(map(repr, finding.samples[:3]))
+            raise DataError(
+                f"Column {finding.column!r} is to be {finding.rule}, and {finding.rows:,} of its values are not, such as "
+                f"{shown} (the first is row {finding.row:,}); set contract.columns.{finding.column}.type: {rule.type} to "
+                "leave such rows out, or name the texts of missing values in dataset.options (csv: "
+                "convert_options.null_values)"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -122,13 +122,16 @@ def scan_dataset(
     split: splits.SplitRule,
     source: str,
     numbers: Collection[str] = (),
+    implied: Collection[str] = (),
 ) -> Scan:
-    """One pass over the rows; `numbers` are columns that models take as FP32. Raises DataError if they break the
+    """One pass over the rows; `numbers` are columns that models take as FP32, `implied` those whose type is not
+    declared. Raises DataError if they break the
     contract, or if there are none."""
     total = _Partial()
     for partial in fold(dataset, _scan_block, contract=contract, split=split, numbers=tuple(numbers)):
         total.add(partial, keep=bool(contract.unique))
     contracts.refuse_beyond(total.beyond)
+    contracts.refuse_implied(total.findings.values(), contract, implied)
     if total.rows == 0:
         raise DataError(f"{source} has no rows; expected some after joins and where")
     doubled, broken = _find_doubled(total.blocks)

@@ -7,7 +7,7 @@ import ray.data
 
 from raymlops.conversions.conversion import Conversion
 from raymlops.data import sources, splits
-from raymlops.data.column_conversions import read_as_text, resolve_contract
+from raymlops.data.column_conversions import list_implied, read_as_text, resolve_contract
 from raymlops.data.scan import Scan, Split, scan_dataset, select_split
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, SplitSpec
 from raymlops.specs.features import FeaturesSpec
@@ -49,11 +49,12 @@ def scan_rows(
     table = read_as_text(table, contract)
     with sources.reading(table):
         dataset = open_dataset(table)
-        contract = resolve_contract(dataset, contract, features=features, split=split, known=known)
+        resolved = resolve_contract(dataset, contract, features=features, split=split, known=known)
+        implied = list_implied(contract, resolved)
         rule = splits.SplitRule(split, target=features.target.column if features else "")
         numbers = list_numbers(features) if features else ()
-        scanned = scan_dataset(dataset, contract, rule, describe_source(table), numbers)
-    return SplitRows(table, contract, scanned, dataset)
+        scanned = scan_dataset(dataset, resolved, rule, describe_source(table), numbers, implied)
+    return SplitRows(table, resolved, scanned, dataset)
 
 
 def list_numbers(features: FeaturesSpec) -> tuple[str, ...]:

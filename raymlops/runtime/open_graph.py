@@ -209,18 +209,21 @@ def run_python(instance: Any, check: Check = accept_all) -> Implementation:
     return Implementation(run, suspends=False)
 
 
-def find_kinds(plan: Plan, leaves: Mapping[str, Leaf]) -> dict[str, str]:
-    """Kinds of the graph's inputs, from the contracts of the models that read them."""
-    kinds = {port.spec.name: ELEMENTS for port in plan.inputs if port.ragged}
+def find_columns(plan: Plan, leaves: Mapping[str, Leaf]) -> tuple[Mapping[str, Any], ...]:
+    """The graph's inputs as in a model's contract: with kind and conversion, from the models that read them."""
+    found = {
+        port.spec.name: {"name": port.spec.name, "kind": ELEMENTS} for port in plan.inputs if port.ragged
+    }
     for path, step in plan.leaves():
         session = leaves[path].session
         if session is None or "/" in path:
             continue
-        contract = {column["name"]: column["kind"] for column in session.contract.get("columns", ())}
+        contract = {column["name"]: column for column in session.contract.get("columns", ())}
         for name, reference in step.own_needs:
             if reference.node == INPUTS and name in contract:
-                kinds.setdefault(reference.tensor, contract[name])
-    return kinds
+                kept = {key: contract[name][key] for key in ("kind", "conversion") if key in contract[name]}
+                found.setdefault(reference.tensor, {"name": reference.tensor, **kept})
+    return tuple(found.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,8 +249,7 @@ class OfflineGraph:
             {port.spec.name: port.spec for port in plan.inputs if port.ragged},
             tuple(port.spec.name for port in plan.output_ports if port.ragged),
         )
-        kinds = find_kinds(plan, opened.leaves)
-        self.contract = {"columns": [{"name": name, "kind": kind} for name, kind in kinds.items()]}
+        self.contract = {"columns": find_columns(plan, opened.leaves)}
         """Like a model's: the kinds of its input columns."""
 
     def infer(self, batch: Batch) -> Batch:

@@ -3,7 +3,7 @@ constant memory."""
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -218,7 +218,7 @@ def columns_of(session: Session | OfflineGraph) -> tuple[FittedColumn, ...]:
     )
 
 
-def _column_of(spec: TensorSpec, said: dict[str, Any]) -> FittedColumn:
+def _column_of(spec: TensorSpec, said: Mapping[str, Any]) -> FittedColumn:
     kind = said["kind"]
     nullable = spec.datatype not in ("INT64", "BOOL") or kind == "timestamp"
     return FittedColumn(

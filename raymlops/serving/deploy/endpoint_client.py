@@ -97,9 +97,29 @@ _ASKED = 10
 """Number of a folder's models that are sent their examples; it may have thousands."""
 
 
-def to_inputs(table: pa.Table, specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def infer_table(
+    client: EndpointClient, model: str, table: pa.Table, specs: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The output tensors for the rows of a table. Raises DataError, InputError."""
+    try:
+        return client.infer(model, to_inputs(table, specs, times_as_text=True))
+    except InputError as error:
+        # The model is of another origin, which counts time in INT64: its unit is ours.
+        if not any(map(_is_time, table.schema.types)) or "BYTES" not in str(error):
+            raise
+    return client.infer(model, to_inputs(table, specs))
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
+
+
+def to_inputs(
+    table: pa.Table, specs: Sequence[Mapping[str, Any]], times_as_text: bool = False
+) -> list[dict[str, Any]]:
     """The columns of a table as the input tensors of a model's metadata; nulls and NaN become null, and timestamps
-    milliseconds since 1970 in UTC. Raises DataError for a column that is missing, or cannot be a JSON tensor."""
+    milliseconds since 1970 in UTC, or text of RFC 3339. Raises DataError for a column that is missing,
+    or cannot be a JSON tensor."""
     inputs = []
     for spec in specs:
         name = spec["name"]
@@ -107,7 +127,7 @@ def to_inputs(table: pa.Table, specs: Sequence[Mapping[str, Any]]) -> list[dict[
             raise DataError(unknown_name("column", name, table.column_names) + "; the model needs it")
         column = table[name]
         try:
-            shape, values = [table.num_rows], _to_plain(column).to_pylist()
+            shape, values = [table.num_rows], _to_plain(column, times_as_text).to_pylist()
             for size in spec["shape"][1:]:
                 shape.append(_find_length(values, size))
                 values = [inner for value in values for inner in value]
@@ -115,18 +135,23 @@ def to_inputs(table: pa.Table, specs: Sequence[Mapping[str, Any]]) -> list[dict[
         except (pa.ArrowException, ValueError, TypeError) as error:
             takes = f"{spec['datatype']}{spec['shape']}"
             raise DataError(f"Column {name!r} is {column.type}; the model takes {takes}: {error}") from None
-        inputs.append({"name": name, "datatype": spec["datatype"], "shape": shape, "data": values})
+        is_text = times_as_text and _is_time(column.type)
+        datatype = "BYTES" if is_text else spec["datatype"]
+        inputs.append({"name": name, "datatype": datatype, "shape": shape, "data": values})
     return inputs
 
 
-def _to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _to_plain(column: pa.ChunkedArray, times_as_text: bool) -> pa.ChunkedArray:
     """Values of a type that JSON has."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = pc.cast(column, kind.value_type)
-    elif pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+    elif _is_time(kind):
         unit = pa.timestamp("ms", tz=getattr(kind, "tz", None))
-        column = pc.cast(pc.cast(column, unit, safe=False), pa.int64())
+        column = pc.cast(pc.cast(column, unit, safe=False), pa.timestamp("ms", tz="UTC"))
+        if times_as_text:
+            return pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ", locale="C")
+        column = pc.cast(column, pa.int64())
     elif pa.types.is_decimal(kind):
         column = pc.cast(column, pa.float64())
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):

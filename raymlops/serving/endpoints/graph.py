@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -22,7 +23,7 @@ from raymlops.models.isolated_session import IsolatedSession
 from raymlops.models.row_independence import Independence
 from raymlops.models.session import Session, SessionOptions
 from raymlops.runtime.leaf_kinds import Leaf
-from raymlops.runtime.open_graph import find_kinds, merge_chains, open_graph, open_leaves
+from raymlops.runtime.open_graph import find_columns, merge_chains, open_graph, open_leaves
 from raymlops.runtime.run_cost import check, count_batch_rows
 from raymlops.runtime.sources import make_locate
 from raymlops.serving.endpoints import deadlines, queue_time
@@ -49,8 +50,8 @@ class Prepared:
     spec: GraphSpec
     signatures: Mapping[str, Signature]
     decisions: Mapping[str, Decision]
-    kinds: Mapping[str, str]
-    """Kinds of the request's columns, from the contracts of the models that read them."""
+    columns: Sequence[Mapping[str, Any]]
+    """Of the request, with kind and conversion, from the contracts of the models that read them."""
     couplings: Mapping[str, str]
     """Why rows of a leaf may not share a run, by path; empty if they may."""
     joined_rows: Mapping[str, int]
@@ -82,7 +83,7 @@ def prepare_graph(spec: GraphSpec, settings: Settings) -> Prepared:
         spec,
         {path: leaf.signature for path, leaf in opened.leaves.items() if leaf.signature},
         opened.decisions,
-        find_kinds(opened.plan, opened.leaves),
+        find_columns(opened.plan, opened.leaves),
         {path: leaf.independence.reason for path, leaf in opened.leaves.items()},
         {
             path: _count_rows_of_a_hop(opened.leaves[path], nodes[path])
@@ -256,8 +257,7 @@ def host_graph(
         Independence(coupling).told if coupling or most else "some of its nodes are waited for"
     )
     LOG.info("%s: shared runs: %s", name, statistics.sharing)
-    contract = {"columns": [{"name": key, "kind": kind} for key, kind in prepared.kinds.items()]}
-    columns = read_columns(graph.signature, contract)
+    columns = read_columns(graph.signature, {"columns": prepared.columns})
     sessions = [leaf.session for leaf in leaves.values() if leaf.session]
     endpoint = GraphEndpoint(graph, statistics, most, prepared.spec.deadline_s)
     checks: list[Callable[[], None]] = [

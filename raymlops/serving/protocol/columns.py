@@ -1,23 +1,19 @@
 """Converts what people write (JSON lists, ISO times, null) to a model's arrays, one column or tensor at a time."""
 
 import dataclasses
-import datetime
-import functools
 import itertools
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from raymlops.conversions.conversion import Conversion
+from raymlops.conversions.instants import parse_instant
 from raymlops.errors import InputError
-from raymlops.features import MISSING_INSTANT
+from raymlops.features import MISSING_INSTANT, FittedColumn, read_conversion, to_tensor
 from raymlops.serving.protocol.request_limits import show
 from raymlops.tensors import DATATYPES, ELEMENTS, Array, Signature, TensorSpec
-
-"""The missing timestamp; others are milliseconds since 1970-01-01 UTC."""
-
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,6 +24,14 @@ class Column:
     spec: TensorSpec
     kind: str = ""
     optional: bool = False
+    conversion: Conversion | None = None
+    """How values are converted that are written as in the table of training."""
+
+    @property
+    def converts_all(self) -> bool:
+        """Whether values that JSON has a type for are converted, too: numbers that are times of another unit."""
+        rule = self.conversion
+        return rule is not None and (bool(rule.format) or rule.normalises)
 
     @property
     def takes_missing(self) -> bool:
@@ -41,9 +45,13 @@ def read_columns(
     signature: Signature, contract: Mapping[str, Any], optional: Iterable[TensorSpec] = ()
 ) -> dict[str, Column]:
     """By name, required ones first."""
-    kinds = {column["name"]: column["kind"] for column in contract.get("columns", ())}
-    columns = {spec.name: Column(spec, kinds.get(spec.name, "")) for spec in signature.inputs}
+    entries = {column["name"]: column for column in contract.get("columns", ())}
+    columns = {spec.name: _to_column(spec, entries.get(spec.name, {})) for spec in signature.inputs}
     return columns | {spec.name: Column(spec, optional=True) for spec in optional}
+
+
+def _to_column(spec: TensorSpec, entry: Mapping[str, Any]) -> Column:
+    return Column(spec, entry.get("kind", ""), conversion=read_conversion(entry))
 
 
 def to_array(data: list[Any], column: Column) -> Array:
@@ -56,8 +64,17 @@ def to_array(data: list[Any], column: Column) -> Array:
     if list in kinds:
         return _nested(data, column)
     spec = column.spec
+    if column.conversion is not None and (column.converts_all or kinds & _other_types(column)):
+        return convert_values(data, column)
     if column.kind == "timestamp":
-        return _to_times(data, kinds, spec)
+        array = _to_times(data, kinds, spec)
+        if (
+            column.conversion is not None
+            and array.size
+            and (array.max() > _LATEST or array.min() < _EARLIEST)
+        ):
+            return convert_values(data, column)  # which refuses it, as it does in a table
+        return array
     if spec.datatype == "BYTES":
         return _to_strings(data, kinds, column)
     want = spec.dtype
@@ -79,6 +96,54 @@ def to_array(data: list[Any], column: Column) -> Array:
     return check_whole(array, column) if column.kind == "integer" else array
 
 
+def _other_types(column: Column) -> set[type]:
+    """Of values of JSON that a column takes only by its conversion."""
+    return _CONVERTED.get(column.conversion.type, set()) if column.conversion is not None else set()
+
+
+_CONVERTED: Mapping[str, set[type]] = {
+    "number": {str, bool},
+    "integer": {str, bool, float},
+    "boolean": {str, int, float, bool},
+    "string": {int, float, bool},
+    "timestamp": {str, float},
+}
+
+
+def convert_values(data: list[Any], column: Column) -> Array:
+    """A flat list by the column's conversion, which is training's. Raises InputError for a value that it does not
+    convert."""
+    rule, spec = column.conversion, column.spec
+    assert rule is not None
+    places: dict[type, list[int]] = {}
+    for place, value in enumerate(data):
+        places.setdefault(type(value), []).append(place)
+    if not data:
+        return np.empty(0, spec.dtype)
+    parts: list[pa.Array] = []
+    for kind, found in places.items():
+        given = [data[place] for place in found]
+        try:
+            converted = rule.apply(pa.chunked_array([pa.array(given, _ARROW.get(kind))]))
+        except (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError):
+            raise InputError(f"Input {spec.name!r} takes values of {rule}, got {show(given)}") from None
+        if converted.failed.any():
+            wrong = given[int(np.argmax(converted.failed))]
+            raise InputError(f"Input {spec.name!r} takes values of {rule}, got {show(wrong)}")
+        parts += converted.values.chunks
+    order = np.argsort(np.concatenate([np.array(found) for found in places.values()]))
+    nullable = spec.datatype not in ("INT64", "BOOL")
+    fitted = FittedColumn(spec.name, "input", rule.type, nullable=nullable)
+    try:
+        return np.asarray(to_tensor(pa.chunked_array(parts).take(pa.array(order)), fitted), dtype=spec.dtype)
+    except ValueError:
+        raise InputError(f"Input {spec.name!r}: its data must not be missing, got {show(data)}") from None
+
+
+_ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64(), type(None): pa.null()}
+
+
+_EARLIEST, _LATEST = -62_135_596_800_000, 253_402_300_799_999
 _EXACT = 2.0**53
 """Above it, a float may stand for another integer, such as an integer of over 64 bits that the JSON parser made a
 float."""
@@ -159,36 +224,13 @@ def _to_milliseconds(value: Any, spec: TensorSpec) -> int:
         return value
     if isinstance(value, str):
         try:
-            return _parse_short_time(value) if len(value) <= _LONGEST_TIME else _parse_time(value)
+            return parse_instant(value)
         except (ValueError, OverflowError):
             pass
     raise InputError(
-        f"Input {spec.name!r} is a timestamp: write it as 2013-07-01T12:00:00Z or as milliseconds since "
-        f"1970, "
+        f"Input {spec.name!r} is a timestamp: write it as 2013-07-01T12:00:00Z or as milliseconds since 1970, "
         f"got {show(value)}"
     )
-
-
-_LONGEST_TIME = 40
-"""Characters of a time that is cached; longer ones may have hundreds of zeros."""
-
-
-_LEAP_SECOND = re.compile(r"\d{4}-\d\d-\d\d.\d\d:\d\d:60", re.ASCII | re.DOTALL)
-
-
-def _parse_time(text: str) -> int:
-    """Milliseconds since 1970 of an ISO 8601 time, read as UTC if it names no zone. Raises ValueError,
-    OverflowError."""
-    if text[-1:] == "z":  # RFC 3339 allows lower-case letters
-        return _parse_time(f"{text[:-1]}Z")
-    if _LEAP_SECOND.match(text):  # a leap second, which POSIX time does not have
-        return _parse_time(f"{text[:17]}59{text[19:]}") + 1000
-    time = datetime.datetime.fromisoformat(text)
-    since = (time.replace(tzinfo=datetime.UTC) if time.tzinfo is None else time) - _EPOCH
-    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
-
-
-_parse_short_time = functools.lru_cache(2**14)(_parse_time)  # rows of a table share hours and days
 
 
 def decode_strings(array: Array, name: str) -> Array:
@@ -206,6 +248,9 @@ def decode_strings(array: Array, name: str) -> Array:
 def convert(array: Array, datatype: str, column: Column) -> Array:
     """An array of `datatype`, converted to the column's own; only lossless conversions are done."""
     spec = column.spec
+    if column.conversion is not None and (column.converts_all or datatype != spec.datatype):
+        values = decode_strings(array, spec.name) if datatype == "BYTES" else array
+        return convert_values(values.ravel().tolist(), column).reshape(array.shape)
     if datatype == spec.datatype:
         return decode_strings(array, spec.name) if datatype == "BYTES" else check_whole(array, column)
     if column.kind == "timestamp" and datatype == "BYTES":

@@ -39,28 +39,33 @@ _SEVERAL = 4
 """Strings from which on cutting them all at once is faster than one by one."""
 _NOT_PLAIN = (InputError, TooLargeError, LookupError, TypeError, ValueError, OverflowError, struct.error)
 _INT = {int}
+_EXACT = 2**53
+"""Above it, a float may stand for another integer."""
 _EMPTY = np.empty(0)
 
 
 class _Step:
     """A column in the form that the loop over a request's inputs needs: plain attributes, no calls."""
 
-    __slots__ = ("column", "datatypes", "group", "name", "tail", "width")
+    __slots__ = ("column", "converts_all", "datatypes", "group", "name", "tail", "width")
 
     def __init__(self, column: Column, groups: dict[tuple[str, bool], "_Group"]) -> None:
         spec = column.spec
         self.column, self.name = column, spec.name
-        self.datatypes = frozenset({spec.datatype, *(("BYTES",) if column.kind == "timestamp" else ())})
+        takes_texts = column.kind == "timestamp" or column.conversion is not None
+        self.datatypes = frozenset({spec.datatype, *(("BYTES",) if takes_texts else ())})
+        self.converts_all = column.converts_all
         self.tail = list(spec.shape[1:])
         self.width = math.prod(self.tail)
         self.group: _Group | None = None
         code, is_whole = _CODES.get(spec.datatype, ""), column.kind == "integer" and spec.dtype.kind == "f"
-        if code:
+        rule = column.conversion
+        if code and not self.converts_all and (rule is None or rule.type in ("number", "integer")):
             self.group = groups.setdefault((code, is_whole), _Group(code, spec.dtype, is_whole))
 
     def convert(self, data: list[Any]) -> Array:
         """A flat array from a non-empty list. Raises one of `_NOT_PLAIN`."""
-        if self.column.spec.datatype == "BYTES" and type(data[0]) is str:
+        if self.column.spec.datatype == "BYTES" and type(data[0]) is str and not self.converts_all:
             "".join(data)  # raises unless all are strings
             return np.array(data, object)
         with np.errstate(over="ignore"):
@@ -74,11 +79,11 @@ class _Step:
         spec = self.column.spec
         if spec.datatype == "BYTES":
             check_strings(count, self.name, limits)
-            texts = _read_codes(blob, count)
+            texts = None if self.converts_all else _read_codes(blob, count)
             if texts is not None:
                 return texts
         array = rest_codec.decode_binary(blob, spec.datatype, count, self.name)
-        needs_more = spec.datatype == "BYTES" or self.column.kind == "integer"
+        needs_more = spec.datatype == "BYTES" or self.column.kind == "integer" or self.converts_all
         return columns.convert(array, spec.datatype, self.column) if needs_more else array
 
 
@@ -127,8 +132,11 @@ class _Group:
         array = np.frombuffer(packed, self._dtype)
         if self.is_whole:
             # A generator takes twice as long as a list.
-            fractions = any([x % 1 for x in numbers]) if size <= _FEW else (np.floor(array) != array).any()  # noqa: C419
-            if fractions:
+            if size <= _FEW:
+                others = any([x % 1 or x > _EXACT or x < -_EXACT for x in numbers])  # noqa: C419
+            else:
+                others = (np.floor(array) != array).any() or (np.abs(array) > _EXACT).any()
+            if others:
                 return None
         return array
 

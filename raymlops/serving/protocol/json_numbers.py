@@ -209,7 +209,7 @@ def read_numbers(data: Any, column: Column, count: int) -> Array | None:
     """A flat array from a list of the parser's view; values too large for a float become infinite. None if not all
     data are numbers that the column can hold."""
     datatype = column.spec.datatype
-    if datatype not in _BUFFERS or not count:
+    if datatype not in _BUFFERS or not count or column.converts_all:
         return None
     code, kind = _BUFFERS[datatype]
     try:

@@ -90,6 +90,8 @@ _MISSING = frozenset(("", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None", "N
 
 
 def _parse_cell(text: str | None, column: Column) -> Any:
+    if column.conversion is not None and column.conversion.type != "string":
+        return text or None
     if column.spec.datatype == "BYTES":
         return text or ""
     if text is None or (text in _MISSING and (column.takes_missing or not text)):

@@ -29,6 +29,9 @@ def describe_element(column: Column) -> Schema:
     """One value of an input."""
     spec = column.spec
     schema: Schema
+    if column.conversion is not None and (column.converts_all or column.conversion.type == "boolean"):
+        kinds = ["string", "number", "boolean", *(["null"] if column.takes_missing else [])]
+        return {"type": kinds, "description": f"as in the table of training: {column.conversion}"}
     match spec.datatype[0]:
         case _ if column.kind == "timestamp":
             # ISO 8601, or milliseconds since 1970; null is no time
@@ -106,8 +109,8 @@ def _describe_tensor(column: Column) -> Schema:
                 **({"prefixItems": sizes} if sizes else {}),
                 "description": f"{list(spec.shape)}, where -1 is free",
             },
-            "datatype": {"enum": ["INT64", "BYTES"]}
-            if column.kind == "timestamp"
+            "datatype": {"enum": sorted({spec.datatype, "BYTES"})}
+            if column.kind == "timestamp" or column.conversion is not None
             else {"const": spec.datatype},
             "data": {
                 "type": "array",
