@@ -4,6 +4,7 @@ RaymlopsError            500, exit 1: our fault
 ├── UserError            400, exit 2: the caller can fix it
 │   ├── SpecError        a spec or configuration file
 │   ├── DataError        a dataset: unreadable, or against its contract
+│   │   └── ColumnValueError  a value that is not of the type of its column
 │   ├── InputError       a request's tensors or body
 │   ├── AuthenticationError 401
 │   ├── ForbiddenError   403
@@ -50,6 +51,15 @@ class SpecError(UserError):
 
 class DataError(UserError):
     pass
+
+
+class ColumnValueError(DataError):
+    def __init__(self, message: str, column: str = "") -> None:
+        super().__init__(message, column)
+        self.column = column
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class InputError(UserError):

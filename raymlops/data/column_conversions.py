@@ -2,7 +2,7 @@
 their features need. A format of times that is not declared is found in all rows, so that it is one for all blocks
 and files. Converts no rows; see `contract`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -51,14 +51,18 @@ def list_implied(contract: ContractSpec, resolved: ContractSpec) -> tuple[str, .
     )
 
 
-def read_as_text(table: DatasetSpec, contract: ContractSpec) -> DatasetSpec:
+def read_as_text(table: DatasetSpec, contract: ContractSpec, also: Collection[str] = ()) -> DatasetSpec:
     """A table of CSV whose columns are read as they are written where a rule says how that is: a reader that infers
-    types takes 1.234 for a number with decimals, and 01234 for 1234."""
+    types takes 1.234 for a number with decimals, and 01234 for 1234; `also` are further columns."""
     options = table.options.get("convert_options", {})
     if table.reader != "csv" or not isinstance(options, dict):
         return table
-    types = {name: "string" for name, rule in contract.columns.items() if _is_written(rule.conversion)}
-    types |= options.get("column_types", {})
+    written = [name for name, rule in contract.columns.items() if _is_written(rule.conversion)]
+    types = {
+        **dict.fromkeys(written, "string"),
+        **options.get("column_types", {}),
+        **dict.fromkeys(also, "string"),
+    }
     if not types:
         return table
     changed = {**table.options, "convert_options": {**options, "column_types": types}}

@@ -123,9 +123,9 @@ def refuse_implied(findings: Iterable[Finding], contract: ContractSpec, implied:
         if finding.column in implied and rule is not None and finding.rule == str(rule.conversion):
             shown = ", ".join(map(repr, finding.samples[:3]))
             raise DataError(
-                f"Column {finding.column!r} is to be {finding.rule}, and {finding.rows:,} of its values are not, such as "
-                f"{shown} (the first is row {finding.row:,}); set contract.columns.{finding.column}.type: {rule.type} to "
-                "leave such rows out, or name the texts of missing values in dataset.options (csv: "
+                f"Column {finding.column!r} is to be {finding.rule}, and {finding.rows:,} of its values are not, such "
+                f"as {shown} (the first is row {finding.row:,}); set contract.columns.{finding.column}.type: "
+                f"{rule.type} to leave such rows out, or name the texts of missing values in dataset.options (csv: "
                 "convert_options.null_values)"
             )
 

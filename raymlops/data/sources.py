@@ -18,8 +18,8 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 
 from raymlops import locations
 from raymlops.conversions.conversion import TYPES
-from raymlops.data import column_expressions, joins, row_keys
-from raymlops.errors import DataError, NotFoundError, SpecError, unknown_name
+from raymlops.data import column_expressions, csv_values, joins, row_keys
+from raymlops.errors import ColumnValueError, DataError, NotFoundError, SpecError, unknown_name
 from raymlops.specs.dataset import DatasetSpec, TableSpec
 
 _CSV_OPTIONS = {
@@ -220,6 +220,8 @@ def reading(spec: TableSpec) -> Iterator[None]:
     except Exception as error:
         cause = find_cause(error)
         # Ray's wrapper of one of these is also an instance of it, but its text has the worker's whole traceback.
+        if isinstance(cause, ColumnValueError):
+            raise ColumnValueError(str(cause), cause.column) from None
         if isinstance(cause, (DataError, SpecError, NotFoundError)):
             raise type(cause)(_without_advice(str(cause))) from None
         if isinstance(cause, TypeError) and "unexpected keyword" in str(cause):
@@ -249,6 +251,11 @@ def _find_csv_mistake(spec: TableSpec, text: str) -> str:
             for _ in reader:
                 pass
     except pa.ArrowInvalid as error:
+        csv_values.refuse_value(
+            named[1],
+            {key: options[key] for key in ("read_options", "parse_options") if key in options},
+            str(error),
+        )
         return str(error)
     except (OSError, SpecError):  # a remote file, or one that was read with another table's options
         return text

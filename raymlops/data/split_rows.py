@@ -1,7 +1,8 @@
 """The checked rows of a dataset by split: read once in full for the scan, then as often as requested. Fits nothing."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 import ray.data
 
@@ -9,8 +10,11 @@ from raymlops.conversions.conversion import Conversion
 from raymlops.data import sources, splits
 from raymlops.data.column_conversions import list_implied, read_as_text, resolve_contract
 from raymlops.data.scan import Scan, Split, scan_dataset, select_split
+from raymlops.errors import ColumnValueError
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, SplitSpec
 from raymlops.specs.features import FeaturesSpec
+
+V = TypeVar("V")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +50,32 @@ def scan_rows(
 
     Raises DataError for rows that break the contract, NotFoundError.
     """
-    table = read_as_text(table, contract)
+    return reading_values(
+        contract, lambda texts: _scan(read_as_text(table, contract, texts), contract, split, features, known)
+    )
+
+
+def reading_values(contract: ContractSpec, read: Callable[[Collection[str]], V]) -> V:
+    """What `read` returns, given columns to be read as texts: those with a type in the contract of which the reader
+    refused a value, so that it spoils its row only. Raises ColumnValueError for other columns."""
+    texts: set[str] = set()
+    while True:
+        try:
+            return read(frozenset(texts))
+        except ColumnValueError as error:
+            rule = contract.columns.get(error.column)
+            if error.column in texts or rule is None or rule.type is None:
+                raise
+            texts.add(error.column)
+
+
+def _scan(
+    table: DatasetSpec,
+    contract: ContractSpec,
+    split: SplitSpec,
+    features: FeaturesSpec | None,
+    known: Mapping[str, Conversion] | None,
+) -> SplitRows:
     with sources.reading(table):
         dataset = open_dataset(table)
         resolved = resolve_contract(dataset, contract, features=features, split=split, known=known)

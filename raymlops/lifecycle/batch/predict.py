@@ -3,6 +3,7 @@ constant memory."""
 
 import dataclasses
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import ray.data
 from raymlops.data import sources
 from raymlops.data.column_conversions import read_as_text
 from raymlops.data.contract import Broken, find_valid
-from raymlops.errors import ArtifactError, DataError, StorageError, unknown_name
+from raymlops.errors import ArtifactError, ColumnValueError, DataError, StorageError, unknown_name
 from raymlops.features import (
     COLUMN_TYPES,
     FittedColumn,
@@ -25,6 +26,7 @@ from raymlops.features import (
 )
 from raymlops.graphs.plan import LENGTHS
 from raymlops.lifecycle.batch import signature_columns, text_files
+from raymlops.lifecycle.batch.row_report import FOLDER as LEFT_OUT
 from raymlops.lifecycle.batch.row_report import RowReport, Vocabularies, count_unknown
 from raymlops.models.model_trial import try_model
 from raymlops.models.row_independence import Independence, prove_rows
@@ -343,9 +345,39 @@ def predict_files(
     opened, independence = open_scorer(model)
     if not independence:
         tell(f"Each row is scored by a run of its own, which takes longer: {independence.reason}")
-    report = RowReport.start(output)
-    scoring = dataclasses.replace(scoring, report=report)
-    data = read_as_text(data, to_rules(columns_of(opened)))
+    rules = to_rules(columns_of(opened))
+    converted = {column.name for column in columns_of(opened)}
+    texts: set[str] = set()
+    while True:
+        report = RowReport.start(output)
+        try:
+            table, asked = read_as_text(data, rules, texts), dataclasses.replace(scoring, report=report)
+            rows = _write_scored(table, model, opened, output, asked, tell, file_format)
+            break
+        except ColumnValueError as error:  # of a reader that infers types; as text it spoils its row only
+            if error.column in texts or error.column not in converted or "://" in output:
+                raise
+            texts.add(error.column)
+            _remove_written(folder, file_format)
+    counts = report.total()
+    if counts.exceeds(max_failed) and "://" not in output:
+        _remove_written(folder, file_format, left_out=False)
+    counts.judge(report.location, max_failed)
+    for line in counts.describe(report.location):
+        tell(line)
+    return rows
+
+
+def _write_scored(
+    data: DatasetSpec,
+    model: Model | GraphSpec,
+    opened: Session | OfflineGraph,
+    output: str,
+    scoring: Scoring,
+    tell: Callable[[str], None],
+    file_format: str,
+) -> int:
+    """Rows written, -1 if their number is unknown."""
     with sources.reading(data):
         dataset = sources.read_dataset(data)
         optional = {spec.name for spec in opened.optional} if isinstance(opened, Session) else set()
@@ -361,29 +393,19 @@ def predict_files(
         if file_format != "parquet":
             files = text_files.TextFiles(output, file_format)
             scored.write_datasink(files)
-        else:
-            scored.write_parquet(output)
-    _tell_counts(report, [] if "://" in output else list(folder.glob(f"*.{file_format}")), max_failed, tell)
-    if file_format != "parquet":
-        return files.rows
+            return files.rows
+        scored.write_parquet(output)
     if "://" in output:
         return -1
-    return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+    return sum(pq.read_metadata(file).num_rows for file in pathlib.Path(output).glob("*.parquet"))
 
 
-def _tell_counts(
-    report: RowReport, written: Sequence[pathlib.Path], max_failed: float, tell: Callable[[str], None]
-) -> None:
-    """Raises DataError for too many rows that did not convert; what was written of the others is removed."""
-    counts = report.total()
-    try:
-        counts.judge(report.location, max_failed)
-    except DataError:
-        for file in written:
-            file.unlink()
-        raise
-    for line in counts.describe(report.location):
-        tell(line)
+def _remove_written(folder: pathlib.Path, file_format: str, left_out: bool = True) -> None:
+    """Files of this scoring, which began with a folder that had none."""
+    for file in folder.glob(f"*.{file_format}"):
+        file.unlink()
+    if left_out:
+        shutil.rmtree(folder / LEFT_OUT, ignore_errors=True)
 
 
 def _require_flat(

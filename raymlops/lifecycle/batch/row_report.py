@@ -67,9 +67,12 @@ class Counts:
             )
         return lines
 
+    def exceeds(self, most: float) -> bool:
+        return self.left_out > most * self.rows
+
     def judge(self, place: str, most: float) -> None:
         """Raises DataError if more than this share of the rows was left out."""
-        if self.left_out > most * self.rows:
+        if self.exceeds(most):
             told = "; ".join(str(finding) for finding in self.findings.values())
             raise DataError(
                 f"{self.left_out:,} of {self.rows:,} rows ({self.left_out / self.rows:.2%}) do not convert, and "

@@ -1,7 +1,7 @@
 """The rows on which a model is measured: the test split of its spec, or other data read in the same way."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 import ray
@@ -12,7 +12,7 @@ from raymlops.data import contract as contracts
 from raymlops.data import sources
 from raymlops.data.column_conversions import read_as_text, resolve_contract
 from raymlops.data.contract import Finding
-from raymlops.data.split_rows import SplitRows, describe_source, scan_rows
+from raymlops.data.split_rows import SplitRows, describe_source, reading_values, scan_rows
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
 from raymlops.lifecycle.govern.scoring import read_labels, with_conversions
@@ -43,11 +43,17 @@ def read_rows(
     """
     if data is None:
         return to_test_rows(scan_rows(spec.dataset, spec.contract, spec.split, spec.features, known))
-    table = read_as_text(spec.dataset.model_copy(update={"path": data}), spec.contract)
-    with sources.reading(table):
-        dataset = sources.read_dataset(table)
-        contract = resolve_contract(dataset, spec.contract, features=spec.features, known=known)
-        return Rows(_keep_contract(dataset, contract), data, conversions=conversions_of(contract))
+    table = spec.dataset.model_copy(update={"path": data})
+
+    def read(texts: Collection[str]) -> Rows:
+        chosen = read_as_text(table, spec.contract, texts)
+        with sources.reading(chosen):
+            dataset = sources.read_dataset(chosen)
+            dataset = dataset.materialize() if chosen.cache else dataset
+            contract = resolve_contract(dataset, spec.contract, features=spec.features, known=known)
+            return Rows(_keep_contract(dataset, contract), data, conversions=conversions_of(contract))
+
+    return reading_values(spec.contract, read)
 
 
 def to_test_rows(rows: SplitRows) -> Rows:
