@@ -107,7 +107,8 @@ def _find_formats(
         if rule.type == "timestamp"
         and not rule.format
         and name not in known
-        and (_is_text(kinds.get(name)) or _is_number(kinds.get(name)))
+        and name in kinds
+        and _needs_format(kinds[name])
     ]
     counts: dict[str, FormatCounts] = {name: FormatCounts() for name in open_}
     if open_:
@@ -128,6 +129,11 @@ def _count_block(table: pa.Table, names: tuple[str, ...]) -> dict[str, FormatCou
 
 def _with_conversion(rule: ColumnRule, conversion: Conversion) -> ColumnRule:
     return rule.model_copy(update={**conversion.to_json(), "words": dict(conversion.words)})
+
+
+def _needs_format(kind: Any) -> bool:
+    """Whether values may be times in several formats: of blocks of pandas, and of nulls, that is not known yet."""
+    return not isinstance(kind, pa.DataType) or pa.types.is_null(kind) or _is_text(kind) or _is_number(kind)
 
 
 def _is_text(kind: Any) -> bool:

@@ -58,7 +58,7 @@ def test_a_date_has_one_format_in_all_files_even_where_one_file_leaves_it_open(
     assert rows.contract.columns["when"].format == "%d/%m/%Y"
     assert values_of(rows, "when") == list(days.tz_localize("UTC"))
     with pytest.raises(
-        DataError, match=r"contract\.columns\.when: .*'01/03/2020'.* set format to '%d/%m/%Y' or '%m/%d"
+        DataError, match=r"columns\.when: .*'01/03/2020'.* set format to '%d/%m/%Y' or '%m/%d/%Y'"
     ):
         scan(early, timestamps=["when"])
     given = scan(early, {"when": {"format": "%m/%d/%Y"}})
@@ -77,7 +77,7 @@ def test_numbers_that_are_times_are_told_apart_by_their_size_or_asked_for(tmp_pa
         "%Y%m%d",
     ]
     assert values_of(rows, "s") == values_of(rows, "ms")
-    with pytest.raises(DataError, match="no format in common .*epoch_s"):
+    with pytest.raises(DataError, match=r"no format in common .*epoch_s"):
         scan(path, timestamps=["id"], numbers=["s"])
 
 
@@ -99,9 +99,7 @@ def test_a_text_deep_in_a_column_of_numbers_is_named_or_spoils_its_row(tmp_path:
 
 def test_a_column_of_texts_that_is_to_be_numbers_names_its_first_other_value(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path, "a.csv", frame(x=[*map(str, range(57)), "NA", "unknown", "7"]))
-    with pytest.raises(
-        DataError, match=r"Column 'x' .* 1 of its values .*'unknown' \(the first is row 59\).*type: number"
-    ):
+    with pytest.raises(DataError, match=r"Column 'x' .*'unknown' \(the first is row 59\).*type: number"):
         scan(path, numbers=["x"])
 
 

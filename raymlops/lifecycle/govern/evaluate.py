@@ -120,6 +120,8 @@ def evaluate_version(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(write_report(report), encoding="utf-8")
+    if rows.left_out:
+        path.with_suffix(".left_out.jsonl").write_text("\n".join([*rows.left_out, ""]), encoding="utf-8")
     trusted = EvaluatedVersion(version, champion, verdict, evaluation, path, lines, judged)
     if store:
         store_findings(client, trusted, settings)

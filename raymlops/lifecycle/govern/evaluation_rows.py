@@ -12,6 +12,7 @@ from raymlops.data import contract as contracts
 from raymlops.data import sources
 from raymlops.data.column_conversions import read_as_text, resolve_contract
 from raymlops.data.contract import Finding
+from raymlops.data.scan import fold
 from raymlops.data.split_rows import SplitRows, describe_source, reading_values, scan_rows
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
@@ -31,6 +32,12 @@ class Rows:
     train: ray.data.Dataset | None = None
     conversions: Mapping[str, Conversion] = dataclasses.field(default_factory=dict)
     """Of the spec, for models that were made before they had their own: `dataset` has the values as they were read."""
+    left_out: tuple[str, ...] = ()
+    """The first rows that break the contract, each as a JSON object."""
+
+    def describe(self) -> list[str]:
+        """Lines on the rows that are left out."""
+        return [f"Left out: {finding}" for finding in self.findings]
 
 
 def read_rows(
@@ -51,7 +58,14 @@ def read_rows(
             dataset = sources.read_dataset(chosen)
             dataset = dataset.materialize() if chosen.cache else dataset
             contract = resolve_contract(dataset, spec.contract, features=spec.features, known=known)
-            return Rows(_keep_contract(dataset, contract), data, conversions=conversions_of(contract))
+            findings, left_out = _check_rows(dataset, contract)
+            return Rows(
+                _keep_contract(dataset, contract),
+                data,
+                findings=findings,
+                conversions=conversions_of(contract),
+                left_out=left_out,
+            )
 
     return reading_values(spec.contract, read)
 
@@ -79,6 +93,38 @@ def take_sample(rows: Rows, features: FittedFeatures, most: int = SAMPLE) -> Sam
     tables = [table for table in ray.get(rows.dataset.limit(most).to_arrow_refs()) if table.num_rows]
     table = pa.concat_tables(tables, promote_options="permissive")
     return Sample(table_to_batch(table, features), read_labels(table, features.target))
+
+
+def _check_rows(
+    dataset: ray.data.Dataset, contract: ContractSpec
+) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """The findings of the contract, and the first rows that break it. Raises DataError for too many of them."""
+    rows = failed = 0
+    findings: dict[tuple[str, str], Finding] = {}
+    left_out: list[contracts.LeftOut] = []
+    for count, broken, found, others in fold(dataset, _check_block, contract=contract):
+        for one in found:
+            key, shifted = (one.column, one.rule), one.shift(rows)
+            findings[key] = findings[key].merge(shifted) if key in findings else shifted
+        left_out += [one.shift(rows) for one in others[: contracts.KEPT - len(left_out)]]
+        rows, failed = rows + count, failed + broken
+    contracts.judge(list(findings.values()), rows, failed, contract)
+    return tuple(findings.values()), tuple(one.to_json() for one in left_out)
+
+
+def _check_block(
+    table: pa.Table, contract: ContractSpec
+) -> tuple[int, int, list[Finding], list[contracts.LeftOut]]:
+    if table.num_columns == 0 or table.num_rows == 0:
+        return 0, 0, [], []
+    _, broken = contracts.check_columns(table, contract)
+    failed = int((~contracts.find_valid(table, broken)).sum())
+    return (
+        table.num_rows,
+        failed,
+        [contracts.to_finding(table, one) for one in broken],
+        contracts.leave_out(table, broken),
+    )
 
 
 def _keep_contract(dataset: ray.data.Dataset, contract: ContractSpec) -> ray.data.Dataset:

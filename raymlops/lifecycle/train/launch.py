@@ -107,5 +107,7 @@ def evaluate(
         spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"variants": ()})})
     join_cluster(settings)
     rows = read_rows(spec, data, read_conversions(found))
+    for line in rows.describe() if data is not None else ():
+        tell(line)
     stored = data is None if store is None else store
     return evaluate_version(client, found, spec, rows, settings, store=stored, tell=tell)

@@ -78,7 +78,7 @@ def to_array(data: list[Any], column: Column) -> Array:
     if spec.datatype == "BYTES":
         return _to_strings(data, kinds, column)
     want = spec.dtype
-    allowed = _TYPES[want.kind]
+    allowed = _TYPES[want.kind] | _BOOLEAN if column.kind == "boolean" else _TYPES[want.kind]
     if not kinds <= allowed and not (column.takes_missing and kinds <= allowed | {NoneType}):
         if want.kind in "iu" and kinds <= {int, float} and all(map(is_whole, data)):
             return to_array(
@@ -156,6 +156,7 @@ def is_whole(value: float) -> bool:
 
 NoneType = type(None)
 _TYPES: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
+_BOOLEAN = {bool}
 _WORDS = {"f": "numbers", "i": "whole numbers", "u": "whole numbers, none negative", "b": "true or false"}
 
 
