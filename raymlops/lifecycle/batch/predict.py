@@ -82,7 +82,7 @@ class OnnxScorer:
         """Outputs whose rows have different sizes, which become columns of nested lists."""
         self._keep = keep
         self._report = report
-        self._known = _find_known(model, self._columns) if report is not None else {}
+        self._known = _find_known(model, self._session.contract) if report is not None else {}
         self._max_rows = max_rows if independence else 1
         """A prediction must not depend on which rows happen to be scored together."""
 
@@ -233,11 +233,14 @@ def _column_of(spec: TensorSpec, said: Mapping[str, Any]) -> FittedColumn:
     )
 
 
-def _find_known(model: Model | GraphSpec, columns: Sequence[FittedColumn]) -> Vocabularies:
+def _find_known(model: Model | GraphSpec, contract: Mapping[str, Any]) -> Vocabularies:
     """The values of categories that a model knows; a graph's models may know different ones."""
     if isinstance(model, GraphSpec):
         return {}
-    return read_vocabularies(model, [column.name for column in columns])
+    entries = contract.get("columns", ())
+    return read_vocabularies(
+        model, [entry["name"] for entry in entries if entry.get("feature") == "category"]
+    )
 
 
 def to_rules(columns: Sequence[FittedColumn]) -> ContractSpec:
