@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from raymlops.data import contract, sources
+from raymlops.conversions.conversion import TYPES
+from raymlops.data import sources
 from raymlops.data.profiling import csv_dialect, summaries, table_scan
 from raymlops.data.profiling.csv_dialect import NULLS, Dialect
 from raymlops.data.profiling.files import TableFiles
@@ -161,7 +162,7 @@ def _read_head(
     convert["column_types"] = (
         dict.fromkeys(dialect.names, pa.string())
         if as_text
-        else {name: contract.TYPES[kind] for name, kind in types.items() if kind in contract.TYPES}
+        else {name: TYPES[kind] for name, kind in types.items() if kind in TYPES}
     )
     if nulls:
         convert.setdefault("null_values", [*NULLS, *nulls])
