@@ -5,11 +5,11 @@ PYTHON ?= python3
 SPEC ?= jobs/specs/flights.yaml
 SERVING ?= serve_configs/flights.yaml
 TESTS ?= tests/unit
-# Test processes beside each other, each with a Ray cluster of its own; 0 is this one.
-PROCESSES ?= 0
-PYTEST = $(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadfile
+# Test processes beside each other; 0 is this one. One of them runs tests/ray, which shares a cluster.
+PROCESSES ?= 2
+PYTEST = $(VENV)/bin/python -m pytest -n $(PROCESSES)
 
-.PHONY: help run serve examples test test-quick test-extras survive lint check bench docs packages clean tools
+.PHONY: help run serve examples test test-unit test-ray test-e2e test-quick test-extras survive lint check bench docs packages clean tools
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -27,10 +27,19 @@ examples: $(VENV)/installed  ## make the models that the files of serve_configs/
 	$(PY) -m examples.models
 
 test: $(VENV)/installed  ## all tests but those of `survive`
-	$(PYTEST)
+	$(PYTEST) --durations 15 --durations-min 5
+
+test-unit: $(VENV)/installed  ## the tests that need no cluster
+	$(PYTEST) tests/unit tests/test_layers.py
+
+test-ray: $(VENV)/installed  ## the tests that share a small cluster
+	$(PYTEST) tests/ray
+
+test-e2e: $(VENV)/installed  ## the tests that run what users type
+	$(PYTEST) tests/e2e
 
 test-quick: check  ## for a change: lint, types, layers, and the fast unit tests; of one package with TESTS=tests/unit/PACKAGE
-	$(PYTEST) -n 2 -q $(TESTS) -m "not slow"
+	$(PYTEST) -q $(TESTS) -m "not slow"
 
 survive: $(VENV)/installed  ## kill drivers, nodes and replicas under load, scale fake clusters, send a million wrong requests: an hour
 	$(PY) -m pytest tests/survival

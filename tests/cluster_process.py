@@ -17,6 +17,7 @@ import psutil
 
 from raymlops.cli.clusters import cluster_environment
 from raymlops.clusters import tokens
+from tests.commands_in_turn import Done, run_in_turn
 from tests.serving_process import free_port, separate_ports
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -137,6 +138,10 @@ class Head:
         return subprocess.run(
             command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=280, check=False
         )
+
+    def run_in_turn(self, *commands: Sequence[str], **variables: str) -> list[Done]:
+        """The same of several commands, in one process of this repository's folder."""
+        return run_in_turn(commands, ROOT, {**self.environment, **variables})
 
     def stop(self) -> None:
         self._end()

@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -31,8 +32,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         places = {path: draw.random() for path in dict.fromkeys(item.path for item in items)}
         within = {item: draw.random() for item in items}
         items.sort(key=lambda item: (places[item.path], within[item]))
-    if hasattr(config, "workerinput"):  # one of several processes: the files that take longest begin first
+    if hasattr(config, "workerinput"):  # one of several processes: the folders that take longest begin first
         items.sort(key=lambda item: _LONGEST.get(item.path.relative_to(TESTS).parts[0], len(_LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several processes, one runs all tests of tests/ray, which share a cluster, and each other file is run by one.
+    The groups of xdist's own schedulers are not used: xdist 3.8 does not see them in pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "tests/ray" if path.startswith("tests/ray/") else path
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 TESTS = pathlib.Path(__file__).parent

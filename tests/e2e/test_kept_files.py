@@ -3,7 +3,6 @@
 import csv
 import fcntl
 import importlib
-import json
 import os
 import pathlib
 import shutil
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 from raymlops.specs.graph_nodes import NODE_DOCUMENTS
+from tests.commands_in_turn import run_in_turn
 from tests.serving_process import free_port, separate_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -78,18 +78,13 @@ def environment_of_user(folder: pathlib.Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def said(folder: pathlib.Path, environment_of_user: dict[str, str]) -> Said:
     """What each command said, by its first words; all ran in one process with one cluster."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.kept_commands"],
-        input=json.dumps(COMMANDS), cwd=folder, env=environment_of_user, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    answers = json.loads(done.stdout.splitlines()[-1])
+    answers = run_in_turn(COMMANDS, folder, environment_of_user)
 
     def find(*words: str) -> str:
         command = next(one for one in COMMANDS if one[: len(words)] == list(words))
-        code, text = answers[COMMANDS.index(command)]
-        assert code == 0, text
-        return str(text)
+        done = answers[COMMANDS.index(command)]
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout
 
     return find
 

@@ -17,9 +17,11 @@ import psutil
 import pytest
 import yaml
 
+from raymlops.lifecycle.govern.register import promote_version, register_file
+from raymlops.settings import Settings
 from tests import toy_models
 from tests.cluster_process import ROOT, Head
-from tests.serving_process import free_port, port_range
+from tests.serving_process import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,12 +32,7 @@ QUESTION = {"inputs": [{"name": "x", "shape": [2, 3], "datatype": "FP32", "data"
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     folder = tmp_path_factory.mktemp("head")
-    variables = {
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        **port_range(),
-    }
-    head = Head(folder, pathlib.Path(sys.executable), "--num-cpus=2", variables=variables)
+    head = Head(folder, pathlib.Path(sys.executable), "--num-cpus=2")
     yield head
     head.stop()
 
@@ -46,12 +43,9 @@ def url(head: Head, tmp_path_factory: pytest.TempPathFactory) -> str:
     each, beside a graph and a folder of models; another application answers at /second."""
     folder = tmp_path_factory.mktemp("deploy")
     file = toy_models.save(toy_models.flights(), folder / "flights.onnx")
-    for arguments in (
-        ("register", str(file), "--name", "flights", "--why", "a test"),
-        ("promote", "flights", "1", "--force", "--why", "a test"),
-    ):
-        done = head.run(*arguments)
-        assert done.returncode == 0, done.stderr
+    settings = Settings.from_env(head.environment)
+    version, _ = register_file(file, "flights", "a test", settings)
+    promote_version("flights", version, "champion", "a test", settings, force=True)
     config = yaml.safe_load((ROOT / "serve_configs" / "flights.yaml").read_text())
     config["http_options"]["port"] = free_port()
     file = toy_models.save(toy_models.doubler(), folder / "many" / "m1.onnx")
@@ -127,10 +121,13 @@ def test_what_cannot_be_deployed_is_told_before_anything_is(
         "all applications of this cluster use port": {"name": "other", "route": "/b", "port": 1},
         "broken.onnx": {"models": models | {"last": {"source": str(tmp_path / "broken.onnx")}}},
     }
-    for sentence, values in told.items():
-        path = tmp_path / "serving.yaml"
+    commands = []
+    for number, values in enumerate(told.values()):
+        path = tmp_path / f"{number}.yaml"
         path.write_text(yaml.safe_dump({"models": models, **values}))
-        done = head.run("deploy", str(path), RAY_ADDRESS=head.address)
+        commands.append(("deploy", str(path)))
+    answers = head.run_in_turn(*commands, RAY_ADDRESS=head.address)
+    for sentence, done in zip(told, answers, strict=True):
         assert done.returncode == 2, done.stderr
         assert sentence in done.stderr
         assert "bug in raymlops" not in done.stderr

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.serving_process import separate_ports
+
 
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
@@ -36,8 +38,10 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def _start(options: dict[str, str]) -> None:
     import ray
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")  # of Ray's own start
+        for name, port in separate_ports().items():  # of a Serve that a test starts on it
+            patch.setenv(name, port)
         ray.init(
             address="local",
             num_cpus=4,

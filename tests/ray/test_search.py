@@ -1,4 +1,4 @@
-"""Searches of every kind on one small prepared table, and a trial of several workers."""
+"""Searches of every kind on one small prepared table."""
 
 import dataclasses
 import pathlib
@@ -13,7 +13,6 @@ from raymlops.lifecycle.train.prepare import Prepared, prepare
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import demand, worker
-from raymlops.training.learners.network import network_of
 from raymlops.training.search import run_search
 from raymlops.training.trials import SearchResult
 from tests import experiments
@@ -113,24 +112,6 @@ def test_the_same_seeds_give_the_same_weights_in_two_searches(
         weights.append(worker.load_state(found.best.checkpoint)["best_network"])
     for name, values in weights[0].items():
         assert torch.equal(values, weights[1][name]), name
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_trial_of_two_workers_trains_one_network_on_all_rows(
-    prepared: Prepared, tmp_path: pathlib.Path
-) -> None:
-    found, told = search(
-        prepared, tmp_path, "team",
-        search={"algorithm": "random", "trials": 1, "space": {}}, training={"workers": 2, "epochs": 2},
-    )  # fmt: skip
-    assert_each_trial_once(found, told)
-    assert told.reported[found.best.name] == [1, 2]
-    assert found.best.checkpoint is not None
-    state = worker.load_state(found.best.checkpoint)
-    network = network_of(prepared.spec.network, prepared.job.packing, prepared.job.target)
-    network.load_state_dict(state["best_network"])  # the bare network, without the wrapper of its team
-    assert found.best.learned["best_roc_auc"] > 0.5
 
 
 def test_trials_at_a_time_follow_from_the_cluster_and_the_spec(prepared: Prepared, ray_cluster: int) -> None:
