@@ -70,8 +70,8 @@ def init(
     """Look at a table, and propose a spec that predicts the column `target`: `search(init("data.csv", "y").spec)`.
 
     `data` is a file, a folder, a pattern or a URL. The spec's text is written to `output` if that is given; what the
-    function is not sure of is in `unsure`, and marked in the text. `options` are passed to the reader. Raises
-    NotFoundError, DataError, and SpecError if `output` exists.
+    function is not sure of is in `unsure`, and marked in the text; `page` is the table's profile as HTML. `options` are
+    passed to the reader. Raises NotFoundError, DataError, and SpecError if `output` exists.
     """
     from raymlops.lifecycle.init import proposal
 

@@ -16,7 +16,7 @@ from raymlops.settings import Settings
 @click.option(
     "--output",
     type=click.Path(dir_okay=False),
-    help="Write the spec to this file; default NAME.yaml, of the data.",
+    help="Write the spec to this file, and a page beside it; default NAME.yaml; - for the screen.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--name", help="Name of the model; default that of the data.")
@@ -40,26 +40,36 @@ def init(
 ) -> None:
     """Look at the table DATA, and write a spec that predicts COLUMN: its reader, a contract, a split, and features.
 
+    Beside the spec, FILE.profile.html shows the table: distributions, missing values, relations to the target.
+
     DATA is a file, a folder, a pattern such as 'data/*.csv', or a URL. What the command is not sure of is marked
     `# unsure:` in the spec, and listed.
 
     \b
     raymlops init flights.parquet --target late
     raymlops init 'data/*.csv.gz' --target price --output jobs/specs/houses.yaml
+    raymlops submit init s3://bucket/table --target y --output -
     """
     from raymlops.lifecycle.init import proposal
 
     name = asked["name"] or proposal.to_name(data)
-    path = pathlib.Path(output or f"{name}.yaml")
-    if path.exists() and not overwrite:  # before minutes are spent
+    path = None if output == "-" else pathlib.Path(output or f"{name}.yaml")
+    if path is not None and path.exists() and not overwrite:  # before minutes are spent
         raise SpecError(
             f"{str(path)!r} exists, and may have been edited; give another --output, or --overwrite"
         )
+    page = None if path is None else path.with_suffix(".profile.html")
+    if page is not None:
+        asked["page"] = page.name
     found = proposal.propose(
         data, target, Settings.from_env(), options=_to_options(options), tell=_tell, **{**asked, "name": name}
     )
+    if path is None or page is None:
+        echo(found.text)
+        return
     proposal.write_new(path, found.text, overwrite=overwrite)
-    _summarise(found, path)
+    proposal.write_new(page, found.page, overwrite=True)  # made from the table alone
+    _summarise(found, path, page)
 
 
 def _to_options(texts: tuple[str, ...]) -> dict[str, Any]:
@@ -75,7 +85,7 @@ def _tell(line: str) -> None:
     echo(line, err=True)
 
 
-def _summarise(found: Any, path: pathlib.Path) -> None:
+def _summarise(found: Any, path: pathlib.Path, page: pathlib.Path) -> None:
     table, target = found.profile, found.target
     used = len(found.spec.features.by_column())
     echo(
@@ -88,4 +98,5 @@ def _summarise(found: Any, path: pathlib.Path) -> None:
     if len(found.unsure) > 20:
         echo(f"           and {len(found.unsure) - 20} more, in the spec")
     echo(f"Spec       {path}")
+    echo(f"Profile    {page}")
     echo(f"Next       raymlops search {path}")

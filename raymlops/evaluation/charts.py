@@ -168,6 +168,21 @@ def draw_histograms(
     return _svg("".join(parts)) + (_legend(named) if len(named) > 1 else Markup())
 
 
+def draw_small(counts: Sequence[float]) -> Markup:
+    """Bars without axes, for a cell of a table."""
+    top = max(counts, default=0.0)
+    if not top > 0:
+        return Markup()
+    width = 120 / len(counts)
+    path = "".join(
+        f"M{place * width:.1f} 28V{28 - 27 * count / top:.1f}h{width * 0.9:.1f}V28z"
+        for place, count in enumerate(counts)
+        if count > 0
+    )
+    drawn = f'<path class="bar s1" d="{path}"/>'
+    return Markup(f'<svg class="small" viewBox="0 0 120 28" role="img">{drawn}</svg>')  # noqa: S704
+
+
 def draw_counts(table: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     """Counts by label (rows) and prediction (columns), shaded by the share of the row."""
     head = "".join(f"<th>{html.escape(_cut(name, 14))}</th>" for name in names)

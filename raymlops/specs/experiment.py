@@ -40,6 +40,21 @@ class ExperimentSpec(Document):
     evaluation: EvaluationSpec = EvaluationSpec()
     gate: GateSpec = GateSpec()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _features_in_short(cls, value: Any) -> Any:
+        """`features: auto` with `target: COLUMN` beside it."""
+        if not isinstance(value, dict) or value.get("features") != "auto":
+            return value
+        target = value.get("target")
+        if not target:
+            raise ValueError("features: auto needs target: COLUMN beside it")
+        rest = {key: held for key, held in value.items() if key != "target"}
+        return {
+            **rest,
+            "features": {"target": {"column": target} if isinstance(target, str) else target, "auto": True},
+        }
+
     @model_validator(mode="after")
     def _consistent(self) -> "ExperimentSpec":
         check_fractions(self.split)

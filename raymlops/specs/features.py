@@ -84,6 +84,11 @@ Feature = Annotated[
 ]
 
 
+def is_pattern(name: str) -> bool:
+    """Whether it may stand for several columns; a column of exactly this name counts before."""
+    return any(sign in name for sign in "*?[")
+
+
 class TargetSpec(Document):
     """The target."""
 
@@ -103,11 +108,19 @@ class FeaturesSpec(Document):
     """Inputs by column name, in groups that share their settings, and the target."""
 
     target: TargetSpec
-    numbers: tuple[str, ...] = Field((), description="Columns with the default settings of kind number")
+    numbers: tuple[str, ...] = Field(
+        (),
+        description="Columns with the default settings of kind number; here and below, or patterns such as f_*",
+    )
     categories: tuple[str, ...] = Field((), description="Columns with the default settings of kind category")
     timestamps: tuple[str, ...] = Field((), description="Columns with the default settings of kind timestamp")
     images: tuple[str, ...] = Field((), description="Columns with the default settings of kind image")
     columns: dict[str, Feature] = Field(default_factory=dict, description="Columns with their own settings")
+    auto: bool = Field(
+        False,
+        description="Columns that are not named get the kind that raymlops init would give them, by the training rows",
+    )
+    exclude: tuple[str, ...] = Field((), description="Columns, or patterns, that auto and patterns leave out")
 
     @model_validator(mode="after")
     def _each_column_once(self) -> "FeaturesSpec":
@@ -119,10 +132,12 @@ class FeaturesSpec(Document):
             raise ValueError(
                 f"the target {self.target.column!r} is also a feature; a model must not get its answer as input"
             )
-        if not names:
+        if not names and not self.auto:
             raise ValueError(
-                "no column is named; list some under numbers, categories, timestamps, images or columns"
+                "no column is named; list some under numbers, categories, timestamps, images or columns, or set auto"
             )
+        if shared := sorted({*names, self.target.column} & {*self.exclude}):
+            raise ValueError(f"column {shared[0]!r} is named, and also under exclude; keep one")
         return self
 
     @model_validator(mode="after")
@@ -133,6 +148,12 @@ class FeaturesSpec(Document):
                     f"the expression of {name!r} reads the target; a model must not get its answer as input"
                 )
         return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the columns are known only once the table is read."""
+        listed = (*self.numbers, *self.categories, *self.timestamps, *self.images)
+        return self.auto or bool(self.exclude) or any(is_pattern(name) for name in listed)
 
     def expressions(self) -> dict[str, str]:
         """Feature -> expression, for features that are computed."""

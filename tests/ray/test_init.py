@@ -130,6 +130,7 @@ def test_the_command_writes_a_spec_that_is_valid_and_lists_what_it_is_unsure_of(
     assert "400 rows, 5 columns; 3 features -> y, binary" in answer.output
     assert "Unsure     outcome may be known only after y" in answer.output
     assert read_spec("data.yaml").features.numbers == ("x", "n")
+    assert "outcome" in pathlib.Path("data.profile.html").read_text()
     made = raymlops_api.init(tmp_path / "data.csv", "y", output=tmp_path / "again.yaml")
     assert made.text == (tmp_path / "again.yaml").read_text()
     assert made.spec.features == read_spec("data.yaml").features

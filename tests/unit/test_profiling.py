@@ -13,6 +13,7 @@ import pytest
 from raymlops.data.profiling import csv_dialect, files, roles, split_choice, summaries, table_scan
 from raymlops.data.profiling import target as targets
 from raymlops.errors import DataError, NotFoundError
+from raymlops.evaluation import table_page
 from raymlops.lifecycle.init import relations, spec_text
 from raymlops.table_profile import Conclusion, TableProfile
 
@@ -278,3 +279,39 @@ def test_bounds_are_kept_by_the_rows_that_they_were_made_from(frame: pd.DataFram
         low, high = spec_text.find_bounds(column.numbers, column)
         assert low <= column.numbers.min <= column.numbers.max <= high
     assert summaries.parse_numbers(pa.array(["1.234,5"]), "comma").tolist() == [1234.5]
+
+
+def make_page(frame: pd.DataFrame) -> str:
+    table, sample = profile(frame)
+    goal = targets.find_target(table, "y")
+    concluded = roles.conclude(table, goal, relations.relate(table, sample, goal))
+    return table_page.write_table_page(
+        table, concluded, "y", goal.task, {"split": "random"}, ["look at <this>"]
+    )
+
+
+def test_the_page_of_a_table_has_a_line_for_each_column_and_escapes_what_it_shows(
+    frame: pd.DataFrame,
+) -> None:
+    page = make_page(frame.rename(columns={"colour": "<b>colour</b>"}))
+    assert "&lt;b&gt;colour&lt;/b&gt;" in page
+    assert "look at &lt;this&gt;" in page
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert page.count('<svg class="small"') >= 10
+    for name in frame.columns:
+        assert name in page
+
+
+def test_the_page_of_500_columns_stays_small() -> None:
+    rng = np.random.default_rng(4)
+    wide = pd.DataFrame(rng.normal(size=(300, 500)), columns=[f"f_{n}" for n in range(500)])
+    assert len(make_page(wide.assign(y=rng.integers(0, 2, 300)))) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "values", [[1e308, -1e308, 0.0, 1.0], [5.0, 5.0, 5.0, 5.1], [1e-300, 2e-300, 0.0, 3e-300]]
+)
+def test_numbers_of_any_size_are_shown(values: list[float]) -> None:
+    page = make_page(pd.DataFrame({"x": values * 25, "y": [0, 1] * 50}))
+    assert ">nan" not in page

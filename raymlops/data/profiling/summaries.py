@@ -20,7 +20,7 @@ from raymlops.table_profile import ColumnProfile, Kind, NumberProfile, TextProfi
 SKETCH = 2048
 """Hashes that are kept of a column: the number of distinct values is exact up to this, then within about 2 %."""
 ROW_SKETCH = 65_536
-_FREQUENT, _SHOWN = 2000, 100
+_FREQUENT = 1000
 _ODD = 40
 _GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 _IMAGES = r"\.(png|jpe?g|gif|bmp|webp|tiff?)$"
@@ -279,11 +279,10 @@ def _measure_numbers(array: pa.Array, kind: Kind) -> tuple[Column, Hashes, Hashe
     unique, counts = ordered[starts], np.diff(np.append(starts, len(ordered)))
     numbers = statistics.measure_numbers(ordered.astype(np.float64, copy=False))
     numbers = dataclasses.replace(numbers, rows=len(values), missing=numbers.missing + int(missing.sum()))
-    most = (
-        np.argsort(-counts, kind="stable")[:_FREQUENT] if len(counts) > _FREQUENT else np.arange(len(counts))
-    )
-    if len(counts) > _FREQUENT and counts[most[0]] == 1:
-        most = most[:0]
+    most = np.arange(len(counts))
+    if len(counts) > _FREQUENT:  # values that occur once tell nothing among so many
+        most = np.argsort(-counts, kind="stable")[:_FREQUENT]
+        most = most[counts[most] > 1]
     column = Column(
         kind,
         frozenset([str(stored)]),
@@ -465,7 +464,7 @@ def finish(name: str, column: Column, twin: str = "") -> ColumnProfile:
         column.rows,
         nulls,
         distinct,
-        tuple(top[:_SHOWN]),
+        tuple(top),
         _finish_numbers(numbers) if numbers is not None and numbers.present else None,
         _finish_texts(texts, written) if texts is not None else None,
         ("rising" if order.rising else "falling" if order.falling else "") if varies else "",

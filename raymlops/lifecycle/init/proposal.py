@@ -9,6 +9,7 @@ from typing import Any
 
 from raymlops.data.profiling import files, reading, roles, split_choice, target
 from raymlops.errors import SpecError
+from raymlops.evaluation import table_page
 from raymlops.lifecycle.cluster import join_cluster
 from raymlops.lifecycle.init import relations, spec_text
 from raymlops.settings import Settings
@@ -30,6 +31,22 @@ class Proposal:
     seconds: Mapping[str, float]
 
     @property
+    def page(self) -> str:
+        """The profile of the table, as HTML."""
+        how = f"by {self.split.by}" + (f" of {self.split.column}" if self.split.column else "")
+        facts = {
+            "task": f"{self.target.task}: {self.target.why}",
+            "positive class": "" if self.target.positive is None else str(self.target.positive),
+            "split": f"{how}: {self.split.why}",
+            "repeated rows": f"{self.profile.duplicates:,}",
+            "rows that nearly repeat": f"{self.profile.near_duplicates:,}",
+            "reader": self.spec.dataset.reader,
+        }
+        return table_page.write_table_page(
+            self.profile, self.columns, self.target.column, self.target.task, facts, self.unsure
+        )
+
+    @property
     def unsure(self) -> tuple[str, ...]:
         """What a person should look at, as marked in the text."""
         return tuple(re.findall(r"# unsure: (.*)", self.text))
@@ -44,7 +61,7 @@ def propose(
     reader: str | None = None,
     task: target.Task | None = None,
     options: Mapping[str, Any] | None = None,
-    page: str = "the profile",
+    page: str = "its profile",
     tell: Callable[[str], None] = lambda line: None,
 ) -> Proposal:
     """Look at a sample of a table, and at the whole of it.

@@ -80,11 +80,12 @@ def develop_model(
     concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
     clock.lap("start")
     prepared = prepare(spec, tell)
+    asked, spec = spec, prepared.spec
     clock.lap("data")
     fingerprint = prepared.rows.scan.fingerprint.digest
     request = _settle_name(spec, settings, request, fingerprint, tell)
     assert request.name is not None
-    with run_heartbeat.keep_heartbeat(settings.storage_path, request.name, spec, fingerprint, tell):
+    with run_heartbeat.keep_heartbeat(settings.storage_path, request.name, asked, fingerprint, tell):
         record = open_record(
             client, spec, prepared.rows, settings, request.name, request.why, tell, resumed=request.resume
         )

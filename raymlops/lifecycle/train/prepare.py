@@ -9,6 +9,7 @@ from raymlops.data import scan
 from raymlops.data.split_rows import SplitRows, describe_source
 from raymlops.features import FittedFeatures, packing_of
 from raymlops.lifecycle.train import stages
+from raymlops.lifecycle.train.resolve_features import resolve_features
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training.learners import Job
 from raymlops.training.packed import PackedSplit
@@ -19,6 +20,7 @@ class Prepared:
     """The input of training and evaluation."""
 
     spec: ExperimentSpec
+    """With the features that its patterns stand for."""
     rows: SplitRows
     features: FittedFeatures
     profile: dict[str, Any]
@@ -36,6 +38,7 @@ def prepare(spec: ExperimentSpec, tell: Callable[[str], None] = lambda line: Non
     tell(f"Reading {describe_source(spec.dataset)}")
     (rows,) = stages.scan(spec)
     tell(describe_scan(rows.scan))
+    spec = resolve_features(spec, rows, tell)
     features, profile = stages.fit(spec, rows)
     stages.check_learner(spec, features)  # before the rows are encoded, which may take hours
     return Prepared(spec, rows, features, profile, *stages.encode(spec, rows, features))

@@ -19,6 +19,7 @@ from raymlops.data import fitting, sources, split_rows, splits
 from raymlops.data.split_rows import SplitRows
 from raymlops.features import FittedFeatures, packing_of
 from raymlops.lifecycle.train import run_recorder
+from raymlops.lifecycle.train.resolve_features import resolve_features
 from raymlops.lifecycle.train.row_encoding import encode_rows, find_formulas
 from raymlops.lifecycle.train.verify_export import Proof, prove_model
 from raymlops.models import encoder as encoders
@@ -54,6 +55,7 @@ class Fitted(NamedTuple):
 def fit(spec: ExperimentSpec, rows: SplitRows) -> Fitted:
     """Measure the training rows, and decide how each column is encoded. Raises DataError."""
     with sources.reading(rows.table):
+        spec = resolve_features(spec, rows)
         inputs, formulas = find_formulas(rows, spec.features)
         measured = fitting.measure_columns(rows.of("train"), spec.features, formulas)
         features = fitting.fit_features(measured, spec.features, rows.contract, inputs)
