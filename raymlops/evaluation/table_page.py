@@ -101,6 +101,7 @@ def _draw_numbers(column: ColumnProfile) -> Markup:
     )
 
 
+@np.errstate(all="ignore")
 def _count_cells(column: ColumnProfile) -> tuple[list[float], list[float]]:
     """Rows in equal cells between the first and the last hundredth, by the quantiles; and the edges of the cells."""
     if column.numbers is None:

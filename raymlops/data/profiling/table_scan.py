@@ -48,6 +48,7 @@ def scan_table(
     return total
 
 
+@np.errstate(all="ignore")  # numbers may be so large that their squares are infinite
 def _measure_block(table: pa.Table, apart: frozenset[str], keep: float) -> TableSummary:
     if not table.num_rows or not table.num_columns:
         return TableSummary()
@@ -76,6 +77,7 @@ def _measure_block(table: pa.Table, apart: frozenset[str], keep: float) -> Table
     )
 
 
+@np.errstate(all="ignore")
 def _merge(total: TableSummary, part: TableSummary) -> None:
     if not part.rows:
         return
@@ -125,6 +127,7 @@ def _concatenate(one: pa.Table, other: pa.Table) -> pa.Table:
         return pa.concat_tables([one, other], promote_options="permissive")
 
 
+@np.errstate(all="ignore")
 def finish(total: TableSummary, source: str) -> tuple[TableProfile, pa.Table]:
     """The profile, and the sample of rows."""
     _trim(total)

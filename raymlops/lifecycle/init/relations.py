@@ -20,6 +20,7 @@ _PARTS = 4
 _EXACT = 0.99995
 
 
+@np.errstate(all="ignore")
 def relate(table: TableProfile, sample: pa.Table, target: Target) -> Relations:
     """Each column's relation to the target; empty for a sample that is too small to tell."""
     labels, kept = _to_labels(sample, table.column(target.column), target)
