@@ -10,7 +10,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from raymlops.data.profiling import csv_dialect, files, roles, split_choice, summaries, table_scan
+from raymlops.data.profiling import (
+    csv_dialect,
+    files,
+    roles,
+    split_choice,
+    summaries,
+    table_scan,
+    time_columns,
+)
 from raymlops.data.profiling import target as targets
 from raymlops.errors import DataError, NotFoundError
 from raymlops.evaluation import table_page
@@ -43,6 +51,7 @@ def conclude(frame: pd.DataFrame, column: str, blocks: int = 1) -> dict[str, Con
     [
         ("a,b\n1,2\n3,4\n", {"separator": ",", "names": ("a", "b")}),
         ("a;b\n1,5;x\n2,25;y\n", {"separator": ";", "decimal": ","}),
+        ("p;q;y\n1.234,5;0,5;1\n2.345,5;0,7;0\n3.345,5;0,8;0\n", {"separator": ";", "header": True}),
         ("a\tb\n1\t2\n", {"separator": "\t"}),
         ("a|b\n1|2\n", {"separator": "|"}),
         ("\ufeffa,b\n1,2\n", {"names": ("a", "b"), "encoding": "utf-8"}),
@@ -315,3 +324,32 @@ def test_the_page_of_500_columns_stays_small() -> None:
 def test_numbers_of_any_size_are_shown(values: list[float]) -> None:
     page = make_page(pd.DataFrame({"x": values * 25, "y": [0, 1] * 50}))
     assert ">nan" not in page
+
+
+def test_times_as_texts_and_numbers_have_their_formats_and_ambiguous_ones_are_marked() -> None:
+    days = pd.date_range("2020-01-25", periods=300, freq="D")
+    firsts = pd.date_range("2010-01-01", periods=300, freq="MS")
+    frame = pd.DataFrame(
+        {
+            "day_first": days.strftime("%d/%m/%Y"),
+            "month_first": days.strftime("%m/%d/%Y"),
+            "firsts": firsts.strftime("%d/%m/%Y"),
+            "seen_at": 1_577_836_800 + np.arange(300) * 3600,
+            "amount": 1_577_836_800 + np.arange(300) * 3600,
+            "y": [0, 1] * 150,
+        }
+    )
+    table, sample = profile(frame, 3)
+    table = time_columns.find_times(table, sample)
+    formats = {column.name: column.text.formats for column in table.columns if column.text}
+    assert formats["day_first"] == ("%d/%m/%Y",)
+    assert formats["month_first"] == ("%m/%d/%Y",)
+    assert formats["firsts"] == ("%d/%m/%Y", "%m/%d/%Y")  # the likelier, since it runs with the rows, first
+    assert formats["seen_at"] == ("epoch_s",)
+    assert "amount" not in formats
+    goal = targets.find_target(table, "y")
+    found = roles.conclude(table, goal, relations.relate(table, sample, goal))
+    assert [found[name].role for name in ("day_first", "firsts", "seen_at")] == ["timestamp"] * 3
+    assert "%m/%d/%Y" in found["firsts"].unsure
+    assert not found["day_first"].unsure
+    assert spec_text.find_rule(table.column("firsts"), found["firsts"], goal)["format"] == "%d/%m/%Y"

@@ -182,14 +182,15 @@ def _find_separator(
     text: str, quote: str, escape: str, *, whole: bool, source: str
 ) -> tuple[str, list[list[str]]]:
     """The separator that gives the same number of fields, above one, in the most records."""
-    best: tuple[float, int] = (0.0, 0)
+    best: tuple[float, bool, int] = (0.0, False, 0)
     chosen, records = "", []
     for separator in _SEPARATORS:
         parsed = _parse(text, separator, quote, escape, whole)
         if not parsed:
             continue
         width, count = Counter(len(record) for record in parsed).most_common(1)[0]
-        score = (round(count / len(parsed), 1), width)
+        # A header has no decimal commas, which may look like separators in all other lines.
+        score = (round(count / len(parsed), 1), len(parsed[0]) == width, width)
         if width > 1 and score > best:
             best, chosen, records = score, separator, parsed
     if best[0] >= 0.7:
@@ -230,7 +231,7 @@ def _skip_preamble(text: str, records: list[list[str]]) -> tuple[int, list[list[
 
 def _is_number(text: str) -> bool:
     text = text.strip()
-    return bool(NUMBER.fullmatch(text) or _COMMA.fullmatch(text) or GROUPED.fullmatch(text))
+    return any(one.fullmatch(text) for one in (NUMBER, _COMMA, GROUPED, _GROUPED_BY_DOTS))
 
 
 def _has_header(body: Sequence[Sequence[str]], unsure: list[str]) -> bool:

@@ -15,7 +15,7 @@ import pyarrow.csv
 
 from raymlops.conversions.conversion import TYPES
 from raymlops.data import sources
-from raymlops.data.profiling import csv_dialect, summaries, table_scan
+from raymlops.data.profiling import csv_dialect, summaries, table_scan, time_columns
 from raymlops.data.profiling.csv_dialect import NULLS, Dialect
 from raymlops.data.profiling.files import TableFiles
 from raymlops.errors import DataError
@@ -77,7 +77,8 @@ def _scan(
     with sources.reading(table):
         dataset = sources.read_table(table)
         found = table_scan.scan_table(dataset, source, expected=expected, apart=apart)
-    return table_scan.finish(found, source)
+    profile, sample = table_scan.finish(found, source)
+    return time_columns.find_times(profile, sample), sample
 
 
 def _read_csv(files: TableFiles, given: Mapping[str, Any], source: str) -> Reading:

@@ -144,6 +144,8 @@ def _id(seen: _Seen) -> Conclusion | None:
     column = seen.column
     share = column.distinct / max(column.present, 1)
     named = bool(_ID_NAME.search(column.name))
+    if column.text is not None and column.text.formats:
+        return None
     if column.counts_rows and column.rows > 20:
         return Conclusion("id", "it numbers the rows")
     if share < 0.95 or column.present < 20 or column.kind in ("timestamp", "boolean", "number"):
@@ -173,10 +175,12 @@ def _timestamp(seen: _Seen) -> Conclusion | None:
     if column.text is None or not column.text.formats:
         return None
     formats = column.text.formats
+    why = f"written as {formats[0] or 'ISO 8601'}"
     if len(formats) > 1:
         others = " or ".join(formats[1:])
-        return Conclusion("timestamp", unsure=f"the dates may also be {others}: no row tells them apart")
-    return Conclusion("timestamp")
+        told = f"{column.name} is taken for {formats[0]}, and may be {others}: no row tells them apart"
+        return Conclusion("timestamp", why, told)
+    return Conclusion("timestamp", why)
 
 
 def _written_number(seen: _Seen) -> Conclusion | None:

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raymlops.conversions.time_formats import FormatCounts, count_formats
 from raymlops.data import fitting, statistics
 from raymlops.data.profiling.csv_dialect import NULLS
 from raymlops.data.rowhash import Hashes
@@ -24,6 +25,8 @@ _FREQUENT = 1000
 _ODD = 40
 _GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 _IMAGES = r"\.(png|jpe?g|gif|bmp|webp|tiff?)$"
+_TIME = r"^(\d{1,4}[/.\-]\d{1,2}[/.\-]\d{1,4}|\d{1,2}[ -][a-z]{3,9}[ ,-]+\d{2,4}|[a-z]{3,9} \d{1,2},? \d{4})([ ,T].*)?$"
+"""How times look that are not numbers."""
 _PLAIN = r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
 _GROUPED = r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?"
 WRITINGS = {
@@ -118,6 +121,10 @@ class Texts:
     """Of its numbers with a decimal point, thousands separated or not."""
     commas: statistics.Numbers | None = None
     """Of its numbers with a decimal comma."""
+    times: FormatCounts = dataclasses.field(default_factory=FormatCounts)
+    """Of the texts that differ, block by block, if most of the block look like times."""
+    others: int = 0
+    """Texts of the other blocks."""
 
     def merge(self, other: "Texts", before: int) -> "Texts":
         """`before` are the rows above the other's."""
@@ -141,6 +148,8 @@ class Texts:
             odd,
             _merge_numbers(self.points, other.points),
             _merge_numbers(self.commas, other.commas),
+            self.times.merge(other.times),
+            self.others + other.others,
         )
 
 
@@ -410,7 +419,15 @@ def _describe_texts(
         found,
         _measure_written(clean, times, matched, "money", "percent", "thousands"),
         _measure_written(clean, times, matched, "comma"),
+        *_count_times(clean.filter(pa.array(~missing))),
     )
+
+
+def _count_times(texts: pa.Array) -> tuple[FormatCounts, int]:
+    """The formats in which these texts are times, or how many look like none."""
+    if not len(texts) or _match(texts, _TIME).mean() < 0.9:
+        return FormatCounts(), len(texts)
+    return count_formats(pa.chunked_array([texts])), 0
 
 
 def _measure_written(
@@ -491,6 +508,13 @@ def _finish_numbers(numbers: statistics.Numbers) -> NumberProfile:
     )
 
 
+def _find_formats(texts: Texts) -> tuple[str, ...]:
+    """Formats of nearly all of its texts; more than one if no row tells them apart."""
+    if texts.others > 0.02 * (texts.times.values + texts.others):
+        return ()
+    return tuple(texts.times.find() or texts.times.find(0.98))
+
+
 def _finish_texts(texts: Texts, written: str) -> TextProfile:
     total = max(texts.rows, 1)
     return TextProfile(
@@ -499,7 +523,7 @@ def _finish_texts(texts: Texts, written: str) -> TextProfile:
         texts.characters / total,
         texts.words / total,
         written,
-        (),
+        _find_formats(texts) if not written else (),
         texts.images / total,
         tuple(texts.absent),
         tuple((text, count, row + 1) for text, (count, row) in texts.odd.items()),

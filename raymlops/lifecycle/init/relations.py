@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from raymlops.data.profiling import summaries
+from raymlops.data.profiling import summaries, time_columns
 from raymlops.data.profiling.roles import LEAK, Relations
 from raymlops.data.profiling.target import Target
 from raymlops.evaluation import leakage
@@ -33,7 +33,7 @@ def relate(table: TableProfile, sample: pa.Table, target: Target) -> Relations:
             continue
         values = to_values(sample[column.name], column)[kept]
         columns[column.name] = values
-        if values.dtype.kind == "f" and column.kind != "timestamp":
+        if values.dtype.kind == "f" and column.kind != "timestamp" and not _is_dated(column):
             numbers[column.name] = values
     # Columns that tell rows apart have no value twice, and so no relation by values.
     alone = leakage.measure_columns(columns, labels, target.task)
@@ -65,6 +65,8 @@ def to_values(column: pa.ChunkedArray, profile: ColumnProfile, *, as_number: boo
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)
+    if profile.text is not None and profile.text.formats:
+        return time_columns.to_instants(column, profile.text.formats[0])
     if summaries.kind_of(array.type) == "text":
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
@@ -77,6 +79,11 @@ def to_values(column: pa.ChunkedArray, profile: ColumnProfile, *, as_number: boo
     if profile.kind == "text":  # numbers in some blocks only
         return np.asarray(array.cast(pa.string()).to_pandas(), dtype=object)
     return summaries.to_floats(array)
+
+
+def _is_dated(column: ColumnProfile) -> bool:
+    """Whether it has times that are written as texts or numbers."""
+    return column.text is not None and bool(column.text.formats)
 
 
 def _measure_straight(values: Array, labels: Array, task: str) -> float:
@@ -129,7 +136,7 @@ def find_everywhere(table: TableProfile, sample: pa.Table, target: Target) -> di
     labels, kept = _to_labels(sample, table.column(target.column), target)
     found = {}
     for column in table.columns:
-        if column.kind != "timestamp" or column.nulls:
+        if (column.kind != "timestamp" and not _is_dated(column)) or column.nulls:
             continue
         times = to_values(sample[column.name], column)[kept]
         cuts = np.quantile(times, (0.7, 0.85)) if len(times) else np.zeros(2)

@@ -76,6 +76,18 @@ def _write_dataset(
         shown = ", ".join(str(value) for value in target.rare[:10])
         yield f"  # unsure: classes with too few rows to train and test on are left out: {_one_line(shown)}"
         conditions.append(f"{_in_expression(target.column)} not in [{', '.join(map(repr, target.rare))}]")
+    derived = {
+        one.name: _DERIVED[one.text.written]
+        for one in table.columns
+        if one.text and one.text.written in _DERIVED
+    }
+    if derived:
+        yield "  derive:"
+        for name, expression in derived.items():
+            sign = next(
+                (sign for sign in "$€£" for value, _ in table.column(name).top[:1] if sign in str(value)), "$"
+            )
+            yield f"    {_quote(name)}: {_quote(expression.format(_in_expression(name), sign))}"
     if conditions:
         yield f"  where: {_quote(' and '.join(conditions))}"
 
@@ -107,14 +119,29 @@ def _write_contract(table: TableProfile, target: Target, concluded: dict[str, Co
     yield "  max_failed: 0.05            # share of such rows above which a search stops"
 
 
+_WRITTEN = {"thousands": {"thousands": ","}, "comma": {"decimal": ",", "thousands": "."}}
+"""Way to write numbers -> how the contract reads them."""
+_DERIVED = {
+    "percent": "float(replace({0}, '%', ''))",
+    "money": "float(replace(replace({0}, '{1}', ''), ',', ''))",
+}
+"""The same as an expression, for what no contract reads."""
+
+
 def find_rule(column: ColumnProfile, concluded: Conclusion, target: Target) -> dict[str, Any]:
     """What every row of today keeps, with room for values a little beyond them."""
     rule: dict[str, Any] = {}
     is_target = column.name == target.column
-    if column.kind in ("integer", "number", "boolean", "timestamp"):
+    written = column.text.written if column.text is not None else ""
+    if concluded.role == "timestamp" and column.text is not None and column.text.formats:
+        form = column.text.formats[0]
+        rule |= {"type": "timestamp", **({"format": form} if form else {})}
+    elif concluded.role == "boolean":
+        rule["type"] = "boolean"
+    elif column.kind in ("integer", "number", "boolean", "timestamp"):
         rule["type"] = column.kind
-    elif column.text is not None and column.text.written and (concluded.role == "number" or is_target):
-        rule["type"] = "number"
+    elif written and (concluded.role == "number" or is_target):
+        rule |= {"type": "number", **_WRITTEN.get(written, {})}
     elif column.kind == "text":
         rule["type"] = "string"
     if not column.nulls and column.rows >= 1000 and not is_target:
@@ -189,9 +216,7 @@ def _write_features(table: TableProfile, target: Target, concluded: dict[str, Co
     for key, role in _GROUPS:
         names = [name for name in roles.of_role(concluded, role) if name not in spoiled]
         if key == "numbers":
-            names += [name for name in booleans if table.column(name).kind == "boolean"]
-        if key == "categories":
-            names += [name for name in booleans if table.column(name).kind != "boolean"]
+            names += booleans
         yield from _write_list(key, names, "  ")
         for name in names:
             if concluded[name].unsure:
