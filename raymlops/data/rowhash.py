@@ -1,5 +1,7 @@
 """Hashes rows by their values: 64 bits per row, the same on every machine and in every block."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -12,11 +14,15 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
 
 
-def hash_rows(table: pa.Table, seed: int = 0) -> Hashes:
-    """One hash per row over all columns, in the order of their names."""
+def hash_rows(
+    table: pa.Table, seed: int = 0, hash_values: Callable[[pa.ChunkedArray], Hashes] | None = None
+) -> Hashes:
+    """One hash per row over all columns, in the order of their names; `hash_values` gives one per value of a column,
+    by default `hash_column`."""
+    of_column = hash_values or hash_column
     total = np.full(table.num_rows, np.uint64(seed & 0xFFFFFFFF) + np.uint64(1), dtype=np.uint64)
     for name in sorted(table.column_names):
-        total = mix(total * _GOLDEN + hash_column(table[name]))
+        total = mix(total * _GOLDEN + of_column(table[name]))
     return total
 
 
@@ -52,9 +58,12 @@ def _hash_present(column: pa.ChunkedArray) -> Hashes:
     ):
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.int8())
-        values = np.asarray(column.to_numpy(), dtype=np.float64) + 0.0  # -0.0 becomes 0.0
-        return mix(values.view(np.uint64) + _GOLDEN)
+        return hash_numbers(np.asarray(column.to_numpy(), dtype=np.float64))
     return np.array([_hash_bytes(value) for value in column.to_numpy()], dtype=np.uint64)
+
+
+def hash_numbers(values: npt.NDArray[np.float64]) -> Hashes:
+    return mix((values + 0.0).view(np.uint64) + _GOLDEN)  # -0.0 becomes 0.0
 
 
 def _hash_bytes(value: object) -> int:

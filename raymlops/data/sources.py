@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 import ray.data
 from fsspec.implementations.arrow import ArrowFSWrapper
+from ray.data.expressions import monotonically_increasing_id
 
 from raymlops import locations
 from raymlops.conversions.conversion import TYPES
@@ -49,6 +50,7 @@ def read_dataset(spec: DatasetSpec, *, keyed: bool = False) -> ray.data.Dataset:
     if spec.limit is not None:
         dataset = dataset.limit(spec.limit)
     if keyed:
+        dataset = dataset.with_column(row_keys.POSITION, monotonically_increasing_id())
         dataset = dataset.map_batches(
             row_keys.add_keys, batch_format="pyarrow", batch_size=None, zero_copy_batch=True
         )

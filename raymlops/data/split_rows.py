@@ -10,6 +10,7 @@ from raymlops.conversions.conversion import Conversion
 from raymlops.data import sources, splits
 from raymlops.data.column_conversions import list_implied, read_as_text, resolve_contract
 from raymlops.data.scan import Scan, Split, scan_dataset, select_split
+from raymlops.data.training_rows import TrainingRows
 from raymlops.errors import ColumnValueError
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, SplitSpec
 from raymlops.specs.features import FeaturesSpec
@@ -27,9 +28,12 @@ class SplitRows:
     dataset: ray.data.Dataset = dataclasses.field(compare=False)
     """All rows, as read; in the object store if `dataset.cache` says so."""
 
-    def of(self, split: Split, raw: bool = False) -> ray.data.Dataset:
-        """The rows of `train`, `validation` or `test`, with their columns converted, or as they were read; lazy."""
-        return select_split(self.dataset, self.scan, self.contract, split, raw)
+    def of(
+        self, split: Split, raw: bool = False, marked: Mapping[str, TrainingRows] | None = None
+    ) -> ray.data.Dataset:
+        """The rows of `train`, `validation` or `test`, with their columns converted, or as they were read; lazy. For
+        each column of `marked` they get it, with what a row is to a version that had these training rows."""
+        return select_split(self.dataset, self.scan, self.contract, split, raw, marked, self.table.derive)
 
 
 def open_dataset(table: DatasetSpec) -> ray.data.Dataset:

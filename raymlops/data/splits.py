@@ -43,6 +43,9 @@ class SplitRule:
     repeats: row_keys.Repeats = dataclasses.field(default_factory=row_keys.Repeats)
     exact: tuple[Hashes, Sides] | None = None
     """Of a small table: the places of its rows in order, and the side of each."""
+    fold: tuple[int, int] | None = None
+    """The number of a fold, and how many there are: it tests, the next one validates, the others train; `fractions` do
+    not count."""
 
     def to_arrays(self) -> Batch:
         """What it learned of rows, as arrays that can be stored."""
@@ -78,13 +81,14 @@ class SplitRule:
         if isinstance(self.spec, TimeSplit):
             return self.cut(to_instants(rows, self.spec.column), self.gap_in(rows))
         if self.numbers_repeats:
-            places = self.number(row_keys.keys_of(table))
+            keys = row_keys.keys_of(table)
+            places = self.number(keys, row_keys.name_block(table, keys))
             return self.to_sides(places if kept is None else places[kept])
         return self.to_sides(self.to_places(rows))
 
-    def number(self, keys: Hashes) -> Hashes:
+    def number(self, keys: Hashes, name: row_keys.Name) -> Hashes:
         """The places of a whole block's rows by their keys; identical rows have different ones."""
-        return self._salt(self.repeats.to_places(keys))
+        return self._salt(self.repeats.to_places(keys, name))
 
     def to_places(self, rows: pa.Table) -> Hashes:
         """The places of rows by their group or key."""
@@ -103,13 +107,28 @@ class SplitRule:
             known, sides = self.exact
             return sides[np.minimum(np.searchsorted(known, places), len(known) - 1)]
         uniform = places.astype(np.float64) / 2.0**64
+        if self.fold is not None:
+            return self.to_fold_sides(np.minimum(uniform * self.fold[1], self.fold[1] - 1).astype(np.int64))
         return np.searchsorted(np.cumsum(self.spec.fractions)[:2], uniform, side="right").astype(np.int8)
 
     def share_exactly(self, places: Hashes, classes: Hashes) -> tuple[Hashes, Sides]:
         """The sides of all rows of a small table, by their places in order."""
+        if self.fold is not None:
+            count = self.fold[1]
+            by_row = self.numbers_repeats
+            known, folds = fold_classes(places, classes, count) if by_row else fold_groups(places, count)
+            return known, self.to_fold_sides(folds)
         if self.numbers_repeats:
             return share_classes(places, classes, self.spec.fractions)
         return share_groups(places, self.spec.fractions)
+
+    def to_fold_sides(self, folds: npt.NDArray[np.int64]) -> Sides:
+        assert self.fold is not None
+        number, count = self.fold
+        sides = np.zeros(len(folds), dtype=np.int8)
+        sides[folds == (number + 1) % count] = 1
+        sides[folds == number] = 2
+        return sides
 
     def cut(self, instants: npt.NDArray[np.int64], gap: int) -> Sides:
         """By time; rows within `gap` before a cut are of no side."""
@@ -171,6 +190,20 @@ def share_groups(places: Hashes, fractions: Sequence[float]) -> tuple[Hashes, Si
     return known, np.repeat(np.arange(3, dtype=np.int8), [first, second - first, len(known) - second])
 
 
+def fold_classes(places: Hashes, classes: Hashes, count: int) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """The places in order, and the fold of each: all have equally many rows of each class, but for one."""
+    known, first = np.unique(places, return_index=True)
+    folds = np.zeros(len(known), dtype=np.int64)
+    folds[np.concatenate([folds[:0], *_group(classes[first])])] = np.arange(len(known)) % count
+    return known, folds
+
+
+def fold_groups(places: Hashes, count: int) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """The same for rows that stay together, with about equally many rows."""
+    known, counts = np.unique(places, return_counts=True)
+    return known, ((np.cumsum(counts) - counts / 2) / counts.sum() * count).astype(np.int64)
+
+
 def _group(classes: Hashes) -> list[npt.NDArray[np.int64]]:
     order = np.argsort(classes, kind="stable")
     ends = np.flatnonzero(np.diff(classes[order])) + 1
@@ -224,15 +257,18 @@ def to_instants(table: pa.Table, column: str) -> npt.NDArray[np.int64]:
 
 
 def find_cuts(counts: Mapping[int, int], fractions: tuple[float, float, float]) -> tuple[int, int]:
-    """The first times of validation and of test, from the number of rows at each time."""
+    """The first times of validation and of test, from the number of rows at each time; each side has one, where there
+    are three."""
     instants = np.array(sorted(counts), dtype=np.int64)
     before = np.cumsum([counts[int(instant)] for instant in instants])
     shares = np.cumsum(fractions)[:2] * before[-1]
     first, second = (
-        int(instants[min(np.searchsorted(before, share, side="left") + 1, len(instants) - 1)])
-        for share in shares
+        min(int(np.searchsorted(before, share, side="left")) + 1, len(instants) - 1) for share in shares
     )
-    return first, second
+    if first == second and len(instants) >= 3:  # so many rows share one time that nothing is left to validate
+        first = min(first, len(instants) - 2)
+        second = first + 1
+    return int(instants[first]), int(instants[second])
 
 
 def _select(table: pa.Table, *columns: str, option: str = "column") -> pa.Table:

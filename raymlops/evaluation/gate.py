@@ -11,6 +11,7 @@ from raymlops.errors import InputError, SpecError, unknown_name
 from raymlops.evaluation.compatibility import find_breaking_changes
 from raymlops.evaluation.intervals import check_same_rows, find_gains, resample, to_interval
 from raymlops.evaluation.partials import WHOLE, Partial
+from raymlops.evaluation.results import measure_once
 from raymlops.evaluation.verdict import Check, Verdict
 from raymlops.metrics import FALLING, METRICS, Values, gain, guess_without_a_model
 from raymlops.specs.evaluation import GateSpec, LimitSpec
@@ -28,6 +29,12 @@ class Evidence:
     contract: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     partial: Partial | None = None
     """Sums over the test rows; None if the model could not be run."""
+    new: Partial | None = None
+    """The same over the rows that neither it nor the other model was trained on or chosen by, as far as is known."""
+    own: str = ""
+    """A sentence on the rows that it was trained on or chosen by; empty if none was."""
+    unknown: str = ""
+    """A sentence on why these are not known; empty if they are."""
     parity: float | None = None
     """Largest difference from the network's outputs; None if there is no network to compare with."""
     latency_ms: float | None = None
@@ -48,7 +55,11 @@ def judge(candidate: Evidence, champion: Evidence | None, spec: GateSpec | None 
     Raises SpecError for a metric that the task does not have.
     """
     spec = spec or GateSpec()
-    checks = [*_check_content(candidate), *_check_parity(candidate, spec)]
+    own = [] if not candidate.own else [_check_new_rows(candidate, candidate.own, "own rows", spec)]
+    if own and own[0].passed:
+        candidate = dataclasses.replace(candidate, partial=candidate.new)
+        champion = champion and dataclasses.replace(champion, partial=champion.new)
+    checks = [*_check_content(candidate), *_check_parity(candidate, spec), *own]
     if candidate.partial is not None:
         metric = _choose_metric(candidate.partial, spec)
         new = _resample(candidate.partial, spec)
@@ -60,12 +71,7 @@ def judge(candidate: Evidence, champion: Evidence | None, spec: GateSpec | None 
             *_check_leaks(candidate, spec),
         ]
         if champion is not None and champion.partial is not None:
-            try:
-                check_same_rows(candidate.partial, champion.partial)
-            except InputError as error:
-                checks.append(Check("same rows as the champion", False, str(error)))
-            else:
-                checks += _check_against(new, _resample(champion.partial, spec), metric, spec)
+            checks += _compare(candidate, champion, new, metric, spec)
     if champion is not None:
         checks += _check_contract(candidate, champion)
     checks += _check_cost(candidate, spec)
@@ -76,6 +82,48 @@ def judge(candidate: Evidence, champion: Evidence | None, spec: GateSpec | None 
         champion_digest=champion.digest if champion else "",
         checks=tuple(checks),
     )
+
+
+def _check_new_rows(evidence: Evidence, own: str, name: str, spec: GateSpec) -> Check:
+    """Whether a model can be judged without the rows that a training had."""
+    partial = evidence.new
+    rows = 0 if partial is None else partial.rows
+    if (
+        rows >= spec.new_rows
+        and partial is not None
+        and np.isfinite(measure_once(partial, _choose_metric(partial, spec)))
+    ):
+        return Check(name, True, f"{own}; judged on the other {rows:,} rows", rows, limit=spec.new_rows)
+    text = (
+        f"{own}, which leaves {rows:,} rows to judge by; judge it on rows that are new, "
+        "`raymlops gate VERSION --data PATH`, or train with the split (seed, key) of the champion"
+    )
+    return Check(name, False, text, rows, limit=spec.new_rows)
+
+
+def _compare(
+    candidate: Evidence, champion: Evidence, new: Drawn, metric: str, spec: GateSpec
+) -> Iterator[Check]:
+    """With the champion, on rows that neither was trained on."""
+    first, second = candidate.partial, champion.partial
+    if champion.own:
+        check = _check_new_rows(champion, champion.own, "rows of the champion", spec)
+        yield check
+        if not check.passed:
+            return
+        first, second = candidate.new, champion.new
+    elif champion.unknown:
+        yield Check("rows of the champion", True, champion.unknown)
+    assert first is not None
+    assert second is not None
+    if first is not candidate.partial:
+        new = _resample(first, spec)
+    try:
+        check_same_rows(first, second)
+    except InputError as error:
+        yield Check("same rows as the champion", False, str(error))
+    else:
+        yield from _check_against(new, _resample(second, spec), metric, spec)
 
 
 def _resample(partial: Partial, spec: GateSpec) -> Drawn:

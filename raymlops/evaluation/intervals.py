@@ -16,6 +16,8 @@ from raymlops.errors import InputError
 from raymlops.evaluation.partials import Layout, Partial
 from raymlops.metrics import FALLING, Values, estimate
 
+_MOST_NUMBERS = 2_000_000  # of sums in memory at once; a replicate of all cells is 25 kB
+
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
@@ -46,11 +48,12 @@ def draw_weights(groups: int, replicates: int, seed: int = 0) -> npt.NDArray[np.
 def resample(layout: Layout, sums: npt.NDArray[np.float64], replicates: int, seed: int = 0) -> Values:
     """Metric -> its value (first) and its replicates, (1 + replicates,)."""
     weights = draw_weights(layout.groups, replicates, seed)
-    return {  # in parts, since a replicate of all cells is 25 kB
+    step = max(1, min(500, _MOST_NUMBERS // sums.shape[1]))
+    return {
         name: np.concatenate(pieces)
         for name, pieces in _gather(
-            estimate(layout.read(weights[start : start + 500] @ sums))
-            for start in range(0, len(weights), 500)
+            estimate(layout.read(weights[start : start + step] @ sums))
+            for start in range(0, len(weights), step)
         ).items()
     }
 
@@ -85,7 +88,7 @@ def find_gains(
 
 def check_same_rows(first: Partial, second: Partial, key: tuple[str, str] = ("", "")) -> None:
     """Raise InputError unless both have equally many rows in each group."""
-    if first.layout != second.layout or key not in first.sums or key not in second.sums:
+    if first.layout.fixed != second.layout.fixed or key not in first.sums or key not in second.sums:
         raise InputError(
             f"The two models were not measured in the same way: {first.layout} and {second.layout}"
         )

@@ -4,7 +4,7 @@ not import Ray.
 A hash of a row's content assigns it to a group, and each group has its own sums. The bootstrap later resamples
 groups, so that intervals, and comparisons of two models on the same rows, need no second pass. Scores of binary and
 multiclass models are kept as histograms with cells that are narrow in log-odds (0.02 by default), so that ranking
-metrics stay right for rare classes.
+metrics stay right for rare classes. As long as rows are few, they are kept too, and `to_exact` gives each score a cell.
 """
 
 import dataclasses
@@ -23,6 +23,8 @@ from raymlops.metrics.sums import BIN_EDGES, CALIBRATION_BINS, Adder, Sums, are_
 from raymlops.tensors import Array, Floats
 
 PREDICTION_BINS, ERROR_BINS = 30, 400
+EXACT_SCORES = 4000
+"""Rows times classes up to which scores are kept one by one, so that every metric is exact: 2,000 rows of two."""
 WHOLE = ("", "")
 """The key of all rows, beside (column, value) of a slice."""
 OTHER = "other"
@@ -56,12 +58,25 @@ class Layout:
     groups: int = 256
     shift: float = 0.0
     spread: float = 1.0
+    scores: tuple[float, ...] = ()
+    """Of exact sums: the score of each cell, in order; of several classes, which have scores of their own, its number.
+    Empty for fixed cells."""
+
+    @property
+    def lows(self) -> npt.NDArray[np.float64]:
+        """Lower edge of every cell of a score."""
+        return np.array(self.scores) if self.scores else score_lows(self.cells)
+
+    @property
+    def fixed(self) -> "Layout":
+        """With fixed cells."""
+        return dataclasses.replace(self, scores=())
 
     @functools.cached_property
     def segments(self) -> dict[str, slice]:
         """Name of a sum -> its slice of a row of sums."""
         sizes = {
-            **sizes_of(self.task, self.classes, len(score_edges(self.cells)) + 1),
+            **sizes_of(self.task, self.classes, len(self.scores) or len(score_edges(self.cells)) + 1),
             **_CHARTS.get(self.task, {}),
         }
         stops = np.cumsum(list(sizes.values()))
@@ -76,8 +91,8 @@ class Layout:
             self.task,
             {name: sums[:, part] for name, part in self.segments.items()},
             self.classes,
-            score_lows(self.cells),
-            tied=False,
+            self.lows,
+            tied=bool(self.scores),
         )
 
     @property
@@ -87,7 +102,17 @@ class Layout:
     @property
     def for_slices(self) -> "Layout":
         """The coarser layout of slices, since there are many of them."""
-        return dataclasses.replace(self, cells=min(self.cells, 120), groups=min(self.groups, 64))
+        return dataclasses.replace(self, cells=min(self.cells, 120), groups=min(self.groups, 64), scores=())
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldRows:
+    """Rows in memory: labels, scores and the group of each."""
+
+    labels: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64]
+    """(rows,) or (rows, classes)"""
+    groups: npt.NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +121,8 @@ class Partial:
 
     layout: Layout
     sums: Mapping[tuple[str, str], npt.NDArray[np.float64]]
+    held: HeldRows | None = None
+    """All rows of a classifier, while they are few."""
 
     def layout_of(self, key: tuple[str, str]) -> Layout:
         return self.layout if key == WHOLE else self.layout.for_slices
@@ -110,6 +137,8 @@ class Partial:
         names = [f"{column}\x1f{value}" for column, value in self.sums]
         shape = np.array([self.layout.classes, self.layout.cells, self.layout.groups])
         held: dict[str, Any] = {f"sums{place}": values for place, values in enumerate(self.sums.values())}
+        if self.held is not None:
+            held |= vars(self.held)
         np.savez(
             stream,
             task=self.layout.task,
@@ -128,12 +157,16 @@ class Partial:
             layout = Layout(str(held["task"]), classes, cells, groups, shift, spread)
             keys = [tuple(str(name).split("\x1f", 1)) for name in held["names"]]
             sums = {(key[0], key[1]): held[f"sums{place}"] for place, key in enumerate(keys)}
-        return cls(layout, sums)
+            rows = HeldRows(held["labels"], held["scores"], held["groups"]) if "labels" in held else None
+        return cls(layout, sums, rows)
 
 
 def start(layout: Layout) -> Partial:
     """The sums of no rows, to merge into."""
-    return Partial(layout, {WHOLE: np.zeros((layout.groups, layout.width))})
+    width = (0,) if layout.task != "multiclass" else (0, layout.classes)
+    none = HeldRows(np.zeros(0), np.zeros(width), np.zeros(0, dtype=np.int64))
+    sums = {WHOLE: np.zeros((layout.groups, layout.width))}
+    return Partial(layout, sums, None if layout.task == "regression" else none)
 
 
 def observe(
@@ -155,7 +188,40 @@ def observe(
             sums[column, str(name)] = _sum_rows(
                 layout.for_slices, labels[chosen], scores[chosen], groups[chosen]
             )
-    return Partial(layout, sums)
+    return Partial(layout, sums, _hold(layout, labels, scores, groups))
+
+
+def _hold(layout: Layout, labels: Array, scores: Array, groups: Array) -> HeldRows | None:
+    if layout.task == "regression" or len(labels) * layout.classes > EXACT_SCORES:
+        return None
+    places = np.asarray(groups, dtype=np.int64) % layout.groups
+    return HeldRows(np.asarray(labels, np.float64), np.asarray(scores, np.float64), places)
+
+
+def to_exact(partial: Partial) -> Partial:
+    """With a cell for each score where the rows are held, so that no metric loses the order of two rows; else as it is.
+    The sums of slices stay as they are. It cannot be merged."""
+    held, layout = partial.held, partial.layout
+    if held is None or not len(held.labels):
+        return partial
+    found = sum_rows(
+        layout.task,
+        held.labels,
+        held.scores,
+        classes=layout.classes,
+        groups=held.groups,
+        group_count=layout.groups,
+    )
+    binary = layout.task == "binary"
+    cells = found.lows if binary else np.arange(found["positive"].shape[1] // layout.classes)
+    if not len(cells):
+        return partial  # no row has a finite score
+    exact = dataclasses.replace(layout, scores=tuple(cells.tolist()))
+    sums = np.zeros((layout.groups, exact.width))
+    charts = {name: partial.sums[WHOLE][:, layout.segments[name]] for name in _CHARTS.get(layout.task, {})}
+    for name, part in {**found.parts, **charts}.items():
+        sums[:, exact.segments[name]] = part
+    return Partial(exact, {**partial.sums, WHOLE: sums}, held)
 
 
 def merge(first: Partial, second: Partial, max_slices: int = HELD_SLICES) -> Partial:
@@ -166,7 +232,21 @@ def merge(first: Partial, second: Partial, max_slices: int = HELD_SLICES) -> Par
     sums = dict(first.sums)
     for key, values in second.sums.items():
         sums[key] = sums[key] + values if key in sums else values
-    return Partial(first.layout, merge_rare_values(sums, first.layout.for_slices, max_slices))
+    return Partial(
+        first.layout,
+        merge_rare_values(sums, first.layout.for_slices, max_slices),
+        _join(first.layout, first.held, second.held),
+    )
+
+
+def _join(layout: Layout, first: HeldRows | None, second: HeldRows | None) -> HeldRows | None:
+    if first is None or second is None:
+        return None
+    if (len(first.labels) + len(second.labels)) * layout.classes > EXACT_SCORES:
+        return None
+    return HeldRows(
+        *(np.concatenate(parts) for parts in zip(vars(first).values(), vars(second).values(), strict=True))
+    )
 
 
 def spread(hashes: npt.NDArray[np.uint64], groups: int = 256) -> npt.NDArray[np.int64]:
@@ -273,5 +353,7 @@ def fold_small(partial: Partial, least: int) -> Partial:
         other = (key[0], OTHER)
         kept[other] = kept.get(other, 0.0) + partial.sums[key]
     return Partial(
-        partial.layout, {key: sums for key, sums in kept.items() if key == WHOLE or count(sums) >= least}
+        partial.layout,
+        {key: sums for key, sums in kept.items() if key == WHOLE or count(sums) >= least},
+        partial.held,
     )

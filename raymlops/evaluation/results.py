@@ -19,10 +19,9 @@ from raymlops.evaluation.partials import (
     Layout,
     Partial,
     merge_rare_values,
-    score_edges,
-    score_lows,
 )
 from raymlops.evaluation.thresholds import Threshold, choose_threshold
+from raymlops.metrics import estimate
 from raymlops.metrics.formulas import by_bin, divide
 from raymlops.specs.evaluation import EvaluationSpec
 
@@ -110,6 +109,12 @@ def finish(partial: Partial, spec: EvaluationSpec | None = None, seed: int = 0) 
     )
 
 
+def measure_once(partial: Partial, metric: str) -> float:
+    """One metric of all rows, without an interval."""
+    total = partial.sums[WHOLE].sum(axis=0, keepdims=True)
+    return float(estimate(partial.layout.read(total))[metric][0])
+
+
 def _read_slices(partial: Partial, spec: EvaluationSpec, seed: int) -> list[Slice]:
     layout = partial.layout.for_slices
     counted = layout.segments["rows"].start
@@ -132,8 +137,9 @@ def _read_confusion(layout: Layout, total: npt.NDArray[np.float64]) -> tuple[tup
 def _draw_binary(layout: Layout, total: npt.NDArray[np.float64]) -> Curves:
     positive, negative, chance = (total[layout.segments[n]] for n in ("positive", "negative", "chance"))
     found, alarms = (np.concatenate([[0.0], np.cumsum(cells[::-1])]) for cells in (positive, negative))
-    edges, lows = score_edges(layout.cells), score_lows(layout.cells)
-    wide = np.clip((np.concatenate([edges, [1.0]]) * 40 - 1e-9).astype(np.int64), 0, 39)
+    lows = layout.lows
+    shown = lows if layout.scores else np.append(lows[1:], 1.0) - 1e-9
+    wide = np.clip((shown * 40).astype(np.int64), 0, 39)
     bins = {name: by_bin(lows, cells) for name, cells in (("hit", positive), ("all", positive + negative))}
     return {
         "roc": _thin({"x": divide(alarms, alarms[-1:]), "y": divide(found, found[-1:])}),

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raymlops.evaluation.intervals import Interval, draw_weights, to_interval
-from raymlops.evaluation.partials import Layout, score_edges
+from raymlops.evaluation.partials import Layout
 from raymlops.metrics.formulas import divide
 from raymlops.specs.evaluation import CostSpec
 
@@ -45,22 +45,23 @@ class Threshold:
 def choose_threshold(
     layout: Layout, sums: npt.NDArray[np.float64], cost: CostSpec, replicates: int = 1000, seed: int = 0
 ) -> Threshold:
-    """The cell edge with the least cost on these rows; among equals, the one nearest 0.5.
+    """The lower edge of a cell with the least cost on these rows; among equals, the one nearest 0.5.
 
     The interval is that of the cost at this edge; it ignores the optimism of choosing the edge on the same rows,
     which is small in comparison from some thousand rows on.
     """
-    edges = score_edges(layout.cells)
+    edges = np.append(layout.lows, 1.0)  # that of the last cut chooses no row
+    edges[0] = 0.0
     weights = draw_weights(layout.groups, replicates, seed)
     positive, negative = (weights @ sums[:, layout.segments[name]] for name in ("positive", "negative"))
     costs = _costs(positive[:1], negative[:1], cost)[0]
     best = np.flatnonzero(costs <= costs.min() + 1e-12)
-    cut = int(best[np.argmin(np.abs(edges[np.clip(best - 1, 0, len(edges) - 1)] - 0.5))])
+    cut = int(best[np.argmin(np.abs(edges[best] - 0.5))])
     hits, alarms = positive[0, cut:].sum(), negative[0, cut:].sum()
     misses, quiet = positive[0, :cut].sum(), negative[0, :cut].sum()
-    half = int(np.searchsorted(edges, 0.5, side="right"))
+    half = int(np.searchsorted(layout.lows, 0.5, side="left"))
     return Threshold(
-        value=0.0 if cut == 0 else float(edges[cut - 1]) if cut <= len(edges) else 1.0,
+        value=float(edges[cut]),
         cost=to_interval(_costs_at(positive, negative, cost, cut)),
         cost_at_half=float(costs[half]),
         cost_of_never=float(costs[-1]),

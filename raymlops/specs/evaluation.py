@@ -32,10 +32,26 @@ class EvaluationSpec(Document):
     max_slices: int = Field(
         50, ge=1, le=1000, description="values per column; the rest are counted as 'other'"
     )
+    folds: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="0, or 3 and more: after the search, the winner's values are trained again on so many folds of all "
+        "rows and measured on the rows left out, with intervals over folds; for small tables. The registered model "
+        "stays the one that was trained on the training rows",
+    )
+    repeats: int = Field(1, ge=1, le=100, description="how often the rows are dealt anew into folds")
     bootstrap: int = Field(1000, ge=100, le=20_000, description="bootstrap replicates behind each interval")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="probability that an interval covers")
     cost: CostSpec = CostSpec()
     """Costs that determine a binary model's threshold."""
+
+    @pydantic.field_validator("folds")
+    @classmethod
+    def _enough_folds(cls, value: int) -> int:
+        if 0 < value < 3:
+            raise ValueError("expected 0, or 3 and more: one to test, one to validate, and others to train")
+        return value
 
 
 class LimitSpec(Document):
@@ -97,6 +113,12 @@ class GateSpec(Document):
     slice_limits: dict[str, LimitSpec] = Field(
         default_factory=dict,
         description="bounds that every slice must keep; one fails only if its interval is wholly outside",
+    )
+    new_rows: int = Field(
+        100,
+        ge=10,
+        description="where some of the rows were training rows of the champion (after another split), the least rows "
+        "that neither model was trained on, on which the two are then compared",
     )
     bootstrap: int = Field(1000, ge=200, le=20_000, description="replicates of the paired bootstrap")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the comparison with the champion")

@@ -25,6 +25,7 @@ LOG = logging.getLogger("raymlops.tracking")
 GATE_TAG, VERDICT_TAG, AGAINST_TAG = "raymlops.gate", "raymlops.verdict", "raymlops.gate.against"
 PASSED = "passed"
 SPEC, LOCK, DATA = "spec.json", "requirements.lock.txt", "data.json"
+TRAINING_ROWS, FOLDS = "training_rows.json", "folds.json"
 
 
 def require(
@@ -193,7 +194,13 @@ def _make(
     tags = {key: str(value) for key, value in dict(version.tags).items() if key.startswith(manifests.PREFIX)}
     facts = {key: value for key, value in tags.items() if key not in (MANIFEST_TAG, manifests.ANCHOR_TAG)}
     folder = f"trust/version-{version.version}"
-    paths = [SPEC, LOCK, DATA, *(f"{folder}/{file}" for file in ("verdict.json", "evaluation.json"))]
+    paths = [
+        SPEC,
+        LOCK,
+        DATA,
+        TRAINING_ROWS,
+        *(f"{folder}/{file}" for file in ("verdict.json", "evaluation.json")),
+    ]
     documents = manifests.digest_documents(client, run, paths)
     verdict = _read_verdict(client, run, f"{folder}/verdict.json", facts) if adopted else None
     return Manifest(

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raymlops.data import scan, sources, splits
+from raymlops.data import rare_classes, scan, sources, split_rows, splits
+from raymlops.errors import DataError
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, GroupSplit, RandomSplit, TimeSplit
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -153,3 +154,34 @@ def test_a_split_by_time_leaves_out_its_gap(tmp_path: pathlib.Path) -> None:
         assert first - last > pd.Timedelta(days=2)
     assert found.gap == 2 * 48
     assert sum(map(len, parts.values())) == 2_400 - found.gap
+
+
+def test_the_fingerprint_is_of_the_data_and_not_of_where_they_lie(tmp_path: pathlib.Path) -> None:
+    frame = numbered(300)
+    found = [
+        split(frame, tmp_path / name, files=files)[1].fingerprint
+        for name, files in (("here", 1), ("there", 3))
+    ]
+    turned = [str(tmp_path / "there" / f"{number}.parquet") for number in (2, 0, 1)]
+    rows = split_rows.scan_rows(DatasetSpec(path=tuple(turned)), ContractSpec(), RandomSplit())
+    digests = {one.digest for one in found} | {rows.scan.fingerprint.digest}
+    assert len(digests) == 1
+    assert len({one.first_digest for one in found}) == 1  # this one is of a source that both call the same
+    assert rows.scan.fingerprint.matches(rows.scan.fingerprint.first_digest)
+
+
+def test_a_class_that_is_too_rare_is_refused_with_the_remedy_before_anything_is_trained(
+    tmp_path: pathlib.Path,
+) -> None:
+    frame = numbered(1_000).assign(label=lambda rows: rows["label"].where(rows["id"] > 0, "once"))
+    _, found = split(frame, tmp_path / "rows", target="label")
+    with pytest.raises(
+        DataError, match=r"'once' has 1 training, .*where\(label in \['once'\], 'other', label\)"
+    ):
+        rare_classes.require(found, "auto")
+    rare_classes.require(found, "regression")
+    folded = {"label": "where(label in ['once'], 'rare', label)"}  # into one that has enough
+    _, again = split(frame, tmp_path / "folded", target="label", derive=folded)
+    rare_classes.require(again, "multiclass")
+    _, large = split(numbered(12_000), tmp_path / "large", target="label")
+    rare_classes.require(large, "auto")

@@ -3,15 +3,16 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raymlops.conversions.conversion import Conversion
+from raymlops.data.training_rows import TrainingRows
 from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
 from raymlops.evaluation import gate, results
-from raymlops.evaluation.contents import Report, VariantLine
+from raymlops.evaluation.contents import Report, VariantLine, name_metric
 from raymlops.evaluation.gate import Evidence
-from raymlops.evaluation.partials import Partial, fold_small
+from raymlops.evaluation.partials import Partial, fold_small, to_exact
 from raymlops.evaluation.report import write_report
 from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
@@ -19,7 +20,8 @@ from raymlops.features import FittedFeatures, read_conversion
 from raymlops.lifecycle.govern import gate_evidence, version_record
 from raymlops.lifecycle.govern.evaluation_rows import Rows, take_sample
 from raymlops.lifecycle.govern.gate_evidence import Sample
-from raymlops.lifecycle.govern.scoring import features_of, measure_models, score_rows
+from raymlops.lifecycle.govern.own_rows import OwnRows
+from raymlops.lifecycle.govern.scoring import Measured, features_of, measure_marked, score_rows
 from raymlops.models import variants
 from raymlops.models.safety import Model, read_model
 from raymlops.models.session import open_session
@@ -46,6 +48,8 @@ class EvaluatedVersion:
     variants: tuple[VariantLine, ...] = ()
     judged: Mapping[str, Verdict] = dataclasses.field(default_factory=dict)
     """Kind of a variant -> its verdict in comparison with the original."""
+    own_rows: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Version -> a sentence on those of the rows that it was trained on; empty if there are none."""
 
 
 def find_champion(client: Client, name: str, settings: Settings) -> ModelVersion | None:
@@ -86,26 +90,31 @@ def evaluate_version(
     features = features_of(open_session(models[version.uri]).contract)
     if champion is not None:
         models[champion.uri] = read_model(champion.file, champion.digest)
+    known = _read_training_rows(client, [version, *([champion] if champion else [])], tell)
     tell(f"Measuring {' and '.join(models)} on {rows.source}")
-    measured = _measure(models, version.uri, rows, spec, tell)
-    if champion is not None and champion.uri not in measured:
+    measured = _measure(models, version.uri, rows, spec, known, tell)
+    if champion is not None and champion.uri not in measured.whole:
         champion = None
+    metric = spec.gate.metric_of(features.target.task)
+    said = {one.uri: _describe_own(measured, one, rows, metric) for one in (version, champion) if one}
+    for sentence in filter(None, said.values()):
+        tell(sentence)
     sample = take_sample(rows, features)
     limits = _limits_of(spec)
-    evidence = _gather(version, measured[version.uri], sample)
-    against = champion and _gather(champion, measured[champion.uri], None)
-    verdict = gate.judge(evidence, against or None, limits)
-    evaluation = results.finish(measured[version.uri], spec.evaluation)
+    evidence = _gather(version, measured, said[version.uri], sample)
+    against = _gather(champion, measured, said[champion.uri], None) if champion else None
+    verdict = gate.judge(evidence, against, limits)
+    evaluation = results.finish(measured.whole[version.uri], spec.evaluation)
     lines, judged = _try_variants(version, spec, rows, sample, features, evidence, evaluation, settings, tell)
     report = version_record.fill_report(
         client,
         version,
         Report(
             title=f"{version.name}, version {version.version}",
-            metric=spec.gate.metric_of(features.target.task),
+            metric=metric,
             evaluation=evaluation,
             classes=tuple(str(name) for name in features.target.classes),
-            champion=results.finish(measured[champion.uri], spec.evaluation) if champion else None,
+            champion=results.finish(measured.whole[champion.uri], spec.evaluation) if champion else None,
             champion_name=f"version {champion.version}" if champion else "",
             verdict=verdict,
             columns=evidence.columns,
@@ -113,6 +122,10 @@ def evaluate_version(
         ),
         rows,
     )
+    if any(said.values()):
+        report = dataclasses.replace(
+            report, data={**report.data, "training rows": "; ".join(filter(None, said.values()))}
+        )
     path = (
         settings.home
         / "reports"
@@ -122,7 +135,7 @@ def evaluate_version(
     path.write_text(write_report(report), encoding="utf-8")
     if rows.left_out:
         path.with_suffix(".left_out.jsonl").write_text("\n".join([*rows.left_out, ""]), encoding="utf-8")
-    trusted = EvaluatedVersion(version, champion, verdict, evaluation, path, lines, judged)
+    trusted = EvaluatedVersion(version, champion, verdict, evaluation, path, lines, judged, said)
     if store:
         store_findings(client, trusted, settings)
     return trusted
@@ -172,29 +185,72 @@ def _limits_of(spec: ExperimentSpec) -> Any:
     return spec.gate.model_copy(update={"parity": spec.gate.parity or spec.limits.parity})
 
 
+def _read_training_rows(
+    client: Client, versions: Sequence[ModelVersion], tell: Callable[[str], None]
+) -> dict[str, TrainingRows]:
+    """Of the versions that have a record of them."""
+    found = {one.uri: version_record.read_training_rows(client, one, tell) for one in versions}
+    return {uri: rows for uri, rows in found.items() if rows is not None}
+
+
+def _describe_own(measured: Measured, version: ModelVersion, rows: Rows, metric: str) -> str:
+    """A sentence on the rows that a version was trained on, or on why they are not known; empty if there are none."""
+    own = measured.own.get(version.uri, OwnRows())
+    if own.known:
+        said, new = own.describe(version.uri), measured.new[version.uri]
+        if not said or not new.rows:
+            return said
+        found = results.measure_once(new, metric)
+        return f"{said}; its {name_metric(metric)} on the {new.rows:,} rows of no training is {found:.4g}"
+    if rows.mark is None:
+        return ""
+    why = "the table lacks columns that it had" if own.rows else "it has no record of them"
+    return f"it is not known which of the rows {version.uri} was trained on: {why}"
+
+
 def _measure(
-    models: dict[str, Model], first: str, rows: Rows, spec: ExperimentSpec, tell: Callable[[str], None]
-) -> dict[str, Partial]:
+    models: dict[str, Model],
+    first: str,
+    rows: Rows,
+    spec: ExperimentSpec,
+    known: Mapping[str, TrainingRows],
+    tell: Callable[[str], None],
+) -> Measured:
     """All models in one pass; only the first if the rows no longer suit the champion."""
     try:
-        return _measure_slices(models, rows, spec)
+        return _measure_slices(models, rows, spec, known)
     except RaymlopsError as error:
         if len(models) == 1:
             raise
         tell(f"The champion cannot be measured on these rows, so there is no comparison: {error}")
-        return _measure_slices({first: models[first]}, rows, spec)
+        return _measure_slices({first: models[first]}, rows, spec, known)
 
 
-def _measure_slices(models: dict[str, Model], rows: Rows, spec: ExperimentSpec) -> dict[str, Partial]:
-    """Only slices with enough rows, for both gate and report."""
-    measured = measure_models(rows.dataset, models, spec.evaluation.slices, rows.conversions)
-    return {name: fold_small(part, spec.evaluation.slice_rows) for name, part in measured.items()}
+def _measure_slices(
+    models: dict[str, Model], rows: Rows, spec: ExperimentSpec, known: Mapping[str, TrainingRows]
+) -> Measured:
+    """Only slices with enough rows, for both gate and report; exact where rows are few."""
+    marks = {uri: f"__rows_of_{place}__" for place, uri in enumerate(models) if uri in known and rows.mark}
+    dataset = rows.marked({column: known[uri] for uri, column in marks.items()})
+    measured = measure_marked(dataset, models, marks, spec.evaluation.slices, rows.conversions)
+
+    def settle(parts: Mapping[str, Partial]) -> dict[str, Partial]:
+        return {name: to_exact(fold_small(part, spec.evaluation.slice_rows)) for name, part in parts.items()}
+
+    return Measured(settle(measured.whole), settle(measured.new), measured.own)
 
 
-def _gather(version: ModelVersion, partial: Partial, sample: Sample | None) -> Evidence:
+def _gather(version: ModelVersion, measured: Measured, own: str, sample: Sample | None) -> Evidence:
     recorded = version_record.read_tag(version, "raymlops.parity").get("difference")
     parity = float(recorded) if recorded is not None else None
-    evidence = gate_evidence.gather_evidence(version.uri, version.file, partial, sample, parity=parity)
+    evidence = gate_evidence.gather_evidence(
+        version.uri, version.file, measured.whole[version.uri], sample, parity=parity
+    )
+    evidence = dataclasses.replace(evidence, new=measured.new[version.uri])
+    if measured.own.get(version.uri, OwnRows()).found:
+        evidence = dataclasses.replace(evidence, own=own)
+    else:
+        evidence = dataclasses.replace(evidence, unknown=own)
     if evidence.unsafe:
         return dataclasses.replace(evidence, digest=version.digest)
     if version.digest and evidence.digest != version.digest:
@@ -234,7 +290,7 @@ def _try_variants(
             lines.append(VariantLine(kind, 0, nothing, nothing, nothing, {}, passed=False, note=str(error)))
     tell(f"Measuring the variants {', '.join(made)}")
     models = {kind: read_model(path) for kind, path in made.items()}
-    for name, partial in _measure_slices(models, rows, spec).items():
+    for name, partial in _measure_slices(models, rows, spec, {}).whole.items():
         evidence = gate_evidence.gather_evidence(name, made[name], partial, sample, expected)
         verdict = judged[name] = gate.judge(evidence, original, limits)
         found = results.finish(partial, spec.evaluation)

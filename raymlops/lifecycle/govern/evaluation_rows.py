@@ -1,7 +1,8 @@
 """The rows on which a model is measured: the test split of its spec, or other data read in the same way."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import functools
+from collections.abc import Callable, Collection, Mapping
 
 import pyarrow as pa
 import ray
@@ -9,21 +10,24 @@ import ray.data
 
 from raymlops.conversions.conversion import Conversion
 from raymlops.data import contract as contracts
-from raymlops.data import sources
+from raymlops.data import row_keys, sources
 from raymlops.data.column_conversions import read_as_text, resolve_contract
 from raymlops.data.contract import Finding
-from raymlops.data.scan import fold
+from raymlops.data.row_keys import Repeats, find_repeats
+from raymlops.data.rowhash import Hashes
+from raymlops.data.scan import Fingerprint, fold
 from raymlops.data.split_rows import SplitRows, describe_source, reading_values, scan_rows
+from raymlops.data.training_rows import TrainingRows, add_marks
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
 from raymlops.lifecycle.govern.scoring import read_labels, with_conversions
-from raymlops.specs.dataset import ContractSpec
+from raymlops.specs.dataset import ContractSpec, DatasetSpec
 from raymlops.specs.experiment import ExperimentSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Rows for measuring. `fingerprint` is empty for data other than the spec's."""
+    """Rows for measuring. `fingerprint` is empty, and `identity` None, for data other than the spec's."""
 
     dataset: ray.data.Dataset
     source: str
@@ -38,6 +42,14 @@ class Rows:
     def describe(self) -> list[str]:
         """Lines on the rows that are left out."""
         return [f"Left out: {finding}" for finding in self.findings]
+
+    identity: Fingerprint | None = None
+    mark: Callable[[Mapping[str, TrainingRows]], ray.data.Dataset] | None = None
+    """The same rows with a column for each of these, of what a row is to a version (data.training_rows)."""
+
+    def marked(self, known: Mapping[str, TrainingRows]) -> ray.data.Dataset:
+        """With the columns of `known`; as they are if there is none, or if they have no keys."""
+        return self.mark(known) if self.mark and known else self.dataset
 
 
 def read_rows(
@@ -55,16 +67,21 @@ def read_rows(
     def read(texts: Collection[str]) -> Rows:
         chosen = read_as_text(table, spec.contract, texts)
         with sources.reading(chosen):
-            dataset = sources.read_dataset(chosen)
+            dataset = sources.read_dataset(chosen, keyed=True)
             dataset = dataset.materialize() if chosen.cache else dataset
             contract = resolve_contract(dataset, spec.contract, features=spec.features, known=known)
             findings, left_out = _check_rows(dataset, contract)
+
+            def mark(versions: Mapping[str, TrainingRows]) -> ray.data.Dataset:
+                return _keep_contract(dataset, contract, versions, chosen)
+
             return Rows(
-                _keep_contract(dataset, contract),
+                mark({}),
                 data,
                 findings=findings,
                 conversions=conversions_of(contract),
                 left_out=left_out,
+                mark=mark,
             )
 
     return reading_values(spec.contract, read)
@@ -80,7 +97,13 @@ def to_test_rows(rows: SplitRows) -> Rows:
         scanned.findings,
         rows.of("train"),
         conversions_of(rows.contract),
+        identity=scanned.fingerprint,
+        mark=functools.partial(_mark_test_rows, rows),
     )
+
+
+def _mark_test_rows(rows: SplitRows, known: Mapping[str, TrainingRows]) -> ray.data.Dataset:
+    return rows.of("test", raw=True, marked=known)
 
 
 def conversions_of(contract: ContractSpec) -> dict[str, Conversion]:
@@ -123,22 +146,51 @@ def _check_block(
         table.num_rows,
         failed,
         [contracts.to_finding(table, one) for one in broken],
-        contracts.leave_out(table, broken),
+        contracts.leave_out(row_keys.drop_keys(table), broken),
     )
 
 
-def _keep_contract(dataset: ray.data.Dataset, contract: ContractSpec) -> ray.data.Dataset:
+def _keep_contract(
+    dataset: ray.data.Dataset,
+    contract: ContractSpec,
+    known: Mapping[str, TrainingRows],
+    table: DatasetSpec,
+) -> ray.data.Dataset:
+    repeats = Repeats()
+    if any(training.numbered for training in known.values()):
+        with sources.reading(table):
+            repeats = find_repeats([held for held in fold(dataset, _read_keys) if held is not None])
     return dataset.map_batches(
         _keep_block,
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
-        fn_kwargs={"contract": contract},
+        fn_kwargs={
+            "contract": contract,
+            "known": dict(known),
+            "repeats": repeats,
+            "changed": frozenset(table.derive),
+        },
     )
 
 
-def _keep_block(table: pa.Table, contract: ContractSpec) -> pa.Table:
+def _read_keys(table: pa.Table) -> tuple[row_keys.Name, Hashes] | None:
+    if table.num_rows == 0 or table.num_columns == 0:
+        return None
+    keys = row_keys.keys_of(table)
+    return row_keys.name_block(table, keys), keys
+
+
+def _keep_block(
+    table: pa.Table,
+    contract: ContractSpec,
+    known: Mapping[str, TrainingRows],
+    repeats: Repeats,
+    changed: frozenset[str],
+) -> pa.Table:
     if table.num_columns == 0:
         return table
     _, broken = contracts.check_columns(table, contract)
-    return table.filter(pa.array(contracts.find_valid(table, broken)))
+    holds = contracts.find_valid(table, broken)
+    kept = row_keys.drop_keys(table.filter(pa.array(holds)))
+    return add_marks(kept, table, holds, known, repeats, changed)

@@ -5,10 +5,13 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from raymlops.data.training_rows import FALSE_SHARE
 from raymlops.lifecycle.govern import version_record
 from raymlops.settings import Settings
 from raymlops.tracking import history, registry, store
 from raymlops.tracking.evidence import GATE_TAG
+from raymlops.tracking.registry import ModelVersion
+from raymlops.tracking.run_reader import Client
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +80,30 @@ def compare_versions(first: str, second: str, settings: Settings) -> list[Change
                 "gate": {"outcome": tags.get(GATE_TAG, "")},
             }
         )
-    return [
+    changes = [
         Change(part, name, _show(parts[0][part].get(name)), _show(parts[1][part].get(name)))
         for part in parts[0]
         for name in sorted({**parts[0][part], **parts[1][part]})
         if parts[0][part].get(name) != parts[1][part].get(name)
     ]
+    if any(change.part == "data" or change.name.startswith("split.") for change in changes):
+        changes += _compare_rows(client, *versions)
+    return changes
+
+
+def _compare_rows(client: Client, first: ModelVersion, second: ModelVersion) -> Iterator[Change]:
+    """Says so if each was tested on rows that the other was trained on: their test metrics are then of other rows."""
+    ours, theirs = (
+        version_record.read_training_rows(client, version, lambda line: None, anew=False)
+        for version in (first, second)
+    )
+    shares = [
+        a.share_of(b) if a is not None and b is not None else None
+        for a, b in ((theirs, ours), (ours, theirs))
+    ]
+    if any(share is None or share > 2 * FALSE_SHARE for share in shares):
+        texts = ("not known" if share is None else f"about {share:.0%}" for share in shares)
+        yield Change("test metrics", "test rows that the other was trained on", *texts)
 
 
 def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

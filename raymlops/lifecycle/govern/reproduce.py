@@ -64,14 +64,15 @@ def reproduce_version(
     )
     tell(f"Environment: {differ if packages else 'every package as recorded'}")
     join_cluster(settings)
-    found = read_rows(spec).fingerprint
+    found = read_rows(spec).identity
+    assert found is not None
     recorded = version.tags.get("raymlops.fingerprint", "")
-    if recorded and found != recorded:
+    if recorded and not found.matches(recorded):
         raise DataError(
-            f"The data of {version.uri} had fingerprint {recorded}, and now have {found}; give the same data to "
-            "reproduce it"
+            f"The data of {version.uri} had fingerprint {recorded}, and now have {found.digest}; give the same data "
+            "to reproduce it"
         )
-    tell(f"Data: fingerprint {found} as recorded")
+    tell(f"Data: fingerprint {recorded or found.digest} as recorded")
     single = single_trial(spec, version_record.read_tag(version, "raymlops.parameters"))
     name = f"reproduction-of-{version.name}-{version.version}-{time.strftime('%Y%m%d-%H%M%S')}"
     request = Request(why=f"reproduces {version.uri}", name=name, register=False)

@@ -22,6 +22,7 @@ from raymlops.errors import ArtifactError, DataError, unknown_name
 from raymlops.evaluation import partials
 from raymlops.evaluation.partials import Layout, Partial
 from raymlops.features import FittedColumn, FittedFeatures, FittedTarget, read_conversion, table_to_batch
+from raymlops.lifecycle.govern.own_rows import OwnRows, add_all, is_new
 from raymlops.models.safety import Model
 from raymlops.models.session import Session, open_session
 from raymlops.tensors import Batch
@@ -75,6 +76,18 @@ def layout_of(target: FittedTarget, shift: float = 0.0, spread: float = 1.0) -> 
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Sums of models over the same rows."""
+
+    whole: Mapping[str, Partial]
+    """Name of a model -> its sums over all rows."""
+    new: Mapping[str, Partial]
+    """The same over the rows that none of the models had in its training."""
+    own: Mapping[str, OwnRows]
+    """Name of a model -> how many of the rows it had; without those of which that is not known."""
+
+
 def measure_models(
     dataset: ray.data.Dataset,
     models: Mapping[str, Model],
@@ -86,8 +99,20 @@ def measure_models(
 
     Raises DataError for a column or class that the models do not know, ArtifactError for a broken model.
     """
+    return dict(measure_marked(dataset, models, {}, slices, conversions).whole)
+
+
+def measure_marked(
+    dataset: ray.data.Dataset,
+    models: Mapping[str, Model],
+    marks: Mapping[str, str],
+    slices: Sequence[str] = (),
+    conversions: Mapping[str, Conversion] | None = None,
+) -> Measured:
+    """The same with a count of each model's own rows. `marks` are names of models -> the column of the dataset that
+    says what a row is to it (data.training_rows)."""
     if not models:
-        return {}
+        return Measured({}, {}, {})
     fitted = {name: features_of(open_session(data).contract) for name, data in models.items()}
     target = next(iter(fitted.values())).target
     for name, features in fitted.items():
@@ -98,18 +123,26 @@ def measure_models(
     target = with_conversions(next(iter(fitted.values())), conversions or {}).target
     layout = layout_of(target, *_find_place(dataset, target))
     held = {name: ray.put(data) for name, data in models.items()}
-    totals = {name: partials.start(layout) for name in models}
-    for parts in fold(
+    whole = {name: partials.start(layout) for name in models}
+    new, own = dict(whole), dict[str, OwnRows]()
+    blocks = fold(
         dataset,
         _measure_block,
         models=held,
         layout=layout,
         slices=tuple(slices),
         conversions=conversions or {},
-    ):
-        for name, part in parts.items():
-            totals[name] = partials.merge(totals[name], Partial.from_bytes(part))
-    return totals
+        marks=dict(marks),
+    )
+    for all_rows, new_rows, counts in blocks:
+        own = add_all(own, counts)
+        for name, part in all_rows.items():
+            block = Partial.from_bytes(part)
+            whole[name] = partials.merge(whole[name], block)
+            if marks:
+                rest = block if new_rows is None else Partial.from_bytes(new_rows[name])
+                new[name] = partials.merge(new[name], rest)
+    return Measured(whole, new if marks else whole, own)
 
 
 def observe_table(
@@ -176,14 +209,24 @@ def _measure_block(
     layout: Layout,
     slices: tuple[str, ...],
     conversions: Mapping[str, Conversion],
-) -> dict[str, bytes]:
+    marks: Mapping[str, str],
+) -> tuple[dict[str, bytes], dict[str, bytes] | None, dict[str, OwnRows]]:
+    """Sums over all rows, over those that no model had (None: the same), and the models' own rows."""
     if table.num_rows == 0 or table.num_columns == 0:
-        return {}
+        return {}, None, {}
     sessions = {name: _open_once(ray.get(reference)) for name, reference in models.items()}
-    return {
-        name: part.to_bytes()
-        for name, part in observe_table(table, sessions, layout, slices, conversions).items()
-    }
+    found = {name: np.asarray(table[column].to_numpy(), dtype=np.int8) for name, column in marks.items()}
+    values = table.drop_columns(list(marks.values())) if marks else table
+
+    def observe(rows: pa.Table) -> dict[str, bytes]:
+        return {
+            name: part.to_bytes()
+            for name, part in observe_table(rows, sessions, layout, slices, conversions).items()
+        }
+
+    new = is_new(found) if marks else np.ones(table.num_rows, dtype=bool)
+    rest = None if new.all() else observe(values.filter(pa.array(new)))
+    return observe(values), rest, {name: OwnRows.from_marks(held) for name, held in found.items()}
 
 
 @functools.lru_cache(maxsize=8)

@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raymlops.attestation import digest_of
-from raymlops.errors import ForbiddenError, NotFoundError, SpecError, UntrustedError
-from raymlops.evaluation.contents import Report, TrialLine, show_name, show_number
+from raymlops.data.split_rows import scan_rows
+from raymlops.data.training_rows import TrainingRows
+from raymlops.errors import ForbiddenError, NotFoundError, RaymlopsError, SpecError, UntrustedError
+from raymlops.evaluation.contents import Report, TrialLine, name_metric, show_name, show_number
+from raymlops.evaluation.intervals import Interval
 from raymlops.lifecycle.govern.evaluation_rows import Rows
 from raymlops.metrics import FALLING
 from raymlops.specs.code_references import find_code
@@ -15,6 +18,7 @@ from raymlops.specs.dataset import with_version
 from raymlops.specs.document import read_json, validate_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import run_reader
+from raymlops.tracking.evidence import FOLDS, TRAINING_ROWS
 from raymlops.tracking.registry import ModelVersion
 from raymlops.tracking.run_reader import Client
 from raymlops.training.importance import rank_parameters
@@ -69,6 +73,26 @@ def read_spec(
         version, find_code(spec, training=training), trusted or is_signed(version, "spec.json", text), tell
     )
     return spec
+
+
+def read_training_rows(
+    client: Client, version: ModelVersion, tell: Callable[[str], None], *, anew: bool = True
+) -> TrainingRows | None:
+    """The record of a version's training rows; None if it has none. With `anew`, those of a version that was made
+    before versions had one are found again by its recorded split, if its data are as they were."""
+    held = read_record_file(client, version, TRAINING_ROWS)
+    if held:
+        return TrainingRows.from_json(held)
+    recorded = version.tags.get("raymlops.fingerprint", "")
+    if not recorded or not anew:
+        return None
+    try:
+        spec = read_spec(client, version, training=False)
+        tell(f"{version.uri} has no record of its training rows: splitting its data again, as its spec says")
+        scanned = scan_rows(spec.dataset, spec.contract, spec.split, spec.features).scan
+    except RaymlopsError:
+        return None
+    return scanned.training if scanned.fingerprint.matches(recorded) else None
 
 
 def require_trust(
@@ -141,6 +165,9 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
         "splits": ", ".join(f"{name} {count:,}" for name, count in counts.items()),
         "fingerprint": rows.fingerprint or version.tags.get("raymlops.fingerprint", ""),
     }
+    folds = read_record_file(client, version, FOLDS)
+    if folds:
+        data["folds"] = _say_folds(folds)
     findings = [dataclasses.asdict(finding) for finding in rows.findings] or held.get("findings") or []
     return dataclasses.replace(
         report,
@@ -156,6 +183,12 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
         ),
         parity=read_tag(version, "raymlops.parity"),
     )
+
+
+def _say_folds(folds: Mapping[str, Any]) -> str:
+    intervals = {name: Interval.from_json(value) for name, value in folds["intervals"].items()}
+    means = ", ".join(f"{name_metric(name)} {interval}" for name, interval in intervals.items())
+    return f"{means}: the winner's values, trained anew on {folds['folds']} folds of all rows, {folds['repeats']} times"
 
 
 def _say_parameters(version: ModelVersion) -> str:

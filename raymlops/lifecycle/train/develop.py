@@ -7,19 +7,23 @@ import pathlib
 import time
 from collections.abc import Callable, Sequence
 
+from ray.exceptions import RayError
+
 from raymlops import attestation
-from raymlops.errors import DataError, SpecError, UnreachableError
+from raymlops.data.scan import Fingerprint
+from raymlops.errors import DataError, RaymlopsError, SpecError, UnreachableError
 from raymlops.lifecycle.cluster import join_cluster
 from raymlops.lifecycle.govern.evaluate import EvaluatedVersion
 from raymlops.lifecycle.govern.evaluation_rows import to_test_rows
 from raymlops.lifecycle.govern.promotion import admit_version
-from raymlops.lifecycle.train import run_heartbeat, stages
+from raymlops.lifecycle.train import cross_validation, run_heartbeat, stages
 from raymlops.lifecycle.train.prepare import Prepared, prepare
 from raymlops.lifecycle.train.run_recorder import (
     Record,
     complete_trials,
     fail_record,
     finish_record,
+    keep_folds,
     open_record,
 )
 from raymlops.lifecycle.train.verify_export import Proof
@@ -28,7 +32,7 @@ from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import store
 from raymlops.training import demand, search_state, storage
-from raymlops.training.trials import SearchResult, TrialObserver
+from raymlops.training.trials import SearchResult, TrialObserver, last_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +81,20 @@ def develop_model(
     client = store.connect(settings)
     store.require_artifacts(settings)
     join_cluster(settings)
+    cross_validation.check(spec)
     concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
     clock.lap("start")
     prepared = prepare(spec, tell)
     asked, spec = spec, prepared.spec
     clock.lap("data")
-    fingerprint = prepared.rows.scan.fingerprint.digest
+    fingerprint = prepared.rows.scan.fingerprint
     request = _settle_name(spec, settings, request, fingerprint, tell)
     assert request.name is not None
+<<<<<<< HEAD
     with run_heartbeat.keep_heartbeat(settings.storage_path, request.name, asked, fingerprint, tell):
+=======
+    with run_heartbeat.keep_heartbeat(settings.storage_path, request.name, spec, fingerprint.digest, tell):
+>>>>>>> ead0b82 (Versions remember their training rows, and are not measured on them without saying so; identical blocks are dealt like others; rare classes are refused; folds; exact metrics of few rows; fingerprints of data, not of paths)
         record = open_record(
             client, spec, prepared.rows, settings, request.name, request.why, tell, resumed=request.resume
         )
@@ -119,16 +128,18 @@ def _settle_name(
     spec: ExperimentSpec,
     settings: Settings,
     request: Request,
-    fingerprint: str,
+    fingerprint: Fingerprint,
     tell: Callable[[str], None],
 ) -> Request:
     """The request with an unused name, or that of a search that can be resumed with these data."""
     heartbeat = run_heartbeat.read_heartbeat(settings.storage_path, request.name) if request.name else None
     if heartbeat is not None and not request.resume:
         raise SpecError(f"A run named {request.name!r} was started before; give another --name, or none")
-    if heartbeat is None or heartbeat.data == fingerprint:
+    if heartbeat is None or fingerprint.matches(heartbeat.data):
         return request if request.name else dataclasses.replace(request, name=_stamp(spec), resume=False)
-    changed = f"The data of {heartbeat.name} had fingerprint {heartbeat.data}, and now have {fingerprint}"
+    changed = (
+        f"The data of {heartbeat.name} had fingerprint {heartbeat.data}, and now have {fingerprint.digest}"
+    )
     if not request.or_anew:
         raise DataError(f"{changed}; give the same data to resume it, or start over without --resume")
     tell(f"{changed}: starting over")
@@ -156,6 +167,24 @@ class _Clock:
         self.laps[name], self._last = now - self._last, now
 
 
+def _cross_validate(
+    record: Record, prepared: Prepared, searched: stages.Searched
+) -> cross_validation.CrossValidation | None:
+    """The winner's results over folds, stored with the run; None if the spec asks for none, or they fail: the search is
+    not lost."""
+    spec = prepared.spec
+    if not spec.evaluation.folds:
+        return None
+    try:
+        found = cross_validation.cross_validate(spec, prepared.rows, searched.best.parameters, record.tell)
+    except (RaymlopsError, RayError) as error:
+        record.tell(f"The folds could not be measured: {last_line(error)}")
+        return None
+    keep_folds(record, found.to_json())
+    record.tell(found.describe(spec.gate.metric_of(prepared.features.target.task)))
+    return found
+
+
 def _finish(
     record: Record, prepared: Prepared, searched: stages.Searched, clock: _Clock, *, register: bool
 ) -> Outcome:
@@ -167,6 +196,9 @@ def _finish(
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
     (proof,) = stages.verify(spec, rows, features, prepared.encoder, best, model)
     clock.lap("export")
+    crossed = _cross_validate(record, prepared, searched)
+    if crossed is not None:
+        clock.lap("folds")
     version = None
     if register:
         try:
@@ -184,6 +216,10 @@ def _finish(
         {
             **{f"test_{key}": value for key, value in proof.metrics.items()},
             **{f"seconds_{key}": value for key, value in clock.laps.items()},
+            **{
+                f"folds_{key}": interval.value
+                for key, interval in (crossed.intervals if crossed else {}).items()
+            },
             "parity_difference": proof.parity.difference,
             "parity_flipped": proof.parity.flipped,
         },

@@ -49,13 +49,22 @@ class Heartbeat:
     """Version of its split; heartbeats did not have it at first."""
 
 
+_LATER_KEYS: dict[str, dict[str, Any]] = {
+    "split": {"key": [], "gap": 0},
+    "evaluation": {"folds": 0, "repeats": 1},
+    "gate": {"new_rows": 100},
+}
+"""Keys that specs did not have at first, with their defaults: a search that was begun without them goes on."""
+
+
 def digest_of(spec: ExperimentSpec) -> str:
     """What must be equal for a search to be resumed: the whole spec, except how many trials and minutes it may take."""
     value = to_first_names(spec)
     value["split"].pop("version", None)  # a search goes on with the one that it was begun with
-    for key in ("key", "gap"):  # which specs did not have at first
-        if not value["split"].get(key):
-            value["split"].pop(key, None)
+    for part, keys in _LATER_KEYS.items():
+        for key, default in keys.items():
+            if value[part].get(key) == default:
+                value[part].pop(key, None)
     for rule in value["contract"]["columns"].values():  # whose options for conversions came later
         for key in CONVERSION_OPTIONS:
             if rule[key] == ColumnRule.model_fields[key].get_default(call_default_factory=True):

@@ -5,7 +5,7 @@ Every operation here may be repeated without a second effect, since a resumed se
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from raymlops.artifact import FEATURES_FILE, LEFT_OUT_FILE, PROFILE_FILE
@@ -20,6 +20,7 @@ from raymlops.models import export
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import registry, runs, store
+from raymlops.tracking.evidence import FOLDS, TRAINING_ROWS
 from raymlops.training.trials import SearchResult, read_state
 
 Tell = Callable[[str], None]
@@ -130,6 +131,7 @@ def _start_run(
     })  # fmt: skip
     if scanned.left_out:
         client.log_text(run, "\n".join([*scanned.left_out, ""]), LEFT_OUT_FILE)
+    runs.log_json(client, run, TRAINING_ROWS, scanned.training.to_json())
     client.log_text(run, provenance.environment_lock(), "requirements.lock.txt")
     return run
 
@@ -144,6 +146,11 @@ def complete_trials(record: Record, found: SearchResult) -> None:
             trial.name, {"raymlops.seconds": f"{trial.seconds:.1f}", "raymlops.checkpoint": checkpoint}
         )
         record.trials.trial_ended(trial.name, trial.error)
+
+
+def keep_folds(record: Record, found: Mapping[str, Any]) -> None:
+    """Store the results over folds with the run, before its version is signed."""
+    store.retry_until_answered(lambda: runs.log_json(record.client, record.run, FOLDS, found), record.tell)
 
 
 def register_best(

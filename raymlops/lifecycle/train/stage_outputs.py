@@ -25,6 +25,7 @@ from raymlops.data.contract import Finding
 from raymlops.data.scan import Fingerprint, Scan
 from raymlops.data.split_rows import SplitRows, open_dataset
 from raymlops.data.splits import SplitRule
+from raymlops.data.training_rows import TrainingRows
 from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures
 from raymlops.lifecycle.train.verify_export import Proof
@@ -150,6 +151,8 @@ def _save_rows(rows: SplitRows, folder: Folder) -> None:
         "target": scan.rule.target,
         "cuts": scan.rule.cuts,
         "doubled": sorted(scan.doubled),
+        "training": scan.training.to_json(),
+        "classes": None if scan.classes is None else [*scan.classes.items()],
         "gap": scan.gap,
         "left_out": scan.left_out,
     })  # fmt: skip
@@ -161,23 +164,27 @@ _SPLIT: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(SplitSpec)
 
 def _load_rows(folder: Folder) -> SplitRows:
     held = folder.read_json(_VALUE)
-    fingerprint = {**held["fingerprint"], "columns": tuple(held["fingerprint"]["columns"])}
-    del fingerprint["digest"]
     table = DatasetSpec.model_validate(held["table"])
     scan = Scan(
-        Fingerprint(**fingerprint),
-        tuple(Finding(**{**finding, "samples": tuple(finding["samples"])}) for finding in held["findings"]),
-        held["rows"],
-        held["failed"],
-        SplitRule.from_arrays(
+        fingerprint=Fingerprint.from_json(held["fingerprint"]),
+        findings=tuple(
+            Finding(**{**finding, "samples": tuple(finding["samples"])}) for finding in held["findings"]
+        ),
+        rows=held["rows"],
+        failed=held["failed"],
+        rule=SplitRule.from_arrays(
             _read_arrays(folder, _RULE),
             _SPLIT.validate_python(held["split"]),
             held["cuts"] and tuple(held["cuts"]),
             held["target"],
         ),
-        frozenset(held["doubled"]),
-        held["gap"],
-        tuple(held["left_out"]),
+        doubled=frozenset(held["doubled"]),
+        training=TrainingRows.from_json(held["training"]),
+        classes=None
+        if held["classes"] is None
+        else {value: tuple(counts) for value, counts in held["classes"]},
+        gap=held["gap"],
+        left_out=tuple(held["left_out"]),
     )
     return SplitRows(table, ContractSpec.model_validate(held["contract"]), scan, open_dataset(table))
 

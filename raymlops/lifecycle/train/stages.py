@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from raymlops import __version__
-from raymlops.data import fitting, sources, split_rows, splits
+from raymlops.data import fitting, rare_classes, sources, split_rows, splits
 from raymlops.data.split_rows import SplitRows
 from raymlops.features import FittedFeatures, packing_of
 from raymlops.lifecycle.train import run_recorder
@@ -44,7 +44,9 @@ class Scanned(NamedTuple):
 def scan(spec: ExperimentSpec) -> Scanned:
     """Scan the dataset once: contract, fingerprint, and what the split must learn. Raises DataError, NotFoundError,
     SpecError."""
-    return Scanned(split_rows.scan_rows(spec.dataset, spec.contract, spec.split, spec.features))
+    rows = split_rows.scan_rows(spec.dataset, spec.contract, spec.split, spec.features)
+    rare_classes.require(rows.scan, spec.features.target.task)
+    return Scanned(rows)
 
 
 class Fitted(NamedTuple):

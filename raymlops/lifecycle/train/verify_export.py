@@ -9,19 +9,19 @@ import pyarrow as pa
 import ray.data
 
 from raymlops import metrics
-from raymlops.data import fitting, scan, statistics
+from raymlops.data import scan, statistics
 from raymlops.features import FittedFeatures, table_to_batch
+from raymlops.lifecycle.govern.scoring import SCORE_OF_TASK, read_labels
 from raymlops.lifecycle.train.row_encoding import opened
 from raymlops.models import parity
 from raymlops.models.encoder import run_encoder
 from raymlops.tensors import Batch
 from raymlops.training.learners import Scorer
-from raymlops.training.learners.scoring import to_own_unit
 
 
 @dataclasses.dataclass(frozen=True)
 class Proof:
-    """Results of one ONNX file on the test split."""
+    """Results of one ONNX file on the test split. Its metrics are of the file's own answers, as the gate's are."""
 
     parity: parity.Parity
     metrics: dict[str, float]
@@ -43,7 +43,7 @@ def prove_model(
         scores.append(block_scores)
         example = example or block_example
     target = features.target
-    true, given = (to_own_unit(target, np.concatenate(parts)) for parts in (labels, scores))
+    true, given = np.concatenate(labels), np.concatenate(scores)
     assert example is not None
     return Proof(found, metrics.measure(target.task, true, given), profile_of(given), example)
 
@@ -56,10 +56,10 @@ def _prove_block(
         width = (0, len(target.classes)) if target.task == "multiclass" else (0,)
         return parity.Parity(), np.empty(0), np.empty(width), None
     batch = table_to_batch(table, features)
-    scores = scorer.scores(run_encoder(opened(encoder), batch))
-    found = parity.compare(scores, opened(model).infer(batch), target)
+    answers = opened(model).infer(batch)
+    found = parity.compare(scorer.scores(run_encoder(opened(encoder), batch)), answers, target)
     example = {name: values[:3] for name, values in batch.items()}
-    return found, fitting.encode_target(table[target.name], target), scores, example
+    return found, read_labels(table, target), answers[SCORE_OF_TASK[target.task]], example
 
 
 def profile_of(scores: Any) -> dict[str, Any]:
