@@ -126,19 +126,21 @@ def evaluate_version(
         report = dataclasses.replace(
             report, data={**report.data, "training rows": "; ".join(filter(None, said.values()))}
         )
-    path = (
-        settings.home
-        / "reports"
-        / f"{version.name}-{version.version}{'' if rows.fingerprint else '-other-data'}.html"
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(write_report(report), encoding="utf-8")
-    if rows.left_out:
-        path.with_suffix(".left_out.jsonl").write_text("\n".join([*rows.left_out, ""]), encoding="utf-8")
+    path = _write_report(report, version, rows, settings)
     trusted = EvaluatedVersion(version, champion, verdict, evaluation, path, lines, judged, said)
     if store:
         store_findings(client, trusted, settings)
     return trusted
+
+
+def _write_report(report: Report, version: ModelVersion, rows: Rows, settings: Settings) -> pathlib.Path:
+    other = "" if rows.fingerprint else "-other-data"
+    path = settings.home / "reports" / f"{version.name}-{version.version}{other}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(write_report(report), encoding="utf-8")
+    if rows.left_out:
+        path.with_suffix(".left_out.jsonl").write_text("\n".join([*rows.left_out, ""]), encoding="utf-8")
+    return path
 
 
 def store_findings(client: Client, trusted: EvaluatedVersion, settings: Settings) -> None:
