@@ -90,11 +90,7 @@ def develop_model(
     fingerprint = prepared.rows.scan.fingerprint
     request = _settle_name(spec, settings, request, fingerprint, tell)
     assert request.name is not None
-<<<<<<< HEAD
-    with run_heartbeat.keep_heartbeat(settings.storage_path, request.name, asked, fingerprint, tell):
-=======
-    with run_heartbeat.keep_heartbeat(settings.storage_path, request.name, spec, fingerprint.digest, tell):
->>>>>>> ead0b82 (Versions remember their training rows, and are not measured on them without saying so; identical blocks are dealt like others; rare classes are refused; folds; exact metrics of few rows; fingerprints of data, not of paths)
+    with run_heartbeat.keep_heartbeat(settings.storage_path, request.name, asked, fingerprint.digest, tell):
         record = open_record(
             client, spec, prepared.rows, settings, request.name, request.why, tell, resumed=request.resume
         )
