@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
+from raymlops import expressions
 from raymlops.conversions.conversion import Conversion, is_number, is_text
 from raymlops.conversions.time_formats import FormatCounts, count_formats
 from raymlops.data.scan import fold
@@ -57,7 +58,10 @@ def read_as_text(table: DatasetSpec, contract: ContractSpec, also: Collection[st
     options = table.options.get("convert_options", {})
     if table.reader != "csv" or not isinstance(options, dict):
         return table
-    written = [name for name, rule in contract.columns.items() if _is_written(rule.conversion)]
+    used = _list_used(table)  # by expressions and joins, in the type that the reader gives
+    written = [
+        name for name, rule in contract.columns.items() if _is_written(rule.conversion) and name not in used
+    ]
     types = {
         **dict.fromkeys(written, "string"),
         **options.get("column_types", {}),
@@ -67,6 +71,13 @@ def read_as_text(table: DatasetSpec, contract: ContractSpec, also: Collection[st
         return table
     changed = {**table.options, "convert_options": {**options, "column_types": types}}
     return table.model_copy(update={"options": changed})
+
+
+def _list_used(table: DatasetSpec) -> set[str]:
+    texts = [*table.derive.values(), *([table.where] if table.where else [])]
+    return {name for text in texts for name in expressions.columns_in(text)} | {
+        key for join in table.joins for key in join.keys
+    }
 
 
 def _is_written(rule: Conversion | None) -> bool:

@@ -120,6 +120,14 @@ def test_texts_of_csv_keep_their_zeros_and_separators(tmp_path: pathlib.Path) ->
     assert values_of(rows, "price")[:2] == [1234.5, 2234.5]
 
 
+def test_columns_of_expressions_and_joins_keep_the_type_that_the_reader_gives(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, "a.csv", frame(code=np.arange(60)))
+    table = DatasetSpec(reader="csv", path=path, where="code >= 10")
+    contract = ContractSpec.model_validate({"columns": {"code": {"type": "string"}}})
+    rows = scan_rows(table, contract, RandomSplit())
+    assert sorted(values_of(rows, "code")) == sorted(map(str, range(10, 60)))
+
+
 def test_large_integers_are_categories_of_their_own(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path, "a.parquet", frame(ids=2**53 + np.arange(60) % 2))
     rows = scan(path)
