@@ -148,8 +148,10 @@ class LeftOut:
 
 
 def leave_out(table: pa.Table, broken: Sequence[Broken], most: int = KEPT) -> list[LeftOut]:
-    """The rows that broke a rule, the first so many of a block."""
+    """The rows that broke a rule, the first so many of a block; without images and lists."""
     rows = np.flatnonzero(~find_valid(table, broken))[:most]
+    flat = [field.name for field in table.schema if not _is_nested(field.type)]
+    table = table.select(flat)
     values = table.take(pa.array(rows)).to_pylist() if len(rows) else []
     return [
         LeftOut(
@@ -159,6 +161,12 @@ def leave_out(table: pa.Table, broken: Sequence[Broken], most: int = KEPT) -> li
         )
         for row, held in zip(rows, values, strict=True)
     ]
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType) or pa.types.is_large_binary(kind)
+    )
 
 
 def _to_plain(value: Any) -> Any:
