@@ -7,12 +7,12 @@ from typing import TypeVar
 import ray.data
 
 from raymlops.conversions.conversion import Conversion
-from raymlops.data import sources, splits
+from raymlops.data import feature_columns, row_keys, sources, splits
 from raymlops.data.column_conversions import list_implied, read_as_text, resolve_contract
 from raymlops.data.scan import Scan, Split, scan_dataset, select_split
 from raymlops.data.training_rows import TrainingRows
 from raymlops.errors import ColumnValueError
-from raymlops.specs.dataset import ContractSpec, DatasetSpec, SplitSpec
+from raymlops.specs.dataset import ContractSpec, DatasetSpec, GroupSplit, SplitSpec
 from raymlops.specs.features import FeaturesSpec
 
 V = TypeVar("V")
@@ -82,12 +82,23 @@ def _scan(
 ) -> SplitRows:
     with sources.reading(table):
         dataset = open_dataset(table)
+        features = _list_features(features, dataset, split) if features else None
         resolved = resolve_contract(dataset, contract, features=features, split=split, known=known)
         implied = list_implied(contract, resolved)
         rule = splits.SplitRule(split, target=features.target.column if features else "")
         numbers = list_numbers(features) if features else ()
         scanned = scan_dataset(dataset, resolved, rule, describe_source(table), numbers, implied)
     return SplitRows(table, resolved, scanned, dataset)
+
+
+def _list_features(features: FeaturesSpec, dataset: ray.data.Dataset, split: SplitSpec) -> FeaturesSpec:
+    """With the columns that patterns stand for; those of `auto` come in the type that they need."""
+    schema = dataset.schema(fetch_if_missing=True)
+    if not features.is_open or schema is None:
+        return features
+    names = [name for name in schema.names if name != row_keys.COLUMN]
+    apart = {split.column} if isinstance(split, GroupSplit) else set()
+    return feature_columns.resolve_patterns(features, names, apart)
 
 
 def list_numbers(features: FeaturesSpec) -> tuple[str, ...]:

@@ -160,8 +160,9 @@ Statistics = Numbers | Categories | Images
 
 
 def measure_numbers(values: Floats) -> Numbers:
-    """From an array; NaN and infinities are missing."""
-    finite = np.sort(values[np.isfinite(values)])
+    """From an array; NaN and infinities are missing, and so are numbers that FP32, which models take, cannot hold."""
+    with np.errstate(over="ignore"):
+        finite = np.sort(values[np.isfinite(values.astype(np.float32))])
     missing = len(values) - len(finite)
     if not len(finite):
         return Numbers(len(values), missing)
