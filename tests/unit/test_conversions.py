@@ -131,6 +131,18 @@ def test_a_value_means_the_same_alone_and_in_any_block(rule: Conversion, values:
     assert not again.failed.any()
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    times=st.lists(st.datetimes(), min_size=70, max_size=80),
+    form=st.sampled_from(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%SZ"]),
+)
+def test_many_times_are_read_as_each_of_them(times: list[datetime.datetime], form: str) -> None:
+    texts = [f"{time:%Y}".rjust(4, "0") + time.strftime(form)[len(f"{time:%Y}") :] for time in times]
+    alone = [convert([text], Conversion("timestamp"))[0][0] for text in texts]
+    assert convert(texts, Conversion("timestamp"))[0] == alone
+    assert None not in alone
+
+
 def test_a_rule_survives_json() -> None:
     for rule in (*RULES, Conversion("boolean", words=(("ja", True), ("nein", False)))):
         assert Conversion.from_json(json.loads(json.dumps(rule.to_json()))) == rule

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raymlops.conversions.conversion import Conversion
+from raymlops.conversions.conversion import MISSING_TEXTS, Conversion
 from raymlops.conversions.instants import parse_instant
 from raymlops.errors import InputError
 from raymlops.features import MISSING_INSTANT, FittedColumn, read_conversion, to_tensor
@@ -106,7 +106,7 @@ _CONVERTED: Mapping[str, set[type]] = {
     "integer": {str, bool, float},
     "boolean": {str, int, float, bool},
     "string": {int, float, bool},
-    "timestamp": {str, float},
+    "timestamp": {float},
 }
 
 
@@ -227,11 +227,23 @@ def _to_milliseconds(value: Any, spec: TensorSpec) -> int:
         try:
             return parse_instant(value)
         except (ValueError, OverflowError):
-            pass
+            if (other := _read_unusual(value)) is not None:
+                return other
     raise InputError(
         f"Input {spec.name!r} is a timestamp: write it as 2013-07-01T12:00:00Z or as milliseconds since 1970, "
         f"got {show(value)}"
     )
+
+
+def _read_unusual(text: str) -> int | None:
+    """A text as tables hold it: one that stands for a missing time, or has blanks around it."""
+    plain = text.strip()
+    if plain in MISSING_TEXTS:
+        return int(MISSING_INSTANT)
+    try:
+        return parse_instant(plain) if len(plain) < len(text) else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def decode_strings(array: Array, name: str) -> Array:
