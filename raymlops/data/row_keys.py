@@ -17,7 +17,7 @@ from raymlops.data.rowhash import Hashes
 from raymlops.errors import DataError
 from raymlops.tensors import Batch
 
-COLUMN, POSITION = "__row_key__", "__row_position__"
+COLUMNS = COLUMN, POSITION = "__row_key__", "__row_position__"
 """Carry each row's key, and a number that no other row has, from the reader to the split, which takes them away."""
 _MOST_REPEATS = 5_000_000
 """Pairs of a block and a key that are remembered, about 24 bytes each; beyond, identical rows share a side."""
@@ -74,13 +74,13 @@ def columns_of(table: pa.Table) -> tuple[str, ...]:
     """The columns that the keys are of, in the order of their names: those that were there when keys were added, since
     joins and derived columns come behind. All, for a table without keys."""
     names = table.column_names
-    ends = [names.index(name) for name in (COLUMN, POSITION) if name in names]
+    ends = [names.index(name) for name in COLUMNS if name in names]
     return tuple(sorted(names[: min(ends, default=len(names))]))
 
 
 def drop_keys(table: pa.Table) -> pa.Table:
     """Without what `add_keys` put there."""
-    held = [name for name in (COLUMN, POSITION) if name in table.column_names]
+    held = [name for name in COLUMNS if name in table.column_names]
     return table.drop_columns(held) if held else table
 
 

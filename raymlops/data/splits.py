@@ -274,6 +274,6 @@ def find_cuts(counts: Mapping[int, int], fractions: tuple[float, float, float]) 
 def _select(table: pa.Table, *columns: str, option: str = "column") -> pa.Table:
     for column in columns:
         if column not in table.column_names:
-            names = [name for name in table.column_names if name != row_keys.COLUMN]
+            names = [name for name in table.column_names if name not in row_keys.COLUMNS]
             raise DataError(f"split.{option}: {unknown_name('column', column, names)}")
     return table.select(list(columns))

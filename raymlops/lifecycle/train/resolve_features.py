@@ -29,7 +29,7 @@ def resolve_features(
     schema = rows.dataset.schema(fetch_if_missing=True)
     if schema is None:
         raise DataError(f"{describe_source(rows.table)} has no rows")
-    columns = [name for name in schema.names if name != row_keys.COLUMN]
+    columns = [name for name in schema.names if name not in row_keys.COLUMNS]
     apart = {getattr(spec.split, "column", "")} if spec.split.by == "group" else set()
     features = feature_columns.resolve_patterns(spec.features, columns, apart)
     if features.auto:
