@@ -177,3 +177,25 @@ def test_a_conversion_of_a_later_version_is_named() -> None:
             "target": {"name": "y", "task": "binary", "classes": [0, 1]},
         })  # fmt: skip
     assert Conversion.from_json({"type": "number"}) == Conversion("number")
+
+
+def test_a_champion_that_read_a_column_as_texts_still_does_beside_one_that_converts_it() -> None:
+    """Rows for measuring are as they were read: each model converts them; one without rules takes those of the spec."""
+    rows = pa.table({"a": ["Yes", "No"], "y": [1, 0]})
+    of_spec = {"a": Conversion("boolean")}
+    texts = FittedFeatures((FittedColumn("a", "category", "string", values=("No", "Yes")),), TARGET)
+    older = FittedFeatures((FittedColumn("a", "number", "boolean", nullable=False),), TARGET)
+    newer = fitted_of(RULES["own words"])
+    read = [
+        scoring.with_conversions(scoring.features_of(contract_of(one)), of_spec).columns[0]
+        for one in (texts, older, newer)
+    ]
+    assert [column.conversion and column.conversion.words for column in read] == [
+        None,
+        (),
+        (("ja", True), ("nein", False)),
+    ]
+    assert column_to_tensor(rows, read[0]).tolist() == ["Yes", "No"]
+    assert column_to_tensor(rows, read[1]).tolist() == [True, False]
+    with pytest.raises(DataError, match="do not convert by 'type boolean, words ja, nein', such as Yes, No"):
+        column_to_tensor(rows, read[2])
