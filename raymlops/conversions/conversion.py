@@ -91,6 +91,8 @@ class Conversion:
         """The column in the Arrow type of `TYPES`."""
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
+        if pa.types.is_string_view(column.type):
+            column = column.cast(pa.string())
         kind = column.type
         if kind == TYPES[self.type] and not self.normalises:
             return Converted(column, np.zeros(len(column), dtype=bool))
@@ -125,10 +127,18 @@ class Conversion:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Conversion":
         """Raises TypeError or ValueError for what is no rule of this version."""
-        if value.get("type") not in TYPES:
-            raise ValueError(f"unknown type {value.get('type')!r}")
         words = tuple(dict(value.get("words", {})).items())
-        return cls(**{**value, "words": words})
+        found = cls(**{**value, "words": words})
+        texts = (found.type, found.format, found.decimal, found.thousands, *(word for word, _ in words))
+        flags = (found.ignore_case, found.ignore_blanks, *(flag for _, flag in words))
+        if not all(isinstance(text, str) for text in texts) or not all(
+            isinstance(flag, bool) for flag in flags
+        ):
+            raise ValueError("a text or a flag is of another type")
+        if found.type not in TYPES or len(found.decimal) != 1 or len(found.thousands) > 1:
+            raise ValueError("its type, or a mark of its numbers, is unknown")
+        check_format(found.format)
+        return found
 
 
 def find_missing(column: pa.ChunkedArray, kind: str) -> Mask:

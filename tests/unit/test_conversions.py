@@ -148,6 +148,25 @@ def test_a_rule_survives_json() -> None:
         assert Conversion.from_json(json.loads(json.dumps(rule.to_json()))) == rule
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        {},
+        {"type": "day"},
+        {"type": "number", "decimal": ""},
+        {"type": "number", "base": 16},
+        {"type": "boolean", "words": {"ja": "yes"}},
+        {"type": "boolean", "words": 5},
+        {"type": "timestamp", "format": ["%Y"]},
+        {"type": "timestamp", "format": "soon"},
+        {"type": "string", "ignore_case": "yes"},
+    ],
+)
+def test_a_rule_of_another_version_or_hand_is_refused(held: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        Conversion.from_json(held)
+
+
 @pytest.mark.parametrize("form", ["%d/%m/%Y", "%Y%m%d", "%d %b %Y %H:%M", *EPOCHS, ""])
 def test_a_format_that_reads_what_it_writes_is_taken(form: str) -> None:
     check_format(form)
