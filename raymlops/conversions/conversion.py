@@ -277,6 +277,8 @@ def _to_integer(column: pa.ChunkedArray, rule: Conversion) -> pa.ChunkedArray:
 
 def _text_to_integer(text: str, rule: Conversion) -> int | None:
     plain = _plain_number(text, rule)
+    if plain.isascii() and plain.isdecimal() and len(plain) < 19:
+        return int(plain)
     if not _NUMBER.fullmatch(plain):
         return None
     found = decimal.Decimal(plain)
