@@ -35,7 +35,7 @@ def evaluate(version: str, data: str | None, spec_file: str | None, trust: bool,
     """
     trusted = _measure(version, data, spec_file, trust, as_json, store=data is None)
     if as_json:
-        echo(json.dumps(trusted.evaluation.to_json()))
+        echo(json.dumps({**trusted.evaluation.to_json(), "own_rows": dict(trusted.own_rows)}))
         return
     _show_evaluation(trusted.evaluation)
     echo(f"Report  {trusted.report}")

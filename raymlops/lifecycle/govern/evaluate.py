@@ -97,8 +97,6 @@ def evaluate_version(
         champion = None
     metric = spec.gate.metric_of(features.target.task)
     said = {one.uri: _describe_own(measured, one, rows, metric) for one in (version, champion) if one}
-    for sentence in filter(None, said.values()):
-        tell(sentence)
     sample = take_sample(rows, features)
     limits = _limits_of(spec)
     evidence = _gather(version, measured, said[version.uri], sample)

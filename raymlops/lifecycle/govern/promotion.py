@@ -110,6 +110,8 @@ def admit_version(
         return version, None, None
     try:
         trusted = evaluate.evaluate_version(client, found, spec, rows, settings, tell=tell)
+        for sentence in filter(None, trusted.own_rows.values()):
+            tell(sentence)
     except UnreachableError:
         raise  # the caller waits for the store
     except RaymlopsError as error:

@@ -110,4 +110,7 @@ def evaluate(
     for line in rows.describe() if data is not None else ():
         tell(line)
     stored = data is None if store is None else store
-    return evaluate_version(client, found, spec, rows, settings, store=stored, tell=tell)
+    evaluated = evaluate_version(client, found, spec, rows, settings, store=stored, tell=tell)
+    for sentence in filter(None, evaluated.own_rows.values()):
+        warn(sentence)
+    return evaluated
