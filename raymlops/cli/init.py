@@ -1,6 +1,7 @@
 """init: a spec from a table."""
 
 import pathlib
+import shlex
 from typing import Any
 
 import click
@@ -99,4 +100,4 @@ def _summarise(found: Any, path: pathlib.Path, page: pathlib.Path) -> None:
         echo(f"           and {len(found.unsure) - 20} more, in the spec")
     echo(f"Spec       {path}")
     echo(f"Profile    {page}")
-    echo(f"Next       raymlops search {path}")
+    echo(f"Next       raymlops search {shlex.quote(str(path))}")

@@ -46,7 +46,8 @@ def _write_head(
     lines = [
         f"# Made by raymlops init from {_one_line(table.source)}: {table.rows:,} rows, {len(table.columns):,} columns, "
         f"of which {used:,} become features.",
-        f"# Look at {page}, read what is marked `unsure`, edit, then: raymlops search THIS_FILE",
+        f"# Look at {page}, read what is marked `unsure`, and edit.",
+        "# Then: raymlops search THIS_FILE",
         f"name: {name}",
     ]
     if table.duplicates:
