@@ -44,8 +44,8 @@ def _write_head(
 ) -> list[str]:
     used = len(roles.of_role(concluded, "number", "category", "boolean", "timestamp", "image"))
     lines = [
-        f"# Made from {_one_line(table.source)}: {table.rows:,} rows, {len(table.columns):,} columns, of which {used:,} "
-        "become features. By raymlops init.",
+        f"# Made from {_one_line(table.source)}: {table.rows:,} rows, {len(table.columns):,} columns, of which "
+        f"{used:,} become features. By raymlops init.",
         f"# Look at {page}, read what is marked `unsure`, and edit.",
         "# Then: raymlops search THIS_FILE",
         f"name: {name}",
