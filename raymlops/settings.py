@@ -1,8 +1,11 @@
 """The only reader of the process environment. Call `Settings.from_env()` in a command's entry, never on import."""
 
 import dataclasses
+import functools
+import getpass
 import os
 import pathlib
+import subprocess
 import sys
 from collections.abc import Mapping
 
@@ -65,7 +68,8 @@ class Settings:
     ray_address: str | None
     """RAY_ADDRESS: the cluster; if empty, one is started on this machine."""
     user: str
-    """RAYMLOPS_USER, else USER: the name that is recorded with a version."""
+    """RAYMLOPS_USER, else USER: the name that is recorded with a version; without either git's user.email, or the
+    login."""
     job_address: str = "http://127.0.0.1:8265"
     """RAY_API_SERVER_ADDRESS: the cluster's job server, to which `raymlops submit` sends jobs."""
     signing_key: pathlib.Path | None = None
@@ -91,13 +95,29 @@ class Settings:
             artifact_root=env.get("RAYMLOPS_ARTIFACTS") or str(home / "artifacts"),
             storage_path=env.get("RAYMLOPS_STORAGE") or str(home / "storage"),
             ray_address=env.get("RAY_ADDRESS") or None,
-            user=env.get("RAYMLOPS_USER") or env.get("USER") or "unknown",
+            user=env.get("RAYMLOPS_USER") or env.get("USER") or find_user(),
             job_address=env.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265",
             signing_key=_to_path(env.get("RAYMLOPS_SIGNING_KEY")),
             trusted_keys=_to_entries(env.get("RAYMLOPS_TRUSTED_KEYS")),
             trusted_record=env.get("RAYMLOPS_TRUSTED_RECORD") or None,
             parent_run=env.get("MLFLOW_RUN_ID") or None,
         )
+
+
+@functools.cache
+def find_user() -> str:
+    """git's user.email, else the name of this process's user, else unknown."""
+    try:
+        command = ["git", "config", "--get", "user.email"]  # of whichever git is installed
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        if name := found.stdout.strip():
+            return name
+    except (OSError, subprocess.SubprocessError):
+        pass
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user has no name
+        return "unknown"
 
 
 def _to_path(value: str | None) -> pathlib.Path | None:

@@ -11,13 +11,15 @@ from raymlops.settings import Settings
 from raymlops.specs.code_references import OUR_READERS
 from raymlops.specs.document import read_document
 from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.json_schema import make_schema
 
 _OVERRIDES = click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a value of the spec: --set search.trials=20",
+    help="Change a value of the spec: --set search.trials=20; a name with dots in quotes, as in "
+    "contract.columns.'Solar.R'.max=400",
 )
 
 
@@ -81,7 +83,7 @@ def schema(output: str | None) -> None:
 
     Editors use it to complete and check: put `# yaml-language-server: $schema=raymlops.schema.json` atop a spec.
     """
-    text = json.dumps(ExperimentSpec.model_json_schema(), indent=1)
+    text = json.dumps(make_schema(), indent=1)
     if output:
         pathlib.Path(output).write_text(text + "\n", encoding="utf-8")
         click.echo(f"Wrote {output}")

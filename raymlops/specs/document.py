@@ -267,18 +267,31 @@ def _find_line(node: Any, key: Key) -> int | None:
     return line
 
 
+_QUOTES = ("'", '"', "`")
+_PART = re.compile(r"""'[^']+'|"[^"]+"|`[^`]+`|[^.='"`]+""")
+_OVERRIDE = re.compile(rf"(?P<key>(?:{_PART.pattern})(?:\.(?:{_PART.pattern}))*)=(?P<text>.*)", re.DOTALL)
+
+
+def _count_parts(target: Mapping[str, Any], parts: Sequence[str]) -> int:
+    """How many parts of a path are one key: as many as a key of the mapping has, else one."""
+    return next((count for count in range(len(parts), 1, -1) if ".".join(parts[:count]) in target), 1)
+
+
 def apply_override(value: dict[str, Any], override: str) -> None:
-    """Apply `key.path=value` to a document. Raises SpecError."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
+    """Apply `key.path=value` to a document. A key with dots is one that the document has, or is in quotes:
+    `contract.columns.'Solar.R'.max=400`. Raises SpecError."""
+    found = _OVERRIDE.fullmatch(override)
+    if found is None:
         raise SpecError(f"Override {override!r} is not of the form key.path=value, such as search.trials=20")
-    *parents, last = key.split(".")
-    target = value
-    for part in parents:
+    parts = [part[1:-1] if part[:1] in _QUOTES else part for part in _PART.findall(found["key"])]
+    text, target = found["text"], value
+    while (count := _count_parts(target, parts)) < len(parts):
+        part, parts = ".".join(parts[:count]), parts[count:]
         inner = target.setdefault(part, {})
         if not isinstance(inner, dict):
             raise SpecError(f"Override {override!r}: {part!r} is {_show(inner)}, not a mapping")
         target = inner
+    last = ".".join(parts)
     try:
         target[last], _ = read_yaml(text)
     except SpecError:

@@ -1,6 +1,7 @@
 import json
 import pathlib
 
+import jsonschema
 import pytest
 
 from raymlops.errors import NotFoundError, RenamedWarning, SpecError
@@ -14,6 +15,7 @@ from raymlops.specs.document import (
 )
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.graph import GraphSpec
+from raymlops.specs.json_schema import make_schema
 from raymlops.specs.serving import ServingSpec
 
 SPEC = """\
@@ -138,6 +140,34 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: pathlib.Path) -> N
         read_document(tmp_path / "none.yaml", ExperimentSpec)
     with pytest.raises(SpecError, match="Cannot read"):
         read_document(tmp_path, ExperimentSpec)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "contract.columns.Solar.R.max=400",  # a key that the document has
+        "contract.columns.'Solar.R'.max=400",
+        'contract.columns."Solar.R".max=400',
+        "contract.columns.`a=b.c`.max=400",
+    ],
+)
+def test_an_override_reaches_a_name_with_dots(override: str) -> None:
+    text = SPEC + "contract: {columns: {Solar.R: {type: number}}}\n"
+    columns = parse_document(text, ExperimentSpec, overrides=[override]).contract.columns
+    assert [rule.max for rule in columns.values()][-1] == 400
+    assert set(columns) in ({"Solar.R"}, {"Solar.R", "a=b.c"})
+
+
+def test_the_schema_for_editors_lists_metrics_and_readers() -> None:
+    schema = make_schema()
+    validator = jsonschema.Draft202012Validator(schema)
+    text = {"name": "m", "dataset": {"reader": "csv", "path": "x"}, "features": "auto", "target": "y"}
+    assert validator.is_valid(text)
+    assert validator.is_valid({**text, "dataset": {"reader": "own.module:read"}})
+    assert not validator.is_valid({**text, "dataset": {"reader": "cvs", "path": "x"}})
+    assert validator.is_valid({**text, "gate": {"metric": "roc_auc", "limits": {"roc_auc": {"min": 0.5}}}})
+    assert not validator.is_valid({**text, "gate": {"limits": {"auc": {"min": 0.5}}}})
+    assert not validator.is_valid({**text, "training": {"metric": "auc"}})
 
 
 def test_overrides_change_values_and_make_the_parts_they_need() -> None:
