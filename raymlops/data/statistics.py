@@ -159,6 +159,32 @@ class Images:
 Statistics = Numbers | Categories | Images
 
 
+def measure_counts(values: Floats, counts: npt.NDArray[np.int64], missing: int) -> Numbers:
+    """From different values in rising order, with the rows of each, and the rows without one."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32))
+    missing += int(counts[~finite].sum())
+    values, counts = values[finite], counts[finite]
+    rows = int(counts.sum())
+    if not rows:
+        return Numbers(missing, missing)
+    mean = float((values * counts).sum()) / rows
+    # A frequent value is several points: quantiles are interpolated between the middles of points.
+    times = np.ceil(counts * (_POINTS / 4 / rows)).astype(np.int64)
+    points, weights = _thin(np.repeat(values, times), np.repeat(counts / times, times))
+    return Numbers(
+        rows=rows + missing,
+        missing=missing,
+        mean=mean,
+        squares=float((counts * (values - mean) ** 2).sum()),
+        min=float(values[0]),
+        max=float(values[-1]),
+        whole=bool((values == np.round(values)).all()),
+        points=points,
+        weights=weights,
+    )
+
+
 def measure_numbers(values: Floats) -> Numbers:
     """From an array; NaN and infinities are missing, and so are numbers that FP32, which models take, cannot hold."""
     with np.errstate(over="ignore"):

@@ -33,7 +33,7 @@ _ID_NAME = re.compile(
 )
 _GROUP_NAME = re.compile(
     r"(^|[_ .\-])(id|ids|uuid|guid|key|subject|patient|person|customer|client|user|account|household|family|session"
-    r"|member|device|machine|sensor|store|school|hospital|player|driver|ticket|vin)$|[a-z]I[Dd]$",
+    r"|member|player|driver|vin)$|[a-z]I[Dd]$",
     re.IGNORECASE,
 )
 _CODE_NAME = re.compile(
@@ -215,7 +215,7 @@ def is_boolean(column: ColumnProfile) -> bool:
 def _group(seen: _Seen) -> Conclusion | None:
     """An id that repeats."""
     column = seen.column
-    if column.kind not in ("integer", "text") or column.distinct < 20 or not column.repeats > 1.05:
+    if column.kind not in ("integer", "text") or column.distinct < 10 or not column.repeats > 1.05:
         return None
     if not _GROUP_NAME.search(column.name) or column.distinct < column.present**0.5 / 2:
         return None
@@ -281,9 +281,13 @@ def find_sentinels(column: ColumnProfile) -> Iterator[float]:
         if len(others) < 3:
             continue
         low, high = min(others), max(others)
-        far = max(high - low, abs(high), 1.0) * (0.5 if abs(value) < 100 else 1)
+        spread = max(high - low, abs(high), 1.0)
+        below, above = (
+            spread * (0.5 if abs(value) < 100 else 1),
+            4 * spread,
+        )  # amounts may be cut off at 99999
         minus_one = value == -1 and low >= 0 and rows >= 0.02 * column.present and high > 20
-        if minus_one or (abs(value) > 1 and (low - value > far or value - high > far)):
+        if minus_one or (abs(value) > 1 and (low - value > below or value - high > above)):
             yield float(value)
 
 

@@ -48,9 +48,15 @@ MISSING_WORDS = frozenset((
 def mix(values: Hashes) -> Hashes:
     """The finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
     with np.errstate(over="ignore"):
-        values = (values ^ (values >> np.uint64(30))) * _MIX
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return values ^ (values >> np.uint64(31))
+        found = values >> np.uint64(30)
+        found ^= values
+        found *= _MIX
+        shifted = found >> np.uint64(27)
+        found ^= shifted
+        found *= np.uint64(0x94D049BB133111EB)
+        np.right_shift(found, np.uint64(31), out=shifted)
+        found ^= shifted
+        return found
 
 
 def combine(total: Hashes, column: Hashes) -> Hashes:
@@ -286,8 +292,7 @@ def _measure_numbers(array: pa.Array, kind: Kind) -> tuple[Column, Hashes, Hashe
         np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(ordered) else np.empty(0, int)
     )
     unique, counts = ordered[starts], np.diff(np.append(starts, len(ordered)))
-    numbers = statistics.measure_numbers(ordered.astype(np.float64, copy=False))
-    numbers = dataclasses.replace(numbers, rows=len(values), missing=numbers.missing + int(missing.sum()))
+    numbers = statistics.measure_counts(unique.astype(np.float64, copy=False), counts, int(missing.sum()))
     most = np.arange(len(counts))
     if len(counts) > _FREQUENT:  # values that occur once tell nothing among so many
         most = np.argsort(-counts, kind="stable")[:_FREQUENT]
