@@ -10,6 +10,8 @@ from raymlops.specs.dataset import RandomSplit, TimeSplit
 _MOST = 50
 """Distinct whole numbers up to which a target without a stated task has classes."""
 _SHOWN = 5
+_FOLDED = 3
+"""Rows that a class needs at least, one for each side."""
 
 
 def require(scan: Scan, task: str) -> None:
@@ -37,10 +39,11 @@ def _describe(
     more = f"; and {len(missing) - _SHOWN} others" if len(missing) > _SHOWN else ""
     remedies = []
     column = target if target.isidentifier() else f"`{target}`"
-    few = [value for value in missing if sum(classes[value]) < 3]
+    few = [value for value in missing if sum(classes[value]) < _FOLDED]
     if few and len(classes) - len(few) >= 2:
         listed = ", ".join(repr(value) for value in few)
-        if all(isinstance(value, str) for value in classes):
+        together = sum(sum(classes[value]) for value in few)
+        if together >= _FOLDED and all(isinstance(value, str) for value in classes):
             folded = f"where({column} in [{listed}], 'other', {column})"
             remedies.append(f'fold them, dataset.derive: {{{target!r}: "{folded}"}}')
         remedies.append(f'leave them out, dataset.where: "{column} not in [{listed}]"')

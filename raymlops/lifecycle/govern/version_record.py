@@ -163,6 +163,7 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
         "trained on": str(held.get("source", "")),
         "rows": f"{held['rows']:,}" if held.get("rows") else "",
         "splits": ", ".join(f"{name} {count:,}" for name, count in counts.items()),
+        "how they were split": "; ".join(map(str, held.get("split") or ())),
         "fingerprint": rows.fingerprint or version.tags.get("raymlops.fingerprint", ""),
     }
     folds = read_record_file(client, version, FOLDS)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raymlops.artifact import FEATURES_FILE, LEFT_OUT_FILE, PROFILE_FILE
-from raymlops.data.scan import Scan
+from raymlops.data.scan import Scan, describe_split
 from raymlops.data.split_rows import SplitRows, describe_source
 from raymlops.errors import UnreachableError
 from raymlops.features import FittedFeatures
@@ -125,6 +125,7 @@ def _start_run(
         "rows": scanned.rows,
         "failed": scanned.failed,
         "findings": [dataclasses.asdict(finding) for finding in scanned.findings],
+        "split": describe_split(scanned),
         "conversions": {
             name: rule.conversion.to_json() for name, rule in rows.contract.columns.items() if rule.conversion
         },
