@@ -80,7 +80,7 @@ def test_what_cannot_work_is_told_before_anything_is_sent(head: Head, tmp_path: 
     shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
     (tmp_path / "big.bin").write_bytes(b"\0" * (101 * 2**20))
     autoscaling = ("submit", "search", "jobs/specs/digits.yaml", "--autoscaling")
-    for arguments, told in {
+    refused = {
         ("submit", "search", "jobs/specs/digits.yaml", "--set", "training.epohcs=3"): "did you mean 'epochs'",
         ("submit", "search", "jobs/specs/digits.yaml", "--set", "training.workers=9"): "at most 2 fit",
         ("submit", "search", "jobs/specs/digits.yaml", "--set", "training.use_gpu=true"): "add --autoscaling",
@@ -108,8 +108,8 @@ def test_what_cannot_work_is_told_before_anything_is_sent(head: Head, tmp_path: 
             "search",
             "jobs/specs/digits.yaml",
         ): "cannot be written",
-    }.items():
-        done = head.run(*arguments)
+    }
+    for (arguments, told), done in zip(refused.items(), head.run_in_turn(*refused), strict=True):
         assert done.returncode == 2, arguments
         assert told in done.stderr, (arguments, done.stderr)
     assert len(head.get("/api/jobs/").json()) == before

@@ -218,8 +218,8 @@ def test_a_server_that_restarts_under_a_search_loses_no_run_and_doubles_none(
     running: Server, user: Settings, tmp_path: pathlib.Path
 ) -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        searching = pool.submit(log_trials, user, "restarted", tmp_path / "spool.jsonl", 2.0)
-        time.sleep(3)
+        searching = pool.submit(log_trials, user, "restarted", tmp_path / "spool.jsonl", 1.0)
+        time.sleep(2)
         running.stop()
         running.start()
         parent, experiment = searching.result()

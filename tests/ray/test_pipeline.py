@@ -17,7 +17,7 @@ from raymlops.artifact import FEATURES_FILE, PROFILE_FILE
 from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern import lineage
-from raymlops.lifecycle.train import launch
+from raymlops.lifecycle.train import launch, stages
 from raymlops.lifecycle.train.develop import Outcome, Request, develop_model
 from raymlops.models.session import open_session
 from raymlops.settings import Settings
@@ -334,20 +334,27 @@ def test_a_family_of_ones_own_goes_all_the_way_to_the_registry(
 def test_what_a_family_cannot_do_is_told_before_a_trial_runs(
     folder: pathlib.Path, settings: Settings
 ) -> None:
-    def refused(target: str = "late", **training: Any) -> str:
-        spec = experiments.spec_of(
+    def make(target: str = "late", **training: Any) -> ExperimentSpec:
+        return experiments.spec_of(
             "refused", {"path": str(folder / "rows.parquet")}, target, network={}, search={},
             training={"learner": "tests.own_learners:Logistic", **training},
         )  # fmt: skip
-        with pytest.raises(SpecError) as error:
-            develop_model(spec, settings)
-        return str(error.value)
 
-    assert "takes C" in refused(options={"c": 1})
-    assert "needs classes" in refused("price")
-    assert "trains in one process" in refused(workers=2)
-    assert "cannot make 'tests.own_learners:Missing'" in refused(learner="tests.own_learners:Missing")
-    assert "has no teams, space" in refused(learner="builtins:dict")
+    with pytest.raises(SpecError, match="takes C"):
+        develop_model(make(options={"c": 1}), settings)
+    features = {}
+    for target in ("late", "price"):
+        (rows,) = stages.scan(make(target))
+        features[target], _ = stages.fit(make(target), rows)
+    for told, spec in {
+        "takes C": make(options={"c": 1}),
+        "needs classes": make("price"),
+        "trains in one process": make(workers=2),
+        "cannot make 'tests.own_learners:Missing'": make(learner="tests.own_learners:Missing"),
+        "has no teams, space": make(learner="builtins:dict"),
+    }.items():
+        with pytest.raises(SpecError, match=told):  # as `prepare` does before it encodes the rows
+            stages.check_learner(spec, features[spec.features.target.column])
 
 
 def test_a_notebook_searches_evaluates_and_predicts_by_the_same_functions(
