@@ -252,12 +252,13 @@ class LoadedModel:
 
     def predict(self, rows: pd.DataFrame | pa.Table, keep: tuple[str, ...] | list[str] = ()) -> pd.DataFrame:
         """The predictions, one row for each row of `rows` and with its index; `keep` are input columns to add.
+        A prediction that has the name of one of them becomes `predicted_NAME`.
 
         Strings, categories, booleans, nullable integers, and timestamps with or without a time zone are converted to
         the model's inputs; other columns are ignored. Raises DataError if `rows` is not a table, or a column is missing
         or of another type.
         """
-        from raymlops.lifecycle.batch.predict import OnnxScorer
+        from raymlops.lifecycle.batch.predict import OnnxScorer, name_predictions
 
         scorer = self._scorer
         if scorer is None:
@@ -267,7 +268,8 @@ class LoadedModel:
         frame: pd.DataFrame = scorer(table).to_pandas()
         if isinstance(rows, pd.DataFrame):
             frame.index = rows.index
-        kept = select_columns(rows, [name for name in map(str, keep) if name not in frame])
+        kept = select_columns(rows, [*map(str, keep)])
+        frame = frame.rename(columns=name_predictions(map(str, kept.columns), frame.columns))
         return pd.concat([kept, frame], axis=1) if len(kept.columns) else frame
 
 

@@ -11,8 +11,6 @@ from raymlops.settings import Settings
 if TYPE_CHECKING:
     from raymlops.specs.graph import GraphSpec
 
-_ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
-
 
 @click.command(context_settings=take_old_flags({"batch-rows": "max-rows"}))
 @click.argument("model")
@@ -74,7 +72,9 @@ def predict(
     raymlops predict model.onnx new.parquet --output scores/ --keep id --format csv
     raymlops predict examples/ocr/serving.yaml pages.parquet --output texts/ --keep page
     """
-    from raymlops.lifecycle.batch.predict import Scoring, predict_files
+    from raymlops.data.sources import guess_reader
+    from raymlops.lifecycle import preflight
+    from raymlops.lifecycle.batch.predict import Scoring, predict_files, require_empty
     from raymlops.lifecycle.cluster import join_cluster
     from raymlops.runtime.sources import read_source
     from raymlops.specs.dataset import DatasetSpec
@@ -83,11 +83,14 @@ def predict(
     content = (
         read_one_graph(model, settings) if model.endswith((".yaml", ".yml")) else read_source(model, settings)
     )
-    table = DatasetSpec(reader=reader or _guess_reader(data), path=data)
     if data.endswith((".yaml", ".yml")):
         from raymlops.cli.training import read_spec
 
         table = read_spec(data, imports=False).dataset
+    else:
+        table = DatasetSpec(reader=reader or guess_reader(data) or "parquet", path=data)
+    preflight.require_files(table.tables)
+    require_empty(output)
     join_cluster(settings)
     scoring = Scoring(keep=keep or None, workers=workers or (1, 1024), max_rows=max_rows)
     rows = predict_files(
@@ -112,8 +115,3 @@ def read_one_graph(file: str, settings: Settings) -> "GraphSpec":
     if len(graphs) > 1:
         raise SpecError(f"{file} has {len(graphs)} graphs; give a file with one")
     return pin_graph(graphs[0], settings)
-
-
-def _guess_reader(data: str) -> str:
-    name = data.lower().removesuffix(".gz")
-    return next((reader for ending, reader in _ENDINGS.items() if name.endswith(ending)), "parquet")

@@ -61,7 +61,7 @@ def _describe_learner(spec: ExperimentSpec) -> str:
 def _import_readers(spec: ExperimentSpec) -> None:
     from raymlops.data.sources import load_attribute
 
-    for table in (spec.dataset, *(join.table for join in spec.dataset.joins)):
+    for table in spec.dataset.tables:
         if ":" in table.reader:
             load_attribute(table.reader)
 

@@ -20,7 +20,15 @@ from ray.data.expressions import monotonically_increasing_id
 from raymlops import locations
 from raymlops.conversions.conversion import TYPES
 from raymlops.data import column_expressions, csv_values, joins, row_keys
-from raymlops.errors import ColumnValueError, DataError, NotFoundError, SpecError, unknown_name
+from raymlops.errors import (
+    ArtifactError,
+    ColumnValueError,
+    DataError,
+    NotFoundError,
+    SpecError,
+    UserError,
+    unknown_name,
+)
 from raymlops.specs.dataset import DatasetSpec, TableSpec
 
 _CSV_OPTIONS = {
@@ -98,6 +106,28 @@ def _read_by_own(reader: str, options: dict[str, Any]) -> ray.data.Dataset:
     if not isinstance(dataset, ray.data.Dataset):
         raise SpecError(f"Reader {reader!r} returned {type(dataset).__name__}; expected a ray.data.Dataset")
     return dataset
+
+
+_READER_OF_ENDING = {
+    ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet",
+    ".pq": "parquet", ".avro": "avro", ".tfrecord": "tfrecords", ".tfrecords": "tfrecords",
+}  # fmt: skip
+_COMPRESSED = (".gz", ".zst", ".bz2", ".br", ".lz4", ".snappy", ".xz")
+
+
+def guess_reader(path: str) -> str | None:
+    """The reader of a file's ending; of a local folder, of the endings of its files. None if it is not known."""
+    folder = pathlib.Path(path)
+    if not locations.is_remote(path) and folder.is_dir():
+        inside = sorted(
+            str(file) for file in folder.rglob("*") if file.is_file() and file.name[0] not in "._"
+        )
+        found = {guess_reader(name) for name in inside} - {None}
+        return found.pop() if len(found) == 1 else None
+    name = path.lower().rstrip("/")
+    for ending in _COMPRESSED:
+        name = name.removesuffix(ending)
+    return next((reader for ending, reader in _READER_OF_ENDING.items() if name.endswith(ending)), None)
 
 
 def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
@@ -224,14 +254,27 @@ def reading(spec: TableSpec) -> Iterator[None]:
         # Ray's wrapper of one of these is also an instance of it, but its text has the worker's whole traceback.
         if isinstance(cause, ColumnValueError):
             raise ColumnValueError(str(cause), cause.column) from None
-        if isinstance(cause, (DataError, SpecError, NotFoundError)):
+        if isinstance(cause, (UserError, ArtifactError)):
             raise type(cause)(_without_advice(str(cause))) from None
-        if isinstance(cause, TypeError) and "unexpected keyword" in str(cause):
-            raise SpecError(f"Reader {spec.reader!r} does not take these options: {cause}") from None
-        if isinstance(cause, (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)):
-            text = " ".join(_find_csv_mistake(spec, _without_advice(str(cause))).split())
+        if isinstance(cause, KeyError) and (twice := re.search(r'Field "(.*)" exists \d+ times', str(cause))):
             raise DataError(
-                f"Cannot read {spec.path or spec.reader!r} as {spec.reader}: {text[:400]}"
+                f"Column {twice[1]!r} occurs twice in {spec.path or spec.reader!r}; give each column a name of its own"
+            ) from None
+        text = _without_advice(str(cause))
+        if isinstance(cause, TypeError) and "unexpected keyword" in text:
+            raise SpecError(
+                f"Reader {spec.reader!r} does not take these options: {text}; see dataset.options"
+            ) from None
+        of_reader = "Failed to read " in str(error)  # Ray's words, whatever the reader's own error is
+        if of_reader or isinstance(cause, (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)):
+            text = " ".join(_find_csv_mistake(spec, text).split())
+            kind = (
+                ""
+                if isinstance(cause, (pa.ArrowException, OSError, ValueError))
+                else f"{type(cause).__name__}: "
+            )
+            raise DataError(
+                f"Cannot read {spec.path or spec.reader!r} as {spec.reader}: {kind}{text[:400]}"
             ) from error
         raise
 

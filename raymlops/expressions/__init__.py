@@ -31,6 +31,7 @@ __all__ = [
     "is_calendar",
     "parse",
     "parse_feature",
+    "quote_name",
     "walk",
 ]
 
@@ -38,6 +39,16 @@ __all__ = [
 def columns_in(expression: str) -> tuple[str, ...]:
     """The columns that an expression reads, in the order of their first use."""
     return columns_of(parse(expression))
+
+
+def quote_name(column: str) -> str:
+    """A column as an expression names it: in backticks if it is no plain name."""
+    try:
+        if parse(column) == Column(column):
+            return column
+    except ValueError:
+        pass
+    return "`" + column.replace("`", "``") + "`"
 
 
 def instants_in(expression: str) -> frozenset[str]:

@@ -87,6 +87,11 @@ class DatasetSpec(TableSpec):
         "false reads again each pass",
     )
 
+    @property
+    def tables(self) -> tuple[TableSpec, ...]:
+        """The table and those that are joined to it."""
+        return (self, *(join.table for join in self.joins))
+
 
 class ColumnRule(Document):
     """Constraints on a column."""

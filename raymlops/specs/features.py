@@ -3,10 +3,20 @@
 import zoneinfo
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from raymlops import expressions
 from raymlops.specs.document import Document
+
+ANSWERS_OF_TASK = {
+    "binary": ("label", "probability"),
+    "multiclass": ("label", "probabilities"),
+    "regression": ("prediction",),
+}
+"""Outputs of a model."""
+ANSWERS = ("label", "probability", "probabilities", "prediction")
+INNER_PREFIXES = ("raymlops/", "network/", "answer/")
+"""Of names inside the ONNX file."""
 
 
 def _check_expression(value: str) -> str:
@@ -141,6 +151,35 @@ class FeaturesSpec(Document):
         return self
 
     @model_validator(mode="after")
+    def _inputs_have_names_of_their_own(self, info: ValidationInfo) -> "FeaturesSpec":
+        """In the ONNX file, where the inputs are the raw columns."""
+        if (info.context or {}).get("recorded"):
+            return self
+        answers = ANSWERS if self.target.task == "auto" else ANSWERS_OF_TASK[self.target.task]
+        for name in self.raw_columns():
+            if not name.strip():
+                raise ValueError(
+                    "a column without a name cannot be an input of a model; name it, as by dataset.derive or "
+                    "dataset.options.read_options.column_names"
+                )
+            if name in answers:
+                said = (
+                    ""
+                    if self.target.task != "auto" or name == "prediction"
+                    else (", or, if the target is a number, set features.target.task: regression")
+                )
+                raise ValueError(
+                    f"column {name!r} has the name of an output of the model ({', '.join(answers)}); give it another: "
+                    f"dataset.derive: {{{name}_in: {name}}}, and name {name}_in as the feature{said}"
+                )
+            if name.startswith(INNER_PREFIXES):
+                raise ValueError(
+                    f"column {name!r} begins like a name inside the model ({', '.join(INNER_PREFIXES)}); give it "
+                    "another by dataset.derive"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _target_stays_out(self) -> "FeaturesSpec":
         for name, expression in self.expressions().items():
             if self.target.column in expressions.columns_in(expression):
@@ -154,6 +193,13 @@ class FeaturesSpec(Document):
         """Whether the columns are known only once the table is read."""
         listed = (*self.numbers, *self.categories, *self.timestamps, *self.images)
         return self.auto or bool(self.exclude) or any(is_pattern(name) for name in listed)
+
+    def raw_columns(self) -> set[str]:
+        """The columns that the model takes, also those that only expressions read."""
+        expressed = self.expressions()
+        return {name for name in self.by_column() if name not in expressed}.union(
+            *(expressions.columns_in(expression) for expression in expressed.values())
+        )
 
     def expressions(self) -> dict[str, str]:
         """Feature -> expression, for features that are computed."""

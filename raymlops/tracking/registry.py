@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import pathlib
+import re
 import shlex
 import tempfile
 import time
@@ -19,7 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from raymlops import attestation
 from raymlops.artifact import MODEL_FILE
-from raymlops.errors import ArtifactError, UntrustedError
+from raymlops.errors import ArtifactError, SpecError, UntrustedError, shorten
 from raymlops.settings import Settings
 from raymlops.tensors import Batch, Signature
 from raymlops.tracking import evidence, manifests, signatures, store
@@ -29,6 +30,7 @@ from raymlops.tracking.manifests import DIGEST_TAG, Manifest
 __all__ = [
     "DIGEST_TAG",
     "ModelVersion",
+    "check_name",
     "ensure_model",
     "find_version",
     "register_version",
@@ -58,6 +60,16 @@ class ModelVersion:
     @property
     def file(self) -> pathlib.Path:
         return self.path / MODEL_FILE
+
+
+def check_name(name: str) -> None:
+    """Raises SpecError for what cannot name a model: a version is found by `models:/NAME/VERSION`, and files of a run
+    are in a folder of that name."""
+    if not re.fullmatch(r"[\w][\w .-]{0,199}", name) or name != name.strip() or name.endswith("."):
+        raise SpecError(
+            f"A model cannot be named {shorten(name)!r}; expected up to 200 letters, digits, blanks, dots, dashes or "
+            "underscores, of which the first is a letter, digit or underscore"
+        )
 
 
 def register_version(

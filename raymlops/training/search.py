@@ -16,7 +16,7 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from raymlops import locations, metrics, ray_internals, settings
-from raymlops.errors import RaymlopsError, SpecError, StorageError
+from raymlops.errors import RaymlopsError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import TrainingSpec
 from raymlops.training import space, storage, worker
@@ -203,10 +203,6 @@ def _resources(spec: ExperimentSpec) -> tune.PlacementGroupFactory:
 
 def _algorithm(spec: ExperimentSpec, metric: str, mode: str, concurrent: int) -> Any:
     if spec.search.algorithm == "optuna":
-        if not space.dimensions_of(spec):
-            raise SpecError(
-                "search.algorithm optuna needs search.space; give one, or run `raymlops train` instead"
-            )
         searcher = OptunaSearch(
             space=_to_optuna(spec), metric=f"best_{metric}", mode=mode, seed=spec.search.seed
         )
@@ -227,15 +223,10 @@ def _scheduler(spec: ExperimentSpec) -> Any:
             reduction_factor=spec.search.reduction,
         )
     if spec.search.scheduler == "pbt":
-        mutations = space.to_mutations(spec)
-        if not mutations:
-            raise SpecError(
-                "search.scheduler pbt changes numbers of running trainings; search.space names none"
-            )
         return PopulationBasedTraining(
             time_attr="epoch",
             perturbation_interval=spec.search.perturb_epochs,
-            hyperparam_mutations=mutations,
+            hyperparam_mutations=space.to_mutations(spec),
             require_attrs=False,
         )
     return FIFOScheduler()

@@ -1,18 +1,12 @@
 """The search space of a spec as Ray Tune domains. Samples nothing itself."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
 
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import Dimension
-from raymlops.training.learners import learner_of
-
-
-def dimensions_of(spec: ExperimentSpec) -> Mapping[str, Dimension]:
-    """What the search varies: the spec's own space, or that of its learner."""
-    return spec.search.space or learner_of(spec).space
+from raymlops.training.learners import dimensions_of, is_mutable
 
 
 def to_tune_space(spec: ExperimentSpec) -> dict[str, Any]:
@@ -33,10 +27,9 @@ def _to_domain(dimension: Dimension, grid: bool) -> Any:
 
 
 def to_mutations(spec: ExperimentSpec) -> dict[str, Any]:
-    """What PBT may change during a training: numbers of the training, not the shape of the network."""
+    """What PBT may change during a training."""
     return {
         name: _to_domain(dimension, grid=False)
         for name, dimension in dimensions_of(spec).items()
-        if not name.startswith(("network.", "training.options."))
-        and name not in ("batch_size", "training.batch_size", "epochs", "seed")
+        if is_mutable(name)
     }

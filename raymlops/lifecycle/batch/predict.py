@@ -4,7 +4,7 @@ constant memory."""
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,10 +100,9 @@ class OnnxScorer:
         ]
         parts = parts or [self._make_columns()]
         kept = table if self._keep is None else table.select(list(self._keep))
+        names = name_predictions(kept.column_names, parts[0])
         for name in parts[0]:
-            if name in kept.column_names:
-                kept = kept.drop_columns([name])
-            kept = kept.append_column(name, _join_arrays([part[name] for part in parts]))
+            kept = kept.append_column(names[name], _join_arrays([part[name] for part in parts]))
         return kept
 
     def _convert(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -334,14 +333,7 @@ def predict_files(
     Raises StorageError if the folder already holds such files, so that nothing is mixed or lost, and DataError for
     columns that the format cannot hold.
     """
-    folder = pathlib.Path(output)
-    if "://" not in output and folder.is_file():
-        raise StorageError(f"Cannot write into {output!r}: it is a file; give a folder that is new or empty")
-    held = [ending for ending in FORMATS if "://" not in output and any(folder.glob(f"*.{ending}"))]
-    if held:
-        raise StorageError(
-            f"{output!r} already holds {_TOLD[held[0]]} files; give another folder, or remove them"
-        )
+    require_empty(output)
     # Errors of opening are reported here, not by a worker that dies of them.
     if not isinstance(model, GraphSpec):
         try_model("The model", model)
@@ -389,6 +381,7 @@ def _write_scored(
                 f"Columns {', '.join(sorted(given))} are passed as optional inputs of the model, so each row is "
                 "scored by a run of its own; drop them from the table to score with the model's default values"
             )
+        _require_columns(dataset, opened, scoring.keep, tell)
         if file_format == "csv":
             _require_flat(dataset, opened, scoring.keep)
         scored = predict_dataset(dataset, model, scoring)
@@ -411,6 +404,56 @@ def _remove_written(folder: pathlib.Path, file_format: str, left_out: bool = Tru
         shutil.rmtree(folder / LEFT_OUT, ignore_errors=True)
 
 
+def require_empty(output: str) -> None:
+    """Raises StorageError if the folder already holds such files, so that nothing is mixed or lost."""
+    folder = pathlib.Path(output)
+    if "://" in output:
+        return
+    if folder.is_file():
+        raise StorageError(f"Cannot write into {output!r}: it is a file; give a folder that is new or empty")
+    held = [ending for ending in FORMATS if any(folder.glob(f"*.{ending}"))]
+    if held:
+        raise StorageError(
+            f"{output!r} already holds {_TOLD[held[0]]} files; give another folder, or remove them"
+        )
+
+
+def name_predictions(kept: Iterable[str], outputs: Iterable[str]) -> dict[str, str]:
+    """Output of the model -> column beside the columns that are kept: `predicted_label` where they have a `label`.
+    Raises DataError if they have that, too."""
+    taken = set(kept)
+    names = {name: f"predicted_{name}" if name in taken else name for name in outputs}
+    for name in names.values():
+        if name in taken:
+            raise DataError(
+                f"Column {name!r} of the table has the name of a prediction, which would replace it; choose the "
+                "columns to keep without it"
+            )
+    return names
+
+
+def _require_columns(
+    dataset: ray.data.Dataset,
+    scorer: Session | OfflineGraph,
+    keep: tuple[str, ...] | None,
+    tell: Callable[[str], None],
+) -> None:
+    """Before anything is scored. Raises DataError for columns to keep that do not exist, or that a prediction would
+    replace."""
+    known = dataset.columns()
+    if known is None:
+        return
+    for name in keep or ():
+        if name not in known:
+            raise DataError(f"--keep: {unknown_name('column', name, known)}")
+    names = name_predictions(
+        known if keep is None else keep, (spec.name for spec in scorer.signature.outputs)
+    )
+    renamed = [f"{name!r} is written as {column!r}" for name, column in names.items() if name != column]
+    if renamed:
+        tell(f"The table has columns of the names of predictions, so {', '.join(renamed)}")
+
+
 def _require_flat(
     dataset: ray.data.Dataset, scorer: Session | OfflineGraph, keep: tuple[str, ...] | None
 ) -> None:
@@ -424,7 +467,5 @@ def _require_flat(
     schema = dataset.schema()
     if schema is not None:
         kinds = zip(schema.names, schema.types, strict=True)
-        columns += [
-            (name, kind) for name, kind in kinds if name not in outputs and (keep is None or name in keep)
-        ]
+        columns += [(name, kind) for name, kind in kinds if keep is None or name in keep]
     text_files.require_flat((name, kind) for name, kind in columns if isinstance(kind, pa.DataType))

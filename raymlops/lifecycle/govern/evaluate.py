@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raymlops.conversions.conversion import Conversion
+from raymlops.data import sources
 from raymlops.data.training_rows import TrainingRows
 from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
 from raymlops.evaluation import gate, results
@@ -97,7 +98,8 @@ def evaluate_version(
         champion = None
     metric = spec.gate.metric_of(features.target.task)
     said = {one.uri: _describe_own(measured, one, rows, metric) for one in (version, champion) if one}
-    sample = take_sample(rows, features)
+    with sources.reading(rows.table):
+        sample = take_sample(rows, features)
     limits = _limits_of(spec)
     evidence = _gather(version, measured, said[version.uri], sample)
     against = _gather(champion, measured, said[champion.uri], None) if champion else None
@@ -231,8 +233,9 @@ def _measure_slices(
 ) -> Measured:
     """Only slices with enough rows, for both gate and report; exact where rows are few."""
     marks = {uri: f"__rows_of_{place}__" for place, uri in enumerate(models) if uri in known and rows.mark}
-    dataset = rows.marked({column: known[uri] for uri, column in marks.items()})
-    measured = measure_marked(dataset, models, marks, spec.evaluation.slices, rows.conversions)
+    with sources.reading(rows.table):
+        dataset = rows.marked({column: known[uri] for uri, column in marks.items()})
+        measured = measure_marked(dataset, models, marks, spec.evaluation.slices, rows.conversions)
 
     def settle(parts: Mapping[str, Partial]) -> dict[str, Partial]:
         return {name: to_exact(fold_small(part, spec.evaluation.slice_rows)) for name, part in parts.items()}

@@ -21,7 +21,7 @@ from raymlops.data.training_rows import TrainingRows, add_marks
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
 from raymlops.lifecycle.govern.scoring import read_labels, with_conversions
-from raymlops.specs.dataset import ContractSpec, DatasetSpec
+from raymlops.specs.dataset import ContractSpec, DatasetSpec, TableSpec
 from raymlops.specs.experiment import ExperimentSpec
 
 
@@ -30,6 +30,8 @@ class Rows:
     """Rows for measuring. `fingerprint` is empty, and `identity` None, for data other than the spec's."""
 
     dataset: ray.data.Dataset
+    table: TableSpec
+    """Where they are read."""
     source: str
     fingerprint: str = ""
     findings: tuple[Finding, ...] = ()
@@ -52,20 +54,28 @@ class Rows:
         return self.mark(known) if self.mark and known else self.dataset
 
 
+def choose_table(spec: ExperimentSpec, data: str | None = None) -> DatasetSpec:
+    """The dataset of the spec; with `data`, a path, that file in its place, read by the reader of its suffix."""
+    if data is None:
+        return spec.dataset
+    reader = sources.guess_reader(data) or spec.dataset.reader
+    options = spec.dataset.options if reader == spec.dataset.reader else {}
+    return spec.dataset.model_copy(update={"path": data, "reader": reader, "options": options})
+
+
 def read_rows(
-    spec: ExperimentSpec, data: str | None = None, known: Mapping[str, Conversion] | None = None
+    spec: ExperimentSpec, other: DatasetSpec | None = None, known: Mapping[str, Conversion] | None = None
 ) -> Rows:
-    """The test split of the spec, or with `data`, a path, all its rows that keep the contract. `known` are the
-    conversions of the model that is measured.
+    """The test split of the spec, or all rows of another table that keep its contract. `known` are the conversions of
+    the model that is measured.
 
     Raises DataError, StorageError and NotFoundError as reading does.
     """
-    if data is None:
+    if other is None:
         return to_test_rows(scan_rows(spec.dataset, spec.contract, spec.split, spec.features, known))
-    table = spec.dataset.model_copy(update={"path": data})
 
     def read(texts: Collection[str]) -> Rows:
-        chosen = read_as_text(table, spec.contract, texts)
+        chosen = read_as_text(other, spec.contract, texts)
         with sources.reading(chosen):
             dataset = sources.read_dataset(chosen, keyed=True)
             dataset = dataset.materialize() if chosen.cache else dataset
@@ -77,7 +87,8 @@ def read_rows(
 
             return Rows(
                 mark({}),
-                data,
+                chosen,
+                str(other.path),
                 findings=findings,
                 conversions=conversions_of(contract),
                 left_out=left_out,
@@ -92,6 +103,7 @@ def to_test_rows(rows: SplitRows) -> Rows:
     scanned, source = rows.scan, describe_source(rows.table)
     return Rows(
         rows.of("test", raw=True),
+        rows.table,
         source,
         scanned.fingerprint.digest,
         scanned.findings,

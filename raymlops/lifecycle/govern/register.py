@@ -15,7 +15,9 @@ from raymlops.tracking import registry, runs, store
 
 
 def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -> tuple[str, str]:
-    """Register a file that ONNX Runtime can load. Returns the version and the sha256."""
+    """Register a file that ONNX Runtime can load. Returns the version and the sha256. Raises SpecError for a name that
+    no model can have."""
+    registry.check_name(name)
     if not file.is_file():
         raise NotFoundError(f"No ONNX file {str(file)!r}")
     content = read_model(file)

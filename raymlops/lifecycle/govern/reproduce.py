@@ -118,9 +118,7 @@ def reproduce_rebuilt(
     signed = version_record.is_signed(version, "requirements.lock.txt", lock)
     version_record.require_trust(version, code, trusted or signed, tell)
     environment = environments.build_environment(lock, commit, settings.home / "environments", tell)
-    environment.link(
-        path for table in (dataset, *(join.table for join in dataset.joins)) for path in _paths(table)
-    )
+    environment.link(path for table in dataset.tables for path in _paths(table))
     tell(f"Training in {environment.python.parents[2]}")
     # Not as an option: the recorded code may be older than the option.
     return environment.run(

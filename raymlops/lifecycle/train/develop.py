@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
+import uuid
 from collections.abc import Callable, Sequence
 
 from ray.exceptions import RayError
@@ -148,7 +149,8 @@ def _open_state(settings: Settings, name: str) -> search_state.SearchState:
 
 
 def _stamp(spec: ExperimentSpec) -> str:
-    return f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Sorted by time; the last part tells apart what starts within a second."""
+    return f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
 
 
 class _Clock:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raymlops.errors import SpecError
+from raymlops.lifecycle import preflight
 from raymlops.lifecycle.cluster import join_cluster
 from raymlops.lifecycle.train import run_heartbeat
 from raymlops.settings import Settings
 from raymlops.specs.dataset import with_version
 from raymlops.specs.experiment import ExperimentSpec
+from raymlops.training import learners
 from raymlops.training.storage import require_writable
 
 if TYPE_CHECKING:
@@ -23,7 +25,10 @@ def find_search(
     spec: ExperimentSpec, settings: Settings, name: str | None, resume: bool, warn: Tell
 ) -> str | None:
     """The interrupted search of this spec to resume; None to start over. Raises SpecError if there is none and
-    `resume` asks for it, StorageError if nothing can be stored."""
+    `resume` asks for it or the search has nothing to vary, NotFoundError for a missing file, StorageError if nothing
+    can be stored."""
+    learners.check_space(spec)
+    preflight.require_files(spec.dataset.tables)
     storage = settings.storage_path
     require_writable(storage)  # before a cluster is started in vain
     lost = run_heartbeat.find_lost(storage, spec, name, warn if resume else None)
@@ -41,6 +46,7 @@ def find_training(
     spec: ExperimentSpec, settings: Settings, name: str | None, fresh: bool, warn: Tell
 ) -> str | None:
     """The same for one training, which resumes by default unless it is to be `fresh`."""
+    preflight.require_files(spec.dataset.tables)
     require_writable(settings.storage_path)
     lost = None if fresh else run_heartbeat.find_lost(settings.storage_path, spec, name, warn)
     if lost is None:
@@ -96,7 +102,7 @@ def evaluate(
     """
     from raymlops.lifecycle.govern import version_record
     from raymlops.lifecycle.govern.evaluate import evaluate_version, read_conversions
-    from raymlops.lifecycle.govern.evaluation_rows import read_rows
+    from raymlops.lifecycle.govern.evaluation_rows import choose_table, read_rows
     from raymlops.tracking import registry
     from raymlops.tracking.store import connect
 
@@ -105,8 +111,10 @@ def evaluate(
     spec = spec or version_record.read_spec(client, found, trusted=trusted, training=False, tell=warn)
     if data is not None:  # the files of a version are compared on its own test rows only
         spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"variants": ()})})
+    table = choose_table(spec, data)
+    preflight.require_files(table.tables)
     join_cluster(settings)
-    rows = read_rows(spec, data, read_conversions(found))
+    rows = read_rows(spec, None if data is None else table, read_conversions(found))
     for line in rows.describe() if data is not None else ():
         tell(line)
     stored = data is None if store is None else store

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from raymlops import locations
-from raymlops.errors import SpecError, StorageError
+from raymlops.errors import DataError, SpecError, StorageError
 from raymlops.specs.dataset import CONVERSION_OPTIONS, ColumnRule
 from raymlops.specs.document import read_json, to_first_names
 from raymlops.specs.experiment import ExperimentSpec
@@ -116,6 +116,9 @@ def keep_heartbeat(
     try:
         yield
         done = True
+    except (DataError, SpecError):  # with the same spec and data it would end so again
+        done = True
+        raise
     finally:
         over.set()
         thread.join()

@@ -135,6 +135,27 @@ def learner_of(spec: ExperimentSpec) -> Learner:
     return find_learner(spec.training.learner)
 
 
+def dimensions_of(spec: ExperimentSpec) -> Mapping[str, Dimension]:
+    """What the search varies: the spec's own space, or that of its learner."""
+    return spec.search.space or learner_of(spec).space
+
+
+def check_space(spec: ExperimentSpec) -> None:
+    """Raises SpecError if the search has nothing to vary."""
+    if spec.search.algorithm == "optuna" and not dimensions_of(spec):
+        raise SpecError(
+            "search.algorithm optuna needs search.space; give one, or run `raymlops train` instead"
+        )
+    if spec.search.scheduler == "pbt" and not any(map(is_mutable, dimensions_of(spec))):
+        raise SpecError("search.scheduler pbt changes numbers of running trainings; search.space names none")
+
+
+def is_mutable(dimension: str) -> bool:
+    """Whether PBT may change it during a training: numbers of the training, not the shape of the network."""
+    fixed = ("batch_size", "training.batch_size", "epochs", "seed")
+    return not dimension.startswith(("network.", "training.options.")) and dimension not in fixed
+
+
 def check(
     spec: ExperimentSpec,
     packing: Packing | None = None,
