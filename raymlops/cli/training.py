@@ -179,21 +179,43 @@ def _develop(
     join_cluster(settings)  # Ray starts its workers during the import below, which takes seconds
     from raymlops.cli.progress import SearchProgress
 
-    with SearchProgress.of(spec, quiet=quiet) as progress:
-        outcome = launch.run(
-            spec,
-            settings,
-            lost,
-            observers=[progress],
-            tell=progress.tell,
-            name=name,
-            why=why,
-            autoscaling=autoscaling,
-            register=not no_register,
-            trusted=trust,
-            or_anew=or_anew,
-        )
+    try:
+        with SearchProgress.of(spec, quiet=quiet) as progress:
+            outcome = launch.run(
+                spec,
+                settings,
+                lost,
+                observers=[progress],
+                tell=progress.tell,
+                name=name,
+                why=why,
+                autoscaling=autoscaling,
+                register=not no_register,
+                trusted=trust,
+                or_anew=or_anew,
+            )
+    except KeyboardInterrupt:
+        _explain_resuming(spec, path, settings, name, is_search=not or_anew)
+        raise
     _summarise(spec, path, settings, outcome)
+
+
+def _explain_resuming(
+    spec: ExperimentSpec, path: str, settings: Settings, name: str | None, *, is_search: bool
+) -> None:
+    """How to go on with what was interrupted, if it had begun."""
+    from raymlops.lifecycle.train import run_heartbeat
+
+    lost = run_heartbeat.find_lost(settings.storage_path, spec, name, None)
+    if lost is None:
+        return
+    if is_search:
+        command = f"raymlops search {shlex.quote(str(path))} --resume"
+        click.echo(
+            f"Stopped {lost.name}; its trials are kept. Go on with: {command}, and the same --set", err=True
+        )
+    else:
+        click.echo(f"Stopped {lost.name}; the same command goes on from its last checkpoint", err=True)
 
 
 def _summarise(spec: ExperimentSpec, path: str, settings: Settings, outcome: Any) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias, TypeVar
 
+import filelock
 import mlflow
 import requests
 from mlflow.entities import Experiment
@@ -41,22 +42,30 @@ _PACKAGES = {"s3": "raymlops[s3]", "gs": "google-cloud-storage", "wasbs": "azure
 _Result = TypeVar("_Result")
 
 
+def _require_writable(file: pathlib.Path) -> None:
+    """Fails at once, while MLflow would retry for minutes."""
+    with contextlib.closing(sqlite3.connect(file, timeout=60)) as database, database:
+        database.execute("CREATE TABLE IF NOT EXISTS raymlops_probe (x)")
+        database.execute("DROP TABLE IF EXISTS raymlops_probe")
+
+
 def connect(settings: Settings) -> Client:
     """A client of the store. Raises UnreachableError if it cannot be written or reached."""
     silence_migration_logs()
     uri = settings.tracking_uri
     try:
-        if uri.startswith("sqlite:///"):
-            file = pathlib.Path(uri.removeprefix("sqlite:///"))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with sqlite3.connect(file) as database:  # fails at once, while MLflow would retry for minutes
-                database.execute("CREATE TABLE IF NOT EXISTS raymlops_probe (x)")
-                database.execute("DROP TABLE raymlops_probe")
-            if not locations.is_remote(settings.artifact_root):
-                pathlib.Path(settings.artifact_root).mkdir(parents=True, exist_ok=True)
-        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=settings.registry_uri)
-        client.search_experiments(max_results=1)
-    except (OSError, sqlite3.Error, MlflowException) as error:
+        with contextlib.ExitStack() as held:
+            if uri.startswith("sqlite:///"):
+                file = pathlib.Path(uri.removeprefix("sqlite:///"))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                # MLflow's migrations of a new file fail if another process runs them, too.
+                held.enter_context(filelock.FileLock(f"{file}.lock", timeout=PATIENCE))
+                _require_writable(file)
+                if not locations.is_remote(settings.artifact_root):
+                    pathlib.Path(settings.artifact_root).mkdir(parents=True, exist_ok=True)
+            client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=settings.registry_uri)
+            client.search_experiments(max_results=1)
+    except (OSError, sqlite3.Error, MlflowException) as error:  # a lock that is never free is an OSError
         cause = " ".join(str(error).split())[:200]
         raise UnreachableError(
             f"Cannot use the tracking store {hide_password(uri)!r}: {cause}; "

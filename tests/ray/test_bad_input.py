@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import yaml
 
 from raymlops.cli import main
 from raymlops.settings import Settings
 from raymlops.tracking import store
-from tests import experiments
+from tests import experiments, toy_models
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -100,7 +101,35 @@ def null_column(folder: pathlib.Path) -> pathlib.Path:
     )
 
 
+def doubled_header(folder: pathlib.Path) -> pathlib.Path:
+    path = experiments.write_table(TABLE, folder / "rows.csv")
+    path.write_text(path.read_text().replace('"z"', '"x"', 1))
+    return path
+
+
+def two_types(folder: pathlib.Path) -> pathlib.Path:
+    """Files that hold a column in different types, none of which is a number."""
+    files = folder / "rows.parquet"
+    files.mkdir()
+    experiments.write_table(TABLE, files / "a.parquet")
+    experiments.write_table(replaced("word", pa.array([True] * TABLE.num_rows)), files / "b.parquet")
+    return files
+
+
+def no_records(folder: pathlib.Path) -> pathlib.Path:
+    (folder / "rows.json").write_text("3\n")
+    return folder / "rows.json"
+
+
+def beyond_float(folder: pathlib.Path) -> pathlib.Path:
+    return experiments.write_table(
+        replaced("late", pa.array([1e300, *range(TABLE.num_rows - 1)])), folder / "rows.parquet"
+    )
+
+
 BAD_TABLES = {
+    "doubled header": (doubled_header, ["Column 'x' occurs twice", "name of its own"]),
+    "no records": (no_records, ["Cannot read .*rows.json' as json"]),
     "missing file": (missing, ["No file or folder .*rows.parquet", "check dataset.path"]),
     "empty file": (empty, ["rows.csv' is empty"]),
     "truncated Parquet": (truncated, ["Cannot read .*rows.parquet"]),
@@ -108,6 +137,8 @@ BAD_TABLES = {
     "label absent": (without_label, [r"features\.target\.column: Unknown column 'late'"]),
     "one class": (one_class, [r"Target 'late' has one class only \(\[1\]\)"]),
     "null column": (null_column, ["Column 'x' is null in all"]),
+    "two types": (two_types, ["word"]),
+    "target beyond float32": (beyond_float, [r"Target 'late' has values up to 1e\+300", "dataset.where"]),
 }
 
 
@@ -179,6 +210,7 @@ def test_storage_that_cannot_be_written_is_told_and_no_run_stays_open(
 def test_a_demand_over_the_cluster_fails_at_once(
     tmp_path: pathlib.Path, settings: Settings, capsys: pytest.CaptureFixture[str], ray_cluster: int
 ) -> None:
+    (tmp_path / "not-even-read.parquet").write_text("no table")
     spec = write_spec(tmp_path, "too-much", tmp_path / "not-even-read.parquet")
     for change, part in (
         (f"training.workers={ray_cluster + 1}", f"asks for {ray_cluster + 1} CPUs .*{ray_cluster} CPUs"),
@@ -200,7 +232,47 @@ def test_predict_names_what_it_cannot_use(tmp_path: pathlib.Path, capsys: pytest
         (str(tmp_path / "broken.onnx"), "cannot load"),
     ):
         assert_one_sentence(*run(capsys, "predict", model, path, "--output", output, "--quiet"), part)
+    model = str(toy_models.save(toy_models.flights(), tmp_path / "flights.onnx"))
+    flights = pa.table({"distance": [100.0, 200.0], "carrier": ["UA", "AA"], "departure": [1, 2]})
+    rows = experiments.write_table(flights, tmp_path / "flights.csv")
+    arguments = ("predict", model, str(rows), "--output", output, "--quiet")
+    assert_one_sentence(
+        *run(capsys, *arguments, "--keep", "nope"), "--keep: Unknown column 'nope'", "carrier"
+    )
     assert not os.path.exists(output) or not os.listdir(output)
+    assert run(capsys, *arguments)[0] == 0
+    assert_one_sentence(*run(capsys, *arguments), "already holds Parquet files; give another folder")
+    again = ("predict", model, output, "--output", f"{output}-again", "--quiet")
+    assert run(capsys, *again)[0] == 0
+    assert {"label", "predicted_label"} <= set(pyarrow.parquet.read_table(f"{output}-again").column_names)
+
+
+@pytest.mark.usefixtures("_as_user")
+def test_what_is_wrong_with_a_search_is_told_before_a_cluster_is_joined(
+    tmp_path: pathlib.Path,
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")  # nobody answers there
+    spec = write_spec(tmp_path, "unfounded", tmp_path / "rows.parquet")
+    assert_one_sentence(*run(capsys, "search", spec), "No file or folder .*rows.parquet")
+    experiments.write_table(TABLE, tmp_path / "rows.parquet")
+    without = write_spec(tmp_path, "unfounded", tmp_path / "rows.parquet", search={"trials": 2})
+    assert_one_sentence(
+        *run(capsys, "search", without), "needs search.space; give one, or run `raymlops train`"
+    )
+    assert not os.path.exists(settings.storage_path) or not os.listdir(settings.storage_path)
+
+
+@pytest.mark.parametrize("name", ["a b/c", "a:1", "a@champion", "", " a", "../a", "a" * 300, "a\nb"])
+@pytest.mark.usefixtures("_as_user")
+def test_a_name_that_no_uri_can_hold_registers_nothing(
+    name: str, tmp_path: pathlib.Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(toy_models.save(toy_models.flights(), tmp_path / "flights.onnx"))
+    assert_one_sentence(*run(capsys, "register", model, "--name", name, "--why", "w"), "cannot be named")
+    assert not os.path.exists(settings.artifact_root) or not os.listdir(settings.artifact_root)
 
 
 def test_infinities_in_training_are_missing_values(tmp_path: pathlib.Path) -> None:

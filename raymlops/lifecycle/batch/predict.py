@@ -424,7 +424,7 @@ def name_predictions(kept: Iterable[str], outputs: Iterable[str]) -> dict[str, s
     taken = set(kept)
     names = {name: f"predicted_{name}" if name in taken else name for name in outputs}
     for name in names.values():
-        if name in taken:
+        if name in taken or list(names.values()).count(name) > 1:
             raise DataError(
                 f"Column {name!r} of the table has the name of a prediction, which would replace it; choose the "
                 "columns to keep without it"

@@ -1,5 +1,6 @@
 import itertools
 import pathlib
+import re
 
 import pydantic
 import pytest
@@ -115,3 +116,35 @@ def test_a_learner_that_nobody_knows_is_refused_with_the_known_ones() -> None:
     own = parse_document(SPEC + "training: {learner: 'no.such.module:Class'}\n", ExperimentSpec)
     learners.check(own, imports=False)
     assert find_code(own) == ("training.learner: no.such.module:Class",)
+
+
+@pytest.mark.parametrize(
+    ("features", "told"),
+    [
+        ("{target: {column: y}, numbers: [label]}", "'label' has the name of an output"),
+        ("{target: {column: y, task: multiclass}, numbers: [probabilities]}", "name of an output"),
+        (
+            "{target: {column: y, task: regression}, categories: [prediction]}",
+            "derive: {prediction_in: prediction}",
+        ),
+        (
+            "{target: {column: y}, columns: {a: {kind: number, expression: probability * 2}}}",
+            "'probability' has the name of an output",
+        ),
+        ("{target: {column: y}, numbers: [' ']}", "a column without a name"),
+        ("{target: {column: y}, numbers: [answer/x]}", "begins like a name inside the model"),
+    ],
+)
+def test_an_input_that_has_the_name_of_an_output_is_refused_before_training(features: str, told: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(told)):
+        parse_document(f"name: toy\ndataset: {{path: a.csv}}\nfeatures: {features}", ExperimentSpec)
+
+
+def test_names_that_are_none_of_its_outputs_are_inputs_of_a_model() -> None:
+    for features in (
+        "{target: {column: y, task: regression}, numbers: [label, probability]}",
+        "{target: {column: y, task: binary}, numbers: [prediction, probabilities]}",
+        "{target: {column: label}, columns: {label_in: {kind: number, expression: x + 1}}}",
+        "{target: {column: y}, columns: {label: {kind: number, expression: x + 1}}}",  # no input has this name
+    ):
+        parse_document(f"name: toy\ndataset: {{path: a.csv}}\nfeatures: {features}", ExperimentSpec)

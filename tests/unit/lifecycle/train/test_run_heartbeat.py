@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from raymlops.errors import DataError, SpecError
 from raymlops.lifecycle.train import run_heartbeat
 from raymlops.specs.experiment import ExperimentSpec
 from tests.experiments import spec_of
@@ -38,6 +39,18 @@ def test_a_search_that_ended_is_not_gone_on_with_and_one_that_failed_is(tmp_path
     ):
         raise ValueError("it broke")
     assert find(tmp_path) == "digits-2"
+
+
+@pytest.mark.parametrize("error", [SpecError("nothing to vary"), DataError("an unseen class")])
+def test_a_search_that_its_spec_or_data_ended_is_not_gone_on_with(
+    tmp_path: pathlib.Path, error: Exception
+) -> None:
+    with (
+        pytest.raises(type(error)),
+        run_heartbeat.keep_heartbeat(str(tmp_path), "digits-1", SPEC, "data"),
+    ):
+        raise error
+    assert find(tmp_path) is None
 
 
 def test_a_search_whose_process_was_killed_is_gone_on_with(tmp_path: pathlib.Path) -> None:
