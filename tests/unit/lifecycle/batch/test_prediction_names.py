@@ -18,7 +18,7 @@ def test_a_column_of_the_table_is_not_replaced() -> None:
         "label": "predicted_label",
         "probability": "probability",
     }
-    with pytest.raises(DataError, match="'predicted_label' .* would replace it"):
+    with pytest.raises(DataError, match=r"'predicted_label' .* would replace it"):
         name_predictions(["label", "predicted_label"], OUTPUTS)
-    with pytest.raises(DataError, match="'predicted_label' .* would replace it"):
+    with pytest.raises(DataError, match=r"'predicted_label' .* would replace it"):
         name_predictions(["label"], (*OUTPUTS, "predicted_label"))
