@@ -353,10 +353,10 @@ def predict_files(
             if error.column in texts or error.column not in converted or "://" in output:
                 raise
             texts.add(error.column)
-            _remove_written(folder, file_format)
+            _remove_written(pathlib.Path(output), file_format)
     counts = report.total()
     if counts.exceeds(max_failed) and "://" not in output:
-        _remove_written(folder, file_format, left_out=False)
+        _remove_written(pathlib.Path(output), file_format, left_out=False)
     counts.judge(report.location, max_failed)
     for line in counts.describe(report.location):
         tell(line)
