@@ -152,9 +152,27 @@ class FeaturesSpec(Document):
 
     @model_validator(mode="after")
     def _inputs_have_names_of_their_own(self, info: ValidationInfo) -> "FeaturesSpec":
-        """In the ONNX file, where the inputs are the raw columns."""
-        if (info.context or {}).get("recorded"):
-            return self
+        if not (info.context or {}).get("recorded"):
+            self.check_input_names()
+        return self
+
+    @model_validator(mode="after")
+    def _target_stays_out(self) -> "FeaturesSpec":
+        for name, expression in self.expressions().items():
+            if self.target.column in expressions.columns_in(expression):
+                raise ValueError(
+                    f"the expression of {name!r} reads the target; a model must not get its answer as input"
+                )
+        return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the columns are known only once the table is read."""
+        listed = (*self.numbers, *self.categories, *self.timestamps, *self.images)
+        return self.auto or bool(self.exclude) or any(is_pattern(name) for name in listed)
+
+    def check_input_names(self) -> None:
+        """Inputs of the ONNX file are the raw columns: raises ValueError for a name that is taken there."""
         answers = ANSWERS if self.target.task == "auto" else ANSWERS_OF_TASK[self.target.task]
         for name in self.raw_columns():
             if not name.strip():
@@ -177,22 +195,6 @@ class FeaturesSpec(Document):
                     f"column {name!r} begins like a name inside the model ({', '.join(INNER_PREFIXES)}); give it "
                     "another by dataset.derive"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _target_stays_out(self) -> "FeaturesSpec":
-        for name, expression in self.expressions().items():
-            if self.target.column in expressions.columns_in(expression):
-                raise ValueError(
-                    f"the expression of {name!r} reads the target; a model must not get its answer as input"
-                )
-        return self
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the columns are known only once the table is read."""
-        listed = (*self.numbers, *self.categories, *self.timestamps, *self.images)
-        return self.auto or bool(self.exclude) or any(is_pattern(name) for name in listed)
 
     def raw_columns(self) -> set[str]:
         """The columns that the model takes, also those that only expressions read."""

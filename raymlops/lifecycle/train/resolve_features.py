@@ -7,7 +7,7 @@ from raymlops.data import feature_columns, row_keys
 from raymlops.data.profiling import roles, table_scan
 from raymlops.data.profiling import target as targets
 from raymlops.data.split_rows import SplitRows, describe_source
-from raymlops.errors import DataError
+from raymlops.errors import DataError, SpecError
 from raymlops.lifecycle.init import relations
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.features import FeaturesSpec
@@ -45,6 +45,10 @@ def resolve_features(
         _tell_left_out(features, concluded, tell)
     if not features.by_column():
         raise DataError(f"features: no column of {describe_source(rows.table)} is left; list some by name")
+    try:
+        features.check_input_names()
+    except ValueError as error:
+        raise SpecError(f"features: {error}; or leave it out by features.exclude") from None
     groups = {group: len(getattr(features, group)) for group in feature_columns.GROUPS}
     tell("Features: " + ", ".join(f"{count} {group}" for group, count in groups.items() if count))
     return spec.model_copy(update={"features": features})
