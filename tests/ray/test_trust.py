@@ -15,7 +15,7 @@ from raymlops.errors import DataError, ForbiddenError, SpecError, UserError
 from raymlops.evaluation import results
 from raymlops.lifecycle.govern import lineage, promotion, reproduce, scoring
 from raymlops.lifecycle.govern import version_record as pipeline_recall
-from raymlops.lifecycle.govern.evaluation_rows import Rows, read_rows
+from raymlops.lifecycle.govern.evaluation_rows import Rows, choose_table, read_rows
 from raymlops.models.session import open_session
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
