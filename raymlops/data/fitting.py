@@ -298,12 +298,6 @@ def fit_target(measured: dict[str, Any], spec: TargetSpec) -> FittedTarget:
                 f"Target {spec.column!r} is {kind}; regression needs numbers: convert it by contract.columns."
                 f"{spec.column}.type: number, or leave features.target.task out for classes"
             )
-        largest = max(abs(numbers.min), abs(numbers.max))
-        if largest > np.finfo(np.float32).max:
-            raise DataError(
-                f"Target {spec.column!r} has values up to {largest:.3g}, and a model answers in float32, up to "
-                "3.4e+38; drop them by dataset.where, or derive a target of another unit"
-            )
         if numbers.std == 0:
             raise DataError(
                 f"Target {spec.column!r} is constant in the training rows; regression needs numbers that vary"

@@ -138,7 +138,10 @@ BAD_TABLES = {
     "one class": (one_class, [r"Target 'late' has one class only \(\[1\]\)"]),
     "null column": (null_column, ["Column 'x' is null in all"]),
     "two types": (two_types, ["word"]),
-    "target beyond float32": (beyond_float, [r"Target 'late' has values up to 1e\+300", "dataset.where"]),
+    "target beyond float32": (
+        beyond_float,
+        [r"Column 'late' has 1e\+300 in row 1", "contract.columns.late.max"],
+    ),
 }
 
 

@@ -18,6 +18,7 @@ from raymlops.data.rowhash import Hashes
 from raymlops.data.scan import Fingerprint, fold
 from raymlops.data.split_rows import SplitRows, describe_source, reading_values, scan_rows
 from raymlops.data.training_rows import TrainingRows, add_marks
+from raymlops.errors import DataError
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
 from raymlops.lifecycle.govern.scoring import read_labels, with_conversions
@@ -126,6 +127,8 @@ def take_sample(rows: Rows, features: FittedFeatures, most: int = SAMPLE) -> Sam
     """The first rows, in memory."""
     features = with_conversions(features, rows.conversions)
     tables = [table for table in ray.get(rows.dataset.limit(most).to_arrow_refs()) if table.num_rows]
+    if not tables:
+        raise DataError(f"{rows.source} has no rows to measure on; expected some that keep the contract")
     table = pa.concat_tables(tables, promote_options="permissive")
     return Sample(table_to_batch(table, features), read_labels(table, features.target))
 
