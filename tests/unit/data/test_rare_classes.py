@@ -10,7 +10,6 @@ from raymlops.data.splits import SplitRule
 from raymlops.errors import DataError
 from raymlops.specs.dataset import GroupSplit, RandomSplit, TimeSplit
 
-
 BY_ROW = RandomSplit()
 
 
