@@ -42,7 +42,7 @@ def propose(data: pathlib.Path | str, target: str = "y", **options: object) -> p
 def read(found: proposal.Proposal) -> pd.DataFrame:
     """All rows, as a search reads them; none may break the contract."""
     spec = found.spec
-    rows = scan_rows(spec.dataset, spec.contract, spec.split, spec.features.target.column)
+    rows = scan_rows(spec.dataset, spec.contract, spec.split, spec.features)
     assert rows.scan.failed == 0, rows.scan.findings
     return pd.concat([rows.of(part).to_pandas() for part in ("train", "validation", "test")])
 
@@ -116,7 +116,7 @@ def test_what_a_late_row_contradicts_is_found_in_the_whole_file(tmp_path: pathli
     assert "broken" in told[0]
     assert "59,992" in told[0]
     spec = found.spec
-    scanned = scan_rows(spec.dataset, spec.contract, spec.split, "y").scan
+    scanned = scan_rows(spec.dataset, spec.contract, spec.split, spec.features).scan
     assert scanned.failed == 1
 
 
@@ -126,7 +126,8 @@ def test_the_command_writes_a_spec_that_is_valid_and_lists_what_it_is_unsure_of(
     monkeypatch.chdir(tmp_path)
     leaking = frame.assign(outcome=frame.y.map({"yes": 1.0, "no": 2.5}) + frame.x / 100)
     leaking.to_csv("data.csv", index=False)
-    answer = CliRunner().invoke(raymlops, ["init", "data.csv", "--target", "y"], catch_exceptions=False)
+    command = ["init", str(tmp_path / "data.csv"), "--target", "y"]  # the cluster has another working directory
+    answer = CliRunner().invoke(raymlops, command, catch_exceptions=False)
     assert "400 rows, 5 columns; 3 features -> y, binary" in answer.output
     assert "Unsure     outcome may be known only after y" in answer.output
     assert read_spec("data.yaml").features.numbers == ("x", "n")
