@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("training", "search", "tracking", "predict", "serving", "graphs", "cluster")
+NAMES = ("profiling", "training", "search", "tracking", "predict", "serving", "graphs", "cluster")
 
 
 def main() -> None:

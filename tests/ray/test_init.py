@@ -126,7 +126,8 @@ def test_the_command_writes_a_spec_that_is_valid_and_lists_what_it_is_unsure_of(
     monkeypatch.chdir(tmp_path)
     leaking = frame.assign(outcome=frame.y.map({"yes": 1.0, "no": 2.5}) + frame.x / 100)
     leaking.to_csv("data.csv", index=False)
-    command = ["init", str(tmp_path / "data.csv"), "--target", "y"]  # the cluster has another working directory
+    # The cluster has another working directory.
+    command = ["init", str(tmp_path / "data.csv"), "--target", "y"]
     answer = CliRunner().invoke(raymlops, command, catch_exceptions=False)
     assert "400 rows, 5 columns; 3 features -> y, binary" in answer.output
     assert "Unsure     outcome may be known only after y" in answer.output

@@ -78,8 +78,11 @@ class Dialect:
         return {key: value for key, value in found.items() if value}
 
 
-def find_dialect(head: bytes, *, whole: bool, source: str, separator: str | None = None) -> Dialect:
-    """The dialect of a file that begins with `head`; `whole` if that is all of it. A given `separator` is not searched.
+def find_dialect(
+    head: bytes, *, whole: bool, source: str, separator: str | None = None, header: bool | None = None
+) -> Dialect:
+    """The dialect of a file that begins with `head`; `whole` if that is all of it. A given `separator`, and whether
+    there is a `header`, is not searched.
 
     Raises DataError for what cannot be read as a table, with the remedy.
     """
@@ -107,7 +110,8 @@ def find_dialect(head: bytes, *, whole: bool, source: str, separator: str | None
             "have that were joined; leave out the later ones first: awk 'NR == 1 || $0 != header {print} "
             "NR == 1 {header = $0}' FILE"
         )
-    header = _has_header(body, unsure)
+    if header is None:
+        header = _has_header(body, unsure)
     names, renamed = _name_columns(records[0] if header else [], width, unsure)
     rows = body[1:] if header else body
     return Dialect(

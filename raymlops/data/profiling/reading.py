@@ -18,7 +18,7 @@ from raymlops.data import sources
 from raymlops.data.profiling import csv_dialect, summaries, table_scan, time_columns
 from raymlops.data.profiling.csv_dialect import NULLS, Dialect
 from raymlops.data.profiling.files import TableFiles
-from raymlops.errors import DataError
+from raymlops.errors import ColumnValueError, DataError
 from raymlops.specs.dataset import TableSpec
 from raymlops.table_profile import ColumnProfile, TableProfile
 
@@ -117,8 +117,14 @@ def _find_dialect(head: bytes, files: TableFiles, given: Mapping[str, Any], sour
     found = csv_dialect.find_dialect(head, whole=files.whole, source=source, separator=separator)
     read = given.get("read_options") or {}
     if "column_names" in read or "autogenerate_column_names" in read:
-        names = read.get("column_names") or found.names
-        found = dataclasses.replace(found, names=tuple(names), header=False, renamed=False, unsure=())
+        numbered = bool(read.get("autogenerate_column_names"))
+        names = read.get("column_names") or (found.names if numbered or found.header else None)
+        if names is None:  # the first line names the columns, though it looks like data
+            found = csv_dialect.find_dialect(
+                head, whole=files.whole, source=source, separator=separator, header=True
+            )
+        else:
+            found = dataclasses.replace(found, names=tuple(names), header=False, renamed=False, unsure=())
     return found
 
 
@@ -214,8 +220,8 @@ def _adapt(
             return dataclasses.replace(dialect, encoding="latin-1"), as_text
     if dialect.encoding == "cp1252" and ("charmap" in text or "codec" in text):
         return dataclasses.replace(dialect, encoding="latin-1"), as_text
-    if "conversion error" in text:
-        named = _column_of(text, typed)
+    if isinstance(error, ColumnValueError) or "conversion error" in text:
+        named = error.column if isinstance(error, ColumnValueError) else _column_of(text, typed)
         numeric = [
             field.name
             for field in typed.schema

@@ -1,6 +1,7 @@
 """The task that a target asks for, and why."""
 
 import dataclasses
+import re
 from typing import Literal
 
 from raymlops.errors import DataError, unknown_name
@@ -37,7 +38,12 @@ def find_target(table: TableProfile, name: str, task: Task | None = None) -> Tar
     if name not in names:
         near = [known for known in names if known.strip().casefold() == name.strip().casefold()]
         if len(near) != 1:
-            raise DataError(f"--target: {unknown_name('column', name, names)}")
+            given = all(re.fullmatch(r"f\d+", known) for known in names)
+            hint = (
+                "; the first line of the file looks like data, so columns are numbered: if it names them, give "
+                "--option 'read_options={autogenerate_column_names: false}'"
+            )
+            raise DataError(f"--target: {unknown_name('column', name, names)}{hint if given else ''}")
         name = near[0]
     column = table.column(name)
     _require_usable(column)
@@ -74,8 +80,8 @@ def _require_usable(column: ColumnProfile) -> None:
         raise DataError(f"Target {name!r} is null in all {column.rows:,} rows; choose another")
     if column.distinct < 2:
         raise DataError(
-            f"Target {name!r} has one value only, {column.top[0][0]!r}, in all {column.present:,} rows; there is "
-            "nothing to predict"
+            f"Target {name!r} has one value only, {_plain(column.top[0][0])!r}, in all {column.present:,} rows; there "
+            "is nothing to predict"
         )
     if column.kind in ("timestamp", "image", "other"):
         raise DataError(f"Target {name!r} is {column.stored}; expected numbers, texts or booleans")
