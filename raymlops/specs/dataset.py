@@ -30,8 +30,8 @@ class TableSpec(Document):
                         "module.path:function that returns a ray.data.Dataset")  # fmt: skip
     path: str | tuple[str, ...] | None = Field(
         None,
-        description="Any path or URL of pyarrow or fsspec; package://NAME/FILE is a file inside an installed "
-        "package; zip://INNER::OUTER reads inside an archive",
+        description="Any path, pattern such as data/*.csv, or URL of pyarrow or fsspec; package://NAME/FILE is a file "
+        "inside an installed package; zip://INNER::OUTER reads inside an archive",
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
