@@ -99,7 +99,7 @@ def _read_csv(files: TableFiles, given: Mapping[str, Any], source: str) -> Readi
             profile, sample = _scan(table, source, expected, apart)
             break
         except DataError as error:
-            dialect, as_text = _adapt(dialect, as_text, typed, error, head)
+            dialect, as_text = _adapt(dialect, as_text, typed, error)
     else:
         profile, sample = _scan(table, source, expected, apart)
     final = _settle(files, dialect, given, typed, profile, forced, head, changed=as_text != forced)
@@ -209,7 +209,7 @@ def _find_apart(rows: pa.Table) -> list[str]:
 
 
 def _adapt(
-    dialect: Dialect, as_text: dict[str, str], typed: pa.Table, error: DataError, head: bytes
+    dialect: Dialect, as_text: dict[str, str], typed: pa.Table, error: DataError
 ) -> tuple[Dialect, dict[str, str]]:
     """What to try next after an error of the reader. Raises it, with a remedy, if there is nothing."""
     text = str(error)
@@ -233,11 +233,7 @@ def _adapt(
         everything = dict.fromkeys(typed.column_names, "string")
         if everything != as_text:
             return dialect, everything
-    if (
-        not dialect.multiline
-        and dialect.quote.encode() in head
-        and re.search(r"Expected \d+ columns|straddl", text)
-    ):
+    if not dialect.multiline and re.search(r"Expected \d+ columns|straddl", text):
         return dataclasses.replace(dialect, multiline=True), as_text
     if re.search(r"Expected \d+ columns", text):
         raise DataError(
