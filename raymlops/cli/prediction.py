@@ -78,6 +78,7 @@ def predict(
     from raymlops.lifecycle.cluster import join_cluster
     from raymlops.runtime.sources import read_source
     from raymlops.specs.dataset import DatasetSpec
+    from raymlops.specs.document import validate_document
 
     settings = Settings.from_env()
     content = (
@@ -88,7 +89,8 @@ def predict(
 
         table = read_spec(data, imports=False).dataset
     else:
-        table = DatasetSpec(reader=reader or guess_reader(data) or "parquet", path=data)
+        given = {"reader": reader or guess_reader(data) or "parquet", "path": data}
+        table = validate_document(given, DatasetSpec, source="predict")
     preflight.require_files(table.tables)
     require_empty(output)
     join_cluster(settings)

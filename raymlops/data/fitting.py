@@ -352,7 +352,20 @@ def encode_target(column: pa.ChunkedArray, target: FittedTarget) -> Any:
     classes = pa.array([int(value) if isinstance(value, bool) else value for value in target.classes])
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int64())
-    position = pa.compute.index_in(column.cast(classes.type), value_set=classes)
+    try:
+        typed = column.cast(classes.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        samples = [str(value)[:40] for value in column.slice(0, 1000).unique().to_pylist()[:5]]
+        raise DataError(
+            f"Target {target.name!r} is {column.type}, such as {', '.join(samples)}; the classes are "
+            f"{list(target.classes)}"
+        ) from None
+    if column.null_count:
+        raise DataError(
+            f"Target {target.name!r} is null in {column.null_count:,} rows, which cannot be measured; leave them "
+            f"out by dataset.where: {expressions.quote_name(target.name)}.notna()"
+        )
+    position = pa.compute.index_in(typed, value_set=classes)
     if position.null_count:
         unseen = column.filter(pa.compute.is_null(position)).unique().to_pylist()[:5]
         raise DataError(

@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from raymlops.errors import ArtifactError, NotFoundError, UserError
+from raymlops.errors import ArtifactError, NotFoundError, SpecError, UserError
 from raymlops.lifecycle.govern import promotion
 from raymlops.lifecycle.govern.register import promote_version, register_file
 from raymlops.settings import Settings
@@ -43,6 +43,9 @@ def test_a_file_of_any_origin_becomes_a_version_that_resolves_to_its_bytes(
 def test_an_alias_moves_on_the_record_and_resolves_to_an_exact_version(
     client: mlflow.MlflowClient, settings: Settings
 ) -> None:
+    for alias in ("a b", "a/b", "latest", "v2", ""):
+        with pytest.raises(SpecError, match="cannot be an alias"):
+            promote_version("double", "1", alias, "refused before it is recorded", settings)
     assert promote_version("double", "1", "best", "it is", settings) is None
     assert promote_version("double", "2", "best", "better", settings) == "1"
     assert registry.resolve("models:/double@best", settings).uri == "models:/double/2"

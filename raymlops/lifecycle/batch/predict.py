@@ -2,6 +2,7 @@
 constant memory."""
 
 import dataclasses
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -334,6 +335,7 @@ def predict_files(
     columns that the format cannot hold.
     """
     require_empty(output)
+    _make_folder(output)
     # Errors of opening are reported here, not by a worker that dies of them.
     if not isinstance(model, GraphSpec):
         try_model("The model", model)
@@ -416,6 +418,20 @@ def require_empty(output: str) -> None:
         raise StorageError(
             f"{output!r} already holds {_TOLD[held[0]]} files; give another folder, or remove them"
         )
+
+
+def _make_folder(output: str) -> None:
+    """Raises StorageError if a local folder cannot be written."""
+    if "://" in output:
+        return
+    try:
+        pathlib.Path(output).mkdir(parents=True, exist_ok=True)
+        if not os.access(output, os.W_OK):
+            raise PermissionError("it may not be written")
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write into {output!r}: {error.strerror or error}; give another folder"
+        ) from None
 
 
 def name_predictions(kept: Iterable[str], outputs: Iterable[str]) -> dict[str, str]:

@@ -1,13 +1,22 @@
 """Promotion: moves aliases and rolls them back, on the record; makes a new version challenger or champion."""
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Callable
 from typing import Any
 
 from raymlops import attestation
 from raymlops.artifact import FEATURES_FILE, PROFILE_FILE
-from raymlops.errors import ArtifactError, RaymlopsError, UnreachableError, UntrustedError, UserError
+from raymlops.errors import (
+    ArtifactError,
+    RaymlopsError,
+    SpecError,
+    UnreachableError,
+    UntrustedError,
+    UserError,
+    shorten,
+)
 from raymlops.lifecycle.govern import evaluate, version_record
 from raymlops.lifecycle.govern.evaluate import ORIGINAL, EvaluatedVersion
 from raymlops.lifecycle.govern.evaluation_rows import Rows
@@ -42,6 +51,7 @@ def move_alias(
     A rollback needs no gate: its target was champion before. Raises UserError for a version that is unsigned or did
     not pass the gate, UntrustedError if its evidence or the record was changed, NotFoundError if it does not exist.
     """
+    _check_alias(alias)
     client = store.connect(settings)
     uri = f"models:/{name}/{version}"
     found = registry.find_version(client, uri)
@@ -59,6 +69,15 @@ def move_alias(
         forced=force and against is not None,
         verdict=str(found.tags.get(VERDICT_TAG, "")),
     )
+
+
+def _check_alias(alias: str) -> None:
+    """Before anything is recorded. Raises SpecError for what the registry does not take as an alias."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,250}", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+        raise SpecError(
+            f"{shorten(alias)!r} cannot be an alias; expected letters, digits, dashes or underscores, and neither "
+            "'latest' nor a version such as v1"
+        )
 
 
 def _find_objection(uri: str, alias: str, action: str, settings: Settings) -> RaymlopsError | None:

@@ -10,6 +10,7 @@ import ray.data
 
 from raymlops import metrics
 from raymlops.data import scan, statistics
+from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern.scoring import SCORE_OF_TASK, read_labels
 from raymlops.lifecycle.train.row_encoding import opened
@@ -45,6 +46,12 @@ def prove_model(
     target = features.target
     true, given = np.concatenate(labels), np.concatenate(scores)
     assert example is not None
+    broken = int((~np.isfinite(given.reshape(len(given), -1))).any(axis=1).sum())
+    if broken and np.isinf(found.difference):
+        raise SpecError(
+            f"The best model has no finite answer for {broken:,} of {len(given):,} test rows: its training diverged; "
+            "use a smaller training.lr, or smaller bounds of it in search.space"
+        )
     return Proof(found, metrics.measure(target.task, true, given), profile_of(given), example)
 
 
