@@ -100,6 +100,35 @@ class FittedTarget:
     mean: float = 0.0
     std: float = 1.0
     conversion: Conversion | None = None
+    transform: Literal["none", "log", "power"] = "none"
+    """What `mean` and `std` are of: the target, log(1 + target), or its power."""
+    exponent: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+    """Bounds of what is transformed back, a deviation beyond those of training."""
+
+    def standardise(self, values: Any) -> Any:
+        """Values of a regression's target as they are learned."""
+        return (self.apply(values) - self.mean) / self.std
+
+    def apply(self, values: Any) -> Any:
+        """Transformed values. NaN where the transform is not defined."""
+        if self.transform == "log":
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return np.log1p(np.asarray(values, dtype=np.float64))
+        if self.transform == "power":
+            return np.sign(values) * np.abs(values) ** self.exponent
+        return values
+
+    def to_own_unit(self, values: Any) -> Any:
+        """Standardised values of a regression in the target's own unit; the inverse of `standardise`."""
+        values = values * self.std + self.mean
+        if self.transform == "none":
+            return values
+        values = np.clip(values, self.low, self.high)
+        if self.transform == "log":
+            return np.expm1(values)
+        return np.sign(values) * np.abs(values) ** (1 / self.exponent)
 
     @property
     def outputs(self) -> int:

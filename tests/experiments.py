@@ -52,9 +52,11 @@ def write_table(table: pa.Table, path: pathlib.Path) -> pathlib.Path:
 
 
 def spec_of(name: str, dataset: dict[str, Any], target: str = "late", **parts: Any) -> ExperimentSpec:
-    """A spec of two trials of two epochs; `parts` replace whole parts of it."""
+    """A spec of two trials of two epochs, and fixed numbers for what it leaves open; `parts` replace whole parts of
+    it."""
     value = {
         "name": name,
+        "defaults": "fixed",
         "dataset": dataset,
         "features": {
             "target": {"column": target},

@@ -158,11 +158,34 @@ class Search:
 
     @property
     def leaderboard(self) -> pd.DataFrame:
-        """One row per trial, the best first: its parameters, its results, its seconds and its error."""
-        return pd.DataFrame([
-            {"trial": trial.name, **trial.parameters, **trial.learned, "seconds": trial.seconds, "error": trial.error}
+        """One row per trial, the best first: its parameters, its results, its seconds and its error. If it was
+        registered, `test_METRIC` of the best trial, and below the trials the baselines: constant, linear, boosting."""
+        rows = [
+            {
+                "trial": trial.name,
+                **trial.parameters,
+                **trial.learned,
+                "seconds": trial.seconds,
+                "error": trial.error,
+            }
             for trial in self.outcome.search.trials
-        ])  # fmt: skip
+        ]
+        board = self.outcome.trusted.leaderboard if self.outcome.trusted else None
+        if board is None:
+            return pd.DataFrame(rows)
+        for line in board.lines:
+            value = {f"test_{board.metric}": line.value.value}
+            if line.gain is None:  # the version itself
+                rows[0].update(value)
+            else:
+                rows.append({"trial": line.name, **value, "seconds": line.seconds})
+        return pd.DataFrame(rows)
+
+    @property
+    def baselines(self) -> pd.DataFrame:
+        """The version and untuned models of the same training rows, on the same test rows: one row each; empty if
+        nothing was registered."""
+        return _to_leaderboard(self.outcome.trusted)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -226,12 +249,32 @@ class Evaluated:
         return pd.DataFrame([{"metric": name, **interval.to_json()} for name, interval in found.items()])
 
     @property
+    def leaderboard(self) -> pd.DataFrame:
+        """The version and untuned models of the same training rows, on the same test rows: one row each, the best
+        first; empty for data other than its own."""
+        return _to_leaderboard(self.trusted)
+
+    @property
     def report(self) -> pathlib.Path:
         """The HTML report."""
         return self.trusted.report
 
     def _repr_html_(self) -> str:
         return _to_frame(self.report)
+
+
+def _to_leaderboard(found: "EvaluatedVersion | None") -> pd.DataFrame:
+    if found is None or not found.leaderboard.lines:
+        return pd.DataFrame(columns=["model", "low", "high", "gain", "gain_low", "gain_high", "seconds"])
+    metric, lines = found.leaderboard.metric, found.leaderboard.ranked()
+    return pd.DataFrame([
+        {
+            "model": line.name, metric: line.value.value, "low": line.value.low, "high": line.value.high,
+            "gain": line.gain.value if line.gain else None, "gain_low": line.gain.low if line.gain else None,
+            "gain_high": line.gain.high if line.gain else None, "seconds": line.seconds,
+        }
+        for line in lines
+    ])  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,7 @@ class SearchProgress:
     def of(cls, spec: ExperimentSpec, *, quiet: bool = False) -> "SearchProgress":
         """For the trials of a spec."""
         metric = spec.training.metric_of(spec.features.target.task)
-        return cls(spec.search.trials, metric, quiet=quiet)
+        return cls(spec.search.budget, metric, quiet=quiet)
 
     def __enter__(self) -> "SearchProgress":
         return self
@@ -53,6 +53,11 @@ class SearchProgress:
     def tell(self, line: str) -> None:
         """One line about the stage that starts."""
         self.console.print(f"{time.strftime('%H:%M:%S')} {line}", soft_wrap=True)
+
+    def search_started(self, trials: int, metric: str) -> None:
+        """What the rows decided: how many trials there will be, and the metric of their task."""
+        self._bar.update(self._task, total=trials)
+        self._metric = metric
 
     def trial_started(self, trial: str, parameters: Mapping[str, Any]) -> None:
         self._shown.setdefault(trial, {"status": "running", "parameters": dict(parameters), "learned": {}})

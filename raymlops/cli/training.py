@@ -234,6 +234,12 @@ def _summarise(spec: ExperimentSpec, path: str, settings: Settings, outcome: Any
     console.print(
         f"  ONNX against the trained model: largest difference {found.difference:.1e}, {found.flipped} labels flipped"
     )
+    board = outcome.trusted.leaderboard if outcome.trusted else None
+    if board is not None and board.lines:
+        console.print(f"\nLeaderboard by {board.metric} on the test split:")
+        for line in board.ranked():
+            gain = f"  (gain on it {line.gain})" if line.gain else ""
+            console.print(f"  {line.name:<9} {line.value}  {line.text}{gain}")
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in outcome.seconds.items())
     console.print(f"\nTime       {spent}")
     console.print(f"Model      {outcome.model}  (sha256 {outcome.digest[:12]})")

@@ -62,7 +62,7 @@ def measure_columns(
     total: dict[str, Any] = {}
     types: dict[str, str] = {}
     for part in scan.fold(
-        dataset, _measure_block, kinds=kinds, target=spec.target.column, computed=computed, formulas=formulas
+        dataset, _measure_block, kinds=kinds, target=spec.target, computed=computed, formulas=formulas
     ):
         for name, kind in part.pop("types", {}).items():
             types[name] = max(kind, types.get(name, kind), key=_BREADTH.index)
@@ -71,16 +71,20 @@ def measure_columns(
 
 
 def _measure_block(
-    table: pa.Table, kinds: dict[str, str], target: str, computed: tuple[str, ...], formulas: Formulas | None
+    table: pa.Table,
+    kinds: dict[str, str],
+    target: TargetSpec,
+    computed: tuple[str, ...],
+    formulas: Formulas | None,
 ) -> dict[str, Any]:
     if table.num_rows == 0:
         return {}
     raw = {name: kind for name, kind in kinds.items() if name not in computed}
-    for name in (target, *raw):
+    for name in (target.column, *raw):
         if name not in table.column_names:
-            role = "features.target.column" if name == target else "features"
+            role = "features.target.column" if name == target.column else "features"
             raise DataError(f"{role}: {unknown_name('column', name, table.column_names)}")
-    types = {name: type_of(table.schema.field(name).type, name) for name in (target, *raw)}
+    types = {name: type_of(table.schema.field(name).type, name) for name in (target.column, *raw)}
     measured: dict[str, Any] = {"types": types}
     for name, kind in raw.items():
         if pa.types.is_null(table.schema.field(name).type):
@@ -94,16 +98,25 @@ def _measure_block(
         types[name] = "number" if number else "integer"
         measure: Any = statistics.measure_numbers if number else statistics.measure_whole
         measured[name] = measure(values.astype(np.float64))
-    measured.update(_measure_target(table[target], types[target]))
+    measured.update(_measure_target(table[target.column], types[target.column], target))
     return measured
 
 
-def _measure_target(column: pa.ChunkedArray, kind: str) -> dict[str, Any]:
+def _measure_target(column: pa.ChunkedArray, kind: str, spec: TargetSpec) -> dict[str, Any]:
     """Statistics as numbers, as categories, or as both if either task is possible."""
     measured: dict[str, Any] = {}
     if kind in ("number", "integer", "boolean"):
         numbers: Any = statistics.measure_column(column, "number")
         measured["target:number"] = numbers
+        if spec.transform != "none":
+            applied = FittedTarget(
+                spec.column, "regression", "number", transform=spec.transform, exponent=spec.exponent
+            )
+            raw = np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+            values = applied.apply(raw[~np.isnan(raw)])
+            measured["target:transformed"] = statistics.measure_numbers(
+                np.where(np.isfinite(values), values, np.nan)
+            )
         # Integers that a reader, seeing nulls, turned into floats.
         if kind == "number" and numbers.whole and numbers.max - numbers.min < _MOST_CLASSES:
             values = np.asarray(column.to_numpy(), dtype=np.float64)
@@ -164,6 +177,8 @@ def fit_features(
     """Decide each column's encoding. Raises DataError for a column without information, or a target with one class."""
     columns = []
     for name, feature in spec.by_column().items():
+        if isinstance(feature, CategoryFeature) and feature.min_count is None:
+            feature = feature.model_copy(update={"min_count": spec.least_count})
         found = measured[name]
         if found.rows == found.missing:
             raise DataError(
@@ -231,7 +246,8 @@ def _fit_category(
         for value, count in found.counts.items():
             counts[str(value)] += count
         found = dataclasses.replace(found, counts=dict(counts))
-    ranked = [value for value, count in found.ranked()[: feature.max_values] if count >= feature.min_count]
+    least = feature.min_count or 1
+    ranked = [value for value, count in found.ranked()[: feature.max_values] if count >= least]
     return FittedColumn(
         name, "category", kind, nullable=nullable, values=tuple(ranked), conversion=conversion
     )
@@ -292,6 +308,11 @@ def fit_target(measured: dict[str, Any], spec: TargetSpec) -> FittedTarget:
             f"{expressions.quote_name(spec.column)}.notna()"
         )
     task = spec.task if spec.task != "auto" else _guess_task(kind, counts)
+    if task != "regression" and spec.transform != "none":
+        raise DataError(
+            f"features.target.transform: {spec.transform} is for regression, and {spec.column!r} has classes; leave it "
+            "out, or set features.target.task: regression"
+        )
     if task == "regression":
         if numbers is None:
             raise DataError(
@@ -302,12 +323,29 @@ def fit_target(measured: dict[str, Any], spec: TargetSpec) -> FittedTarget:
             raise DataError(
                 f"Target {spec.column!r} is constant in the training rows; regression needs numbers that vary"
             )
-        return FittedTarget(spec.column, task, kind, mean=numbers.mean, std=numbers.std)
+        return _fit_number_target(spec, kind, numbers, measured.get("target:transformed"))
     if counts is None:
         raise DataError(
             f"Target {spec.column!r} is {kind}, which cannot be a class; set features.target.task: regression"
         )
     return _fit_classes(spec, kind, counts, task)
+
+
+def _fit_number_target(
+    spec: TargetSpec, kind: Any, numbers: statistics.Numbers, changed: statistics.Numbers | None
+) -> FittedTarget:
+    if spec.transform == "none":
+        return FittedTarget(spec.column, "regression", kind, mean=numbers.mean, std=numbers.std)
+    if changed is None or changed.missing:
+        raise DataError(
+            f"features.target.transform: log takes values above -1, and the smallest of {spec.column!r} is "
+            f"{numbers.min:.6g}; use power, which keeps the sign"
+        )
+    std = changed.std or 1.0
+    return FittedTarget(
+        spec.column, "regression", kind, mean=changed.mean, std=std, transform=spec.transform,
+        exponent=spec.exponent, low=changed.min - std, high=changed.max + std,
+    )  # fmt: skip
 
 
 def _guess_task(kind: str, counts: statistics.Categories | None) -> Any:
@@ -337,6 +375,25 @@ def _fit_classes(spec: TargetSpec, kind: Any, counts: statistics.Categories, tas
     return FittedTarget(spec.column, task, kind, named, shares, threshold=spec.threshold)
 
 
+def read_weights(table: pa.Table, column: str) -> Any:
+    """The weight of each row (float32). Raises DataError for a missing column and for other values than weights."""
+    if column not in table.column_names:
+        raise DataError(f"training.sample_weights: {unknown_name('column', column, table.column_names)}")
+    try:
+        values = np.asarray(table[column].cast(pa.float64()).to_numpy(), dtype=np.float64)
+    except pa.ArrowException:
+        raise DataError(
+            f"training.sample_weights: column {column!r} is {table.schema.field(column).type}; expected numbers"
+        ) from None
+    wrong = ~(np.isfinite(values) & (values >= 0))
+    if wrong.any():
+        raise DataError(
+            f"training.sample_weights: column {column!r} is null, negative or infinite in {int(wrong.sum()):,} rows of "
+            f"a block, such as {values[wrong][0]}; set dataset.where: {column} >= 0"
+        )
+    return values.astype(np.float32)
+
+
 def encode_target(column: pa.ChunkedArray, target: FittedTarget) -> Any:
     """The target in the form used for training: class numbers (int64), or standardised values (float32).
 
@@ -347,8 +404,7 @@ def encode_target(column: pa.ChunkedArray, target: FittedTarget) -> Any:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if target.task == "regression":
-        values = to_numbers(column, target)
-        return ((values - target.mean) / target.std).astype(np.float32)
+        return target.standardise(to_numbers(column, target)).astype(np.float32)
     classes = pa.array([int(value) if isinstance(value, bool) else value for value in target.classes])
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int64())

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raymlops.evaluation.baselines import Line
 from raymlops.evaluation.intervals import Interval
 from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
@@ -63,6 +64,8 @@ class Report:
     verdict: Verdict | None = None
     trials: tuple[TrialLine, ...] = ()
     trial_metric: str = ""
+    chosen: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    """Key of the spec that was left open -> the `value` that the rows decided, and `why`."""
     importance: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Parameter of the search -> its share of what decides how good a trial is, largest first."""
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -70,6 +73,8 @@ class Report:
     columns: Mapping[str, float] = dataclasses.field(default_factory=dict)
     parity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variants: tuple[VariantLine, ...] = ()
+    leaderboard: tuple[Line, ...] = ()
+    """The version and its baselines, by `metric`."""
 
 
 def name_metric(name: str) -> str:

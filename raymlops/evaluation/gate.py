@@ -14,7 +14,7 @@ from raymlops.evaluation.partials import WHOLE, Partial
 from raymlops.evaluation.results import measure_once
 from raymlops.evaluation.verdict import Check, Verdict
 from raymlops.metrics import FALLING, METRICS, Values, gain, guess_without_a_model
-from raymlops.specs.evaluation import GateSpec, LimitSpec
+from raymlops.specs.evaluation import PARITY, GateSpec, LimitSpec
 
 Drawn = dict[tuple[str, str], Values]
 """Slice -> metric -> value and replicates. All models use the same draws, so that differences are paired."""
@@ -47,6 +47,10 @@ class Evidence:
     """Problems of the file itself, such as an operator of a foreign library."""
     columns: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """How well single columns predict the target, from leakage.measure_columns."""
+    sampled: Partial | None = None
+    """Sums over the rows that the baselines were measured on."""
+    baselines: Mapping[str, Partial] = dataclasses.field(default_factory=dict)
+    """Name of a baseline -> its sums over the same rows, in the same groups."""
 
 
 def judge(candidate: Evidence, champion: Evidence | None, spec: GateSpec | None = None) -> Verdict:
@@ -66,6 +70,7 @@ def judge(candidate: Evidence, champion: Evidence | None, spec: GateSpec | None 
         checks += [
             *_check_answers(candidate.partial),
             *_check_chance(candidate.partial, new, metric, spec),
+            *_check_baselines(candidate, metric, spec),
             *_check_limits(new, spec),
             *_check_slice_limits(new, spec),
             *_check_leaks(candidate, spec),
@@ -127,7 +132,9 @@ def _compare(
 
 
 def _resample(partial: Partial, spec: GateSpec) -> Drawn:
-    return {key: resample(partial.layout_of(key), sums, spec.bootstrap) for key, sums in partial.sums.items()}
+    return {
+        key: resample(partial.layout_of(key), sums, spec.replicates) for key, sums in partial.sums.items()
+    }
 
 
 def _choose_metric(partial: Partial, spec: GateSpec) -> str:
@@ -147,10 +154,11 @@ def _check_content(candidate: Evidence) -> Iterator[Check]:
 
 def _check_parity(candidate: Evidence, spec: GateSpec) -> Iterator[Check]:
     if candidate.parity is not None:
+        limit = PARITY if spec.parity is None else spec.parity
         # not `>`: nan must fail
-        passed = bool(candidate.parity <= spec.parity)
+        passed = bool(candidate.parity <= limit)
         text = "answers as its network does" if passed else "does not answer as its network does"
-        yield Check("parity", passed, text, candidate.parity, limit=spec.parity)
+        yield Check("parity", passed, text, candidate.parity, limit=limit)
 
 
 def _check_answers(partial: Partial) -> Iterator[Check]:
@@ -169,6 +177,32 @@ def _check_chance(partial: Partial, new: Drawn, metric: str, spec: GateSpec) -> 
     passed = bool(gain(metric, worst, limit) > 0)
     text = "better than guessing" if passed else "not shown to be better than guessing"
     yield Check(f"{metric} against guessing", passed, text, found.value, found.low, found.high, limit)
+
+
+def _check_baselines(candidate: Evidence, metric: str, spec: GateSpec) -> Iterator[Check]:
+    """A loss blocks only if it exceeds the margin and is statistically significant, as against a champion."""
+    if candidate.sampled is None:
+        return
+    new = _resample(candidate.sampled, spec)[WHOLE][metric]
+    for name in spec.beaten:
+        if name not in candidate.baselines:
+            continue
+        old = _resample(candidate.baselines[name], spec)[WHOLE][metric]
+        found = to_interval(find_gains(metric, new, old), spec.confidence)
+        margin = -spec.margin * abs(float(old[0]))
+        passed = not (found.value < margin and found.high < 0)
+        text = f"{new[0]:.4g} against {old[0]:.4g}: " + (
+            "not worse beyond doubt" if passed else f"the {name} baseline is better beyond doubt"
+        )
+        yield Check(
+            f"{metric} gain on the {name} baseline",
+            passed,
+            text,
+            found.value,
+            found.low,
+            found.high,
+            margin,
+        )
 
 
 def _check_limits(new: Drawn, spec: GateSpec) -> Iterator[Check]:

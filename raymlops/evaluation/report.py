@@ -19,7 +19,7 @@ from raymlops.evaluation.page import (
 )
 from raymlops.evaluation.report_quality import describe_quality, show_quality, show_slices
 from raymlops.evaluation.report_search import describe_search, show_search
-from raymlops.metrics import FALLING
+from raymlops.metrics import FALLING, SPECIAL
 
 
 def write_report(report: Report) -> str:
@@ -36,6 +36,12 @@ def write_report(report: Report) -> str:
         verdict,
         _list_tiles(report),
         (
+            Section(
+                "leaderboard",
+                "Leaderboard",
+                "This version and untuned models that were fitted to the same training rows, on the same test rows.",
+                _show_leaderboard(report),
+            ),
             Section("quality", "Quality", describe_quality(report), show_quality(report)),
             Section(
                 "slices",
@@ -73,6 +79,8 @@ def write_report(report: Report) -> str:
 def _list_tiles(report: Report) -> Iterator[tuple[str, str, str]]:
     order = sorted(report.evaluation.metrics, key=lambda name: name != report.metric)
     for name in order:
+        if name in SPECIAL and name != report.metric:
+            continue
         interval = report.evaluation.metrics[name]
         small = f"{four_digits(interval.low)} to {four_digits(interval.high)}"
         if report.champion is not None and name in report.champion.metrics:
@@ -80,6 +88,23 @@ def _list_tiles(report: Report) -> Iterator[tuple[str, str, str]]:
         yield f"{name_metric(name)} {'↓' if name in FALLING else '↑'}", four_digits(interval.value), small
     if report.evaluation.nonfinite:
         yield "answers not finite", f"{report.evaluation.nonfinite:,}", "rows with nan or infinity"
+
+
+def _show_leaderboard(report: Report) -> Markup:
+    sign = 1 if report.metric in FALLING else -1
+    rows = [
+        (
+            line.name,
+            line.text,
+            four_digits(line.value.value),
+            f"{four_digits(line.value.low)} to {four_digits(line.value.high)}",
+            f"{four_digits(line.gain.low)} to {four_digits(line.gain.high)}" if line.gain else "",
+            f"{line.seconds:.1f}" if line.gain else "",
+        )
+        for line in sorted(report.leaderboard, key=lambda line: sign * line.value.value)
+    ]
+    head = ("", "model", name_metric(report.metric), "interval", "gain of this version on it", "s to fit")
+    return write_card("", "", write_table(head, rows, frozenset({2, 3, 4, 5})))
 
 
 def _show_gate(report: Report) -> Markup:

@@ -1,24 +1,32 @@
 """The part of a report about the search: history, learning curves, importance, best trials."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
 from raymlops.evaluation import charts
 from raymlops.evaluation.charts import Axis, Series
 from raymlops.evaluation.contents import Report, TrialLine, name_metric, show_name, show_number
+from raymlops.evaluation.improvement import find_improvement
 from raymlops.evaluation.page import NOTHING, write_card, write_cards, write_table
 from raymlops.metrics import FALLING
 
 
 def describe_search(report: Report) -> str:
     """The line under the heading."""
+    metric = report.trial_metric or report.metric
+    sign = -1 if metric in FALLING else 1
+    done = [trial for trial in report.trials if math.isfinite(trial.value)]
+    best = max(done, key=lambda trial: sign * trial.value, default=None)
+    curve = best.curves.get(metric, ()) if best else ()
+    more = find_improvement(metric, [trial.value for trial in report.trials], curve)
     failed = sum(bool(trial.error) for trial in report.trials)
     seconds = sum(trial.seconds for trial in report.trials)
     return (
-        f"{len(report.trials)} trials, {failed} failed, {seconds:,.0f} s of training; the best is drawn bold."
-    )
+        f"{len(report.trials)} trials, {failed} failed, {seconds:,.0f} s of training; the best is drawn bold. "
+        + " ".join(f"{line}." for line in more)
+    ).strip()
 
 
 def show_search(report: Report) -> Markup:
@@ -45,19 +53,37 @@ def show_search(report: Report) -> Markup:
     )
     shares = dict(list(report.importance.items())[:10])
     importance = charts.draw_bars([show_name(name) for name in shares], list(shares.values()))
-    return write_cards(
-        write_card("History", f"Best validation {name_metric(metric)} of each trial.", history),
-        write_card(
-            "Learning curves",
-            f"Validation {name_metric(metric)} after each epoch.",
-            _show_curves(done, best, metric),
-        ),
-        write_card(
-            "Importance",
-            "Share of each parameter in what decides whether a trial is among the best tenth (PED-ANOVA).",
-            importance if shares else NOTHING,
-        ),
-    ) + write_card("Best trials", "", _list_trials(done, sign, metric))
+    return (
+        write_cards(
+            write_card("History", f"Best validation {name_metric(metric)} of each trial.", history),
+            write_card(
+                "Learning curves",
+                f"Validation {name_metric(metric)} after each epoch.",
+                _show_curves(done, best, metric),
+            ),
+            write_card(
+                "Importance",
+                "Share of each parameter in what decides whether a trial is among the best tenth (PED-ANOVA).",
+                importance if shares else NOTHING,
+            ),
+        )
+        + write_card("Best trials", "", _list_trials(done, sign, metric))
+        + _show_chosen(report)
+    )
+
+
+def _show_chosen(report: Report) -> Markup:
+    rows = [
+        (key, ", ".join(map(show_name, held)) if isinstance(held, Mapping) else show_number(held), why)
+        for key, held, why in (
+            (key, one.get("value"), one.get("why", "")) for key, one in report.chosen.items()
+        )
+    ]
+    return write_card(
+        "Defaults",
+        "What the spec left open, and the value that rows, columns and classes decided.",
+        write_table(("key", "value", "why"), rows) if rows else NOTHING,
+    )
 
 
 def _show_curves(trials: Sequence[TrialLine], best: TrialLine, metric: str) -> Markup:

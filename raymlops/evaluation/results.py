@@ -99,8 +99,8 @@ def finish(partial: Partial, spec: EvaluationSpec | None = None, seed: int = 0) 
         task=layout.task,
         rows=rows + nonfinite,
         nonfinite=nonfinite,
-        metrics=find_intervals(layout, sums, spec.bootstrap, spec.confidence, seed),
-        threshold=choose_threshold(layout, sums, spec.cost, spec.bootstrap, seed)
+        metrics=find_intervals(layout, sums, spec.replicates, spec.confidence, seed),
+        threshold=choose_threshold(layout, sums, spec.cost, spec.replicates, seed)
         if layout.task == "binary" and rows
         else None,
         confusion=_read_confusion(layout, total),
@@ -122,7 +122,7 @@ def _read_slices(partial: Partial, spec: EvaluationSpec, seed: int) -> list[Slic
     for key, sums in merge_rare_values(dict(partial.sums), layout, spec.max_slices).items():
         rows = int(sums[:, counted].sum())
         if key != WHOLE and rows >= spec.slice_rows:
-            found = find_intervals(layout, sums, spec.bootstrap, spec.confidence, seed)
+            found = find_intervals(layout, sums, spec.replicates, spec.confidence, seed)
             slices.append(Slice(key[0], key[1], rows, found))
     return sorted(slices, key=lambda part: (part.column, -part.rows))
 

@@ -6,6 +6,7 @@ sums of streamed rows. numpy only.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -44,7 +45,13 @@ _LISTED = (
     Metric("binary", "brier", formulas.mean_brier, formulas.guessed_brier, falls=True),
     Metric("binary", "calibration_error", formulas.calibration_error, falls=True),
     Metric("binary", "accuracy", formulas.accuracy, formulas.guessed_accuracy),
+    Metric("binary", "balanced_accuracy", formulas.balanced_accuracy, formulas.guessed_recall),
+    Metric("binary", "f1", functools.partial(formulas.f_beta, beta=1.0)),
+    Metric("binary", "f2", functools.partial(formulas.f_beta, beta=2.0)),
+    Metric("binary", "f_half", functools.partial(formulas.f_beta, beta=0.5)),
+    Metric("binary", "top_decile_lift", formulas.top_decile_lift, formulas.guessed_lift),
     Metric("multiclass", "accuracy", formulas.accuracy, formulas.guessed_accuracy),
+    Metric("multiclass", "balanced_accuracy", formulas.balanced_accuracy, formulas.guessed_recall),
     Metric("multiclass", "macro_f1", formulas.macro_f1),
     Metric("multiclass", "log_loss", formulas.mean_log_loss, formulas.guessed_log_loss, falls=True),
     Metric("multiclass", "brier", formulas.mean_brier, formulas.guessed_brier, falls=True),
@@ -52,6 +59,15 @@ _LISTED = (
     Metric("multiclass", "calibration_error", formulas.calibration_error, falls=True),
     Metric("regression", "rmse", formulas.rmse, formulas.guessed_rmse, falls=True),
     Metric("regression", "mae", formulas.mae, falls=True),
+    *(
+        Metric("regression", name, functools.partial(formulas.pinball, quantile=quantile), falls=True)
+        for name, quantile in (
+            ("pinball_05", 0.05),
+            ("pinball_10", 0.1),
+            ("pinball_90", 0.9),
+            ("pinball_95", 0.95),
+        )
+    ),
     Metric("regression", "r2", formulas.r2, formulas.guessed_r2),
 )
 METRICS: dict[str, dict[str, Metric]] = {
@@ -62,6 +78,10 @@ METRICS: dict[str, dict[str, Metric]] = {
 NAMES = frozenset(metric.name for metric in _LISTED)
 FALLING = frozenset(metric.name for metric in _LISTED if metric.falls)
 """The metrics that are better when smaller; all others are better when larger."""
+
+
+SPECIAL = frozenset(name for name in NAMES if name.startswith("pinball_"))
+"""The metrics that only matter where they were asked for."""
 
 
 def measure(task: str, labels: Array, scores: Array, weights: Array | None = None) -> dict[str, float]:

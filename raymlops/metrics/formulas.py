@@ -82,6 +82,46 @@ def accuracy(sums: Sums) -> Floats:
     return divide(hits, sums.rows)
 
 
+def balanced_accuracy(sums: Sums) -> Floats:
+    """Unweighted mean of the classes' recalls, over the classes that occur; a binary one is predicted from 0.5 on."""
+    if sums.task == "binary":
+        hits, misses, alarms, rejected = _binary_confusion(sums)
+        recalls = np.stack([divide(hits, hits + misses), divide(rejected, rejected + alarms)], axis=1)
+    else:
+        confusion = _confusion(sums)
+        recalls = divide(np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(axis=2))
+    return _mean_defined(recalls)
+
+
+def f_beta(sums: Sums, beta: float) -> Floats:
+    """Harmonic mean of precision and recall, in which recall counts `beta` times as much; predicted from 0.5 on."""
+    hits, misses, alarms, _ = _binary_confusion(sums)
+    return divide((1 + beta**2) * hits, (1 + beta**2) * hits + beta**2 * misses + alarms)
+
+
+def _binary_confusion(sums: Sums) -> tuple[Floats, Floats, Floats, Floats]:
+    """Hits, misses, false alarms and right rejections, each (replicates,)."""
+    half = int(np.searchsorted(sums.lows, 0.5, side="left"))
+    positive, negative = sums["positive"], sums["negative"]
+    return (
+        positive[:, half:].sum(axis=1),
+        positive[:, :half].sum(axis=1),
+        negative[:, half:].sum(axis=1),
+        negative[:, :half].sum(axis=1),
+    )
+
+
+def top_decile_lift(sums: Sums) -> Floats:
+    """How many times as frequent positives are among the tenth of the rows with the highest scores; of equal scores at
+    its edge a share is taken."""
+    positive, negative = sums["positive"][:, ::-1], sums["negative"][:, ::-1]
+    both = positive + negative
+    room = both.sum(axis=1, keepdims=True) / 10 - (np.cumsum(both, axis=1) - both)
+    taken = np.clip(np.divide(room, both, out=np.zeros_like(both), where=both > 0), 0, 1)
+    found = divide((positive * taken).sum(axis=1), positive.sum(axis=1))
+    return np.asarray(found * 10)
+
+
 def macro_f1(sums: Sums) -> Floats:
     """Unweighted mean of F1 over the classes that occur in the labels or the predictions."""
     confusion = _confusion(sums)
@@ -107,6 +147,12 @@ def mae(sums: Sums) -> Floats:
     return divide(sums["distance"][:, 0], sums.rows)
 
 
+def pinball(sums: Sums, quantile: float) -> Floats:
+    """Mean pinball loss of a prediction of this quantile, in the target's unit."""
+    under = sums["under"][:, 0]
+    return divide(quantile * under + (1 - quantile) * (sums["distance"][:, 0] - under), sums.rows)
+
+
 def r2(sums: Sums) -> Floats:
     """Share of the target's variance that is explained; nan where the target does not vary."""
     variance = target_variance(sums)
@@ -123,6 +169,16 @@ def target_variance(sums: Sums) -> Floats:
 def guessed_area(sums: Sums) -> Floats:
     """ROC AUC of one answer for all rows."""
     return np.full(len(sums.rows), 0.5)
+
+
+def guessed_recall(sums: Sums) -> Floats:
+    """Balanced accuracy of one answer for all rows."""
+    return np.asarray(1 / (class_shares(sums) > 0).sum(axis=1), dtype=np.float64)
+
+
+def guessed_lift(sums: Sums) -> Floats:
+    """Lift of one answer for all rows."""
+    return np.ones(len(sums.rows))
 
 
 def guessed_precision(sums: Sums) -> Floats:

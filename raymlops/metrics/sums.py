@@ -56,7 +56,7 @@ def sizes_of(task: str, classes: int, cells: int) -> dict[str, int]:
             "positive": classes * cells,
             "negative": classes * cells,
         },
-        "regression": {"square": 1, "distance": 1, "target": 1, "target_square": 1},
+        "regression": {"square": 1, "distance": 1, "under": 1, "target": 1, "target_square": 1},
     }
     return {"rows": 1, "nonfinite": 1, **of_task[task]}
 
@@ -189,5 +189,6 @@ def _sum_regression(adder: Adder, labels: Floats, predictions: Floats, shift: fl
     error, target = predictions - labels, labels - shift
     adder.add("square", error**2)
     adder.add("distance", np.abs(error))
+    adder.add("under", np.maximum(-error, 0))
     adder.add("target", target)
     adder.add("target_square", target**2)

@@ -111,6 +111,20 @@ def save_model(model: bytes, directory: pathlib.Path) -> tuple[pathlib.Path, str
     return path, digest
 
 
+def _transform_back(build: GraphBuilder, values: str, target: FittedTarget) -> None:
+    low, high, one = (
+        build.constant(np.array(bound, np.float32), name)
+        for bound, name in ((target.low, "low"), (target.high, "high"), (1.0, "one"))
+    )
+    kept = build.add("Clip", values, low, high)
+    if target.transform == "log":
+        build.add("Sub", build.add("Exp", kept), one, name="prediction")
+        return
+    inverse = build.constant(np.array([1 / target.exponent], np.float32), "inverse")
+    size = build.add("Pow", build.add("Abs", kept), inverse)
+    build.add("Mul", build.add("Sign", kept), size, name="prediction")
+
+
 def _build_answer(target: FittedTarget) -> onnx.ModelProto:
     """Raw network outputs (rows, outputs) -> label and probabilities, or the prediction in the target's unit."""
     build = GraphBuilder()
@@ -123,9 +137,11 @@ def _build_answer(target: FittedTarget) -> onnx.ModelProto:
         flat = build.add("Squeeze", "outputs", build.constant(np.array([1], dtype=np.int64), "axis"))
         if target.task == "regression":
             scaled = build.add("Mul", flat, build.constant(np.array([target.std], np.float32), "std"))
-            build.add(
-                "Add", scaled, build.constant(np.array([target.mean], np.float32), "mean"), name="prediction"
-            )
+            mean = build.constant(np.array([target.mean], np.float32), "mean")
+            if target.transform == "none":
+                build.add("Add", scaled, mean, name="prediction")
+            else:
+                _transform_back(build, build.add("Add", scaled, mean), target)
             outputs.append(to_value_info(TensorSpec("prediction", "FP32", (-1,))))
             position = ""
         else:

@@ -36,7 +36,10 @@ def compare(expected: Array, answers: Batch, target: FittedTarget) -> Parity:
     spread."""
     if target.task == "regression":
         # Relative to the spread of the target, so that one limit serves metres and millimetres.
-        found = (answers["prediction"].astype(np.float64) - target.mean) / target.std
+        found = target.standardise(answers["prediction"].astype(np.float64))
+        if target.transform != "none":  # answers are kept within the bounds of training
+            low, high = ((bound - target.mean) / target.std for bound in (target.low, target.high))
+            expected = np.clip(expected, low, high)
         return Parity(len(found), _largest(found - expected), 0)
     if target.task == "binary":
         found = answers["probability"]

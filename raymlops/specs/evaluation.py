@@ -11,6 +11,7 @@ from raymlops.metrics import NAMES
 from raymlops.specs.document import Document
 
 _DEFAULT_METRIC = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
+_REPLICATES = 1000
 PARITY = 1e-4
 """Largest difference of a probability, or of a prediction divided by the target's spread, that counts as equal."""
 
@@ -41,7 +42,9 @@ class EvaluationSpec(Document):
         "stays the one that was trained on the training rows",
     )
     repeats: int = Field(1, ge=1, le=100, description="how often the rows are dealt anew into folds")
-    bootstrap: int = Field(1000, ge=100, le=20_000, description="bootstrap replicates behind each interval")
+    bootstrap: int | None = Field(
+        None, ge=100, le=20_000, description="bootstrap replicates behind each interval; default by rows"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="probability that an interval covers")
     cost: CostSpec = CostSpec()
     """Costs that determine a binary model's threshold."""
@@ -52,6 +55,11 @@ class EvaluationSpec(Document):
         if 0 < value < 3:
             raise ValueError("expected 0, or 3 and more: one to test, one to validate, and others to train")
         return value
+
+    @property
+    def replicates(self) -> int:
+        """Of the bootstrap, fixed if neither the spec nor the rows decided it."""
+        return self.bootstrap or _REPLICATES
 
 
 class LimitSpec(Document):
@@ -99,6 +107,11 @@ class GateSpec(Document):
     limits: dict[str, LimitSpec] = Field(
         default_factory=dict, description="fixed bounds by metric, such as roc_auc: {min: 0.7}"
     )
+    baselines: tuple[Literal["constant", "linear", "boosting"], ...] | None = Field(
+        None,
+        description="untuned models on the same rows that must not be better beyond margin and doubt; all are shown; "
+        "default constant and linear, and constant alone if defaults are fixed",
+    )
     margin: float = Field(
         0.02,
         ge=0,
@@ -120,12 +133,15 @@ class GateSpec(Document):
         description="where some of the rows were training rows of the champion (after another split), the least rows "
         "that neither model was trained on, on which the two are then compared",
     )
-    bootstrap: int = Field(1000, ge=200, le=20_000, description="replicates of the paired bootstrap")
+    bootstrap: int | None = Field(
+        None, ge=200, le=20_000, description="replicates of the paired bootstrap; default by rows"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the comparison with the champion")
-    parity: float = Field(
-        PARITY,
+    parity: float | None = Field(
+        None,
         gt=0,
-        description="largest difference of a probability (or relative, of a prediction) from the network",
+        description="largest difference of a probability (or relative, of a prediction) from the network; default "
+        "limits.parity",
     )
     variant_parity: float = Field(
         0.2, gt=0, description="largest difference of a smaller variant from the original"
@@ -141,6 +157,16 @@ class GateSpec(Document):
     smallest: bool = Field(
         False, description="register the smallest variant that passes, instead of the original"
     )
+
+    @property
+    def replicates(self) -> int:
+        """Of the bootstrap, fixed if neither the spec nor the rows decided it."""
+        return self.bootstrap or _REPLICATES
+
+    @property
+    def beaten(self) -> tuple[str, ...]:
+        """The baselines that must not be better."""
+        return ("constant", "linear") if self.baselines is None else self.baselines
 
     def metric_of(self, task: str) -> str:
         """The metric compared with the champion."""

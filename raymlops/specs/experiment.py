@@ -1,8 +1,9 @@
 """The document of a model: dataset, contract, split, features, network, training, search, limits."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from raymlops import expressions, metrics
 from raymlops.errors import unknown_name
@@ -29,6 +30,11 @@ class ExperimentSpec(Document):
         pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$", description="Names the experiment and the registered model"
     )
     description: str = Field("", description="What the model is for; shown with the version")
+    defaults: Literal["fitted", "fixed"] = Field(
+        "fitted",
+        description="What the spec does not say: fitted to the rows, columns and classes of the training data, or "
+        "fixed numbers (10 epochs, batches of 1,024, categories from 20 rows)",
+    )
     dataset: DatasetSpec
     contract: ContractSpec = ContractSpec()
     split: SplitSpec = RandomSplit()
@@ -55,6 +61,19 @@ class ExperimentSpec(Document):
             "features": {"target": {"column": target} if isinstance(target, str) else target, "auto": True},
         }
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_as_before(cls, value: Any, info: ValidationInfo) -> Any:
+        """Specs were recorded without `defaults` when every default was fixed; nothing was fitted to compare with."""
+        if not isinstance(value, Mapping):
+            return value
+        if (info.context or {}).get("recorded") and "defaults" not in value:
+            value = {**value, "defaults": "fixed"}
+        gate = value.get("gate") or {}
+        if value.get("defaults") != "fixed" or not isinstance(gate, Mapping):
+            return value
+        return {**value, "gate": {"baselines": ["constant"], **gate}}
+
     @model_validator(mode="after")
     def _consistent(self) -> "ExperimentSpec":
         check_fractions(self.split)
@@ -65,10 +84,16 @@ class ExperimentSpec(Document):
                 "training.metric: "
                 + unknown_name(f"metric of a {task} task", self.training.metric, metrics.METRICS[task])
             )
-        for key in self.search.space:
+        for key in self.search.varied:
             self._check_dimension(key)
+        named = self.features.by_column()
+        if self.training.sample_weights in (self.features.target.column, *named):
+            raise ValueError(
+                f"training.sample_weights: {self.training.sample_weights!r} is also a feature or the target; a weight "
+                "says how much a row counts"
+            )
         self._check_options()
-        if self.search.algorithm == "grid" and any(d.choices is None for d in self.search.space.values()):
+        if self.search.algorithm == "grid" and any(d.choices is None for d in self.search.varied.values()):
             raise ValueError("search.algorithm: grid needs choices for every dimension of search.space")
         return self
 
@@ -89,7 +114,7 @@ class ExperimentSpec(Document):
 
     def _check_options(self) -> None:
         """Keys that the learner would ignore are mistakes."""
-        parts = {space_key(key)[0]: key for key in self.search.space}
+        parts = {space_key(key)[0]: key for key in self.search.varied}
         learner = self.training.learner
         if learner == "network":
             if self.training.options:

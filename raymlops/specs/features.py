@@ -59,7 +59,9 @@ class CategoryFeature(Document):
 
     kind: Literal["category"]
     expression: Expression = ""
-    min_count: int = Field(20, ge=1, description="Rarer values in training count as unknown")
+    min_count: int | None = Field(
+        None, ge=1, description="Rarer values in training count as unknown; default features.min_count"
+    )
     max_values: int = Field(10_000, ge=1, description="Only the most frequent values are distinguished")
 
 
@@ -106,6 +108,12 @@ class TargetSpec(Document):
     task: Literal["auto", "binary", "multiclass", "regression"] = Field(
         "auto", description="auto: regression for numbers with a fraction, else by the number of classes"
     )
+    transform: Literal["none", "log", "power"] = Field(
+        "none",
+        description="Regression: what is learned of the target; log(1 + y) or a power of it, for skewed values. "
+        "The model answers in the target's own unit",
+    )
+    exponent: float = Field(0.5, gt=0, lt=10, description="Of the transform power, which keeps the sign")
     threshold: float = Field(
         0.5, gt=0, lt=1, description="Binary: probability from which on the second class is predicted"
     )
@@ -131,6 +139,11 @@ class FeaturesSpec(Document):
         description="Columns that are not named get the kind that raymlops init would give them, by the training rows",
     )
     exclude: tuple[str, ...] = Field((), description="Columns, or patterns, that auto and patterns leave out")
+    min_count: int | None = Field(
+        None,
+        ge=1,
+        description="Categories that are rarer in training count as unknown; default by rows: 2 up to 20",
+    )
 
     @model_validator(mode="after")
     def _each_column_once(self) -> "FeaturesSpec":
@@ -207,6 +220,11 @@ class FeaturesSpec(Document):
         """Feature -> expression, for features that are computed."""
         found = {name: getattr(feature, "expression", "") for name, feature in self.columns.items()}
         return {name: expression for name, expression in found.items() if expression}
+
+    @property
+    def least_count(self) -> int:
+        """Rows of a category that is told from others, fixed if neither the spec nor the rows decided it."""
+        return self.min_count or 20
 
     def by_column(self) -> dict[str, NumberFeature | CategoryFeature | TimestampFeature | ImageFeature]:
         """Column -> its settings, in the order of the model's inputs."""

@@ -1,6 +1,7 @@
 """Training of a network, and the search for good values of its parameters."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -21,6 +22,18 @@ def _check_own_name(value: str) -> str:
     if ":" in value and not re.fullmatch(OWN_NAME, value, re.ASCII):
         raise ValueError("expected module.path:Class")
     return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """The numbers of a training that follow from the rows; here the fixed ones."""
+
+    epochs: int = 10
+    passes: int = 1
+    batch_size: int = 1024
+    patience: int = 5
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
 
 
 OwnName = Annotated[str, AfterValidator(_check_own_name)]
@@ -70,22 +83,55 @@ class TrainingSpec(Document):
     options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the learner; those of a network are network.options"
     )
-    epochs: int = Field(10, ge=1, description="Passes over the training rows")
-    batch_size: int = Field(1024, ge=1, description="Rows per step, over all workers together")
-    lr: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW")
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay of AdamW")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Validations in one training; default by rows, with `passes`: 1,500 steps or more",
+    )
+    passes: int | None = Field(
+        None,
+        ge=1,
+        description="Passes over the training rows in one epoch; default by rows: 1, and more for a small table, "
+        "which would else be validated after every few steps",
+    )
+    batch_size: int | None = Field(
+        None, ge=1, description="Rows per step, over all workers together; default by rows: 16 to 4,096"
+    )
+    lr: float | None = Field(None, gt=0, description="Peak learning rate of AdamW; default 1e-3")
+    weight_decay: float | None = Field(
+        None, ge=0, description="Weight decay of AdamW; default by rows and columns: 1e-4 to 0.1"
+    )
     schedule: Literal["constant", "cosine", "onecycle"] = Field(
         "onecycle", description="Schedule of the learning rate over the steps"
+    )
+    loss: Literal["mse", "mae", "quantile", "poisson"] | None = Field(
+        None,
+        description="Regression: mse for the mean, the default; mae for the median; quantile; poisson for counts, "
+        "whose logarithm the network predicts",
+    )
+    quantile: float = Field(0.5, gt=0, lt=1, description="Of the loss quantile")
+    class_weights: Literal["balanced"] | dict[str, float] | None = Field(
+        None,
+        description="Classification: balanced, so that every class weighs alike, or class -> weight, by default 1. "
+        "Probabilities follow the weights",
+    )
+    sample_weights: str | None = Field(
+        None, description="Column with the weight of each row, 0 or above, in losses and metrics"
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="Share of a label that is spread over all classes"
     )
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm")
-    patience: int = Field(5, ge=1, description="Epochs without a better validation metric before it stops")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Epochs without a better validation metric before it stops; default a quarter of epochs",
+    )
     metric: str | None = Field(
         None,
         description=(
-            "Validation metric for stopping and the search; default by task: roc_auc, log_loss, rmse"
+            "Validation metric for stopping and the search; default by task: roc_auc (log_loss where the rarer "
+            "class is rare), log_loss, rmse"
         ),
     )
     seed: int = Field(0, description="Of initial weights, dropout and the order of rows")
@@ -135,6 +181,26 @@ class TrainingSpec(Document):
             raise ValueError(unknown_name("metric", value, metrics.NAMES))
         return value
 
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _classes_as_text(cls, value: object) -> object:
+        """YAML reads `yes`, `1` and `true` as other things than text."""
+        if not isinstance(value, Mapping):
+            return value
+        return {str(name): weight for name, weight in value.items()}
+
+    @field_validator("class_weights")
+    @classmethod
+    def _weights_of_classes(cls, value: str | dict[str, float] | None) -> str | dict[str, float] | None:
+        wrong = (
+            {name: weight for name, weight in value.items() if not 0 <= weight < math.inf}
+            if isinstance(value, dict)
+            else {}
+        )
+        if wrong:
+            raise ValueError(f"expected weights of 0 or above, got {wrong}")
+        return value
+
     @field_validator("labels")
     @classmethod
     def _label_selectors(cls, value: dict[str, str]) -> dict[str, str]:
@@ -146,7 +212,7 @@ class TrainingSpec(Document):
     def _enough_workers(self) -> "TrainingSpec":
         if self.min_workers is not None and self.min_workers > self.workers:
             raise ValueError(f"min_workers: {self.min_workers} is above workers, which is {self.workers}")
-        if self.batch_size < self.workers:
+        if self.batch_size is not None and self.batch_size < self.workers:
             raise ValueError(
                 f"batch_size: {self.batch_size} rows a step are too few for {self.workers} workers; each takes one "
                 "at least"
@@ -158,9 +224,18 @@ class TrainingSpec(Document):
             )
         return self
 
+    @property
+    def pace(self) -> Pace:
+        """With the fixed numbers in place of those that neither the spec nor the rows decided."""
+        held = {field.name: getattr(self, field.name) for field in dataclasses.fields(Pace)}
+        return Pace(**{name: value for name, value in held.items() if value is not None})
+
     def metric_of(self, task: str) -> str:
         """The validation metric for stopping and the search; a task that is unknown before the data are read counts
         as binary."""
+        if self.metric is None and self.loss in ("mae", "quantile"):
+            special = f"pinball_{round(100 * self.quantile):02d}"
+            return special if self.loss == "quantile" and special in metrics.NAMES else "mae"
         return self.metric or _DEFAULT_METRIC.get(task, _DEFAULT_METRIC["binary"])
 
     @property
@@ -221,18 +296,41 @@ class SearchSpec(Document):
     scheduler: Literal["asha", "pbt", "none"] = Field(
         "asha", description="asha stops poor trials early; pbt copies good ones"
     )
-    trials: int = Field(10, ge=1, description="Trials to run; a grid runs all its points this many times")
+    trials: int | None = Field(
+        None,
+        ge=1,
+        description="Trials to run; a grid runs all its points this many times; default by rows, at most 10",
+    )
     concurrent: int | None = Field(
         None, ge=1, description="Trials at a time; default as many as fit on the cluster"
     )
-    grace_epochs: int = Field(2, ge=1, description="asha: epochs before a trial may be stopped")
+    grace_epochs: int | None = Field(
+        None, ge=1, description="asha: epochs before a trial may be stopped; default a sixth of them"
+    )
     reduction: int = Field(3, ge=2, description="asha: one in this many continues at each rung")
     perturb_epochs: int = Field(2, ge=1, description="pbt: epochs between exploitations")
     retries: int = Field(2, ge=0, description="Times that a failed trial restarts from its checkpoint")
     seed: int = Field(0, description="Of the suggested values")
-    max_minutes: float | None = Field(None, gt=0, description="Start no more trials after this time")
-    space: dict[str, Dimension] = Field(
-        default_factory=dict,
+    first: Literal["spec", "suggested"] | None = Field(
+        None,
+        description="Values of the first trial: those that the spec or the rows give, where the space has them, or "
+        "suggested ones like all others; default spec",
+    )
+    max_minutes: float | None = Field(
+        None, gt=0, description="The search ends after this time, with the best of what its trials reached"
+    )
+    space: dict[str, Dimension] | None = Field(
+        None,
         description="training.KEY, training.options.KEY or network.options.KEY -> dimension; the prefix may be "
         "omitted for keys of training; default that of the learner",
     )
+
+    @property
+    def budget(self) -> int:
+        """Trials to run, fixed if neither the spec nor the rows decided it."""
+        return self.trials or 10
+
+    @property
+    def varied(self) -> Mapping[str, Dimension]:
+        """What the spec itself varies."""
+        return self.space or {}

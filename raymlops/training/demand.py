@@ -29,5 +29,5 @@ def check_demand(spec: ExperimentSpec, *, autoscaling: bool = False) -> int:
             "cluster (RAY_ADDRESS)"
         )
     if autoscaling:  # as many as the search runs at once: the cluster grows by what waits
-        return spec.search.concurrent or max(fits, spec.search.trials)
+        return spec.search.concurrent or max(fits, spec.search.budget)
     return max(1, min(fits, spec.search.concurrent or fits))

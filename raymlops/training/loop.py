@@ -9,7 +9,7 @@ number of workers, as if it had not been interrupted.
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,10 @@ from torch import distributed, nn
 from raymlops import metrics
 from raymlops.features import FittedTarget
 from raymlops.specs.training import TrainingSpec
-from raymlops.training.heads import HEADS
+from raymlops.training.heads import HEADS, Head, make_head
 from raymlops.training.learners import ALONE, Report, State, Team
 from raymlops.training.learners.scoring import measure
-from raymlops.training.packed import LABEL
+from raymlops.training.packed import LABEL, WEIGHT
 from raymlops.training.rows import Rows, count_steps
 
 UNDER_WAY = "under_way"
@@ -69,11 +69,14 @@ def train_network(
     if state is not None:
         training.load(state)
     progress = training.progress
-    while progress.epoch < spec.epochs and progress.epoch - progress.best_epoch < spec.patience:
+    pace = spec.pace
+    while progress.epoch < pace.epochs and progress.epoch - progress.best_epoch < pace.patience:
         began, done = time.perf_counter(), progress.step
         train_loss, steps = training.run_epoch(rows, save_now, report)
         seconds = time.perf_counter() - began
-        found = validate(network, validation, target=target, device=device, team=team)
+        found = validate(
+            network, validation, target=target, device=device, team=team, head=make_head(spec, target)
+        )
         metric = training.metric
         astray = not math.isfinite(train_loss) or math.isnan(found[metric])
         if astray:  # makes the trial the worst one, without ending the search
@@ -84,7 +87,7 @@ def train_network(
             "train_loss": train_loss,
             **found,
             f"best_{metric}": training.best,
-            "rows_per_second": rows.count * (steps - done) / (steps * seconds),
+            "rows_per_second": rows.count * pace.passes * (steps - done) / (steps * seconds),
             **({"workers": team.world} if spec.workers > 1 else {}),
         }
         progress.history.append(learned)
@@ -103,11 +106,11 @@ class _Training:
         self.falling = self.metric in metrics.FALLING
         self._network, self._bare = network, _unwrapped(network)
         self._spec, self._device, self._team = spec, device, team
-        self._loss_of = HEADS[target.task].loss
+        self._head = make_head(spec, target)
         # On a GPU, small networks wait for kernel launches; the fused optimiser needs one launch for all weights.
         fused = device.type == "cuda"
         self._optimiser = torch.optim.AdamW(
-            network.parameters(), lr=spec.lr, weight_decay=spec.weight_decay, fused=fused
+            network.parameters(), lr=spec.pace.lr, weight_decay=spec.pace.weight_decay, fused=fused
         )
 
     def load(self, state: State) -> None:
@@ -142,25 +145,24 @@ class _Training:
             }
 
     def run_epoch(self, rows: Rows, save_now: Callable[[], bool], report: Report) -> tuple[float, int]:
-        """The rest of one pass over the rows. Returns the mean loss of its steps, and their number."""
-        spec, progress = self._spec, self.progress
-        steps = count_steps(rows, spec.batch_size)
+        """The rest of an epoch. Returns the mean loss of its steps, and their number."""
+        spec, pace, progress = self._spec, self._spec.pace, self.progress
+        steps = count_steps(rows, pace.batch_size) * pace.passes
         generator = _generator_of(self._device)
         half = _autocast(spec.precision, self._device)
         self._network.train()
         total = torch.zeros((), device=self._device)
-        shares = rows.shuffled(spec.batch_size, spec.seed * 100_003 + progress.epoch, progress.step)
         done = progress.step
-        for done, (batch, weight) in enumerate(shares, start=progress.step + 1):
+        for done, batch, weight in self._shuffled(rows):
             at = progress.epoch * steps + done - 1
             # the random numbers of dropout
             generator.manual_seed((spec.seed * 1_000_003 + at) * 4099 + self._team.rank)
-            rate = spec.lr * schedule(spec.schedule, at, spec.epochs * steps)
+            rate = pace.lr * schedule(spec.schedule, at, pace.epochs * steps)
             for group in self._optimiser.param_groups:
                 group["lr"] = rate
             with half:
-                labels = batch.pop(LABEL)
-                loss = self._loss_of(self._network(**batch), labels, spec.label_smoothing)
+                labels, weights = batch.pop(LABEL), batch.pop(WEIGHT, None)
+                loss = self._head.loss(self._network(**batch), labels, spec.label_smoothing, weights)
             if weight != 1.0:
                 loss = loss * weight
             self._optimiser.zero_grad(set_to_none=True)
@@ -175,6 +177,19 @@ class _Training:
                 report({f"best_{self.metric}": self.best, **learned, UNDER_WAY: 1.0}, self.snapshot)
         return (progress.loss + self._mean(total)) / max(1, done), max(1, done)
 
+    def _shuffled(self, rows: Rows) -> Iterator[tuple[int, dict[str, torch.Tensor], float]]:
+        """Batches of the rest of an epoch and their weights, each with the number of steps done after it. A pass may
+        leave out a last batch that is too small; its number is then not given."""
+        pace, progress = self._spec.pace, self.progress
+        steps = count_steps(rows, pace.batch_size)
+        first, taken = divmod(progress.step, steps)
+        for number in range(first, pace.passes):
+            seed = self._spec.seed * 100_003 + progress.epoch * pace.passes + number
+            skip = taken if number == first else 0
+            shares = rows.shuffled(pace.batch_size, seed, skip)
+            for done, (batch, weight) in enumerate(shares, start=number * steps + skip + 1):
+                yield done, batch, weight
+
     def _mean(self, value: torch.Tensor) -> float:
         """Over all workers."""
         if self._team.world > 1:
@@ -183,30 +198,38 @@ class _Training:
 
 
 def validate(
-    network: nn.Module, rows: Rows, *, target: FittedTarget, device: torch.device, team: Team = ALONE
+    network: nn.Module,
+    rows: Rows,
+    *,
+    target: FittedTarget,
+    device: torch.device,
+    team: Team = ALONE,
+    head: Head | None = None,
 ) -> dict[str, float]:
     """Every metric of the task over the rows of all workers, by the network of the first."""
     if team.world > 1:
         for buffer in _unwrapped(network).buffers():  # batch statistics, which differ between workers
             distributed.broadcast(buffer, 0)
-    labels, scores = score_rows(network, rows, task=target.task)
+    labels, scores, weights = score_rows(network, rows, head=head or HEADS[target.task])
     if team.world > 1:
         gathered: list[Any] = [None] * team.world
-        distributed.all_gather_object(gathered, (labels, scores))
-        labels, scores = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
-    return measure(target, labels, scores)
+        distributed.all_gather_object(gathered, (labels, scores, weights))
+        labels, scores, weights = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
+    return measure(target, labels, scores, weights if len(weights) else None)
 
 
-def score_rows(network: nn.Module, rows: Rows, *, task: str) -> tuple[Any, Any]:
-    """Labels (rows,) and scores (rows,) or (rows, classes) of packed rows, in order."""
+def score_rows(network: nn.Module, rows: Rows, *, head: Head) -> tuple[Any, Any, Any]:
+    """Labels (rows,), scores (rows,) or (rows, classes), and weights (rows,) or (0,) of packed rows, in order."""
     network.eval()
     bare = _unwrapped(network)
-    labels, scores = [], []
+    labels, scores, weights = [], [], []
     with torch.inference_mode():
         for batch in rows.in_order(_VALIDATION_ROWS):
             labels.append(batch.pop(LABEL).cpu().numpy())
-            scores.append(HEADS[task].scores(bare(**batch)).float().cpu().numpy())
-    return np.concatenate(labels), np.concatenate(scores)
+            weighed = batch.pop(WEIGHT, None)
+            weights.append(np.zeros(0) if weighed is None else weighed.cpu().numpy())
+            scores.append(head.scores(bare(**batch)).float().cpu().numpy())
+    return np.concatenate(labels), np.concatenate(scores), np.concatenate(weights)
 
 
 def schedule(kind: str, step: int, steps: int) -> float:

@@ -13,7 +13,9 @@ from raymlops.errors import SpecError, unknown_name
 
 
 class MLP(nn.Module):
-    """Tabular: category embeddings joined with the numbers, then residual-free layers of falling width."""
+    """Tabular: category embeddings joined with the numbers, then residual-free layers of falling width; with
+    `linear`, added to a linear model of the same inputs ("wide and deep", Cheng et al. 2016), which training fits
+    first: linear_start.py."""
 
     def __init__(
         self,
@@ -28,6 +30,7 @@ class MLP(nn.Module):
         embedding: int = 8,
         embedding_dropout: float = 0.2,
         normalise: bool = False,
+        linear: bool = False,
     ) -> None:
         super().__init__()
         if image:
@@ -52,13 +55,61 @@ class MLP(nn.Module):
             width = size
         body.append(nn.Linear(width, outputs))
         self.body = nn.Sequential(*body)
+        self.linear = LinearPath(numeric, categories, outputs) if linear else None
+        if linear:  # training begins at the linear model
+            nn.init.zeros_(body[-1].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(body[-1].bias)  # type: ignore[arg-type]
 
     def forward(self, numeric: Tensor | None = None, category: Tensor | None = None) -> Tensor:
+        outputs: Tensor = self.body(self._join(numeric, category))
+        return outputs if self.linear is None else outputs + self.linear(numeric, category)
+
+    def _join(self, numeric: Tensor | None, category: Tensor | None) -> Tensor:
+        """(rows, numbers and embeddings)"""
         parts = [] if numeric is None else [numeric]  # (rows, numeric)
         if category is not None:
             embedded = [table(category[:, i]) for i, table in enumerate(self.embeddings)]
             parts.append(self.embedding_dropout(torch.cat(embedded, dim=1)))
-        return self.body(torch.cat(parts, dim=1))  # type: ignore[no-any-return]
+        return torch.cat(parts, dim=1)
+
+
+class LinearPath(nn.Module):
+    """A linear model of the numbers, and of the categories as one-hot columns. Zero at first."""
+
+    def __init__(self, numeric: int, categories: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.numbers = nn.Parameter(torch.zeros(numeric, outputs)) if numeric else None
+        self.values = nn.Embedding(sum(categories), outputs) if categories else None  # of all columns
+        if self.values is not None:
+            nn.init.zeros_(self.values.weight)
+        starts = torch.cumsum(torch.tensor([0, *categories]), dim=0)[:-1]
+        self.register_buffer("starts", starts, persistent=False)
+
+    starts: Tensor
+
+    def forward(self, numeric: Tensor | None = None, category: Tensor | None = None) -> Tensor:
+        outputs: Tensor = self.bias
+        if self.numbers is not None and numeric is not None:
+            outputs = outputs + numeric @ self.numbers
+        if self.values is not None and category is not None:
+            outputs = outputs + self.values(category + self.starts).sum(dim=1)
+        return outputs
+
+
+class Linked(nn.Module):
+    """A network whose outputs pass through a link function."""
+
+    def __init__(self, network: nn.Module, link: nn.Module) -> None:
+        super().__init__()
+        self.network, self.link = network, link
+
+    def forward(
+        self, numeric: Tensor | None = None, category: Tensor | None = None, image: Tensor | None = None
+    ) -> Tensor:
+        given = {"numeric": numeric, "category": category, "image": image}
+        outputs = self.network(**{name: value for name, value in given.items() if value is not None})
+        return self.link(outputs)  # type: ignore[no-any-return]
 
 
 class CNN(nn.Module):
@@ -97,6 +148,7 @@ class CNN(nn.Module):
         return self.head(self.body(image).mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
 
+_GIVEN = ("numeric", "categories", "image", "outputs")
 NETWORKS: dict[str, type[nn.Module]] = {"cnn": CNN, "mlp": MLP}
 
 
@@ -143,9 +195,17 @@ def check_options(name: str, options: dict[str, Any], *, imports: bool = True) -
     if ":" in name and not imports:
         return
     parameters = inspect.signature(find_network(name)).parameters
-    known = [key for key in parameters if key not in ("numeric", "categories", "image", "outputs")]
+    known = [key for key in parameters if key not in _GIVEN]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for key in options:
         if key not in known:
             raise SpecError("network.options: " + unknown_name(f"option of {name!r}:", key, known))
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """The options that the constructor of a network of ours takes; none for a class of the user's own."""
+    if ":" in name:
+        return ()
+    parameters = inspect.signature(NETWORKS[name]).parameters
+    return tuple(key for key in parameters if key not in _GIVEN) if name in NETWORKS else ()

@@ -16,6 +16,8 @@ from raymlops.tensors import Batch
 
 LABEL = "label"
 """Name of the target among packed tensors."""
+WEIGHT = "weight"
+"""Name of the rows' weights among packed tensors, where the spec names their column."""
 
 _BLOCK_BYTES = 16 * 2**20
 """Rows of a streamed block: a worker holds a dozen, and a terabyte has 65,000."""
@@ -40,6 +42,14 @@ class PackedSplit:
             return cast(Batch, ray.get(self.arrays))
         parts = self.load_blocks(range(len(self.blocks)))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def load_first(self, most: int) -> Batch:
+        """The first rows, `most` of them."""
+        if self.arrays is not None:
+            return {name: values[:most] for name, values in self.load().items()}
+        needed = int(np.searchsorted(np.cumsum(self.sizes), most)) + 1
+        parts = self.load_blocks(range(min(needed, len(self.blocks))))
+        return {name: np.concatenate([part[name] for part in parts])[:most] for name in parts[0]}
 
     def load_blocks(self, numbers: Sequence[int]) -> list[Batch]:
         """The rows of the blocks with these numbers."""

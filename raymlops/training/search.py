@@ -16,7 +16,7 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from raymlops import locations, metrics, ray_internals, settings
-from raymlops.errors import RaymlopsError, StorageError
+from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import TrainingSpec
 from raymlops.training import space, storage, worker
@@ -84,9 +84,14 @@ def run_search(
     overtime = spec.search.max_minutes and time.monotonic() - began >= spec.search.max_minutes * 60
     if unended.trials and not overtime:
         raise KeyboardInterrupt  # Tune catches an interrupt, stops its trials, and returns what there is
-    trials = [to_trial(result, folder) for result in results]
+    trials = [to_trial(result, folder, place) for place, result in enumerate(results)]
     finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
     if not finished:
+        if overtime and not any(trial.error for trial in trials):
+            raise SpecError(
+                f"search.max_minutes: no trial reported a result within {spec.search.max_minutes:g} minutes; "
+                "allow more, or lower training.epochs"
+            )
         raise RaymlopsError(
             f"None of {len(trials)} trials finished; the last error: "
             f"{trials[-1].error if trials else 'none ran'}"
@@ -116,7 +121,7 @@ def _make_tuner(
             mode=mode,
             search_alg=_algorithm(spec, metric, mode, concurrent),
             scheduler=_scheduler(spec),
-            num_samples=spec.search.trials,
+            num_samples=spec.search.budget,
             max_concurrent_trials=concurrent if grid or spec.search.algorithm == "random" else None,
             time_budget_s=spec.search.max_minutes * 60 if spec.search.max_minutes else None,
             reuse_actors=spec.training.workers == 1,
@@ -204,10 +209,17 @@ def _resources(spec: ExperimentSpec) -> tune.PlacementGroupFactory:
 def _algorithm(spec: ExperimentSpec, metric: str, mode: str, concurrent: int) -> Any:
     if spec.search.algorithm == "optuna":
         searcher = OptunaSearch(
-            space=_to_optuna(spec), metric=f"best_{metric}", mode=mode, seed=spec.search.seed
+            space=_to_optuna(spec),
+            metric=f"best_{metric}",
+            mode=mode,
+            seed=spec.search.seed,
+            points_to_evaluate=space.first_points(spec) or None,
         )
         return ConcurrencyLimiter(searcher, max_concurrent=concurrent)
-    return BasicVariantGenerator(random_state=spec.search.seed, max_concurrent=concurrent)
+    points = space.first_points(spec) if spec.search.algorithm == "random" else []
+    return BasicVariantGenerator(
+        random_state=spec.search.seed, max_concurrent=concurrent, points_to_evaluate=points or None
+    )
 
 
 def _to_optuna(spec: ExperimentSpec) -> dict[str, Any]:
@@ -218,8 +230,8 @@ def _scheduler(spec: ExperimentSpec) -> Any:
     if spec.search.scheduler == "asha":
         return ASHAScheduler(
             time_attr="epoch",
-            max_t=spec.training.epochs,
-            grace_period=min(spec.search.grace_epochs, spec.training.epochs),
+            max_t=spec.training.pace.epochs,
+            grace_period=min(spec.search.grace_epochs or 2, spec.training.pace.epochs),
             reduction_factor=spec.search.reduction,
         )
     if spec.search.scheduler == "pbt":

@@ -4,7 +4,7 @@ from typing import Any
 
 from ray import tune
 
-from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.experiment import ExperimentSpec, space_key
 from raymlops.specs.training import Dimension
 from raymlops.training.learners import dimensions_of, is_mutable
 
@@ -13,6 +13,31 @@ def to_tune_space(spec: ExperimentSpec) -> dict[str, Any]:
     """Parameter -> Tune domain, in the order of the spec."""
     grid = spec.search.algorithm == "grid"
     return {name: _to_domain(dimension, grid) for name, dimension in dimensions_of(spec).items()}
+
+
+def first_points(spec: ExperimentSpec) -> list[dict[str, Any]]:
+    """The spec's own values, as the first point of a search; none if it asks for a suggested one, or if the space does
+    not have them."""
+    if spec.search.first != "spec":
+        return []
+    held = spec.model_dump()
+    point = {}
+    for name, dimension in dimensions_of(spec).items():
+        part, key = space_key(name)
+        value: Any = held
+        for step in (*part.split("."), key):
+            value = value.get(step)
+        if not _contains(dimension, value):
+            return []
+        point[name] = value
+    return [point] if point else []
+
+
+def _contains(dimension: Dimension, value: Any) -> bool:
+    if dimension.choices is not None:
+        return value in dimension.choices
+    low, high = dimension.low, dimension.high
+    return isinstance(value, int | float) and low is not None and high is not None and low <= value <= high
 
 
 def _to_domain(dimension: Dimension, grid: bool) -> Any:

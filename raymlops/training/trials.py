@@ -19,7 +19,8 @@ Parameters = dict[str, Any]
 
 
 class TrialObserver(Protocol):
-    """Notified of every trial on the driver, in order; must not block."""
+    """Notified of every trial on the driver, in order; must not block. One that has `search_started(trials, metric)`
+    is told first what to expect."""
 
     def trial_started(self, trial: str, parameters: Parameters) -> None: ...
     def trial_reported(self, trial: str, learned: Mapping[str, float]) -> None: ...
@@ -53,6 +54,10 @@ class Trial:
     seconds: float
     checkpoint: str | None
     error: str | None = None
+    decided: Parameters = dataclasses.field(default_factory=dict)
+    """Values that the spec did not say and the rows decided, in the form of parameters."""
+    place: int = 0
+    """In the order in which the trials were started."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +164,7 @@ def read_state(trial: Trial) -> State:
         return worker.load_state(directory)
 
 
-def to_trial(result: Any, folder: str) -> Trial:
+def to_trial(result: Any, folder: str, place: int = 0) -> Trial:
     """A trial from Tune's record; `folder` is the search's, a path or URI."""
     found = result.metrics or {}
     learned = learned_of(found)
@@ -179,4 +184,5 @@ def to_trial(result: Any, folder: str) -> Trial:
         float(found.get("time_total_s", 0)),
         path if learned.get("epoch") else None,  # else it failed before its first epoch
         error,
+        place=place,
     )

@@ -13,10 +13,10 @@ import onnx
 import pytest
 
 import raymlops
-from raymlops.artifact import FEATURES_FILE, PROFILE_FILE
+from raymlops.artifact import DEFAULTS_FILE, FEATURES_FILE, PROFILE_FILE
 from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures, table_to_batch
-from raymlops.lifecycle.govern import lineage
+from raymlops.lifecycle.govern import lineage, version_record
 from raymlops.lifecycle.train import launch, stages
 from raymlops.lifecycle.train.develop import Outcome, Request, develop_model
 from raymlops.models.session import open_session
@@ -357,6 +357,37 @@ def test_what_a_family_cannot_do_is_told_before_a_trial_runs(
             stages.check_learner(spec, features[spec.features.target.column])
 
 
+def test_a_spec_that_leaves_all_open_gets_what_fits_its_rows_and_records_it(
+    folder: pathlib.Path, settings: Settings
+) -> None:
+    spec = ExperimentSpec.model_validate({
+        "name": "open", "dataset": {"path": str(folder / "rows.parquet")},
+        "features": {"target": {"column": "price", "transform": "log"}, "numbers": ["x", "z"], "categories": ["word"]},
+        "training": {"sample_weights": "id"}, "search": {"trials": 2},
+    })  # fmt: skip
+    told, said = experiments.Told(), list[str]()
+    outcome = develop_model(spec, settings, Request(), observers=[told], tell=said.append)
+    assert outcome.trusted is not None
+    assert outcome.trusted.verdict.passed, outcome.trusted.verdict
+    lines = {line.name: line.value.value for line in outcome.trusted.leaderboard.by_metric["rmse"]}
+    assert lines["model"] < 1.1 * lines["linear"] < lines["constant"]
+    first = outcome.search.trials[0]
+    assert outcome.search.metric == "rmse"
+    assert {"lr", "network.options.hidden"} < set(first.parameters)
+    client = store.connect(settings)
+    version = registry.resolve("models:/open/1", settings)
+    recorded = version_record.read_spec(client, version)
+    assert recorded.defaults == "fixed"
+    assert recorded.network.options["linear"] is True
+    assert recorded.features.min_count == 2
+    assert recorded.search.varied.keys() == first.parameters.keys()
+    chosen = version_record.read_record_file(client, version, DEFAULTS_FILE)
+    assert chosen["training.batch_size"]["why"]
+    report = outcome.trusted.report.read_text()
+    assert "What the spec left open" in report
+    assert report.index('id="leaderboard"') < report.index('id="quality"')
+
+
 def test_a_notebook_searches_evaluates_and_predicts_by_the_same_functions(
     folder: pathlib.Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
@@ -366,7 +397,9 @@ def test_a_notebook_searches_evaluates_and_predicts_by_the_same_functions(
         raymlops.read_spec(content, {"training.epocs": 3})
     found = raymlops.train(content, why="tried out", overrides={"training.epochs": 1}, progress=False)
     assert found.version == "models:/notebook/1"
-    assert found.leaderboard["epoch"].tolist() == [1]
+    assert found.leaderboard["epoch"].dropna().tolist() == [1]
+    assert found.leaderboard["trial"].tolist()[1:] == ["constant", "linear", "boosting"]
+    assert set(found.baselines["model"]) == {"model", "constant", "linear", "boosting"}
     assert set(found.metrics) > {"roc_auc", "log_loss"}
     shown = found._repr_html_()
     assert "models:/notebook/1" in shown

@@ -11,6 +11,7 @@ from raymlops.data import sources
 from raymlops.data.training_rows import TrainingRows
 from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
 from raymlops.evaluation import gate, results
+from raymlops.evaluation.baselines import Line
 from raymlops.evaluation.contents import Report, VariantLine, name_metric
 from raymlops.evaluation.gate import Evidence
 from raymlops.evaluation.partials import Partial, fold_small, to_exact
@@ -19,10 +20,12 @@ from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
 from raymlops.features import FittedFeatures, read_conversion
 from raymlops.lifecycle.govern import gate_evidence, version_record
+from raymlops.lifecycle.govern.baseline_rows import compare_baselines
 from raymlops.lifecycle.govern.evaluation_rows import Rows, take_sample
 from raymlops.lifecycle.govern.gate_evidence import Sample
 from raymlops.lifecycle.govern.own_rows import OwnRows
 from raymlops.lifecycle.govern.scoring import Measured, features_of, measure_marked, score_rows
+from raymlops.metrics import FALLING
 from raymlops.models import variants
 from raymlops.models.safety import Model, read_model
 from raymlops.models.session import open_session
@@ -35,6 +38,24 @@ from raymlops.tracking.run_reader import Client, write_text
 
 ORIGINAL = "original"
 _CALIBRATION_ROWS = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaderboard:
+    """A version and the baselines on the same rows; `metric` is the gate's."""
+
+    metric: str
+    by_metric: Mapping[str, tuple[Line, ...]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """The version first, then the baselines; none for data other than its own."""
+        return self.by_metric.get(self.metric, ())
+
+    def ranked(self) -> list[Line]:
+        """The best first."""
+        sign = 1 if self.metric in FALLING else -1
+        return sorted(self.lines, key=lambda line: sign * line.value.value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +72,8 @@ class EvaluatedVersion:
     """Kind of a variant -> its verdict in comparison with the original."""
     own_rows: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Version -> a sentence on those of the rows that it was trained on; empty if there are none."""
+    leaderboard: Leaderboard = Leaderboard("")
+    """The version and its baselines; without lines for data other than its own."""
 
 
 def find_champion(client: Client, name: str, settings: Settings) -> ModelVersion | None:
@@ -102,6 +125,7 @@ def evaluate_version(
         sample = take_sample(rows, features)
     limits = _limits_of(spec)
     evidence = _gather(version, measured, said[version.uri], sample)
+    evidence, leaderboard = _compare(evidence, models[version.uri], features, rows, spec, tell)
     against = _gather(champion, measured, said[champion.uri], None) if champion else None
     verdict = gate.judge(evidence, against, limits)
     evaluation = results.finish(measured.whole[version.uri], spec.evaluation)
@@ -119,6 +143,7 @@ def evaluate_version(
             verdict=verdict,
             columns=evidence.columns,
             variants=lines,
+            leaderboard=leaderboard.lines,
         ),
         rows,
     )
@@ -127,7 +152,7 @@ def evaluate_version(
             report, data={**report.data, "training rows": "; ".join(filter(None, said.values()))}
         )
     path = _write_report(report, version, rows, settings)
-    trusted = EvaluatedVersion(version, champion, verdict, evaluation, path, lines, judged, said)
+    trusted = EvaluatedVersion(version, champion, verdict, evaluation, path, lines, judged, said, leaderboard)
     if store:
         store_findings(client, trusted, settings)
     return trusted
@@ -148,6 +173,12 @@ def store_findings(client: Client, trusted: EvaluatedVersion, settings: Settings
     files = {
         "report.html": trusted.report.read_text(encoding="utf-8"),
         "evaluation.json": json.dumps(trusted.evaluation.to_json()),
+        "leaderboard.json": json.dumps(
+            {
+                "metric": trusted.leaderboard.metric,
+                "lines": [line.to_json() for line in trusted.leaderboard.ranked()],
+            }
+        ),
     }
     store_verdict(client, trusted.version.uri, trusted.verdict, files, settings)
 
@@ -259,6 +290,25 @@ def _gather(version: ModelVersion, measured: Measured, own: str, sample: Sample 
     if version.digest and evidence.digest != version.digest:
         raise ArtifactError(f"The file of {version.uri} changed while it was measured; run again")
     return evidence
+
+
+def _compare(
+    found: Evidence,
+    model: Model,
+    features: FittedFeatures,
+    rows: Rows,
+    spec: ExperimentSpec,
+    tell: Callable[[str], None],
+) -> tuple[Evidence, Leaderboard]:
+    """The evidence with that of the baselines, and the leaderboard; as it is if there is nothing to compare with."""
+    metric = spec.gate.metric_of(features.target.task)
+    if found.unsafe or found.partial is None:
+        return found, Leaderboard(metric)
+    compared = compare_baselines(open_session(model), features, found.partial.layout, rows, tell)
+    if compared is None:
+        return found, Leaderboard(metric)
+    evidence = dataclasses.replace(found, sampled=compared.model, baselines=compared.baselines)
+    return evidence, Leaderboard(metric, compared.rank(spec.evaluation))
 
 
 def _try_variants(

@@ -42,6 +42,9 @@ class Rows:
     left_out: tuple[str, ...] = ()
     """The first rows that break the contract, each as a JSON object."""
 
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Rows of each split; empty for other data."""
+
     def describe(self) -> list[str]:
         """Lines on the rows that are left out."""
         return [f"Left out: {finding}" for finding in self.findings]
@@ -110,6 +113,7 @@ def to_test_rows(rows: SplitRows) -> Rows:
         scanned.findings,
         rows.of("train"),
         conversions_of(rows.contract),
+        counts=scanned.fingerprint.rows,
         identity=scanned.fingerprint,
         mark=functools.partial(_mark_test_rows, rows),
     )
@@ -117,6 +121,15 @@ def to_test_rows(rows: SplitRows) -> Rows:
 
 def _mark_test_rows(rows: SplitRows, known: Mapping[str, TrainingRows]) -> ray.data.Dataset:
     return rows.of("test", raw=True, marked=known)
+
+
+def draw_sample(rows: Rows, split: str, features: FittedFeatures, most: int) -> Sample:
+    """All rows of `train` or `test`, or about `most` of them, drawn from everywhere: rows may be sorted."""
+    dataset, count = rows.train if split == "train" else rows.dataset, rows.counts[split]
+    assert dataset is not None
+    if count > most:
+        dataset = dataset.random_sample(most / count, seed=0)
+    return take_sample(dataclasses.replace(rows, dataset=dataset), features, count)
 
 
 def conversions_of(contract: ContractSpec) -> dict[str, Conversion]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from raymlops.artifact import DEFAULTS_FILE
 from raymlops.attestation import digest_of
 from raymlops.data.split_rows import scan_rows
 from raymlops.data.training_rows import TrainingRows
@@ -177,6 +178,7 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
         findings=findings,
         trials=trials,
         trial_metric=metric,
+        chosen=read_record_file(client, version, DEFAULTS_FILE),
         importance=rank_parameters(
             [trial.parameters for trial in trials],
             [trial.value for trial in trials],

@@ -6,13 +6,14 @@ import dataclasses
 import pathlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ray.exceptions import RayError
 
 from raymlops import attestation
 from raymlops.data.scan import Fingerprint
 from raymlops.errors import DataError, RaymlopsError, SpecError, UnreachableError
+from raymlops.evaluation.improvement import find_improvement
 from raymlops.lifecycle.cluster import join_cluster
 from raymlops.lifecycle.govern.evaluate import EvaluatedVersion
 from raymlops.lifecycle.govern.evaluation_rows import to_test_rows
@@ -85,17 +86,25 @@ def develop_model(
     cross_validation.check(spec)
     concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
     clock.lap("start")
-    prepared = prepare(spec, tell)
-    asked, spec = spec, prepared.spec
+    asked = (
+        spec if not request.resume else run_heartbeat.to_resumed(settings.storage_path, request.name, spec)
+    )
+    prepared = prepare(asked, tell)
+    spec = prepared.spec
     clock.lap("data")
     fingerprint = prepared.rows.scan.fingerprint
     request = _settle_name(spec, settings, request, fingerprint, tell)
     assert request.name is not None
     with run_heartbeat.keep_heartbeat(settings.storage_path, request.name, asked, fingerprint.digest, tell):
         record = open_record(
-            client, spec, prepared.rows, settings, request.name, request.why, tell, resumed=request.resume
-        )
-        tell(f"Searching: {spec.search.trials} trials, {concurrent} at a time, by {spec.search.algorithm}")
+            client, spec, prepared.rows, settings, request.name, request.why, tell,
+            resumed=request.resume, chosen=prepared.chosen,
+        )  # fmt: skip
+        for observer in observers:
+            if hasattr(observer, "search_started"):
+                metric = spec.training.metric_of(prepared.features.target.task)
+                observer.search_started(spec.search.budget, metric)
+        tell(f"Searching: {spec.search.budget} trials, {concurrent} at a time, by {spec.search.algorithm}")
         try:
             searched = stages.search(
                 spec,
@@ -111,7 +120,9 @@ def develop_model(
                 trusted=request.trusted,
             )
             clock.lap("search")
-            complete_trials(record, searched.trials)
+            curve = complete_trials(record, searched.trials)
+            for line in _describe_end(searched.trials, curve, spec):
+                tell(line)
             return _finish(record, prepared, searched, clock, register=request.register)
         except BaseException as error:
             with contextlib.suppress(
@@ -119,6 +130,16 @@ def develop_model(
             ):  # the store is unreachable; the first error is the one to report
                 fail_record(record, error)
             raise
+
+
+def _describe_end(found: SearchResult, curve: Sequence[float], spec: ExperimentSpec) -> Iterator[str]:
+    """Whether more time, trials or epochs would still help. `curve` is that of the best trial."""
+    minutes = spec.search.max_minutes
+    if minutes and found.seconds >= 60 * minutes:
+        yield f"The search ended after search.max_minutes: {minutes:g}, with {len(found.trials)} trials"
+    started = sorted(found.trials, key=lambda trial: trial.place)
+    values = [trial.learned.get(f"best_{found.metric}", float("nan")) for trial in started]
+    yield from find_improvement(found.metric, values, curve)
 
 
 def _settle_name(

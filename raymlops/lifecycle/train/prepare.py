@@ -10,6 +10,7 @@ from raymlops.data.split_rows import SplitRows, describe_source
 from raymlops.features import FittedFeatures, packing_of
 from raymlops.lifecycle.train import stages
 from raymlops.lifecycle.train.resolve_features import resolve_features
+from raymlops.specs import defaults
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training.learners import Job
 from raymlops.training.packed import PackedSplit
@@ -27,6 +28,8 @@ class Prepared:
     encoder: bytes
     train: PackedSplit
     validation: PackedSplit
+    chosen: tuple[defaults.Choice, ...] = ()
+    """What the spec that was read left open; `spec` says it."""
 
     @property
     def job(self) -> Job:
@@ -41,7 +44,9 @@ def prepare(spec: ExperimentSpec, tell: Callable[[str], None] = lambda line: Non
     spec = resolve_features(spec, rows, tell)
     features, profile = stages.fit(spec, rows)
     stages.check_learner(spec, features)  # before the rows are encoded, which may take hours
-    return Prepared(spec, rows, features, profile, *stages.encode(spec, rows, features))
+    chosen = stages.decide(spec, features, rows.scan.fingerprint.rows)
+    spec = defaults.settle(spec, chosen)
+    return Prepared(spec, rows, features, profile, *stages.encode(spec, rows, features), chosen=chosen)
 
 
 def describe_scan(scanned: scan.Scan) -> str:

@@ -14,7 +14,7 @@ from raymlops.models import encoder
 from raymlops.models.session import Session, open_session
 from raymlops.specs.features import FeaturesSpec
 from raymlops.tensors import Batch
-from raymlops.training.packed import LABEL
+from raymlops.training.packed import LABEL, WEIGHT
 
 
 def find_formulas(
@@ -37,24 +37,30 @@ def evaluate_formulas(table: pa.Table, inputs: tuple[FittedColumn, ...], model: 
     return opened(model).infer({column.name: column_to_tensor(table, column) for column in inputs})
 
 
-def encode_rows(dataset: ray.data.Dataset, features: FittedFeatures, model: bytes) -> ray.data.Dataset:
-    """Packed tensors and the encoded target of each row; lazy."""
+def encode_rows(
+    dataset: ray.data.Dataset, features: FittedFeatures, model: bytes, weights: str | None = None
+) -> ray.data.Dataset:
+    """Packed tensors, the encoded target and the weight of each row, if `weights` names its column; lazy."""
     return dataset.map_batches(
         encode_block,
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
-        fn_kwargs={"features": features, "model": model},
+        fn_kwargs={"features": features, "model": model, "weights": weights},
     )
 
 
-def encode_block(table: pa.Table, features: FittedFeatures, model: bytes) -> Batch:
-    """One block's packed tensors, with the target under `label`."""
+def encode_block(
+    table: pa.Table, features: FittedFeatures, model: bytes, weights: str | None = None
+) -> Batch:
+    """One block's packed tensors, with the target under `label`, and the weights under `weight`."""
     packed = encoder.run_encoder(opened(model), table_to_batch(table, features))
     target = features.target
     if target.name not in table.column_names:
         raise SpecError(f"The rows have no column {target.name!r}, which is to be predicted")
     packed[LABEL] = fitting.encode_target(table[target.name], target)
+    if weights is not None:
+        packed[WEIGHT] = fitting.read_weights(table, weights)
     return packed
 
 

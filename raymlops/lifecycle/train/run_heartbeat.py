@@ -22,6 +22,7 @@ import psutil
 
 from raymlops import locations
 from raymlops.errors import DataError, SpecError, StorageError
+from raymlops.specs import defaults
 from raymlops.specs.dataset import CONVERSION_OPTIONS, ColumnRule
 from raymlops.specs.document import read_json, to_first_names
 from raymlops.specs.experiment import ExperimentSpec
@@ -31,6 +32,24 @@ HEARTBEAT_FILE = "raymlops.mark"  # not .json: Tune copies files with that suffi
 _PERIOD = 30.0  # seconds between two writes
 _SILENCE = 3.5 * _PERIOD  # after this long without a write, a driver elsewhere is considered dead
 _READERS = 16  # files read in parallel: in a bucket each takes a round trip
+
+
+_LATER = {
+    "defaults": "fixed",
+    "training.passes": 1,
+    "features.min_count": 20,
+    "search.first": "suggested",
+    "gate.baselines": ["constant"],
+    "training.loss": None,
+    "training.quantile": 0.5,
+    "training.class_weights": None,
+    "training.sample_weights": None,
+    "features.target.transform": "none",
+    "features.target.exponent": 0.5,
+    "features.auto": False,
+    "features.exclude": [],
+}
+"""Keys that specs did not have at first -> the value that means the same: left out of digests."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +90,28 @@ def digest_of(spec: ExperimentSpec) -> str:
                 del rule[key]
     for key in ("trials", "concurrent", "max_minutes"):
         value["search"].pop(key)
+    for key, before in _LATER.items():
+        *parents, last = key.split(".")
+        held = value
+        for parent in parents:
+            held = held[parent]
+        if held[last] == before:
+            del held[last]
     if spec.training.learner == "network":  # specs had no other, and their searches can be resumed
         del value["training"]["learner"], value["training"]["options"]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def digests_of(spec: ExperimentSpec) -> set[str]:
+    """The digest of a spec, and the one that it had when all that it leaves open was fixed."""
+    return {digest_of(spec), digest_of(defaults.fix(spec))}
+
+
+def to_resumed(storage_path: str, name: str | None, spec: ExperimentSpec) -> ExperimentSpec:
+    """The spec in the form in which that search began: with fixed defaults, if it is older than fitted ones."""
+    held = read_heartbeat(storage_path, name) if name else None
+    fixed = defaults.fix(spec)
+    return fixed if held is not None and held.spec == digest_of(fixed) else spec
 
 
 @contextlib.contextmanager
@@ -206,9 +244,9 @@ def find_lost(
 ) -> Heartbeat | None:
     """The newest search of exactly this spec, or the named one, that was cut off and does not run; None if there is
     none."""
-    wanted = digest_of(spec)
+    wanted = digests_of(spec)
     for heartbeat in reversed(list_unfinished(storage_path, spec, name)):
-        if heartbeat.spec == wanted and is_lost(storage_path, heartbeat, tell):
+        if heartbeat.spec in wanted and is_lost(storage_path, heartbeat, tell):
             return heartbeat
     return None
 
@@ -219,5 +257,5 @@ def explain_none(storage_path: str, spec: ExperimentSpec, name: str | None) -> s
     if not others:
         return f"nothing under {storage_path!r} was cut off"
     newest = others[-1]
-    runs = newest.spec == digest_of(spec)
+    runs = newest.spec in digests_of(spec)
     return f"{newest.name!r} " + ("still runs" if runs else "was cut off, but its spec differs from this one")

@@ -5,10 +5,10 @@ Every operation here may be repeated without a second effect, since a resumed se
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from raymlops.artifact import FEATURES_FILE, LEFT_OUT_FILE, PROFILE_FILE
+from raymlops.artifact import DEFAULTS_FILE, FEATURES_FILE, LEFT_OUT_FILE, PROFILE_FILE
 from raymlops.data.scan import Scan, describe_split
 from raymlops.data.split_rows import SplitRows, describe_source
 from raymlops.errors import UnreachableError
@@ -18,6 +18,7 @@ from raymlops.lifecycle.train import run_heartbeat
 from raymlops.lifecycle.train.verify_export import Proof
 from raymlops.models import export
 from raymlops.settings import Settings
+from raymlops.specs.defaults import Choice
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import registry, runs, store
 from raymlops.tracking.evidence import FOLDS, TRAINING_ROWS
@@ -48,12 +49,13 @@ def open_record(
     tell: Tell,
     *,
     resumed: bool,
+    chosen: Sequence[Choice] = (),
 ) -> Record:
     """The runs of a search, created, or found again if it is resumed; ends the runs of searches that no longer run."""
     experiment = store.ensure_experiment(client, spec.name, settings).experiment_id
     _end_lost(client, experiment, settings, tell)
     run = store.retry_until_answered(
-        lambda: _start_run(client, experiment, spec, rows, settings, name, why), tell
+        lambda: _start_run(client, experiment, spec, rows, settings, name, why, chosen), tell
     )
     trials = runs.TrialRuns(
         client,
@@ -92,6 +94,7 @@ def _start_run(
     settings: Settings,
     name: str,
     why: str,
+    chosen: Sequence[Choice],
 ) -> str:
     scanned = rows.scan
     run = runs.start_run(
@@ -110,15 +113,17 @@ def _start_run(
         parameters={
             "algorithm": spec.search.algorithm,
             "scheduler": spec.search.scheduler,
-            "trials": spec.search.trials,
+            "trials": spec.search.budget,
             "learner": spec.training.learner,
             "network": spec.network.name,
             "workers": spec.training.workers,
-            "epochs": spec.training.epochs,
+            "epochs": spec.training.pace.epochs,
             "rows_train": scanned.fingerprint.rows["train"],
         },
     )
     runs.log_json(client, run, "spec.json", spec.model_dump(mode="json"))
+    told = {choice.key: {"value": choice.value, "why": choice.why} for choice in chosen}
+    runs.log_json(client, run, DEFAULTS_FILE, told)
     runs.log_json(client, run, "data.json", {
         "fingerprint": scanned.fingerprint.to_json(),
         "source": describe_source(spec.dataset),
@@ -137,16 +142,21 @@ def _start_run(
     return run
 
 
-def complete_trials(record: Record, found: SearchResult) -> None:
-    """Complete the trials' runs from the trials' own records: epochs that a killed driver never sent."""
+def complete_trials(record: Record, found: SearchResult) -> list[float]:
+    """Complete the trials' runs from the trials' own records: epochs that a killed driver never sent. Returns the
+    metric of the best trial after each epoch."""
+    curve: list[float] = []
     for trial in found.trials:
         if trial.checkpoint is not None:
-            record.trials.fill_gaps(trial.name, read_state(trial)["history"])
+            history = read_state(trial)["history"]
+            record.trials.fill_gaps(trial.name, history)
+            curve = curve or [learned.get(found.metric, float("nan")) for learned in history]
         checkpoint = str(trial.checkpoint or "none")
         record.trials.describe(
             trial.name, {"raymlops.seconds": f"{trial.seconds:.1f}", "raymlops.checkpoint": checkpoint}
         )
         record.trials.trial_ended(trial.name, trial.error)
+    return curve
 
 
 def keep_folds(record: Record, found: Mapping[str, Any]) -> None:

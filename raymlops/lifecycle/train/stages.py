@@ -25,8 +25,9 @@ from raymlops.lifecycle.train.verify_export import Proof, prove_model
 from raymlops.models import encoder as encoders
 from raymlops.models import parity
 from raymlops.models.export import export_model, to_bytes
+from raymlops.specs import defaults
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
-from raymlops.training import learners
+from raymlops.training import learners, networks
 from raymlops.training.learners import Job, Scorer, learner_of
 from raymlops.training.packed import NO_ROWS, PackedSplit, pack_split
 from raymlops.training.search import run_search
@@ -56,6 +57,7 @@ class Fitted(NamedTuple):
 
 def fit(spec: ExperimentSpec, rows: SplitRows) -> Fitted:
     """Measure the training rows, and decide how each column is encoded. Raises DataError."""
+    spec = defaults.insert(spec, defaults.choose_least_count(spec, rows.scan.fingerprint.rows["train"]))
     with sources.reading(rows.table):
         spec = resolve_features(spec, rows)
         inputs, formulas = find_formulas(rows, spec.features)
@@ -78,7 +80,7 @@ def encode(spec: ExperimentSpec, rows: SplitRows, features: FittedFeatures) -> E
     with sources.reading(rows.table):
         packed = {
             name: pack_split(
-                encode_rows(rows.of(name), features, model),
+                encode_rows(rows.of(name), features, model, spec.training.sample_weights),
                 rows.scan.fingerprint.rows[name],
                 packing_of(features),
                 spec.training.resident_bytes,
@@ -87,6 +89,27 @@ def encode(spec: ExperimentSpec, rows: SplitRows, features: FittedFeatures) -> E
             if name != "test"
         }
     return Encoded(model, packed["train"], packed["validation"])
+
+
+_OF_A_TRIAL = ("training.", "network.options.")
+
+
+def decide(
+    spec: ExperimentSpec, features: FittedFeatures, rows: Mapping[str, int]
+) -> tuple[defaults.Choice, ...]:
+    """What the spec leaves open, from the rows of each split and the fitted columns."""
+    packing = packing_of(features)
+    facts = defaults.Facts(
+        train=rows["train"],
+        validation=rows["validation"],
+        test=rows.get("test", 0),
+        columns=packing.numeric + len(packing.categories),
+        task=features.target.task,
+        rarest=min(features.target.shares, default=1.0),
+    )
+    if spec.training.learner != "network":
+        return defaults.choose(spec, facts, learner_of(spec).space)
+    return defaults.choose(spec, facts, defaults.NETWORK_SPACE, networks.options_of(spec.network.name))
 
 
 class Searched(NamedTuple):
@@ -111,6 +134,8 @@ def search(
 ) -> Searched:
     """Run the trials; see `run_search`. Raises SpecError for what the learner cannot do."""
     check_learner(spec, features)
+    chosen = decide(spec, features, {"train": train.count, "validation": validation.count})
+    spec = defaults.insert(spec, chosen)
     job = Job(spec, packing_of(features), features.target, train, validation)
     found = run_search(
         job,
@@ -121,6 +146,10 @@ def search(
         resume=resume,
         state=state,
         trusted=trusted,
+    )
+    decided = {choice.key: choice.value for choice in chosen if choice.key.startswith(_OF_A_TRIAL)}
+    found = dataclasses.replace(
+        found, trials=tuple(dataclasses.replace(trial, decided=decided) for trial in found.trials)
     )
     return Searched(found, found.best)
 
@@ -147,7 +176,8 @@ def export(spec: ExperimentSpec, features: FittedFeatures, best: Trial) -> Expor
 
 def load_scorer(spec: ExperimentSpec, features: FittedFeatures, best: Trial) -> Scorer:
     """The best model of a trial, from its best epoch. Raises StorageError."""
-    job = Job(with_parameters(spec, best.parameters), packing_of(features), features.target, NO_ROWS, NO_ROWS)
+    known = with_parameters(spec, {**best.decided, **best.parameters})
+    job = Job(known, packing_of(features), features.target, NO_ROWS, NO_ROWS)
     return learner_of(spec).load(read_state(best), job)
 
 
@@ -166,7 +196,14 @@ def verify(
     """Compare the ONNX file with the trained model on the test split, and measure it there. Raises ParityError if
     they differ by more than `limits`."""
     scorer = load_scorer(spec, features, best)
-    proof = prove_model(model, scorer, rows.of("test"), encoder=encoder, features=features)
+    proof = prove_model(
+        model,
+        scorer,
+        rows.of("test"),
+        encoder=encoder,
+        features=features,
+        weights=spec.training.sample_weights,
+    )
     parity.require(proof.parity, limit=spec.limits.parity, flipped=spec.limits.flipped)
     return Verified(proof)
 
@@ -264,15 +301,15 @@ def _blank() -> dict[str, Any]:
     return {"name": "unnamed", "dataset": {"path": "unread"}, "features": features}
 
 
-_MODEL = ("features", "network", "training", "search")
+_MODEL = ("defaults", "features", "network", "training", "search")
 """What learners may read."""
 
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage(scan, reads=("dataset", "contract", "split", "features")),
-        Stage(fit, reads=("features",)),
-        Stage(encode, reads=("training.resident_bytes",)),
+        Stage(fit, reads=("defaults", "features")),
+        Stage(encode, reads=("training.resident_bytes", "training.sample_weights")),
         Stage(search, reads=_MODEL),
         Stage(export, reads=("name", *_MODEL)),
         Stage(verify, reads=("limits", *_MODEL)),

@@ -9,7 +9,7 @@ import pyarrow as pa
 import ray.data
 
 from raymlops import metrics
-from raymlops.data import scan, statistics
+from raymlops.data import fitting, scan, statistics
 from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern.scoring import SCORE_OF_TASK, read_labels
@@ -32,13 +32,22 @@ class Proof:
 
 
 def prove_model(
-    model: bytes, scorer: Scorer, rows: ray.data.Dataset, *, encoder: bytes, features: FittedFeatures
+    model: bytes,
+    scorer: Scorer,
+    rows: ray.data.Dataset,
+    *,
+    encoder: bytes,
+    features: FittedFeatures,
+    weights: str | None = None,
 ) -> Proof:
-    """One streaming pass over the test rows through both the trained model and the ONNX file."""
+    """One streaming pass over the test rows through both the trained model and the ONNX file; `weights` is a column."""
     found = parity.Parity()
-    labels, scores, example = [], [], None
-    blocks = scan.fold(rows, _prove_block, model=model, encoder=encoder, scorer=scorer, features=features)
-    for block_parity, block_labels, block_scores, block_example in blocks:
+    labels, scores, weighed, example = [], [], [], None
+    blocks = scan.fold(
+        rows, _prove_block, model=model, encoder=encoder, scorer=scorer, features=features, weights=weights
+    )
+    for block_parity, block_labels, block_scores, block_weights, block_example in blocks:
+        weighed.append(block_weights)
         found = found.merge(block_parity)
         labels.append(block_labels)
         scores.append(block_scores)
@@ -52,21 +61,28 @@ def prove_model(
             f"The best model has no finite answer for {broken:,} of {len(given):,} test rows: its training diverged; "
             "use a smaller training.lr, or smaller bounds of it in search.space"
         )
-    return Proof(found, metrics.measure(target.task, true, given), profile_of(given), example)
+    mass = None if weights is None else np.concatenate(weighed)
+    return Proof(found, metrics.measure(target.task, true, given, mass), profile_of(given), example)
 
 
 def _prove_block(
-    table: pa.Table, model: bytes, encoder: bytes, scorer: Scorer, features: FittedFeatures
-) -> tuple[parity.Parity, Any, Any, Batch | None]:
+    table: pa.Table,
+    model: bytes,
+    encoder: bytes,
+    scorer: Scorer,
+    features: FittedFeatures,
+    weights: str | None,
+) -> tuple[parity.Parity, Any, Any, Any, Batch | None]:
     target = features.target
     if table.num_rows == 0:
         width = (0, len(target.classes)) if target.task == "multiclass" else (0,)
-        return parity.Parity(), np.empty(0), np.empty(width), None
+        return parity.Parity(), np.empty(0), np.empty(width), np.empty(0), None
     batch = table_to_batch(table, features)
     answers = opened(model).infer(batch)
     found = parity.compare(scorer.scores(run_encoder(opened(encoder), batch)), answers, target)
     example = {name: values[:3] for name, values in batch.items()}
-    return found, read_labels(table, target), answers[SCORE_OF_TASK[target.task]], example
+    mass = np.empty(0) if weights is None else fitting.read_weights(table, weights)
+    return found, read_labels(table, target), answers[SCORE_OF_TASK[target.task]], mass, example
 
 
 def profile_of(scores: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import onnx
 
 from raymlops.errors import RaymlopsError, SpecError, unknown_name
 from raymlops.features import FittedTarget, Packing
+from raymlops.specs import defaults
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import Dimension
 from raymlops.tensors import Batch
@@ -137,7 +138,11 @@ def learner_of(spec: ExperimentSpec) -> Learner:
 
 def dimensions_of(spec: ExperimentSpec) -> Mapping[str, Dimension]:
     """What the search varies: the spec's own space, or that of its learner."""
-    return spec.search.space or learner_of(spec).space
+    if spec.search.space is not None:
+        return spec.search.space
+    if spec.training.learner == "network" and spec.defaults == "fitted":
+        return defaults.NETWORK_SPACE
+    return learner_of(spec).space
 
 
 def check_space(spec: ExperimentSpec) -> None:

@@ -12,12 +12,13 @@ from ray import train
 
 from raymlops.features import FittedTarget, Packing
 from raymlops.specs.experiment import ExperimentSpec, space_key
-from raymlops.specs.training import Dimension, NetworkSpec
+from raymlops.specs.training import Dimension, NetworkSpec, TrainingSpec
 from raymlops.tensors import Batch
-from raymlops.training import networks, torch_export
-from raymlops.training.heads import HEADS
+from raymlops.training import linear_start, mlp_export, networks, torch_export
+from raymlops.training.heads import HEADS, PoissonLink, make_head
 from raymlops.training.learners import ALONE, Job, Run, State
 from raymlops.training.loop import train_network
+from raymlops.training.rows import to_tensor
 from raymlops.training.saving import Saving
 from raymlops.training.streamed import open_rows
 
@@ -26,6 +27,18 @@ def network_of(spec: NetworkSpec, packing: Packing, target: FittedTarget) -> tor
     return networks.build_network(
         spec.name, dict(spec.options), **dataclasses.asdict(packing), outputs=target.outputs
     )
+
+
+def start_linear_path(network: torch.nn.Module, job: Job, training: TrainingSpec) -> None:
+    """Fit the linear path of a network, if it has one, to the first rows; in a team every worker does the same."""
+    path = linear_start.find_linear_path(network)
+    if path is None:
+        return
+    rows = {
+        name: to_tensor(values, torch.device("cpu"))
+        for name, values in job.train.load_first(linear_start.MOST_ROWS).items()
+    }
+    linear_start.fit_linear_path(path, rows, make_head(training, job.target))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +58,14 @@ class NetworkLearner:
     """The networks of `network.name`, trained by AdamW."""
 
     teams: ClassVar[bool] = True
-    space: ClassVar[Mapping[str, Dimension]] = {}
+    space: ClassVar[Mapping[str, Dimension]] = {}  # that of fitted defaults is in specs/defaults.py
 
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         if packing is not None and target is not None:
             network_of(spec.network, packing, target)
+            make_head(spec.training, target)
             return
-        keys = map(space_key, spec.search.space)
+        keys = map(space_key, spec.search.varied)
         searched = {name: None for part, name in keys if part == "network.options"}
         networks.check_options(spec.network.name, {**searched, **spec.network.options})
 
@@ -61,6 +75,8 @@ class NetworkLearner:
         torch.set_num_threads(run.threads)
         torch.manual_seed(training.seed)  # the same initial weights everywhere
         network = network_of(run.spec.network, job.packing, job.target)
+        if run.state is None:
+            start_linear_path(network, job, training)
         if run.team is None:
             team, share = ALONE, (0, 1, 1)
             device = torch.device("cuda" if training.use_gpu else "cpu")
@@ -96,7 +112,13 @@ class NetworkLearner:
     def load(self, state: State, job: Job) -> NetworkScorer:
         network = network_of(job.spec.network, job.packing, job.target)
         network.load_state_dict(state["best_network"])
+        if (
+            job.spec.training.loss == "poisson"
+        ):  # so that its outputs are standardised predictions, as of all others
+            network = networks.Linked(network, PoissonLink(job.target))
         return NetworkScorer(network.eval(), job.target.task)
 
     def to_onnx(self, scorer: NetworkScorer, packing: Packing, target: FittedTarget) -> onnx.ModelProto:
+        if isinstance(scorer.network, networks.MLP) and mlp_export.can_write(scorer.network):
+            return mlp_export.write_network(scorer.network, packing)
         return torch_export.export_network(scorer.network, packing)

@@ -10,18 +10,22 @@ import numpy.typing as npt
 from raymlops import metrics
 from raymlops.features import FittedTarget
 from raymlops.training.learners import Run, State
+from raymlops.training.packed import LABEL, WEIGHT
 
 
 def measure(
-    target: FittedTarget, labels: npt.NDArray[Any], scores: npt.NDArray[np.floating[Any]]
+    target: FittedTarget,
+    labels: npt.NDArray[Any],
+    scores: npt.NDArray[np.floating[Any]],
+    weights: npt.NDArray[Any] | None = None,
 ) -> dict[str, float]:
     """Every metric of the task, in the target's own unit; all NaN if a score is not finite."""
-    return metrics.measure(target.task, to_own_unit(target, labels), to_own_unit(target, scores))
+    return metrics.measure(target.task, to_own_unit(target, labels), to_own_unit(target, scores), weights)
 
 
 def to_own_unit(target: FittedTarget, values: Any) -> Any:
     """Labels or scores in the raw column's unit: those of a regression are standardised during training."""
-    return values * target.std + target.mean if target.task == "regression" else values
+    return target.to_own_unit(values) if target.task == "regression" else values
 
 
 class Progress:
@@ -57,9 +61,10 @@ class Progress:
 
         `snapshot` returns the learner's own part of the state.
         """
-        label = self._validation["label"]
-        rows = {name: values for name, values in self._validation.items() if name != "label"}
-        found = measure(self._run.job.target, label, scorer.scores(rows))
+        label = self._validation[LABEL]
+        rows = {name: values for name, values in self._validation.items() if name not in (LABEL, WEIGHT)}
+        weights = self._validation.get(WEIGHT)
+        found = measure(self._run.job.target, label, scorer.scores(rows), weights)
         astray = math.isnan(found[self.metric])
         if astray:  # makes the trial the worst one, without ending the search
             found[self.metric] = math.inf if self._falling else -math.inf
@@ -67,4 +72,4 @@ class Progress:
         learned = {**self.history[-1], f"best_{self.metric}": self.best}
         self.history[-1] = learned
         go_on = self._run.report(learned, lambda: {**snapshot(), "history": self.history})
-        return go_on and not astray and self.waited < self._run.spec.training.patience
+        return go_on and not astray and self.waited < self._run.spec.training.pace.patience

@@ -47,8 +47,9 @@ def test_metrics_of_sums_agree_with_those_of_the_rows(task):
     exact = metrics.measure(task, labels, scores)
     assert set(found.metrics) == set(exact)
     for name, value in exact.items():
-        ranked = name in ("roc_auc", "average_precision")  # cells of the histogram make a few ties
-        assert found.metrics[name].value == pytest.approx(value, rel=2e-4 if ranked else 1e-9), name
+        # cells of the histogram make a few ties
+        ranked = {"roc_auc": 2e-4, "average_precision": 2e-4, "top_decile_lift": 2e-3}
+        assert found.metrics[name].value == pytest.approx(value, rel=ranked.get(name, 1e-9)), name
         assert found.metrics[name].low < found.metrics[name].value < found.metrics[name].high
 
 

@@ -110,7 +110,8 @@ def test_searches_begun_before_specs_had_learners_are_gone_on_with() -> None:
         "search": {"space": {"lr": {"low": 0.1, "high": 1.0}}},
     })  # fmt: skip
     # What was written beside searches by then.
-    assert run_heartbeat.digest_of(spec) == "60300f6f00f7bac03b6dfb6c8269f2cc7f644714ae5361b2e6c57b2073bca6dc"
+    recorded = "60300f6f00f7bac03b6dfb6c8269f2cc7f644714ae5361b2e6c57b2073bca6dc"
+    assert recorded in run_heartbeat.digests_of(spec)
 
 
 def test_a_search_goes_on_with_its_spec_whatever_its_keys_are_called_by_then() -> None:
@@ -124,4 +125,4 @@ def test_a_search_goes_on_with_its_spec_whatever_its_keys_are_called_by_then() -
         }
     )
     recorded = "ba6a7d8115bb93d8d2bddfc3dc8709a28374fac08fbefd343b4e4312952b126d"
-    assert run_heartbeat.digest_of(spec) == recorded
+    assert recorded in run_heartbeat.digests_of(spec)
