@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from raymlops.conversions.conversion import MISSING_TEXTS
 from raymlops.data.profiling import roles
 from raymlops.data.profiling.split_choice import SplitChoice
 from raymlops.data.profiling.target import Target
@@ -77,20 +78,37 @@ def _write_dataset(
         shown = ", ".join(str(value) for value in target.rare[:10])
         yield f"  # unsure: classes with too few rows to train and test on are left out: {_one_line(shown)}"
         conditions.append(f"{_in_expression(target.column)} not in [{', '.join(map(repr, target.rare))}]")
-    derived = {
-        one.name: _DERIVED[one.text.written]
-        for one in table.columns
-        if one.text and one.text.written in _DERIVED
-    }
+    for one in table.columns:
+        if words := _find_missing_words(one):
+            shown = ", ".join(map(repr, words[:5]))
+            yield f"  # unsure: {_one_line(shown)} among the numbers of {_one_line(one.name)} is taken for missing"
+    derived = dict(_derive_columns(table, words=reading.reader != "csv"))
     if derived:
         yield "  derive:"
         for name, expression in derived.items():
-            sign = next(
-                (sign for sign in "$€£" for value, _ in table.column(name).top[:1] if sign in str(value)), "$"
-            )
-            yield f"    {_quote(name)}: {_quote(expression.format(_in_expression(name), sign))}"
+            yield f"    {_quote(name)}: {_quote(expression)}"
     if conditions:
         yield f"  where: {_quote(' and '.join(conditions))}"
+
+
+def _find_missing_words(column: ColumnProfile) -> list[str]:
+    """Texts that stand for a missing number here, and not everywhere."""
+    if column.text is None or column.kind not in ("integer", "number"):
+        return []
+    return [word for word in column.text.absent if word.strip() not in MISSING_TEXTS]
+
+
+def _derive_columns(table: TableProfile, *, words: bool) -> Iterator[tuple[str, str]]:
+    """Column -> expression for what neither reader nor contract converts; with `words`, missing ones, too."""
+    for column in table.columns:
+        name = _in_expression(column.name)
+        if column.text is not None and column.text.written in _DERIVED:
+            shown = str(column.top[0][0]) if column.top else ""
+            sign = next((sign for sign in "$€£" if sign in shown), "$")
+            yield column.name, _DERIVED[column.text.written].format(name, sign)
+        elif words and (missing := _find_missing_words(column)):
+            held = " | ".join(f"({name} == {word!r})" for word in missing)
+            yield column.name, f"where({held}, '', {name})"
 
 
 def _write_option(key: str, value: Any) -> Iterator[str]:
