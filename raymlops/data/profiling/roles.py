@@ -194,7 +194,7 @@ def _written_number(seen: _Seen) -> Conclusion | None:
         return Conclusion("number", why)
     value, _, row = strange[0]
     count = sum(count for _, count, _ in strange)
-    told = f"{column.name} has {value[:30]!r} in row {row:,}, which is no number; the contract leaves out {count:,} such"
+    told = f"{column.name} has {value[:30]!r} in row {row:,}, which is no number; the contract leaves out {count:,}"
     return Conclusion("number", why, told)
 
 
