@@ -218,7 +218,8 @@ def test_images_of_sizes_of_their_own_are_scored_row_by_row(shaped: GraphSpec, k
     assert answer["size"].to_pylist() == [image.size for image in images]
     assert answer["mask"].to_pylist() == [(image[..., 0] > 0).tolist() for image in images]
     assert answer["mask"].type == pa.list_(pa.list_(pa.bool_()))  # the same in every block, whatever is in it
-    assert answer["name"].to_pylist() == [*"ABCDEF", ""]
+    assert answer["predicted_name"].to_pylist() == [*"ABCDEF", ""]
+    assert answer["name"].to_pylist() == [*"abcdef", None]  # a column that is kept is not replaced
 
 
 def test_a_part_without_rows_has_the_columns_of_the_others(shaped: GraphSpec, ocr: GraphSpec) -> None:

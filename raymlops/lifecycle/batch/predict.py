@@ -1,10 +1,11 @@
 """Scores a dataset with a model or a graph: Ray Data reads and writes, actors with sessions predict. One pass,
 constant memory."""
 
+import contextlib
 import dataclasses
-import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -335,7 +336,7 @@ def predict_files(
     columns that the format cannot hold.
     """
     require_empty(output)
-    _make_folder(output)
+    _require_writable(output)
     # Errors of opening are reported here, not by a worker that dies of them.
     if not isinstance(model, GraphSpec):
         try_model("The model", model)
@@ -420,18 +421,24 @@ def require_empty(output: str) -> None:
         )
 
 
-def _make_folder(output: str) -> None:
-    """Raises StorageError if a local folder cannot be written."""
+def _require_writable(output: str) -> None:
+    """Tries it, and leaves nothing. Raises StorageError if a local folder cannot be made or written."""
     if "://" in output:
         return
+    folder = pathlib.Path(output).absolute()
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        pathlib.Path(output).mkdir(parents=True, exist_ok=True)
-        if not os.access(output, os.W_OK):
-            raise PermissionError("it may not be written")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise StorageError(
             f"Cannot write into {output!r}: {error.strerror or error}; give another folder"
         ) from None
+    finally:
+        for place in missing:
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
 
 def name_predictions(kept: Iterable[str], outputs: Iterable[str]) -> dict[str, str]:
