@@ -178,7 +178,7 @@ def test_lineage_is_found_both_ways_and_differences_are_named(place, models, set
 
 def test_the_smallest_file_that_passes_becomes_the_version(place, models, settings):
     spec = _spec(place / "rows.parquet", variants=["fp16"], smallest=True, leak={"error_cut": 1.0})
-    rows = Rows(ray.data.from_arrow(TABLE), "rows")
+    rows = Rows(ray.data.from_arrow(TABLE), spec.dataset, "rows")
     first = _register(settings, models["good"], spec)
     version, alias, trusted = promotion.admit_version("flights", first, spec, rows, settings, "small", print)
     assert alias == "champion"
@@ -192,7 +192,7 @@ def test_the_smallest_file_that_passes_becomes_the_version(place, models, settin
 
 def test_a_version_that_cannot_be_measured_stays_challenger_and_people_are_told(place, models, settings):
     spec = _spec(place / "rows.parquet")
-    rows = Rows(ray.data.from_arrow(TABLE.drop_columns(["wind"])), "rows")
+    rows = Rows(ray.data.from_arrow(TABLE.drop_columns(["wind"])), spec.dataset, "rows")
     said = []
     first = _register(settings, models["good"], spec)
     version, alias, trusted = promotion.admit_version(
