@@ -121,7 +121,7 @@ def test_other_data_are_read_as_the_spec_says_and_wholly(place, ray_cluster):
 
 def test_versions_go_through_the_gate_and_aliases_are_moved_on_the_record(place, models, settings):
     spec = _spec(place / "rows.parquet", variants=["fp16", "int8"], limits={"roc_auc": {"min": 0.6}})
-    rows = Rows(ray.data.from_arrow(TABLE), "rows", "abc123")
+    rows = Rows(ray.data.from_arrow(TABLE), spec.dataset, "rows", "abc123")
     said = []
 
     first = _register(settings, models["good"], spec)
