@@ -20,7 +20,7 @@ from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import TrainingSpec
 from raymlops.training import space, storage, worker
-from raymlops.training.learners import Job
+from raymlops.training.learners import Job, check_space
 from raymlops.training.pruned_checkpoints import replace_pruned
 from raymlops.training.search_state import SearchState, signed_by
 from raymlops.training.trials import (
@@ -57,6 +57,7 @@ def run_search(
     warnings.filterwarnings("ignore", module=r"ray\.tune")
     metric = spec.training.metric_of(job.target.task)
     mode = "min" if metric in metrics.FALLING else "max"
+    check_space(spec)
     began = time.monotonic()
     trainable = tune.with_resources(
         tune.with_parameters(_run_trial, job=job, storage_path=storage_path, name=name), _resources(spec)

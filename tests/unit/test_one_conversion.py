@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raymlops.conversions.conversion import Conversion
@@ -18,7 +18,7 @@ from raymlops.features import FittedColumn, FittedFeatures, FittedTarget, column
 from raymlops.lifecycle.batch import predict
 from raymlops.lifecycle.govern import scoring
 from raymlops.models.export import contract_of
-from raymlops.serving.protocol import kserve_v1, mlflow_codec
+from raymlops.serving.protocol import json_numbers, kserve_v1, mlflow_codec
 from raymlops.serving.protocol.columns import read_columns
 from raymlops.serving.protocol.infer_decoder import InferDecoder
 from raymlops.serving.protocol.request_limits import RequestLimits
@@ -107,6 +107,7 @@ def in_requests(value: Any, contract: dict[str, Any], spec: TensorSpec) -> dict[
         "infer, other datatype": lambda: (
             InferDecoder(known).decode(json.dumps(loose).encode(), None, signature, LIMITS).batch
         ),
+        "infer, by the parser for many numbers": lambda: decode_many(infer, known, signature),
         "records": lambda: (
             mlflow_codec.decode(
                 json.dumps({"dataframe_records": [{"a": value}]}).encode(), "application/json", known, LIMITS
@@ -121,6 +122,12 @@ def in_requests(value: Any, contract: dict[str, Any], spec: TensorSpec) -> dict[
             kserve_v1.decode(json.dumps({"instances": [{"a": value}]}).encode(), "", known, LIMITS).batch
         ),
     }
+    if type(value) in (int, float) and spec.dtype.kind in "if":
+        with np.errstate(over="ignore", invalid="ignore"):
+            tensor = np.array([value]).astype(spec.dtype)
+            is_exact = float(tensor[0]) == value
+        if is_exact and (tensor.dtype.kind == "f") == (type(value) is float):
+            decode["binary"] = lambda: decode_binary(tensor, known, signature)
     if isinstance(value, str) and value.strip():
         quoted = '"' + value.replace('"', '""') + '"'
         decode["CSV"] = lambda: (
@@ -135,6 +142,23 @@ def in_requests(value: Any, contract: dict[str, Any], spec: TensorSpec) -> dict[
     return found
 
 
+def decode_many(document: dict[str, Any], known: Any, signature: Signature) -> Any:
+    before, json_numbers.LARGE = json_numbers.LARGE, 1
+    try:
+        return InferDecoder(known).decode(json.dumps(document).encode(), None, signature, LIMITS).batch
+    finally:
+        json_numbers.LARGE = before
+
+
+def decode_binary(tensor: Any, known: Any, signature: Signature) -> Any:
+    datatype = known["a"].spec.datatype
+    parameters = {"binary_data_size": tensor.nbytes}
+    header = json.dumps(
+        {"inputs": [{"name": "a", "datatype": datatype, "shape": [1], "parameters": parameters}]}
+    ).encode()
+    return InferDecoder(known).decode(header + tensor.tobytes(), len(header), signature, LIMITS).batch
+
+
 def same(one: Any, other: Any) -> bool:
     return one == other or (
         isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other)
@@ -143,6 +167,8 @@ def same(one: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize("name", RULES)
 @settings(max_examples=25, deadline=None)
+@example(values=[-1, 2, 2**53 + 2, -62135596800001])
+@example(values=[-1.0, 0.5, 1.0, 9007199254740994.0])
 @given(values=COLUMNS)
 def test_a_value_is_the_same_input_everywhere(name: str, values: list[Any]) -> None:
     rule = RULES[name]

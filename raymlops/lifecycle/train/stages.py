@@ -158,7 +158,6 @@ def check_learner(spec: ExperimentSpec, features: FittedFeatures) -> None:
     """Check once, and not in each trial, that the learner supports the request with these features. Raises
     SpecError."""
     learners.check(spec, packing_of(features), features.target)
-    learners.check_space(spec)
 
 
 class Exported(NamedTuple):

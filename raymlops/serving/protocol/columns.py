@@ -185,6 +185,18 @@ def check_whole(array: Array, column: Column) -> Array:
     return array
 
 
+def are_native(array: Array, column: Column) -> bool:
+    """Whether the column's conversion leaves these numbers, of the datatype of the model's input, as they are."""
+    kind = column.conversion.type if column.conversion is not None else ""
+    if kind == "boolean" and array.dtype.kind == "f":
+        return bool(((array == 0) | (array == 1) | np.isnan(array)).all())
+    if kind == "integer" and array.dtype.kind == "f":
+        return not (np.abs(array) > _EXACT).any()
+    if kind == "timestamp":
+        return bool((((array >= _EARLIEST) & (array <= _LATEST)) | (array == MISSING_INSTANT)).all())
+    return True
+
+
 def _to_strings(data: list[Any], kinds: set[type], column: Column) -> Array:
     if not kinds <= {str}:
         if not (column.takes_missing and kinds <= {str, NoneType}):
@@ -265,6 +277,8 @@ def convert(array: Array, datatype: str, column: Column) -> Array:
         values = decode_strings(array, spec.name) if datatype == "BYTES" else array
         return convert_values(values.ravel().tolist(), column).reshape(array.shape)
     if datatype == spec.datatype:
+        if column.conversion is not None and not are_native(array, column):
+            return convert_values(array.ravel().tolist(), column).reshape(array.shape)
         return decode_strings(array, spec.name) if datatype == "BYTES" else check_whole(array, column)
     if column.kind == "timestamp" and datatype == "BYTES":
         return _to_times(decode_strings(array, spec.name).ravel().tolist(), {str}, spec).reshape(array.shape)

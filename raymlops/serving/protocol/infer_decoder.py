@@ -83,7 +83,8 @@ class _Step:
             if texts is not None:
                 return texts
         array = rest_codec.decode_binary(blob, spec.datatype, count, self.name)
-        needs_more = spec.datatype == "BYTES" or self.column.kind == "integer" or self.converts_all
+        is_limited = self.column.kind == "integer" or self.column.conversion is not None
+        needs_more = spec.datatype == "BYTES" or is_limited or self.converts_all
         return columns.convert(array, spec.datatype, self.column) if needs_more else array
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from raymlops.serving.protocol.columns import Column
+from raymlops.serving.protocol.columns import Column, are_native
 from raymlops.serving.protocol.json_text import count_byte
 from raymlops.tensors import Array
 
@@ -223,4 +223,6 @@ def read_numbers(data: Any, column: Column, count: int) -> Array | None:
         bounds = np.iinfo(want)
         if values.min() < bounds.min or values.max() > bounds.max:
             return None
+    if column.conversion is not None and not are_native(values, column):
+        return None
     return values.astype(want, copy=False)
