@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 
@@ -166,8 +167,15 @@ def test_a_client_without_the_password_is_told(
         store.connect(Settings.from_env({"MLFLOW_TRACKING_URI": running.url, "RAYMLOPS_HOME": str(tmp_path)}))
 
 
-def log_trials(settings: Settings, search: str, spool: pathlib.Path, wait: float = 0.0) -> tuple[str, str]:
-    """Several trials of one search, all reporting at once; gives the parent's run and its experiment."""
+def log_trials(
+    settings: Settings,
+    search: str,
+    spool: pathlib.Path,
+    wait: float = 0.0,
+    begun: threading.Event | None = None,
+) -> tuple[str, str]:
+    """Several trials of one search, all reporting at once; gives the parent's run and its experiment. `begun` is set
+    when the trials report."""
     client = store.connect(settings)
     experiment = store.ensure_experiment(client, "team", settings).experiment_id
     parent = runs.start_run(client, experiment, search=search, tags={}, parameters={"trials": TRIALS})
@@ -178,6 +186,8 @@ def log_trials(settings: Settings, search: str, spool: pathlib.Path, wait: float
         trials.trial_started(trial, {"lr": 0.1 * number})
         for epoch in range(1, EPOCHS + 1):
             trials.trial_reported(trial, {"epoch": epoch, "train_loss": 1 / (epoch + number)})
+            if begun is not None:
+                begun.set()
             time.sleep(wait)
         trials.trial_ended(trial, None)
 
@@ -218,8 +228,10 @@ def test_a_server_that_restarts_under_a_search_loses_no_run_and_doubles_none(
     running: Server, user: Settings, tmp_path: pathlib.Path
 ) -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        searching = pool.submit(log_trials, user, "restarted", tmp_path / "spool.jsonl", 1.0)
-        time.sleep(2)
+        begun = threading.Event()
+        searching = pool.submit(log_trials, user, "restarted", tmp_path / "spool.jsonl", 1.0, begun)
+        assert begun.wait(120)
+        time.sleep(1)
         running.stop()
         running.start()
         parent, experiment = searching.result()
