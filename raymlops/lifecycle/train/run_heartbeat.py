@@ -48,6 +48,11 @@ _LATER = {
     "features.target.exponent": 0.5,
     "features.auto": False,
     "features.exclude": [],
+    "split.key": [],
+    "split.gap": 0,
+    "evaluation.folds": 0,
+    "evaluation.repeats": 1,
+    "gate.new_rows": 100,
 }
 """Keys that specs did not have at first -> the value that means the same: left out of digests."""
 
@@ -68,35 +73,23 @@ class Heartbeat:
     """Version of its split; heartbeats did not have it at first."""
 
 
-_LATER_KEYS: dict[str, dict[str, Any]] = {
-    "split": {"key": [], "gap": 0},
-    "evaluation": {"folds": 0, "repeats": 1},
-    "gate": {"new_rows": 100},
-}
-"""Keys that specs did not have at first, with their defaults: a search that was begun without them goes on."""
-
-
 def digest_of(spec: ExperimentSpec) -> str:
     """What must be equal for a search to be resumed: the whole spec, except how many trials and minutes it may take."""
     value = to_first_names(spec)
     value["split"].pop("version", None)  # a search goes on with the one that it was begun with
-    for part, keys in _LATER_KEYS.items():
-        for key, default in keys.items():
-            if value[part].get(key) == default:
-                value[part].pop(key, None)
+    for key, before in _LATER.items():
+        *parents, last = key.split(".")
+        held = value
+        for parent in parents:
+            held = held[parent]
+        if held.get(last) == before:
+            del held[last]
     for rule in value["contract"]["columns"].values():  # whose options for conversions came later
         for key in CONVERSION_OPTIONS:
             if rule[key] == ColumnRule.model_fields[key].get_default(call_default_factory=True):
                 del rule[key]
     for key in ("trials", "concurrent", "max_minutes"):
         value["search"].pop(key)
-    for key, before in _LATER.items():
-        *parents, last = key.split(".")
-        held = value
-        for parent in parents:
-            held = held[parent]
-        if held[last] == before:
-            del held[last]
     if spec.training.learner == "network":  # specs had no other, and their searches can be resumed
         del value["training"]["learner"], value["training"]["options"]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
