@@ -47,7 +47,7 @@ def check(spec: str, overrides: tuple[str, ...], imports: bool) -> None:
     inputs = len(found.features.by_column())
     click.echo(
         f"{spec} is valid: model {found.name!r}, {inputs} features -> {found.features.target.column}, "
-        f"{_describe_learner(found)}, {found.search.trials} trials by {found.search.algorithm}"
+        f"{_describe_learner(found)}, {_describe_search(found)}"
     )
     if own and not imports:
         click.echo(f"Not imported, so not checked: {', '.join(own)}; --imports does that", err=True)
@@ -56,6 +56,12 @@ def check(spec: str, overrides: tuple[str, ...], imports: bool) -> None:
 def _describe_learner(spec: ExperimentSpec) -> str:
     own = spec.training.learner
     return f"network {spec.network.name}" if own == "network" else f"learner {own}"
+
+
+def _describe_search(spec: ExperimentSpec) -> str:
+    trials = spec.search.trials
+    count = "as many trials as suit the table" if trials is None else f"{trials} trials"
+    return f"{count} by {spec.search.algorithm}"
 
 
 def _import_readers(spec: ExperimentSpec) -> None:
@@ -236,7 +242,8 @@ def _summarise(spec: ExperimentSpec, path: str, settings: Settings, outcome: Any
     )
     board = outcome.trusted.leaderboard if outcome.trusted else None
     if board is not None and board.lines:
-        console.print(f"\nLeaderboard by {board.metric} on the test split:")
+        sample = "a sample of " if board.rows < rows else ""
+        console.print(f"\nLeaderboard by {board.metric} on {sample}{board.rows:,} test rows:")
         for line in board.ranked():
             gain = f"  (gain on it {line.gain})" if line.gain else ""
             console.print(f"  {line.name:<9} {line.value}  {line.text}{gain}")

@@ -40,7 +40,11 @@ def hash_values(table: pa.Table) -> Hashes:
 
 
 def _hash_column(column: pa.ChunkedArray) -> Hashes:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     kind = column.type
+    if pa.types.is_decimal(kind):
+        return rowhash.hash_column(column.cast(pa.float64()))
     if pa.types.is_date(kind):
         return rowhash.hash_column(column.cast(pa.timestamp("ms")))
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):

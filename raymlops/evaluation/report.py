@@ -39,7 +39,8 @@ def write_report(report: Report) -> str:
             Section(
                 "leaderboard",
                 "Leaderboard",
-                "This version and untuned models that were fitted to the same training rows, on the same test rows.",
+                "This version and untuned models that were fitted to the same training rows, on the same test rows; "
+                "samples of both if there are many.",
                 _show_leaderboard(report),
             ),
             Section("quality", "Quality", describe_quality(report), show_quality(report)),

@@ -152,3 +152,14 @@ def test_a_row_of_another_width_is_told_with_the_remedy(tmp_path: pathlib.Path) 
     (tmp_path / "ragged.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(DataError, match=r"Expected 3 columns, got 4.*mend that row"):
         propose(tmp_path / "ragged.csv")
+
+
+def test_features_that_are_called_like_outputs_of_the_model_get_another_name(
+    tmp_path: pathlib.Path, frame: pd.DataFrame
+) -> None:
+    named = frame.rename(columns={"x": "label", "c": "probability"}).assign(label_in=frame["n"] % 7)
+    found = propose(_write_text(tmp_path / "named.csv", named))
+    assert {"label_in_", "label_in", "probability_in"} <= set(found.spec.features.by_column())
+    rows = read(found)
+    assert sorted(rows["label_in_"]) == sorted(frame["x"])
+    assert sorted(rows["probability_in"]) == sorted(frame["c"])

@@ -26,6 +26,8 @@ class Compared:
     model: Partial
     baselines: Mapping[str, Partial]
     fitted: tuple[Baseline, ...]
+    rows: int
+    """Test rows that they are measured on; a sample if there are many."""
 
     def rank(self, spec: EvaluationSpec) -> dict[str, tuple[Line, ...]]:
         """Metric -> the leaderboard."""
@@ -58,7 +60,8 @@ def compare_baselines(
             categories=frozenset(column.name for column in features.raw if column.kind == "category"),
         )
         scores = score_rows(session, test.columns, features.target).astype(np.float64)
-        return Compared(*baselines.measure(layout, test.columns, test.labels, scores, fitted), fitted)
+        model, others = baselines.measure(layout, test.columns, test.labels, scores, fitted)
+        return Compared(model, others, fitted, len(test.labels))
     except (RaymlopsError, ValueError, ArithmeticError, MemoryError) as error:
         tell(f"The baselines could not be fitted, so there is no comparison with them: {error}")
         return None

@@ -46,6 +46,8 @@ class Leaderboard:
 
     metric: str
     by_metric: Mapping[str, tuple[Line, ...]] = dataclasses.field(default_factory=dict)
+    rows: int = 0
+    """Test rows that they are measured on; a sample if there are many."""
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -308,7 +310,7 @@ def _compare(
     if compared is None:
         return found, Leaderboard(metric)
     evidence = dataclasses.replace(found, sampled=compared.model, baselines=compared.baselines)
-    return evidence, Leaderboard(metric, compared.rank(spec.evaluation))
+    return evidence, Leaderboard(metric, compared.rank(spec.evaluation), compared.rows)
 
 
 def _try_variants(

@@ -3,18 +3,21 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raymlops.conversions.conversion import MISSING_TEXTS
 from raymlops.data.profiling import roles
 from raymlops.data.profiling.split_choice import SplitChoice
 from raymlops.data.profiling.target import Target
+from raymlops.expressions import quote_name
 from raymlops.specs.dataset import TableSpec
+from raymlops.specs.features import ANSWERS_OF_TASK, INNER_PREFIXES
 from raymlops.specs.text_documents import read_yaml
 from raymlops.table_profile import ColumnProfile, Conclusion, NumberProfile, Role, TableProfile
 
 _WIDTH = 100
+_MODELLED: tuple[Role, ...] = ("number", "category", "boolean", "timestamp")
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_./+-]*")
 
 
@@ -29,15 +32,26 @@ def write_spec(
     page: str,
 ) -> str:
     """The text of the spec; `unsure` are remarks on how the file is read."""
+    renamed = _rename_columns(table, target, concluded)
     parts = (
         _write_head(name, table, target, concluded, page),
-        _write_dataset(reading, table, target, unsure),
-        _write_contract(table, target, concluded),
+        _write_dataset(reading, table, target, unsure, renamed),
+        _write_contract(table, target, concluded, renamed),
         _write_split(split),
-        _write_features(table, target, concluded),
+        _write_features(table, target, concluded, renamed),
         _write_rest(table, target),
     )
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _rename_columns(table: TableProfile, target: Target, concluded: dict[str, Conclusion]) -> dict[str, str]:
+    """Features whose names are taken in the model -> new names, by which `derive` and the contract know them."""
+    taken = ANSWERS_OF_TASK[target.task]
+    return {
+        name: _new_name(name, table, "_in")
+        for name in roles.of_role(concluded, *_MODELLED)
+        if name in taken or name.startswith(INNER_PREFIXES)
+    }
 
 
 def _write_head(
@@ -58,7 +72,7 @@ def _write_head(
 
 
 def _write_dataset(
-    reading: TableSpec, table: TableProfile, target: Target, unsure: Sequence[str]
+    reading: TableSpec, table: TableProfile, target: Target, unsure: Sequence[str], renamed: Mapping[str, str]
 ) -> Iterator[str]:
     yield "dataset:"
     yield f"  reader: {reading.reader}"
@@ -73,16 +87,19 @@ def _write_dataset(
     conditions = []
     if column.nulls:
         yield f"  # {column.nulls:,} rows have no {_one_line(target.column)}, and are left out"
-        conditions.append(f"{_in_expression(target.column)}.notna()")
+        conditions.append(f"{quote_name(target.column)}.notna()")
     if target.rare:
         shown = ", ".join(str(value) for value in target.rare[:10])
         yield f"  # unsure: classes with too few rows to train and test on are left out: {_one_line(shown)}"
-        conditions.append(f"{_in_expression(target.column)} not in [{', '.join(map(repr, target.rare))}]")
+        conditions.append(f"{quote_name(target.column)} not in [{', '.join(map(repr, target.rare))}]")
     for one in table.columns:
         if words := _find_missing_words(one):
             shown = ", ".join(map(repr, words[:5]))
             yield f"  # unsure: {_one_line(shown)} among the numbers of {_one_line(one.name)} is taken for missing"
     derived = dict(_derive_columns(table, words=reading.reader != "csv"))
+    derived |= {new: quote_name(name) for name, new in renamed.items()}
+    for name, new in renamed.items():
+        yield f"  # {_one_line(name)} is the name of an output of the model, so its input is {_one_line(new)}"
     if derived:
         yield "  derive:"
         for name, expression in derived.items():
@@ -101,7 +118,7 @@ def _find_missing_words(column: ColumnProfile) -> list[str]:
 def _derive_columns(table: TableProfile, *, words: bool) -> Iterator[tuple[str, str]]:
     """Column -> expression for what neither reader nor contract converts; with `words`, missing ones, too."""
     for column in table.columns:
-        name = _in_expression(column.name)
+        name = quote_name(column.name)
         if column.text is not None and column.text.written in _DERIVED:
             shown = str(column.top[0][0]) if column.top else ""
             sign = next((sign for sign in "$€£" if sign in shown), "$")
@@ -124,17 +141,18 @@ def _write_option(key: str, value: Any) -> Iterator[str]:
             yield f"      {_quote(inner)}: {_flow(held)}"
 
 
-def _write_contract(table: TableProfile, target: Target, concluded: dict[str, Conclusion]) -> Iterator[str]:
+def _write_contract(
+    table: TableProfile, target: Target, concluded: dict[str, Conclusion], renamed: Mapping[str, str]
+) -> Iterator[str]:
     yield "# Rows that break a rule are counted, sampled into the report and left out; today's rows keep all of them."
     yield "contract:"
     yield "  columns:"
-    modelled = (*("number", "category", "boolean", "timestamp"), "target")
     for column in table.columns:
-        if concluded[column.name].role not in modelled:
+        if concluded[column.name].role not in (*_MODELLED, "target"):
             continue
         rule = find_rule(column, concluded[column.name], target)
         if rule:
-            yield f"    {_quote(column.name)}: {_flow(rule)}"
+            yield f"    {_quote(renamed.get(column.name, column.name))}: {_flow(rule)}"
     yield "  max_failed: 0.05            # share of such rows above which a search stops"
 
 
@@ -218,7 +236,9 @@ _LEFT_OUT = {
 }
 
 
-def _write_features(table: TableProfile, target: Target, concluded: dict[str, Conclusion]) -> Iterator[str]:
+def _write_features(
+    table: TableProfile, target: Target, concluded: dict[str, Conclusion], renamed: Mapping[str, str]
+) -> Iterator[str]:
     yield "features:"
     yield "  target:"
     yield f"    column: {_quote(target.column)}"
@@ -236,7 +256,7 @@ def _write_features(table: TableProfile, target: Target, concluded: dict[str, Co
         names = [name for name in roles.of_role(concluded, role) if name not in spoiled]
         if key == "numbers":
             names += booleans
-        yield from _write_list(key, names, "  ")
+        yield from _write_list(key, [renamed.get(name, name) for name in names], "  ")
         for name in names:
             if concluded[name].unsure:
                 yield f"  # unsure: {_one_line(concluded[name].unsure)}"
@@ -244,9 +264,9 @@ def _write_features(table: TableProfile, target: Target, concluded: dict[str, Co
         yield "  columns:"
         for name, one in spoiled.items():
             yield f"    # unsure: {_one_line(one.unsure)}"
-            yield f"    {_quote(_new_name(name, table))}:"
+            yield f"    {_quote(_new_name(name, table, '_known'))}:"
             yield "      kind: number"
-            yield f"      expression: {_quote(_without_sentinels(name, one.sentinels))}"
+            yield f"      expression: {_quote(_without_sentinels(renamed.get(name, name), one.sentinels))}"
     yield from _write_left_out(table, concluded)
 
 
@@ -268,17 +288,17 @@ def _write_left_out(table: TableProfile, concluded: dict[str, Conclusion]) -> It
             yield f"  #   and {len(names) - 50} more"
 
 
-def _new_name(name: str, table: TableProfile) -> str:
+def _new_name(name: str, table: TableProfile, ending: str) -> str:
     names = {column.name for column in table.columns}
-    new = re.sub(r"\W", "_", name) + "_known"
+    new = re.sub(r"\W", "_", name) + ending
     while new in names:
         new += "_"
     return new
 
 
 def _without_sentinels(name: str, sentinels: Sequence[float]) -> str:
-    held = " | ".join(f"({_in_expression(name)} == {value:g})" for value in sentinels)
-    return f"where({held}, sqrt(-1), {_in_expression(name)})"
+    held = " | ".join(f"({quote_name(name)} == {value:g})" for value in sentinels)
+    return f"where({held}, sqrt(-1), {quote_name(name)})"
 
 
 def _describe_balance(target: Target) -> str:
@@ -315,10 +335,6 @@ def _write_list(key: str, names: Sequence[str], indent: str) -> Iterator[str]:
 
 def _pad(text: str) -> str:
     return " " * max(2, 26 - len(text))
-
-
-def _in_expression(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f"`{name}`"
 
 
 def _quote(text: str) -> str:

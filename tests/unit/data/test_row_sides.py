@@ -145,6 +145,13 @@ def test_a_row_has_one_key_whether_its_values_are_typed_or_text() -> None:
         np.testing.assert_array_equal(row_keys.keys_of(row_keys.add_keys(table)), expected)
     as_dates = typed.set_column(0, "day", pa.array(days.dt.date))
     np.testing.assert_array_equal(row_keys.keys_of(row_keys.add_keys(as_dates)), expected)
+    for name in texts:  # as pandas writes categories
+        coded = typed.set_column(
+            typed.column_names.index(name), name, pa.array(texts[name]).dictionary_encode()
+        )
+        np.testing.assert_array_equal(row_keys.keys_of(row_keys.add_keys(coded)), expected)
+    exact = typed.set_column(1, "x", typed["x"].cast(pa.decimal128(10, 2)))
+    np.testing.assert_array_equal(row_keys.keys_of(row_keys.add_keys(exact)), expected)
     words = pa.table({"w": pa.array(["a", None, "", "nan", "1e5x", "2024-13-45", "a"])})
     keys = row_keys.keys_of(row_keys.add_keys(words))
     assert len(set(keys.tolist())) == 6
