@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from raymlops import locations
-from raymlops.errors import DataError, SpecError, StorageError
+from raymlops.errors import SpecError, StorageError
 from raymlops.specs import defaults
 from raymlops.specs.dataset import CONVERSION_OPTIONS, ColumnRule
 from raymlops.specs.document import read_json, to_first_names
@@ -147,7 +147,7 @@ def keep_heartbeat(
     try:
         yield
         done = True
-    except (DataError, SpecError):  # with the same spec and data it would end so again
+    except SpecError:  # with the same spec it would end so again; data may be readable later
         done = True
         raise
     finally:

@@ -141,10 +141,11 @@ def test_an_input_that_has_the_name_of_an_output_is_refused_before_training(feat
 
 
 def test_names_that_are_none_of_its_outputs_are_inputs_of_a_model() -> None:
-    for features in (
-        "{target: {column: y, task: regression}, numbers: [label, probability]}",
-        "{target: {column: y, task: binary}, numbers: [prediction, probabilities]}",
-        "{target: {column: label}, columns: {label_in: {kind: number, expression: x + 1}}}",
-        "{target: {column: y}, columns: {label: {kind: number, expression: x + 1}}}",  # no input has this name
+    for features, inputs in (
+        ("{target: {column: y, task: regression}, numbers: [label, probability]}", {"label", "probability"}),
+        ("{target: {column: y, task: binary}, numbers: [prediction]}", {"prediction"}),
+        ("{target: {column: label}, columns: {label_in: {kind: number, expression: x + 1}}}", {"x"}),
+        ("{target: {column: y}, columns: {label: {kind: number, expression: x + 1}}}", {"x"}),
     ):
-        parse_document(f"name: toy\ndataset: {{path: a.csv}}\nfeatures: {features}", ExperimentSpec)
+        spec = parse_document(f"name: toy\ndataset: {{path: a.csv}}\nfeatures: {features}", ExperimentSpec)
+        assert spec.features.raw_columns() == inputs

@@ -41,16 +41,19 @@ def test_a_search_that_ended_is_not_gone_on_with_and_one_that_failed_is(tmp_path
     assert find(tmp_path) == "digits-2"
 
 
-@pytest.mark.parametrize("error", [SpecError("nothing to vary"), DataError("an unseen class")])
-def test_a_search_that_its_spec_or_data_ended_is_not_gone_on_with(
-    tmp_path: pathlib.Path, error: Exception
+def test_a_search_that_its_spec_ended_is_not_gone_on_with_and_one_whose_data_failed_is(
+    tmp_path: pathlib.Path,
 ) -> None:
-    with (
-        pytest.raises(type(error)),
-        run_heartbeat.keep_heartbeat(str(tmp_path), "digits-1", SPEC, "data"),
+    for error, found in (
+        (SpecError("nothing to vary"), None),
+        (DataError("Cannot read 's3://bucket/rows'"), "digits-1"),
     ):
-        raise error
-    assert find(tmp_path) is None
+        with (
+            pytest.raises(type(error)),
+            run_heartbeat.keep_heartbeat(str(tmp_path), "digits-1", SPEC, "data"),
+        ):
+            raise error
+        assert find(tmp_path) == found
 
 
 def test_a_search_whose_process_was_killed_is_gone_on_with(tmp_path: pathlib.Path) -> None:
