@@ -108,28 +108,6 @@ def _read_by_own(reader: str, options: dict[str, Any]) -> ray.data.Dataset:
     return dataset
 
 
-_READER_OF_ENDING = {
-    ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet",
-    ".pq": "parquet", ".avro": "avro", ".tfrecord": "tfrecords", ".tfrecords": "tfrecords",
-}  # fmt: skip
-_COMPRESSED = (".gz", ".zst", ".bz2", ".br", ".lz4", ".snappy", ".xz")
-
-
-def guess_reader(path: str) -> str | None:
-    """The reader of a file's ending; of a local folder, of the endings of its files. None if it is not known."""
-    folder = pathlib.Path(path)
-    if not locations.is_remote(path) and folder.is_dir():
-        inside = sorted(
-            str(file) for file in folder.rglob("*") if file.is_file() and file.name[0] not in "._"
-        )
-        found = {guess_reader(name) for name in inside} - {None}
-        return found.pop() if len(found) == 1 else None
-    name = path.lower().rstrip("/")
-    for ending in _COMPRESSED:
-        name = name.removesuffix(ending)
-    return next((reader for ending, reader in _READER_OF_ENDING.items() if name.endswith(ending)), None)
-
-
 def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
     """Paths in the form that a reader takes, and their filesystem, pyarrow's or fsspec's (None: pyarrow finds it).
     Raises if a path does not exist."""

@@ -12,27 +12,10 @@ import pyarrow.fs
 
 from raymlops import locations
 from raymlops.data import sources
+from raymlops.data.file_endings import COMPRESSION_OF_ENDING, READER_OF_ENDING, is_hidden, split_ending
 from raymlops.errors import DataError, NotFoundError, unknown_name
 
 HEAD_BYTES = 2**20
-_BY_ENDING = {
-    **dict.fromkeys(("csv", "tsv", "tab", "txt", "data", "dat", "psv"), "csv"),
-    **dict.fromkeys(("parquet", "pq", "parq"), "parquet"),
-    **dict.fromkeys(("json", "jsonl", "ndjson"), "json"),
-    **dict.fromkeys(("avro",), "avro"),
-    **dict.fromkeys(("lance",), "lance"),
-    **dict.fromkeys(("tfrecord", "tfrecords"), "tfrecords"),
-    **dict.fromkeys(("png", "jpg", "jpeg", "gif", "bmp", "webp"), "images"),
-}
-_COMPRESSED = {
-    "gz": "gzip",
-    "gzip": "gzip",
-    "bz2": "bz2",
-    "zst": "zstd",
-    "zstd": "zstd",
-    "lz4": "lz4",
-    "br": "brotli",
-}
 _KNOWN_TO_RAY = ("gz", "bz2", "zst", "lz4", "br")
 """Endings by which Ray Data finds the compression itself."""
 _MAGIC = (
@@ -126,9 +109,9 @@ def find_files(path: str, reader: str | None = None) -> TableFiles:
     options: dict[str, Any] = {}
     if not files:
         raise DataError(f"Folder {path!r} has no files of a table; expected csv, parquet, json or their like")
-    endings = {_ending(file)[0] for file, _ in files}
+    endings = {split_ending(file)[0] for file, _ in files}
     ending = _choose_ending(endings, path)
-    files = [(file, size) for file, size in files if _ending(file)[0] == ending]
+    files = [(file, size) for file, size in files if split_ending(file)[0] == ending]
     if len(endings) > 1:
         options["file_extensions"] = sorted({file.rpartition(".")[2] for file, _ in files})
     if any("=" in part for part in pathlib.PurePath(files[0][0]).parts[:-1]):
@@ -141,13 +124,13 @@ def find_files(path: str, reader: str | None = None) -> TableFiles:
     if magic in _ADVICE or (ending in _ADVICE_BY_ENDING and reader is None):
         kind = magic if magic in _ADVICE else _ADVICE_BY_ENDING[ending]
         raise DataError(f"No reader takes {first!r}, a file of kind {kind}; {_ADVICE[kind]}")
-    compression = _COMPRESSED.get(_ending(first)[1], "")
-    if magic in _COMPRESSED.values():
+    compression = COMPRESSION_OF_ENDING.get(split_ending(first)[1], "")
+    if magic in COMPRESSION_OF_ENDING.values():
         compression = magic
         if first.rpartition(".")[2].lower() not in _KNOWN_TO_RAY:
             options["arrow_open_stream_args"] = {"compression": magic}
     head, whole = b"", False
-    reader = reader or (magic if magic in ("parquet", "avro") else _BY_ENDING.get(ending))
+    reader = reader or (magic if magic in ("parquet", "avro") else READER_OF_ENDING.get(ending))
     if reader in (None, "csv", "json"):
         head, whole = _read_head(filesystem, first, compression)
         reader = reader or ("json" if re.match(rb"\s*[\[{]", head) else "csv")
@@ -185,24 +168,15 @@ def _list(paths: list[str], filesystem: Any) -> tuple[Any, list[tuple[str, int]]
             continue
         for inner in opened.get_file_info(pyarrow.fs.FileSelector(path, recursive=True)):
             below = pathlib.PurePath(inner.path).relative_to(pathlib.PurePath(path)).parts
-            if inner.is_file and not any(part.startswith((".", "_")) for part in below):
+            if inner.is_file and not is_hidden(below):
                 found.append((inner.path, inner.size or 0))
     return opened, sorted(found)
 
 
-def _ending(file: str) -> tuple[str, str]:
-    """The ending of the format, and that of the compression."""
-    parts = pathlib.PurePath(file).name.lower().split(".")[1:]
-    last = parts.pop() if parts else ""
-    if last in _COMPRESSED:
-        return (parts.pop() if parts else ""), last
-    return last, ""
-
-
 def _choose_ending(endings: set[str], path: str) -> str:
     """That of the table among several in a folder."""
-    tables = {ending for ending in endings if ending in _BY_ENDING and ending != "txt"} or endings
-    readers = {_BY_ENDING.get(ending, ending) for ending in tables}
+    tables = {ending for ending in endings if ending in READER_OF_ENDING and ending != "txt"} or endings
+    readers = {READER_OF_ENDING.get(ending, ending) for ending in tables}
     if len(tables) > 1:
         raise DataError(
             f"Folder {path!r} has files of several formats ({', '.join(sorted(readers))}: "
@@ -228,5 +202,5 @@ def _read_head(filesystem: Any, file: str, compression: str) -> tuple[bytes, boo
 
 def require_reader(reader: str | None) -> None:
     """Raises NotFoundError for a reader that profiles cannot use."""
-    if reader is not None and ":" not in reader and reader not in _BY_ENDING.values():
-        raise NotFoundError(unknown_name("reader", reader, set(_BY_ENDING.values())))
+    if reader is not None and ":" not in reader and reader not in READER_OF_ENDING.values():
+        raise NotFoundError(unknown_name("reader", reader, set(READER_OF_ENDING.values())))

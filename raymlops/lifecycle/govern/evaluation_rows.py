@@ -13,6 +13,7 @@ from raymlops.data import contract as contracts
 from raymlops.data import row_keys, sources
 from raymlops.data.column_conversions import read_as_text, resolve_contract
 from raymlops.data.contract import Finding
+from raymlops.data.file_endings import guess_reader
 from raymlops.data.row_keys import Repeats, find_repeats
 from raymlops.data.rowhash import Hashes
 from raymlops.data.scan import Fingerprint, fold
@@ -62,7 +63,7 @@ def choose_table(spec: ExperimentSpec, data: str | None = None) -> DatasetSpec:
     """The dataset of the spec; with `data`, a path, that file in its place, read by the reader of its suffix."""
     if data is None:
         return spec.dataset
-    reader = sources.guess_reader(data) or spec.dataset.reader
+    reader = guess_reader(data) or spec.dataset.reader
     options = spec.dataset.options if reader == spec.dataset.reader else {}
     return spec.dataset.model_copy(update={"path": data, "reader": reader, "options": options})
 
