@@ -4,7 +4,7 @@ The encoder graph, the model's contract and all readers of raw rows are built fr
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -179,21 +179,43 @@ class Packing:
     numeric: int = 0
     categories: tuple[int, ...] = ()  # number of values of each category column, unknown included
     image: tuple[int, ...] = ()  # (channels, height, width)
+    plain: int = 0
+
+    def only(self, tensors: Collection[str]) -> "Packing":
+        """The widths of these tensors, and nothing of the others."""
+        kept = {
+            "numeric": self.numeric,
+            "category": self.categories,
+            "image": self.image,
+            "plain": self.plain,
+        }
+        found: dict[str, Any] = {name: width for name, width in kept.items() if name in tensors}
+        return Packing(
+            found.get("numeric", 0), found.get("category", ()), found.get("image", ()), found.get("plain", 0)
+        )
+
+
+NETWORK_TENSORS = frozenset(("numeric", "category", "image"))
+"""The packed tensors that networks read."""
+TREE_TENSORS = frozenset(("plain", "category"))
+"""The packed tensors that trees read, to which scale means nothing and missing values something."""
 
 
 def packing_of(features: FittedFeatures) -> Packing:
     """Widths of the packed tensors of these features."""
-    numbers = features.of_kind("number")
+    numbers, plain = features.of_kind("number"), len(features.of_kind("number"))
     width = sum(1 + column.indicator + max(0, len(column.edges) - 1) for column in numbers)
     for column in features.of_kind("timestamp"):
         width += sum(1 if part == "elapsed" else 2 for part in column.parts) + column.indicator
+        plain += len(column.parts)
     images = features.of_kind("image")
     image: tuple[int, ...] = ()
     if images:
         shape = images[0].shape
         channels = sum(column.shape[2] if len(column.shape) == 3 else 1 for column in images)
         image = (channels, shape[0], shape[1])
-    return Packing(width, tuple(len(column.values) + 1 for column in features.of_kind("category")), image)
+    categories = tuple(len(column.values) + 1 for column in features.of_kind("category"))
+    return Packing(width, categories, image, plain)
 
 
 def table_to_batch(table: pa.Table, features: FittedFeatures) -> Batch:

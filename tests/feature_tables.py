@@ -86,6 +86,16 @@ def packed_by_pandas(table: pa.Table, features: FittedFeatures) -> Batch:
     return {**packed, "category": np.stack(ids, axis=1).astype(np.int64)} if ids else packed
 
 
+def plain_by_pandas(table: pa.Table, features: FittedFeatures) -> np.ndarray[Any, Any]:
+    """The tensor `plain` of a table, worked out without ONNX."""
+    raw = [_to_floats(table, column.name) for column in features.of_kind("number")]
+    parts = [np.where(np.isinf(values), np.nan, values) for values in raw]
+    for column in features.of_kind("timestamp"):
+        missing, values = _calendar(table, column)
+        parts += [np.where(missing, np.nan, values[part]) for part in column.parts]
+    return np.stack(parts, axis=1).astype(np.float32)
+
+
 def _to_floats(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
     return np.array(
         [np.nan if value is None else float(value) for value in table[name].to_pylist()], np.float32
@@ -97,7 +107,8 @@ def _category_ids(table: pa.Table, column: FittedColumn) -> np.ndarray[Any, Any]
     return np.array([ids.get(value, 0) for value in table[column.name].to_pylist()])
 
 
-def _time_parts(table: pa.Table, column: FittedColumn) -> list[np.ndarray[Any, Any]]:
+def _calendar(table: pa.Table, column: FittedColumn) -> tuple[Any, dict[str, Any]]:
+    """Which instants are missing, and the parts of all, with those filled."""
     instants = pd.Series(table[column.name].cast(pa.timestamp("ms")).to_numpy())
     missing = instants.isna().to_numpy()
     when = instants.fillna(pd.Timestamp(int(column.fill), unit="ms")).astype("datetime64[ms]")
@@ -110,12 +121,18 @@ def _time_parts(table: pa.Table, column: FittedColumn) -> list[np.ndarray[Any, A
         "month": when.dt.month - 1,
         "dayofyear": when.dt.day_of_year - 1 - leap,  # 29 February shares its place with 1 March
     }
+    milliseconds = when.to_numpy().astype("datetime64[ms]").astype(np.int64)
+    found = {part: value.to_numpy().astype(np.float64) for part, value in values.items()}
+    return missing, {**found, "elapsed": (milliseconds - column.mean) / column.std}
+
+
+def _time_parts(table: pa.Table, column: FittedColumn) -> list[np.ndarray[Any, Any]]:
+    missing, values = _calendar(table, column)
     parts: list[np.ndarray[Any, Any]] = []
     for part in column.parts:
         if part == "elapsed":
-            milliseconds = when.to_numpy().astype("datetime64[ms]").astype(np.int64)
-            parts.append((milliseconds - column.mean) / column.std)
+            parts.append(values[part])
             continue
-        angle = values[part].to_numpy().astype(np.float64) * 2 * np.pi / _CYCLES[part]
+        angle = values[part] * 2 * np.pi / _CYCLES[part]
         parts += [np.sin(angle), np.cos(angle)]
     return [*parts, missing] if column.indicator else parts

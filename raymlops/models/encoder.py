@@ -1,17 +1,17 @@
-"""Fitted features as ONNX: raw columns in, packed tensors out (numeric, category, image).
+"""Fitted features as ONNX: raw columns in, packed tensors out (numeric, category, image; plain, for trees).
 
 This graph is the only implementation of the preprocessing: training runs it to pack its rows, and export puts it in
 front of the network, so that the two cannot differ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
-from raymlops.features import MISSING_INSTANT, FittedColumn, FittedFeatures, packing_of
+from raymlops.features import MISSING_INSTANT, NETWORK_TENSORS, FittedColumn, FittedFeatures, packing_of
 from raymlops.models.calendar import add_calendar
 from raymlops.models.formulas import add_formula
 from raymlops.models.session import Session
@@ -21,18 +21,27 @@ from raymlops.tensors import Batch, TensorSpec
 _CYCLES = {"hour": 24.0, "weekday": 7.0, "day": 31.0, "month": 12.0, "dayofyear": 365.2425}
 
 
-def build_encoder(features: FittedFeatures) -> onnx.ModelProto:
-    """The graph from raw columns to packed tensors; outputs of width 0 are left out."""
+def build_encoder(features: FittedFeatures, tensors: Collection[str] = NETWORK_TENSORS) -> onnx.ModelProto:
+    """The graph from raw columns to these packed tensors; those of width 0 are left out."""
     build = GraphBuilder()
-    packing = packing_of(features)
+    packing = packing_of(features).only(tensors)
     values = _reader(build, features.columns)
     outputs = []
+    raw = ""
+    if packing.numeric or packing.plain:
+        raw = _read_numbers(build, features.of_kind("number"), values)
     if packing.numeric:
-        parts = _encode_numbers(build, features.of_kind("number"), values)
+        parts = _encode_numbers(build, features.of_kind("number"), raw)
         for column in features.of_kind("timestamp"):
             parts += _encode_timestamp(build, column)
         build.concat(parts, name=f"{INNER}numeric")
         outputs.append(TensorSpec(f"{INNER}numeric", "FP32", (-1, packing.numeric)))
+    if packing.plain:
+        parts = [_leave_numbers(build, raw)] if raw else []
+        for column in features.of_kind("timestamp"):
+            parts += _leave_timestamp(build, column)
+        build.concat(parts, name=f"{INNER}plain")
+        outputs.append(TensorSpec(f"{INNER}plain", "FP32", (-1, packing.plain)))
     if packing.categories:
         build.concat(
             [_encode_category(build, column, values) for column in features.of_kind("category")],
@@ -89,13 +98,25 @@ def _value_of(build: GraphBuilder, column: FittedColumn, values: _Reader) -> str
     return add_formula(build, column.expression, values) if column.expression else values(column.name)
 
 
-def _encode_numbers(build: GraphBuilder, columns: tuple[FittedColumn, ...], values: _Reader) -> list[str]:
-    """All number columns as one matrix: few wide operators are faster than many narrow ones."""
+def _read_numbers(build: GraphBuilder, columns: tuple[FittedColumn, ...], values: _Reader) -> str:
+    """All number columns as one matrix (rows, columns): few wide operators are faster than many narrow ones."""
+    if not columns:
+        return ""
+    return build.concat([build.column(_value_of(build, column, values)) for column in columns])
+
+
+def _leave_numbers(build: GraphBuilder, raw: str) -> str:
+    """As they are, with infinite values missing."""
+    return build.add("Where", build.add("IsInf", raw), _missing_number(build), raw)
+
+
+def _missing_number(build: GraphBuilder) -> str:
+    return build.constant(np.array([np.nan], dtype=np.float32), "missing_number")
+
+
+def _encode_numbers(build: GraphBuilder, columns: tuple[FittedColumn, ...], raw: str) -> list[str]:
     if not columns:
         return []
-    raw = build.concat(
-        [build.column(_value_of(build, column, values)) for column in columns]
-    )  # (rows, columns)
     unusable = build.add("Or", build.add("IsNaN", raw), build.add("IsInf", raw))
     filled = build.add("Where", unusable, _row(build, [column.fill for column in columns], "fill"), raw)
     centred = build.add("Sub", filled, _row(build, [column.mean for column in columns], "mean"))
@@ -172,23 +193,49 @@ def _encode_category(build: GraphBuilder, column: FittedColumn, values: _Reader)
     return build.column(encoded)
 
 
-def _encode_timestamp(build: GraphBuilder, column: FittedColumn) -> list[str]:
+def _read_timestamp(build: GraphBuilder, column: FittedColumn) -> tuple[str, str]:
+    """Which values are missing, and all of them with those filled."""
     missing = build.add(
         "Equal", column.name, build.constant(np.array([MISSING_INSTANT], dtype=np.int64), "missing")
     )
     instant = build.add(
         "Where", missing, build.constant(np.array([round(column.fill)], dtype=np.int64), "fill"), column.name
     )
+    return missing, instant
+
+
+def _add_elapsed(build: GraphBuilder, instant: str, column: FittedColumn) -> str:
+    exact = build.add(
+        "Sub", build.cast(instant, TensorProto.DOUBLE), build.constant(np.array([column.mean]), "mean")
+    )
+    scaled = build.add("Div", exact, build.constant(np.array([column.std]), "std"))
+    return build.cast(scaled, TensorProto.FLOAT)
+
+
+def _leave_timestamp(build: GraphBuilder, column: FittedColumn) -> list[str]:
+    """Its parts as numbers that follow the calendar, missing where it is."""
+    missing, instant = _read_timestamp(build, column)
+    return [
+        build.column(
+            build.add(
+                "Where",
+                missing,
+                _missing_number(build),
+                _add_elapsed(build, instant, column)
+                if part == "elapsed"
+                else add_calendar(build, instant, part, column.zone),
+            )
+        )
+        for part in column.parts
+    ]
+
+
+def _encode_timestamp(build: GraphBuilder, column: FittedColumn) -> list[str]:
+    missing, instant = _read_timestamp(build, column)
     tensors: list[str] = []
     for part in column.parts:
         if part == "elapsed":
-            exact = build.add(
-                "Sub",
-                build.cast(instant, TensorProto.DOUBLE),
-                build.constant(np.array([column.mean]), "mean"),
-            )
-            scaled = build.add("Div", exact, build.constant(np.array([column.std]), "std"))
-            tensors.append(build.column(build.cast(scaled, TensorProto.FLOAT)))
+            tensors.append(build.column(_add_elapsed(build, instant, column)))
             continue
         angle = build.add(
             "Mul",

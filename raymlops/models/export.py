@@ -22,9 +22,10 @@ from raymlops.tensors import Signature, TensorSpec
 def export_model(trained: onnx.ModelProto, features: FittedFeatures, *, name: str) -> onnx.ModelProto:
     """Encoder, trained model and output nodes in one graph, with its contract in the metadata; opset 20, IR 10.
 
-    `trained` takes packed rows and gives `outputs` (rows, outputs), as made by `Learner.to_onnx`.
+    `trained` takes packed rows and gives `outputs` (rows, outputs), as made by `Learner.to_onnx`. Packed tensors that
+    it does not take are not computed.
     """
-    front = encoder.build_encoder(features)
+    front = encoder.build_encoder(features, [value.name for value in trained.graph.input])
     core = compose.add_prefix(trained, "network/")
     given = {output.name for output in front.graph.output}
     joined = [(INNER + value.name.removeprefix("network/"), value.name) for value in core.graph.input]

@@ -3,7 +3,7 @@ torch, so that workers that encode rows, or train other families, do not load it
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -35,11 +35,17 @@ class PackedSplit:
     arrays: "ray.ObjectRef[Batch] | None" = None
     blocks: "tuple[ray.ObjectRef[Any], ...]" = ()
     sizes: tuple[int, ...] = ()
+    tensors: frozenset[str] | None = None
+    """Which packed tensors are read, beside labels and weights; None for all that there are."""
+
+    def only(self, tensors: frozenset[str]) -> "PackedSplit":
+        """The same rows, of which only these tensors are read."""
+        return dataclasses.replace(self, tensors=tensors)
 
     def load(self) -> Batch:
         """All rows, in order: read-only if they are shared with other processes of the node."""
         if self.arrays is not None:
-            return cast(Batch, ray.get(self.arrays))
+            return self._narrow(cast(Batch, ray.get(self.arrays)))
         parts = self.load_blocks(range(len(self.blocks)))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -54,7 +60,15 @@ class PackedSplit:
     def load_blocks(self, numbers: Sequence[int]) -> list[Batch]:
         """The rows of the blocks with these numbers."""
         blocks = ray.get([self.blocks[number] for number in numbers])
-        return [BlockAccessor.for_block(block).to_batch_format("numpy") for block in blocks]
+        return [self._narrow(BlockAccessor.for_block(block).to_batch_format("numpy")) for block in blocks]
+
+    def _narrow(self, rows: Batch) -> Batch:
+        return rows if self.tensors is None else narrow(rows, self.tensors | {LABEL, WEIGHT})
+
+
+def narrow(rows: Batch, tensors: Collection[str]) -> Batch:
+    """Those of the tensors that are named."""
+    return {name: values for name, values in rows.items() if name in tensors}
 
 
 NO_ROWS = PackedSplit(0)
@@ -92,4 +106,4 @@ def _pack_blocks(dataset: ray.data.Dataset, rows: int) -> PackedSplit:
 
 def _row_bytes(packing: Packing) -> int:
     image = math.prod(packing.image) if packing.image else 0
-    return 4 * (packing.numeric + image) + 8 * (len(packing.categories) + 1)  # with the label
+    return 4 * (packing.numeric + packing.plain + image) + 8 * (len(packing.categories) + 1)  # with the label

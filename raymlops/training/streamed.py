@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
-import ray
 import torch
 from torch import Tensor
 
@@ -33,7 +32,7 @@ def open_rows(
 ) -> Rows:
     """The rows of one worker of a team that has `largest` workers when complete."""
     if split.arrays is not None:
-        return ResidentRows(ray.get(split.arrays), device, rank, world, largest)
+        return ResidentRows(split.load(), device, rank, world, largest)
     return StreamedRows(split.sizes, split.load_blocks, device, rank, world, largest)
 
 

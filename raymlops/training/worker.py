@@ -15,7 +15,8 @@ from ray import train, tune
 
 from raymlops.errors import StorageError
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.training.learners import Job, Run, State, Team, learner_of
+from raymlops.training import learners
+from raymlops.training.learners import Job, Run, State, Team
 from raymlops.training.storage import explained, require_room
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -30,7 +31,7 @@ def run_alone(job: Job, spec: ExperimentSpec, storage_path: str) -> None:
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(directory))
         return True
 
-    learner_of(spec).fit(Run(job, spec, report, _load_from(found) if found else None))
+    learners.fit(Run(job, spec, report, _load_from(found) if found else None))
 
 
 def run_in_team(config: dict[str, Any]) -> None:
@@ -48,7 +49,7 @@ def run_in_team(config: dict[str, Any]) -> None:
             train.report(metrics)
         return True
 
-    learner_of(spec).fit(Run(job, spec, report, _load_from(found) if found else None, team))
+    learners.fit(Run(job, spec, report, _load_from(found) if found else None, team))
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from raymlops.lifecycle.train.row_encoding import encode_rows
 from raymlops.specs.dataset import TimeSplit
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.tensors import Batch
+from raymlops.training import learners
 from raymlops.training.learners import Job, Run, State, learner_of
 from raymlops.training.learners.scoring import measure
 from raymlops.training.packed import LABEL, PackedSplit, pack_split
@@ -134,7 +135,7 @@ def _prepare(spec: ExperimentSpec, rows: SplitRows, repeat: int, number: int) ->
     test = pack_split(
         encode_rows(fold.of("test"), features, encoder),
         scanned.fingerprint.rows["test"],
-        packing_of(features),
+        packing_of(features).only(learners.read_for(spec)),
         spec.training.resident_bytes,
     )
     return Job(spec, packing_of(features), features.target, train, validation), test
@@ -149,8 +150,8 @@ def _train_and_measure(job: Job, spec: ExperimentSpec, test: PackedSplit) -> dic
         return True
 
     learner = learner_of(spec)
-    learner.fit(Run(job, spec, report))
+    learners.fit(Run(job, spec, report))
     scorer = learner.load(kept[0], job)
-    batch: Batch = test.load()
+    batch: Batch = test.only(learners.read_by(learner)).load()
     values = {name: array for name, array in batch.items() if name != LABEL}
     return measure(job.target, batch[LABEL], scorer.scores(values))

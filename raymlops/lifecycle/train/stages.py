@@ -75,14 +75,16 @@ class Encoded(NamedTuple):
 
 
 def encode(spec: ExperimentSpec, rows: SplitRows, features: FittedFeatures) -> Encoded:
-    """Encode and pack the splits that trainings read; the test split is measured once, from its raw rows."""
-    model = to_bytes(encoders.build_encoder(features))
+    """Encode and pack the splits that trainings read, as the tensors that their learners read; the test split is
+    measured once, from its raw rows."""
+    tensors = learners.read_for(spec)
+    model = to_bytes(encoders.build_encoder(features, tensors))
     with sources.reading(rows.table):
         packed = {
             name: pack_split(
                 encode_rows(rows.of(name), features, model, spec.training.sample_weights),
                 rows.scan.fingerprint.rows[name],
-                packing_of(features),
+                packing_of(features).only(tensors),
                 spec.training.resident_bytes,
             )
             for name in splits.SPLITS
@@ -199,6 +201,7 @@ def verify(
         model,
         scorer,
         rows.of("test"),
+        tensors=learners.read_by(learner_of(spec)),
         encoder=encoder,
         features=features,
         weights=spec.training.sample_weights,
@@ -308,7 +311,7 @@ STAGES: Mapping[str, Stage] = {
     for stage in (
         Stage(scan, reads=("dataset", "contract", "split", "features")),
         Stage(fit, reads=("defaults", "features")),
-        Stage(encode, reads=("training.resident_bytes", "training.sample_weights")),
+        Stage(encode, reads=("training.learner", "training.resident_bytes", "training.sample_weights")),
         Stage(search, reads=_MODEL),
         Stage(export, reads=("name", *_MODEL)),
         Stage(verify, reads=("limits", *_MODEL)),

@@ -2,6 +2,7 @@
 predictions."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from raymlops.models import parity
 from raymlops.models.encoder import run_encoder
 from raymlops.tensors import Batch
 from raymlops.training.learners import Scorer
+from raymlops.training.packed import narrow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +40,22 @@ def prove_model(
     *,
     encoder: bytes,
     features: FittedFeatures,
+    tensors: Collection[str],
     weights: str | None = None,
 ) -> Proof:
-    """One streaming pass over the test rows through both the trained model and the ONNX file; `weights` is a column."""
+    """One streaming pass over the test rows through both the trained model, which reads these packed tensors, and the
+    ONNX file; `weights` is a column."""
     found = parity.Parity()
     labels, scores, weighed, example = [], [], [], None
     blocks = scan.fold(
-        rows, _prove_block, model=model, encoder=encoder, scorer=scorer, features=features, weights=weights
+        rows,
+        _prove_block,
+        model=model,
+        encoder=encoder,
+        scorer=scorer,
+        features=features,
+        tensors=tensors,
+        weights=weights,
     )
     for block_parity, block_labels, block_scores, block_weights, block_example in blocks:
         weighed.append(block_weights)
@@ -71,6 +82,7 @@ def _prove_block(
     encoder: bytes,
     scorer: Scorer,
     features: FittedFeatures,
+    tensors: Collection[str],
     weights: str | None,
 ) -> tuple[parity.Parity, Any, Any, Any, Batch | None]:
     target = features.target
@@ -79,7 +91,8 @@ def _prove_block(
         return parity.Parity(), np.empty(0), np.empty(width), np.empty(0), None
     batch = table_to_batch(table, features)
     answers = opened(model).infer(batch)
-    found = parity.compare(scorer.scores(run_encoder(opened(encoder), batch)), answers, target)
+    packed = narrow(run_encoder(opened(encoder), batch), tensors)
+    found = parity.compare(scorer.scores(packed), answers, target)
     example = {name: values[:3] for name, values in batch.items()}
     mass = np.empty(0) if weights is None else fitting.read_weights(table, weights)
     return found, read_labels(table, target), answers[SCORE_OF_TASK[target.task]], mass, example

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from raymlops.errors import RaymlopsError, SpecError, unknown_name
-from raymlops.features import FittedTarget, Packing
+from raymlops.features import NETWORK_TENSORS, FittedTarget, Packing
 from raymlops.specs import defaults
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import Dimension
@@ -47,6 +47,12 @@ class Job:
     train: PackedSplit
     validation: PackedSplit
 
+    def only(self, tensors: frozenset[str]) -> "Job":
+        """The same, of whose rows only these tensors are read."""
+        return dataclasses.replace(
+            self, train=self.train.only(tensors), validation=self.validation.only(tensors)
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -77,9 +83,13 @@ class Learner(Protocol):
     """A family of models.
 
     Packed rows are tensors by name: `numeric` (rows, columns) FP32 without missing values, `category` (rows, columns)
-    INT64 with 0 for unseen values, `image` (rows, channels, height, width) FP32, and `label` (rows,).
+    INT64 with 0 for unseen values and else the place among the column's values, the most frequent first, `image` (rows,
+    channels, height, width) FP32, `plain` (rows, columns) FP32 with numbers and parts of times as they are and NaN for
+    missing values, `label` (rows,), and `weight` (rows,) FP32 if the spec has weights.
     """
 
+    reads: ClassVar[frozenset[str]]
+    """The packed tensors that it takes, beside label and weight; a family that does not say gets NETWORK_TENSORS."""
     teams: ClassVar[bool]
     """Whether several workers may share one training (`training.workers`)."""
     space: ClassVar[Mapping[str, Dimension]]
@@ -134,6 +144,22 @@ def find_learner(name: str) -> Learner:
 
 def learner_of(spec: ExperimentSpec) -> Learner:
     return find_learner(spec.training.learner)
+
+
+def read_by(learner: Learner) -> frozenset[str]:
+    """The packed tensors that a learner takes."""
+    return getattr(learner, "reads", NETWORK_TENSORS)
+
+
+def read_for(spec: ExperimentSpec) -> frozenset[str]:
+    """The packed tensors that the learners of a spec take."""
+    return read_by(learner_of(spec))
+
+
+def fit(run: Run) -> None:
+    """Train, on the tensors that the learner reads, of rows that may have more for others."""
+    learner = learner_of(run.spec)
+    learner.fit(dataclasses.replace(run, job=run.job.only(read_by(learner))))
 
 
 def dimensions_of(spec: ExperimentSpec) -> Mapping[str, Dimension]:

@@ -10,7 +10,7 @@ import onnx
 import torch
 from ray import train
 
-from raymlops.features import FittedTarget, Packing
+from raymlops.features import NETWORK_TENSORS, FittedTarget, Packing
 from raymlops.specs.experiment import ExperimentSpec, space_key
 from raymlops.specs.training import Dimension, NetworkSpec, TrainingSpec
 from raymlops.tensors import Batch
@@ -18,6 +18,7 @@ from raymlops.training import linear_start, mlp_export, networks, torch_export
 from raymlops.training.heads import HEADS, PoissonLink, make_head
 from raymlops.training.learners import ALONE, Job, Run, State
 from raymlops.training.loop import train_network
+from raymlops.training.packed import narrow
 from raymlops.training.rows import to_tensor
 from raymlops.training.saving import Saving
 from raymlops.training.streamed import open_rows
@@ -25,7 +26,12 @@ from raymlops.training.streamed import open_rows
 
 def network_of(spec: NetworkSpec, packing: Packing, target: FittedTarget) -> torch.nn.Module:
     return networks.build_network(
-        spec.name, dict(spec.options), **dataclasses.asdict(packing), outputs=target.outputs
+        spec.name,
+        dict(spec.options),
+        numeric=packing.numeric,
+        categories=packing.categories,
+        image=packing.image,
+        outputs=target.outputs,
     )
 
 
@@ -49,7 +55,7 @@ class NetworkScorer:
     task: str
 
     def scores(self, batch: Batch) -> npt.NDArray[np.floating[Any]]:
-        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+        tensors = {name: torch.from_numpy(values) for name, values in narrow(batch, NETWORK_TENSORS).items()}
         with torch.inference_mode():
             return HEADS[self.task].scores(self.network(**tensors)).numpy()
 
@@ -57,6 +63,7 @@ class NetworkScorer:
 class NetworkLearner:
     """The networks of `network.name`, trained by AdamW."""
 
+    reads: ClassVar[frozenset[str]] = NETWORK_TENSORS
     teams: ClassVar[bool] = True
     space: ClassVar[Mapping[str, Dimension]] = {}  # that of fitted defaults is in specs/defaults.py
 

@@ -11,8 +11,10 @@ from hypothesis import given
 from raymlops.errors import DataError
 from raymlops.features import (
     MISSING_INSTANT,
+    TREE_TENSORS,
     FittedColumn,
     FittedFeatures,
+    Packing,
     column_to_tensor,
     packing_of,
     table_to_batch,
@@ -30,6 +32,11 @@ def session() -> Session:
     return open_session(encoder.build_encoder(FEATURES).SerializeToString())
 
 
+@pytest.fixture(scope="module")
+def tree_session() -> Session:
+    return open_session(encoder.build_encoder(FEATURES, TREE_TENSORS).SerializeToString())
+
+
 def encode(session: Session, table: pa.Table, features: FittedFeatures = FEATURES) -> Batch:
     return encoder.run_encoder(session, table_to_batch(table, features))
 
@@ -40,6 +47,30 @@ def test_the_graph_encodes_as_pandas_does(session: Session, rows: int, seed: int
     found, expected = encode(session, table), feature_tables.packed_by_pandas(table, FEATURES)
     np.testing.assert_array_equal(found["category"], expected["category"])
     np.testing.assert_allclose(found["numeric"], expected["numeric"], rtol=1e-5, atol=2e-6)
+
+
+@given(rows=st.integers(0, 200), seed=st.integers(0, 10_000))
+def test_trees_read_numbers_and_parts_of_times_as_they_are_and_missing_ones_as_nan(
+    tree_session: Session, rows: int, seed: int
+) -> None:
+    table = feature_tables.random_table(rows, seed)
+    found = encode(tree_session, table)
+    assert found.keys() == {"plain", "category"}
+    assert found["plain"].shape == (rows, packing_of(FEATURES).plain)
+    expected = feature_tables.plain_by_pandas(table, FEATURES)
+    np.testing.assert_allclose(found["plain"], expected, rtol=1e-5, atol=2e-5)
+    np.testing.assert_array_equal(
+        found["category"], feature_tables.packed_by_pandas(table, FEATURES)["category"]
+    )
+
+
+def test_what_a_model_does_not_take_is_not_computed() -> None:
+    def operators(*tensors: str) -> int:
+        return len(encoder.build_encoder(FEATURES, tensors).graph.node)
+
+    assert operators("category") + operators("plain") == operators("category", "plain")
+    assert operators("plain") < operators("numeric") < operators("numeric", "plain")
+    assert packing_of(FEATURES).only(("plain",)) == Packing(plain=packing_of(FEATURES).plain)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 7, 1000])
