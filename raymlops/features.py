@@ -11,7 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymlops.conversions.conversion import TYPES, Conversion, Converted
+from raymlops.conversions.conversion import (
+    BEYOND_FP32,
+    TYPES,
+    Conversion,
+    Converted,
+    Mask,
+    find_beyond_fp32,
+)
 from raymlops.errors import ArtifactError, DataError, shorten, unknown_name
 from raymlops.tensors import Batch, TensorSpec
 
@@ -252,19 +259,24 @@ class Unconverted:
 def convert_columns(table: pa.Table, columns: Sequence[FittedColumn]) -> tuple[pa.Table, list[Unconverted]]:
     """The table with these columns in their types, and what could not be converted, which is null. Columns that the
     table lacks are left to `column_to_tensor`."""
-    failed = []
+    failed: list[Unconverted] = []
+    if not columns:
+        return table, failed
+    values = dict(zip(table.column_names, table.columns, strict=True))
     for column in columns:
-        if column.name not in table.column_names or column.type == "image":
+        if column.name not in values or column.type == "image":
             continue
         converted = convert_column(table[column.name], column)
         if converted.failed.any():
             failed.append(Unconverted(column.name, str(conversion_of(column)), converted.failed))
+        beyond = find_beyond(converted.values, column)
+        if beyond.any():
+            failed.append(Unconverted(column.name, BEYOND_FP32, beyond))
         missing = np.asarray(converted.values.is_null()) & ~converted.failed
         if not column.spec_takes_missing and missing.any():
             failed.append(Unconverted(column.name, "missing values, of which training had none", missing))
-        place = table.column_names.index(column.name)
-        table = table.set_column(place, column.name, converted.values)
-    return table, failed
+        values[column.name] = converted.values
+    return pa.table(values), failed
 
 
 def conversion_of(column: FittedColumn) -> Conversion:
@@ -280,6 +292,11 @@ def convert_column(values: pa.ChunkedArray, column: FittedColumn) -> Converted:
     if not rule.normalises and _is_ready(kind, column.type):
         return Converted(values, np.zeros(len(values), dtype=bool))
     return rule.apply(values)
+
+
+def find_beyond(values: pa.ChunkedArray, column: FittedColumn) -> Mask:
+    """True for finite numbers that would be infinite in the column's tensor, and so be taken for missing ones."""
+    return find_beyond_fp32(values) if column.type == "number" else np.zeros(len(values), dtype=bool)
 
 
 def _is_ready(kind: pa.DataType, wanted: str) -> bool:
@@ -301,14 +318,8 @@ def column_to_tensor(table: pa.Table, column: FittedColumn) -> Any:
     values = table[column.name]
     if column.type != "image":
         converted = convert_column(values, column)
-        if converted.failed.any():
-            rows = np.flatnonzero(converted.failed)
-            samples = dict.fromkeys(str(value)[:40] for value in values.take(pa.array(rows[:20])).to_pylist())
-            raise DataError(
-                f"Column {column.name!r} is {values.type}; the model takes {column.spec}: {len(rows):,} of its values "
-                f"do not convert by {str(conversion_of(column))!r}, such as {', '.join(list(samples)[:3])} (the first "
-                f"is row {rows[0] + 1:,})"
-            )
+        _require_all(values, column, str(conversion_of(column)), converted.failed)
+        _require_all(values, column, BEYOND_FP32, find_beyond(converted.values, column))
         values = converted.values
     try:
         return to_tensor(values, column)
@@ -317,6 +328,18 @@ def column_to_tensor(table: pa.Table, column: FittedColumn) -> Any:
             f"Column {column.name!r} is {table[column.name].type}; the model takes {column.spec}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from None
+
+
+def _require_all(values: pa.ChunkedArray, column: FittedColumn, rule: str, failed: Mask) -> None:
+    """Raises DataError if some failed."""
+    if not failed.any():
+        return
+    rows = np.flatnonzero(failed)
+    samples = dict.fromkeys(str(value)[:40] for value in values.take(pa.array(rows[:20])).to_pylist())
+    raise DataError(
+        f"Column {column.name!r} is {values.type}; the model takes {column.spec}: {len(rows):,} of its values "
+        f"do not convert by {rule!r}, such as {', '.join(list(samples)[:3])} (the first is row {rows[0] + 1:,})"
+    )
 
 
 def to_tensor(values: pa.ChunkedArray, column: FittedColumn) -> Any:
@@ -333,8 +356,7 @@ def _to_numbers(values: pa.ChunkedArray, column: FittedColumn) -> Any:
         values = values.cast(pa.int8())
     if not column.spec_takes_missing and values.null_count:
         raise ValueError(f"it has {values.null_count} nulls, and training had none; filter them first")
-    with np.errstate(over="ignore"):  # a number beyond FP32 is infinite, which models take for missing
-        return np.ascontiguousarray(values.to_numpy(), dtype=column.spec.dtype)
+    return np.ascontiguousarray(values.to_numpy(), dtype=column.spec.dtype)
 
 
 def _to_instants(values: pa.ChunkedArray, column: FittedColumn) -> Any:

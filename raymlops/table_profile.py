@@ -40,7 +40,7 @@ class TextProfile:
     words: float
     """The mean number of words."""
     written: str = ""
-    """How its numbers are written, if nearly all texts are numbers: plain, thousands, comma, percent or money."""
+    """How its numbers are written, if nearly all texts are numbers: one of `data.profiling.summaries.WRITINGS`."""
     formats: tuple[str, ...] = ()
     """Formats of dates that every text keeps, in the form of strptime."""
     image_paths: float = 0.0
@@ -73,6 +73,10 @@ class ColumnProfile:
     """Whole numbers that rise by one from row to row."""
     twin: str = ""
     """An earlier column with the same values."""
+    beyond: int = 0
+    """Rows with finite numbers that models, which take FP32, cannot hold; `nulls` counts them, too."""
+    absent: int = 0
+    """Rows of files that do not have the column."""
 
     @property
     def present(self) -> int:

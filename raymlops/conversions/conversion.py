@@ -48,6 +48,8 @@ MISSING_TEXTS = frozenset((
 ))  # fmt: skip
 """Texts that stand for a missing value where numbers, booleans or times are expected: those that pyarrow's reader of
 CSV takes for one, and what pandas writes."""
+BEYOND_FP32 = f"numbers of FP32, up to {np.finfo(np.float32).max:.1e}"
+"""The rule that `find_beyond_fp32` checks, for a person."""
 EXACT = 2**53
 """Integers up to this one have a float64 of their own."""
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
@@ -149,6 +151,15 @@ def find_missing(column: pa.ChunkedArray, kind: str) -> Mask:
         texts = pc.utf8_trim_whitespace(column) if kind != "string" else column
         missing |= _mask(pc.is_in(texts, value_set=known))
     return missing
+
+
+def find_beyond_fp32(column: pa.ChunkedArray) -> Mask:
+    """True for finite numbers that are infinite as FP32, which models take."""
+    if not pa.types.is_float64(column.type):  # integers and decimals of up to 38 digits are below
+        return np.zeros(len(column), dtype=bool)
+    values = column.to_numpy()
+    with np.errstate(over="ignore"):
+        return np.asarray(np.isinf(values.astype(np.float32)) & ~np.isinf(values), dtype=bool)
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymlops import expressions
-from raymlops.data import column_functions
+from raymlops.data import column_functions, row_keys
 from raymlops.data.column_values import (
     RefusedValueError,
     Value,
@@ -40,7 +40,8 @@ def evaluate(table: pa.Table, expression: str, key: str, text_bytes: int | None 
     columns: dict[str, pa.Array] = {}
     for name in expressions.columns_of(tree):
         if name not in table.column_names:
-            raise DataError(f"dataset.{key}: {unknown_name('column', name, table.column_names)}")
+            known = row_keys.drop_keys(table).column_names
+            raise DataError(f"dataset.{key}: {unknown_name('column', name, known)}")
         columns[name] = plain(table[name])
     try:
         found = _evaluate(tree, columns, budget)

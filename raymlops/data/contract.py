@@ -13,13 +13,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raymlops.conversions.conversion import BEYOND_FP32, find_beyond_fp32
+from raymlops.data import row_keys
 from raymlops.errors import DataError, unknown_name
 from raymlops.specs.dataset import ColumnRule, ContractSpec
 
 _SAMPLES = 5
 KEPT = 1000
 """Rows that break the contract which are kept aside; all are counted."""
-_LARGEST = float(np.finfo(np.float32).max)
 Mask = npt.NDArray[np.bool_]
 
 
@@ -75,11 +76,14 @@ def find_valid(table: pa.Table, broken: Sequence[Broken]) -> Mask:
 def check_columns(table: pa.Table, contract: ContractSpec) -> tuple[pa.Table, list[Broken]]:
     """The block with its columns converted, and the rules that some of its rows broke."""
     broken: list[Broken] = []
-    original = table
+    if not contract.columns:
+        return table, broken
+    columns = dict(zip(table.column_names, table.columns, strict=True))
     for name, rule in contract.columns.items():
-        if name not in table.column_names:
-            raise DataError(f"contract.columns: {unknown_name('column', name, table.column_names)}")
-        column, checks = original[name], []
+        if name not in columns:
+            known = row_keys.drop_keys(table).column_names
+            raise DataError(f"contract.columns: {unknown_name('column', name, known)}")
+        column, checks = table[name], []
         if rule.conversion is not None:
             converted = rule.conversion.apply(column)
             column, checks = converted.values, [(str(rule.conversion), converted.failed)]
@@ -87,19 +91,18 @@ def check_columns(table: pa.Table, contract: ContractSpec) -> tuple[pa.Table, li
             column = column.cast(column.type.value_type)
         checks += _check_column(column, rule)
         broken += [Broken(name, what, failed) for what, failed in checks if failed.any()]
-        table = table.set_column(table.column_names.index(name), name, column)
-    return table, broken
+        columns[name] = column
+    return pa.table(columns), broken
 
 
 def check_range(table: pa.Table, columns: Collection[str], holds: Mask) -> list[Broken]:
     """Rows with numbers that are finite, but not as FP32, which models take; of those that hold."""
-    broken = []
+    broken, held = [], set(table.column_names)
     for name in columns:
-        if name in table.column_names and pa.types.is_float64(table[name].type):
-            values = np.abs(table[name].to_numpy())
-            beyond = holds & np.isfinite(values) & (values > _LARGEST)
+        if name in held:
+            beyond = holds & find_beyond_fp32(table[name])
             if beyond.any():
-                broken.append(Broken(name, "FP32", beyond))
+                broken.append(Broken(name, BEYOND_FP32, beyond))
     return broken
 
 
@@ -110,7 +113,7 @@ def refuse_beyond(findings: Sequence[Finding]) -> None:
         rows = sum(finding.rows for finding in findings if finding.column == first.column)
         raise DataError(
             f"Column {first.column!r} has {first.samples[0]} in row {first.row:,}, and {rows:,} such values in all, "
-            f"beyond the numbers of FP32, which models take (up to {_LARGEST:.1e}); set "
+            f"beyond the {BEYOND_FP32}, which models take; set "
             f"contract.columns.{first.column}.max to leave such rows out, or dataset.derive to scale the column"
         )
 
@@ -191,10 +194,8 @@ def _check_column(column: pa.ChunkedArray, rule: ColumnRule) -> list[tuple[str, 
         checks.append(("nulls not allowed", missing))
     for bound, compare, what in ((rule.min, pc.less, "min"), (rule.max, pc.greater, "max")):
         if bound is not None:
-            broken = compare(column, _scalar(bound, column.type, what))
-            checks.append(
-                (f"{what} {bound:g}" if isinstance(bound, float) else f"{what} {bound}", _to_mask(broken))
-            )
+            broken = _to_mask(compare(column, _scalar(bound, column.type, what))) & ~missing
+            checks.append((f"{what} {bound:g}" if isinstance(bound, float) else f"{what} {bound}", broken))
     if rule.allowed is not None:
         allowed = _to_values(rule, column.type)
         checks.append(

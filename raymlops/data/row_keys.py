@@ -4,7 +4,7 @@ blocks. Knows no split.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,23 @@ def add_keys(table: pa.Table) -> pa.Table:
     """The block with the hash of each row's values in a column of its own."""
     if table.num_columns == 0:
         return table
+    refuse_taken(name for name in table.column_names if name != POSITION)
     return table.append_column(COLUMN, pa.array(hash_values(drop_keys(table))))
+
+
+def refuse_taken(names: Iterable[str]) -> None:
+    """Raises DataError for a column of a table that has the name of one of `COLUMNS`."""
+    for name in names:
+        if name in COLUMNS:
+            raise DataError(
+                f"Column {name!r} has a name that raymlops needs for itself; rename it in the table"
+            )
 
 
 def hash_values(table: pa.Table) -> Hashes:
     """The hash of each row's values. A value has the same one whether it was read as a number, a boolean or a time, or
-    as the text of one: readers that infer types do so by file, and a value that does not fit makes a column text."""
+    as the text of one: readers that infer types do so by file, and a value that does not fit makes a column text.
+    Fractions count as FP32 has them, so that a table that is stored anew in FP32 keeps its keys."""
     return rowhash.hash_rows(table, hash_values=_hash_column)
 
 
@@ -44,9 +55,13 @@ def _hash_column(column: pa.ChunkedArray) -> Hashes:
         column = column.cast(column.type.value_type)
     kind = column.type
     if pa.types.is_decimal(kind):
-        return rowhash.hash_column(column.cast(pa.float64()))
+        column = column.cast(pa.float64())
+        kind = column.type
     if pa.types.is_date(kind):
         return rowhash.hash_column(column.cast(pa.timestamp("ms")))
+    if pa.types.is_floating(kind):
+        values = np.asarray(column.to_numpy(), dtype=np.float64)
+        return np.where(np.isnan(values), np.uint64(0), rowhash.hash_numbers(_round_fractions(values)))
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return rowhash.hash_column(column)
     encoded = column.combine_chunks().dictionary_encode()
@@ -57,10 +72,18 @@ def _hash_column(column: pa.ChunkedArray) -> Hashes:
     numbers = pd.to_numeric(words.replace(_BOOLEANS), errors="coerce").to_numpy(np.float64, copy=True)
     times = np.flatnonzero(np.isnan(numbers) & words.str.fullmatch(_TIME).fillna(False).to_numpy(bool))
     instants = pd.to_datetime(words.iloc[times], format="ISO8601", errors="coerce", utc=True)
-    numbers[times] = [np.nan if pd.isna(one) else one.value // 1_000_000 for one in instants]
-    hashes = np.where(np.isnan(numbers), hashes, rowhash.hash_numbers(numbers))
+    milliseconds = instants.dt.tz_localize(None).to_numpy().astype("datetime64[ms]")
+    numbers[times] = np.where(np.isnat(milliseconds), np.nan, milliseconds.astype(np.int64))
+    hashes = np.where(np.isnan(numbers), hashes, rowhash.hash_numbers(_round_fractions(numbers)))
     positions = np.asarray(pc.fill_null(encoded.indices, len(hashes)).to_numpy(), dtype=np.int64)
     return np.append(hashes, np.uint64(0))[positions]
+
+
+def _round_fractions(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Numbers with a fraction as FP32 holds them; whole ones, and those beyond it, as they are."""
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32).astype(np.float64)
+    return np.where((np.floor(values) == values) | np.isinf(rounded), values, rounded)
 
 
 _BOOLEANS = {"true": 1, "True": 1, "TRUE": 1, "false": 0, "False": 0, "FALSE": 0}

@@ -19,7 +19,7 @@ from ray.data.expressions import monotonically_increasing_id
 
 from raymlops import locations
 from raymlops.conversions.conversion import TYPES
-from raymlops.data import column_expressions, csv_values, joins, row_keys
+from raymlops.data import column_expressions, csv_values, joins, json_values, row_keys
 from raymlops.errors import (
     ArtifactError,
     ColumnValueError,
@@ -118,7 +118,9 @@ def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
     located = [file for one in located for file in _expand_pattern(one)]
     for one in located:
         file = pathlib.Path(one)
-        _require(file.exists(), one)
+        _require(bool(one) and _exists(file), one)
+        if not file.is_file() and not file.is_dir():
+            raise DataError(f"{one!r} is neither a file nor a folder; write its rows to a file first")
         if file.is_file() and file.stat().st_size == 0:
             raise DataError(f"File {one!r} is empty; expected a table with at least one row")
     return located, None
@@ -126,7 +128,7 @@ def locate(path: str | tuple[str, ...]) -> tuple[list[str], Any]:
 
 def _expand_pattern(path: str) -> list[str]:
     """The files that a pattern such as data/*.csv matches, in order; the path itself if it is none."""
-    if not glob.has_magic(path) or pathlib.Path(path).exists():
+    if not glob.has_magic(path) or _exists(pathlib.Path(path)):
         return [path]
     found = sorted(glob.glob(path, recursive=True))
     _require(bool(found), path)
@@ -144,6 +146,13 @@ def _open_all(given: Sequence[str]) -> tuple[list[str], Any]:
         paths.append(path)
     # Ray Data knows which errors of pyarrow's filesystems are transient, and retries.
     return paths, filesystem.fs if isinstance(filesystem, ArrowFSWrapper) else filesystem
+
+
+def _exists(file: pathlib.Path) -> bool:
+    try:
+        return file.exists()
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
 
 
 def _require(exists: bool, path: str) -> None:
@@ -245,14 +254,14 @@ def reading(spec: TableSpec) -> Iterator[None]:
             ) from None
         of_reader = "Failed to read " in str(error)  # Ray's words, whatever the reader's own error is
         if of_reader or isinstance(cause, (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)):
-            text = " ".join(_find_csv_mistake(spec, text).split())
+            text = " ".join(_find_mistake(spec, text).split())
             kind = (
                 ""
                 if isinstance(cause, (pa.ArrowException, OSError, ValueError))
                 else f"{type(cause).__name__}: "
             )
             raise DataError(
-                f"Cannot read {spec.path or spec.reader!r} as {spec.reader}: {kind}{text[:400]}"
+                f"Cannot read {spec.path or spec.reader!r} as {spec.reader}: {kind}{_with_remedy(text)}"
             ) from error
         raise
 
@@ -260,6 +269,44 @@ def reading(spec: TableSpec) -> Iterator[None]:
 def _without_advice(text: str) -> str:
     """The error text without the advice on retries that Ray Data adds to every error of a task."""
     return re.sub(r"\s*Failed to [\w ]+ after \d+/\d+ attempts? \(total backoff.*", "", text, flags=re.DOTALL)
+
+
+REMEDY = "; mend that row"
+_REMEDIES = (
+    ("; ", ""),  # it has one
+    ("Expected \\d+ columns", REMEDY + ", or set dataset.options.parse_options: delimiter, quote_char"),
+    (
+        "straddl",
+        "; a row is longer than a block, or a quote is never closed: set dataset.options.read_options.block_size",
+    ),
+    ("UTF-?8|codec can't decode", "; set dataset.options.read_options.encoding, such as latin-1"),
+    ("Empty CSV file", "; remove the empty file"),
+    ("incompatible types", "; write the files anew with one type of the column"),
+    ("inflate|decompress|[Cc]ompressed", "; copy the file again, or give it the ending of its compression"),
+    ("", "; write or copy the file again, or set dataset.reader to what it is"),
+)
+"""Part of an error of a reader -> what to do; the first that occurs."""
+
+
+def _with_remedy(text: str) -> str:
+    text = text[:400].rstrip(".")
+    return text + next(remedy for part, remedy in _REMEDIES if re.search(part, text))
+
+
+def _find_mistake(spec: TableSpec, text: str) -> str:
+    """The error text of a reader, or what is wrong in a file where that says more."""
+    if spec.reader != "json":
+        return _find_csv_mistake(spec, text)
+    try:
+        paths, filesystem = locate(spec.path or ())
+    except UserError:
+        return text
+    if filesystem is not None:
+        return text
+    found = [
+        file for one in map(pathlib.Path, paths) for file in ([one] if one.is_file() else one.rglob("*"))
+    ]
+    return json_values.find_mistake(sorted(found)[:200]) or text
 
 
 def _find_csv_mistake(spec: TableSpec, text: str) -> str:

@@ -69,6 +69,8 @@ def fitted_of(rule: ColumnRule) -> FittedFeatures:
 
 def in_training(table: pa.Table, rule: ColumnRule, fitted: FittedFeatures) -> list[Any]:
     checked, broken = contracts.check_columns(table, ContractSpec(columns={"a": rule}))
+    numbers = ("a",) if rule.type == "number" else ()
+    broken += contracts.check_range(checked, numbers, np.ones(table.num_rows, dtype=bool))
     holds = contracts.find_valid(table, broken)
     tensor = iter(column_to_tensor(checked.filter(pa.array(holds)), fitted.columns[0]).tolist())
     return [next(tensor) if kept else "refused" for kept in holds]

@@ -45,6 +45,8 @@ class Dialect:
     header: bool = True
     skipped: int = 0
     """Lines above the header."""
+    header_lines: int = 1
+    """More than one if a quoted name has line breaks."""
     renamed: bool = False
     """Whether `names` differ from what the file says."""
     multiline: bool = False
@@ -61,7 +63,7 @@ class Dialect:
             read["column_names"] = list(self.names)
         elif not self.header:
             read["autogenerate_column_names"] = True
-        skip = self.skipped + (self.renamed and self.header)
+        skip = self.skipped + (self.header_lines if self.renamed and self.header else 0)
         if skip:
             read["skip_rows"] = skip
         parse: dict[str, Any] = {}
@@ -122,6 +124,7 @@ def find_dialect(
         escape,
         header,
         skipped,
+        1 + sum(name.count("\n") for name in records[0]) if header else 1,
         renamed,
         multiline=any("\n" in value for record in records for value in record),
         decimal="," if separator != "," and _has_decimal_commas(rows, width) else ".",

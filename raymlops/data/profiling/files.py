@@ -2,9 +2,11 @@
 bytes. Reads no rows."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import zipfile
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from raymlops.errors import DataError, NotFoundError, unknown_name
 HEAD_BYTES = 2**20
 _KNOWN_TO_RAY = ("gz", "bz2", "zst", "lz4", "br")
 """Endings by which Ray Data finds the compression itself."""
+_TABLES = ("csv", "json", "parquet", "avro")
 _MAGIC = (
     (b"PAR1", "parquet"),
     (b"Obj\x01", "avro"),
@@ -119,7 +122,9 @@ def find_files(path: str, reader: str | None = None) -> TableFiles:
     names, total = tuple(file for file, _ in files), sum(size for _, size in files)
     if total == 0:
         raise DataError(f"File {names[0]!r} is empty; expected a table with at least one row")
-    first = next(file for file, size in files if size)
+    if empty := [file for file, size in files if not size]:
+        raise DataError(f"File {empty[0]!r} is empty; remove it, or give a pattern that leaves it out")
+    first = names[0]
     magic = _find_magic(filesystem, first)
     if magic in _ADVICE or (ending in _ADVICE_BY_ENDING and reader is None):
         kind = magic if magic in _ADVICE else _ADVICE_BY_ENDING[ending]
@@ -133,6 +138,7 @@ def find_files(path: str, reader: str | None = None) -> TableFiles:
     reader = reader or (magic if magic in ("parquet", "avro") else READER_OF_ENDING.get(ending))
     if reader in (None, "csv", "json"):
         head, whole = _read_head(filesystem, first, compression)
+        _refuse_other_texts(first, head)
         reader = reader or ("json" if re.match(rb"\s*[\[{]", head) else "csv")
     return TableFiles(reader, path, options, names, total, head, whole, compression)
 
@@ -148,10 +154,14 @@ def _enter_archive(path: str) -> str:
     except zipfile.BadZipFile as error:
         raise DataError(f"Cannot read {path!r}: {error}; it is no zip archive") from None
     names = [name for name in names if not name.startswith("__MACOSX/")]
+    tables = [name for name in names if READER_OF_ENDING.get(split_ending(name)[0]) in _TABLES]
+    names = tables if len(tables) == 1 else names
+    if not names:
+        raise DataError(f"{path!r} holds no files; give an archive with a table")
     if len(names) != 1:
-        held = ", ".join(names[:8]) or "no files"
-        example = names[0] if names else "NAME"
-        raise DataError(f"{path!r} holds {held}; give one of them: zip://{example}::{path}")
+        raise DataError(
+            f"{path!r} holds {', '.join(names[:8])}; give one of them: zip://{(tables or names)[0]}::{path}"
+        )
     return f"zip://{names[0]}::{path}"
 
 
@@ -170,7 +180,21 @@ def _list(paths: list[str], filesystem: Any) -> tuple[Any, list[tuple[str, int]]
             below = pathlib.PurePath(inner.path).relative_to(pathlib.PurePath(path)).parts
             if inner.is_file and not is_hidden(below):
                 found.append((inner.path, inner.size or 0))
+    if filesystem is None:
+        _refuse_links(file for file, _ in found)
     return opened, sorted(found)
+
+
+def _refuse_links(files: Iterable[str]) -> None:
+    """Raises DataError for a local file that is reached by several paths, as by a link to the folder it is in."""
+    first: dict[str, str] = {}
+    for file in sorted(files):
+        other = first.setdefault(os.path.realpath(file), file)
+        if other != file:
+            raise DataError(
+                f"{other!r} is also reached by a link, as {file!r}, so that its rows would count twice; remove the "
+                "link, or give a pattern that leaves it out"
+            )
 
 
 def _choose_ending(endings: set[str], path: str) -> str:
@@ -197,7 +221,22 @@ def _read_head(filesystem: Any, file: str, compression: str) -> tuple[bytes, boo
             head = stream.read(HEAD_BYTES)
             return head, len(head) < HEAD_BYTES or not stream.read(1)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"Cannot unpack {file!r}: {' '.join(str(error).split())[:200]}") from None
+        cause = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"Cannot unpack {file!r}: {cause}; copy it again, or give it the ending of its compression"
+        ) from None
+
+
+def _refuse_other_texts(file: str, head: bytes) -> None:
+    """Raises DataError for what is unpacked and still no table."""
+    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
+        raise DataError(
+            f"File {file!r} is a page or document in HTML or XML, no table; download the table itself, or convert it: "
+            "pandas.read_html(FILE)[0].to_parquet('data.parquet')"
+        )
+    packed = next((kind for magic, kind in _MAGIC if head.startswith(magic)), "")
+    if packed in COMPRESSION_OF_ENDING.values():
+        raise DataError(f"File {file!r} is compressed twice; unpack it once ({packed} -d)")
 
 
 def require_reader(reader: str | None) -> None:

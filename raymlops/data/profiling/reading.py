@@ -58,8 +58,12 @@ def read_profile(files: TableFiles, options: Mapping[str, Any]) -> Reading:
 
 def _require_columns(profile: TableProfile) -> None:
     if all(column.kind in ("other", "nothing") for column in profile.columns):
-        held = ", ".join(f"{column.name}: {column.stored}" for column in profile.columns[:5])
-        raise DataError(f"{profile.source} has no column of numbers, texts or times ({held})")
+        held = ", ".join(f"{column.name[:40]}: {column.stored[:60]}" for column in profile.columns[:5])
+        raise DataError(
+            f"{profile.source} has no column of numbers, texts or times ({held}); expected a value in each row and "
+            'column: JSON has one object a row, as in [{"a": 1}, {"a": 2}], which pandas writes by '
+            "to_json(orient='records')"
+        )
 
 
 def _join(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,7 +241,7 @@ def _adapt(
         return dataclasses.replace(dialect, multiline=True), as_text
     if re.search(r"Expected \d+ columns", text):
         raise DataError(
-            f"{text}; mend that row, or tell how the file is written, such as --option "
+            f"{text.partition(sources.REMEDY)[0]}{sources.REMEDY}, or tell how the file is written, such as --option "
             f"'parse_options={{delimiter: \";\"}}' or --option 'parse_options={{quote_char: false}}'"
         ) from None
     raise error

@@ -190,6 +190,10 @@ def _written_number(seen: _Seen) -> Conclusion | None:
         return None
     why = f"numbers written as text, {column.text.written}"
     strange = column.text.odd if column.text.written == "plain" else ()
+    if column.text.written.startswith("blanks"):
+        return Conclusion(
+            "number", why, f"{column.name} is taken for numbers with blanks between thousands, not for codes"
+        )
     if not strange:
         return Conclusion("number", why)
     value, _, row = strange[0]

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raymlops.conversions.conversion import find_beyond_fp32
 from raymlops.conversions.time_formats import FormatCounts, count_formats
 from raymlops.data import fitting, statistics
 from raymlops.data.profiling.csv_dialect import NULLS
@@ -29,15 +30,21 @@ _TIME = r"^(\d{1,4}[/.\-]\d{1,2}[/.\-]\d{1,4}|\d{1,2}[ -][a-z]{3,9}[ ,-]+\d{2,4}
 """How times look that are not numbers."""
 _PLAIN = r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
 _GROUPED = r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?"
+_BLANK, _APOSTROPHE = r"[ \x{a0}\x{202f}\x{2009}]", r"['\x{2019}]"
 WRITINGS = {
     "integer": r"^[+-]?\d+$",
     "plain": f"^({_PLAIN}|[+-]?inf)$",
     "thousands": f"^({_GROUPED}|{_PLAIN})$",
     "comma": r"^[+-]?(\d{1,3}(\.\d{3})+|\d*)(,\d+)?$",
+    "blanks": rf"^([+-]?\d{{1,3}}({_BLANK}\d{{3}})+(\.\d+)?|{_PLAIN})$",
+    "blanks, comma": rf"^[+-]?(\d{{1,3}}({_BLANK}\d{{3}})+|\d+)(,\d+)?$",
+    "apostrophes": rf"^([+-]?\d{{1,3}}({_APOSTROPHE}\d{{3}})+(\.\d+)?|{_PLAIN})$",
     "percent": r"^[+-]?\d+(\.\d+)?\s*%$",
     "money": r"^[+-]?[$\x{20ac}\x{a3}]\s?[+-]?\d+(,\d{3})*(\.\d+)?$",
 }
 """Ways to write numbers, the usual ones first."""
+COMMAS = ("comma", "blanks, comma")
+"""Those with a decimal comma."""
 MISSING_WORDS = frozenset((
     "?", "-", "--", ".", "..", "*", "unknown", "unk", "missing", "none", "nil", "na", "n.a.", "n/a", "nan", "null",
     "not available", "not applicable", "undefined", "#value!", "#ref!", "#div/0!", "#n/a", "(null)", "<na>", "\\n",
@@ -203,6 +210,10 @@ class Column:
     order: Order
     digest: int
     """Equal for columns with equal values in all rows."""
+    beyond: int = 0
+    """Finite numbers beyond FP32; they are counted among `nulls`, too."""
+    absent: int = 0
+    """Rows of blocks that do not have the column."""
 
     def merge(self, other: "Column") -> "Column":
         frequent = collections.Counter(self.frequent)
@@ -221,6 +232,8 @@ class Column:
             texts,
             self.order.merge(other.order) if self.kind == other.kind else Order(0, 0, False, False, False),
             (self.digest + other.digest) % 2**64,
+            self.beyond + other.beyond,
+            self.absent + other.absent,
         )
 
 
@@ -308,8 +321,14 @@ def _measure_numbers(array: pa.Array, kind: Kind) -> tuple[Column, Hashes, Hashe
         None,
         _find_order(present),
         _digest(hashes),
+        _count_beyond(unique, counts) if numbers.missing > missing.sum() else 0,
     )
     return column, hashes, _hash_rounded(values, numbers.std, hashes)
+
+
+def _count_beyond(unique: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> int:
+    beyond = find_beyond_fp32(pa.chunked_array([unique.astype(np.float64)]))
+    return int(counts[beyond].sum())
 
 
 def _hash_numbers(values: npt.NDArray[Any]) -> Hashes:
@@ -422,8 +441,8 @@ def _describe_texts(
         {name: int(times[holds].sum()) for name, holds in matched.items()},
         {words[int(place)].as_py(): int(times[place]) for place in np.flatnonzero(missing)[:_ODD]},
         found,
-        _measure_written(clean, times, matched, "money", "percent", "thousands"),
-        _measure_written(clean, times, matched, "comma"),
+        _measure_written(clean, times, matched, "money", "percent", "thousands", "blanks", "apostrophes"),
+        _measure_written(clean, times, matched, *COMMAS),
         *_count_times(clean.filter(pa.array(~missing))),
     )
 
@@ -448,12 +467,12 @@ def _measure_written(
 
 
 def parse_numbers(texts: pa.Array, writing: str) -> npt.NDArray[np.float64]:
-    """Texts as numbers; NaN for those that are none. All writings but `comma` are read alike."""
-    kept = pc.utf8_trim_whitespace(texts)
-    if writing == "comma":
+    """Texts as numbers; NaN for those that are none. All writings but those of `COMMAS` are read alike."""
+    kept = pc.replace_substring_regex(pc.utf8_trim_whitespace(texts), rf"[\s'\x{{2019}}]|{_BLANK}", "")
+    if writing in COMMAS:
         kept = pc.replace_substring(pc.replace_substring(kept, ".", ""), ",", ".")
     else:
-        kept = pc.replace_substring_regex(kept, r"[,%$\x{20ac}\x{a3}\s]", "")
+        kept = pc.replace_substring_regex(kept, r"[,%$\x{20ac}\x{a3}]", "")
     kept = pc.if_else(pc.match_substring_regex(kept, WRITINGS["plain"], ignore_case=True), kept, None)
     return np.asarray(pc.cast(kept, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
 
@@ -471,7 +490,7 @@ def finish(name: str, column: Column, twin: str = "") -> ColumnProfile:
     written = _find_writing(texts) if texts is not None else ""
     if texts is not None and kind == "text":
         if written:
-            numbers = texts.commas if written == "comma" else texts.points
+            numbers = texts.commas if written in COMMAS else texts.points
         present = texts.rows - sum(texts.absent.values())
         if written == "plain" and texts.written["plain"] == present:
             kind = "integer" if texts.written["integer"] == present else "number"
@@ -492,6 +511,8 @@ def finish(name: str, column: Column, twin: str = "") -> ColumnProfile:
         ("rising" if order.rising else "falling" if order.falling else "") if varies else "",
         bool(varies and order.rising and order.steps and not column.nulls and column.kind == "integer"),
         twin,
+        column.beyond,
+        column.absent,
     )
 
 

@@ -108,7 +108,7 @@ def _trim(total: TableSummary) -> None:
 
 def _absent(rows: int) -> Column:
     """The summary of a column that a block does not have."""
-    return summaries.measure(pa.chunked_array([pa.nulls(rows)]))[0]
+    return dataclasses.replace(summaries.measure(pa.chunked_array([pa.nulls(rows)]))[0], absent=rows)
 
 
 def _concatenate(one: pa.Table, other: pa.Table) -> pa.Table:

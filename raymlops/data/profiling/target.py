@@ -15,6 +15,7 @@ _POSITIVE = frozenset((
 """Words for the class that a model is to find."""
 _MOST_CLASSES, _COUNTED = 1000, 50
 _RARE = 10
+_USABLE = "expected numbers, texts or booleans: choose another, or write one as a column of the table"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,8 @@ def find_target(table: TableProfile, name: str, task: Task | None = None) -> Tar
 
 def _require_usable(column: ColumnProfile) -> None:
     name = column.name
+    if column.kind in ("timestamp", "image", "other"):
+        raise DataError(f"Target {name!r} is {column.stored[:80]}; {_USABLE}")
     if not column.present:
         raise DataError(f"Target {name!r} is null in all {column.rows:,} rows; choose another")
     if column.distinct < 2:
@@ -83,10 +86,8 @@ def _require_usable(column: ColumnProfile) -> None:
             f"Target {name!r} has one value only, {_plain(column.top[0][0])!r}, in all {column.present:,} rows; there "
             "is nothing to predict"
         )
-    if column.kind in ("timestamp", "image", "other"):
-        raise DataError(f"Target {name!r} is {column.stored}; expected numbers, texts or booleans")
     if column.text is not None and column.text.formats:
-        raise DataError(f"Target {name!r} has dates; expected numbers, texts or booleans")
+        raise DataError(f"Target {name!r} has dates; {_USABLE}")
 
 
 def _find_task(column: ColumnProfile) -> tuple[Task, str, str]:

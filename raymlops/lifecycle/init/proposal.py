@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from raymlops.data import row_keys
 from raymlops.data.profiling import files, reading, roles, split_choice, target
-from raymlops.errors import SpecError
+from raymlops.errors import DataError, SpecError
 from raymlops.evaluation import table_page
 from raymlops.lifecycle.cluster import join_cluster
 from raymlops.lifecycle.init import relations, spec_text
 from raymlops.settings import Settings
 from raymlops.specs.document import parse_document
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.table_profile import Conclusion, TableProfile
+from raymlops.table_profile import MODELLED, Conclusion, TableProfile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,7 @@ def propose(
     goal = target.find_target(read.profile, column, task)
     related = relations.relate(read.profile, read.sample, goal)
     concluded = roles.conclude(read.profile, goal, related)
+    _require_features(data, read.profile, goal, concluded)
     everywhere = relations.find_everywhere(read.profile, read.sample, goal)
     split = split_choice.choose_split(read.profile, goal, concluded, everywhere=everywhere)
     name = name or to_name(data)
@@ -85,6 +87,30 @@ def propose(
     spec = parse_document(text, ExperimentSpec, source="the proposed spec")
     seconds = {"scan": scanned - start, "conclude": time.monotonic() - scanned}
     return Proposal(text, spec, read.profile, goal, concluded, split, seconds)
+
+
+def _require_features(
+    data: str, read: TableProfile, goal: target.Target, concluded: Mapping[str, Conclusion]
+) -> None:
+    """Raises DataError if no column can be one, or one that could is not in all files."""
+    used = roles.of_role(concluded, *MODELLED)
+    row_keys.refuse_taken(concluded)
+    for column in map(read.column, [goal.column, *used]):
+        if column.absent:
+            raise DataError(
+                f"{data!r} has files with different columns: {column.name[:80]!r} is missing from those of "
+                f"{column.absent:,} of {read.rows:,} rows; give files with the same columns, by a pattern such as "
+                "'data/2024-*.csv', or add the column to the others"
+            )
+    if used:
+        return
+    others = [(name, one) for name, one in concluded.items() if one.role != "target"]
+    told = "; ".join(f"{name[:40]} is left out as {one.role} ({one.why[:60]})" for name, one in others[:4])
+    more = f"; and {len(others) - 4:,} more" if len(others) > 4 else ""
+    raise DataError(
+        f"{data!r} has no column to predict {goal.column!r} from: {told or 'it is the only one'}{more}; give a table "
+        "with others, or write a spec that lists the features"
+    )
 
 
 def to_name(data: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from raymlops.conversions.conversion import MISSING_TEXTS
+from raymlops.conversions.conversion import EXACT, MISSING_TEXTS
 from raymlops.data.profiling import roles
 from raymlops.data.profiling.split_choice import SplitChoice
 from raymlops.data.profiling.target import Target
@@ -63,7 +63,7 @@ def _write_head(
         f"{used:,} become features. By raymlops init.",
         f"# Look at {page}, read what is marked `unsure`, and edit.",
         "# Then: raymlops search THIS_FILE",
-        f"name: {name}",
+        f"name: {_quote(name)}",
     ]
     if table.duplicates:
         about = "" if table.exact else "about "
@@ -151,12 +151,22 @@ def _write_contract(
         if concluded[column.name].role not in (*_MODELLED, "target"):
             continue
         rule = find_rule(column, concluded[column.name], target)
+        if column.beyond:
+            told = f"{column.name} has {column.beyond:,} numbers beyond FP32, which models take; max leaves them out"
+            yield f"    # unsure: {_one_line(told)}"
+            rule = {"max": 1e38, **rule}
         if rule:
             yield f"    {_quote(renamed.get(column.name, column.name))}: {_flow(rule)}"
     yield "  max_failed: 0.05            # share of such rows above which a search stops"
 
 
-_WRITTEN = {"thousands": {"thousands": ","}, "comma": {"decimal": ",", "thousands": "."}}
+_WRITTEN = {
+    "thousands": {"thousands": ","},
+    "comma": {"decimal": ",", "thousands": "."},
+    "blanks": {"thousands": " "},
+    "blanks, comma": {"decimal": ",", "thousands": " "},
+    "apostrophes": {"thousands": "'"},
+}
 """Way to write numbers -> how the contract reads them."""
 _DERIVED = {
     "percent": "float(replace({0}, '%', ''))",
@@ -176,7 +186,7 @@ def find_rule(column: ColumnProfile, concluded: Conclusion, target: Target) -> d
     elif concluded.role == "boolean":
         rule["type"] = "boolean"
     elif column.kind in ("integer", "number", "boolean", "timestamp"):
-        rule["type"] = column.kind
+        rule["type"] = "number" if _exceeds_integers(column) else column.kind
     elif written and (concluded.role == "number" or is_target):
         rule |= {"type": "number", **_WRITTEN.get(written, {})}
     elif column.kind == "text":
@@ -188,6 +198,15 @@ def find_rule(column: ColumnProfile, concluded: Conclusion, target: Target) -> d
         low, high = find_bounds(numbers, column)
         rule["min"], rule["max"] = low, high
     return rule
+
+
+def _exceeds_integers(column: ColumnProfile) -> bool:
+    """Whether some of its whole numbers are beyond 64 bits, or were read as floats that stand for several."""
+    numbers = column.numbers
+    if column.kind != "integer" or numbers is None:
+        return False
+    largest = max(abs(numbers.min), abs(numbers.max))
+    return largest >= 2**63 or (largest > EXACT and "int" not in column.stored)
 
 
 def find_bounds(numbers: NumberProfile, column: ColumnProfile) -> tuple[float, float]:
@@ -341,7 +360,8 @@ def _quote(text: str) -> str:
     """A text as a YAML scalar that is read as this text, by every reader of YAML."""
     if _PLAIN.fullmatch(text) and read_yaml(text)[0] == text:
         return text
-    return json.dumps(text, ensure_ascii=True)
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(sign if sign.isprintable() else f"\\U{ord(sign):08x}" for sign in quoted)
 
 
 def _flow(value: Any) -> str:

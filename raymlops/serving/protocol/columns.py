@@ -11,7 +11,7 @@ import pyarrow as pa
 from raymlops.conversions.conversion import MISSING_TEXTS, Conversion
 from raymlops.conversions.instants import parse_instant
 from raymlops.errors import InputError
-from raymlops.features import MISSING_INSTANT, FittedColumn, read_conversion, to_tensor
+from raymlops.features import MISSING_INSTANT, FittedColumn, find_beyond, read_conversion, to_tensor
 from raymlops.serving.protocol.request_limits import show
 from raymlops.tensors import DATATYPES, ELEMENTS, Array, Signature, TensorSpec
 
@@ -57,8 +57,8 @@ def _to_column(spec: TensorSpec, entry: Mapping[str, Any]) -> Column:
 def to_array(data: list[Any], column: Column) -> Array:
     """A flat or nested JSON list as an array of the column's datatype, in the list's own shape.
 
-    Raises InputError: values of another type are refused, never rounded, wrapped or parsed from text. Values that
-    overflow a float become infinite; the caller must allow that, since np.errstate costs more than the rest.
+    Raises InputError: values of another type are refused, never rounded, wrapped or parsed from text; so are those
+    that overflow a float, if the caller sets np.errstate(over="raise"), which costs more than the rest.
     """
     kinds = set(map(type, data))
     if list in kinds:
@@ -89,11 +89,13 @@ def to_array(data: list[Any], column: Column) -> Array:
         raise InputError(f"Input {spec.name!r}: its data must be {words}{or_null}, got {show(data)}")
     try:
         array = np.array(data, want)
-    except OverflowError:
-        raise InputError(
-            f"Input {spec.name!r}: a value is outside {spec.datatype}, got {show(data)}"
-        ) from None
+    except (OverflowError, FloatingPointError):
+        raise _outside(spec, data) from None
     return check_whole(array, column) if column.kind == "integer" else array
+
+
+def _outside(spec: TensorSpec, value: Any) -> InputError:
+    return InputError(f"Input {spec.name!r}: a value is outside {spec.datatype}, got {show(value)}")
 
 
 def _other_types(column: Column) -> set[type]:
@@ -121,6 +123,8 @@ def convert_values(data: list[Any], column: Column) -> Array:
     if not data:
         return np.empty(0, spec.dtype)
     parts: list[pa.Array] = []
+    nullable = spec.datatype not in ("INT64", "BOOL")
+    fitted = FittedColumn(spec.name, "input", rule.type, nullable=nullable)
     for kind, found in places.items():
         given = [data[place] for place in found]
         try:
@@ -130,10 +134,11 @@ def convert_values(data: list[Any], column: Column) -> Array:
         if converted.failed.any():
             wrong = given[int(np.argmax(converted.failed))]
             raise InputError(f"Input {spec.name!r} takes values of {rule}, got {show(wrong)}")
+        beyond = find_beyond(converted.values, fitted)
+        if beyond.any():
+            raise _outside(spec, given[int(np.argmax(beyond))])
         parts += converted.values.chunks
     order = np.argsort(np.concatenate([np.array(found) for found in places.values()]))
-    nullable = spec.datatype not in ("INT64", "BOOL")
-    fitted = FittedColumn(spec.name, "input", rule.type, nullable=nullable)
     try:
         return np.asarray(to_tensor(pa.chunked_array(parts).take(pa.array(order)), fitted), dtype=spec.dtype)
     except ValueError:

@@ -68,7 +68,7 @@ class _Step:
         if self.column.spec.datatype == "BYTES" and type(data[0]) is str and not self.converts_all:
             "".join(data)  # raises unless all are strings
             return np.array(data, object)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="raise"):
             array = columns.to_array(data, self.column)
         if array.ndim != 1:
             raise ValueError("nested")
@@ -174,7 +174,7 @@ class InferDecoder:
             elif len(body) < _WIDE or not self._is_numeric:
                 request = self._read(body, signature, limits)
             else:
-                with json_numbers.parsing(body) as root, np.errstate(over="ignore"):
+                with json_numbers.parsing(body) as root, np.errstate(over="raise"):
                     request = self._read_wide(root, body, signature, limits)
         except (*_NOT_PLAIN, *json_numbers.FAILURES):
             request = None

@@ -52,7 +52,9 @@ class _Parsers(threading.local):
 
 
 _PARSERS = _Parsers()
-FAILURES = (_OtherBodyError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError)
+FAILURES = (
+    _OtherBodyError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError, FloatingPointError,
+)  # fmt: skip
 """Errors for a body that the usual parser must read."""
 
 
@@ -77,7 +79,7 @@ def read_request(text: bytes, known: Mapping[str, Column], depth: int) -> dict[s
     if not _is_promising(text, known):
         return None
     try:
-        with parsing(text) as root, np.errstate(over="ignore"):
+        with parsing(text) as root, np.errstate(over="raise"):
             return _read_document(root, text, known, depth)
     except FAILURES:
         return None
@@ -89,7 +91,7 @@ def read_tensor(text: bytes, forms: Collection[str], column: Column, depth: int)
     if not _is_promising(text, {"": column}):
         return None
     try:
-        with parsing(text) as root, np.errstate(over="ignore"):
+        with parsing(text) as root, np.errstate(over="raise"):
             return _read_tensor(root, text, forms, column, depth)
     except FAILURES:
         return None
@@ -206,8 +208,8 @@ def _find_shape(data: Any) -> tuple[int, ...]:
 
 
 def read_numbers(data: Any, column: Column, count: int) -> Array | None:
-    """A flat array from a list of the parser's view; values too large for a float become infinite. None if not all
-    data are numbers that the column can hold."""
+    """A flat array from a list of the parser's view; None if not all data are numbers that the column can hold.
+    Raises FloatingPointError, one of `FAILURES`, for values too large for its float."""
     datatype = column.spec.datatype
     if datatype not in _BUFFERS or not count or column.converts_all:
         return None

@@ -144,7 +144,7 @@ def from_columns(value: Mapping[str, Any], known: ColumnsByName, limits: Request
         if isinstance(data, np.ndarray):
             array = columns.check_whole(data, column)
         else:
-            with np.errstate(over="ignore"):
+            with np.errstate(over="raise"):
                 array = columns.to_array(data if is_list else [data], column)
         array = _fit(array, column.spec, is_list)
         count_elements(array.shape, column.spec, limits)

@@ -21,8 +21,6 @@ _BINARY = PARAMETERS | {
     "required": ["binary_data_output"],
     "properties": PARAMETERS["properties"] | {"binary_data_output": {"const": True}},
 }
-_LARGEST = float(np.finfo(np.float64).max)
-"""For a number that JSON parsers accept; values too large for a narrower float become infinite."""
 
 
 def describe_element(column: Column) -> Schema:
@@ -41,10 +39,10 @@ def describe_element(column: Column) -> Schema:
                     {"type": ["integer", "null"], "minimum": -(2**63), "maximum": 2**63 - 1},
                 ]
             }
-        case "F" if column.kind == "integer":
-            schema = {"type": "integer", "minimum": -_LARGEST, "maximum": _LARGEST}
         case "F":
-            schema = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+            largest = float(np.finfo(spec.dtype).max)
+            kind = "integer" if column.kind == "integer" else "number"
+            schema = {"type": kind, "minimum": -largest, "maximum": largest}
         case "B" if spec.datatype == "BOOL":
             schema = {"type": "boolean"}
         case "B":

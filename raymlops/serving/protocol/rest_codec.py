@@ -50,7 +50,7 @@ def decode_infer(
         raise InputError('The body must be a JSON object with a list "inputs"')
     batch: Batch = {}
     offset = 0
-    with np.errstate(over="ignore"):
+    with np.errstate(over="raise"):
         for entry in document["inputs"]:
             column = _find_column(entry, known)
             name = column.spec.name
