@@ -254,12 +254,9 @@ def reading(spec: TableSpec) -> Iterator[None]:
             ) from None
         of_reader = "Failed to read " in str(error)  # Ray's words, whatever the reader's own error is
         if of_reader or isinstance(cause, (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)):
-            text = " ".join(_find_mistake(spec, text).split())
-            kind = (
-                ""
-                if isinstance(cause, (pa.ArrowException, OSError, ValueError))
-                else f"{type(cause).__name__}: "
-            )
+            found = _find_mistake(spec, text)
+            is_plain = found != text or isinstance(cause, (pa.ArrowException, OSError, ValueError))
+            kind, text = "" if is_plain else f"{type(cause).__name__}: ", " ".join(found.split())
             raise DataError(
                 f"Cannot read {spec.path or spec.reader!r} as {spec.reader}: {kind}{_with_remedy(text)}"
             ) from error

@@ -152,7 +152,7 @@ def _enter_archive(path: str) -> str:
         with zipfile.ZipFile(path) as archive:
             names = [one.filename for one in archive.infolist() if not one.is_dir() and one.file_size]
     except zipfile.BadZipFile as error:
-        raise DataError(f"Cannot read {path!r}: {error}; it is no zip archive") from None
+        raise DataError(f"Cannot read {path!r}: {error}; copy it again") from None
     names = [name for name in names if not name.startswith("__MACOSX/")]
     tables = [name for name in names if READER_OF_ENDING.get(split_ending(name)[0]) in _TABLES]
     names = tables if len(tables) == 1 else names
