@@ -18,8 +18,8 @@ _OVERRIDES = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a value of the spec: --set search.trials=20; a name with dots in quotes, as in "
-    "contract.columns.'Solar.R'.max=400",
+    help="Change a value of the spec: --set search.trials=20, --set contract.columns.Solar.R.max=400; a name whose "
+    "parts could be keys in quotes, as in contract.columns.'Solar.max'.max=400",
 )
 
 

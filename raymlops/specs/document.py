@@ -111,7 +111,7 @@ def parse_document(text: str, kind: type[D], source: str = "text", overrides: Se
     if not isinstance(value, dict):
         raise SpecError(f"{source} holds {_show(value)}; expected a mapping of keys to values")
     for override in overrides:
-        apply_override(value, override)
+        apply_override(value, override, kind)
     return validate_document(value, kind, source, lines=lambda key: _find_line(node, key))
 
 
@@ -272,30 +272,67 @@ _PART = re.compile(r"""'[^']+'|"[^"]+"|`[^`]+`|[^.='"`]+""")
 _OVERRIDE = re.compile(rf"(?P<key>(?:{_PART.pattern})(?:\.(?:{_PART.pattern}))*)=(?P<text>.*)", re.DOTALL)
 
 
-def _count_parts(target: Mapping[str, Any], parts: Sequence[str]) -> int:
-    """How many parts of a path are one key: as many as a key of the mapping has, else one."""
-    return next((count for count in range(len(parts), 1, -1) if ".".join(parts[:count]) in target), 1)
+def _count_parts(target: Mapping[str, Any], parts: Sequence[str], kinds: Sequence[Any], given: Any) -> int:
+    """How many parts of a path are one key: as many as a key of the mapping has; of a name that it lacks, all that
+    stand before a key of what names stand for; else one."""
+    for count in range(len(parts), 1, -1):
+        if ".".join(parts[:count]) in target:
+            return count
+    named = [inner for kind in kinds if (inner := _values_of(kind)) is not None]
+    if not named or Any in named:
+        return 1
+    fields = {key for inner in named for owner in documents_in(inner) for key in _keys_of(owner)}
+    if not fields:
+        return len(parts)
+    keyed = next((count for count in range(1, len(parts)) if parts[count] in fields), None)
+    return keyed or (len(parts) if isinstance(given, dict) else 1)
 
 
-def apply_override(value: dict[str, Any], override: str) -> None:
-    """Apply `key.path=value` to a document. A key with dots is one that the document has, or is in quotes:
-    `contract.columns.'Solar.R'.max=400`. Raises SpecError."""
+def _keys_of(owner: type[Document]) -> set[str]:
+    return {field.alias or name for name, field in owner.model_fields.items()} | owner.renamed.keys()
+
+
+def _values_of(kind: Any) -> Any:
+    """The type of a mapping's values, by name; None for another type."""
+    if typing.get_origin(kind) in (dict, Mapping):
+        return typing.get_args(kind)[1]
+    inner = typing.get_args(kind) if typing.get_origin(kind) is not None else ()
+    return next((found for one in inner if (found := _values_of(one)) is not None), None)
+
+
+def _kinds_of(kind: Any, key: str) -> list[Any]:
+    """The types that a key of a document or a name of a mapping may have."""
+    if (named := _values_of(kind)) is not None:
+        return [named]
+    owners = list(documents_in(kind))
+    return [
+        field.annotation
+        for owner in owners
+        for name, field in owner.model_fields.items()
+        if key in (name, field.alias)
+    ]
+
+
+def apply_override(value: dict[str, Any], override: str, kind: type[Document] | None = None) -> None:
+    """Apply `key.path=value` to a document of a kind. A name with dots needs quotes only where the document lacks it
+    and its parts could be keys: `contract.columns.'Solar.max'.max=400`. Raises SpecError."""
     found = _OVERRIDE.fullmatch(override)
     if found is None:
         raise SpecError(f"Override {override!r} is not of the form key.path=value, such as search.trials=20")
     parts = [part[1:-1] if part[:1] in _QUOTES else part for part in _PART.findall(found["key"])]
-    text, target = found["text"], value
-    while (count := _count_parts(target, parts)) < len(parts):
+    text, target, kinds = found["text"], value, [kind] if kind else []
+    try:
+        given, _ = read_yaml(text)
+    except SpecError:
+        raise SpecError(f"Override {override!r}: {text!r} is not a YAML value") from None
+    while (count := _count_parts(target, parts, kinds, given)) < len(parts):
         part, parts = ".".join(parts[:count]), parts[count:]
+        kinds = [inner for one in kinds for inner in _kinds_of(one, part)]
         inner = target.setdefault(part, {})
         if not isinstance(inner, dict):
             raise SpecError(f"Override {override!r}: {part!r} is {_show(inner)}, not a mapping")
         target = inner
-    last = ".".join(parts)
-    try:
-        target[last], _ = read_yaml(text)
-    except SpecError:
-        raise SpecError(f"Override {override!r}: {text!r} is not a YAML value") from None
+    target[".".join(parts)] = given
 
 
 def _show(value: Any) -> str:

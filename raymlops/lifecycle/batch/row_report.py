@@ -35,6 +35,11 @@ class Unknown:
         samples = tuple(dict.fromkeys(self.samples + other.samples))[:_SAMPLES]
         return Unknown(self.rows + other.rows, samples)
 
+    def describe(self, column: str, rows: int) -> str:
+        """A line for a person; `rows` are all that were read."""
+        shown = ", ".join(map(repr, self.samples))
+        return f"{column}: {self.rows:,} of {rows:,} rows have a category that the model does not know, such as {shown}"
+
 
 @dataclasses.dataclass
 class Counts:
@@ -59,13 +64,7 @@ class Counts:
         if self.left_out:
             told = "; ".join(str(finding) for finding in self.findings.values())
             lines.append(f"{self.left_out:,} of {self.rows:,} rows are left out, and kept in {place}: {told}")
-        for name, unknown in self.unknown.items():
-            shown = ", ".join(map(repr, unknown.samples))
-            lines.append(
-                f"{name}: {unknown.rows:,} of {self.rows:,} rows have a category that the model does not know, such as "
-                f"{shown}"
-            )
-        return lines
+        return lines + [unknown.describe(name, self.rows) for name, unknown in self.unknown.items()]
 
     def exceeds(self, most: float) -> bool:
         return self.left_out > most * self.rows

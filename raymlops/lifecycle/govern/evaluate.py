@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from raymlops.conversions.conversion import Conversion
 from raymlops.data import sources
 from raymlops.data.training_rows import TrainingRows
 from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
@@ -18,18 +17,19 @@ from raymlops.evaluation.partials import Partial, fold_small, to_exact
 from raymlops.evaluation.report import write_report
 from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
-from raymlops.features import FittedFeatures, read_conversion
+from raymlops.features import FittedFeatures
 from raymlops.lifecycle.govern import gate_evidence, version_record
 from raymlops.lifecycle.govern.baseline_rows import compare_baselines
-from raymlops.lifecycle.govern.evaluation_rows import Rows, take_sample
+from raymlops.lifecycle.govern.evaluation_rows import ModelColumns, Rows, take_sample
 from raymlops.lifecycle.govern.gate_evidence import Sample
 from raymlops.lifecycle.govern.own_rows import OwnRows
 from raymlops.lifecycle.govern.scoring import Measured, features_of, measure_marked, score_rows
 from raymlops.metrics import FALLING
 from raymlops.models import variants
 from raymlops.models.safety import Model, read_model
-from raymlops.models.session import open_session
+from raymlops.models.session import Session, open_session
 from raymlops.models.speed import measure_speed
+from raymlops.models.vocabularies import read_vocabularies
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import evidence, registry
@@ -87,17 +87,37 @@ def find_champion(client: Client, name: str, settings: Settings) -> ModelVersion
     return registry.resolve(f"models:/{name}@champion", settings)
 
 
-def read_conversions(version: ModelVersion) -> dict[str, Conversion]:
-    """How the columns of a version were converted in training. Raises ArtifactError for a broken file."""
-    contract = open_session(read_model(version.file, version.digest)).contract
-    entries = [*contract.get("columns", ()), contract.get("target") or {}]
-    found = {entry["name"]: read_conversion(entry) for entry in entries if "name" in entry}
-    return {name: conversion for name, conversion in found.items() if conversion is not None}
+@dataclasses.dataclass(frozen=True)
+class OpenedVersion:
+    """A version with its model, which is opened once."""
+
+    version: ModelVersion
+    model: Model
+    session: Session
+
+    @property
+    def columns(self) -> ModelColumns:
+        """What its columns take. Raises ArtifactError for a file without a contract, or a broken one."""
+        features = features_of(self.session.contract)
+        target = features.target
+        entries = [(target.name, target.conversion), *((one.name, one.conversion) for one in features.columns)]
+        conversions = {name: conversion for name, conversion in entries if conversion is not None}
+        numbers = [column.name for column in features.raw if column.type == "number"]
+        categories = tuple(column for column in features.raw if column.kind == "category")
+        known = read_vocabularies(self.model, [column.name for column in categories])
+        is_number = target.task == "regression"
+        return ModelColumns(conversions, (*numbers, *[target.name] * is_number), categories, known)
+
+
+def open_version(version: ModelVersion) -> OpenedVersion:
+    """Raises ArtifactError for a broken file."""
+    model = read_model(version.file, version.digest)
+    return OpenedVersion(version, model, open_session(model))
 
 
 def evaluate_version(
     client: Client,
-    version: ModelVersion,
+    opened: OpenedVersion,
     spec: ExperimentSpec,
     rows: Rows,
     settings: Settings,
@@ -109,11 +129,12 @@ def evaluate_version(
 
     Raises ArtifactError for a version without a contract on its columns.
     """
+    version = opened.version
     champion = find_champion(client, version.name, settings)
     if champion is not None and champion.version == version.version:
         champion = None  # no gain is required over itself
-    models = {version.uri: read_model(version.file, version.digest)}
-    features = features_of(open_session(models[version.uri]).contract)
+    models = {version.uri: opened.model}
+    features = features_of(opened.session.contract)
     if champion is not None:
         models[champion.uri] = read_model(champion.file, champion.digest)
     known = _read_training_rows(client, [version, *([champion] if champion else [])], tell)
@@ -127,11 +148,11 @@ def evaluate_version(
         sample = take_sample(rows, features)
     limits = _limits_of(spec)
     evidence = _gather(version, measured, said[version.uri], sample)
-    evidence, leaderboard = _compare(evidence, models[version.uri], features, rows, spec, tell)
+    evidence, leaderboard = _compare(evidence, opened.session, features, rows, spec, tell)
     against = _gather(champion, measured, said[champion.uri], None) if champion else None
     verdict = gate.judge(evidence, against, limits)
     evaluation = results.finish(measured.whole[version.uri], spec.evaluation)
-    lines, judged = _try_variants(version, spec, rows, sample, features, evidence, evaluation, settings, tell)
+    lines, judged = _try_variants(opened, spec, rows, sample, features, evidence, evaluation, settings, tell)
     report = version_record.fill_report(
         client,
         version,
@@ -296,7 +317,7 @@ def _gather(version: ModelVersion, measured: Measured, own: str, sample: Sample 
 
 def _compare(
     found: Evidence,
-    model: Model,
+    session: Session,
     features: FittedFeatures,
     rows: Rows,
     spec: ExperimentSpec,
@@ -306,7 +327,7 @@ def _compare(
     metric = spec.gate.metric_of(features.target.task)
     if found.unsafe or found.partial is None:
         return found, Leaderboard(metric)
-    compared = compare_baselines(open_session(model), features, found.partial.layout, rows, tell)
+    compared = compare_baselines(session, features, found.partial.layout, rows, tell)
     if compared is None:
         return found, Leaderboard(metric)
     evidence = dataclasses.replace(found, sampled=compared.model, baselines=compared.baselines)
@@ -314,7 +335,7 @@ def _compare(
 
 
 def _try_variants(
-    version: ModelVersion,
+    opened: OpenedVersion,
     spec: ExperimentSpec,
     rows: Rows,
     sample: Sample,
@@ -325,7 +346,7 @@ def _try_variants(
     tell: Callable[[str], None],
 ) -> tuple[tuple[VariantLine, ...], dict[str, Verdict]]:
     """The original's line, and one for each smaller file that the spec asks for, compared with it; their verdicts."""
-    session = open_session(read_model(version.file, version.digest))
+    version, session = opened.version, opened.session
     line = _to_line(ORIGINAL, original, evaluation, measure_speed(session, sample.columns).p50_ms)
     if not spec.gate.variants:
         return (line,), {}

@@ -12,7 +12,7 @@ from raymlops.conversions.conversion import Conversion
 from raymlops.data import contract as contracts
 from raymlops.data import row_keys, sources
 from raymlops.data.column_conversions import read_as_text, resolve_contract
-from raymlops.data.contract import Finding
+from raymlops.data.contract import Broken, Finding
 from raymlops.data.file_endings import guess_reader
 from raymlops.data.row_keys import Repeats, find_repeats
 from raymlops.data.rowhash import Hashes
@@ -20,7 +20,8 @@ from raymlops.data.scan import Fingerprint, fold
 from raymlops.data.split_rows import SplitRows, describe_source, reading_values, scan_rows
 from raymlops.data.training_rows import TrainingRows, add_marks
 from raymlops.errors import DataError
-from raymlops.features import FittedFeatures, table_to_batch
+from raymlops.features import FittedColumn, FittedFeatures, convert_columns, table_to_batch
+from raymlops.lifecycle.batch.row_report import Unknown, Vocabularies, count_unknown
 from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
 from raymlops.lifecycle.govern.scoring import read_labels, with_conversions
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, TableSpec
@@ -46,9 +47,15 @@ class Rows:
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Rows of each split; empty for other data."""
 
+    unknown: Mapping[str, Unknown] = dataclasses.field(default_factory=dict)
+    """Column -> the rows of other data with categories that the model does not know."""
+    read: int = 0
+    """All rows of other data."""
+
     def describe(self) -> list[str]:
-        """Lines on the rows that are left out."""
-        return [f"Left out: {finding}" for finding in self.findings]
+        """Lines on the rows that are left out, and on those with unknown categories."""
+        lines = [f"Left out: {finding}" for finding in self.findings]
+        return lines + [unknown.describe(name, self.read) for name, unknown in self.unknown.items()]
 
     identity: Fingerprint | None = None
     mark: Callable[[Mapping[str, TrainingRows]], ray.data.Dataset] | None = None
@@ -57,6 +64,32 @@ class Rows:
     def marked(self, known: Mapping[str, TrainingRows]) -> ray.data.Dataset:
         """With the columns of `known`; as they are if there is none, or if they have no keys."""
         return self.mark(known) if self.mark and known else self.dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelColumns:
+    """What the columns of a model take, which is measured on rows that it was not made from."""
+
+    conversions: Mapping[str, Conversion] = dataclasses.field(default_factory=dict)
+    numbers: tuple[str, ...] = ()
+    """Those that it takes or predicts as FP32."""
+    categories: tuple[FittedColumn, ...] = ()
+    known: Vocabularies = dataclasses.field(default_factory=dict)
+    """The categories that it knows."""
+
+    def check(self, table: pa.Table, contract: ContractSpec) -> list[Broken]:
+        """The rules of the contract that rows break, and numbers beyond FP32."""
+        checked, broken = contracts.check_columns(table, contract)
+        return broken + contracts.check_range(checked, self.numbers, contracts.find_valid(table, broken))
+
+    def count_unknown(self, table: pa.Table) -> dict[str, Unknown]:
+        """Of rows as they were read."""
+        columns = [column for column in self.categories if column.name in table.column_names]
+        converted, _ = convert_columns(table.select([column.name for column in columns]), columns)
+        return count_unknown(
+            converted,
+            {column.name: self.known[column.name] for column in columns if column.name in self.known},
+        )
 
 
 def choose_table(spec: ExperimentSpec, data: str | None = None) -> DatasetSpec:
@@ -69,35 +102,41 @@ def choose_table(spec: ExperimentSpec, data: str | None = None) -> DatasetSpec:
 
 
 def read_rows(
-    spec: ExperimentSpec, other: DatasetSpec | None = None, known: Mapping[str, Conversion] | None = None
+    spec: ExperimentSpec, other: DatasetSpec | None = None, columns: ModelColumns | None = None
 ) -> Rows:
-    """The test split of the spec, or all rows of another table that keep its contract. `known` are the conversions of
-    the model that is measured.
+    """The test split of the spec, or all rows of another table that keep its contract. `columns` are those of the
+    model that is measured.
 
     Raises DataError, StorageError and NotFoundError as reading does.
     """
+    columns = columns or ModelColumns()
     if other is None:
-        return to_test_rows(scan_rows(spec.dataset, spec.contract, spec.split, spec.features, known))
+        scanned = scan_rows(spec.dataset, spec.contract, spec.split, spec.features, columns.conversions)
+        return to_test_rows(scanned)
 
     def read(texts: Collection[str]) -> Rows:
         chosen = read_as_text(other, spec.contract, texts)
         with sources.reading(chosen):
             dataset = sources.read_dataset(chosen, keyed=True)
             dataset = dataset.materialize() if chosen.cache else dataset
-            contract = resolve_contract(dataset, spec.contract, features=spec.features, known=known)
-            findings, left_out = _check_rows(dataset, contract)
+            contract = resolve_contract(
+                dataset, spec.contract, features=spec.features, known=columns.conversions
+            )
+            checked = _check_rows(dataset, contract, columns)
 
             def mark(versions: Mapping[str, TrainingRows]) -> ray.data.Dataset:
-                return _keep_contract(dataset, contract, versions, chosen)
+                return _keep_contract(dataset, contract, columns, versions, chosen)
 
             return Rows(
                 mark({}),
                 chosen,
                 str(other.path),
-                findings=findings,
+                findings=tuple(checked.findings.values()),
                 conversions=conversions_of(contract),
-                left_out=left_out,
+                left_out=tuple(one.to_json() for one in checked.left_out),
                 mark=mark,
+                unknown=checked.unknown,
+                read=checked.rows,
             )
 
     return reading_values(spec.contract, read)
@@ -147,41 +186,55 @@ def take_sample(rows: Rows, features: FittedFeatures, most: int = SAMPLE) -> Sam
     return Sample(table_to_batch(table, features), read_labels(table, features.target))
 
 
-def _check_rows(
-    dataset: ray.data.Dataset, contract: ContractSpec
-) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
-    """The findings of the contract, and the first rows that break it. Raises DataError for too many of them."""
-    rows = failed = 0
-    findings: dict[tuple[str, str], Finding] = {}
-    left_out: list[contracts.LeftOut] = []
-    for count, broken, found, others in fold(dataset, _check_block, contract=contract):
-        for one in found:
-            key, shifted = (one.column, one.rule), one.shift(rows)
-            findings[key] = findings[key].merge(shifted) if key in findings else shifted
-        left_out += [one.shift(rows) for one in others[: contracts.KEPT - len(left_out)]]
-        rows, failed = rows + count, failed + broken
-    contracts.judge(list(findings.values()), rows, failed, contract)
-    return tuple(findings.values()), tuple(one.to_json() for one in left_out)
+@dataclasses.dataclass
+class _Checked:
+    """Of blocks, in their order."""
+
+    rows: int = 0
+    failed: int = 0
+    findings: dict[tuple[str, str], Finding] = dataclasses.field(default_factory=dict)
+    left_out: list[contracts.LeftOut] = dataclasses.field(default_factory=list)
+    unknown: dict[str, Unknown] = dataclasses.field(default_factory=dict)
+
+    def add(self, other: "_Checked") -> None:
+        for key, finding in other.findings.items():
+            shifted = finding.shift(self.rows)
+            self.findings[key] = self.findings[key].merge(shifted) if key in self.findings else shifted
+        kept = other.left_out[: contracts.KEPT - len(self.left_out)]
+        self.left_out += [one.shift(self.rows) for one in kept]
+        for name, unknown in other.unknown.items():
+            self.unknown[name] = self.unknown[name].merge(unknown) if name in self.unknown else unknown
+        self.rows, self.failed = self.rows + other.rows, self.failed + other.failed
 
 
-def _check_block(
-    table: pa.Table, contract: ContractSpec
-) -> tuple[int, int, list[Finding], list[contracts.LeftOut]]:
+def _check_rows(dataset: ray.data.Dataset, contract: ContractSpec, columns: ModelColumns) -> _Checked:
+    """What breaks the contract, and what the model does not know. Raises DataError for too many broken rows."""
+    total = _Checked()
+    for part in fold(dataset, _check_block, contract=contract, columns=columns):
+        total.add(part)
+    contracts.judge(list(total.findings.values()), total.rows, total.failed, contract)
+    return total
+
+
+def _check_block(table: pa.Table, contract: ContractSpec, columns: ModelColumns) -> _Checked:
     if table.num_columns == 0 or table.num_rows == 0:
-        return 0, 0, [], []
-    _, broken = contracts.check_columns(table, contract)
-    failed = int((~contracts.find_valid(table, broken)).sum())
-    return (
+        return _Checked()
+    broken = columns.check(table, contract)
+    holds = contracts.find_valid(table, broken)
+    findings = [contracts.to_finding(table, one) for one in broken]
+    return _Checked(
         table.num_rows,
-        failed,
-        [contracts.to_finding(table, one) for one in broken],
+        int((~holds).sum()),
+        {(one.column, one.rule): one for one in findings},
         contracts.leave_out(row_keys.drop_keys(table), broken),
+        columns.count_unknown(table.filter(pa.array(holds))),
     )
 
 
 def _keep_contract(
     dataset: ray.data.Dataset,
     contract: ContractSpec,
+    columns: ModelColumns,
     known: Mapping[str, TrainingRows],
     table: DatasetSpec,
 ) -> ray.data.Dataset:
@@ -196,6 +249,7 @@ def _keep_contract(
         zero_copy_batch=True,
         fn_kwargs={
             "contract": contract,
+            "columns": columns,
             "known": dict(known),
             "repeats": repeats,
             "changed": frozenset(table.derive),
@@ -213,13 +267,13 @@ def _read_keys(table: pa.Table) -> tuple[row_keys.Name, Hashes] | None:
 def _keep_block(
     table: pa.Table,
     contract: ContractSpec,
+    columns: ModelColumns,
     known: Mapping[str, TrainingRows],
     repeats: Repeats,
     changed: frozenset[str],
 ) -> pa.Table:
     if table.num_columns == 0:
         return table
-    _, broken = contracts.check_columns(table, contract)
-    holds = contracts.find_valid(table, broken)
+    holds = contracts.find_valid(table, columns.check(table, contract))
     kept = row_keys.drop_keys(table.filter(pa.array(holds)))
     return add_marks(kept, table, holds, known, repeats, changed)

@@ -128,7 +128,8 @@ def admit_version(
         tell(f"models:/{name}/{version} is registered and gets no alias: {error}")
         return version, None, None
     try:
-        trusted = evaluate.evaluate_version(client, found, spec, rows, settings, tell=tell)
+        opened = evaluate.open_version(found)
+        trusted = evaluate.evaluate_version(client, opened, spec, rows, settings, tell=tell)
         for sentence in filter(None, trusted.own_rows.values()):
             tell(sentence)
     except UnreachableError:

@@ -101,7 +101,7 @@ def evaluate(
     version's record names.
     """
     from raymlops.lifecycle.govern import version_record
-    from raymlops.lifecycle.govern.evaluate import evaluate_version, read_conversions
+    from raymlops.lifecycle.govern.evaluate import evaluate_version, open_version
     from raymlops.lifecycle.govern.evaluation_rows import choose_table, read_rows
     from raymlops.tracking import registry
     from raymlops.tracking.store import connect
@@ -114,11 +114,12 @@ def evaluate(
     table = choose_table(spec, data)
     preflight.require_files(table.tables)
     join_cluster(settings)
-    rows = read_rows(spec, None if data is None else table, read_conversions(found))
+    opened = open_version(found)
+    rows = read_rows(spec, None if data is None else table, opened.columns)
     for line in rows.describe() if data is not None else ():
         tell(line)
     stored = data is None if store is None else store
-    evaluated = evaluate_version(client, found, spec, rows, settings, store=stored, tell=tell)
+    evaluated = evaluate_version(client, opened, spec, rows, settings, store=stored, tell=tell)
     for sentence in filter(None, evaluated.own_rows.values()):
         warn(sentence)
     return evaluated

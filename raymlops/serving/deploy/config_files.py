@@ -89,7 +89,7 @@ def require_one_module_of_a_name(
 
 def _validate(arguments: dict[str, Any], source: str, overrides: Sequence[str]) -> ServingSpec:
     for override in overrides:
-        apply_override(arguments, override)
+        apply_override(arguments, override, ServingSpec)
     return validate_document(arguments, ServingSpec, source)
 
 

@@ -149,13 +149,23 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: pathlib.Path) -> N
         "contract.columns.'Solar.R'.max=400",
         'contract.columns."Solar.R".max=400',
         "contract.columns.`a=b.c`.max=400",
+        "contract.columns.a.b.max=400",  # a key that it lacks
+        "contract.columns.a.b={max: 400}",
     ],
 )
 def test_an_override_reaches_a_name_with_dots(override: str) -> None:
     text = SPEC + "contract: {columns: {Solar.R: {type: number}}}\n"
     columns = parse_document(text, ExperimentSpec, overrides=[override]).contract.columns
     assert [rule.max for rule in columns.values()][-1] == 400
-    assert set(columns) in ({"Solar.R"}, {"Solar.R", "a=b.c"})
+    assert set(columns) in ({"Solar.R"}, {"Solar.R", "a=b.c"}, {"Solar.R", "a.b"})
+
+
+def test_an_override_whose_last_key_is_misspelt_says_so() -> None:
+    with pytest.raises(SpecError, match="did you mean 'max'"):
+        parse_document(SPEC, ExperimentSpec, overrides=["contract.columns.x.mx=400"])
+    assert parse_document(SPEC, ExperimentSpec, overrides=["dataset.derive.a.b=x + 1"]).dataset.derive == {
+        "a.b": "x + 1"
+    }
 
 
 def test_the_schema_for_editors_lists_metrics_and_readers() -> None:
