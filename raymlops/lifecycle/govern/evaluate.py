@@ -100,7 +100,10 @@ class OpenedVersion:
         """What its columns take. Raises ArtifactError for a file without a contract, or a broken one."""
         features = features_of(self.session.contract)
         target = features.target
-        entries = [(target.name, target.conversion), *((one.name, one.conversion) for one in features.columns)]
+        entries = [
+            (target.name, target.conversion),
+            *((one.name, one.conversion) for one in features.columns),
+        ]
         conversions = {name: conversion for name, conversion in entries if conversion is not None}
         numbers = [column.name for column in features.raw if column.type == "number"]
         categories = tuple(column for column in features.raw if column.kind == "category")
