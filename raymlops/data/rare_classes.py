@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymlops.data.scan import Scan
+from raymlops.data.splits import SMALL
 from raymlops.errors import DataError
 from raymlops.specs.dataset import RandomSplit, TimeSplit
 
@@ -39,7 +40,8 @@ def _describe(
     more = f"; and {len(missing) - _SHOWN} others" if len(missing) > _SHOWN else ""
     remedies = []
     column = target if target.isidentifier() else f"`{target}`"
-    few = [value for value in missing if sum(classes[value]) < _FOLDED]
+    many = sum(map(sum, classes.values())) >= SMALL  # sides are left to a hash, and shares are not exact
+    few = [value for value in missing if many or sum(classes[value]) < _FOLDED]
     if few and len(classes) - len(few) >= 2:
         listed = ", ".join(repr(value) for value in few)
         together = sum(sum(classes[value]) for value in few)
@@ -53,7 +55,7 @@ def _describe(
         remedies.append(
             "give another split.seed or other split.fractions, since rows that belong together do not part"
         )
-    elif len(few) < len(missing):
+    elif any(sum(classes[value]) >= _FOLDED for value in missing):
         remedies.append("give another split.seed or other split.fractions")
     remedies.append("give more rows of them")
     return (

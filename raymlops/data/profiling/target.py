@@ -4,6 +4,7 @@ import dataclasses
 import re
 from typing import Literal
 
+from raymlops.data.splits import SMALL
 from raymlops.errors import DataError, unknown_name
 from raymlops.table_profile import ColumnProfile, TableProfile
 
@@ -14,7 +15,8 @@ _POSITIVE = frozenset((
 ))  # fmt: skip
 """Words for the class that a model is to find."""
 _MOST_CLASSES, _COUNTED = 1000, 50
-_RARE = 10
+_RARE, _RARE_OF_MANY = 10, 50
+"""Rows below which a class may have none in a part: shares are exact for few rows, and left to a hash for many."""
 _USABLE = "expected numbers, texts or booleans: choose another, or write one as a column of the table"
 
 
@@ -59,7 +61,8 @@ def find_target(table: TableProfile, name: str, task: Task | None = None) -> Tar
             f"Target {name!r} has about {column.distinct:,} different values; a classification takes {_MOST_CLASSES} "
             "at most: choose another target"
         )
-    rare = tuple(value for value, rows in counts if rows < _RARE) if found == "multiclass" else ()
+    least = _RARE if table.rows < SMALL else _RARE_OF_MANY
+    rare = tuple(value for value, rows in counts if rows < least) if found == "multiclass" else ()
     if found == "binary" and counts[-1][1] < 3:
         value, rows = counts[-1]
         raise DataError(
@@ -68,7 +71,7 @@ def find_target(table: TableProfile, name: str, task: Task | None = None) -> Tar
         )
     if len(counts) - len(rare) < 2:
         raise DataError(
-            f"Target {name!r} has {len(counts) - len(rare)} classes with {_RARE} rows or more; expected two at least: "
+            f"Target {name!r} has {len(counts) - len(rare)} classes with {least} rows or more; expected two at least: "
             "give more rows, or another target"
         )
     positive = _find_positive(counts, column) if found == "binary" else None

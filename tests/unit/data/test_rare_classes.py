@@ -36,6 +36,9 @@ def test_rare_classes_are_folded_together_where_that_makes_a_class_and_left_out_
     assert "dataset.where: \"kind not in ['x']\"" in one
     assert "dataset.derive" not in refused({1: (9, 3, 3), 2: (9, 3, 3), 3: (1, 0, 0)})
     assert "give more rows" in refused({"a": (70, 15, 15), "b": (1, 1, 0)}, "binary")
+    many = refused({"a": (7000, 1500, 1500), "b": (70, 15, 15), "x": (11, 1, 0)})
+    assert "not in ['x']" in many
+    assert "another split.seed" in many
 
 
 def test_groups_and_times_that_leave_a_side_without_a_class_have_remedies_of_their_own() -> None:
