@@ -45,14 +45,14 @@ def read_spec(spec: Spec, overrides: Mapping[str, Any] | None = None) -> Experim
     `overrides` change values by their path, like `--set`: `{"search.trials": 20}`. Raises SpecError, which names the
     key and the remedy. The spec's own networks, learners and readers are imported.
     """
-    from raymlops.training import learners
+    from raymlops.training import candidates
 
     if isinstance(spec, (str, os.PathLike)):
         found = read_document(pathlib.Path(spec), ExperimentSpec, to_overrides(overrides))
     else:
         text = to_yaml(read_content(spec))
         found = parse_document(text, ExperimentSpec, source="the spec", overrides=to_overrides(overrides))
-    learners.check(found)
+    candidates.check(found)
     return found
 
 

@@ -42,7 +42,8 @@ def check(spec: str, overrides: tuple[str, ...], imports: bool) -> None:
     found = read_spec(spec, overrides, imports=imports)
     if imports:
         _import_readers(found)
-    named = (found.training.learner, found.network.name, found.dataset.reader)
+    learners = () if found.search.learners in (None, "auto") else tuple(found.search.learners)
+    named = (found.training.learner, *learners, found.network.name, found.dataset.reader)
     own = [name for name in named if ":" in name and name not in OUR_READERS]
     inputs = len(found.features.by_column())
     click.echo(
@@ -55,6 +56,10 @@ def check(spec: str, overrides: tuple[str, ...], imports: bool) -> None:
 
 def _describe_learner(spec: ExperimentSpec) -> str:
     own = spec.training.learner
+    if spec.search.learners is not None:
+        from raymlops.training import candidates
+
+        return f"learners {', '.join(candidates.list_names(spec))}"
     return f"network {spec.network.name}" if own == "network" else f"learner {own}"
 
 
@@ -75,10 +80,10 @@ def _import_readers(spec: ExperimentSpec) -> None:
 def read_spec(path: str, overrides: tuple[str, ...] = (), *, imports: bool = True) -> ExperimentSpec:
     """The spec of a file, with all checks that need neither data nor a cluster; its own network is checked only with
     `imports`."""
-    from raymlops.training import learners
+    from raymlops.training import candidates
 
     spec = read_document(path, ExperimentSpec, overrides)
-    learners.check(spec, imports=imports)
+    candidates.check(spec, imports=imports)
     return spec
 
 

@@ -38,6 +38,8 @@ def find_code(spec: ExperimentSpec, *, training: bool = True) -> tuple[str, ...]
     for place, join in enumerate(spec.dataset.joins):
         found += _in_table(f"dataset.joins.{place}.table", join.table)
     own = {"training.learner": spec.training.learner, "network.name": spec.network.name}
+    named = spec.search.learners
+    own |= {f"search.learners.{name}": name for name in named or () if named != "auto"}
     found += [f"{place}: {name}" for place, name in own.items() if training and ":" in name]
     return tuple(found)
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from raymlops.specs.dataset import RandomSplit
 from raymlops.specs.document import validate_document
 from raymlops.specs.evaluation import PARITY
 from raymlops.specs.experiment import ExperimentSpec, space_key
@@ -22,6 +23,10 @@ NETWORK_SPACE: Mapping[str, Dimension] = {
     "network.options.dropout": Dimension(low=0.0, high=0.5),
 }
 """What a search over networks varies, of the options that the network takes and the spec leaves open."""
+
+
+MOST_FOLDED = 20_000
+"""Training and validation rows up to which the best trials are trained again on folds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +65,7 @@ def choose(
     spec: ExperimentSpec, facts: Facts, space: Mapping[str, Dimension], options: Collection[str] = ()
 ) -> tuple[Choice, ...]:
     """The choices for all that the spec leaves open; none if its defaults are fixed. `space` is that of its learner,
-    and `options` are those that its network takes."""
+    and `options` are those that its network takes, if it has one."""
     if spec.defaults == "fixed":
         return ()
     chosen = [
@@ -148,16 +153,25 @@ def _choose_search(
     chosen: list[Choice],
 ) -> Iterator[Choice]:
     search = spec.search
-    if search.trials is None:
+    if search.trials is None and not (search.max_minutes and search.learners):
         few = facts.validation < 500
         why = f"{facts.validation:,} validation rows tell {'few' if few else 'many'} trials apart"
-        yield Choice("search.trials", 6 if few else 10, why)
+        first = len(search.learners) if isinstance(search.learners, Mapping) else 0
+        if first:
+            why = f"one of each of {first} learners, and more: {why}"
+        yield Choice("search.trials", first + (6 if few else 10), why)
     epochs = spec.training.epochs or next(one.value for one in chosen if one.key == "training.epochs")
     if search.grace_epochs is None:
         yield Choice("search.grace_epochs", max(2, math.ceil(epochs / 6)), "a sixth of the epochs")
+    if search.folds is None and search.blends:
+        rows = facts.train + facts.validation
+        alone = isinstance(spec.split, RandomSplit) and not spec.split.key
+        few = rows <= MOST_FOLDED and alone
+        why = f"{rows:,} rows" if alone else "folds would part rows that the split keeps together"
+        yield Choice("search.folds", 5 if few else 0, why)
     if search.first is None:
         yield Choice("search.first", "spec", "the defaults are a trial too")
-    if search.space is None:
+    if search.space is None and search.learners is None:
         left = {
             key: one.model_dump()
             for key, one in space.items()

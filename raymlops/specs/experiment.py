@@ -13,6 +13,38 @@ from raymlops.specs.evaluation import PARITY, EvaluationSpec, GateSpec
 from raymlops.specs.features import FeaturesSpec
 from raymlops.specs.training import NetworkSpec, SearchSpec, TrainingSpec
 
+_OF_ONE_LEARNER = frozenset(("learners", "space", "perturb_epochs"))
+"""Keys of `search` after which nothing is left to choose for the spec."""
+_OF_ALL_LEARNERS = frozenset((
+    "metric", "loss", "quantile", "class_weights", "sample_weights", "seed", "cpus_per_worker", "labels",
+    "resident_bytes",
+))  # fmt: skip
+"""Keys of `training` that mean the same for every learner; the others are of networks, or name the learner."""
+
+
+def _said(part: Any) -> set[str]:
+    """The keys that a part of a document gives."""
+    if isinstance(part, Document):
+        return set(part.model_fields_set)
+    if not isinstance(part, Mapping):
+        return set()
+    given = set(part)
+    if part.get("algorithm") == "grid" or part.get("scheduler") == "pbt":
+        given.add("space")  # which both need
+    return given
+
+
+def _has_images(part: Any) -> bool:
+    if isinstance(part, FeaturesSpec):
+        return any(feature.kind == "image" for feature in part.by_column().values())
+    if not isinstance(part, Mapping):
+        return False
+    columns = part.get("columns")
+    single = columns.values() if isinstance(columns, Mapping) else ()
+    return bool(part.get("images")) or any(
+        isinstance(one, Mapping) and one.get("kind") == "image" for one in single
+    )
+
 
 class LimitsSpec(Document):
     """Limits that an exported model must keep before it is registered."""
@@ -74,6 +106,22 @@ class ExperimentSpec(Document):
             return value
         return {**value, "gate": {"baselines": ["constant"], **gate}}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _all_learners_unless_said(cls, value: Any, info: ValidationInfo) -> Any:
+        """A spec that says nothing of one family is for all; those that were recorded say it."""
+        if not isinstance(value, Mapping) or (info.context or {}).get("recorded"):
+            return value
+        search = _said(value.get("search"))
+        if value.get("defaults") == "fixed" or _said(value.get("network")) or search & _OF_ONE_LEARNER:
+            return value
+        if _said(value.get("training")) - _OF_ALL_LEARNERS or _has_images(value.get("features")):
+            return value
+        held = value.get("search") or {}
+        if isinstance(held, SearchSpec):
+            return {**value, "search": held.model_copy(update={"learners": "auto"})}
+        return {**value, "search": {**held, "learners": "auto"}} if isinstance(held, Mapping) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> "ExperimentSpec":
         check_fractions(self.split)
@@ -116,6 +164,11 @@ class ExperimentSpec(Document):
         """Keys that the learner would ignore are mistakes."""
         parts = {space_key(key)[0]: key for key in self.search.varied}
         learner = self.training.learner
+        if self.search.learners is not None and (learner != "network" or self.training.options):
+            raise ValueError(
+                "search.learners: the search chooses the learner, so give neither training.learner nor "
+                "training.options; search.learners: {NAME: {OPTION: value}} holds an option"
+            )
         if learner == "network":
             if self.training.options:
                 raise ValueError("training.options: a network takes network.options")
@@ -148,4 +201,8 @@ def with_parameters(spec: ExperimentSpec, parameters: dict[str, Any]) -> Experim
         for step in part.split("."):
             target = target[step]
         target[name] = parameter
+    if value["training"]["learner"] != "network":  # what the spec says of networks is for other trials
+        value["network"] = NetworkSpec().model_dump()
+    if "training.learner" in parameters:
+        value["search"].update(learners=None, space={})
     return validate_document(value, ExperimentSpec, source=f"the parameters {parameters}")

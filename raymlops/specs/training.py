@@ -286,6 +286,12 @@ class Dimension(Document):
         return self
 
 
+_MOST_TRIALS = 10_000
+"""Where the time alone ends a search."""
+Fixed = bool | int | float | str
+"""A value that a search does not vary."""
+
+
 class SearchSpec(Document):
     """The search over trainings."""
 
@@ -319,16 +325,64 @@ class SearchSpec(Document):
     max_minutes: float | None = Field(
         None, gt=0, description="The search ends after this time, with the best of what its trials reached"
     )
+    learners: Literal["auto"] | tuple[OwnName, ...] | dict[OwnName, dict[str, Dimension | Fixed]] | None = (
+        Field(
+            None,
+            description="Families among which the search chooses: auto for all that suit the table; a list; or name -> "
+            "its space, of training.options.NAME by NAME -> dimension or a value to hold. Default auto, unless "
+            "the spec gives a learner, a network or a space",
+        )
+    )
     space: dict[str, Dimension] | None = Field(
         None,
         description="training.KEY, training.options.KEY or network.options.KEY -> dimension; the prefix may be "
         "omitted for keys of training; default that of the learner",
     )
 
+    blend: bool = Field(
+        True,
+        description="With several learners: take a weighted mean of the best trials, as one file, where that gains "
+        "beyond doubt",
+    )
+
+    folds: int | None = Field(
+        None,
+        ge=0,
+        description="With several learners: the best trials are trained again on so many folds of the training and "
+        "validation rows, and each answers as the mean of its folds; 0 for none; default by rows, 5 for few",
+    )
+
+    @field_validator("folds")
+    @classmethod
+    def _two_folds(cls, value: int | None) -> int | None:
+        if value == 1:
+            raise ValueError("expected 0, or 2 and more")
+        return value
+
+    @model_validator(mode="after")
+    def _one_space(self) -> "SearchSpec":
+        if self.learners is None:
+            return self
+        if not self.learners:
+            raise ValueError("learners names none; give auto, a list, or name -> space")
+        if self.space:
+            raise ValueError(
+                "space is for one learner; with learners give each its own, learners: {NAME: {...}}"
+            )
+        if self.algorithm == "grid" or self.scheduler == "pbt":
+            wrong = "algorithm: grid" if self.algorithm == "grid" else "scheduler: pbt"
+            raise ValueError(f"{wrong} searches one learner; leave learners out, or take optuna with asha")
+        return self
+
+    @property
+    def blends(self) -> bool:
+        """Whether the winner may be a blend."""
+        return self.blend and self.learners is not None
+
     @property
     def budget(self) -> int:
         """Trials to run, fixed if neither the spec nor the rows decided it."""
-        return self.trials or 10
+        return self.trials or (_MOST_TRIALS if self.learners and self.max_minutes else 10)
 
     @property
     def varied(self) -> Mapping[str, Dimension]:

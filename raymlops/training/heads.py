@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raymlops.errors import SpecError, unknown_name
+from raymlops.errors import SpecError
 from raymlops.features import FittedTarget
 from raymlops.specs.training import TrainingSpec
+from raymlops.training.class_weights import weigh_classes
 
 Loss = Callable[[Tensor, Tensor, float, str], Tensor]
 """(outputs, labels, label smoothing, reduction) -> the mean, or with reduction "none" the loss of each row."""
@@ -104,7 +105,7 @@ def make_head(spec: TrainingSpec, target: FittedTarget) -> Head:
     if target.task != "regression":
         if spec.loss is not None:
             raise SpecError(f"training.loss: {spec.loss} is for regression, and the task is {target.task}")
-        return dataclasses.replace(HEADS[target.task], classes=_weigh_classes(spec, target))
+        return dataclasses.replace(HEADS[target.task], classes=weigh_classes(spec, target))
     if spec.class_weights is not None:
         raise SpecError(
             "training.class_weights: the task is regression, which has no classes; see training.sample_weights"
@@ -122,16 +123,3 @@ def make_head(spec: TrainingSpec, target: FittedTarget) -> Head:
         link = PoissonLink(target)
         return Head(_make_poisson_loss(target), lambda outputs: link(outputs).squeeze(1))
     return HEADS["regression"]
-
-
-def _weigh_classes(spec: TrainingSpec, target: FittedTarget) -> tuple[float, ...]:
-    asked = spec.class_weights
-    if asked is None:
-        return ()
-    if asked == "balanced":
-        return tuple(1 / (len(target.shares) * share) for share in target.shares)
-    names = [str(name) for name in target.classes]
-    for name in asked:
-        if name not in names:
-            raise SpecError(f"training.class_weights: {unknown_name('class', name, names)}")
-    return tuple(asked.get(name, 1.0) for name in names)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import ray
 import ray.data
 from ray.data.block import BlockAccessor
@@ -37,6 +38,8 @@ class PackedSplit:
     sizes: tuple[int, ...] = ()
     tensors: frozenset[str] | None = None
     """Which packed tensors are read, beside labels and weights; None for all that there are."""
+    numbers: "ray.ObjectRef[npt.NDArray[np.int64]] | None" = None
+    """The numbers of its rows among those of `arrays`; None for all."""
 
     def only(self, tensors: frozenset[str]) -> "PackedSplit":
         """The same rows, of which only these tensors are read."""
@@ -45,7 +48,11 @@ class PackedSplit:
     def load(self) -> Batch:
         """All rows, in order: read-only if they are shared with other processes of the node."""
         if self.arrays is not None:
-            return self._narrow(cast(Batch, ray.get(self.arrays)))
+            held = self._narrow(cast(Batch, ray.get(self.arrays)))
+            if self.numbers is None:
+                return held
+            numbers = ray.get(self.numbers)
+            return {name: values[numbers] for name, values in held.items()}
         parts = self.load_blocks(range(len(self.blocks)))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -56,6 +63,13 @@ class PackedSplit:
         needed = int(np.searchsorted(np.cumsum(self.sizes), most)) + 1
         parts = self.load_blocks(range(min(needed, len(self.blocks))))
         return {name: np.concatenate([part[name] for part in parts])[:most] for name in parts[0]}
+
+    def load_evenly(self, most: int) -> Batch:
+        """At most so many rows, evenly spaced if they are in memory, else the first."""
+        if self.arrays is None:
+            return self.load_first(most)
+        step = max(1, math.ceil(self.count / most))
+        return {name: values[::step] for name, values in self.load().items()}
 
     def load_blocks(self, numbers: Sequence[int]) -> list[Batch]:
         """The rows of the blocks with these numbers."""

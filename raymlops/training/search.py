@@ -20,6 +20,8 @@ from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import TrainingSpec
 from raymlops.training import space, storage, worker
+from raymlops.training.candidates import find_candidates
+from raymlops.training.learner_search import LearnerSearch
 from raymlops.training.learners import Job, check_space
 from raymlops.training.pruned_checkpoints import replace_pruned
 from raymlops.training.search_state import SearchState, signed_by
@@ -113,17 +115,17 @@ def _make_tuner(
     observers: Sequence[TrialObserver],
 ) -> tune.Tuner:
     mode = "min" if metric in metrics.FALLING else "max"
-    grid = spec.search.algorithm == "grid"
+    suggested = spec.search.learners is not None or spec.search.algorithm == "optuna"
     return tune.Tuner(
         trainable,
-        param_space=space.to_tune_space(spec) if spec.search.algorithm != "optuna" else None,
+        param_space=None if suggested else space.to_tune_space(spec),
         tune_config=tune.TuneConfig(
             metric=f"best_{metric}",
             mode=mode,
             search_alg=_algorithm(spec, metric, mode, concurrent),
             scheduler=_scheduler(spec),
             num_samples=spec.search.budget,
-            max_concurrent_trials=concurrent if grid or spec.search.algorithm == "random" else None,
+            max_concurrent_trials=None if suggested else concurrent,
             time_budget_s=spec.search.max_minutes * 60 if spec.search.max_minutes else None,
             reuse_actors=spec.training.workers == 1,
             trial_name_creator=lambda trial: f"trial-{trial.trial_id.rsplit('_', 1)[-1]}",
@@ -208,6 +210,17 @@ def _resources(spec: ExperimentSpec) -> tune.PlacementGroupFactory:
 
 
 def _algorithm(spec: ExperimentSpec, metric: str, mode: str, concurrent: int) -> Any:
+    if spec.search.learners is not None:
+        minutes = spec.search.max_minutes
+        learners = LearnerSearch(
+            find_candidates(spec),
+            metric=f"best_{metric}",
+            mode=mode,
+            seed=spec.search.seed,
+            sampled=spec.search.algorithm == "random",
+            seconds=minutes and minutes * 60,
+        )
+        return ConcurrencyLimiter(learners, max_concurrent=concurrent)
     if spec.search.algorithm == "optuna":
         searcher = OptunaSearch(
             space=_to_optuna(spec),

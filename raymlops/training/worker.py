@@ -13,6 +13,7 @@ import ray
 import torch
 from ray import train, tune
 
+from raymlops import locations
 from raymlops.errors import StorageError
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import learners
@@ -27,7 +28,7 @@ def run_alone(job: Job, spec: ExperimentSpec, storage_path: str) -> None:
     found = tune.get_checkpoint()
 
     def report(metrics: dict[str, float], snapshot: Callable[[], State]) -> bool:
-        with _saved(snapshot(), storage_path) as directory:
+        with saved(snapshot(), storage_path) as directory:
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(directory))
         return True
 
@@ -43,7 +44,7 @@ def run_in_team(config: dict[str, Any]) -> None:
 
     def report(metrics: dict[str, float], snapshot: Callable[[], State]) -> bool:
         if team.rank == 0:
-            with _saved(snapshot(), config["storage_path"]) as directory:
+            with saved(snapshot(), config["storage_path"]) as directory:
                 train.report(metrics, checkpoint=train.Checkpoint.from_directory(directory))
         else:
             train.report(metrics)
@@ -52,8 +53,29 @@ def run_in_team(config: dict[str, Any]) -> None:
     learners.fit(Run(job, spec, report, _load_from(found) if found else None, team))
 
 
+def train_to_end(job: Job, spec: ExperimentSpec) -> State:
+    """Train in this process, and return the state at the end, which has the best model."""
+    last: list[Callable[[], State]] = []
+
+    def report(metrics: dict[str, float], snapshot: Callable[[], State]) -> bool:
+        last[:] = [snapshot]
+        return True
+
+    learners.fit(Run(job, spec, report))
+    return last[0]()
+
+
+def save_state(state: State, location: str) -> None:
+    """Write it as the checkpoint of a folder, a path or URI. Raises StorageError."""
+    filesystem, folder = locations.open_location(location)
+    with explained(location):
+        filesystem.makedirs(folder, exist_ok=True)
+    with saved(state, location) as directory:
+        filesystem.put_file(f"{directory}/{CHECKPOINT_FILE}", f"{folder}/{CHECKPOINT_FILE}")
+
+
 @contextlib.contextmanager
-def _saved(state: State, storage_path: str) -> Iterator[str]:
+def saved(state: State, storage_path: str) -> Iterator[str]:
     """A directory that holds the state while it is reported. Raises StorageError if it cannot be written."""
     with tempfile.TemporaryDirectory(prefix="raymlops-") as directory:
         file = pathlib.Path(directory) / CHECKPOINT_FILE

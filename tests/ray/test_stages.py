@@ -49,7 +49,7 @@ def test_every_stage_finds_its_inputs_among_the_outputs_before_it() -> None:
             assert given[value] == kind, f"{name} takes {value}"
         assert not given.keys() & stage.outputs.keys(), "an output has one stage"
         given |= stage.outputs
-    assert list(STAGES) == ["scan", "fit", "encode", "search", "export", "verify", "register"]
+    assert list(STAGES) == ["scan", "fit", "encode", "search", "blend", "export", "verify", "register"]
     assert [name for name, stage in STAGES.items() if stage.effect] == ["register"]
 
 
@@ -62,7 +62,7 @@ def test_a_stage_is_another_where_what_it_reads_is_and_the_same_otherwise(spec: 
         return {name for name, stage in STAGES.items() if stage.digest(other) != stage.digest(spec)}
 
     assert changed(dataset={"limit": 10}) == {"scan"}
-    assert changed(training={"resident_bytes": 1}) == {"encode", "search", "export", "verify"}
+    assert changed(training={"resident_bytes": 1}) == {"encode", "search", "blend", "export", "verify"}
     assert changed(limits={"parity": 1e-2}) == {"verify"}
     assert changed(gate={"latency_ms": 1.0}) == set()
 
@@ -77,7 +77,7 @@ def test_each_stage_runs_alone_from_what_was_saved_and_the_model_has_the_same_by
     # Processes of their own, which know nothing but the files.
     run = ray.remote(num_cpus=0, max_calls=1)(run_saved)
     digests = ray.get(run.remote(("scan", "fit", "encode", "search"), spec, folder, options))
-    digests |= ray.get(run.remote(("export", "verify"), spec, folder))
+    digests |= ray.get(run.remote(("blend", "export", "verify"), spec, folder))
     assert (tmp_path / "model" / "model.onnx").read_bytes() == outcome.model.read_bytes()
     rows, proof = (
         stage_outputs.load(STAGES[name].outputs[value], f"{folder}/{value}")

@@ -26,8 +26,8 @@ from raymlops.lifecycle.train.row_encoding import encode_rows
 from raymlops.specs.dataset import TimeSplit
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.tensors import Batch
-from raymlops.training import learners
-from raymlops.training.learners import Job, Run, State, learner_of
+from raymlops.training import learners, worker
+from raymlops.training.learners import Job, learner_of
 from raymlops.training.learners.scoring import measure
 from raymlops.training.packed import LABEL, PackedSplit, pack_split
 
@@ -135,7 +135,7 @@ def _prepare(spec: ExperimentSpec, rows: SplitRows, repeat: int, number: int) ->
     test = pack_split(
         encode_rows(fold.of("test"), features, encoder),
         scanned.fingerprint.rows["test"],
-        packing_of(features).only(learners.read_for(spec)),
+        packing_of(features).only(learners.read_by(learner_of(spec))),
         spec.training.resident_bytes,
     )
     return Job(spec, packing_of(features), features.target, train, validation), test
@@ -143,15 +143,8 @@ def _prepare(spec: ExperimentSpec, rows: SplitRows, repeat: int, number: int) ->
 
 def _train_and_measure(job: Job, spec: ExperimentSpec, test: PackedSplit) -> dict[str, float]:
     """Runs in a task of its own."""
-    kept: list[State] = []
-
-    def report(metrics: dict[str, float], snapshot: Callable[[], State]) -> bool:
-        kept[:] = [snapshot()]
-        return True
-
     learner = learner_of(spec)
-    learners.fit(Run(job, spec, report))
-    scorer = learner.load(kept[0], job)
+    scorer = learner.load(worker.train_to_end(job, spec), job)
     batch: Batch = test.only(learners.read_by(learner)).load()
     values = {name: array for name, array in batch.items() if name != LABEL}
     return measure(job.target, batch[LABEL], scorer.scores(values))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ray.exceptions import RayError
 
-from raymlops import attestation
+from raymlops import attestation, locations
 from raymlops.data.scan import Fingerprint
 from raymlops.errors import DataError, RaymlopsError, SpecError, UnreachableError
 from raymlops.evaluation.improvement import find_improvement
@@ -33,7 +33,8 @@ from raymlops.models import export
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import store
-from raymlops.training import demand, search_state, storage
+from raymlops.training import candidates, demand, search_state, storage
+from raymlops.training.blends import Share, Winner, to_learner
 from raymlops.training.trials import SearchResult, TrialObserver, last_line
 
 
@@ -104,7 +105,7 @@ def develop_model(
             if hasattr(observer, "search_started"):
                 metric = spec.training.metric_of(prepared.features.target.task)
                 observer.search_started(spec.search.budget, metric)
-        tell(f"Searching: {spec.search.budget} trials, {concurrent} at a time, by {spec.search.algorithm}")
+        tell(_describe_start(spec, concurrent))
         try:
             searched = stages.search(
                 spec,
@@ -123,13 +124,40 @@ def develop_model(
             curve = complete_trials(record, searched.trials)
             for line in _describe_end(searched.trials, curve, spec):
                 tell(line)
-            return _finish(record, prepared, searched, clock, register=request.register)
+            return _finish(record, prepared, searched, clock, request)
         except BaseException as error:
             with contextlib.suppress(
                 Exception
             ):  # the store is unreachable; the first error is the one to report
                 fail_record(record, error)
             raise
+
+
+def _describe_start(spec: ExperimentSpec, concurrent: int) -> str:
+    search = spec.search
+    count = f"{search.budget} trials" if search.trials else f"trials for {search.max_minutes:g} minutes"
+    named = f" of {', '.join(candidates.list_names(spec))}" if search.learners else ""
+    return f"Searching: {count}{named}, {concurrent} at a time, by {search.algorithm}"
+
+
+def _describe_winner(winner: Winner) -> Iterator[str]:
+    judged = winner.judged
+    named = ", ".join(map(_describe_share, winner.shares))
+    if len(winner.shares) > 1:
+        yield f"The winner is a blend: {named}"
+    elif winner.is_blend:
+        yield f"The winner is the mean of the folds of one trial: {named}"
+    if judged is not None:
+        yield (
+            f"Loss of {judged.rows:,} rows that chose neither: {judged.single:.5g} of the best single, "
+            f"{judged.blend:.5g} of a blend; it gains {judged.gain:.2g}, with a standard error of {judged.error:.2g}"
+        )
+
+
+def _describe_share(share: Share) -> str:
+    learner = to_learner(share.trial)
+    folds = f" in {share.models} folds" if share.models > 1 else ""
+    return f"{share.weight:.2f} {share.trial.name}" + (f" of {learner}" if learner else "") + folds
 
 
 def _describe_end(found: SearchResult, curve: Sequence[float], spec: ExperimentSpec) -> Iterator[str]:
@@ -195,7 +223,9 @@ def _cross_validate(
     if not spec.evaluation.folds:
         return None
     try:
-        found = cross_validation.cross_validate(spec, prepared.rows, searched.best.parameters, record.tell)
+        found = cross_validation.cross_validate(
+            spec, prepared.rows, searched.trials.best.parameters, record.tell
+        )
     except (RaymlopsError, RayError) as error:
         record.tell(f"The folds could not be measured: {last_line(error)}")
         return None
@@ -205,24 +235,37 @@ def _cross_validate(
 
 
 def _finish(
-    record: Record, prepared: Prepared, searched: stages.Searched, clock: _Clock, *, register: bool
+    record: Record, prepared: Prepared, searched: stages.Searched, clock: _Clock, request: Request
 ) -> Outcome:
+    assert request.name is not None
     settings, tell = record.settings, record.tell
     spec, rows, features = prepared.spec, prepared.rows, prepared.features
-    found, best = searched
-    tell("Exporting the best trial to one ONNX file, and verifying it on the test split")
-    (model,) = stages.export(spec, features, best)
+    found = searched.trials
+    (winner,) = stages.blend(
+        spec,
+        features,
+        prepared.train,
+        prepared.validation,
+        found,
+        location=locations.join(settings.storage_path, request.name, "folds"),
+        tell=tell,
+    )
+    clock.lap("blend")
+    for line in _describe_winner(winner):
+        tell(line)
+    tell("Exporting it to one ONNX file, and verifying that on the test split")
+    (model,) = stages.export(spec, features, winner)
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
-    (proof,) = stages.verify(spec, rows, features, prepared.encoder, best, model)
+    (proof,) = stages.verify(spec, rows, features, prepared.encoder, winner, model)
     clock.lap("export")
     crossed = _cross_validate(record, prepared, searched)
     if crossed is not None:
         clock.lap("folds")
     version = None
-    if register:
+    if request.register:
         try:
             (version,) = stages.register(
-                spec, rows, features, prepared.profile, found, model, proof, record=record
+                spec, rows, features, prepared.profile, found, winner, model, proof, record=record
             )
         except UnreachableError as error:
             raise UnreachableError(
@@ -242,7 +285,7 @@ def _finish(
             "parity_difference": proof.parity.difference,
             "parity_flipped": proof.parity.flipped,
         },
-        {"raymlops.best_trial": best.name},
+        {"raymlops.best_trial": winner.best.name},
     )
     alias = trusted = None
     if version is not None:

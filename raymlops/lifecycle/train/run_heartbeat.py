@@ -53,6 +53,9 @@ _LATER = {
     "evaluation.folds": 0,
     "evaluation.repeats": 1,
     "gate.new_rows": 100,
+    "search.learners": None,
+    "search.blend": True,
+    "search.folds": None,
 }
 """Keys that specs did not have at first -> the value that means the same: left out of digests."""
 
@@ -96,15 +99,22 @@ def digest_of(spec: ExperimentSpec) -> str:
 
 
 def digests_of(spec: ExperimentSpec) -> set[str]:
-    """The digest of a spec, and the one that it had when all that it leaves open was fixed."""
-    return {digest_of(spec), digest_of(defaults.fix(spec))}
+    """The digest of a spec, and those that it had when all that it leaves open was fixed, and when there were only
+    networks."""
+    return {digest_of(one) for one in (spec, *_as_before(spec))}
+
+
+def _as_before(spec: ExperimentSpec) -> tuple[ExperimentSpec, ExperimentSpec]:
+    networks = spec.model_copy(update={"search": spec.search.model_copy(update={"learners": None})})
+    return networks, defaults.fix(networks)
 
 
 def to_resumed(storage_path: str, name: str | None, spec: ExperimentSpec) -> ExperimentSpec:
-    """The spec in the form in which that search began: with fixed defaults, if it is older than fitted ones."""
+    """The spec in the form in which that search began: with fixed defaults or networks only, if it is older."""
     held = read_heartbeat(storage_path, name) if name else None
-    fixed = defaults.fix(spec)
-    return fixed if held is not None and held.spec == digest_of(fixed) else spec
+    if held is None or held.spec == digest_of(spec):
+        return spec
+    return next((one for one in _as_before(spec) if held.spec == digest_of(one)), spec)
 
 
 @contextlib.contextmanager

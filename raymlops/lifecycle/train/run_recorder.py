@@ -22,6 +22,8 @@ from raymlops.specs.defaults import Choice
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import registry, runs, store
 from raymlops.tracking.evidence import FOLDS, TRAINING_ROWS
+from raymlops.training import candidates
+from raymlops.training.blends import Winner
 from raymlops.training.trials import SearchResult, read_state
 
 Tell = Callable[[str], None]
@@ -114,7 +116,7 @@ def _start_run(
             "algorithm": spec.search.algorithm,
             "scheduler": spec.search.scheduler,
             "trials": spec.search.budget,
-            "learner": spec.training.learner,
+            "learner": ", ".join(candidates.list_names(spec)),
             "network": spec.network.name,
             "workers": spec.training.workers,
             "epochs": spec.training.pace.epochs,
@@ -171,6 +173,7 @@ def register_best(
     features: FittedFeatures,
     profile: dict[str, Any],
     found: SearchResult,
+    winner: Winner,
     model: bytes,
     proof: Proof,
 ) -> str:
@@ -181,7 +184,7 @@ def register_best(
     left = record.trials.close(store.PATIENCE)
     if left:
         raise UnreachableError(f"The tracking store does not answer; {left} operations were not sent")
-    best = found.best
+    best = winner.best
 
     def send() -> str:
         record.trials.settle()
@@ -203,6 +206,7 @@ def register_best(
                 "raymlops.why": record.why or f"best of {len(found.trials)} trials",
                 "raymlops.when": provenance.now(),
                 "raymlops.parameters": json.dumps(best.parameters, default=str),
+                "raymlops.members": json.dumps(winner.to_json(), default=str),
                 "raymlops.parity": json.dumps(proof.parity.to_json()),
                 "raymlops.test": json.dumps(proof.metrics),
             },

@@ -32,6 +32,7 @@ from raymlops.lifecycle.train.verify_export import Proof
 from raymlops.models.parity import Parity
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, SplitSpec
 from raymlops.tensors import Batch
+from raymlops.training.blends import Judged, Member, Winner
 from raymlops.training.packed import PackedSplit
 from raymlops.training.storage import explained
 from raymlops.training.trials import SearchResult, Trial, open_checkpoint
@@ -259,6 +260,25 @@ def _load_trial(folder: Folder) -> Trial:
     return Trial(**{**folder.read_json(_VALUE), "checkpoint": folder.location})
 
 
+def _save_winner(winner: Winner, folder: Folder) -> None:
+    """With the checkpoints of its members."""
+    judged = None if winner.judged is None else dataclasses.asdict(winner.judged)
+    folder.write_json(_VALUE, {"weights": [one.weight for one in winner.members], "judged": judged})
+    for place, member in enumerate(winner.members):
+        inner = Folder(locations.join(folder.location, f"members/{place}"))
+        _save_trial(member.trial, inner)
+        folder.written.update({f"members/{place}/{name}": digest for name, digest in inner.written.items()})
+
+
+def _load_winner(folder: Folder) -> Winner:
+    held = folder.read_json(_VALUE)
+    members = [
+        Member(_load_trial(Folder(locations.join(folder.location, f"members/{place}"))), weight)
+        for place, weight in enumerate(held["weights"])
+    ]
+    return Winner(tuple(members), held["judged"] and Judged(**held["judged"]))
+
+
 def _save_search(found: SearchResult, folder: Folder) -> None:
     folder.write_json(_VALUE, dataclasses.asdict(found))
 
@@ -306,6 +326,7 @@ _CODECS: dict[type, _Codec] = {
     PackedSplit: _Codec(_save_split, _load_split),
     Trial: _Codec(_save_trial, _load_trial),
     SearchResult: _Codec(_save_search, _load_search),
+    Winner: _Codec(_save_winner, _load_winner),
     Proof: _Codec(_save_proof, _load_proof),
 }
 """Type of value -> how it is saved and loaded."""

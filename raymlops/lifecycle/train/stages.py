@@ -14,6 +14,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import onnx
+
 from raymlops import __version__
 from raymlops.data import fitting, rare_classes, sources, split_rows, splits
 from raymlops.data.split_rows import SplitRows
@@ -27,9 +29,21 @@ from raymlops.models import parity
 from raymlops.models.export import export_model, to_bytes
 from raymlops.specs import defaults
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
-from raymlops.training import learners, networks
+from raymlops.training import candidates, learners, networks
+from raymlops.training.bags import train_bags
+from raymlops.training.blend_export import write_blend
+from raymlops.training.blends import (
+    Bag,
+    BlendScorer,
+    Winner,
+    blend_bags,
+    choose_trials,
+    to_margins,
+    to_single,
+    weigh_rows,
+)
 from raymlops.training.learners import Job, Scorer, learner_of
-from raymlops.training.packed import NO_ROWS, PackedSplit, pack_split
+from raymlops.training.packed import LABEL, NO_ROWS, WEIGHT, PackedSplit, pack_split
 from raymlops.training.search import run_search
 from raymlops.training.search_state import SearchState
 from raymlops.training.trials import SearchResult, Trial, TrialObserver, read_state
@@ -77,7 +91,7 @@ class Encoded(NamedTuple):
 def encode(spec: ExperimentSpec, rows: SplitRows, features: FittedFeatures) -> Encoded:
     """Encode and pack the splits that trainings read, as the tensors that their learners read; the test split is
     measured once, from its raw rows."""
-    tensors = learners.read_for(spec)
+    tensors = candidates.read_for(spec)
     model = to_bytes(encoders.build_encoder(features, tensors))
     with sources.reading(rows.table):
         packed = {
@@ -109,15 +123,30 @@ def decide(
         task=features.target.task,
         rarest=min(features.target.shares, default=1.0),
     )
+    if spec.search.learners is not None:
+        return _decide_of_learners(spec, features, facts)
     if spec.training.learner != "network":
         return defaults.choose(spec, facts, learner_of(spec).space)
     return defaults.choose(spec, facts, defaults.NETWORK_SPACE, networks.options_of(spec.network.name))
 
 
+def _decide_of_learners(
+    spec: ExperimentSpec, features: FittedFeatures, facts: defaults.Facts
+) -> tuple[defaults.Choice, ...]:
+    """What is open, and the learners that can do what the spec asks, each with its space."""
+    found = candidates.choose_candidates(spec, packing_of(features), features.target)
+    spaces = {
+        one.name: {**{key: space.model_dump() for key, space in one.varied.items()}, **one.held}
+        for one in found
+    }
+    options = networks.options_of(spec.network.name) if "network" in spaces else ()
+    named = defaults.Choice("search.learners", spaces, "each can do what the spec asks")
+    settled = defaults.insert(spec, [named])
+    return (named, *defaults.choose(settled, facts, {}, options))
+
+
 class Searched(NamedTuple):
     trials: SearchResult
-    best: Trial
-    """With the checkpoint of its best epoch."""
 
 
 def search(
@@ -153,13 +182,61 @@ def search(
     found = dataclasses.replace(
         found, trials=tuple(dataclasses.replace(trial, decided=decided) for trial in found.trials)
     )
-    return Searched(found, found.best)
+    return Searched(found)
 
 
 def check_learner(spec: ExperimentSpec, features: FittedFeatures) -> None:
-    """Check once, and not in each trial, that the learner supports the request with these features. Raises
+    """Check once, and not in each trial, that a learner supports the request with these features. Raises
     SpecError."""
-    learners.check(spec, packing_of(features), features.target)
+    candidates.check(spec, packing_of(features), features.target)
+
+
+class Blended(NamedTuple):
+    winner: Winner
+
+
+def blend(
+    spec: ExperimentSpec,
+    features: FittedFeatures,
+    train: PackedSplit,
+    validation: PackedSplit,
+    trials: SearchResult,
+    *,
+    location: str,
+    seconds: float | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Blended:
+    """The best trial, or a blend of several, where it gains beyond doubt on rows that its models have not seen.
+
+    With `search.folds` the best are trained again on folds of the training and validation rows, with checkpoints below
+    `location`, and answer as bags; what is not done after `seconds` is left out.
+    """
+    if not spec.search.blends:
+        return Blended(to_single(trials.best))
+    folds = spec.search.folds or 0
+    chosen = choose_trials(trials.trials, most=_MOST_BAGS if folds else _MOST_TRIALS)
+    if folds:
+        job = Job(spec, packing_of(features), features.target, train, validation)
+        named = [(trial, to_spec_of(spec, trial)) for trial in chosen]
+        found = train_bags(named, job, folds=folds, location=location, seconds=seconds, tell=tell)
+        if found.bags:
+            weights = weigh_rows(spec.training, features.target, found.labels, found.weights)
+            return Blended(blend_bags(found.bags, spec.training, features.target, found.labels, weights))
+    rows = validation.load_evenly(_MOST_BLEND_ROWS)
+    label, weights = rows.pop(LABEL), rows.pop(WEIGHT, None)
+    weights = weigh_rows(spec.training, features.target, label, weights)
+    bags = [
+        Bag(
+            trial, (trial,), to_margins(features.target.task, _load_trial(spec, features, trial).scores(rows))
+        )
+        for trial in chosen
+    ]
+    return Blended(blend_bags(bags, spec.training, features.target, label, weights))
+
+
+_MOST_BAGS, _MOST_TRIALS = 6, 12
+"""Trials among which a blend chooses: with folds each is trained again."""
+_MOST_BLEND_ROWS = 50_000
 
 
 class Exported(NamedTuple):
@@ -167,19 +244,44 @@ class Exported(NamedTuple):
     """ONNX: raw columns -> outputs."""
 
 
-def export(spec: ExperimentSpec, features: FittedFeatures, best: Trial) -> Exported:
-    """The best model as one ONNX file that takes raw columns; equal inputs give equal bytes. Raises ArtifactError."""
-    learner, scorer = learner_of(spec), load_scorer(spec, features, best)
-    trained = learner.to_onnx(scorer, packing_of(features), features.target)
+def export(spec: ExperimentSpec, features: FittedFeatures, winner: Winner) -> Exported:
+    """The winner as one ONNX file that takes raw columns; equal inputs give equal bytes. Raises ArtifactError."""
+    cores = [(_to_core(spec, features, member.trial), member.weight) for member in winner.members]
+    trained = write_blend(cores, features.target.task) if winner.is_blend else cores[0][0]
     model = export_model(trained, features, name=spec.name)
     return Exported(to_bytes(model))
 
 
-def load_scorer(spec: ExperimentSpec, features: FittedFeatures, best: Trial) -> Scorer:
+def _to_core(spec: ExperimentSpec, features: FittedFeatures, trial: Trial) -> onnx.ModelProto:
+    learner, scorer = learner_of(to_spec_of(spec, trial)), _load_trial(spec, features, trial)
+    return learner.to_onnx(scorer, packing_of(features), features.target)
+
+
+def load_scorer(spec: ExperimentSpec, features: FittedFeatures, winner: Winner) -> Scorer:
+    """The trained winner. Raises StorageError."""
+    scorers = [_load_trial(spec, features, member.trial) for member in winner.members]
+    if not winner.is_blend:
+        return scorers[0]
+    parts = zip(scorers, winner.members, strict=True)
+    return BlendScorer(
+        tuple((scorer, one.weight, _read_by(spec, one.trial)) for scorer, one in parts), features.target
+    )
+
+
+def _read_by(spec: ExperimentSpec, trial: Trial) -> frozenset[str]:
+    return learners.read_by(learner_of(to_spec_of(spec, trial)))
+
+
+def _load_trial(spec: ExperimentSpec, features: FittedFeatures, best: Trial) -> Scorer:
     """The best model of a trial, from its best epoch. Raises StorageError."""
-    known = with_parameters(spec, {**best.decided, **best.parameters})
+    known = to_spec_of(spec, best)
     job = Job(known, packing_of(features), features.target, NO_ROWS, NO_ROWS)
-    return learner_of(spec).load(read_state(best), job)
+    return learner_of(known).load(read_state(best), job)
+
+
+def to_spec_of(spec: ExperimentSpec, trial: Trial) -> ExperimentSpec:
+    """The spec of one trial of a search: with its parameters, and what the rows decided."""
+    return with_parameters(spec, {**trial.decided, **trial.parameters})
 
 
 class Verified(NamedTuple):
@@ -191,17 +293,17 @@ def verify(
     rows: SplitRows,
     features: FittedFeatures,
     encoder: bytes,
-    best: Trial,
+    winner: Winner,
     model: bytes,
 ) -> Verified:
     """Compare the ONNX file with the trained model on the test split, and measure it there. Raises ParityError if
     they differ by more than `limits`."""
-    scorer = load_scorer(spec, features, best)
+    scorer = load_scorer(spec, features, winner)
     proof = prove_model(
         model,
         scorer,
         rows.of("test"),
-        tensors=learners.read_by(learner_of(spec)),
+        tensors=frozenset().union(*(_read_by(spec, one.trial) for one in winner.members)),
         encoder=encoder,
         features=features,
         weights=spec.training.sample_weights,
@@ -220,6 +322,7 @@ def register(
     features: FittedFeatures,
     profile: Profile,
     trials: SearchResult,
+    winner: Winner,
     model: bytes,
     proof: Proof,
     *,
@@ -228,7 +331,7 @@ def register(
     """Register the file as a version of the search that `record` keeps; repeating it gives the same version. Raises
     UnreachableError if the tracking store stays unreachable."""
     return Registered(
-        run_recorder.register_best(record, spec, rows.scan, features, profile, trials, model, proof)
+        run_recorder.register_best(record, spec, rows.scan, features, profile, trials, winner, model, proof)
     )
 
 
@@ -303,6 +406,7 @@ def _blank() -> dict[str, Any]:
     return {"name": "unnamed", "dataset": {"path": "unread"}, "features": features}
 
 
+_OF_ROWS = ("training.learner", "training.resident_bytes", "training.sample_weights")
 _MODEL = ("defaults", "features", "network", "training", "search")
 """What learners may read."""
 
@@ -311,8 +415,17 @@ STAGES: Mapping[str, Stage] = {
     for stage in (
         Stage(scan, reads=("dataset", "contract", "split", "features")),
         Stage(fit, reads=("defaults", "features")),
-        Stage(encode, reads=("training.learner", "training.resident_bytes", "training.sample_weights")),
+        Stage(
+            encode,
+            reads=(
+                "search.learners",
+                "training.learner",
+                "training.resident_bytes",
+                "training.sample_weights",
+            ),
+        ),
         Stage(search, reads=_MODEL),
+        Stage(blend, reads=_MODEL),
         Stage(export, reads=("name", *_MODEL)),
         Stage(verify, reads=("limits", *_MODEL)),
         Stage(register, reads=("name", "description"), effect=True),

@@ -151,11 +151,6 @@ def read_by(learner: Learner) -> frozenset[str]:
     return getattr(learner, "reads", NETWORK_TENSORS)
 
 
-def read_for(spec: ExperimentSpec) -> frozenset[str]:
-    """The packed tensors that the learners of a spec take."""
-    return read_by(learner_of(spec))
-
-
 def fit(run: Run) -> None:
     """Train, on the tensors that the learner reads, of rows that may have more for others."""
     learner = learner_of(run.spec)
@@ -173,6 +168,8 @@ def dimensions_of(spec: ExperimentSpec) -> Mapping[str, Dimension]:
 
 def check_space(spec: ExperimentSpec) -> None:
     """Raises SpecError if the search has nothing to vary."""
+    if spec.search.learners is not None:
+        return
     if spec.search.algorithm == "optuna" and not dimensions_of(spec):
         raise SpecError(
             "search.algorithm optuna needs search.space; give one, or run `raymlops train` instead"

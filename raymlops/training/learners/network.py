@@ -55,7 +55,8 @@ class NetworkScorer:
     task: str
 
     def scores(self, batch: Batch) -> npt.NDArray[np.floating[Any]]:
-        tensors = {name: torch.from_numpy(values) for name, values in narrow(batch, NETWORK_TENSORS).items()}
+        device = torch.device("cpu")
+        tensors = {name: to_tensor(values, device) for name, values in narrow(batch, NETWORK_TENSORS).items()}
         with torch.inference_mode():
             return HEADS[self.task].scores(self.network(**tensors)).numpy()
 

@@ -97,7 +97,8 @@ def test_fixed_defaults_are_those_of_a_spec_that_says_so() -> None:
 
 def test_a_network_gets_only_options_that_it_takes() -> None:
     assert settled(300, options=()).network.options == {}
-    assert set(settled(300, options=()).search.varied) == {"lr"}
+    network = spec_of(training={"learner": "network"})
+    assert set(settled(300, network, options=()).search.varied) == {"lr"}
 
 
 def test_every_choice_is_told_with_its_reason() -> None:

@@ -1,0 +1,324 @@
+"""Weighted means of trained models: their selection, whether they gain, and their scores. Trains and exports nothing.
+
+Margins are what is averaged: log odds, logarithms of probabilities, or standardised predictions, (rows, outputs).
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raymlops.features import FittedTarget
+from raymlops.specs.training import TrainingSpec
+from raymlops.tensors import Batch
+from raymlops.training.class_weights import weigh_classes
+from raymlops.training.learners import Scorer
+from raymlops.training.packed import narrow
+from raymlops.training.trials import Trial
+
+Floats = npt.NDArray[np.floating[Any]]
+Loss = Callable[[Floats], Floats]
+"""Margins (..., rows, outputs) -> the loss of each row (..., rows)."""
+
+LEAST_MARGIN = -16.0
+"""Logarithms of probabilities below are cut off; FP32 has none closer to 1 than this."""
+_STEPS = 25
+_MOST = 6
+"""Members of a blend."""
+_FOLDS = 5
+_CONFIDENCE = 1.645
+"""Standard errors by which a blend must gain: 95 of 100 single models that are as good are kept."""
+_TEMPERATURES = np.exp(np.linspace(np.log(0.5), np.log(2.0), 29))
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A trained model with its weight, larger than 0."""
+
+    trial: Trial
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Bag:
+    """Models with the values of one trial: that of the trial itself, or one a fold, which weigh alike."""
+
+    trial: Trial
+    parts: tuple[Trial, ...]
+    margins: Floats
+    """(rows, outputs), of rows that the model that answers them has not seen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Mean losses of rows that chose neither, and the gain of the blend with its standard error."""
+
+    single: float
+    blend: float
+    gain: float
+    error: float
+    rows: int
+
+    @property
+    def beyond_doubt(self) -> bool:
+        return self.gain > _CONFIDENCE * self.error
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What the models with the values of one trial weigh together."""
+
+    trial: Trial
+    weight: float
+    models: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Winner:
+    """What leaves a search: one trial of weight 1, or several."""
+
+    members: tuple[Member, ...]
+    judged: Judged | None = None
+    """None where no blend was tried."""
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """By trial, the largest first."""
+        found: dict[str, Share] = {}
+        for member in self.members:
+            held = found.get(member.trial.name, Share(member.trial, 0.0, 0))
+            found[member.trial.name] = Share(held.trial, held.weight + member.weight, held.models + 1)
+        return tuple(sorted(found.values(), key=lambda share: -share.weight))
+
+    @property
+    def best(self) -> Trial:
+        """The trial of the largest share."""
+        return self.shares[0].trial
+
+    @property
+    def is_blend(self) -> bool:
+        return len(self.members) > 1
+
+    def to_json(self) -> dict[str, Any]:
+        """For the record of a version."""
+        return {
+            "members": [
+                {
+                    "trial": share.trial.name,
+                    "weight": share.weight,
+                    "models": share.models,
+                    "parameters": share.trial.parameters,
+                }
+                for share in self.shares
+            ],
+            "judged": None if self.judged is None else dataclasses.asdict(self.judged),
+        }
+
+
+def to_single(trial: Trial, judged: Judged | None = None) -> Winner:
+    return Winner((Member(trial, 1.0),), judged)
+
+
+@dataclasses.dataclass(frozen=True)
+class BlendScorer:
+    """Several trained models as one."""
+
+    members: tuple[tuple[Scorer, float, frozenset[str]], ...]
+    """Each with its weight, and the packed tensors that it reads."""
+    target: FittedTarget
+
+    def scores(self, batch: Batch) -> Floats:
+        margins = sum(
+            weight * to_margins(self.target.task, scorer.scores(narrow(batch, tensors)))
+            for scorer, weight, tensors in self.members
+        )
+        return to_scores(self.target.task, np.asarray(margins))
+
+
+def to_margins(task: str, scores: Floats) -> Floats:
+    """Scores of a learner as margins (rows, outputs), float64."""
+    values = np.asarray(scores, dtype=np.float64)
+    if task == "regression":
+        return np.asarray(values[:, None])
+    tiny = np.exp(LEAST_MARGIN)
+    if task == "multiclass":
+        return np.asarray(np.log(np.maximum(values, tiny)))
+    odds = np.clip(
+        np.log(np.maximum(values, tiny)) - np.log(np.maximum(1 - values, tiny)), LEAST_MARGIN, -LEAST_MARGIN
+    )
+    return np.asarray(odds[:, None])
+
+
+def to_scores(task: str, margins: Floats) -> Floats:
+    """Margins as scores of a learner, float32."""
+    if task == "regression":
+        return np.asarray(margins[..., 0], dtype=np.float32)
+    if task == "multiclass":
+        powers = np.exp(margins - margins.max(axis=-1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True), dtype=np.float32)
+    return np.asarray(np.exp(-np.logaddexp(0, -margins[..., 0])), dtype=np.float32)
+
+
+def make_loss(spec: TrainingSpec, target: FittedTarget, labels: npt.NDArray[Any]) -> Loss:
+    """Of packed labels (rows,): log loss, or the loss of the training in the target's own unit."""
+    if target.task == "binary":
+        signs = 1 - 2 * labels.astype(np.float64)
+        return lambda margins: np.asarray(np.logaddexp(0, signs * margins[..., 0]))
+    if target.task == "multiclass":
+        places = labels.astype(np.int64)
+
+        def log_loss(margins: Floats) -> Floats:
+            top = margins.max(axis=-1)
+            total = top + np.log(np.exp(margins - top[..., None]).sum(axis=-1))
+            chosen = np.take_along_axis(
+                margins, np.broadcast_to(places[:, None], (*margins.shape[:-1], 1)), axis=-1
+            )
+            return np.asarray(total - chosen[..., 0])
+
+        return log_loss
+    true = target.to_own_unit(labels.astype(np.float64))
+    kind, quantile = spec.loss or "mse", spec.quantile
+
+    def loss(margins: Floats) -> Floats:
+        under = true - target.to_own_unit(margins[..., 0])
+        if kind == "mae":
+            return np.asarray(np.abs(under))
+        if kind == "quantile":
+            return np.asarray(np.maximum(quantile * under, (quantile - 1) * under))
+        if kind == "poisson":
+            given = np.maximum(true - under, 1e-9)
+            return np.asarray(given - true * np.log(given))
+        return np.asarray(under**2)
+
+    return loss
+
+
+def weigh_rows(
+    spec: TrainingSpec,
+    target: FittedTarget,
+    labels: npt.NDArray[Any],
+    weights: npt.NDArray[Any] | None,
+) -> npt.NDArray[Any] | None:
+    """The weights of rows, and of their classes, as in training."""
+    classes = weigh_classes(spec, target) if target.task != "regression" else ()
+    if not classes:
+        return weights
+    of_classes = np.asarray(classes)[labels.astype(np.int64)]
+    return of_classes if weights is None else of_classes * weights
+
+
+def select_members(
+    margins: Floats, loss: Loss, weights: npt.NDArray[Any] | None = None, most: int = _MOST
+) -> npt.NDArray[np.float64]:
+    """Weights (models,) of the greedy blend that starts with the best model and adds, with replacement, the one that
+    lowers the mean loss most (Caruana, Niculescu-Mizil, Crew, Ksikes 2004). `margins` are (models, rows, outputs)."""
+    counts = np.zeros(len(margins))
+    total = np.zeros(margins.shape[1:])
+    best, kept = np.inf, counts.copy()
+    for step in range(1, _STEPS + 1):
+        open_to = np.ones(len(margins), dtype=bool)
+        if np.count_nonzero(counts) >= most:
+            open_to = counts > 0
+        losses = np.array([
+            _mean(loss((total + one) / step), weights) if able else np.inf
+            for one, able in zip(margins, open_to, strict=True)
+        ])  # fmt: skip
+        place = int(losses.argmin())
+        counts[place] += 1
+        total = total + margins[place]
+        if losses[place] < best - 1e-12:
+            best, kept = float(losses[place]), counts.copy()
+    return np.asarray(kept / kept.sum())
+
+
+def _mean(losses: Floats, weights: npt.NDArray[Any] | None) -> float:
+    return float(np.average(losses, weights=weights))
+
+
+def calibrate(task: str, margins: Floats, loss: Loss, weights: npt.NDArray[Any] | None = None) -> float:
+    """The factor of the margins (rows, outputs) with the least loss (temperature scaling, Guo et al. 2017); 1 for a
+    regression."""
+    if task == "regression":
+        return 1.0
+    losses = [_mean(loss(margins / temperature), weights) for temperature in _TEMPERATURES]
+    return float(1 / _TEMPERATURES[int(np.argmin(losses))])
+
+
+def judge_blend(
+    margins: Floats,
+    make: Callable[[npt.NDArray[np.int64]], Loss],
+    weights: npt.NDArray[Any] | None = None,
+    seed: int = 0,
+) -> Judged:
+    """Choose the blend and the best single model on four fifths of the rows, measure both on the fifth, in turn.
+    `make` gives the loss of the rows with these numbers."""
+    rows = margins.shape[1]
+    order = np.random.default_rng(seed).permutation(rows)
+    single, blend = np.zeros(rows), np.zeros(rows)
+    for fold in range(_FOLDS):
+        held = order[fold::_FOLDS]
+        rest = np.setdiff1d(order, held)
+        mass = None if weights is None else weights[rest]
+        known, unknown = make(rest), make(held)
+        chosen = select_members(margins[:, rest], known, mass)
+        alone = int(np.argmin([_mean(known(one), mass) for one in margins[:, rest]]))
+        single[held] = unknown(margins[alone, held])
+        blend[held] = unknown(np.tensordot(chosen, margins[:, held], axes=1))
+    gains = single - blend
+    mass = np.ones(rows) if weights is None else np.asarray(weights, dtype=np.float64)
+    gain = _mean(gains, mass)
+    error = float(np.sqrt((mass**2 * (gains - gain) ** 2).sum()) / mass.sum())
+    return Judged(_mean(single, mass), _mean(blend, mass), gain, error, rows)
+
+
+def blend_bags(
+    bags: Sequence[Bag],
+    spec: TrainingSpec,
+    target: FittedTarget,
+    labels: npt.NDArray[Any],
+    weights: npt.NDArray[Any] | None = None,
+) -> Winner:
+    """The blend of these, the best by the metric of the search first, or one alone, if a blend does not gain beyond
+    doubt."""
+    loss = make_loss(spec, target, labels)
+    margins = np.stack([bag.margins for bag in bags])
+    judged = None
+    # The first is the best of one split; where folds answered, they are the better judge.
+    chosen = np.eye(len(bags))[0]
+    if len(bags[0].parts) > 1:
+        chosen = np.eye(len(bags))[int(np.argmin([_mean(loss(one), weights) for one in margins]))]
+    if len(bags) > 1:
+        judged = judge_blend(margins, lambda rows: make_loss(spec, target, labels[rows]), weights, spec.seed)
+        if judged.beyond_doubt:
+            chosen = select_members(margins, loss, weights)
+    if np.count_nonzero(chosen) > 1 or len(bags[0].parts) > 1:
+        mixed = np.tensordot(chosen, margins, axes=1)
+        chosen = chosen * calibrate(target.task, mixed, loss, weights)
+    members = [
+        Member(part, float(weight) / len(bag.parts))
+        for bag, weight in zip(bags, chosen, strict=True)
+        if weight > 0
+        for part in bag.parts
+    ]
+    return Winner(tuple(members), judged)
+
+
+def choose_trials(trials: Sequence[Trial], most: int = 12) -> list[Trial]:
+    """Of finished trials, the best first: the best of each learner, and the best of all others."""
+    finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
+    first: dict[Any, Trial] = {}
+    for trial in finished:
+        first.setdefault(to_learner(trial), trial)
+    kept = {trial.name for trial in first.values()}
+    for trial in finished:
+        if len(kept) >= most:
+            break
+        kept.add(trial.name)
+    return [trial for trial in finished if trial.name in kept]
+
+
+def to_learner(trial: Trial) -> str:
+    """Of a search over several; else empty."""
+    return str(trial.parameters.get("training.learner", ""))

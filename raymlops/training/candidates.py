@@ -1,0 +1,126 @@
+"""The learners among which a search chooses, each with what it varies. Trains nothing."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from raymlops.errors import SpecError
+from raymlops.features import FittedTarget, Packing
+from raymlops.specs import defaults
+from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.specs.training import Dimension
+from raymlops.training import learners
+from raymlops.training.learners import Learner, find_learner
+
+AUTO = ("network",)
+"""What `auto` stands for, in the order in which their defaults are tried."""
+
+Space = dict[str, Dimension | bool | int | float | str]
+"""Parameter, as in `search.space` -> what is varied, or the value that is held."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One learner of a search."""
+
+    name: str
+    varied: Mapping[str, Dimension]
+    held: Mapping[str, Any]
+
+    def with_learner(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of a trial."""
+        return {"training.learner": self.name, **self.held, **values}
+
+
+def list_names(spec: ExperimentSpec) -> tuple[str, ...]:
+    """The learners that a spec names, or its only one."""
+    named = spec.search.learners
+    if named is None:
+        return (spec.training.learner,)
+    return AUTO if named == "auto" else tuple(named)
+
+
+def read_for(spec: ExperimentSpec) -> frozenset[str]:
+    """The packed tensors that the learners of a spec take."""
+    return frozenset().union(*(learners.read_by(find_learner(name)) for name in list_names(spec)))
+
+
+def find_candidates(spec: ExperimentSpec) -> tuple[Candidate, ...]:
+    """Of a spec with `search.learners`. Raises SpecError for a name that is not known."""
+    given = spec.search.learners
+    spaces = given if isinstance(given, Mapping) else {}
+    return tuple(_to_candidate(name, spaces.get(name) or {}) for name in list_names(spec))
+
+
+def _to_candidate(name: str, given: Mapping[str, Any]) -> Candidate:
+    space: Space = {**_space_of(name, find_learner(name))}
+    space |= {_to_parameter(name, key): value for key, value in given.items()}
+    varied = {key: value for key, value in space.items() if isinstance(value, Dimension)}
+    return Candidate(name, varied, {key: value for key, value in space.items() if key not in varied})
+
+
+def _space_of(name: str, learner: Learner) -> Mapping[str, Dimension]:
+    return defaults.NETWORK_SPACE if name == "network" else learner.space
+
+
+def _to_parameter(name: str, key: str) -> str:
+    """The option of a learner as a parameter; a network has those of `training`, too."""
+    if name == "network" or key.startswith(("training.", "network.")):
+        return key
+    return f"training.options.{key}"
+
+
+def choose_candidates(
+    spec: ExperimentSpec,
+    packing: Packing | None = None,
+    target: FittedTarget | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> tuple[Candidate, ...]:
+    """Those that can do what the spec asks: of `auto` the others are left out, and told.
+
+    Raises SpecError for one that the spec names, or if none is left.
+    """
+    able, refused = [], []
+    for candidate in find_candidates(spec):
+        try:
+            _check(candidate, spec, packing, target)
+        except SpecError as error:
+            if spec.search.learners != "auto":
+                raise SpecError(f"search.learners: {candidate.name}: {error}") from None
+            refused.append(f"{candidate.name}: {error}")
+        else:
+            able.append(candidate)
+    if not able:
+        raise SpecError(f"search.learners: none can do what the spec asks; {'; '.join(refused)}")
+    for reason in refused:
+        tell(f"Left out {reason}")
+    return tuple(able)
+
+
+def _check(
+    candidate: Candidate, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None
+) -> None:
+    trial = with_parameters(spec, candidate.with_learner({}))
+    learner = find_learner(candidate.name)
+    if trial.training.workers > 1 and not learner.teams:
+        raise SpecError(
+            f"it trains in one process, and training.workers is {trial.training.workers}; set it to 1"
+        )
+    learner.check(trial, packing, target)
+
+
+def check(
+    spec: ExperimentSpec,
+    packing: Packing | None = None,
+    target: FittedTarget | None = None,
+    *,
+    imports: bool = True,
+) -> None:
+    """Checks that the learner of a spec, or one of its learners, can do what the spec says. Raises SpecError.
+
+    Learners and networks of the user's own are only examined if `imports` allows running their modules.
+    """
+    if spec.search.learners is None:
+        learners.check(spec, packing, target, imports=imports)
+    elif imports or not any(":" in name for name in (*list_names(spec), spec.network.name)):
+        choose_candidates(spec, packing, target)

@@ -1,0 +1,76 @@
+"""A search over several learners ends in one file, whatever families its members are of."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raymlops.lifecycle.train import stages
+from raymlops.lifecycle.train.develop import Outcome, Request, develop_model
+from raymlops.models.session import open_session
+from raymlops.settings import Settings
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.tracking import registry, store
+from tests import experiments
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+OWN = "tests.own_learners:Logistic"
+
+
+@pytest.fixture(scope="module")
+def spec(ray_cluster: int, tmp_path_factory: pytest.TempPathFactory) -> ExperimentSpec:
+    path = tmp_path_factory.mktemp("learners") / "rows.parquet"
+    experiments.write_table(experiments.signal_table(400), path)
+    search: dict[str, Any] = {
+        "learners": {"network": {"lr": 0.02, "network.options.hidden": 16}, OWN: {}},
+        "trials": 4,
+        "folds": 2,
+    }
+    return experiments.spec_of(
+        "blended", {"path": str(path)}, network={}, training={"epochs": 2, "batch_size": 64}, search=search
+    )
+
+
+@pytest.fixture(scope="module")
+def outcome(spec: ExperimentSpec, settings: Settings) -> Outcome:
+    return develop_model(spec, settings, Request(name="blended"))
+
+
+def test_each_learner_is_tried_with_what_the_spec_holds_and_varies(outcome: Outcome) -> None:
+    tried = [trial.parameters for trial in outcome.search.trials]
+    assert {one["training.learner"] for one in tried} == {"network", OWN}
+    networks = [one for one in tried if one["training.learner"] == "network"]
+    assert all((one["lr"], one["network.options.hidden"]) == (0.02, 16) for one in networks)
+    assert len(tried) == 4
+
+
+def test_the_file_answers_as_the_folds_that_made_it_and_the_version_names_them(
+    spec: ExperimentSpec, outcome: Outcome, settings: Settings
+) -> None:
+    assert outcome.version is not None
+    version = registry.resolve(f"models:/blended/{outcome.version}", settings)
+    members = json.loads(version.tags["raymlops.members"])
+    assert sum(one["models"] for one in members["members"]) >= 2
+    assert members["judged"]["rows"] > 200
+    assert outcome.proof.parity.difference < 1e-5
+    assert outcome.proof.parity.flipped == 0
+    answers = open_session(pathlib.Path(version.file)).infer(outcome.proof.example)
+    assert np.isfinite(answers["probability"]).all()
+
+
+def test_every_trial_is_a_run_with_its_learner(outcome: Outcome, settings: Settings) -> None:
+    client = store.connect(settings)
+    experiment = client.get_experiment_by_name("blended")
+    assert experiment is not None
+    wanted = f"tags.mlflow.parentRunId = '{outcome.run}'"
+    held = client.search_runs([experiment.experiment_id], wanted)
+    found = [run.data.params["training.learner"] for run in held]
+    assert sorted(found) == sorted(one.parameters["training.learner"] for one in outcome.search.trials)
+
+
+def test_a_trial_alone_is_taken_where_no_blend_is_asked_for(spec: ExperimentSpec, outcome: Outcome) -> None:
+    alone = spec.model_copy(update={"search": spec.search.model_copy(update={"blend": False})})
+    (winner,) = stages.blend(alone, None, None, None, outcome.search, location="")  # type: ignore[arg-type]
+    assert [member.trial for member in winner.members] == [outcome.search.best]

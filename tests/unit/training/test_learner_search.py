@@ -1,0 +1,112 @@
+"""Which learner a search tries next, and with which values."""
+
+import pathlib
+import time
+from typing import Any
+
+import pytest
+
+from raymlops.specs.training import Dimension
+from raymlops.training.candidates import Candidate
+from raymlops.training.learner_search import LearnerSearch, Track
+
+DEPTH = {"training.options.depth": Dimension(low=1, high=9, integer=True)}
+TREES, LINEAR, FIXED = (
+    Candidate("trees", DEPTH, {}),
+    Candidate("linear", DEPTH, {}),
+    Candidate("none", {}, {}),
+)
+
+
+def search_of(*candidates: Candidate, **options: Any) -> LearnerSearch:
+    return LearnerSearch(candidates, metric="loss", mode="min", seed=0, **options)
+
+
+def run(search: LearnerSearch, trials: int, losses: Any, seconds: float = 1.0) -> list[dict[str, Any]]:
+    """The parameters of each trial, one after another; `losses(parameters)` is its result, None if it fails."""
+    found = []
+    for place in range(trials):
+        parameters = search.suggest(str(place))
+        if not isinstance(parameters, dict):
+            break
+        loss = losses(parameters)
+        found.append(parameters)
+        result = {"time_total_s": seconds} | ({} if loss is None else {"loss": loss})
+        search.on_trial_complete(str(place), result, error=loss is None)
+    return found
+
+
+def test_every_learner_is_tried_with_its_defaults_first_and_keeps_what_is_held() -> None:
+    held = Candidate("held", {}, {"training.options.rounds": 7})
+    found = run(search_of(TREES, LINEAR, held), 3, lambda parameters: 1.0)
+    assert found == [
+        {"training.learner": "trees"},
+        {"training.learner": "linear"},
+        {"training.learner": "held", "training.options.rounds": 7},
+    ]
+
+
+def test_the_learner_that_gains_more_for_its_cost_gets_more_trials() -> None:
+    gaining = iter(1 / (1 + place) for place in range(100))
+
+    def loss(parameters: dict[str, Any]) -> float:
+        return next(gaining) if parameters["training.learner"] == "trees" else 2.0
+
+    found = run(search_of(TREES, LINEAR), 60, loss)
+    trees = sum(parameters["training.learner"] == "trees" for parameters in found)
+    assert trees > 45
+    assert all(1 <= one.get("training.options.depth", 1) <= 9 for one in found)
+
+
+def test_a_learner_that_only_fails_is_left_alone_and_one_without_a_space_is_tried_once() -> None:
+    found = run(
+        search_of(TREES, LINEAR, FIXED), 20, lambda one: None if one["training.learner"] == "linear" else 1.0
+    )
+    counts = {
+        name: sum(one["training.learner"] == name for one in found) for name in ("trees", "linear", "none")
+    }
+    assert counts == {"trees": 18, "linear": 1, "none": 1}
+
+
+def test_it_ends_where_no_trial_fits_into_the_time_that_is_left() -> None:
+    assert len(run(search_of(TREES, LINEAR, seconds=60), 20, lambda one: 1.0, seconds=100)) == 2
+
+
+def test_a_resumed_search_goes_on_with_what_it_knew(tmp_path: pathlib.Path) -> None:
+    search = search_of(TREES, LINEAR)
+    run(search, 6, lambda one: 1.0)
+    search.save(str(tmp_path / "state"))
+    again = search_of(TREES, LINEAR)
+    again.restore(str(tmp_path / "state"))
+    assert [again.suggest(f"n{place}") for place in range(5)] == [
+        search.suggest(f"n{place}") for place in range(5)
+    ]
+
+
+def test_equal_seeds_suggest_equal_trials_where_trials_are_counted() -> None:
+    def loss(parameters: dict[str, Any]) -> float:
+        time.sleep(0.001)
+        return float(parameters.get("training.options.depth", 5))
+
+    assert run(search_of(TREES, LINEAR), 12, loss) == run(search_of(TREES, LINEAR), 12, loss)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_larger_is_better_where_the_metric_says_so(mode: str) -> None:
+    search = LearnerSearch((TREES, LINEAR), metric="auc", mode=mode, seed=0)
+    sign = 1 if mode == "max" else -1
+    for place in range(40):
+        parameters = search.suggest(str(place))
+        assert isinstance(parameters, dict)
+        good = parameters["training.learner"] == "trees"
+        search.on_trial_complete(str(place), {"auc": sign * ((0.9 + place / 1000) if good else 0.5)})
+    held = search._tracks
+    assert held["trees"].started > held["linear"].started
+
+
+def test_a_learner_far_behind_has_to_make_up_for_it() -> None:
+    near, far = Track(), Track()
+    for error in (1.0, 0.9):
+        near.add(error, 1)
+        far.add(error + 1, 1)
+    assert far.estimate_cost(0.9, 0.1) > near.estimate_cost(0.9, 0.1)
