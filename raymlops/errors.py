@@ -191,3 +191,9 @@ def describe_cause(error: BaseException, most: int = 500) -> str:
 def encodable(text: str) -> str:
     """The text with unpaired surrogates, which UTF-8 cannot encode, replaced by question marks."""
     return text.encode(errors="replace").decode()
+
+
+def last_line(error: BaseException | None) -> str:
+    """The sentence at the end of a Ray error, which holds a whole traceback."""
+    lines = [line for line in str(error or "unknown").strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "unknown"

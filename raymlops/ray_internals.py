@@ -122,6 +122,14 @@ def find_session_folder() -> str:
         return "/tmp/ray/session_latest"  # noqa: S108  -- what Ray links to the last one
 
 
+def end_autoscaler() -> None:
+    """End the autoscaler of a cluster that this process started and is about to end: Ray would wait a second for it.
+    Nothing happens if Ray keeps it elsewhere."""
+    node = getattr(RAY.find("ray._private.worker:global_worker"), "node", None)
+    for held in getattr(node, "all_processes", {}).get("monitor", ()):
+        held.process.kill()
+
+
 def find_own_actor(actor_id: str) -> Any:
     """The instance of this process's actor; None if Ray keeps it elsewhere."""
     actors = getattr(RAY.find("ray._private.worker:global_worker"), "actors", {})

@@ -17,6 +17,8 @@ PROCESS_DEFAULTS = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # Ray runs workers at niceness 15: trials would yield to every other process of their machine.
     "RAY_worker_niceness": "0",
+    # Ray ends idle workers after a second; the next stage would import their libraries again.
+    "RAY_idle_worker_killing_time_threshold_ms": "20000",
     # Ray warns, once per process, about accelerators that are hidden on purpose.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",

@@ -4,6 +4,8 @@ verb.
 Hides Ray's routine log lines from the terminal; errors and warnings still appear. Does not import Serve.
 """
 
+import atexit
+import gc
 import logging
 import re
 import warnings
@@ -56,7 +58,18 @@ def join(
         raise ResourceError(_explain(address, settings, error)) from None
     if tell is not None:
         ShortageWatcher(tell).start()
+    if address == "local" and not logs:
+        atexit.register(_leave)
     return address == "local"
+
+
+def _leave() -> None:
+    """End the cluster that was started for this process. Ray does so at exit too, after it has waited for the output of
+    workers, which is not shown here, and for its autoscaler."""
+    gc.freeze()  # else the interpreter goes through millions of objects of the libraries before it ends
+    if ray.is_initialized():
+        ray_internals.end_autoscaler()
+        ray.shutdown()
 
 
 def _explain(address: str, settings: Settings, error: Exception) -> str:

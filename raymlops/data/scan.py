@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import pickle
 import types
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from raymlops.errors import DataError
 from raymlops.specs.dataset import ContractSpec, TimeSplit
 
 Split = str
+FEW = 5000
+"""Rows that pass through a model in this process."""
 _FAR = 0.02
 """Difference from a share of split.fractions that is told."""
 
@@ -293,6 +295,18 @@ def fold(dataset: ray.data.Dataset, function: Any, **arguments: Any) -> Iterator
     )  # fmt: skip
     for row in answers.iter_rows():
         yield pickle.loads(row["answer"])  # noqa: S301 - made by the line below, in this job
+
+
+def fold_here(dataset: ray.data.Dataset, function: Any, **arguments: Any) -> Iterator[Any]:
+    """The same in this process."""
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield function(table, **arguments)
+
+
+def choose_fold(rows: int) -> Callable[..., Iterator[Any]]:
+    """How so many rows pass through a model: few do so here, where its libraries are imported, which takes a worker
+    longer than the rows."""
+    return fold_here if rows <= FEW else fold
 
 
 def _pickled(table: pa.Table, function: Any, arguments: dict[str, Any]) -> pa.Table:

@@ -39,6 +39,7 @@ class Evidence:
     """Largest difference from the network's outputs; None if there is no network to compare with."""
     latency_ms: float | None = None
     """Latency of one row, 99th percentile."""
+    median_ms: float | None = None
     throughput: float | None = None
     """Rows per second."""
     size: int | None = None

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from raymlops import locations
-from raymlops.errors import RaymlopsError
+from raymlops.errors import RaymlopsError, last_line
 from raymlops.features import FittedTarget
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tensors import Batch
@@ -20,7 +20,7 @@ from raymlops.training import learners, worker
 from raymlops.training.blends import Bag, to_margins
 from raymlops.training.learners import Job, learner_of
 from raymlops.training.packed import LABEL, WEIGHT, PackedSplit, narrow
-from raymlops.training.trials import Trial, last_line
+from raymlops.training.trials import Trial
 
 
 @dataclasses.dataclass(frozen=True)

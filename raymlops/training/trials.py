@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 from ray import tune
 
 from raymlops import locations, metrics
-from raymlops.errors import StorageError
+from raymlops.errors import StorageError, last_line
 from raymlops.training import storage, worker
 from raymlops.training.learners import State
 from raymlops.training.loop import UNDER_WAY
@@ -139,12 +139,6 @@ _OURS = {"epoch", "train_loss", "rows_per_second", "workers"} | metrics.NAMES
 def learned_of(result: Mapping[str, Any]) -> dict[str, float]:
     """Our metrics among what Tune adds to a result."""
     return {key: value for key, value in result.items() if key.removeprefix("best_") in _OURS}
-
-
-def last_line(error: BaseException | None) -> str:
-    """The sentence at the end of a Ray error, which holds a whole traceback."""
-    lines = [line for line in str(error or "unknown").strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "unknown"
 
 
 @contextlib.contextmanager

@@ -28,7 +28,6 @@ from raymlops.metrics import FALLING
 from raymlops.models import variants
 from raymlops.models.safety import Model, read_model
 from raymlops.models.session import Session, open_session
-from raymlops.models.speed import measure_speed
 from raymlops.models.vocabularies import read_vocabularies
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
@@ -148,7 +147,8 @@ def evaluate_version(
     metric = spec.gate.metric_of(features.target.task)
     said = {one.uri: _describe_own(measured, one, rows, metric) for one in (version, champion) if one}
     with sources.reading(rows.table):
-        sample = take_sample(rows, features)
+        ahead = rows.fitting.test if rows.fitting and rows.fitting.whole else None
+        sample = ahead or take_sample(rows, features)
     limits = _limits_of(spec)
     evidence = _gather(version, measured, said[version.uri], sample)
     evidence, leaderboard = _compare(evidence, opened.session, features, rows, spec, tell)
@@ -292,7 +292,9 @@ def _measure_slices(
     marks = {uri: f"__rows_of_{place}__" for place, uri in enumerate(models) if uri in known and rows.mark}
     with sources.reading(rows.table):
         dataset = rows.marked({column: known[uri] for uri, column in marks.items()})
-        measured = measure_marked(dataset, models, marks, spec.evaluation.slices, rows.conversions)
+        measured = measure_marked(
+            dataset, models, marks, spec.evaluation.slices, rows.conversions, rows.counts.get("test")
+        )
 
     def settle(parts: Mapping[str, Partial]) -> dict[str, Partial]:
         return {name: to_exact(fold_small(part, spec.evaluation.slice_rows)) for name, part in parts.items()}
@@ -350,7 +352,7 @@ def _try_variants(
 ) -> tuple[tuple[VariantLine, ...], dict[str, Verdict]]:
     """The original's line, and one for each smaller file that the spec asks for, compared with it; their verdicts."""
     version, session = opened.version, opened.session
-    line = _to_line(ORIGINAL, original, evaluation, measure_speed(session, sample.columns).p50_ms)
+    line = _to_line(ORIGINAL, original, evaluation)
     if not spec.gate.variants:
         return (line,), {}
     expected = score_rows(session, sample.columns, features.target)
@@ -373,21 +375,16 @@ def _try_variants(
         evidence = gate_evidence.gather_evidence(name, made[name], partial, sample, expected)
         verdict = judged[name] = gate.judge(evidence, original, limits)
         found = results.finish(partial, spec.evaluation)
-        speed = measure_speed(open_session(models[name]), sample.columns)
         note = "; ".join(f"{check.name}: {check.text}" for check in verdict.failures)
-        lines.append(
-            dataclasses.replace(
-                _to_line(name, evidence, found, speed.p50_ms), passed=verdict.passed, note=note
-            )
-        )
+        lines.append(dataclasses.replace(_to_line(name, evidence, found), passed=verdict.passed, note=note))
     return tuple(lines), judged
 
 
-def _to_line(kind: str, evidence: Evidence, found: Evaluation, p50: float) -> VariantLine:
+def _to_line(kind: str, evidence: Evidence, found: Evaluation) -> VariantLine:
     return VariantLine(
         kind=kind,
         size=evidence.size or 0,
-        p50_ms=p50,
+        p50_ms=evidence.median_ms or float("nan"),
         p99_ms=evidence.latency_ms or float("nan"),
         rows_per_second=evidence.throughput or float("nan"),
         metrics=found.metrics,

@@ -20,12 +20,23 @@ from raymlops.data.scan import Fingerprint, fold
 from raymlops.data.split_rows import SplitRows, describe_source, reading_values, scan_rows
 from raymlops.data.training_rows import TrainingRows, add_marks
 from raymlops.errors import DataError
+from raymlops.evaluation.baselines import Baseline
 from raymlops.features import FittedColumn, FittedFeatures, convert_columns, table_to_batch
 from raymlops.lifecycle.batch.row_report import Unknown, Vocabularies, count_unknown
 from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
 from raymlops.lifecycle.govern.scoring import read_labels, with_conversions
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, TableSpec
 from raymlops.specs.experiment import ExperimentSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitting:
+    """Baselines that a task fits to training rows, with their answers for some test rows, while the caller goes on."""
+
+    test: Sample
+    whole: bool
+    """Whether these are all test rows."""
+    fitted: "ray.ObjectRef[tuple[Baseline, ...]]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +57,8 @@ class Rows:
 
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Rows of each split; empty for other data."""
+    fitting: "Fitting | None" = None
+    """The baselines, where they are fitted ahead."""
 
     unknown: Mapping[str, Unknown] = dataclasses.field(default_factory=dict)
     """Column -> the rows of other data with categories that the model does not know."""

@@ -60,6 +60,7 @@ def gather_evidence(
         evidence,
         parity=parity if expected is None else _measure_parity(session, sample, expected, target),
         latency_ms=speed.p99_ms,
+        median_ms=speed.p50_ms,
         throughput=speed.rows_per_second,
         columns=leakage.measure_columns(sample.columns, sample.labels, target.task),
     )

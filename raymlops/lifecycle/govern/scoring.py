@@ -17,7 +17,7 @@ import ray.data
 from raymlops.conversions.conversion import Conversion
 from raymlops.data import rowhash
 from raymlops.data.fitting import encode_target, to_numbers
-from raymlops.data.scan import fold
+from raymlops.data.scan import FEW, fold, fold_here
 from raymlops.errors import ArtifactError, DataError, unknown_name
 from raymlops.evaluation import partials
 from raymlops.evaluation.partials import Layout, Partial
@@ -108,9 +108,10 @@ def measure_marked(
     marks: Mapping[str, str],
     slices: Sequence[str] = (),
     conversions: Mapping[str, Conversion] | None = None,
+    count: int | None = None,
 ) -> Measured:
     """The same with a count of each model's own rows. `marks` are names of models -> the column of the dataset that
-    says what a row is to it (data.training_rows)."""
+    says what a row is to it (data.training_rows); `count` is the number of rows, if it is known."""
     if not models:
         return Measured({}, {}, {})
     fitted = {name: features_of(open_session(data).contract) for name, data in models.items()}
@@ -122,10 +123,11 @@ def measure_marked(
             )
     target = with_conversions(next(iter(fitted.values())), conversions or {}).target
     layout = layout_of(target, *_find_place(dataset, target))
-    held = {name: ray.put(data) for name, data in models.items()}
+    here = count is not None and count <= FEW
+    held = {name: data if here else ray.put(data) for name, data in models.items()}
     whole = {name: partials.start(layout) for name in models}
     new, own = dict(whole), dict[str, OwnRows]()
-    blocks = fold(
+    blocks = (fold_here if here else fold)(
         dataset,
         _measure_block,
         models=held,
@@ -205,7 +207,7 @@ def score_rows(session: Session, batch: Batch, target: FittedTarget) -> npt.NDAr
 
 def _measure_block(
     table: pa.Table,
-    models: Mapping[str, "ray.ObjectRef[Model]"],
+    models: Mapping[str, "Model | ray.ObjectRef[Model]"],
     layout: Layout,
     slices: tuple[str, ...],
     conversions: Mapping[str, Conversion],
@@ -214,7 +216,10 @@ def _measure_block(
     """Sums over all rows, over those that no model had (None: the same), and the models' own rows."""
     if table.num_rows == 0 or table.num_columns == 0:
         return {}, None, {}
-    sessions = {name: _open_once(ray.get(reference)) for name, reference in models.items()}
+    sessions = {
+        name: _open_once(ray.get(model) if isinstance(model, ray.ObjectRef) else model)
+        for name, model in models.items()
+    }
     found = {name: np.asarray(table[column].to_numpy(), dtype=np.int8) for name, column in marks.items()}
     values = table.drop_columns(list(marks.values())) if marks else table
 

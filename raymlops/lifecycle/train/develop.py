@@ -12,12 +12,14 @@ from ray.exceptions import RayError
 
 from raymlops import attestation, locations
 from raymlops.data.scan import Fingerprint
-from raymlops.errors import DataError, RaymlopsError, SpecError, UnreachableError
+from raymlops.errors import DataError, RaymlopsError, SpecError, UnreachableError, last_line
 from raymlops.evaluation.improvement import find_improvement
 from raymlops.lifecycle.cluster import join_cluster
+from raymlops.lifecycle.govern.baseline_rows import start_fitting
 from raymlops.lifecycle.govern.evaluate import EvaluatedVersion
-from raymlops.lifecycle.govern.evaluation_rows import to_test_rows
+from raymlops.lifecycle.govern.evaluation_rows import Rows, to_test_rows
 from raymlops.lifecycle.govern.promotion import admit_version
+from raymlops.lifecycle.govern.scoring import features_of
 from raymlops.lifecycle.train import cross_validation, run_heartbeat, stages
 from raymlops.lifecycle.train.prepare import Prepared, prepare
 from raymlops.lifecycle.train.run_recorder import (
@@ -30,12 +32,14 @@ from raymlops.lifecycle.train.run_recorder import (
 )
 from raymlops.lifecycle.train.verify_export import Proof
 from raymlops.models import export
+from raymlops.models.safety import read_model
+from raymlops.models.session import open_session
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import store
 from raymlops.training import candidates, demand, search_state, storage
 from raymlops.training.blends import Share, Winner, to_learner
-from raymlops.training.trials import SearchResult, TrialObserver, last_line
+from raymlops.training.trials import SearchResult, TrialObserver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +238,15 @@ def _cross_validate(
     return found
 
 
+def _fit_ahead(path: pathlib.Path, rows: Rows) -> Rows:
+    """The rows with the baselines that the gate compares with, which a task fits meanwhile; if that fails, the gate
+    tells why."""
+    with contextlib.suppress(RaymlopsError, RayError, ValueError, ArithmeticError, MemoryError):
+        features = features_of(open_session(read_model(path)).contract)
+        return dataclasses.replace(rows, fitting=start_fitting(features, rows))
+    return rows
+
+
 def _finish(
     record: Record, prepared: Prepared, searched: stages.Searched, clock: _Clock, request: Request
 ) -> Outcome:
@@ -256,6 +269,7 @@ def _finish(
     tell("Exporting it to one ONNX file, and verifying that on the test split")
     (model,) = stages.export(spec, features, winner)
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
+    test = _fit_ahead(path, to_test_rows(rows)) if request.register else None
     (proof,) = stages.verify(spec, rows, features, prepared.encoder, winner, model)
     clock.lap("export")
     crossed = _cross_validate(record, prepared, searched)
@@ -288,12 +302,12 @@ def _finish(
         {"raymlops.best_trial": winner.best.name},
     )
     alias = trusted = None
-    if version is not None:
+    if version is not None and test is not None:
         tell("Running the gate")
         why = record.why or f"best of {len(found.trials)} trials"
-        named, test = version, to_test_rows(rows)
+        named, measured = version, test
         version, alias, trusted = store.retry_until_answered(
-            lambda: admit_version(spec.name, named, spec, test, settings, why, tell), tell
+            lambda: admit_version(spec.name, named, spec, measured, settings, why, tell), tell
         )
         clock.lap("gate")
     return Outcome(found, record.run, proof, path, version, digest, alias, dict(clock.laps), trusted)

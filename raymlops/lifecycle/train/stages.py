@@ -306,6 +306,7 @@ def verify(
         tensors=frozenset().union(*(_read_by(spec, one.trial) for one in winner.members)),
         encoder=encoder,
         features=features,
+        count=rows.scan.fingerprint.rows["test"],
         weights=spec.training.sample_weights,
     )
     parity.require(proof.parity, limit=spec.limits.parity, flipped=spec.limits.flipped)

@@ -41,13 +41,14 @@ def prove_model(
     encoder: bytes,
     features: FittedFeatures,
     tensors: Collection[str],
+    count: int,
     weights: str | None = None,
 ) -> Proof:
-    """One streaming pass over the test rows through both the trained model, which reads these packed tensors, and the
-    ONNX file; `weights` is a column."""
+    """One streaming pass over the `count` test rows through both the trained model, which reads these packed tensors,
+    and the ONNX file; `weights` is a column."""
     found = parity.Parity()
     labels, scores, weighed, example = [], [], [], None
-    blocks = scan.fold(
+    blocks = scan.choose_fold(count)(
         rows,
         _prove_block,
         model=model,
