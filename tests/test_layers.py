@@ -54,6 +54,9 @@ ADDRESSES = {
     "starlette": ("serving/fastpath/middleware.py",),
     "httptools": ("serving/fastpath/uvicorn_protocol.py",),
     "optuna": ("training/",),
+    "lightgbm": ("training/",),
+    "xgboost": ("training/",),
+    "interpret": ("training/",),
     "torch": ("training/", "clusters/nodes.py"),
 }
 """Framework -> where it may be imported."""
@@ -61,9 +64,11 @@ ADDRESSES = {
 DISTRIBUTIONS = {
     "google": "protobuf",
     "grpc": "grpcio",
+    "interpret": "interpret-core",
     "grpc_health": "grpcio-health-checking",
     "simdjson": "pysimdjson",
     "sklearn": "scikit-learn",
+    "xgboost": "xgboost-cpu",
     "yaml": "pyyaml",
 }
 """Import -> package, where the two have other names."""

@@ -126,7 +126,7 @@ def decide(
     if spec.search.learners is not None:
         return _decide_of_learners(spec, features, facts)
     if spec.training.learner != "network":
-        return defaults.choose(spec, facts, learner_of(spec).space)
+        return (*_choose_options(spec, facts), *defaults.choose(spec, facts, learner_of(spec).space))
     return defaults.choose(spec, facts, defaults.NETWORK_SPACE, networks.options_of(spec.network.name))
 
 
@@ -143,6 +143,17 @@ def _decide_of_learners(
     named = defaults.Choice("search.learners", spaces, "each can do what the spec asks")
     settled = defaults.insert(spec, [named])
     return (named, *defaults.choose(settled, facts, {}, options))
+
+
+def _choose_options(spec: ExperimentSpec, facts: defaults.Facts) -> list[defaults.Choice]:
+    """What a learner takes for so many rows, of the options that the spec leaves open."""
+    if spec.defaults == "fixed":
+        return []
+    return [
+        defaults.Choice(f"training.options.{name}", value, f"{facts.train:,} training rows")
+        for name, value in learners.options_for(learner_of(spec), facts.train, facts.task).items()
+        if name not in spec.training.options
+    ]
 
 
 class Searched(NamedTuple):

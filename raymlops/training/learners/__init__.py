@@ -95,6 +95,8 @@ class Learner(Protocol):
     space: ClassVar[Mapping[str, Dimension]]
     """What a search varies if the spec has no `search.space`."""
 
+    # A family may also have `options_for(rows, task)`, the options that a spec leaves open, by training rows.
+
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         """Raises SpecError for what this family cannot do; called before data are read, without `packing` and
         `target`, and again when they are known."""
@@ -116,7 +118,14 @@ class Learner(Protocol):
         ...
 
 
-LEARNERS: dict[str, str] = {"network": "raymlops.training.learners.network:NetworkLearner"}
+LEARNERS: dict[str, str] = {
+    "network": "raymlops.training.learners.network:NetworkLearner",
+    "lightgbm": "raymlops.training.learners.lightgbm:LightGBMLearner",
+    "xgboost": "raymlops.training.learners.xgboost:XGBoostLearner",
+    "linear": "raymlops.training.learners.linear:LinearLearner",
+    "forest": "raymlops.training.learners.forest:ForestLearner",
+    "ebm": "raymlops.training.learners.ebm:EBMLearner",
+}
 """Name -> class, imported on first use: a family's library may take seconds."""
 
 
@@ -149,6 +158,12 @@ def learner_of(spec: ExperimentSpec) -> Learner:
 def read_by(learner: Learner) -> frozenset[str]:
     """The packed tensors that a learner takes."""
     return getattr(learner, "reads", NETWORK_TENSORS)
+
+
+def options_for(learner: Learner, rows: int, task: str) -> dict[str, Any]:
+    """The options that a spec leaves open, for so many training rows; none of a family that does not say."""
+    found: Callable[[int, str], dict[str, Any]] | None = getattr(learner, "options_for", None)
+    return {} if found is None else found(rows, task)
 
 
 def fit(run: Run) -> None:

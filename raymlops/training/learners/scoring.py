@@ -1,6 +1,7 @@
 """What all learners report: the metrics of scores on the validation rows, and the progress of a training."""
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,8 +32,10 @@ def to_own_unit(target: FittedTarget, values: Any) -> Any:
 class Progress:
     """The epochs of a training: the results of each, and which was the best. Part of the state that it reports."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, least_seconds: float = 0.0) -> None:
+        """`least_seconds` are between two reports of epochs that are not the last."""
+        self._run, self._least_seconds = run, least_seconds
+        self._told, self._astray = time.monotonic(), False
         self.metric = run.spec.training.metric_of(run.job.target.task)
         self._falling = self.metric in metrics.FALLING
         self.history: list[dict[str, float]] = list(run.state["history"]) if run.state else []
@@ -61,15 +64,27 @@ class Progress:
 
         `snapshot` returns the learner's own part of the state.
         """
+        self.measure(scorer, **more)
+        return self.tell(snapshot)
+
+    def measure(self, scorer: Any, **more: float) -> None:
+        """Measure one more epoch on the validation rows, and keep the results with `more`."""
         label = self._validation[LABEL]
         rows = {name: values for name, values in self._validation.items() if name not in (LABEL, WEIGHT)}
         weights = self._validation.get(WEIGHT)
         found = measure(self._run.job.target, label, scorer.scores(rows), weights)
-        astray = math.isnan(found[self.metric])
-        if astray:  # makes the trial the worst one, without ending the search
+        self._astray = math.isnan(found[self.metric])
+        if self._astray:  # makes the trial the worst one, without ending the search
             found[self.metric] = math.inf if self._falling else -math.inf
         self.history.append({"epoch": self.epoch + 1, **more, **found})
-        learned = {**self.history[-1], f"best_{self.metric}": self.best}
-        self.history[-1] = learned
-        go_on = self._run.report(learned, lambda: {**snapshot(), "history": self.history})
-        return go_on and not astray and self.waited < self._run.spec.training.pace.patience
+        self.history[-1] = {**self.history[-1], f"best_{self.metric}": self.best}
+
+    def tell(self, snapshot: Callable[[], State], last: bool = True) -> bool:
+        """Report the epoch that was measured; false if it is time to stop. One that is not the last waits for a later
+        one if too little time has passed."""
+        go_on = not self._astray and self.waited < self._run.spec.training.pace.patience
+        if go_on and not last and time.monotonic() - self._told < self._least_seconds:
+            return True
+        told = self._run.report(self.history[-1], lambda: {**snapshot(), "history": self.history})
+        self._told = time.monotonic()
+        return told and go_on

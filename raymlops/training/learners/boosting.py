@@ -1,0 +1,68 @@
+"""The course of a boosted training, whichever library grows the trees: equal parts of its rounds, each measured, with
+the best of them kept."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from raymlops.tensors import Batch
+from raymlops.training.learners import Run, State
+from raymlops.training.learners.objectives import Objective
+from raymlops.training.learners.scoring import Progress
+
+MOST_PARTS = 24
+"""Reports of one training, at most: each is a share of its work, so that a search can compare learners by them."""
+REPORT_SECONDS = 1.0
+"""A report, with its checkpoint, costs as much as a training of a small table: parts that end sooner wait for the
+next."""
+
+
+class Trees(Protocol):
+    """A booster on its training rows."""
+
+    def grow(self, rounds: int) -> int:
+        """Train until it has so many rounds; returns how many it has, fewer if no split is left."""
+        ...
+
+    def margins(self) -> npt.NDArray[np.floating[Any]]:
+        """Of the validation rows, (rows, outputs), by all rounds."""
+        ...
+
+    def dump(self) -> bytes:
+        """The model, from which a training can go on."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """The scores of the validation rows, which the trees know without being asked."""
+
+    known: npt.NDArray[np.floating[Any]]
+
+    def scores(self, batch: Batch) -> npt.NDArray[np.floating[Any]]:
+        return self.known
+
+
+def boost(run: Run, trees: Trees, objective: Objective, rounds: int, held: Callable[[], State]) -> None:
+    """Train `rounds` rounds, or fewer if the validation metric stops rising; `held` is what else the state needs."""
+    progress = Progress(run, least_seconds=REPORT_SECONDS)
+    parts = min(MOST_PARTS, run.spec.training.pace.epochs, rounds)
+    best = int(run.state["best_rounds"]) if run.state else 0
+    for part in range(progress.epoch + 1, parts + 1):
+        wanted = round(rounds * part / parts)
+        done = trees.grow(wanted)
+        progress.measure(_Known(objective.to_scores(trees.margins())))
+        if progress.waited == 0:
+            best = done
+        snapshot = functools.partial(_snapshot, trees, done, best, held)
+        if not progress.tell(snapshot, last=done < wanted or part == parts) or done < wanted:
+            return
+
+
+def _snapshot(trees: Trees, done: int, best: int, held: Callable[[], State]) -> State:
+    model = np.frombuffer(trees.dump(), dtype=np.uint8).copy()  # that it may be written to
+    return {"model": model, "rounds": done, "best_rounds": best, **held()}

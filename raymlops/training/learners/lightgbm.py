@@ -1,0 +1,230 @@
+"""Gradient boosting by LightGBM, on one float32 matrix of numbers, ids and target means.
+
+For the same rows, options, seed and threads the model is the same. A training that resumes goes
+on from its trees; where it samples rows or columns, whose random numbers LightGBM cannot set forward, it repeats its
+rounds, so that the model is the same there too.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import lightgbm
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from raymlops.errors import SpecError
+from raymlops.features import TREE_TENSORS, FittedTarget, Packing
+from raymlops.onnx_builder import GraphBuilder
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.training import Dimension
+from raymlops.tensors import Batch
+from raymlops.training.learners import Job, Run, State
+from raymlops.training.learners.boosting import boost
+from raymlops.training.learners.objectives import Objective, check_training, objective_of
+from raymlops.training.learners.options import Option, check_options
+from raymlops.training.learners.tree_matrix import TreeMatrix, fit_matrix
+from raymlops.training.tree_ensemble_export import add_trees
+from raymlops.training.tree_readers import read_lightgbm
+
+OPTIONS: Mapping[str, Option] = {
+    "rounds": Option("trees of each output, at most", 1, 100_000, whole=True),
+    "learning_rate": Option("shrinkage of each tree", 1e-4, 1),
+    "num_leaves": Option("leaves of a tree", 2, 4096, whole=True),
+    "max_depth": Option("depth of a tree; -1 for any", -1, 64, whole=True),
+    "min_data_in_leaf": Option("rows of a leaf, at least", 1, 10**6, whole=True),
+    "min_gain_to_split": Option("gain of a split, at least", 0, 1e6),
+    "lambda_l1": Option("L1 penalty of leaves", 0, 1e6),
+    "lambda_l2": Option("L2 penalty of leaves", 0, 1e6),
+    "feature_fraction": Option("share of the columns that a tree reads", 0.01, 1),
+    "bagging_fraction": Option("share of the rows that a tree reads", 0.01, 1),
+    "path_smooth": Option("smoothing of leaves by their parents", 0, 1e6),
+    "extra_trees": Option("random thresholds"),
+    "max_bin": Option("bins of a column", 15, 65535, whole=True),
+    "target_means": Option("categories as target means too, not only as ids"),
+}
+
+_LOSSES = {"mse": "regression", "mae": "regression_l1", "quantile": "quantile", "poisson": "poisson"}
+
+
+def _options_for(rows: int, task: str) -> dict[str, Any]:
+    few, some = rows < 2_000, rows < 50_000
+    return {
+        "rounds": 400,
+        "learning_rate": 0.03 if few else 0.05 if some else 0.1,
+        "num_leaves": 8 if few else 31 if some else 63,
+        "min_data_in_leaf": 20,
+        "lambda_l2": 1.0,
+        "feature_fraction": 1.0,
+        "bagging_fraction": 1.0,
+        "target_means": True,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class LightGBMScorer:
+    """The first rounds of a model in LightGBM's own text format."""
+
+    model: str
+    rounds: int
+    matrix: TreeMatrix
+    objective: Objective
+
+    def scores(self, batch: Batch) -> npt.NDArray[np.floating[Any]]:
+        return self.objective.to_scores(
+            _margins(_open(self.model), self.matrix.of(batch), 0, self.rounds, threads=1)
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def _open(model: str) -> lightgbm.Booster:
+    return lightgbm.Booster(model_str=model)
+
+
+def _margins(
+    booster: lightgbm.Booster, rows: Any, first: int, rounds: int, threads: int
+) -> npt.NDArray[np.float64]:
+    """(rows, outputs) of `rounds` rounds from the first on."""
+    if len(rows) == 0:  # which LightGBM refuses
+        return np.zeros((0, booster.num_model_per_iteration()))
+    # Without a number, predicting sets that of all later calls of the process, trainings too, to all cores.
+    found = booster.predict(
+        rows, start_iteration=first, num_iteration=rounds, raw_score=True, num_threads=threads
+    )
+    return np.asarray(found).reshape(len(rows), -1)
+
+
+class _Trees:
+    """A training under way: see `boosting.Trees`."""
+
+    def __init__(
+        self, parameters: dict[str, Any], data: lightgbm.Dataset, validation: Any, start: bytes | None
+    ) -> None:
+        self._validation, self._measured, self._threads = validation, 0, parameters["num_threads"]
+        self._margins: Any = np.zeros((len(validation), 1))
+        self._finished = False
+        if start is None:
+            self._booster = lightgbm.Booster(parameters, data)
+            return
+        # At least one round is left, and LightGBM goes on after the trees of before only by training one.
+        self._booster = lightgbm.train(
+            parameters,
+            data,
+            num_boost_round=1,
+            init_model=lightgbm.Booster(model_str=start.decode()),
+            keep_training_booster=True,
+        )
+
+    def grow(self, rounds: int) -> int:
+        while not self._finished and self._booster.current_iteration() < rounds:
+            self._finished = self._booster.update()
+        return int(self._booster.current_iteration())
+
+    def margins(self) -> npt.NDArray[np.floating[Any]]:
+        done = self._booster.current_iteration()
+        if done > self._measured:
+            more = _margins(
+                self._booster, self._validation, self._measured, done - self._measured, self._threads
+            )
+            self._margins = self._margins + more
+            self._measured = done
+        return np.asarray(self._margins)
+
+    def dump(self) -> bytes:
+        return str(self._booster.model_to_string(num_iteration=-1)).encode()
+
+
+class LightGBMLearner:
+    """One process; threads are `training.cpus_per_worker`."""
+
+    reads: ClassVar[frozenset[str]] = TREE_TENSORS
+    teams: ClassVar[bool] = False
+    space: ClassVar[Mapping[str, Dimension]] = {
+        "training.options.learning_rate": Dimension(low=0.01, high=0.3, log=True),
+        "training.options.num_leaves": Dimension(low=4, high=128, log=True, integer=True),
+        "training.options.min_data_in_leaf": Dimension(low=2, high=100, log=True, integer=True),
+        "training.options.lambda_l2": Dimension(low=0.01, high=30, log=True),
+        "training.options.feature_fraction": Dimension(low=0.4, high=1.0),
+        "training.options.bagging_fraction": Dimension(low=0.5, high=1.0),
+    }
+
+    def options_for(self, rows: int, task: str) -> dict[str, Any]:
+        """The options that a spec leaves open, for so many training rows."""
+        return _options_for(rows, task)
+
+    def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
+        check_training(spec, packing, target, losses=tuple(_LOSSES))
+        check_options(spec, OPTIONS)
+
+    def fit(self, run: Run) -> None:
+        job, training = run.job, run.spec.training
+        objective = objective_of(run.spec, job.target)
+        rows = job.train.load()
+        options = {**_options_for(len(rows["label"]), job.target.task), **training.options}
+        weights, seed = objective.weigh(rows), training.seed % 2**31
+        means = bool(options.pop("target_means"))
+        matrix, own = fit_matrix(job.packing, job.target, rows, weights, means=means, seed=seed)
+        parameters = _to_parameters(options, objective, run, seed)
+        goes_on = run.state is not None and not _samples(options)
+        data = lightgbm.Dataset(
+            own, objective.label(rows), weight=weights, params=parameters, free_raw_data=not goes_on
+        )
+        validation = matrix.of(job.validation.load())
+        start = np.asarray(run.state["model"]).tobytes() if run.state is not None and goes_on else None
+        try:
+            trees = _Trees(parameters, data, validation, start)
+        except lightgbm.basic.LightGBMError as error:
+            if not training.use_gpu:
+                raise
+            raise SpecError(
+                f"training.use_gpu: the installed LightGBM cannot train on this GPU ({error}); install one that can, "
+                "or set it to false"
+            ) from None
+        del own, rows  # LightGBM has its own, binned
+        boost(run, trees, objective, int(options["rounds"]), matrix.to_state)
+
+    def load(self, state: State, job: Job) -> LightGBMScorer:
+        return LightGBMScorer(
+            np.asarray(state["model"]).tobytes().decode(),
+            int(state["best_rounds"]),
+            TreeMatrix.from_state(state, job.packing),
+            objective_of(job.spec, job.target),
+        )
+
+    def to_onnx(self, scorer: LightGBMScorer, packing: Packing, target: FittedTarget) -> onnx.ModelProto:
+        build = GraphBuilder()
+        margins = add_trees(build, read_lightgbm(scorer.model, scorer.rounds), scorer.matrix.add_nodes(build))
+        return scorer.objective.write(build, margins, packing.only(self.reads), "lightgbm")
+
+
+def _samples(options: Mapping[str, Any]) -> bool:
+    fractions = (options["feature_fraction"], options["bagging_fraction"])
+    return min(fractions) < 1 or bool(options.get("extra_trees"))
+
+
+def _to_parameters(options: dict[str, Any], objective: Objective, run: Run, seed: int) -> dict[str, Any]:
+    """In LightGBM's terms."""
+    task = objective.target.task
+    names = {"binary": "binary", "multiclass": "multiclass"}
+    parameters = {name: value for name, value in options.items() if name != "rounds"}
+    parameters |= {
+        "objective": names.get(task) or _LOSSES[objective.loss],
+        "bagging_freq": int(options["bagging_fraction"] < 1),
+        "seed": seed,
+        "deterministic": True,
+        "force_col_wise": True,
+        "num_threads": run.threads,
+        "feature_pre_filter": False,
+        "metric": "none",
+        "verbosity": -1,
+    }
+    if task == "multiclass":
+        parameters["num_class"] = objective.target.outputs
+    if objective.loss == "quantile":
+        parameters["alpha"] = objective.quantile
+    if run.spec.training.use_gpu:
+        parameters["device_type"] = "cuda"
+        del parameters["force_col_wise"]
+    return parameters
