@@ -67,6 +67,7 @@ def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None
         submission.read_requirements(root) if options["install"] else (),
     )
     submission.require_no_secrets(job)
+    _require_kept_output(job)
     package = packaging.list_files(root, options["sent"])
     packaging.require_size(package)
     _report_excluded(package)
@@ -85,6 +86,26 @@ def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None
         click.echo(identity)
         return
     sys.exit(_follow(client, identity))
+
+
+def _require_kept_output(job: Any) -> None:
+    """Raises SpecError for files that would be written into the job's copy of the working directory, and lost."""
+    from raymlops import locations
+    from raymlops.cli.init import init
+    from raymlops.cli.prediction import predict
+    from raymlops.errors import SpecError
+
+    command = {"init": init, "predict": predict}.get(job.verb)
+    if command is None or {"-h", "--help"} & set(job.arguments):
+        return
+    output = command.make_context(job.verb, list(job.arguments)).params["output"]
+    if output == "-" or (output and (locations.is_remote(output) or pathlib.Path(output).is_absolute())):
+        return
+    screen = ", or --output - to print the spec here" if job.verb == "init" else ""
+    raise SpecError(
+        f"{job.verb} would write {output or 'its spec'!r} into the job's temporary copy of the working directory; give "
+        f"--output an absolute path on storage that you share with the cluster{screen}"
+    )
 
 
 def _report_excluded(package: Any) -> None:

@@ -414,7 +414,7 @@ def encode_target(column: pa.ChunkedArray, target: FittedTarget) -> Any:
         samples = [str(value)[:40] for value in column.slice(0, 1000).unique().to_pylist()[:5]]
         raise DataError(
             f"Target {target.name!r} is {column.type}, such as {', '.join(samples)}; the classes are "
-            f"{list(target.classes)}"
+            f"{list(target.classes)}: write the target as in training, or convert it by dataset.derive"
         ) from None
     if column.null_count:
         raise DataError(
@@ -426,7 +426,7 @@ def encode_target(column: pa.ChunkedArray, target: FittedTarget) -> Any:
         unseen = column.filter(pa.compute.is_null(position)).unique().to_pylist()[:5]
         raise DataError(
             f"Target {target.name!r} has classes {unseen} that no training row has; known: "
-            f"{list(target.classes)}"
+            f"{list(target.classes)}: leave such rows out by dataset.where, or train with some of them"
         )
     return np.asarray(position.to_numpy(), dtype=np.int64)
 

@@ -7,10 +7,11 @@ import Ray.
 import dataclasses
 import inspect
 import pathlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
-from raymlops.errors import ArtifactError, InputError, NotFoundError, unknown_name
+from raymlops.errors import ArtifactError, InputError, NotFoundError, SpecError, unknown_name
+from raymlops.features import read_conversion
 from raymlops.graphs.answer_checks import Check, accept_all, copy_answer
 from raymlops.graphs.compiler import Merged
 from raymlops.graphs.drawing import Sketch, sketch
@@ -210,20 +211,46 @@ def run_python(instance: Any, check: Check = accept_all) -> Implementation:
 
 
 def find_columns(plan: Plan, leaves: Mapping[str, Leaf]) -> tuple[Mapping[str, Any], ...]:
-    """The graph's inputs as in a model's contract: with kind and conversion, from the models that read them."""
+    """The graph's inputs as in a model's contract: with kind and conversion, from the models that read them.
+
+    Raises SpecError for an input that two models convert differently: each request would be wrong for one of them.
+    """
     found = {
         port.spec.name: {"name": port.spec.name, "kind": ELEMENTS} for port in plan.inputs if port.ragged
     }
-    for path, step in plan.leaves():
-        session = leaves[path].session
-        if session is None or "/" in path:
+    converted_by: dict[str, str] = {}
+    for tensor, path, entry in _read_entries(plan, leaves):
+        kept = {key: entry[key] for key in ("kind", "conversion") if key in entry}
+        known = found.setdefault(tensor, {"name": tensor, **kept})
+        if (rule := read_conversion(entry)) is None:
             continue
-        contract = {column["name"]: column for column in session.contract.get("columns", ())}
-        for name, reference in step.own_needs:
-            if reference.node == INPUTS and name in contract:
-                kept = {key: contract[name][key] for key in ("kind", "conversion") if key in contract[name]}
-                found.setdefault(reference.tensor, {"name": reference.tensor, **kept})
+        other = read_conversion(known)
+        if other is not None and other != rule:
+            raise SpecError(
+                f"Input {tensor!r} is converted by {converted_by[tensor]} ({other}) and by {path} ({rule}); give "
+                "each model an input of its own"
+            )
+        if "conversion" not in known and known["kind"] == entry["kind"]:
+            known["conversion"] = entry["conversion"]
+        converted_by.setdefault(tensor, path)
     return tuple(found.values())
+
+
+def _read_entries(
+    plan: Plan, leaves: Mapping[str, Leaf], prefix: str = ""
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Input of a graph, path of a model that reads it as it is, and the entry of that model's contract."""
+    for name, step in plan.steps.items():
+        path = prefix + name
+        taken = {key: reference.tensor for key, reference in step.own_needs if reference.node == INPUTS}
+        if step.inner is not None:
+            for tensor, inner, entry in _read_entries(step.inner, leaves, f"{path}/"):
+                if tensor in taken:
+                    yield taken[tensor], inner, entry
+        elif step.kind.is_leaf and (session := leaves[path].session) is not None:
+            for column in session.contract.get("columns", ()):
+                if column["name"] in taken:
+                    yield taken[column["name"]], path, column
 
 
 @dataclasses.dataclass(frozen=True)

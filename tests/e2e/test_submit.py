@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import mlflow
 import pytest
 
+from raymlops.specs.document import parse_document
+from raymlops.specs.experiment import ExperimentSpec
 from tests.cluster_process import ROOT, Head, head_for, make_bare_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -38,6 +40,14 @@ def test_a_job_runs_on_a_cluster_without_the_package_and_its_log_comes_back(head
     assert done.returncode == 0, done.stdout + done.stderr
     assert "jobs/specs/digits.yaml is valid: model 'digits'" in done.stdout
     assert "succeeded" in done.stderr
+
+
+def test_a_spec_is_made_by_a_job_and_printed_here(head: Head) -> None:
+    done = head.run("submit", "init", "tests/kept/rows.csv", "--target", "late", "--output", "-")
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = done.stdout[done.stdout.index("# Made from") :]
+    spec = parse_document(text.partition("\nJob ")[0], ExperimentSpec)
+    assert (spec.features.target.column, spec.features.timestamps) == ("late", ("when",))
 
 
 def test_a_job_that_fails_gives_its_own_exit_code(head: Head) -> None:
@@ -91,6 +101,8 @@ def test_what_cannot_work_is_told_before_anything_is_sent(head: Head, tmp_path: 
             "training.labels={raymlops/pool: tpu}",
         ): "with labels {'raymlops/pool': 'tpu'}",
         ("submit", "serach", "jobs/specs/digits.yaml"): "did you mean 'search'",
+        ("submit", "init", "rows.csv", "--target", "y"): "or --output - to print the spec here",
+        ("submit", "predict", "m.onnx", "rows.csv", "--output", "scores"): "an absolute path on storage",
         ("submit", "search", "jobs/specs/digits.yaml", "--speed=9"): "No such option",
         (
             "submit",

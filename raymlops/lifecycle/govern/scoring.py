@@ -188,7 +188,9 @@ def with_conversions(features: FittedFeatures, conversions: Mapping[str, Convers
 def read_labels(table: pa.Table, target: FittedTarget) -> npt.NDArray[Any]:
     """Class numbers, or values in the target's own unit. Raises DataError for unseen classes or a missing column."""
     if target.name not in table.column_names:
-        raise DataError(f"target: {unknown_name('column', target.name, table.column_names)}")
+        raise DataError(
+            f"target: {unknown_name('column', target.name, table.column_names)}; rows are measured by it"
+        )
     return np.asarray(encode_target(table[target.name], dataclasses.replace(target, mean=0.0, std=1.0)))
 
 
