@@ -47,10 +47,11 @@ def hash_values(table: pa.Table) -> Hashes:
     """The hash of each row's values. A value has the same one whether it was read as a number, a boolean or a time, or
     as the text of one: readers that infer types do so by file, and a value that does not fit makes a column text.
     Fractions count as FP32 has them, so that a table that is stored anew in FP32 keeps its keys."""
-    return rowhash.hash_rows(table, hash_values=_hash_column)
+    return rowhash.hash_rows(table, hash_values=hash_column)
 
 
-def _hash_column(column: pa.ChunkedArray) -> Hashes:
+def hash_column(column: pa.ChunkedArray) -> Hashes:
+    """One hash per value, the same in every type that it may be read in; see `hash_values`."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     kind = column.type

@@ -100,7 +100,7 @@ class SplitRule:
         if isinstance(self.spec, GroupSplit):
             return self._salt(hash_groups(rows, self.spec.column))
         assert isinstance(self.spec, RandomSplit)
-        return self._salt(rowhash.hash_rows(_select(rows, *self.spec.key, option="key")))
+        return self._salt(row_keys.hash_values(_select(rows, *self.spec.key, option="key")))
 
     def to_sides(self, places: Hashes) -> Sides:
         if self.exact is not None:
@@ -164,7 +164,7 @@ def hash_groups(table: pa.Table, column: str) -> Hashes:
     """One hash a group; rows without a group are groups of their own, by their keys."""
     groups = _select(table, column)[column]
     missing = np.asarray(pc.is_null(groups, nan_is_null=True))
-    hashes = rowhash.mix(rowhash.hash_column(groups))
+    hashes = rowhash.mix(row_keys.hash_column(groups))
     return np.where(missing, row_keys.keys_of(table), hashes) if missing.any() else hashes
 
 

@@ -127,6 +127,19 @@ def test_blocks_other_than_those_that_were_scanned_are_refused_where_rows_repeat
     assert deal(read(table.append_column("id", pa.array(np.arange(300))), [100]))[0].rule.repeats == Repeats()
 
 
+def test_a_group_has_one_side_whether_its_name_is_read_as_a_number_or_a_text() -> None:
+    names = pa.chunked_array([pa.array(range(100))])
+    sides = []
+    for column in (names, names.cast(pa.float64()), names.cast(pa.string())):
+        table = pa.table({"key": column, "x": np.arange(100.0)})
+        for spec in (GroupSplit(by="group", column="key"), RandomSplit(key=("key",))):
+            sides.append(splits.SplitRule(spec).to_places(table))
+    np.testing.assert_array_equal(sides[0], sides[2])
+    np.testing.assert_array_equal(sides[0], sides[4])
+    np.testing.assert_array_equal(sides[1], sides[3])
+    np.testing.assert_array_equal(sides[1], sides[5])
+
+
 def test_a_row_has_one_key_whether_its_values_are_typed_or_text() -> None:
     days = pd.date_range("2024-01-01", periods=50).to_series()
     typed = pa.table(
@@ -152,6 +165,16 @@ def test_a_row_has_one_key_whether_its_values_are_typed_or_text() -> None:
         np.testing.assert_array_equal(row_keys.keys_of(row_keys.add_keys(coded)), expected)
     exact = typed.set_column(1, "x", typed["x"].cast(pa.decimal128(10, 2)))
     np.testing.assert_array_equal(row_keys.keys_of(row_keys.add_keys(exact)), expected)
+    stored = typed.set_column(1, "x", pa.array(np.arange(50) / 10))
+    expected = row_keys.keys_of(row_keys.add_keys(stored))
+    for kind in (
+        pa.float32(),
+        pa.string(),
+    ):  # as a tool writes it that makes files smaller, and as CSV has it
+        again = stored.set_column(1, "x", stored["x"].cast(kind))
+        np.testing.assert_array_equal(row_keys.keys_of(row_keys.add_keys(again)), expected)
+    far = pa.table({"w": pa.array(["9999-12-31", "0001-01-01", "2020-02-30"])})
+    assert len(set(row_keys.keys_of(row_keys.add_keys(far)).tolist())) == 3
     words = pa.table({"w": pa.array(["a", None, "", "nan", "1e5x", "2024-13-45", "a"])})
     keys = row_keys.keys_of(row_keys.add_keys(words))
     assert len(set(keys.tolist())) == 6
