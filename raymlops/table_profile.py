@@ -49,6 +49,8 @@ class TextProfile:
     """Texts that stand for a missing value."""
     odd: tuple[tuple[str, int, int], ...] = ()
     """Texts that are no numbers among numbers: text, rows, first row counted from 1."""
+    odd_rows: int = 0
+    """Rows with such a text, by the way in which its numbers are written."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -416,15 +416,16 @@ CASES: dict[str, Case] = {
     "target of one value": init(_csv(_replaced("late", pa.array([1] * ROWS))), "'late' has one value only"),
     "one class": search(_csv(_replaced("late", pa.array([1] * ROWS))), r"'late' has one class only \(\[1\]\)"),
     "one row": init(_csv(SIGNAL.slice(0, 1)), "one value only"),
-    "three rows": search(_csv(SIGNAL.slice(0, 3)), "split", "give more"),
+    "three rows": search(_csv(SIGNAL.slice(0, 3)), "'late' has one class only", "give rows of another class"),
     "three rows of a class": search(
-        _csv(_replaced("late", pa.array([1] * 2 + [0] * (ROWS - 2)))), "'late' has classes that are too rare", "where"
+        _csv(_replaced("late", pa.array([1] * 2 + [0] * (ROWS - 2)))),
+        "'late' has classes that are too rare", "1 has 2 training", "give more rows",
     ),
     "target of names": init(_csv(_replaced("late", pa.array([f"k{n}" for n in range(ROWS)]))), "different texts"),
     "target of times": init(_parquet(_replaced("late", SIGNAL["when"])), "'late' is timestamp", "choose another"),
     "target of lists": init(_parquet(_replaced("late", pa.array([[1]] * ROWS))), "'late' is list", "choose another"),
     "target of texts, regression": search(
-        _csv(_replaced("late", SIGNAL["word"])), "Target 'late' is string; regression needs numbers",
+        _csv(_replaced("late", SIGNAL["kind"])), "Target 'late' is string; regression needs numbers",
         "contract.columns",
         **_features(numbers=["x"], target={"column": "late", "task": "regression"}),
     ),

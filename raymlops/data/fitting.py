@@ -359,11 +359,14 @@ def _fit_classes(spec: TargetSpec, kind: Any, counts: statistics.Categories, tas
     if len(classes) < 2:
         raise DataError(
             f"Target {spec.column!r} has one class only ({classes}) in the training rows; expected "
-            "two or more"
+            "two or more: give rows of another class, or choose another target"
         )
     if len(classes) > _MOST_CLASSES or (task == "binary" and len(classes) != 2):
         limit = "two" if task == "binary" else f"at most {_MOST_CLASSES}"
-        raise DataError(f"Target {spec.column!r} has {len(classes)} classes; a {task} task takes {limit}")
+        raise DataError(
+            f"Target {spec.column!r} has {len(classes)} classes; a {task} task takes {limit}: change "
+            "features.target.task, or leave classes out by dataset.where"
+        )
     if task == "binary" and spec.positive is not None:
         positive = int(spec.positive) if isinstance(spec.positive, bool) else spec.positive
         if positive not in classes:

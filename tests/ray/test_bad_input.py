@@ -16,6 +16,7 @@ import ray
 from raymlops.cli import main
 from raymlops.settings import Settings
 from raymlops.tracking import store
+from raymlops.tracking.run_reader import Client
 from tests import bad_inputs, experiments, toy_models
 from tests.bad_inputs import CASES, Files
 
@@ -37,12 +38,13 @@ def _as_user(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def _version(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Version 1 of the model `by-hand`."""
+def tracking(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    """Of a store that has version 1 of the model `by-hand`."""
     from raymlops.lifecycle.govern.register import register_file
 
     file = toy_models.save(bad_inputs.flights_model(), tmp_path_factory.mktemp("model") / "flights.onnx")
     register_file(pathlib.Path(file), "by-hand", "for bad inputs", settings)
+    return store.connect(settings)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -70,9 +72,8 @@ def list_files(folder: pathlib.Path) -> Iterator[tuple[str, bytes]]:
             yield str(path.relative_to(folder)), path.read_bytes()
 
 
-def list_recorded(settings: Settings) -> set[str]:
+def list_recorded(client: Client, settings: Settings) -> set[str]:
     """Experiments, versions, and searches that could be resumed."""
-    client = store.connect(settings)
     versions = {f"{found.name}/{found.version}" for found in client.search_model_versions()}
     begun = {str(path) for path in pathlib.Path(settings.storage_path).glob("bad*")}
     return begun | versions | {found.name for found in client.search_experiments()}
@@ -89,11 +90,12 @@ def assert_nothing_runs(cores: int, before: set[int]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.usefixtures("_as_user", "_version")
+@pytest.mark.usefixtures("_as_user")
 def test_bad_input_is_one_sentence_and_leaves_all_as_it_was(
     case: str,
     tmp_path: pathlib.Path,
     settings: Settings,
+    tracking: Client,
     ray_cluster: int,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -102,13 +104,13 @@ def test_bad_input_is_one_sentence_and_leaves_all_as_it_was(
     command = wanted.command(files)
     for name, value in wanted.environment(files).items():
         monkeypatch.setenv(name, value)
-    held, recorded = dict(list_files(tmp_path)), list_recorded(settings)
+    held, recorded = dict(list_files(tmp_path)), list_recorded(tracking, settings)
     processes = {child.pid for child in psutil.Process().children()}
     assert_one_sentence(*run(capsys, *command), *wanted.parts)
     left = dict(list_files(tmp_path))
-    kept_aside = {name for name in left if name.startswith("scores/_left_out/")}
+    kept_aside = {name for name in left if name.startswith("scores/_left_out/") or name.endswith(".lock")}
     assert {name: content for name, content in left.items() if name not in kept_aside} == held
-    assert list_recorded(settings) == recorded
+    assert list_recorded(tracking, settings) == recorded
     assert_nothing_runs(ray_cluster, processes)
 
 

@@ -4,12 +4,14 @@ import dataclasses
 import gzip
 import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
+from raymlops.conversions.conversion import Conversion
 from raymlops.data.profiling import (
     csv_dialect,
     files,
@@ -59,6 +61,7 @@ def conclude(frame: pd.DataFrame, column: str, blocks: int = 1) -> dict[str, Con
         ("a;b\n1;€\n".encode("cp1252"), {"encoding": "cp1252"}),
         ("a,b\n1,é\n".encode("utf-16"), {"encoding": "utf-16", "names": ("a", "b")}),
         ('a,b\n1,"two\nlines"\n3,x\n', {"multiline": True}),
+        ('"a\nb",c\n1,x\n3,x\n', {"multiline": True, "names": ("a b", "c"), "header_lines": 2}),
         ("5.1,3.5,x\n4.9,3.0,x\n4.7,3.2,y\n", {"header": False, "names": ("f0", "f1", "f2")}),
         ("red,small,yes\nblue,big,no\nred,big,no\nblue,small,yes\n", {"header": False}),
         ("0,1,2\n5.1,3.5,0.2\n4.9,3.0,0.7\n", {"header": True, "names": ("0", "1", "2")}),
@@ -259,12 +262,19 @@ def test_the_split_is_by_time_if_time_orders_the_rows_else_by_a_group_that_repea
     )
     assert choose(late).by == "random"
     assert "when" in choose(late).unsure
+    panel = timeless.drop(columns="customer_id").assign(
+        pig=np.arange(ROWS) % 50, spot=frame["x"].rank() // 12
+    )
+    assert choose(panel).by == "random"
+    assert "use by: group, column: pig" in choose(panel).unsure
+    assert "spot" not in choose(panel).unsure
     births = timeless.drop(columns="customer_id").assign(birth_date=frame.when.to_numpy())
     assert choose(births).by == "random"
 
 
 @pytest.mark.parametrize(
-    "text", ["y", "no", "null", "1e5", "2020-01-01", "a: b", "#x", "é", "'", "", " ", "~", "a\nb"]
+    "text",
+    ["y", "no", "null", "1e5", "2020-01-01", "a: b", "#x", "é", "'", "", " ", "~", "a\nb", "😀", "\x85"],
 )
 def test_every_name_is_read_back_from_the_text_of_a_spec(text: str) -> None:
     from raymlops.specs.document import read_yaml
@@ -288,6 +298,54 @@ def test_bounds_are_kept_by_the_rows_that_they_were_made_from(frame: pd.DataFram
         low, high = spec_text.find_bounds(column.numbers, column)
         assert low <= column.numbers.min <= column.numbers.max <= high
     assert summaries.parse_numbers(pa.array(["1.234,5"]), "comma").tolist() == [1234.5]
+
+
+@pytest.mark.parametrize(
+    ("separator", "ending", "rule"),
+    [
+        (",", "", {"thousands": ","}),
+        ("\u202f", "", {"thousands": " "}),
+        (" ", ",5", {"thousands": " ", "decimal": ","}),
+        ("\u2019", "", {"thousands": "'"}),
+    ],
+)
+def test_numbers_with_separators_are_numbers_and_read_as_such(
+    separator: str, ending: str, rule: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(4)
+    numbers = rng.integers(1, 10**6, 200)
+    texts = [f"{number:,}".replace(",", separator) + ending for number in numbers.tolist()]
+    frame = pd.DataFrame({"x": texts, "y": rng.integers(0, 2, 200)})
+    table, sample = profile(frame)
+    goal = targets.find_target(table, "y")
+    concluded = roles.conclude(table, goal, relations.relate(table, sample, goal))
+    assert concluded["x"].role == "number"
+    found = spec_text.find_rule(table.column("x"), concluded["x"], goal)
+    assert {key: found.get(key) for key in rule} == rule
+    converted = Conversion("number", **rule).apply(pa.chunked_array([pa.array(texts)]))
+    assert not converted.failed.any()
+    assert converted.values.to_pylist() == (numbers + 0.5 * bool(ending)).tolist()
+
+
+def test_integers_beyond_64_bits_and_numbers_beyond_fp32_suit_the_rules_that_are_made_of_them() -> None:
+    frame = pd.DataFrame({"x": [2.0**63 + 4096 * n for n in range(50)], "z": [1e300, *range(49)]})
+    table, _ = profile(frame.assign(y=np.arange(50) % 2))
+    goal = targets.find_target(table, "y")
+    assert spec_text.find_rule(table.column("x"), Conclusion("number"), goal)["type"] == "number"
+    assert table.column("z").beyond == 1
+    roles_of = {name: Conclusion("number") for name in "xz"} | {"y": Conclusion("target")}
+    text = "\n".join(spec_text._write_contract(table, goal, roles_of, {}))
+    assert "# unsure: z has 1 numbers beyond FP32" in text
+
+
+def test_a_contract_lets_todays_rows_be_searched_though_many_are_left_out() -> None:
+    codes = [str(n) if n % 12 else "A" for n in range(600)]
+    table, sample = profile(pd.DataFrame({"code": codes, "y": np.arange(600) % 2}))
+    goal = targets.find_target(table, "y")
+    concluded = roles.conclude(table, goal, relations.relate(table, sample, goal))
+    text = "\n".join(spec_text._write_contract(table, goal, concluded, {}))
+    assert "# unsure: up to 8% of today's rows are left out" in text
+    assert "max_failed: 0.1 " in text
 
 
 def make_page(frame: pd.DataFrame) -> str:

@@ -27,7 +27,8 @@ _SENTINELS = (
     1e20,
 )
 _ID_NAME = re.compile(
-    r"(^|[_ .\-])(id|ids|uuid|guid|key|idx|index|rownames?|row|row_?num(ber)?|no|nr|serial)$|[a-z]I[Dd]$|^unnamed"
+    r"(^|[_ .\-])(id|ids|uuid|guid|key|idx|index|rownames?|row|row_?num(ber)?|seqn?|seq_?no|no|nr|serial)$"
+    r"|[a-z]I[Dd]$|^unnamed"
     r"|^$|^x$|^obs$|^(ssn|isbn|email|e-mail|phone|name|url|hash)$|(^|_)(url|hash|email|phone)$",
     re.IGNORECASE,
 )

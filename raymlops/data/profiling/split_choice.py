@@ -13,6 +13,8 @@ _DAY = 86_400_000.0
 _OF_A_THING = re.compile(r"birth|dob|born|expir|valid|founded|built|release", re.IGNORECASE)
 """Names of times that a row has, rather than that it was made at."""
 _STEPS = 20
+_FEWEST_THINGS, _DISPERSION = 30, 0.3
+_NAMING = ("number", "category")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +58,31 @@ def choose_split(
     if table.duplicates > 0.01 * table.rows:
         about = "" if table.exact else "about "
         unsure = f"{about}{table.duplicates:,} rows repeat another; split.key keeps rows that share columns together"
+    panel = next(
+        (one for one in table.columns if concluded[one.name].role in _NAMING and _is_panel(one)), None
+    )
+    if panel is not None:
+        told = (
+            f"{panel.name} has {panel.distinct:,} values of about {panel.repeats:.0f} rows each: if new rows bring "
+            f"others, use by: group, column: {panel.name}"
+        )
+        unsure = f"{unsure}; {told}" if unsure else told
     kind = "each class" if target.task != "regression" else "each range of the target"
     return SplitChoice(
         "random", "", f"stratified: {kind} in its share on every side of a small table", unsure
     )
+
+
+def _is_panel(column: ColumnProfile) -> bool:
+    """Whether each value has nearly the same number of rows, as where things are observed several times: the counts
+    vary far less than those of values that are drawn (an index of dispersion far below one)."""
+    counts = [rows for _, rows in column.top]
+    if column.kind not in ("integer", "text"):
+        return False
+    if not _FEWEST_THINGS <= column.distinct == len(counts) or not 2 <= column.repeats <= column.present / 20:
+        return False
+    mean = sum(counts) / len(counts)
+    return sum((count - mean) ** 2 for count in counts) / mean < _DISPERSION * len(counts)
 
 
 def _times(table: TableProfile, concluded: Mapping[str, Conclusion]) -> list[ColumnProfile]:

@@ -553,4 +553,5 @@ def _finish_texts(texts: Texts, written: str) -> TextProfile:
         texts.images / total,
         tuple(texts.absent),
         tuple((text, count, row + 1) for text, (count, row) in texts.odd.items()),
+        texts.rows - sum(texts.absent.values()) - texts.written[written] if written else 0,
     )
