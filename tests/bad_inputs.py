@@ -432,6 +432,14 @@ CASES: dict[str, Case] = {
     "unseen class": evaluate(_csv(_first("status", "lost", FLIGHTS)), "classes .*lost.* that no training row has"),
     "unseen class, gate": gate(_csv(_first("status", "lost", FLIGHTS)), "classes .*lost.* that no training row has"),
     "target without a value": evaluate(_csv(_first("status", None, FLIGHTS)), "status"),
+    "three classes as two": init(
+        _csv(_replaced("late", SIGNAL["kind"])), "'late' has 3 values; a binary task takes two", "--task multiclass",
+        options=("--task", "binary"),
+    ),
+    "texts as a regression": init(
+        _csv(_replaced("late", SIGNAL["kind"])), "a regression predicts numbers", "leave --task out",
+        options=("--task", "regression"),
+    ),
     # The spec.
     "key that is misspelt": check(
         r"spec\.yaml:\d+: Unknown key 'trianing'; did you mean 'training'", trianing={"lr": 1}
@@ -557,6 +565,20 @@ CASES: dict[str, Case] = {
         command=lambda files: [
             "predict", files.model(), files.put("rows.csv", FLIGHTS_TEXT), "--output", "/proc/scores",
         ],
+    ),
+    "output of init onto its data": plain(
+        "is DATA itself", "another --output",
+        command=lambda files: [
+            "init", files.put("rows.csv", TEXT), "--target", "late", "--output", files.path("rows.csv"), "--overwrite",
+        ],
+    ),
+    "option of init that is none": init(_text(TEXT), "'x' is not of the form KEY=VALUE", options=("--option", "x")),
+    "unknown encoding": init(
+        _text(TEXT), "Unknown encoding 'klingon'; such as", options=("--option", "read_options={encoding: klingon}")
+    ),
+    "unknown encoding, search": search(
+        lambda files: {"path": files.put("rows.csv", TEXT), "options": {"read_options": {"encoding": "klingon"}}},
+        "klingon",
     ),
     "output of init that exists": init(
         lambda files: (files.put("made.yaml", "mine: 1\n"), files.put("rows.csv", TEXT))[1], "exists", "--overwrite"

@@ -59,6 +59,10 @@ def init(
         raise SpecError(
             f"{str(path)!r} exists, and may have been edited; give another --output, or --overwrite"
         )
+    if path is not None and path.exists() and pathlib.Path(data).exists() and path.samefile(data):
+        raise SpecError(
+            f"--output {str(path)!r} is DATA itself, which it would replace; give another --output"
+        )
     page = None if path is None else path.with_suffix(".profile.html")
     if page is not None:
         asked["page"] = page.name
@@ -78,6 +82,8 @@ def _to_options(texts: tuple[str, ...]) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for text in texts:
+        if "=" not in text:
+            raise SpecError(f"--option {text!r} is not of the form KEY=VALUE")
         apply_override(found, text)
     return found
 

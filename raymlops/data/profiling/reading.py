@@ -4,6 +4,7 @@ The types of a CSV file are inferred from its first megabyte, as by every reader
 the table is read again as text, and the types are those that all rows keep.
 """
 
+import codecs
 import dataclasses
 import io
 import re
@@ -18,7 +19,7 @@ from raymlops.data import sources
 from raymlops.data.profiling import csv_dialect, summaries, table_scan, time_columns
 from raymlops.data.profiling.csv_dialect import NULLS, Dialect
 from raymlops.data.profiling.files import TableFiles
-from raymlops.errors import ColumnValueError, DataError
+from raymlops.errors import ColumnValueError, DataError, SpecError
 from raymlops.specs.dataset import TableSpec
 from raymlops.table_profile import ColumnProfile, TableProfile
 
@@ -113,6 +114,12 @@ def _read_csv(files: TableFiles, given: Mapping[str, Any], source: str) -> Readi
 def _decode_as_asked(head: bytes, given: Mapping[str, Any]) -> bytes:
     """In UTF-8, so that the rest of the dialect can be found."""
     encoding = (given.get("read_options") or {}).get("encoding", "utf-8")
+    try:
+        codecs.lookup(str(encoding))
+    except LookupError:
+        raise SpecError(
+            f"--option read_options: Unknown encoding {encoding!r}; such as latin-1 or utf-16"
+        ) from None
     return head.decode(encoding, errors="replace").encode() if encoding != "utf-8" else head
 
 
@@ -186,7 +193,9 @@ def _read_head(
             ),
             convert_options=pyarrow.csv.ConvertOptions(**convert),
         )
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except TypeError as error:
+        raise SpecError(f"--option: the reader does not take it: {error}; see dataset.options") from None
+    except (pa.ArrowException, ValueError) as error:
         raise DataError(
             f"Cannot read {dialect.names[:3]} ...: {' '.join(str(error).split())[:300]}"
         ) from None

@@ -103,6 +103,14 @@ def _nothing(seen: _Seen) -> Conclusion | None:
     return None
 
 
+def _unnamed(seen: _Seen) -> Conclusion | None:
+    """After ids, which programs write without a name."""
+    if seen.column.name:
+        return None
+    told = "to use the column without a name, give it one: dataset.options.read_options.column_names"
+    return Conclusion("unusable", "it has no name", told)
+
+
 def _image(seen: _Seen) -> Conclusion | None:
     return Conclusion("image") if seen.column.kind == "image" else None
 
@@ -297,8 +305,8 @@ def find_sentinels(column: ColumnProfile) -> Iterator[float]:
 
 
 _RULES: tuple[Callable[[_Seen], Conclusion | None], ...] = (
-    _nothing, _image, _constant, _twin, _id, _leak, _image_path, _timestamp, _boolean, _group, _written_number, _prose,
-    _number_or_category,
+    _nothing, _image, _constant, _twin, _id, _leak, _unnamed, _image_path, _timestamp, _boolean, _group,
+    _written_number, _prose, _number_or_category,
 )  # fmt: skip
 
 

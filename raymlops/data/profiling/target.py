@@ -53,9 +53,15 @@ def find_target(table: TableProfile, name: str, task: Task | None = None) -> Tar
     found, why, unsure = _find_task(column) if task is None else (task, "as asked", "")
     if found == "regression":
         if column.numbers is None and (column.text is None or not column.text.written):
-            raise DataError(f"Target {name!r} is {column.stored}; a regression predicts numbers")
+            raise DataError(
+                f"Target {name!r} is {column.stored}; a regression predicts numbers: leave --task out"
+            )
         return Target(name, found, why, unsure)
     counts = tuple((_plain(value), rows) for value, rows in column.top if value != "")
+    if found == "binary" and column.distinct != 2:
+        raise DataError(
+            f"Target {name!r} has {column.distinct:,} values; a binary task takes two: --task multiclass"
+        )
     if column.distinct > _MOST_CLASSES:
         raise DataError(
             f"Target {name!r} has about {column.distinct:,} different values; a classification takes {_MOST_CLASSES} "
