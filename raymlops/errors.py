@@ -170,7 +170,13 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, names[:_COMPARED], n=1, cutoff=0.5) if len(given) <= 200 else []
     hint = f" did you mean {near[0]!r}?" if near else ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"Unknown {kind} {shorten(given)!r};{hint} Known: {', '.join(names[:_SHOWN]) or 'none'}{more}"
+    shown = ", ".join(names[:_SHOWN]) or "none"
+    return f"Unknown {kind} {shorten(given)!r};{hint} Known: {to_one_line(shown)}{more}"
+
+
+def to_one_line(text: str) -> str:
+    """With blanks for what would break a sentence, such as a line break in the name of a column."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def shorten(text: str, most: int = 200) -> str:

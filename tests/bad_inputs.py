@@ -580,6 +580,10 @@ CASES: dict[str, Case] = {
         lambda files: {"path": files.put("rows.csv", TEXT), "options": {"read_options": {"encoding": "klingon"}}},
         "klingon",
     ),
+    "name of a spec": init(_text(TEXT), "'a b/c' cannot name an experiment", options=("--name", "a b/c")),
+    "names with line breaks": predict(
+        _csv(_renamed("distance", "dis\ntance", FLIGHTS)), "Unknown column 'distance'.*Known: .*dis tance"
+    ),
     "output of init that exists": init(
         lambda files: (files.put("made.yaml", "mine: 1\n"), files.put("rows.csv", TEXT))[1], "exists", "--overwrite"
     ),

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from raymlops.conversions.conversion import BEYOND_FP32, find_beyond_fp32
 from raymlops.data import row_keys
-from raymlops.errors import DataError, unknown_name
+from raymlops.errors import DataError, to_one_line, unknown_name
 from raymlops.specs.dataset import ColumnRule, ContractSpec
 
 _SAMPLES = 5
@@ -45,7 +45,10 @@ class Finding:
 
     def __str__(self) -> str:
         first = f"; the first is row {self.row:,}" if self.row else ""
-        return f"{self.column}: {self.rows:,} rows break {self.rule!r} (such as {', '.join(self.samples)}{first})"
+        samples = to_one_line(", ".join(self.samples))
+        return (
+            f"{to_one_line(self.column)}: {self.rows:,} rows break {self.rule!r} (such as {samples}{first})"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

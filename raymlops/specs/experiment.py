@@ -55,12 +55,13 @@ class LimitsSpec(Document):
     flipped: int = Field(0, ge=0, description="Labels of the test split that may differ between the two")
 
 
+NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
+
+
 class ExperimentSpec(Document):
     """A model, from the table it learns from to the limits it must keep."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$", description="Names the experiment and the registered model"
-    )
+    name: str = Field(pattern=NAME, description="Names the experiment and the registered model")
     description: str = Field("", description="What the model is for; shown with the version")
     defaults: Literal["fitted", "fixed"] = Field(
         "fitted",

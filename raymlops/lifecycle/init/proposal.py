@@ -15,7 +15,7 @@ from raymlops.lifecycle.cluster import join_cluster
 from raymlops.lifecycle.init import relations, spec_text
 from raymlops.settings import Settings
 from raymlops.specs.document import parse_document
-from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.experiment import NAME, ExperimentSpec
 from raymlops.table_profile import MODELLED, Conclusion, TableProfile
 
 
@@ -70,6 +70,7 @@ def propose(
     Raises NotFoundError and DataError for a table that cannot be read, or a column that can be no target.
     """
     files.require_reader(reader)
+    _require_name(name or to_name(data))
     found = files.find_files(data, reader)
     join_cluster(settings)
     start = time.monotonic()
@@ -111,6 +112,15 @@ def _require_features(
         f"{data!r} has no column to predict {goal.column!r} from: {told or 'it is the only one'}{more}; give a table "
         "with others, or write a spec that lists the features"
     )
+
+
+def _require_name(name: str) -> None:
+    """Raises SpecError."""
+    if not re.fullmatch(NAME, name):
+        raise SpecError(
+            f"--name {name!r} cannot name an experiment; expected a letter, then up to 62 letters, digits, dashes or "
+            "underscores"
+        )
 
 
 def to_name(data: str) -> str:
