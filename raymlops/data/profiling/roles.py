@@ -156,7 +156,8 @@ def _id(seen: _Seen) -> Conclusion | None:
     if column.text is not None and column.text.formats:
         return None
     if column.counts_rows and column.rows > 20:
-        return Conclusion("id", "it numbers the rows")
+        told = f"{column.name} rises by one from row to row, so that it is taken for their number"
+        return Conclusion("id", "it numbers the rows", "" if named else told)
     if share < 0.95 or column.present < 20 or column.kind in ("timestamp", "boolean", "number"):
         return None
     if column.kind == "integer":
