@@ -183,11 +183,10 @@ def _develop(
     autoscaling: bool,
     trust: bool,
 ) -> None:
-    from raymlops.lifecycle.cluster import join_cluster
     from raymlops.lifecycle.train import launch
 
     settings = Settings.from_env()
-    join_cluster(settings)  # Ray starts its workers during the import below, which takes seconds
+    launch.join(settings)  # Ray starts its workers during the import below, which takes seconds
     from raymlops.cli.progress import SearchProgress
 
     try:

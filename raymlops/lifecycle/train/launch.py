@@ -1,10 +1,12 @@
 """Starts searches, trainings and evaluations, for the command line and for notebooks. The work itself is in
 develop.py and govern/evaluate.py."""
 
+import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raymlops.errors import SpecError
+from raymlops.errors import RaymlopsError, SpecError
 from raymlops.lifecycle import preflight
 from raymlops.lifecycle.cluster import join_cluster
 from raymlops.lifecycle.train import run_heartbeat
@@ -63,6 +65,25 @@ def to_training(spec: ExperimentSpec) -> ExperimentSpec:
     return spec.model_copy(update={"search": single})
 
 
+def join(settings: Settings) -> None:
+    """Join the cluster, or start one, and open the tracking store meanwhile, whose database may be new and has to be
+    made. Raises ResourceError; what is wrong with the store is told when it is used."""
+    imported = threading.Event()
+
+    def open_store() -> None:
+        try:
+            from raymlops.tracking import store
+        finally:
+            imported.set()
+        with contextlib.suppress(RaymlopsError):
+            store.connect(settings)
+
+    # Not a daemon: a database must not be left half made.
+    threading.Thread(target=open_store, name="open-store").start()
+    join_cluster(settings)
+    imported.wait()  # before this thread imports the same libraries
+
+
 def run(
     spec: ExperimentSpec,
     settings: Settings,
@@ -74,7 +95,7 @@ def run(
     **request: Any,
 ) -> "Outcome":
     """Run it, or resume the one named `lost`. `request` are the fields of develop.Request."""
-    join_cluster(settings)  # Ray starts its workers during the imports below, which take seconds
+    join(settings)  # Ray starts its workers during the imports below, which take seconds
     from raymlops.lifecycle.train.develop import Request, develop_model
 
     begun = run_heartbeat.read_heartbeat(settings.storage_path, lost) if lost else None
