@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shlex
+import time
 from typing import Any
 
 import click
@@ -185,7 +186,7 @@ def _develop(
 ) -> None:
     from raymlops.lifecycle.train import launch
 
-    settings = Settings.from_env()
+    settings, began = Settings.from_env(), time.monotonic()
     launch.join(settings)  # Ray starts its workers during the import below, which takes seconds
     from raymlops.cli.progress import SearchProgress
 
@@ -203,6 +204,7 @@ def _develop(
                 register=not no_register,
                 trusted=trust,
                 or_anew=or_anew,
+                began=began,
             )
     except KeyboardInterrupt:
         _explain_resuming(spec, path, settings, name, is_search=not or_anew)

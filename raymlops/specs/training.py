@@ -324,7 +324,10 @@ class SearchSpec(Document):
         "suggested ones like all others; default spec",
     )
     max_minutes: float | None = Field(
-        None, gt=0, description="The search ends after this time, with the best of what its trials reached"
+        None,
+        gt=0,
+        description="From the command to the registered model: trials end early enough for the stages after them, of "
+        "which the time is estimated, and the best of what they reached is exported and registered",
     )
     learners: Literal["auto"] | tuple[OwnName, ...] | dict[OwnName, dict[str, Dimension | Fixed]] | None = (
         Field(

@@ -92,8 +92,8 @@ def run_search(
     if not finished:
         if overtime and not any(trial.error for trial in trials):
             raise SpecError(
-                f"search.max_minutes: no trial reported a result within {spec.search.max_minutes:g} minutes; "
-                "allow more, or lower training.epochs"
+                f"search.max_minutes: no trial reported a result within {60 * (spec.search.max_minutes or 0):.0f} s, "
+                "which is what it leaves to trials; allow more, or lower training.epochs"
             )
         raise RaymlopsError(
             f"None of {len(trials)} trials finished; the last error: "

@@ -30,6 +30,7 @@ from raymlops.lifecycle.train.run_recorder import (
     keep_folds,
     open_record,
 )
+from raymlops.lifecycle.train.time_budget import TimeBudget
 from raymlops.lifecycle.train.verify_export import Proof
 from raymlops.models import export
 from raymlops.models.safety import read_model
@@ -56,6 +57,8 @@ class Request:
     """Resume even if no trusted key signed the stored state."""
     or_anew: bool = False
     """Start over if the data have changed since; otherwise that is an error."""
+    began: float | None = None
+    """When the command was begun, by time.monotonic, from where `search.max_minutes` counts; None: now."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +86,7 @@ def develop_model(
     tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Search, export the winner, verify it, register it. Raises before the first trial if it cannot work."""
-    clock = _Clock()
+    clock, budget = _Clock(), _open_budget(spec, request)
     storage.require_writable(settings.storage_path)
     client = store.connect(settings)
     store.require_artifacts(settings)
@@ -97,6 +100,7 @@ def develop_model(
     prepared = prepare(asked, tell)
     spec = prepared.spec
     clock.lap("data")
+    budget = budget.with_reserve(clock.laps["data"])
     fingerprint = prepared.rows.scan.fingerprint
     request = _settle_name(spec, settings, request, fingerprint, tell)
     assert request.name is not None
@@ -111,6 +115,7 @@ def develop_model(
                 observer.search_started(spec.search.budget, metric)
         tell(_describe_start(spec, concurrent))
         try:
+            granted = budget.grant_trials(folds=bool(spec.search.blends and spec.search.folds))
             searched = stages.search(
                 spec,
                 prepared.features,
@@ -123,12 +128,13 @@ def develop_model(
                 resume=request.resume,
                 state=_open_state(settings, request.name),
                 trusted=request.trusted,
+                seconds=granted,
             )
             clock.lap("search")
             curve = complete_trials(record, searched.trials)
-            for line in _describe_end(searched.trials, curve, spec):
+            for line in _describe_end(searched.trials, curve, spec, granted):
                 tell(line)
-            return _finish(record, prepared, searched, clock, request)
+            return _finish(record, prepared, searched, clock, request, budget)
         except BaseException as error:
             with contextlib.suppress(
                 Exception
@@ -164,11 +170,21 @@ def _describe_share(share: Share) -> str:
     return f"{share.weight:.2f} {share.trial.name}" + (f" of {learner}" if learner else "") + folds
 
 
-def _describe_end(found: SearchResult, curve: Sequence[float], spec: ExperimentSpec) -> Iterator[str]:
-    """Whether more time, trials or epochs would still help. `curve` is that of the best trial."""
+def _open_budget(spec: ExperimentSpec, request: Request) -> TimeBudget:
     minutes = spec.search.max_minutes
-    if minutes and found.seconds >= 60 * minutes:
-        yield f"The search ended after search.max_minutes: {minutes:g}, with {len(found.trials)} trials"
+    began = time.monotonic() if request.began is None else request.began
+    return TimeBudget(None if minutes is None else 60 * minutes, began)
+
+
+def _describe_end(
+    found: SearchResult, curve: Sequence[float], spec: ExperimentSpec, granted: float | None
+) -> Iterator[str]:
+    """Whether more time, trials or epochs would still help. `curve` is that of the best trial."""
+    if granted is not None and found.seconds >= granted:
+        yield (
+            f"The trials ended after {granted:.0f} s, {len(found.trials)} of {spec.search.budget}, so that the "
+            f"model is registered within search.max_minutes: {spec.search.max_minutes:g}"
+        )
     started = sorted(found.trials, key=lambda trial: trial.place)
     values = [trial.learned.get(f"best_{found.metric}", float("nan")) for trial in started]
     yield from find_improvement(found.metric, values, curve)
@@ -219,17 +235,22 @@ class _Clock:
 
 
 def _cross_validate(
-    record: Record, prepared: Prepared, searched: stages.Searched
+    record: Record, prepared: Prepared, searched: stages.Searched, clock: _Clock, budget: TimeBudget
 ) -> cross_validation.CrossValidation | None:
-    """The winner's results over folds, stored with the run; None if the spec asks for none, or they fail: the search is
-    not lost."""
-    spec = prepared.spec
+    """The winner's results over folds, stored with the run; None if the spec asks for none, there is no time for them,
+    or they fail: the search is not lost."""
+    spec, best = prepared.spec, searched.trials.best
     if not spec.evaluation.folds:
         return None
-    try:
-        found = cross_validation.cross_validate(
-            spec, prepared.rows, searched.trials.best.parameters, record.tell
+    needed = spec.evaluation.folds * spec.evaluation.repeats * (clock.laps["data"] + best.seconds)
+    if not budget.allows(needed):
+        record.tell(
+            f"evaluation.folds are left out: they take about {needed:.0f} s, and search.max_minutes leaves "
+            f"{budget.left_to_train:.0f} s"
         )
+        return None
+    try:
+        found = cross_validation.cross_validate(spec, prepared.rows, best.parameters, record.tell)
     except (RaymlopsError, RayError) as error:
         record.tell(f"The folds could not be measured: {last_line(error)}")
         return None
@@ -248,7 +269,12 @@ def _fit_ahead(path: pathlib.Path, rows: Rows) -> Rows:
 
 
 def _finish(
-    record: Record, prepared: Prepared, searched: stages.Searched, clock: _Clock, request: Request
+    record: Record,
+    prepared: Prepared,
+    searched: stages.Searched,
+    clock: _Clock,
+    request: Request,
+    budget: TimeBudget,
 ) -> Outcome:
     assert request.name is not None
     settings, tell = record.settings, record.tell
@@ -261,6 +287,7 @@ def _finish(
         prepared.validation,
         found,
         location=locations.join(settings.storage_path, request.name, "folds"),
+        seconds=budget.left_to_train,
         tell=tell,
     )
     clock.lap("blend")
@@ -272,7 +299,7 @@ def _finish(
     test = _fit_ahead(path, to_test_rows(rows)) if request.register else None
     (proof,) = stages.verify(spec, rows, features, prepared.encoder, winner, model)
     clock.lap("export")
-    crossed = _cross_validate(record, prepared, searched)
+    crossed = _cross_validate(record, prepared, searched, clock, budget)
     if crossed is not None:
         clock.lap("folds")
     version = None

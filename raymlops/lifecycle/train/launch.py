@@ -3,6 +3,7 @@ develop.py and govern/evaluate.py."""
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,7 @@ def run(
     **request: Any,
 ) -> "Outcome":
     """Run it, or resume the one named `lost`. `request` are the fields of develop.Request."""
+    request.setdefault("began", time.monotonic())
     join(settings)  # Ray starts its workers during the imports below, which take seconds
     from raymlops.lifecycle.train.develop import Request, develop_model
 

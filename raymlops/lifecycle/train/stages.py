@@ -173,11 +173,16 @@ def search(
     resume: bool = False,
     state: SearchState | None = None,
     trusted: bool = False,
+    seconds: float | None = None,
 ) -> Searched:
-    """Run the trials; see `run_search`. Raises SpecError for what the learner cannot do."""
+    """Run the trials, for at most so many seconds in place of `search.max_minutes`; see `run_search`. Raises SpecError
+    for what the learner cannot do."""
     check_learner(spec, features)
     chosen = decide(spec, features, {"train": train.count, "validation": validation.count})
     spec = defaults.insert(spec, chosen)
+    if seconds is not None:
+        limited = spec.search.model_copy(update={"max_minutes": seconds / 60})
+        spec = spec.model_copy(update={"search": limited})
     job = Job(spec, packing_of(features), features.target, train, validation)
     found = run_search(
         job,

@@ -1,0 +1,56 @@
+"""How `search.max_minutes` is spent, from the command to the registered model: what trials and folds get, so that the
+stages after them still fit. Ends nothing itself."""
+
+import dataclasses
+import time
+
+from raymlops.errors import SpecError
+
+_FIXED = 5.0
+"""Seconds of export, registration and the report of the gate, of any table."""
+_PASSES = 2.0
+"""Verification and the gate together read the test rows and run models on them: about this many times as long as
+scanning, fitting and encoding took."""
+_OF_TRIALS = 2 / 3
+"""Share of the trials, where the best of them are trained again on folds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeBudget:
+    """Seconds of one command; None has no end. `reserve` are those that the stages after the last training take."""
+
+    seconds: float | None
+    began: float = dataclasses.field(default_factory=time.monotonic)
+    reserve: float = 0.0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the model should be registered; negative once they are over."""
+        return None if self.seconds is None else self.seconds - (time.monotonic() - self.began)
+
+    @property
+    def left_to_train(self) -> float | None:
+        """The same until the last training has to end; half of what is left where the reserve is larger."""
+        left = self.left
+        return None if left is None else max(left - self.reserve, left / 2, 0.0)
+
+    def with_reserve(self, preparing: float) -> "TimeBudget":
+        """The budget with an estimate of the last stages, from the seconds that the first took."""
+        return dataclasses.replace(self, reserve=_FIXED + _PASSES * preparing)
+
+    def grant_trials(self, *, folds: bool) -> float | None:
+        """Seconds of all trials together. Raises SpecError if the time is over before the first."""
+        left = self.left
+        if left is None or self.left_to_train is None or self.seconds is None:
+            return None
+        if left <= 0:
+            raise SpecError(
+                f"search.max_minutes: {self.seconds / 60:g} minutes were over before the first trial, after "
+                f"{self.seconds - left:.0f} s; the stages after the trials take about {self.reserve:.0f} s; allow more"
+            )
+        return self.left_to_train * (_OF_TRIALS if folds else 1.0)
+
+    def allows(self, seconds: float) -> bool:
+        """Whether a training of so many seconds ends in time."""
+        left = self.left_to_train
+        return left is None or seconds <= left
