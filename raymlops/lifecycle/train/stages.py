@@ -218,7 +218,7 @@ def blend(
     validation: PackedSplit,
     trials: SearchResult,
     *,
-    location: str,
+    location: str = "",
     seconds: float | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Blended:
