@@ -109,6 +109,7 @@ class Winner:
                     "trial": share.trial.name,
                     "weight": share.weight,
                     "models": share.models,
+                    "epochs": int(share.trial.learned.get("epoch", 1)),
                     "parameters": share.trial.parameters,
                 }
                 for share in self.shares

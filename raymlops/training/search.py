@@ -24,6 +24,7 @@ from raymlops.training.candidates import find_candidates
 from raymlops.training.learner_search import LearnerSearch
 from raymlops.training.learners import Job, check_space
 from raymlops.training.pruned_checkpoints import replace_pruned
+from raymlops.training.replay import Replayed, ReplaySearch, StopAsThen
 from raymlops.training.search_state import SearchState, signed_by
 from raymlops.training.trials import (
     Notify,
@@ -45,12 +46,14 @@ def run_search(
     resume: bool = False,
     state: SearchState | None = None,
     trusted: bool = False,
+    replayed: Sequence[Replayed] = (),
 ) -> SearchResult:
     """Run the trials of a spec. Raises if none finished, with the cause of the last failure.
 
     `resume` continues the search of that name: finished trials stay, others start from their checkpoints; one that
     was cut off before Tune wrote anything starts over. `state` signs what Tune pickles, and checks it before it is
-    unpickled, unless it is `trusted`; without `state`, as in tests, the caller must trust the storage path.
+    unpickled, unless it is `trusted`; without `state`, as in tests, the caller must trust the storage path. With
+    `replayed` trials it runs those, and no others.
     """
     spec = job.spec
     for logger in ray_internals.SEARCH_LOGGERS:  # observers are notified of failures too
@@ -73,7 +76,7 @@ def run_search(
     tuner = (
         _restore_tuner(trainable, folder, observers)
         if again
-        else _make_tuner(trainable, spec, metric, name, storage_path, concurrent, observers)
+        else _make_tuner(trainable, spec, metric, name, storage_path, concurrent, observers, replayed)
     )
     if state is not None and (trusted or not again):
         state.adopt()  # the tuner's own pickle, which it has just written
@@ -113,18 +116,23 @@ def _make_tuner(
     storage_path: str,
     concurrent: int,
     observers: Sequence[TrialObserver],
+    replayed: Sequence[Replayed],
 ) -> tune.Tuner:
     mode = "min" if metric in metrics.FALLING else "max"
-    suggested = spec.search.learners is not None or spec.search.algorithm == "optuna"
+    suggested = replayed or spec.search.learners is not None or spec.search.algorithm == "optuna"
     return tune.Tuner(
         trainable,
         param_space=None if suggested else space.to_tune_space(spec),
         tune_config=tune.TuneConfig(
             metric=f"best_{metric}",
             mode=mode,
-            search_alg=_algorithm(spec, metric, mode, concurrent),
-            scheduler=_scheduler(spec),
-            num_samples=spec.search.budget,
+            search_alg=(
+                ConcurrencyLimiter(ReplaySearch(replayed, metric=f"best_{metric}", mode=mode), concurrent)
+                if replayed
+                else _algorithm(spec, metric, mode, concurrent)
+            ),
+            scheduler=FIFOScheduler() if replayed else _scheduler(spec),
+            num_samples=len(replayed) or spec.search.budget,
             max_concurrent_trials=None if suggested else concurrent,
             time_budget_s=spec.search.max_minutes * 60 if spec.search.max_minutes else None,
             reuse_actors=spec.training.workers == 1,
@@ -134,6 +142,7 @@ def _make_tuner(
             name=name,
             storage_path=storage_path,
             verbose=0,
+            stop=StopAsThen(replayed) if replayed else None,
             callbacks=[Notify(observers)],
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             # Under PBT a trial may copy one that has continued since: its checkpoint must still exist.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raymlops.lifecycle.govern.reproduce import reproduce_version
 from raymlops.lifecycle.train import stages
 from raymlops.lifecycle.train.develop import Outcome, Request, develop_model
 from raymlops.models.session import open_session
@@ -74,3 +75,9 @@ def test_a_trial_alone_is_taken_where_no_blend_is_asked_for(spec: ExperimentSpec
     alone = spec.model_copy(update={"search": spec.search.model_copy(update={"blend": False})})
     (winner,) = stages.blend(alone, None, None, None, outcome.search, location="")  # type: ignore[arg-type]
     assert [member.trial for member in winner.members] == [outcome.search.best]
+
+
+def test_a_winner_of_several_models_is_reproduced_to_the_byte(outcome: Outcome, settings: Settings) -> None:
+    found = reproduce_version(f"models:/blended/{outcome.version}", settings, print, trusted=True)
+    assert found.same_bytes
+    assert found.largest < 1e-9

@@ -13,6 +13,8 @@ from raymlops.settings import Settings
 from raymlops.specs.dataset import TableSpec
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.tracking import registry, store
+from raymlops.tracking.registry import ModelVersion
+from raymlops.training.replay import Replayed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +75,14 @@ def reproduce_version(
             "to reproduce it"
         )
     tell(f"Data: fingerprint {recorded or found.digest} as recorded")
-    single = single_trial(spec, version_record.read_tag(version, "raymlops.parameters"))
+    replayed = _read_members(version)
+    again = spec if replayed else single_trial(spec, version_record.read_tag(version, "raymlops.parameters"))
     name = f"reproduction-of-{version.name}-{version.version}-{time.strftime('%Y%m%d-%H%M%S')}"
-    request = Request(why=f"reproduces {version.uri}", name=name, register=False)
-    outcome = develop_model(single, settings, request, tell=tell)
+    request = Request(why=f"reproduces {version.uri}", name=name, register=False, replayed=replayed)
+    outcome = develop_model(again, settings, request, tell=tell)
     then = version_record.read_tag(version, "raymlops.test")
     now = outcome.proof.metrics
-    training = single.training
+    training = again.training
     commit = (version.tags.get("raymlops.commit", "unknown"), provenance.git_commit())
     return Reproduction(
         uri=version.uri,
@@ -93,6 +96,13 @@ def reproduce_version(
         packages=packages,
         commit=commit,
     )
+
+
+def _read_members(version: ModelVersion) -> tuple[Replayed, ...]:
+    """The trials of a winner of several models; empty for one of a single model, whose parameters say all."""
+    members = version_record.read_tag(version, "raymlops.members").get("members", ())
+    found = tuple(Replayed.from_json(one) for one in members)
+    return found if sum(one.models for one in found) > 1 else ()
 
 
 def reproduce_rebuilt(

@@ -35,6 +35,7 @@ _FACTS = {
     "raymlops.trial": "trial",
     "raymlops.trial_run": "trial's run",
     "raymlops.parameters": "parameters",
+    "raymlops.members": "members",
     "raymlops.sha256": "file sha256",
     "raymlops.variant": "variant",
     "raymlops.source": "source",
@@ -173,7 +174,12 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
     findings = [dataclasses.asdict(finding) for finding in rows.findings] or held.get("findings") or []
     return dataclasses.replace(
         report,
-        facts={**list_facts(version), "parameters": _say_parameters(version), "file sha256": version.digest},
+        facts={
+            **list_facts(version),
+            "parameters": _say_parameters(version),
+            "members": _say_members(version),
+            "file sha256": version.digest,
+        },
         data=data,
         findings=findings,
         trials=trials,
@@ -197,6 +203,15 @@ def _say_folds(folds: Mapping[str, Any]) -> str:
 def _say_parameters(version: ModelVersion) -> str:
     held = read_tag(version, "raymlops.parameters")
     return ", ".join(f"{show_name(name)} {show_number(value)}" for name, value in held.items())
+
+
+def _say_members(version: ModelVersion) -> str:
+    held = read_tag(version, "raymlops.members").get("members", ())
+    return ", ".join(
+        f"{one['weight']:.2f} {one['trial']} {one['parameters'].get('training.learner', '')}".strip()
+        + (f" in {one['models']} folds" if one["models"] > 1 else "")
+        for one in held
+    )
 
 
 def read_trials(client: Client, version: ModelVersion, metric: str) -> tuple[str, tuple[TrialLine, ...]]:

@@ -40,6 +40,7 @@ from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import store
 from raymlops.training import candidates, demand, search_state, storage
 from raymlops.training.blends import Share, Winner, to_learner
+from raymlops.training.replay import Replayed
 from raymlops.training.trials import SearchResult, TrialObserver
 
 
@@ -59,6 +60,8 @@ class Request:
     """Start over if the data have changed since; otherwise that is an error."""
     began: float | None = None
     """When the command was begun, by time.monotonic, from where `search.max_minutes` counts; None: now."""
+    replayed: tuple[Replayed, ...] = ()
+    """The trials of a winner, to be run again in place of a search."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +132,7 @@ def develop_model(
                 state=_open_state(settings, request.name),
                 trusted=request.trusted,
                 seconds=granted,
+                replayed=request.replayed,
             )
             clock.lap("search")
             curve = complete_trials(record, searched.trials)
@@ -288,6 +292,7 @@ def _finish(
         found,
         location=locations.join(settings.storage_path, request.name, "folds"),
         seconds=budget.left_to_train,
+        replayed=request.replayed,
         tell=tell,
     )
     clock.lap("blend")

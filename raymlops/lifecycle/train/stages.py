@@ -35,6 +35,7 @@ from raymlops.training.blend_export import write_blend
 from raymlops.training.blends import (
     Bag,
     BlendScorer,
+    Member,
     Winner,
     blend_bags,
     choose_trials,
@@ -44,6 +45,7 @@ from raymlops.training.blends import (
 )
 from raymlops.training.learners import Job, Scorer, learner_of
 from raymlops.training.packed import LABEL, NO_ROWS, WEIGHT, PackedSplit, pack_split
+from raymlops.training.replay import Replayed
 from raymlops.training.search import run_search
 from raymlops.training.search_state import SearchState
 from raymlops.training.trials import SearchResult, Trial, TrialObserver, read_state
@@ -174,6 +176,7 @@ def search(
     state: SearchState | None = None,
     trusted: bool = False,
     seconds: float | None = None,
+    replayed: Sequence[Replayed] = (),
 ) -> Searched:
     """Run the trials, for at most so many seconds in place of `search.max_minutes`; see `run_search`. Raises SpecError
     for what the learner cannot do."""
@@ -193,6 +196,7 @@ def search(
         resume=resume,
         state=state,
         trusted=trusted,
+        replayed=replayed,
     )
     decided = {choice.key: choice.value for choice in chosen if choice.key.startswith(_OF_A_TRIAL)}
     found = dataclasses.replace(
@@ -220,19 +224,23 @@ def blend(
     *,
     location: str = "",
     seconds: float | None = None,
+    replayed: Sequence[Replayed] = (),
     tell: Callable[[str], None] = lambda line: None,
 ) -> Blended:
     """The best trial, or a blend of several, where it gains beyond doubt on rows that its models have not seen.
 
     With `search.folds` the best are trained again on folds of the training and validation rows, with checkpoints below
-    `location`, and answer as bags; what is not done after `seconds` is left out.
+    `location`, and answer as bags; what is not done after `seconds` is left out. With `replayed` trials the winner is
+    what they were a part of.
     """
     if not spec.search.blends:
         return Blended(to_single(trials.best))
     folds = spec.search.folds or 0
+    job = Job(spec, packing_of(features), features.target, train, validation)
+    if replayed:
+        return Blended(_rebuild_winner(job, features, trials, replayed, location))
     chosen = choose_trials(trials.trials, most=_MOST_BAGS if folds else _MOST_TRIALS)
     if folds:
-        job = Job(spec, packing_of(features), features.target, train, validation)
         named = [(trial, to_spec_of(spec, trial)) for trial in chosen]
         found = train_bags(named, job, folds=folds, location=location, seconds=seconds, tell=tell)
         if found.bags:
@@ -248,6 +256,25 @@ def blend(
         for trial in chosen
     ]
     return Blended(blend_bags(bags, spec.training, features.target, label, weights))
+
+
+def _rebuild_winner(
+    job: Job,
+    features: FittedFeatures,
+    trials: SearchResult,
+    replayed: Sequence[Replayed],
+    location: str,
+) -> Winner:
+    spec, members = job.spec, []
+    for one in replayed:
+        trial = next(held for held in trials.trials if held.parameters == one.parameters)
+        parts: tuple[Trial, ...] = (trial,)
+        if one.models > 1:
+            named = [(trial, to_spec_of(spec, trial))]
+            (bag,) = train_bags(named, job, folds=one.models, location=location).bags
+            parts = bag.parts
+        members += [Member(part, one.weight / len(parts)) for part in parts]
+    return Winner(tuple(members))
 
 
 _MOST_BAGS, _MOST_TRIALS = 6, 12
