@@ -12,7 +12,7 @@ from raymlops.specs.training import Dimension
 from raymlops.training import learners
 from raymlops.training.learners import Learner, find_learner
 
-AUTO = ("network",)
+AUTO = ("lightgbm", "linear", "network", "xgboost", "ebm", "forest")
 """What `auto` stands for, in the order in which their defaults are tried."""
 
 Space = dict[str, Dimension | bool | int | float | str]

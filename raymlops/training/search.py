@@ -30,6 +30,7 @@ from raymlops.training.trials import (
     Notify,
     Parameters,
     SearchResult,
+    Trial,
     TrialObserver,
     UnfinishedTrials,
     to_trial,
@@ -61,7 +62,6 @@ def run_search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", module=r"ray\.tune")
     metric = spec.training.metric_of(job.target.task)
-    mode = "min" if metric in metrics.FALLING else "max"
     check_space(spec)
     began = time.monotonic()
     trainable = tune.with_resources(
@@ -91,6 +91,13 @@ def run_search(
     if unended.trials and not overtime:
         raise KeyboardInterrupt  # Tune catches an interrupt, stops its trials, and returns what there is
     trials = [to_trial(result, folder, place) for place, result in enumerate(results)]
+    return _rank(trials, metric, spec, time.monotonic() - began, overtime=bool(overtime))
+
+
+def _rank(
+    trials: Sequence[Trial], metric: str, spec: ExperimentSpec, seconds: float, *, overtime: bool
+) -> SearchResult:
+    """The best first. Raises if none finished, with the cause of the last failure."""
     finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
     if not finished:
         if overtime and not any(trial.error for trial in trials):
@@ -102,10 +109,10 @@ def run_search(
             f"None of {len(trials)} trials finished; the last error: "
             f"{trials[-1].error if trials else 'none ran'}"
         )
-    sign = 1 if mode == "max" else -1
-    finished.sort(key=lambda trial: -sign * trial.learned[f"best_{metric}"])
+    sign = 1 if metric in metrics.FALLING else -1
+    finished.sort(key=lambda trial: sign * trial.learned[f"best_{metric}"])
     failed = [trial for trial in trials if trial not in finished]
-    return SearchResult(metric, (*finished, *failed), time.monotonic() - began)
+    return SearchResult(metric, (*finished, *failed), seconds)
 
 
 def _make_tuner(
