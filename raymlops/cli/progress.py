@@ -22,7 +22,7 @@ _REDRAWN_S = 0.5  # seconds between two updates of a notebook's cell
 class SearchProgress:
     """Observes trials and shows them. A context manager: the display ends with it."""
 
-    def __init__(self, trials: int, metric: str, *, quiet: bool = False) -> None:
+    def __init__(self, trials: int | None, metric: str, *, quiet: bool = False) -> None:
         self.console = Console(quiet=quiet, highlight=False, markup=False, emoji=False)
         self._metric = metric
         self._shown: dict[str, dict[str, Any]] = {}
@@ -39,7 +39,7 @@ class SearchProgress:
     def of(cls, spec: ExperimentSpec, *, quiet: bool = False) -> "SearchProgress":
         """For the trials of a spec."""
         metric = spec.training.metric_of(spec.features.target.task)
-        return cls(spec.search.budget, metric, quiet=quiet)
+        return cls(spec.search.planned, metric, quiet=quiet)
 
     def __enter__(self) -> "SearchProgress":
         return self
@@ -54,8 +54,8 @@ class SearchProgress:
         """One line about the stage that starts."""
         self.console.print(f"{time.strftime('%H:%M:%S')} {line}", soft_wrap=True)
 
-    def search_started(self, trials: int, metric: str) -> None:
-        """What the rows decided: how many trials there will be, and the metric of their task."""
+    def search_started(self, trials: int | None, metric: str) -> None:
+        """What the rows decided: how many trials there will be, None if the time decides, and the metric."""
         self._bar.update(self._task, total=trials)
         self._metric = metric
 
@@ -74,9 +74,11 @@ class SearchProgress:
         if not self.console.is_terminal and not self.console.is_jupyter:
             count = sum(row["status"] in ("done", "failed") for row in self._shown.values())
             score = shown["learned"].get(f"best_{self._metric}", float("nan"))
-            self.tell(
-                f"Trial {count} of {self._bar.tasks[0].total}: {trial} {shown['status']}, {self._metric} {score:.4f}"
-            )
+            learner = shown["parameters"].get(_LEARNER)
+            named = f"{trial} of {learner}" if learner else trial
+            total = self._bar.tasks[0].total
+            of = f" of {total}" if total is not None else ""
+            self.tell(f"Trial {count}{of}: {named} {shown['status']}, {self._metric} {score:.4f}")
         if error:
             self.tell(f"Trial {trial} failed: {error}")
         self._draw()
@@ -99,8 +101,9 @@ class SearchProgress:
         self._drawn = time.monotonic()
         task = self._bar.tasks[0]
         shown = HTML(
-            f'<progress value="{task.completed:g}" max="{task.total:g}"></progress> '
-            f"{task.completed:g} of {task.total:g} trials" + to_html(self._rows(), self._metric)
+            (f'<progress value="{task.completed:g}" max="{task.total:g}"></progress> ' if task.total else "")
+            + f"{task.completed:g} {f'of {task.total:g} ' if task.total else ''}trials"
+            + to_html(self._rows(), self._metric)
         )
         if self._cell is None:
             self._cell = display(shown, display_id=True)
@@ -115,6 +118,9 @@ class SearchProgress:
         return [(trial, row["status"], row["parameters"], row["learned"]) for trial, row in rows]
 
 
+_LEARNER = "training.learner"
+_WORDS = ("trial", "", "learner", "values")
+"""Columns of texts."""
 TrialRow = tuple[str, str, Mapping[str, Any], Mapping[str, float]]
 """A trial's name, status, parameters and results."""
 
@@ -124,7 +130,7 @@ def to_table(rows: Sequence[TrialRow], metric: str) -> Table:
     headings, cells = _to_cells(rows, metric)
     table = Table(box=None, pad_edge=False)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("trial", "") else "right")
+        table.add_column(heading, justify="left" if heading in _WORDS else "right")
     for row in cells:
         table.add_row(*row)
     return table
@@ -142,13 +148,18 @@ def to_html(rows: Sequence[TrialRow], metric: str) -> str:
 
 
 def _to_cells(rows: Sequence[TrialRow], metric: str) -> tuple[list[str], list[list[str]]]:
-    names = list(dict.fromkeys(name for row in rows for name in row[2]))
+    several = any(_LEARNER in row[2] for row in rows)  # each with parameters of its own, in one column
+    names = [] if several else list(dict.fromkeys(name for row in rows for name in row[2]))
     headings = ["trial", "", "epoch", f"best {metric}", *(name.split(".")[-1] for name in names)]
+    headings += ["learner", "values"] if several else []
     cells = []
     for trial, status, parameters, learned in rows:
         score = learned.get(f"best_{metric}")
         epoch = str(int(learned["epoch"])) if "epoch" in learned else ""
         values = [_show(parameters.get(name)) for name in names]
+        if several:
+            own = (f"{key.split('.')[-1]} {_show(one)}" for key, one in parameters.items() if key != _LEARNER)
+            values = [str(parameters.get(_LEARNER, "")), ", ".join(own) or "defaults"]
         cells.append([trial, status, epoch, "" if score is None else f"{score:.4f}", *values])
     return headings, cells
 

@@ -101,6 +101,8 @@ def _show_curves(trials: Sequence[TrialLine], best: TrialLine, metric: str) -> M
 
 def _list_trials(trials: Sequence[TrialLine], sign: int, metric: str) -> Markup:
     ordered = sorted(trials, key=lambda trial: -sign * trial.value)[:8]
+    if any(_LEARNER in trial.parameters for trial in ordered):
+        return _list_of_learners(ordered, metric)
     names = sorted({name for trial in ordered for name in trial.parameters})
     rows = [
         (
@@ -114,4 +116,31 @@ def _list_trials(trials: Sequence[TrialLine], sign: int, metric: str) -> Markup:
     last = len(names) + 2
     return write_table(
         ("trial", name_metric(metric), *map(show_name, names), "seconds"), rows, frozenset(range(1, last + 1))
+    )
+
+
+_LEARNER = "training.learner"
+
+
+def _list_of_learners(trials: Sequence[TrialLine], metric: str) -> Markup:
+    """Each learner has parameters of its own, which stand in one column."""
+    rows = []
+    for trial in trials:
+        values = [
+            f"{show_name(name)} {show_number(value)}"
+            for name, value in sorted(trial.parameters.items())
+            if name != _LEARNER
+        ]
+        learner = str(trial.parameters.get(_LEARNER, ""))
+        rows.append(
+            (
+                trial.name,
+                learner,
+                show_number(trial.value),
+                ", ".join(values) or "defaults",
+                show_number(trial.seconds),
+            )
+        )
+    return write_table(
+        ("trial", "learner", name_metric(metric), "values", "seconds"), rows, frozenset({2, 4})
     )

@@ -384,9 +384,14 @@ class SearchSpec(Document):
         return self.blend and self.learners is not None
 
     @property
+    def planned(self) -> int | None:
+        """Trials to run, fixed if neither the spec nor the rows decided it; None where the time decides."""
+        return self.trials or (None if self.learners and self.max_minutes else 10)
+
+    @property
     def budget(self) -> int:
-        """Trials to run, fixed if neither the spec nor the rows decided it."""
-        return self.trials or (_MOST_TRIALS if self.learners and self.max_minutes else 10)
+        """The same, with more than there is time for where the time decides."""
+        return self.planned or _MOST_TRIALS
 
     @property
     def varied(self) -> Mapping[str, Dimension]:

@@ -115,7 +115,7 @@ def develop_model(
         for observer in observers:
             if hasattr(observer, "search_started"):
                 metric = spec.training.metric_of(prepared.features.target.task)
-                observer.search_started(spec.search.budget, metric)
+                observer.search_started(spec.search.planned, metric)
         tell(_describe_start(spec, concurrent))
         try:
             granted = budget.grant_trials(folds=bool(spec.search.blends and spec.search.folds))
@@ -149,7 +149,7 @@ def develop_model(
 
 def _describe_start(spec: ExperimentSpec, concurrent: int) -> str:
     search = spec.search
-    count = f"{search.budget} trials" if search.trials else f"trials for {search.max_minutes:g} minutes"
+    count = f"{search.planned} trials" if search.planned else f"trials for {search.max_minutes:g} minutes"
     named = f" of {', '.join(candidates.list_names(spec))}" if search.learners else ""
     return f"Searching: {count}{named}, {concurrent} at a time, by {search.algorithm}"
 
