@@ -17,19 +17,10 @@ from raymlops.features import FittedTarget
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tensors import Batch
 from raymlops.training import learners, worker
-from raymlops.training.blends import Bag, to_margins
+from raymlops.training.blends import Bag, Bags, to_margins
 from raymlops.training.learners import Job, learner_of
 from raymlops.training.packed import LABEL, WEIGHT, PackedSplit, narrow
 from raymlops.training.trials import Trial
-
-
-@dataclasses.dataclass(frozen=True)
-class Bags:
-    """The bags of trials, and the rows that they answered."""
-
-    bags: tuple[Bag, ...]
-    labels: npt.NDArray[Any]
-    weights: npt.NDArray[Any] | None
 
 
 @dataclasses.dataclass(frozen=True)

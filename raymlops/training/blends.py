@@ -52,6 +52,24 @@ class Bag:
 
 
 @dataclasses.dataclass(frozen=True)
+class Bags:
+    """Bags that answered the same rows."""
+
+    bags: tuple[Bag, ...]
+    labels: npt.NDArray[Any]
+    weights: npt.NDArray[Any] | None
+
+    @property
+    def margins(self) -> Floats:
+        """(bags, rows, outputs)"""
+        return np.stack([bag.margins for bag in self.bags])
+
+    def weigh(self, spec: TrainingSpec, target: FittedTarget) -> npt.NDArray[Any] | None:
+        """The weights of the rows in losses."""
+        return weigh_rows(spec, target, self.labels, self.weights)
+
+
+@dataclasses.dataclass(frozen=True)
 class Judged:
     """Mean losses of rows that chose neither, and the gain of the blend with its standard error."""
 
@@ -274,32 +292,34 @@ def judge_blend(
     return Judged(_mean(single, mass), _mean(blend, mass), gain, error, rows)
 
 
-def blend_bags(
-    bags: Sequence[Bag],
-    spec: TrainingSpec,
-    target: FittedTarget,
-    labels: npt.NDArray[Any],
-    weights: npt.NDArray[Any] | None = None,
-) -> Winner:
+def choose_bags(bags: Bags, spec: TrainingSpec, target: FittedTarget, most: int) -> list[Trial]:
+    """The trials that are worth to be trained again: those of the best blend, and the best alone."""
+    loss, weights = make_loss(spec, target, bags.labels), bags.weigh(spec, target)
+    chosen = select_members(bags.margins, loss, weights, most)
+    return [bag.trial for place, bag in enumerate(bags.bags) if chosen[place] > 0 or place == 0]
+
+
+def blend_bags(bags: Bags, spec: TrainingSpec, target: FittedTarget) -> Winner:
     """The blend of these, the best by the metric of the search first, or one alone, if a blend does not gain beyond
     doubt."""
-    loss = make_loss(spec, target, labels)
-    margins = np.stack([bag.margins for bag in bags])
-    judged = None
+    held, margins, weights = bags.bags, bags.margins, bags.weigh(spec, target)
+    loss = make_loss(spec, target, bags.labels)
+    judged, folds = None, len(held[0].parts) > 1
     # The first is the best of one split; where folds answered, they are the better judge.
-    chosen = np.eye(len(bags))[0]
-    if len(bags[0].parts) > 1:
-        chosen = np.eye(len(bags))[int(np.argmin([_mean(loss(one), weights) for one in margins]))]
-    if len(bags) > 1:
-        judged = judge_blend(margins, lambda rows: make_loss(spec, target, labels[rows]), weights, spec.seed)
+    alone = int(np.argmin([_mean(loss(one), weights) for one in margins])) if folds else 0
+    chosen = np.eye(len(held))[alone]
+    if len(held) > 1:
+        judged = judge_blend(
+            margins, lambda rows: make_loss(spec, target, bags.labels[rows]), weights, spec.seed
+        )
         if judged.beyond_doubt:
             chosen = select_members(margins, loss, weights)
-    if np.count_nonzero(chosen) > 1 or len(bags[0].parts) > 1:
+    if np.count_nonzero(chosen) > 1 or folds:
         mixed = np.tensordot(chosen, margins, axes=1)
         chosen = chosen * calibrate(target.task, mixed, loss, weights)
     members = [
         Member(part, float(weight) / len(bag.parts))
-        for bag, weight in zip(bags, chosen, strict=True)
+        for bag, weight in zip(held, chosen, strict=True)
         if weight > 0
         for part in bag.parts
     ]

@@ -7,7 +7,7 @@ from typing import Any
 from raymlops.errors import SpecError
 from raymlops.features import FittedTarget, Packing
 from raymlops.specs import defaults
-from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.specs.experiment import ExperimentSpec, space_key, with_parameters
 from raymlops.specs.training import Dimension
 from raymlops.training import learners
 from raymlops.training.learners import Learner, find_learner
@@ -26,6 +26,8 @@ class Candidate:
     name: str
     varied: Mapping[str, Dimension]
     held: Mapping[str, Any]
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What its first trial has for what is varied, as far as that is known."""
 
     def with_learner(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of a trial."""
@@ -45,11 +47,28 @@ def read_for(spec: ExperimentSpec) -> frozenset[str]:
     return frozenset().union(*(learners.read_by(find_learner(name)) for name in list_names(spec)))
 
 
-def find_candidates(spec: ExperimentSpec) -> tuple[Candidate, ...]:
-    """Of a spec with `search.learners`. Raises SpecError for a name that is not known."""
+def find_candidates(spec: ExperimentSpec, rows: int = 0, task: str = "") -> tuple[Candidate, ...]:
+    """Of a spec with `search.learners`; their defaults are for so many training rows. Raises SpecError for a name that
+    is not known."""
     given = spec.search.learners
     spaces = given if isinstance(given, Mapping) else {}
-    return tuple(_to_candidate(name, spaces.get(name) or {}) for name in list_names(spec))
+    found = (_to_candidate(name, spaces.get(name) or {}) for name in list_names(spec))
+    return tuple(dataclasses.replace(one, defaults=_find_defaults(one, spec, rows, task)) for one in found)
+
+
+def _find_defaults(candidate: Candidate, spec: ExperimentSpec, rows: int, task: str) -> Mapping[str, Any]:
+    options_for = getattr(find_learner(candidate.name), "options_for", None)
+    options = options_for(rows, task) if rows and options_for else {}
+    held = spec.model_dump()
+    known = {}
+    for key in candidate.varied:
+        part, name = space_key(key)
+        value = options.get(name) if part == "training.options" else None
+        if candidate.name == "network":
+            value = held["training"].get(name) if part == "training" else spec.network.options.get(name)
+        if value is not None:
+            known[key] = value
+    return known
 
 
 def _to_candidate(name: str, given: Mapping[str, Any]) -> Candidate:

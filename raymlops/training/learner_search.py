@@ -142,6 +142,21 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
         track.add(-value if self.mode == "max" else value, cost)
         if asked is not None:
             self._studies[name].tell(asked, value)
+        elif (known := self._describe_defaults(name, value)) is not None:
+            self._studies[name].add_trial(known)
+
+    def _describe_defaults(self, name: str, value: float) -> optuna.trial.FrozenTrial | None:
+        """The trial of a learner's defaults; None if they are not known or not in its space."""
+        candidate = self._candidates[name]
+        if candidate.defaults.keys() != candidate.varied.keys() or not candidate.varied:
+            return None
+        spaces = {key: _to_distribution(dimension) for key, dimension in candidate.varied.items()}
+        try:
+            return optuna.trial.create_trial(
+                params=dict(candidate.defaults), distributions=spaces, value=value
+            )
+        except ValueError:
+            return None
 
     def save(self, checkpoint_path: str) -> None:
         # the time that a search may take starts anew when it is resumed

@@ -1,5 +1,6 @@
 """The search: Ray Tune over trainings; observers are notified of each trial. Exports and registers nothing."""
 
+import functools
 import logging
 import time
 import warnings
@@ -21,6 +22,7 @@ from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import TrainingSpec
 from raymlops.training import space, storage, worker
 from raymlops.training.candidates import find_candidates
+from raymlops.training.learner_scheduler import LearnerScheduler
 from raymlops.training.learner_search import LearnerSearch
 from raymlops.training.learners import Job, check_space
 from raymlops.training.pruned_checkpoints import replace_pruned
@@ -76,7 +78,7 @@ def run_search(
     tuner = (
         _restore_tuner(trainable, folder, observers)
         if again
-        else _make_tuner(trainable, spec, metric, name, storage_path, concurrent, observers, replayed)
+        else _make_tuner(trainable, job, metric, name, storage_path, concurrent, observers, replayed)
     )
     if state is not None and (trusted or not again):
         state.adopt()  # the tuner's own pickle, which it has just written
@@ -117,7 +119,7 @@ def _rank(
 
 def _make_tuner(
     trainable: Any,
-    spec: ExperimentSpec,
+    job: Job,
     metric: str,
     name: str,
     storage_path: str,
@@ -125,7 +127,7 @@ def _make_tuner(
     observers: Sequence[TrialObserver],
     replayed: Sequence[Replayed],
 ) -> tune.Tuner:
-    mode = "min" if metric in metrics.FALLING else "max"
+    spec, mode = job.spec, "min" if metric in metrics.FALLING else "max"
     suggested = replayed or spec.search.learners is not None or spec.search.algorithm == "optuna"
     return tune.Tuner(
         trainable,
@@ -136,7 +138,7 @@ def _make_tuner(
             search_alg=(
                 ConcurrencyLimiter(ReplaySearch(replayed, metric=f"best_{metric}", mode=mode), concurrent)
                 if replayed
-                else _algorithm(spec, metric, mode, concurrent)
+                else _algorithm(job, metric, mode, concurrent)
             ),
             scheduler=FIFOScheduler() if replayed else _scheduler(spec),
             num_samples=len(replayed) or spec.search.budget,
@@ -225,11 +227,12 @@ def _resources(spec: ExperimentSpec) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{"memory": 2**20}])
 
 
-def _algorithm(spec: ExperimentSpec, metric: str, mode: str, concurrent: int) -> Any:
+def _algorithm(job: Job, metric: str, mode: str, concurrent: int) -> Any:
+    spec = job.spec
     if spec.search.learners is not None:
         minutes = spec.search.max_minutes
         learners = LearnerSearch(
-            find_candidates(spec),
+            find_candidates(spec, job.train.count, job.target.task),
             metric=f"best_{metric}",
             mode=mode,
             seed=spec.search.seed,
@@ -258,12 +261,14 @@ def _to_optuna(spec: ExperimentSpec) -> dict[str, Any]:
 
 def _scheduler(spec: ExperimentSpec) -> Any:
     if spec.search.scheduler == "asha":
-        return ASHAScheduler(
+        make = functools.partial(
+            ASHAScheduler,
             time_attr="epoch",
             max_t=spec.training.pace.epochs,
             grace_period=min(spec.search.grace_epochs or 2, spec.training.pace.epochs),
             reduction_factor=spec.search.reduction,
         )
+        return make() if spec.search.learners is None else LearnerScheduler(make)
     if spec.search.scheduler == "pbt":
         return PopulationBasedTraining(
             time_attr="epoch",

@@ -34,17 +34,18 @@ from raymlops.training.bags import train_bags
 from raymlops.training.blend_export import write_blend
 from raymlops.training.blends import (
     Bag,
+    Bags,
     BlendScorer,
     Member,
     Winner,
     blend_bags,
+    choose_bags,
     choose_trials,
     to_margins,
     to_single,
-    weigh_rows,
 )
 from raymlops.training.learners import Job, Scorer, learner_of
-from raymlops.training.packed import LABEL, NO_ROWS, WEIGHT, PackedSplit, pack_split
+from raymlops.training.packed import LABEL, NO_ROWS, WEIGHT, PackedSplit, narrow, pack_split
 from raymlops.training.replay import Replayed
 from raymlops.training.search import run_search
 from raymlops.training.search_state import SearchState
@@ -239,23 +240,28 @@ def blend(
     job = Job(spec, packing_of(features), features.target, train, validation)
     if replayed:
         return Blended(_rebuild_winner(job, features, trials, replayed, location))
-    chosen = choose_trials(trials.trials, most=_MOST_BAGS if folds else _MOST_TRIALS)
+    chosen = choose_trials(trials.trials, _MOST_TRIALS)
+    found = _answer_validation(spec, features, validation, chosen)
     if folds:
-        named = [(trial, to_spec_of(spec, trial)) for trial in chosen]
-        found = train_bags(named, job, folds=folds, location=location, seconds=seconds, tell=tell)
-        if found.bags:
-            weights = weigh_rows(spec.training, features.target, found.labels, found.weights)
-            return Blended(blend_bags(found.bags, spec.training, features.target, found.labels, weights))
+        picked = choose_bags(found, spec.training, features.target, _MOST_BAGS)
+        named = [(trial, to_spec_of(spec, trial)) for trial in picked]
+        trained = train_bags(named, job, folds=folds, location=location, seconds=seconds, tell=tell)
+        if trained.bags:
+            found = trained
+    return Blended(blend_bags(found, spec.training, features.target))
+
+
+def _answer_validation(
+    spec: ExperimentSpec, features: FittedFeatures, validation: PackedSplit, trials: Sequence[Trial]
+) -> Bags:
+    """What the models of trials answer to the validation rows."""
     rows = validation.load_evenly(_MOST_BLEND_ROWS)
-    label, weights = rows.pop(LABEL), rows.pop(WEIGHT, None)
-    weights = weigh_rows(spec.training, features.target, label, weights)
-    bags = [
-        Bag(
-            trial, (trial,), to_margins(features.target.task, _load_trial(spec, features, trial).scores(rows))
-        )
-        for trial in chosen
-    ]
-    return Blended(blend_bags(bags, spec.training, features.target, label, weights))
+    labels, weights = rows.pop(LABEL), rows.pop(WEIGHT, None)
+    bags = []
+    for trial in trials:
+        scores = _load_trial(spec, features, trial).scores(narrow(rows, _read_by(spec, trial)))
+        bags.append(Bag(trial, (trial,), to_margins(features.target.task, scores)))
+    return Bags(tuple(bags), labels, weights)
 
 
 def _rebuild_winner(
@@ -277,7 +283,7 @@ def _rebuild_winner(
     return Winner(tuple(members))
 
 
-_MOST_BAGS, _MOST_TRIALS = 6, 12
+_MOST_BAGS, _MOST_TRIALS = 5, 12
 """Trials among which a blend chooses: with folds each is trained again."""
 _MOST_BLEND_ROWS = 50_000
 

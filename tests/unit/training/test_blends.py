@@ -32,7 +32,7 @@ def trial(name: str, learner: str = "trees") -> Trial:
 
 def blend_trials(trials: Any, margins: Any, task: str, labels: Any) -> blends.Winner:
     bags = [blends.Bag(one, (one,), margin) for one, margin in zip(trials, margins, strict=True)]
-    return blends.blend_bags(bags, SPEC, TARGETS[task], labels)
+    return blends.blend_bags(blends.Bags(tuple(bags), labels, None), SPEC, TARGETS[task])
 
 
 def noisy(task: str, labels: Any, noise: float, seed: int) -> Any:

@@ -110,3 +110,12 @@ def test_a_learner_far_behind_has_to_make_up_for_it() -> None:
         near.add(error, 1)
         far.add(error + 1, 1)
     assert far.estimate_cost(0.9, 0.1) > near.estimate_cost(0.9, 0.1)
+
+
+def test_a_study_knows_how_good_the_defaults_were() -> None:
+    known = Candidate("trees", DEPTH, {}, {"training.options.depth": 4})
+    search = search_of(known)
+    run(search, 3, lambda one: float(one.get("training.options.depth", 4)))
+    held = [trial.params for trial in search._studies["trees"].trials]
+    assert held[0] == {"training.options.depth": 4}
+    assert len(held) == 3
