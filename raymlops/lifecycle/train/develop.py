@@ -185,8 +185,9 @@ def _describe_end(
 ) -> Iterator[str]:
     """Whether more time, trials or epochs would still help. `curve` is that of the best trial."""
     if granted is not None and found.seconds >= granted:
+        of = f" of {spec.search.planned}" if spec.search.planned else ""
         yield (
-            f"The trials ended after {granted:.0f} s, {len(found.trials)} of {spec.search.budget}, so that the "
+            f"The trials ended after {granted:.0f} s, {len(found.trials)}{of}, so that the "
             f"model is registered within search.max_minutes: {spec.search.max_minutes:g}"
         )
     started = sorted(found.trials, key=lambda trial: trial.place)
