@@ -264,6 +264,26 @@ def _cross_validate(
     return found
 
 
+def _blend(
+    record: Record, prepared: Prepared, found: SearchResult, request: Request, budget: TimeBudget
+) -> Winner:
+    assert request.name is not None
+    (winner,) = stages.blend(
+        prepared.spec,
+        prepared.features,
+        prepared.train,
+        prepared.validation,
+        found,
+        location=locations.join(record.settings.storage_path, request.name, "folds"),
+        seconds=budget.left_to_train,
+        replayed=request.replayed,
+        tell=record.tell,
+    )
+    for line in _describe_winner(winner):
+        record.tell(line)
+    return winner
+
+
 def _fit_ahead(path: pathlib.Path, rows: Rows) -> Rows:
     """The rows with the baselines that the gate compares with, which a task fits meanwhile; if that fails, the gate
     tells why."""
@@ -281,24 +301,11 @@ def _finish(
     request: Request,
     budget: TimeBudget,
 ) -> Outcome:
-    assert request.name is not None
     settings, tell = record.settings, record.tell
     spec, rows, features = prepared.spec, prepared.rows, prepared.features
     found = searched.trials
-    (winner,) = stages.blend(
-        spec,
-        features,
-        prepared.train,
-        prepared.validation,
-        found,
-        location=locations.join(settings.storage_path, request.name, "folds"),
-        seconds=budget.left_to_train,
-        replayed=request.replayed,
-        tell=tell,
-    )
+    winner = _blend(record, prepared, found, request, budget)
     clock.lap("blend")
-    for line in _describe_winner(winner):
-        tell(line)
     tell("Exporting it to one ONNX file, and verifying that on the test split")
     (model,) = stages.export(spec, features, winner)
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
