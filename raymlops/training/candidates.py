@@ -125,6 +125,9 @@ def _check(
         raise SpecError(
             f"it trains in one process, and training.workers is {trial.training.workers}; set it to 1"
         )
+    if candidate.name != "network":  # of which no option is varied that its network does not take
+        search = trial.search.model_copy(update={"space": dict(candidate.varied)})
+        trial = trial.model_copy(update={"search": search})
     learner.check(trial, packing, target)
 
 

@@ -3,6 +3,7 @@ the best of them kept."""
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from raymlops.training.learners.scoring import Progress
 
 MOST_PARTS = 24
 """Reports of one training, at most: each is a share of its work, so that a search can compare learners by them."""
+_STEPS = 3
+"""Times that the validation metric is measured in a part, whose result is that of the best step."""
 REPORT_SECONDS = 1.0
 """A report, with its checkpoint, costs as much as a training of a small table: parts that end sooner wait for the
 next."""
@@ -53,14 +56,35 @@ def boost(run: Run, trees: Trees, objective: Objective, rounds: int, held: Calla
     parts = min(MOST_PARTS, run.spec.training.pace.epochs, rounds)
     best = int(run.state["best_rounds"]) if run.state else 0
     for part in range(progress.epoch + 1, parts + 1):
-        wanted = round(rounds * part / parts)
-        done = trees.grow(wanted)
-        progress.measure(_Known(objective.to_scores(trees.margins())))
+        wanted, before = round(rounds * part / parts), round(rounds * (part - 1) / parts)
+        measured: list[tuple[int, dict[str, float]]] = []
+        done = before
+        for stop in sorted(
+            {before + math.ceil((wanted - before) * step / _STEPS) for step in range(1, _STEPS + 1)}
+        ):
+            done = trees.grow(stop)
+            scores = _Known(objective.to_scores(trees.margins()))
+            measured.append((done, progress.find(scores)))
+            if done < stop:
+                break
+        ahead = _find_best(measured, progress)
+        progress.add(ahead[1])
         if progress.waited == 0:
-            best = done
+            best = ahead[0]
         snapshot = functools.partial(_snapshot, trees, done, best, held)
         if not progress.tell(snapshot, last=done < wanted or part == parts) or done < wanted:
             return
+
+
+def _find_best(
+    measured: list[tuple[int, dict[str, float]]], progress: Progress
+) -> tuple[int, dict[str, float]]:
+    """Rounds and results of the best step of a part; of equal ones the first."""
+    best = measured[0]
+    for one in measured[1:]:
+        if progress.is_better(one[1][progress.metric], best[1][progress.metric]):
+            best = one
+    return best
 
 
 def _snapshot(trees: Trees, done: int, best: int, held: Callable[[], State]) -> State:

@@ -52,10 +52,10 @@ _LOSSES = {"mse": "regression", "mae": "regression_l1", "quantile": "quantile", 
 def _options_for(rows: int, task: str) -> dict[str, Any]:
     few, some = rows < 2_000, rows < 50_000
     return {
-        "rounds": 400,
+        "rounds": 1000,
         "learning_rate": 0.03 if few else 0.05 if some else 0.1,
         "num_leaves": 8 if few else 31 if some else 63,
-        "min_data_in_leaf": 20,
+        "min_data_in_leaf": 5 if some else 20,
         "lambda_l2": 1.0,
         "feature_fraction": 1.0,
         "bagging_fraction": 1.0,

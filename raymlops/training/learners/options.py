@@ -53,12 +53,12 @@ def check_options(spec: ExperimentSpec, known: Mapping[str, Option]) -> None:
                     f"({', '.join(known)})"
                 )
             continue
-        _find(option, known, f"search.space.{key} of {name}")
+        _find(option, known, f"search space of {name}")
         bounds = dimension.choices if dimension.choices is not None else (dimension.low, dimension.high)
         for value in bounds:
             whole = int(value) if isinstance(value, float) and value.is_integer() else value
             if not known[option].takes(whole):
-                raise SpecError(f"search.space.{key}: expected {known[option]}, got {value!r}")
+                raise SpecError(f"search space of {name}: {option}: expected {known[option]}, got {value!r}")
 
 
 def _find(key: str, known: Mapping[str, Option], where: str) -> None:

@@ -69,10 +69,22 @@ class Progress:
 
     def measure(self, scorer: Any, **more: float) -> None:
         """Measure one more epoch on the validation rows, and keep the results with `more`."""
+        self.add(self.find(scorer), **more)
+
+    def find(self, scorer: Any) -> dict[str, float]:
+        """The metrics of a model on the validation rows."""
         label = self._validation[LABEL]
         rows = {name: values for name, values in self._validation.items() if name not in (LABEL, WEIGHT)}
         weights = self._validation.get(WEIGHT)
-        found = measure(self._run.job.target, label, scorer.scores(rows), weights)
+        return measure(self._run.job.target, label, scorer.scores(rows), weights)
+
+    def is_better(self, value: float, than: float) -> bool:
+        """By the metric for early stopping."""
+        return value < than if self._falling else value > than
+
+    def add(self, found: dict[str, float], **more: float) -> None:
+        """Keep the results of one more epoch, with `more`."""
+        found = {**found}
         self._astray = math.isnan(found[self.metric])
         if self._astray:  # makes the trial the worst one, without ending the search
             found[self.metric] = math.inf if self._falling else -math.inf

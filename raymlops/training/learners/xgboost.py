@@ -55,7 +55,7 @@ _LOSSES = {
 def _options_for(rows: int, task: str) -> dict[str, Any]:
     few, some = rows < 2_000, rows < 50_000
     return {
-        "rounds": 400,
+        "rounds": 1000,
         "learning_rate": 0.03 if few else 0.05 if some else 0.1,
         "max_depth": 3 if few else 6 if some else 8,
         "min_child_weight": 1.0,

@@ -21,8 +21,9 @@ from raymlops.errors import ArtifactError, SpecError
 from raymlops.features import FittedTarget, Packing
 from raymlops.models.session import open_session
 from raymlops.onnx_builder import GraphBuilder, to_value_info
+from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tensors import TensorSpec
-from raymlops.training import learners, worker
+from raymlops.training import candidates, learners, worker
 from raymlops.training.learners import LEARNERS, boosting, ebm, find_learner, forest, linear
 from raymlops.training.learners import lightgbm as lightgbm_learner
 from raymlops.training.learners import xgboost as xgboost_learner
@@ -237,7 +238,8 @@ def test_the_best_rounds_are_kept_and_a_training_that_gains_nothing_ends_early()
     values = [entry["log_loss"] for entry in state["history"]]
     assert len(values) < 20
     assert len(told) == 1, "a training shorter than a second reports once"
-    assert scorer.rounds == 20 * (1 + int(np.argmin(values)))
+    best = int(np.argmin(values))
+    assert 20 * best < scorer.rounds <= 20 * (best + 1)
     validation = job.validation.load()
     found = scorer.scores({name: value for name, value in validation.items() if name != LABEL})
     loss = -np.mean(np.log(np.where(validation[LABEL] == 1, found, 1 - found)))
@@ -419,3 +421,14 @@ def test_a_checkpoint_of_a_forest_that_is_no_tree_is_refused() -> None:
     broken = find_learner("forest").load({**state, "left_child": torch.from_numpy(children)}, job)
     with pytest.raises(Exception, match="no tree"):
         broken.scores(dirty("binary"))
+
+
+def test_the_space_of_one_learner_among_several_is_checked_too() -> None:
+    value = spec_for("network").model_dump()
+    value["training"] = {}
+    value["search"] = {"learners": {"lightgbm": {"num_leafs": {"low": 2, "high": 9}}, "linear": {}}}
+    with pytest.raises(SpecError, match=r"search space of lightgbm: .*num_leafs.*did you mean 'num_leaves'"):
+        candidates.check(ExperimentSpec.model_validate(value))
+    value["search"] = {"learners": {"lightgbm": {"num_leaves": {"low": 1, "high": 9}}}}
+    with pytest.raises(SpecError, match="num_leaves: expected an integer from 2 to 4096, got 1"):
+        candidates.check(ExperimentSpec.model_validate(value))
