@@ -340,13 +340,12 @@ def _describe_balance(target: Target) -> str:
 
 
 def _write_rest(table: TableProfile, target: Target) -> Iterator[str]:
-    yield "# Epochs, batch size, learning rate and the search follow from the number of rows, columns and classes; what"
-    yield "# is written here counts instead."
+    yield "# The search chooses among all learners, or blends them, with what suits the rows, columns and classes; what is"
+    yield "# written here counts instead."
     shares = [rows for _, rows in target.classes]
     if target.task != "regression" and min(shares) < 0.1 * max(shares):
         yield "# The classes are unequal: evaluation.cost says what a false alarm and a miss cost."
-    yield "# training: {epochs: 50, batch_size: 256}"
-    yield "# search: {trials: 20, max_minutes: 30}"
+    yield "# search: {max_minutes: 30, learners: [lightgbm, linear]}"
 
 
 def _write_list(key: str, names: Sequence[str], indent: str) -> Iterator[str]:
