@@ -340,8 +340,8 @@ def _describe_balance(target: Target) -> str:
 
 
 def _write_rest(table: TableProfile, target: Target) -> Iterator[str]:
-    yield "# The search chooses among all learners, or blends them, with what suits the rows, columns and classes; what is"
-    yield "# written here counts instead."
+    yield "# The search chooses among all learners, or blends them, and what is open follows from the rows, columns and"
+    yield "# classes; what is written here counts instead."
     shares = [rows for _, rows in target.classes]
     if target.task != "regression" and min(shares) < 0.1 * max(shares):
         yield "# The classes are unequal: evaluation.cost says what a false alarm and a miss cost."
