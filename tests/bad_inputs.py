@@ -129,12 +129,13 @@ def check(*parts: str, options: tuple[str, ...] = (), **spec: Any) -> Case:
     return Case(lambda files: ["check", files.spec("rows.csv", **spec), *options], parts)
 
 
-def _measure(verb: str, make: Make, parts: tuple[str, ...]) -> Case:
-    def command(files: Files) -> list[str]:
-        spec = files.spec(files.put("flights.csv", FLIGHTS_TEXT), **_FLIGHTS_SPEC)
-        return [verb, VERSION, "--spec", spec, "--data", make(files), "--json"]
+def evaluate_command(files: Files, data: str, verb: str = "evaluate") -> list[str]:
+    spec = files.spec(files.put("flights.csv", FLIGHTS_TEXT), **_FLIGHTS_SPEC)
+    return [verb, VERSION, "--spec", spec, "--data", data]
 
-    return Case(command, parts)
+
+def _measure(verb: str, make: Make, parts: tuple[str, ...]) -> Case:
+    return Case(lambda files: [*evaluate_command(files, make(files), verb), "--json"], parts)
 
 
 def evaluate(make: Make, *parts: str) -> Case:
@@ -251,6 +252,7 @@ def _renamed(old: str, new: str, table: pa.Table = SIGNAL) -> pa.Table:
     return table.rename_columns([new if name == old else name for name in table.column_names])
 
 
+FLIGHTS_BEYOND = _first("distance", 1e300, FLIGHTS)
 _LINES = SIGNAL.select(["id", "x", "word", "late"]).to_pandas().to_json(orient="records", lines=True)
 _ARRAYS = SIGNAL.select(["id", "x", "word", "late"]).to_pandas()
 _NAMES = ("a b/c", "a:1", "a@champion", "", " a", "../a", "a" * 300, "a\nb")

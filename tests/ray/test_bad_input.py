@@ -165,3 +165,18 @@ def test_infinities_in_training_are_missing_values(tmp_path: pathlib.Path) -> No
     assert columns["z"].indicator
     assert np.isfinite(columns["z"].mean)
     assert prepared.profile["z"]["missing"] > 0
+
+
+@pytest.mark.usefixtures("_as_user", "tracking")
+def test_evaluate_tells_rows_that_it_leaves_out_and_categories_that_the_model_does_not_know(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = Files(tmp_path)
+    command = bad_inputs.evaluate_command(files, files.parquet("rows.parquet", bad_inputs.FLIGHTS_BEYOND))
+    code, err = run(capsys, *command)
+    assert code == 0, err
+    assert (
+        "Left out: distance: 1 rows break 'numbers of FP32, up to 3.4e+38' (such as 1e+300; the first is row 8"
+        in err
+    )
+    assert "carrier: 20 of 40 rows have a category that the model does not know, such as 'AA'" in err

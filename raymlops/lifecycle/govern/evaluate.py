@@ -23,11 +23,11 @@ from raymlops.lifecycle.govern.baseline_rows import compare_baselines
 from raymlops.lifecycle.govern.evaluation_rows import ModelColumns, Rows, take_sample
 from raymlops.lifecycle.govern.gate_evidence import Sample
 from raymlops.lifecycle.govern.own_rows import OwnRows
-from raymlops.lifecycle.govern.scoring import Measured, features_of, measure_marked, score_rows
+from raymlops.lifecycle.govern.scoring import Measured, features_of, measure_marked, open_once, score_rows
 from raymlops.metrics import FALLING
 from raymlops.models import variants
 from raymlops.models.safety import Model, read_model
-from raymlops.models.session import Session, open_session
+from raymlops.models.session import Session
 from raymlops.models.vocabularies import read_vocabularies
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
@@ -114,7 +114,7 @@ class OpenedVersion:
 def open_version(version: ModelVersion) -> OpenedVersion:
     """Raises ArtifactError for a broken file."""
     model = read_model(version.file, version.digest)
-    return OpenedVersion(version, model, open_session(model))
+    return OpenedVersion(version, model, open_once(model))
 
 
 def evaluate_version(

@@ -12,9 +12,9 @@ from raymlops.evaluation import leakage
 from raymlops.evaluation.gate import Evidence
 from raymlops.evaluation.partials import Partial
 from raymlops.features import FittedTarget
-from raymlops.lifecycle.govern.scoring import features_of, score_rows
+from raymlops.lifecycle.govern.scoring import features_of, open_once, score_rows
 from raymlops.models.safety import digest_of, read_model, size_of
-from raymlops.models.session import Session, open_session
+from raymlops.models.session import Session
 from raymlops.models.speed import measure_speed
 from raymlops.tensors import Batch
 
@@ -48,7 +48,7 @@ def gather_evidence(
     try:
         model = read_model(path)
         evidence = dataclasses.replace(evidence, digest=digest_of(model), size=size_of(model))
-        session = open_session(model)
+        session = open_once(model)
     except RaymlopsError as error:
         return dataclasses.replace(evidence, unsafe=(str(error),))
     evidence = dataclasses.replace(evidence, partial=partial, contract=session.contract)

@@ -114,7 +114,7 @@ def measure_marked(
     says what a row is to it (data.training_rows); `count` is the number of rows, if it is known."""
     if not models:
         return Measured({}, {}, {})
-    fitted = {name: features_of(open_session(data).contract) for name, data in models.items()}
+    fitted = {name: features_of(open_once(data).contract) for name, data in models.items()}
     target = next(iter(fitted.values())).target
     for name, features in fitted.items():
         if (features.target.name, features.target.task) != (target.name, target.task):
@@ -219,7 +219,7 @@ def _measure_block(
     if table.num_rows == 0 or table.num_columns == 0:
         return {}, None, {}
     sessions = {
-        name: _open_once(ray.get(model) if isinstance(model, ray.ObjectRef) else model)
+        name: open_once(ray.get(model) if isinstance(model, ray.ObjectRef) else model)
         for name, model in models.items()
     }
     found = {name: np.asarray(table[column].to_numpy(), dtype=np.int8) for name, column in marks.items()}
@@ -237,7 +237,8 @@ def _measure_block(
 
 
 @functools.lru_cache(maxsize=8)
-def _open_once(data: Model) -> Session:
+def open_once(data: Model) -> Session:
+    """The session of a model; the last few stay open in this process, which asks for the same ones again."""
     return open_session(data)
 
 
