@@ -338,7 +338,8 @@ def _require_all(values: pa.ChunkedArray, column: FittedColumn, rule: str, faile
     samples = dict.fromkeys(str(value)[:40] for value in values.take(pa.array(rows[:20])).to_pylist())
     raise DataError(
         f"Column {column.name!r} is {values.type}; the model takes {column.spec}: {len(rows):,} of its values "
-        f"do not convert by {rule!r}, such as {', '.join(list(samples)[:3])} (the first is row {rows[0] + 1:,})"
+        f"do not convert by {rule!r}, such as {', '.join(list(samples)[:3])} (the first is row {rows[0] + 1:,}); "
+        f"set contract.columns.{column.name} to convert them or to leave such rows out"
     )
 
 

@@ -289,6 +289,10 @@ CASES: dict[str, Case] = {
         _folder(a__csv=TEXT, b__csv=_header('"zz"')), "different columns: 'z' is missing", "add the column"
     ),
     "folder with two types": search(_two_types, "word", "incompatible types", "write the files anew with one type"),
+    "folder with numbers and words": search(
+        _folder(a__csv=TEXT, b__csv=to_csv(_replaced("word", SIGNAL["id"]))),
+        "Column 'word' is string in some files .* int64 in others", "contract.columns.word.type",
+    ),
     # Files that are broken, packed, or of another format.
     "empty file": search(_text(""), "rows.csv' is empty"),
     "empty file, evaluate": evaluate(_text(""), "rows.csv' is empty"),

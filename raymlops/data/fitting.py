@@ -143,7 +143,8 @@ def type_of(kind: pa.DataType, column: str) -> str:
     if isinstance(kind, pa.BaseExtensionType) or pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         return "image"
     raise DataError(
-        f"Column {column!r} is {kind}; a feature must be numbers, strings, booleans, timestamps or images"
+        f"Column {column!r} is {kind}; a feature must be numbers, strings, booleans, timestamps or images: "
+        "leave it out, or derive one of these by dataset.derive"
     )
 
 

@@ -100,6 +100,10 @@ class Partial:
     """A sample of their rows once there are more than `row_sides.MOST_ROWS`, unless some must be unique."""
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
     """Column -> its type in the first block that has it."""
+    kinds: dict[str, pa.DataType] = dataclasses.field(default_factory=dict)
+    """Column -> the type that its values have in all blocks so far."""
+    mixed: dict[str, tuple[pa.DataType, pa.DataType]] = dataclasses.field(default_factory=dict)
+    """Column -> types of two blocks that no type holds both of."""
     key_columns: tuple[str, ...] = ()
     gap: int = 0
     """Of a split by time, in the units of its column."""
@@ -128,6 +132,7 @@ class Partial:
         self.instants.update(other.instants)
         self.sides.update(other.sides)
         self.columns |= {name: kind for name, kind in other.columns.items() if name not in self.columns}
+        self._join_kinds(other.kinds)
         self.key_columns, self.gap = self.key_columns or other.key_columns, self.gap or other.gap
         self.blocks += other.blocks
         if self.rows - self.failed >= splits.SMALL:
@@ -135,6 +140,16 @@ class Partial:
                 block.target = None
         if self.rows > row_sides.MOST_ROWS and not keep:
             self._sample()
+
+    def _join_kinds(self, kinds: Mapping[str, pa.DataType]) -> None:
+        for name, kind in kinds.items():
+            known = self.kinds.setdefault(name, kind)
+            if known != kind and name not in self.mixed:
+                try:
+                    pair = [pa.schema([(name, one)]) for one in (known, kind)]
+                    self.kinds[name] = pa.unify_schemas(pair, promote_options="permissive").field(0).type
+                except pa.ArrowException:
+                    self.mixed[name] = known, kind
 
     def _sample(self) -> None:
         wanted = training_rows.shift_for(self.rows)
@@ -150,11 +165,12 @@ def scan_dataset(
     source: str,
     numbers: Collection[str] = (),
     implied: Collection[str] = (),
+    used: Collection[str] = (),
 ) -> Scan:
     """One pass over the rows; `numbers` are columns that models take as FP32, `implied` those whose type is not
-    declared. Raises DataError if they break the contract, or if there are none."""
+    declared, `used` all that must have one type. Raises DataError if they break the contract, or if there are none."""
     blocks = fold(dataset, scan_block, contract=contract, split=split, numbers=tuple(numbers))
-    return finish(blocks, contract, split, source, implied)
+    return finish(blocks, contract, split, source, implied, used)
 
 
 def finish(
@@ -163,11 +179,13 @@ def finish(
     split: splits.SplitRule,
     source: str,
     implied: Collection[str] = (),
+    used: Collection[str] = (),
 ) -> Scan:
     """From what `scan_block` gave for each block, in their order. Raises the same as `scan_dataset`."""
     total = Partial()
     for partial in partials:
         total.add(partial, keep=bool(contract.unique))
+    _refuse_mixed(total.mixed, used)
     contracts.refuse_beyond(total.beyond)
     contracts.refuse_implied(total.findings.values(), contract, implied)
     if total.rows == 0:
@@ -218,6 +236,16 @@ def finish(
         int(found.rows.get(splits.GAP, 0)),
         tuple(one.to_json() for one in total.left_out),
     )
+
+
+def _refuse_mixed(mixed: Mapping[str, tuple[pa.DataType, pa.DataType]], used: Collection[str]) -> None:
+    """Raises DataError for a column that has values of several types: readers that infer types do so by file."""
+    for name, (one, other) in mixed.items():
+        if name in used:
+            raise DataError(
+                f"Column {name!r} is {one} in some files or parts of them and {other} in others; set "
+                f"contract.columns.{name}.type, such as string, to read it in one"
+            )
 
 
 def _find_doubled(blocks: Sequence[BlockRows]) -> tuple[Hashes, int]:
@@ -333,6 +361,7 @@ def scan_block(
         sums=(int(hashes.sum(dtype=np.uint64)), int((hashes * hashes).sum(dtype=np.uint64))),
         findings={(finding.column, finding.rule): finding for finding in findings},
         columns={field.name: str(field.type) for field in values.schema},
+        kinds={field.name: field.type for field in values.schema},
         key_columns=row_keys.columns_of(table),
         blocks=[block],
         left_out=contracts.leave_out(row_keys.drop_keys(table), broken),

@@ -87,7 +87,8 @@ def _scan(
         implied = list_implied(contract, resolved)
         rule = splits.SplitRule(split, target=features.target.column if features else "")
         numbers = list_numbers(features) if features else ()
-        scanned = scan_dataset(dataset, resolved, rule, describe_source(table), numbers, implied)
+        used = (*features.by_column(), features.target.column) if features else ()
+        scanned = scan_dataset(dataset, resolved, rule, describe_source(table), numbers, implied, used)
     return SplitRows(table, resolved, scanned, dataset)
 
 

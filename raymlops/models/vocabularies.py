@@ -13,14 +13,15 @@ def read_vocabularies(model: bytes | ModelFiles, columns: Collection[str]) -> di
     data = model.data if isinstance(model, ModelFiles) else model
     graph = onnx.ModelProto.FromString(data).graph
     made_by = {name: node for node in graph.node for name in node.output}
+    inputs = {one.name for one in graph.input}
     found = {}
     for node in graph.node:
         if node.op_type == "LabelEncoder":
-            sources = _trace(node.input[0], made_by)
+            sources = _trace(node.input[0], made_by) & inputs  # several of the one that names classes
             keys = next((one for one in node.attribute if one.name.startswith("keys_")), None)
-            if keys is not None and len(sources & set(columns)) == 1:
+            if keys is not None and len(sources) == 1 and sources <= set(columns):
                 texts = [key.decode() for key in keys.strings]
-                (name,) = sources & set(columns)
+                (name,) = sources
                 found[name] = pa.array(
                     texts if texts else list(keys.ints), pa.string() if texts else pa.int64()
                 )
