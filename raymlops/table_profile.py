@@ -77,6 +77,8 @@ class ColumnProfile:
     """An earlier column with the same values."""
     beyond: int = 0
     """Rows with finite numbers that models, which take FP32, cannot hold; `nulls` counts them, too."""
+    infinite: int = 0
+    """Rows with infinite numbers; `nulls` counts them, too."""
     absent: int = 0
     """Rows of files that do not have the column."""
 

@@ -435,6 +435,10 @@ CASES: dict[str, Case] = {
         "contract.columns",
         **_features(numbers=["x"], target={"column": "late", "task": "regression"}),
     ),
+    "infinite target": search(
+        _parquet(_first("price", float("inf"))), "'price' is null or infinite in 1 ", r"abs\(price\) < 1e38",
+        features={"target": {"column": "price"}, "numbers": ["x"]},
+    ),
     "unseen class": evaluate(_csv(_first("status", "lost", FLIGHTS)), "classes .*lost.* that no training row has"),
     "unseen class, gate": gate(_csv(_first("status", "lost", FLIGHTS)), "classes .*lost.* that no training row has"),
     "target without a value": evaluate(_csv(_first("status", None, FLIGHTS)), "status"),

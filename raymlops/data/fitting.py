@@ -304,9 +304,11 @@ def fit_target(measured: dict[str, Any], spec: TargetSpec) -> FittedTarget:
             counts = None
     missing = (counts or numbers).missing  # type: ignore[union-attr]
     if missing:
+        name = expressions.quote_name(spec.column)
+        is_number = counts is None
         raise DataError(
-            f"Target {spec.column!r} is null in {missing:,} training rows; set dataset.where: "
-            f"{expressions.quote_name(spec.column)}.notna()"
+            f"Target {spec.column!r} is null{' or infinite' * is_number} in {missing:,} training rows; set "
+            f"dataset.where: {name}.notna(){f' and abs({name}) < 1e38' * is_number}"
         )
     task = spec.task if spec.task != "auto" else _guess_task(kind, counts)
     if task != "regression" and spec.transform != "none":

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from raymlops.conversions.conversion import Conversion
+from raymlops.data.column_expressions import evaluate_condition
 from raymlops.data.profiling import (
     csv_dialect,
     files,
@@ -336,6 +337,15 @@ def test_integers_beyond_64_bits_and_numbers_beyond_fp32_suit_the_rules_that_are
     roles_of = {name: Conclusion("number") for name in "xz"} | {"y": Conclusion("target")}
     text = "\n".join(spec_text._write_contract(table, goal, roles_of, {}))
     assert "# unsure: z has 1 numbers beyond FP32" in text
+
+
+def test_rows_whose_target_no_model_can_learn_are_left_out_by_the_spec() -> None:
+    values = [np.inf, np.nan, *np.linspace(0, 1, 60)]
+    table, _ = profile(pd.DataFrame({"my y": values, "x": np.arange(62.0)}))
+    goal = targets.find_target(table, "my y")
+    conditions = spec_text._list_conditions(table.column("my y"), goal)
+    kept = evaluate_condition(pa.table({"my y": values}), " and ".join(conditions), "where")
+    assert kept.to_pylist() == [False, False] + [True] * 60
 
 
 def test_a_contract_lets_todays_rows_be_searched_though_many_are_left_out() -> None:

@@ -212,6 +212,8 @@ class Column:
     """Equal for columns with equal values in all rows."""
     beyond: int = 0
     """Finite numbers beyond FP32; they are counted among `nulls`, too."""
+    infinite: int = 0
+    """Likewise."""
     absent: int = 0
     """Rows of blocks that do not have the column."""
 
@@ -233,6 +235,7 @@ class Column:
             self.order.merge(other.order) if self.kind == other.kind else Order(0, 0, False, False, False),
             (self.digest + other.digest) % 2**64,
             self.beyond + other.beyond,
+            self.infinite + other.infinite,
             self.absent + other.absent,
         )
 
@@ -321,14 +324,15 @@ def _measure_numbers(array: pa.Array, kind: Kind) -> tuple[Column, Hashes, Hashe
         None,
         _find_order(present),
         _digest(hashes),
-        _count_beyond(unique, counts) if numbers.missing > missing.sum() else 0,
+        *(_count_beyond(unique, counts) if numbers.missing > missing.sum() else (0, 0)),
     )
     return column, hashes, _hash_rounded(values, numbers.std, hashes)
 
 
-def _count_beyond(unique: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> int:
+def _count_beyond(unique: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Rows with finite numbers beyond FP32, and with infinite ones."""
     beyond = find_beyond_fp32(pa.chunked_array([unique.astype(np.float64)]))
-    return int(counts[beyond].sum())
+    return int(counts[beyond].sum()), int(counts[np.isinf(unique)].sum())
 
 
 def _hash_numbers(values: npt.NDArray[Any]) -> Hashes:
@@ -512,6 +516,7 @@ def finish(name: str, column: Column, twin: str = "") -> ColumnProfile:
         bool(varies and order.rising and order.steps and not column.nulls and column.kind == "integer"),
         twin,
         column.beyond,
+        column.infinite,
         column.absent,
     )
 

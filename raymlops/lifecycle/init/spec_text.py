@@ -18,6 +18,8 @@ from raymlops.table_profile import ColumnProfile, Conclusion, NumberProfile, Rol
 
 _WIDTH = 100
 _MODELLED: tuple[Role, ...] = ("number", "category", "boolean", "timestamp")
+_FINITE = "1e38"
+"""Below what is infinite for a model."""
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_./+-]*")
 
 
@@ -83,15 +85,8 @@ def _write_dataset(
             yield from _write_option(key, value)
     for remark in unsure:
         yield f"  # unsure: {_one_line(remark)}"
-    column = table.column(target.column)
-    conditions = []
-    if column.nulls:
-        yield f"  # {column.nulls:,} rows have no {_one_line(target.column)}, and are left out"
-        conditions.append(f"{quote_name(target.column)}.notna()")
-    if target.rare:
-        shown = ", ".join(str(value) for value in target.rare[:10])
-        yield f"  # unsure: classes with too few rows to train and test on are left out: {_one_line(shown)}"
-        conditions.append(f"{quote_name(target.column)} not in [{', '.join(map(repr, target.rare))}]")
+    yield from _explain_conditions(table.column(target.column), target)
+    conditions = _list_conditions(table.column(target.column), target)
     for one in table.columns:
         if words := _find_missing_words(one):
             shown = ", ".join(map(repr, words[:5]))
@@ -106,6 +101,22 @@ def _write_dataset(
             yield f"    {_quote(name)}: {_quote(expression)}"
     if conditions:
         yield f"  where: {_quote(' and '.join(conditions))}"
+
+
+def _explain_conditions(column: ColumnProfile, target: Target) -> Iterator[str]:
+    if column.nulls:
+        yield f"  # {column.nulls:,} rows have no {_one_line(target.column)}, and are left out"
+    if target.rare:
+        shown = ", ".join(str(value) for value in target.rare[:10])
+        yield f"  # unsure: classes with too few rows to train and test on are left out: {_one_line(shown)}"
+
+
+def _list_conditions(column: ColumnProfile, target: Target) -> list[str]:
+    """On the target, of rows that can be learned from."""
+    name = quote_name(target.column)
+    found = [f"{name}.notna()"] if column.nulls else []
+    found += [f"abs({name}) < {_FINITE}"] if column.infinite else []
+    return found + ([f"{name} not in [{', '.join(map(repr, target.rare))}]"] if target.rare else [])
 
 
 def _find_missing_words(column: ColumnProfile) -> list[str]:
