@@ -215,7 +215,8 @@ def finish(
     for name, count in rows_of.items():
         if count == 0:
             raise DataError(
-                f"The {name} split has no rows ({rows_of}); give more data, or other split.fractions"
+                f"The {name} split has no rows ({rows_of}); give more data, other split.fractions, "
+                "or a target whose classes have several rows"
             )
     fingerprint = Fingerprint(
         source,
