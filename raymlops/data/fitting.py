@@ -400,6 +400,21 @@ def read_weights(table: pa.Table, column: str) -> Any:
     return values.astype(np.float32)
 
 
+@dataclasses.dataclass(frozen=True)
+class WeightColumn:
+    """The column with the weights of rows whose values are as they were read."""
+
+    name: str
+    conversion: Conversion | None = None
+
+    def read(self, table: pa.Table) -> Any:
+        """The weight of each row (float32). Raises the same as `read_weights`."""
+        if self.conversion is not None and self.name in table.column_names:
+            converted = self.conversion.apply(table[self.name]).values
+            table = table.set_column(table.column_names.index(self.name), self.name, converted)
+        return read_weights(table, self.name)
+
+
 def encode_target(column: pa.ChunkedArray, target: FittedTarget) -> Any:
     """The target in the form used for training: class numbers (int64), or standardised values (float32).
 

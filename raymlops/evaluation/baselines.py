@@ -60,11 +60,24 @@ class Line:
 
 
 def fit_baselines(
-    columns: Batch, labels: npt.NDArray[Any], *, task: str, classes: int, categories: frozenset[str]
+    columns: Batch,
+    labels: npt.NDArray[Any],
+    *,
+    task: str,
+    classes: int,
+    categories: frozenset[str],
+    weights: Floats | None = None,
 ) -> tuple[Baseline, ...]:
-    """Every baseline that these rows allow; `categories` are the columns whose values have no order."""
+    """Every baseline that these rows, with these weights, allow; `categories` are the columns whose values have no
+    order."""
     began = time.perf_counter()
-    constant = _fit_constant(labels, task, classes)
+    if (
+        weights is not None and weights.sum() > 0
+    ):  # rows without weight teach nothing; some models refuse them
+        kept = weights > 0
+        columns, labels = {name: values[kept] for name, values in columns.items()}, labels[kept]
+        weights = weights[kept] / weights[kept].mean()
+    constant = _fit_constant(labels, task, classes, weights)
     share = "the target's mean" if task == "regression" else "the classes' shares"
     found = [Baseline(CONSTANT, share, constant, time.perf_counter() - began)]
     if task != "regression" and len(np.unique(labels)) < 2:
@@ -81,7 +94,9 @@ def fit_baselines(
         # Threads of OpenMP wait by spinning, which beside other processes costs many times what they gain.
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore")  # of convergence: untuned is what it is
-            model = make(numbers, task).fit(numbers.to_matrix(columns), labels)
+            model = make(numbers, task)
+            weighed = {} if weights is None else {_name_weights(model): weights}
+            model.fit(numbers.to_matrix(columns), labels, **weighed)
         predict = _Predict(model, numbers, task, classes)
         found.append(Baseline(name, text, predict, time.perf_counter() - began))
     return tuple(found)
@@ -108,12 +123,15 @@ def measure(
     labels: npt.NDArray[Any],
     scores: Floats,
     baselines: tuple[Baseline, ...],
+    weights: npt.NDArray[Any] | None = None,
 ) -> tuple[Partial, dict[str, Partial]]:
     """The sums of the model's scores and of each baseline's, on the same rows in the same groups."""
     layout = dataclasses.replace(layout, scores=())
     groups = np.arange(len(labels)) % layout.groups
-    found = {one.name: observe(layout, labels, one.predict(columns), groups) for one in baselines}
-    return to_exact(observe(layout, labels, scores, groups)), {
+    found = {
+        one.name: observe(layout, labels, one.predict(columns), groups, weights=weights) for one in baselines
+    }
+    return to_exact(observe(layout, labels, scores, groups, weights=weights)), {
         name: to_exact(part) for name, part in found.items()
     }
 
@@ -142,11 +160,20 @@ def rank(
     return found
 
 
-def _fit_constant(labels: npt.NDArray[Any], task: str, classes: int) -> Predict:
+def _name_weights(model: Any) -> str:
+    """The argument of `fit`: a pipeline passes it to its last step."""
+    steps = getattr(model, "steps", None)
+    return f"{steps[-1][0]}__sample_weight" if steps else "sample_weight"
+
+
+def _fit_constant(
+    labels: npt.NDArray[Any], task: str, classes: int, weights: Floats | None = None
+) -> Predict:
     if task == "regression":
-        mean = float(np.mean(labels))
+        mean = float(np.average(labels, weights=weights))
         return lambda columns: np.full(_count(columns), mean)
-    shares = np.bincount(labels.astype(np.int64), minlength=max(2, classes)) / len(labels)
+    counts = np.bincount(labels.astype(np.int64), weights=weights, minlength=max(2, classes))
+    shares = counts / counts.sum()
     if task == "binary":
         return lambda columns: np.full(_count(columns), shares[1])
     return lambda columns: np.tile(shares, (_count(columns), 1))

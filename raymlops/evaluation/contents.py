@@ -64,6 +64,10 @@ class Report:
     verdict: Verdict | None = None
     trials: tuple[TrialLine, ...] = ()
     trial_metric: str = ""
+    epochs: int = 0
+    """Of one training, unless trials vary it; 0 if that is not known."""
+    grid: bool = False
+    """Whether the trials are all that there are."""
     chosen: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     """Key of the spec that was left open -> the `value` that the rows decided, and `why`."""
     importance: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -10,21 +10,45 @@ _LEAST = 0.002
 """Share of the best value below which a gain is noise."""
 
 
-def find_improvement(metric: str, values: Sequence[float], curve: Sequence[float]) -> tuple[str, ...]:
+def find_improvement(
+    metric: str,
+    values: Sequence[float],
+    curve: Sequence[float],
+    *,
+    epochs: int,
+    timed: bool = False,
+    ordered: bool = True,
+) -> tuple[str, ...]:
     """A sentence for each way in which more would still help. `values` are the best values of the trials in the order
-    of their start, `curve` those of the best trial after each epoch; what is not finite is left out."""
+    of their start, `curve` those of the best trial after each epoch; what is not finite is left out.
+
+    `epochs` are those that the best trial might have taken: one that early stopping ended before would not take more.
+    `timed` says that `search.max_minutes` ended the trials, `ordered` that later trials are chosen by earlier ones or
+    drawn like them: not those of a grid, which has no more.
+    """
     found = []
-    if gain := _gain_of_last(metric, values, 3):
+    gain = _gain_of_last(metric, values, 3)
+    if gain and ordered:
+        remedy = "search.max_minutes" if timed else "search.trials"
         found.append(
             f"The last {_last(values, 3)} of {len(values)} trials still improved {metric} by {four_digits(gain)}; "
-            "raise search.trials"
+            f"raise {remedy}"
         )
-    if gain := _gain_of_last(metric, curve, 4):
+    gain = _gain_of_last(metric, curve, 4)
+    ended = len(curve) >= epochs
+    if gain and (ended or (timed and _is_best_at_end(metric, curve))):
+        remedy = "training.epochs" if ended else "search.max_minutes"
         found.append(
             f"The best trial still improved {metric} by {four_digits(gain)} in its last {_last(curve, 4)} of "
-            f"{len(curve)} epochs; raise training.epochs"
+            f"{len(curve)} epochs; raise {remedy}"
         )
     return tuple(found)
+
+
+def _is_best_at_end(metric: str, curve: Sequence[float]) -> bool:
+    """Whether a training was not waiting for a better epoch when it ended."""
+    sign = -1 if metric in FALLING else 1
+    return sign * curve[-1] >= max(sign * value for value in curve if math.isfinite(value))
 
 
 def _last(values: Sequence[float], part: int) -> int:

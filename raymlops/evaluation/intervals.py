@@ -94,7 +94,7 @@ def check_same_rows(first: Partial, second: Partial, key: tuple[str, str] = ("",
         )
     parts = first.layout_of(key).segments
     counts = [
-        p.sums[key][:, [parts["rows"].start, parts["nonfinite"].start]].sum(axis=1) for p in (first, second)
+        p.sums[key][:, [parts["count"].start, parts["nonfinite"].start]].sum(axis=1) for p in (first, second)
     ]
     if not np.array_equal(*counts):
         raise InputError(

@@ -107,12 +107,16 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class HeldRows:
-    """Rows in memory: labels, scores and the group of each."""
+    """Rows in memory: labels, scores, and the group and weight of each."""
 
     labels: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
     """(rows,) or (rows, classes)"""
     groups: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64] | None = None
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {name: values for name, values in vars(self).items() if values is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +133,8 @@ class Partial:
 
     @property
     def rows(self) -> int:
-        return int(self.sums[WHOLE][:, self.layout.segments["rows"]].sum()) if self.sums else 0
+        """Rows with a finite score, whatever their weights."""
+        return int(self.sums[WHOLE][:, self.layout.segments["count"]].sum()) if self.sums else 0
 
     def to_bytes(self) -> bytes:
         """Compressed; most cells of a batch are zero."""
@@ -138,7 +143,7 @@ class Partial:
         shape = np.array([self.layout.classes, self.layout.cells, self.layout.groups])
         held: dict[str, Any] = {f"sums{place}": values for place, values in enumerate(self.sums.values())}
         if self.held is not None:
-            held |= vars(self.held)
+            held |= self.held.to_arrays()
         np.savez(
             stream,
             task=self.layout.task,
@@ -157,7 +162,12 @@ class Partial:
             layout = Layout(str(held["task"]), classes, cells, groups, shift, spread)
             keys = [tuple(str(name).split("\x1f", 1)) for name in held["names"]]
             sums = {(key[0], key[1]): held[f"sums{place}"] for place, key in enumerate(keys)}
-            rows = HeldRows(held["labels"], held["scores"], held["groups"]) if "labels" in held else None
+            weights = held.get("weights")
+            rows = (
+                HeldRows(held["labels"], held["scores"], held["groups"], weights)
+                if "labels" in held
+                else None
+            )
         return cls(layout, sums, rows)
 
 
@@ -175,27 +185,36 @@ def observe(
     scores: Array,
     groups: Array,
     slices: Mapping[str, Array] | None = None,
+    weights: Array | None = None,
 ) -> Partial:
-    """Sums of one batch. Labels are 0/1, class indexes or targets; scores are (rows,) or (rows, classes).
+    """Sums of one batch, whose rows weigh alike unless `weights` are given.
 
-    `groups` come from `spread`; `slices` are the values of the columns that are measured value by value.
+    Labels are 0/1, class indexes or targets; scores are (rows,) or (rows, classes). `groups` come from `spread`;
+    `slices` are the values of the columns that are measured value by value.
     """
-    sums = {WHOLE: _sum_rows(layout, labels, scores, groups)}
+    sums = {WHOLE: _sum_rows(layout, labels, scores, groups, weights)}
     for column, values in (slices or {}).items():
         names = _as_names(values)
         for name in np.unique(names):
             chosen = names == name
             sums[column, str(name)] = _sum_rows(
-                layout.for_slices, labels[chosen], scores[chosen], groups[chosen]
+                layout.for_slices,
+                labels[chosen],
+                scores[chosen],
+                groups[chosen],
+                None if weights is None else weights[chosen],
             )
-    return Partial(layout, sums, _hold(layout, labels, scores, groups))
+    return Partial(layout, sums, _hold(layout, labels, scores, groups, weights))
 
 
-def _hold(layout: Layout, labels: Array, scores: Array, groups: Array) -> HeldRows | None:
+def _hold(
+    layout: Layout, labels: Array, scores: Array, groups: Array, weights: Array | None
+) -> HeldRows | None:
     if layout.task == "regression" or len(labels) * layout.classes > EXACT_SCORES:
         return None
     places = np.asarray(groups, dtype=np.int64) % layout.groups
-    return HeldRows(np.asarray(labels, np.float64), np.asarray(scores, np.float64), places)
+    weights = None if weights is None else np.asarray(weights, np.float64)
+    return HeldRows(np.asarray(labels, np.float64), np.asarray(scores, np.float64), places, weights)
 
 
 def to_exact(partial: Partial) -> Partial:
@@ -209,6 +228,7 @@ def to_exact(partial: Partial) -> Partial:
         held.labels,
         held.scores,
         classes=layout.classes,
+        weights=held.weights,
         groups=held.groups,
         group_count=layout.groups,
     )
@@ -244,9 +264,12 @@ def _join(layout: Layout, first: HeldRows | None, second: HeldRows | None) -> He
         return None
     if (len(first.labels) + len(second.labels)) * layout.classes > EXACT_SCORES:
         return None
-    return HeldRows(
-        *(np.concatenate(parts) for parts in zip(vars(first).values(), vars(second).values(), strict=True))
-    )
+    if not len(first.labels):
+        return second
+    if not len(second.labels):
+        return first
+    parts = first.to_arrays(), second.to_arrays()
+    return HeldRows(**{name: np.concatenate([values, parts[1][name]]) for name, values in parts[0].items()})
 
 
 def spread(hashes: npt.NDArray[np.uint64], groups: int = 256) -> npt.NDArray[np.int64]:
@@ -274,7 +297,9 @@ def score_lows(cells: int) -> npt.NDArray[np.float64]:
     return lows
 
 
-def _sum_rows(layout: Layout, labels: Array, scores: Array, groups: Array) -> npt.NDArray[np.float64]:
+def _sum_rows(
+    layout: Layout, labels: Array, scores: Array, groups: Array, weights: Array | None
+) -> npt.NDArray[np.float64]:
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     groups = np.asarray(groups, dtype=np.int64) % layout.groups
     found = sum_rows(
@@ -284,20 +309,24 @@ def _sum_rows(layout: Layout, labels: Array, scores: Array, groups: Array) -> np
         classes=layout.classes,
         edges=score_edges(layout.cells),
         shift=layout.shift,
+        weights=weights,
         groups=groups,
         group_count=layout.groups,
     ).parts
     sums = np.zeros((layout.groups, layout.width))
-    for name, part in {**found, **_sum_charts(layout, labels, scores, groups)}.items():
+    for name, part in {**found, **_sum_charts(layout, labels, scores, groups, weights)}.items():
         sums[:, layout.segments[name]] = part
     return sums
 
 
-def _sum_charts(layout: Layout, labels: Array, scores: Floats, groups: Array) -> Mapping[str, Floats]:
+def _sum_charts(
+    layout: Layout, labels: Array, scores: Floats, groups: Array, weights: Array | None
+) -> Mapping[str, Floats]:
     if layout.task == "binary":
         return {}
     finite = are_finite(scores)
-    adder = Adder(groups[finite], None, layout.groups)
+    mass = None if weights is None else np.asarray(weights, dtype=np.float64)[finite]
+    adder = Adder(groups[finite], mass, layout.groups)
     labels, scores = labels[finite], scores[finite]
     if layout.task == "multiclass":
         top = scores.max(axis=1) if len(scores) else np.zeros(0)
@@ -327,7 +356,7 @@ def _as_names(values: Array) -> npt.NDArray[np.str_]:
 def merge_rare_values(
     sums: dict[tuple[str, str], npt.NDArray[np.float64]], layout: Layout, max_slices: int
 ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-    rows = layout.segments["rows"]
+    rows = layout.segments["count"]
     for column in {key[0] for key in sums if key != WHOLE}:
         keys = [key for key in sums if key[0] == column and key[1] != OTHER]
         if len(keys) <= max_slices:
@@ -346,7 +375,7 @@ def fold_small(partial: Partial, least: int) -> Partial:
 
     def count(sums: npt.NDArray[np.float64]) -> float:
         parts = partial.layout.for_slices.segments
-        return float(sums[:, parts["rows"]].sum() + sums[:, parts["nonfinite"]].sum())
+        return float(sums[:, parts["count"]].sum() + sums[:, parts["nonfinite"]].sum())
 
     kept = {key: sums for key, sums in partial.sums.items() if key == WHOLE or count(sums) >= least}
     for key in partial.sums.keys() - kept.keys():

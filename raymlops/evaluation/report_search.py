@@ -20,7 +20,11 @@ def describe_search(report: Report) -> str:
     done = [trial for trial in report.trials if math.isfinite(trial.value)]
     best = max(done, key=lambda trial: sign * trial.value, default=None)
     curve = best.curves.get(metric, ()) if best else ()
-    more = find_improvement(metric, [trial.value for trial in report.trials], curve)
+    values = [trial.value for trial in report.trials]
+    epochs = report.epochs
+    if best is not None:
+        epochs = int(best.parameters.get("training.epochs", best.parameters.get("epochs", epochs)))
+    more = find_improvement(metric, values, curve, epochs=epochs, ordered=not report.grid)
     failed = sum(bool(trial.error) for trial in report.trials)
     seconds = sum(trial.seconds for trial in report.trials)
     return (

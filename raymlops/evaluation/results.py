@@ -42,7 +42,8 @@ class Slice:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A model's results on some rows. For `nonfinite` rows an answer was nan or infinity; they are in no metric."""
+    """A model's results on some rows. Metrics, threshold, confusion and curves are weighed where rows have weights,
+    counts of rows are not. For `nonfinite` rows an answer was nan or infinity; they are in no metric."""
 
     task: str
     rows: int
@@ -92,7 +93,7 @@ def finish(partial: Partial, spec: EvaluationSpec | None = None, seed: int = 0) 
     spec = spec or EvaluationSpec()
     layout, sums = partial.layout, partial.sums[WHOLE]
     total = sums.sum(axis=0)
-    rows, nonfinite = (int(total[layout.segments[name].start]) for name in ("rows", "nonfinite"))
+    rows, nonfinite = (int(total[layout.segments[name].start]) for name in ("count", "nonfinite"))
     if rows + nonfinite == 0:
         raise InputError("No row was scored; check the dataset and its split")
     return Evaluation(
@@ -117,7 +118,7 @@ def measure_once(partial: Partial, metric: str) -> float:
 
 def _read_slices(partial: Partial, spec: EvaluationSpec, seed: int) -> list[Slice]:
     layout = partial.layout.for_slices
-    counted = layout.segments["rows"].start
+    counted = layout.segments["count"].start
     slices = []
     for key, sums in merge_rare_values(dict(partial.sums), layout, spec.max_slices).items():
         rows = int(sums[:, counted].sum())

@@ -46,7 +46,8 @@ def average_precision(sums: Sums) -> Floats:
     both = positive + negative
     found, chosen = np.cumsum(positive, axis=1), np.cumsum(both, axis=1)
     if not sums.tied:
-        found, chosen = found - (positive - 1) / 2, chosen - (both - 1) / 2
+        one = divide(sums.rows, sums["count"][:, 0])[:, None]  # the mean weight of a row
+        found, chosen = found - (positive - one) / 2, chosen - (both - one) / 2
     precision = np.divide(found, chosen, out=np.zeros_like(found), where=chosen > 0)
     return divide((precision * positive).sum(axis=1), positive.sum(axis=1))
 

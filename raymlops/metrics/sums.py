@@ -58,7 +58,7 @@ def sizes_of(task: str, classes: int, cells: int) -> dict[str, int]:
         },
         "regression": {"square": 1, "distance": 1, "under": 1, "target": 1, "target_square": 1},
     }
-    return {"rows": 1, "nonfinite": 1, **of_task[task]}
+    return {"rows": 1, "count": 1, "nonfinite": 1, **of_task[task]}
 
 
 def sum_rows(
@@ -78,7 +78,8 @@ def sum_rows(
     Labels are 0/1, class indexes or targets; scores (rows,) or (rows, classes). `edges` are the lower edges of fixed
     cells but the first; without them each distinct score is a cell. `shift`, near the mean of a regression's target,
     avoids cancellation in sums of squares. Rows without a finite score are counted as "nonfinite" and are in no other
-    sum. Raises InputError if labels and scores have different numbers of rows.
+    sum; these and the "count" of others have no weights. Raises InputError if labels and scores have different numbers
+    of rows.
     """
     if len(labels) != len(scores):
         raise InputError(f"{len(labels)} labels do not match {len(scores)} scores; score the same rows")
@@ -90,9 +91,10 @@ def sum_rows(
         group_count,
     )
     labels = np.asarray(labels)
-    adder.add("nonfinite", (~finite).astype(np.float64))
+    adder.only(~finite).count("nonfinite")
     if not finite.all():
         adder, labels, values = adder.only(finite), labels[finite], values[finite]
+    adder.count("count")
     adder.add("rows")
     lows = np.zeros(0)
     if task == "binary":
@@ -122,6 +124,11 @@ class Adder:
         """Adds some of the rows to the same sums."""
         weights = None if self._weights is None else self._weights[rows]
         return Adder(self._groups[rows], weights, self._count, self.parts)
+
+    def count(self, name: str) -> None:
+        """The number of rows, whatever their weights."""
+        found = np.bincount(self._groups, minlength=self._count)
+        self.parts[name] = found.reshape(self._count, 1).astype(np.float64)
 
     def add(self, name: str, values: Floats | None = None, places: Places | int = 0, size: int = 1) -> None:
         self.parts[name] = self.total(values, places, size)

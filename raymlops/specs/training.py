@@ -117,7 +117,9 @@ class TrainingSpec(Document):
         "Probabilities follow the weights",
     )
     sample_weights: str | None = Field(
-        None, description="Column with the weight of each row, 0 or above, in losses and metrics"
+        None,
+        description="Column with the weight of each row, 0 or above: in losses and in all metrics, those of baselines, "
+        "folds, the gate and `evaluate` too",
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="Share of a label that is spread over all classes"

@@ -371,6 +371,10 @@ def test_a_spec_that_leaves_all_open_gets_what_fits_its_rows_and_records_it(
     assert outcome.trusted.verdict.passed, outcome.trusted.verdict
     lines = {line.name: line.value.value for line in outcome.trusted.leaderboard.by_metric["rmse"]}
     assert lines["model"] < 1.1 * lines["linear"] < lines["constant"]
+    evaluation = outcome.trusted.evaluation  # rows weigh by `id`, at the gate as in the test of the search
+    assert evaluation.metrics["rmse"].value == pytest.approx(outcome.proof.metrics["rmse"], rel=1e-3)
+    assert lines["model"] == pytest.approx(outcome.proof.metrics["rmse"], rel=1e-3)
+    assert evaluation.rows == outcome.proof.parity.rows
     first = outcome.search.trials[0]
     assert outcome.search.metric == "rmse"
     assert {"lr", "network.options.hidden"} < set(first.parameters)

@@ -64,7 +64,12 @@ def _fit_and_answer(
     train: Sample, columns: Batch, task: str, classes: int, categories: frozenset[str]
 ) -> tuple[Baseline, ...]:
     fitted = baselines.fit_baselines(
-        train.columns, train.labels, task=task, classes=classes, categories=categories
+        train.columns,
+        train.labels,
+        task=task,
+        classes=classes,
+        categories=categories,
+        weights=train.weights,
     )
     return baselines.answer(fitted, columns)
 
@@ -79,7 +84,9 @@ def compare_baselines(
             return None
         test, fitted = fitting.test, ray.get(fitting.fitted)
         scores = score_rows(session, test.columns, features.target).astype(np.float64)
-        model, others = baselines.measure(layout, test.columns, test.labels, scores, fitted)
+        model, others = baselines.measure(
+            layout, test.columns, test.labels, scores, fitted, weights=test.weights
+        )
         return Compared(model, others, fitted, len(test.labels))
     except (RaymlopsError, RayError, ValueError, ArithmeticError, MemoryError) as error:
         tell(f"The baselines could not be fitted, so there is no comparison with them: {last_line(error)}")

@@ -162,6 +162,8 @@ def evaluate_version(
         Report(
             title=f"{version.name}, version {version.version}",
             metric=metric,
+            epochs=spec.training.pace.epochs,
+            grid=spec.search.algorithm == "grid",
             evaluation=evaluation,
             classes=tuple(str(name) for name in features.target.classes),
             champion=results.finish(measured.whole[champion.uri], spec.evaluation) if champion else None,
@@ -173,6 +175,8 @@ def evaluate_version(
         ),
         rows,
     )
+    if rows.weights:
+        report = dataclasses.replace(report, data={**report.data, "rows weigh by": rows.weights.name})
     if any(said.values()):
         report = dataclasses.replace(
             report, data={**report.data, "training rows": "; ".join(filter(None, said.values()))}
@@ -293,7 +297,13 @@ def _measure_slices(
     with sources.reading(rows.table):
         dataset = rows.marked({column: known[uri] for uri, column in marks.items()})
         measured = measure_marked(
-            dataset, models, marks, spec.evaluation.slices, rows.conversions, rows.counts.get("test")
+            dataset,
+            models,
+            marks,
+            spec.evaluation.slices,
+            rows.conversions,
+            count=rows.counts.get("test"),
+            weights=rows.weights,
         )
 
     def settle(parts: Mapping[str, Partial]) -> dict[str, Partial]:

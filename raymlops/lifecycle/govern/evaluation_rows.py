@@ -14,6 +14,7 @@ from raymlops.data import row_keys, sources
 from raymlops.data.column_conversions import read_as_text, resolve_contract
 from raymlops.data.contract import Broken, Finding
 from raymlops.data.file_endings import guess_reader
+from raymlops.data.fitting import WeightColumn
 from raymlops.data.row_keys import Repeats, find_repeats
 from raymlops.data.rowhash import Hashes
 from raymlops.data.scan import Fingerprint, fold
@@ -54,6 +55,10 @@ class Rows:
     """Of the spec, for models that were made before they had their own: `dataset` has the values as they were read."""
     left_out: tuple[str, ...] = ()
     """The first rows that break the contract, each as a JSON object."""
+    weights: WeightColumn | None = None
+    """Of `training.sample_weights`; None if rows weigh alike."""
+    unweighted: str = ""
+    """The name of that column, if other data lack it."""
 
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Rows of each split; empty for other data."""
@@ -68,6 +73,10 @@ class Rows:
     def describe(self) -> list[str]:
         """Lines on the rows that are left out, and on those with unknown categories."""
         lines = [f"Left out: {finding}" for finding in self.findings]
+        if self.unweighted:
+            lines.append(
+                f"There is no column {self.unweighted!r} (training.sample_weights): all rows weigh alike"
+            )
         return lines + [unknown.describe(name, self.read) for name, unknown in self.unknown.items()]
 
     identity: Fingerprint | None = None
@@ -125,7 +134,7 @@ def read_rows(
     columns = columns or ModelColumns()
     if other is None:
         scanned = scan_rows(spec.dataset, spec.contract, spec.split, spec.features, columns.conversions)
-        return to_test_rows(scanned)
+        return to_test_rows(scanned, spec.training.sample_weights)
 
     def read(texts: Collection[str]) -> Rows:
         chosen = read_as_text(other, spec.contract, texts)
@@ -136,6 +145,7 @@ def read_rows(
                 dataset, spec.contract, features=spec.features, known=columns.conversions
             )
             checked = _check_rows(dataset, contract, columns)
+            weights = _find_weights(spec, dataset, contract)
 
             def mark(versions: Mapping[str, TrainingRows]) -> ray.data.Dataset:
                 return _keep_contract(dataset, contract, columns, versions, chosen)
@@ -147,6 +157,8 @@ def read_rows(
                 findings=tuple(checked.findings.values()),
                 conversions=conversions_of(contract),
                 left_out=tuple(one.to_json() for one in checked.left_out),
+                weights=weights,
+                unweighted="" if weights else spec.training.sample_weights or "",
                 mark=mark,
                 unknown=checked.unknown,
                 read=checked.rows,
@@ -155,9 +167,21 @@ def read_rows(
     return reading_values(spec.contract, read)
 
 
-def to_test_rows(rows: SplitRows) -> Rows:
-    """The test split of rows that were scanned."""
+def _find_weights(
+    spec: ExperimentSpec, dataset: ray.data.Dataset, contract: ContractSpec
+) -> WeightColumn | None:
+    """The weights of other data, which may lack them."""
+    name = spec.training.sample_weights
+    schema = dataset.schema(fetch_if_missing=True) if name else None
+    if name is None or schema is None or name not in schema.names:
+        return None
+    return WeightColumn(name, conversions_of(contract).get(name))
+
+
+def to_test_rows(rows: SplitRows, weights: str | None = None) -> Rows:
+    """The test split of rows that were scanned; `weights` names a column of theirs."""
     scanned, source = rows.scan, describe_source(rows.table)
+    conversions = conversions_of(rows.contract)
     return Rows(
         rows.of("test", raw=True),
         rows.table,
@@ -165,7 +189,8 @@ def to_test_rows(rows: SplitRows) -> Rows:
         scanned.fingerprint.digest,
         scanned.findings,
         rows.of("train"),
-        conversions_of(rows.contract),
+        conversions,
+        weights=WeightColumn(weights, conversions.get(weights)) if weights else None,
         counts=scanned.fingerprint.rows,
         identity=scanned.fingerprint,
         mark=functools.partial(_mark_test_rows, rows),
@@ -196,7 +221,8 @@ def take_sample(rows: Rows, features: FittedFeatures, most: int = SAMPLE) -> Sam
     if not tables:
         raise DataError(f"{rows.source} has no rows to measure on; expected some that keep the contract")
     table = pa.concat_tables(tables, promote_options="permissive")
-    return Sample(table_to_batch(table, features), read_labels(table, features.target))
+    weights = rows.weights.read(table) if rows.weights else None
+    return Sample(table_to_batch(table, features), read_labels(table, features.target), weights)
 
 
 @dataclasses.dataclass

@@ -24,10 +24,12 @@ SAMPLE = 20_000
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Some test rows in memory: raw columns in the form of the model's inputs, and labels."""
+    """Some test rows in memory: raw columns in the form of the model's inputs, labels, and weights if
+    rows have them."""
 
     columns: Batch
     labels: npt.NDArray[Any]
+    weights: npt.NDArray[Any] | None = None
 
 
 def gather_evidence(

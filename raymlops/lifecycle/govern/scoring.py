@@ -16,7 +16,7 @@ import ray.data
 
 from raymlops.conversions.conversion import Conversion
 from raymlops.data import rowhash
-from raymlops.data.fitting import encode_target, to_numbers
+from raymlops.data.fitting import WeightColumn, encode_target, to_numbers
 from raymlops.data.scan import FEW, fold, fold_here
 from raymlops.errors import ArtifactError, DataError, unknown_name
 from raymlops.evaluation import partials
@@ -109,9 +109,11 @@ def measure_marked(
     slices: Sequence[str] = (),
     conversions: Mapping[str, Conversion] | None = None,
     count: int | None = None,
+    weights: WeightColumn | None = None,
 ) -> Measured:
     """The same with a count of each model's own rows. `marks` are names of models -> the column of the dataset that
-    says what a row is to it (data.training_rows); `count` is the number of rows, if it is known."""
+    says what a row is to it (data.training_rows); `count` is the number of rows, if it is known;
+    `weights` are of all models, also of those that were trained without."""
     if not models:
         return Measured({}, {}, {})
     fitted = {name: features_of(open_once(data).contract) for name, data in models.items()}
@@ -135,6 +137,7 @@ def measure_marked(
         slices=tuple(slices),
         conversions=conversions or {},
         marks=dict(marks),
+        weights=weights,
     )
     for all_rows, new_rows, counts in blocks:
         own = add_all(own, counts)
@@ -153,8 +156,10 @@ def observe_table(
     layout: Layout,
     slices: Sequence[str] = (),
     conversions: Mapping[str, Conversion] | None = None,
+    weights: WeightColumn | None = None,
 ) -> dict[str, Partial]:
     """Name of a model -> its sums over the rows of one table."""
+    mass = weights.read(table) if weights else None
     for column in slices:
         if column not in table.column_names:
             raise DataError(f"evaluation.slices: {unknown_name('column', column, table.column_names)}")
@@ -165,7 +170,7 @@ def observe_table(
         features = with_conversions(features_of(session.contract), conversions or {})
         labels = read_labels(table, features.target)
         scores = score_rows(session, table_to_batch(table, features), features.target)
-        totals[name] = partials.observe(layout, labels, scores, groups, held)
+        totals[name] = partials.observe(layout, labels, scores, groups, held, mass)
     return totals
 
 
@@ -214,6 +219,7 @@ def _measure_block(
     slices: tuple[str, ...],
     conversions: Mapping[str, Conversion],
     marks: Mapping[str, str],
+    weights: WeightColumn | None = None,
 ) -> tuple[dict[str, bytes], dict[str, bytes] | None, dict[str, OwnRows]]:
     """Sums over all rows, over those that no model had (None: the same), and the models' own rows."""
     if table.num_rows == 0 or table.num_columns == 0:
@@ -228,7 +234,7 @@ def _measure_block(
     def observe(rows: pa.Table) -> dict[str, bytes]:
         return {
             name: part.to_bytes()
-            for name, part in observe_table(rows, sessions, layout, slices, conversions).items()
+            for name, part in observe_table(rows, sessions, layout, slices, conversions, weights).items()
         }
 
     new = is_new(found) if marks else np.ones(table.num_rows, dtype=bool)

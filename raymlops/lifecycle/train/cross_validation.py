@@ -29,7 +29,7 @@ from raymlops.tensors import Batch
 from raymlops.training import learners, worker
 from raymlops.training.learners import Job, learner_of
 from raymlops.training.learners.scoring import measure
-from raymlops.training.packed import LABEL, PackedSplit, pack_split
+from raymlops.training.packed import LABEL, WEIGHT, PackedSplit, pack_split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _prepare(spec: ExperimentSpec, rows: SplitRows, repeat: int, number: int) ->
     features, _ = stages.fit(spec, fold)
     encoder, train, validation = stages.encode(spec, fold, features)
     test = pack_split(
-        encode_rows(fold.of("test"), features, encoder),
+        encode_rows(fold.of("test"), features, encoder, spec.training.sample_weights),
         scanned.fingerprint.rows["test"],
         packing_of(features).only(learners.read_by(learner_of(spec))),
         spec.training.resident_bytes,
@@ -146,5 +146,5 @@ def _train_and_measure(job: Job, spec: ExperimentSpec, test: PackedSplit) -> dic
     learner = learner_of(spec)
     scorer = learner.load(worker.train_to_end(job, spec), job)
     batch: Batch = test.only(learners.read_by(learner)).load()
-    values = {name: array for name, array in batch.items() if name != LABEL}
-    return measure(job.target, batch[LABEL], scorer.scores(values))
+    labels, weights = batch.pop(LABEL), batch.pop(WEIGHT, None)
+    return measure(job.target, labels, scorer.scores(batch), weights)

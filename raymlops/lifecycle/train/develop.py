@@ -184,7 +184,8 @@ def _describe_end(
     found: SearchResult, curve: Sequence[float], spec: ExperimentSpec, granted: float | None
 ) -> Iterator[str]:
     """Whether more time, trials or epochs would still help. `curve` is that of the best trial."""
-    if granted is not None and found.seconds >= granted:
+    timed = granted is not None and found.seconds >= granted
+    if timed:
         of = f" of {spec.search.planned}" if spec.search.planned else ""
         yield (
             f"The trials ended after {granted:.0f} s, {len(found.trials)}{of}, so that the "
@@ -192,7 +193,14 @@ def _describe_end(
         )
     started = sorted(found.trials, key=lambda trial: trial.place)
     values = [trial.learned.get(f"best_{found.metric}", float("nan")) for trial in started]
-    yield from find_improvement(found.metric, values, curve)
+    yield from find_improvement(
+        found.metric,
+        values,
+        curve,
+        epochs=stages.to_spec_of(spec, found.best).training.pace.epochs,
+        timed=timed,
+        ordered=spec.search.algorithm != "grid",
+    )
 
 
 def _settle_name(
@@ -309,7 +317,7 @@ def _finish(
     tell("Exporting it to one ONNX file, and verifying that on the test split")
     (model,) = stages.export(spec, features, winner)
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
-    test = _fit_ahead(path, to_test_rows(rows)) if request.register else None
+    test = _fit_ahead(path, to_test_rows(rows, spec.training.sample_weights)) if request.register else None
     (proof,) = stages.verify(spec, rows, features, prepared.encoder, winner, model)
     clock.lap("export")
     crossed = _cross_validate(record, prepared, searched, clock, budget)
