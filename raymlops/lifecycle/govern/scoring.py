@@ -196,7 +196,8 @@ def read_labels(table: pa.Table, target: FittedTarget) -> npt.NDArray[Any]:
         raise DataError(
             f"target: {unknown_name('column', target.name, table.column_names)}; rows are measured by it"
         )
-    return np.asarray(encode_target(table[target.name], dataclasses.replace(target, mean=0.0, std=1.0)))
+    own = dataclasses.replace(target, mean=0.0, std=1.0, transform="none")
+    return np.asarray(encode_target(table[target.name], own))
 
 
 def score_rows(session: Session, batch: Batch, target: FittedTarget) -> npt.NDArray[np.float32]:
