@@ -363,7 +363,7 @@ def test_a_spec_that_leaves_all_open_gets_what_fits_its_rows_and_records_it(
     spec = ExperimentSpec.model_validate({
         "name": "open", "dataset": {"path": str(folder / "rows.parquet")},
         "features": {"target": {"column": "price", "transform": "log"}, "numbers": ["x", "z"], "categories": ["word"]},
-        "training": {"sample_weights": "id"}, "search": {"trials": 2},
+        "training": {"learner": "network", "sample_weights": "id"}, "search": {"trials": 2},
     })  # fmt: skip
     told, said = experiments.Told(), list[str]()
     outcome = develop_model(spec, settings, Request(), observers=[told], tell=said.append)
