@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from raymlops.errors import SpecError
 from raymlops.features import TREE_TENSORS, FittedTarget, Packing
 from raymlops.onnx_builder import GraphBuilder
 from raymlops.specs.experiment import ExperimentSpec
@@ -136,6 +135,18 @@ class _Trees:
         return str(self._booster.model_to_string(num_iteration=-1)).encode()
 
 
+@functools.cache
+def explain_missing_cuda() -> str:
+    """Why no training can use a GPU; empty if LightGBM was built with CUDA."""
+    few = lightgbm.Dataset(np.zeros((2, 1), dtype=np.float32), np.zeros(2))
+    try:
+        lightgbm.Booster({"device_type": "cuda", "verbosity": -1}, few)
+    except lightgbm.basic.LightGBMError as error:
+        if "not enabled" in str(error):  # and not that this machine has no GPU
+            return "the installed LightGBM has no CUDA; install one that was built with it"
+    return ""
+
+
 class LightGBMLearner:
     """One process; threads are `training.cpus_per_worker`."""
 
@@ -155,7 +166,8 @@ class LightGBMLearner:
         return _options_for(rows, task)
 
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
-        check_training(spec, packing, target, losses=tuple(_LOSSES))
+        gpu = explain_missing_cuda() if spec.training.use_gpu else ""
+        check_training(spec, packing, target, losses=tuple(_LOSSES), gpu=gpu)
         check_options(spec, OPTIONS)
 
     def fit(self, run: Run) -> None:
@@ -173,15 +185,7 @@ class LightGBMLearner:
         )
         validation = matrix.of(job.validation.load())
         start = np.asarray(run.state["model"]).tobytes() if run.state is not None and goes_on else None
-        try:
-            trees = _Trees(parameters, data, validation, start)
-        except lightgbm.basic.LightGBMError as error:
-            if not training.use_gpu:
-                raise
-            raise SpecError(
-                f"training.use_gpu: the installed LightGBM cannot train on this GPU ({error}); install one that can, "
-                "or set it to false"
-            ) from None
+        trees = _Trees(parameters, data, validation, start)
         del own, rows  # LightGBM has its own, binned
         boost(run, trees, objective, int(options["rounds"]), matrix.to_state)
 
