@@ -78,8 +78,8 @@ class TrainingSpec(Document):
 
     learner: OwnName = Field(
         "network",
-        description="Family of models: network, the torch one of `network`; lightgbm, xgboost, ebm, forest or linear; "
-        "or module.path:Class of your own",
+        description="Family of models: network, the torch one of `network`; lightgbm, xgboost, ebm, forest, linear, "
+        "realmlp or tabm; or module.path:Class of your own",
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the learner; those of a network are network.options"

@@ -125,6 +125,8 @@ LEARNERS: dict[str, str] = {
     "linear": "raymlops.training.learners.linear:LinearLearner",
     "forest": "raymlops.training.learners.forest:ForestLearner",
     "ebm": "raymlops.training.learners.ebm:EBMLearner",
+    "realmlp": "raymlops.training.learners.realmlp:RealMLPLearner",
+    "tabm": "raymlops.training.learners.tabm:TabMLearner",
 }
 """Name -> class, imported on first use: a family's library may take seconds."""
 

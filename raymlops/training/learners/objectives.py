@@ -94,10 +94,12 @@ def check_training(
     *,
     losses: tuple[str, ...],
     gpu: str = "",
+    smooths: bool = False,
 ) -> None:
-    """Raises SpecError for what a learner other than a network cannot do. `gpu` says why it has none."""
+    """Raises SpecError for what a learner other than `network` cannot do. `gpu` says why it has none, and `smooths`
+    whether it smooths labels."""
     training, name = spec.training, spec.training.learner
-    if training.label_smoothing:
+    if training.label_smoothing and not smooths:
         raise SpecError(f"training.label_smoothing: learner {name!r} has none; it is for networks")
     if training.loss is not None and training.loss not in losses:
         raise SpecError(
