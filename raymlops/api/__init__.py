@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from raymlops.api.arguments import read_content, select_columns, to_arrow, to_overrides, to_yaml
-from raymlops.errors import UserError, unknown_name
+from raymlops.errors import DataError, UserError, unknown_name
 from raymlops.settings import Settings
 from raymlops.specs.document import parse_document, read_document
 from raymlops.specs.experiment import ExperimentSpec
@@ -316,18 +316,27 @@ class LoadedModel:
         return pd.concat([kept, frame], axis=1) if len(kept.columns) else frame
 
 
-def load_model(model: str | os.PathLike[str]) -> LoadedModel:
-    """A version (`models:/flights@champion`, `models:/flights/3`) or an ONNX file, checked as for serving.
+def load_model(model: str | os.PathLike[str] | Search) -> LoadedModel:
+    """A version (`models:/flights@champion`, `models:/flights/3`), an ONNX file, or what a search found, checked as for
+    serving.
 
     Raises NotFoundError, ArtifactError, UntrustedError.
     """
     from raymlops.runtime.sources import read_source
 
+    if isinstance(model, Search):
+        model = model.version or model.model
+    if not isinstance(model, (str, os.PathLike)):
+        raise DataError(
+            f"Cannot load a {type(model).__name__}; give models:/NAME@ALIAS, an ONNX file, or what search returned"
+        )
     return LoadedModel(str(model), read_source(str(model), Settings.from_env()))
 
 
 def predict(
-    model: str | os.PathLike[str], rows: pd.DataFrame | pa.Table, keep: tuple[str, ...] | list[str] = ()
+    model: str | os.PathLike[str] | Search,
+    rows: pd.DataFrame | pa.Table,
+    keep: tuple[str, ...] | list[str] = (),
 ) -> pd.DataFrame:
     """The predictions of a model for a table in memory: see LoadedModel.predict. For files use `raymlops predict`."""
     return load_model(model).predict(rows, keep)

@@ -25,6 +25,8 @@ NETWORK_SPACE: Mapping[str, Dimension] = {
 """What a search over networks varies, of the options that the network takes and the spec leaves open."""
 
 
+_MANY = 5_000
+"""Validation rows from which on they tell as many trials apart as there is time for."""
 MOST_FOLDED = 20_000
 """Training and validation rows up to which the best trials are trained again on folds."""
 
@@ -153,13 +155,15 @@ def _choose_search(
     chosen: list[Choice],
 ) -> Iterator[Choice]:
     search = spec.search
-    if search.trials is None and not (search.max_minutes and search.learners):
+    timed = bool(search.max_minutes and search.learners)
+    if search.trials is None and not (timed and facts.validation >= _MANY):
         few = facts.validation < 500
         why = f"{facts.validation:,} validation rows tell {'few' if few else 'many'} trials apart"
+        more = (20 if few else 60) if timed else 6 if few else 10
         first = len(search.learners) if isinstance(search.learners, Mapping) else 0
         if first:
-            why = f"one of each of {first} learners, and more: {why}"
-        yield Choice("search.trials", first + (6 if few else 10), why)
+            why = f"one of each of {first} learners, and {more} more: {why}"
+        yield Choice("search.trials", first + more, why)
     epochs = spec.training.epochs or next(one.value for one in chosen if one.key == "training.epochs")
     if search.grace_epochs is None:
         yield Choice("search.grace_epochs", max(2, math.ceil(epochs / 6)), "a sixth of the epochs")

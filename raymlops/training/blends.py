@@ -28,6 +28,8 @@ _STEPS = 25
 _MOST = 6
 """Members of a blend."""
 _FOLDS = 5
+_FEW = 1_000
+"""Validation rows below which they do not tell trials apart."""
 _CONFIDENCE = 1.645
 """Standard errors by which a blend must gain: 95 of 100 single models that are as good are kept."""
 _TEMPERATURES = np.exp(np.linspace(np.log(0.5), np.log(2.0), 29))
@@ -293,10 +295,15 @@ def judge_blend(
 
 
 def choose_bags(bags: Bags, spec: TrainingSpec, target: FittedTarget, most: int) -> list[Trial]:
-    """The trials that are worth to be trained again: those of the best blend, and the best alone."""
+    """The trials that are worth to be trained again: those of the best blend, and the best alone; of few rows, which
+    cannot tell, also the first of each learner."""
     loss, weights = make_loss(spec, target, bags.labels), bags.weigh(spec, target)
     chosen = select_members(bags.margins, loss, weights, most)
-    return [bag.trial for place, bag in enumerate(bags.bags) if chosen[place] > 0 or place == 0]
+    trials = [bag.trial for bag in bags.bags]
+    kept = {trial.name for trial, weight in zip(trials, chosen, strict=True) if weight > 0} | {trials[0].name}
+    if len(bags.labels) < _FEW:
+        kept |= {trial.name for trial in _first_of_each(sorted(trials, key=lambda trial: trial.place))}
+    return [trial for trial in trials if trial.name in kept]
 
 
 def blend_bags(bags: Bags, spec: TrainingSpec, target: FittedTarget) -> Winner:
@@ -326,18 +333,25 @@ def blend_bags(bags: Bags, spec: TrainingSpec, target: FittedTarget) -> Winner:
     return Winner(tuple(members), judged)
 
 
-def choose_trials(trials: Sequence[Trial], most: int = 12) -> list[Trial]:
-    """Of finished trials, the best first: the best of each learner, and the best of all others."""
+def choose_trials(trials: Sequence[Trial], most: int = 12, *, defaults: bool = False) -> list[Trial]:
+    """Of finished trials, the best first: the best of each learner, and the best of all others. With `defaults` also
+    the first of each learner: among few rows, the best of many trials is the luckiest."""
     finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
-    first: dict[Any, Trial] = {}
-    for trial in finished:
-        first.setdefault(to_learner(trial), trial)
-    kept = {trial.name for trial in first.values()}
+    kept: dict[str, Trial] = {}
+    for order in (finished, sorted(finished, key=lambda trial: trial.place) if defaults else []):
+        kept |= {trial.name: trial for trial in _first_of_each(order)}
     for trial in finished:
         if len(kept) >= most:
             break
-        kept.add(trial.name)
+        kept[trial.name] = trial
     return [trial for trial in finished if trial.name in kept]
+
+
+def _first_of_each(trials: Sequence[Trial]) -> list[Trial]:
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        first.setdefault(to_learner(trial), trial)
+    return list(first.values())
 
 
 def to_learner(trial: Trial) -> str:

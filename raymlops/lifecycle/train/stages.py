@@ -240,7 +240,7 @@ def blend(
     job = Job(spec, packing_of(features), features.target, train, validation)
     if replayed:
         return Blended(_rebuild_winner(job, features, trials, replayed, location))
-    chosen = choose_trials(trials.trials, _MOST_TRIALS)
+    chosen = choose_trials(trials.trials, _MOST_TRIALS, defaults=bool(folds))
     found = _answer_validation(spec, features, validation, chosen)
     if folds:
         picked = choose_bags(found, spec.training, features.target, _MOST_BAGS)
@@ -283,7 +283,7 @@ def _rebuild_winner(
     return Winner(tuple(members))
 
 
-_MOST_BAGS, _MOST_TRIALS = 5, 12
+_MOST_BAGS, _MOST_TRIALS = 6, 12
 """Trials among which a blend chooses: with folds each is trained again."""
 _MOST_BLEND_ROWS = 50_000
 
