@@ -11,6 +11,8 @@ _FIXED = 5.0
 _PASSES = 2.0
 """Verification and the gate together read the test rows and run models on them: about this many times as long as
 scanning, fitting and encoding took."""
+_LEAST = 0.15
+"""Share of the whole that trials get at least."""
 _OF_TRIALS = 2 / 3
 """Share of the trials, where the best of them are trained again on folds."""
 
@@ -39,7 +41,7 @@ class TimeBudget:
         return dataclasses.replace(self, reserve=_FIXED + _PASSES * preparing)
 
     def grant_trials(self, *, folds: bool) -> float | None:
-        """Seconds of all trials together. Raises SpecError if the time is over before the first."""
+        """Seconds of all trials together; a part of the whole at least, since a late model is better than none. Raises SpecError if the time is over before the first."""
         left = self.left
         if left is None or self.left_to_train is None or self.seconds is None:
             return None
@@ -48,7 +50,8 @@ class TimeBudget:
                 f"search.max_minutes: {self.seconds / 60:g} minutes were over before the first trial, after "
                 f"{self.seconds - left:.0f} s; the stages after the trials take about {self.reserve:.0f} s; allow more"
             )
-        return self.left_to_train * (_OF_TRIALS if folds else 1.0)
+        granted = self.left_to_train * (_OF_TRIALS if folds else 1.0)
+        return max(granted, _LEAST * self.seconds)
 
     def allows(self, seconds: float) -> bool:
         """Whether a training of so many seconds ends in time."""
