@@ -41,7 +41,8 @@ class TimeBudget:
         return dataclasses.replace(self, reserve=_FIXED + _PASSES * preparing)
 
     def grant_trials(self, *, folds: bool) -> float | None:
-        """Seconds of all trials together; a part of the whole at least, since a late model is better than none. Raises SpecError if the time is over before the first."""
+        """Seconds of all trials together; a part of the whole at least, since a late model is better than none. Raises
+        SpecError if the time is over before the first."""
         left = self.left
         if left is None or self.left_to_train is None or self.seconds is None:
             return None
