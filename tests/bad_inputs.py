@@ -291,7 +291,7 @@ CASES: dict[str, Case] = {
     "folder with two types": search(_two_types, "word", "incompatible types", "write the files anew with one type"),
     "folder with numbers and words": search(
         _folder(a__csv=TEXT, b__csv=to_csv(_replaced("word", SIGNAL["id"]))),
-        "Column 'word' is string in some files .* int64 in others", "contract.columns.word.type",
+        "Column 'word' is string in some files .* int64 in others", "contract.columns.word.type: string",
     ),
     # Files that are broken, packed, or of another format.
     "empty file": search(_text(""), "rows.csv' is empty"),

@@ -243,9 +243,10 @@ def _refuse_mixed(mixed: Mapping[str, tuple[pa.DataType, pa.DataType]], used: Co
     """Raises DataError for a column that has values of several types: readers that infer types do so by file."""
     for name, (one, other) in mixed.items():
         if name in used:
+            kind = "timestamp" if pa.types.is_temporal(one) or pa.types.is_temporal(other) else "string"
             raise DataError(
                 f"Column {name!r} is {one} in some files or parts of them and {other} in others; set "
-                f"contract.columns.{name}.type, such as string, to read it in one"
+                f"contract.columns.{name}.type: {kind} to read it in one"
             )
 
 
