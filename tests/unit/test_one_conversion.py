@@ -171,6 +171,8 @@ def same(one: Any, other: Any) -> bool:
 @settings(max_examples=25, deadline=None)
 @example(values=[-1, 2, 2**53 + 2, -62135596800001])
 @example(values=[-1.0, 0.5, 1.0, 9007199254740994.0])
+@example(values=[1e300, -3.5e38, 3.4028235e38])
+@example(values=["1e300", "1,5"])
 @given(values=COLUMNS)
 def test_a_value_is_the_same_input_everywhere(name: str, values: list[Any]) -> None:
     rule = RULES[name]
