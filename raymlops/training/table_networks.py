@@ -206,6 +206,11 @@ class RealMLP(TableNetwork):
         return outputs.unsqueeze(1)
 
 
+def _uniform(inputs: int, *shape: int) -> Tensor:
+    """Initial weights of this shape, for layers of so many inputs."""
+    return (torch.rand(shape) * 2 - 1) / math.sqrt(max(1, inputs))
+
+
 class TabM(TableNetwork):
     """Members that share the weights of their layers; each has factors of the inputs and outputs of each layer, biases
     and a last layer of its own ("BatchEnsemble", Wen et al. 2020)."""
@@ -216,19 +221,12 @@ class TabM(TableNetwork):
         super().__init__(inputs)
         sizes = [inputs.width, *[width] * layers]
         pairs = list(itertools.pairwise(sizes))
-        self.weights = nn.ParameterList(
-            nn.init.uniform_(torch.empty(after, before), -1 / math.sqrt(before), 1 / math.sqrt(before))
-            for before, after in pairs
-        )
+        self.weights = nn.ParameterList(_uniform(before, after, before) for before, after in pairs)
         first = torch.randint(0, 2, (members, inputs.width)) * 2.0 - 1
         self.before = nn.ParameterList([first, *(torch.ones(members, size) for size in sizes[1:-1])])
         self.after = nn.ParameterList(torch.ones(members, size) for size in sizes[1:])
-        self.biases = nn.ParameterList(
-            nn.init.uniform_(torch.empty(members, after), -1 / math.sqrt(before), 1 / math.sqrt(before))
-            for before, after in pairs
-        )
-        self.last = nn.Parameter(torch.zeros(members, width, outputs))
-        nn.init.uniform_(self.last, -1 / math.sqrt(width), 1 / math.sqrt(width))
+        self.biases = nn.ParameterList(_uniform(before, members, after) for before, after in pairs)
+        self.last = nn.Parameter(_uniform(width, members, width, outputs))
         self.last_bias = nn.Parameter(torch.zeros(members, outputs))
         self.dropout = nn.Dropout(dropout)
 

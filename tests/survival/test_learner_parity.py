@@ -1,4 +1,4 @@
-"""Files of trees and linear models answer as the trained models do, over many random tables."""
+"""Files of trees, linear models and table networks answer as the trained models do, over many random tables."""
 
 from typing import Any
 
@@ -40,6 +40,15 @@ OPTIONS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         "rounds": st.integers(1, 60), "outer_bags": st.integers(1, 2), "interactions": st.integers(0, 4),
         "max_bins": st.integers(3, 300), "max_interaction_bins": st.integers(3, 40),
         "smoothing_rounds": st.integers(0, 50),
+    }),
+    "realmlp": st.fixed_dictionaries({
+        "steps": st.integers(1, 40), "batch_size": st.integers(2, 300), "lr": st.floats(1e-4, 0.5),
+        "width": st.integers(1, 64), "layers": st.integers(1, 4), "frequency": st.floats(0.01, 3.0),
+        "embedding": st.integers(1, 12), "dropout": st.floats(0, 0.8),
+    }),
+    "tabm": st.fixed_dictionaries({
+        "steps": st.integers(1, 40), "batch_size": st.integers(2, 300), "lr": st.floats(1e-4, 0.1),
+        "width": st.integers(1, 64), "layers": st.integers(1, 4), "members": st.integers(1, 9),
     }),
 }  # fmt: skip
 

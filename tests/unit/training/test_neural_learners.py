@@ -160,15 +160,17 @@ def test_losses_of_a_regression(learner: str, loss: str) -> None:
 
 
 @each_learner
-@pytest.mark.parametrize("kind", ["numbers", "categories"])
+@pytest.mark.parametrize("kind", ["numbers", "categories", "nothing"])
 def test_a_table_of_one_kind_of_columns_is_enough(learner: str, kind: str) -> None:
     shape: dict[str, Any] = {"numbers": 4, "categories": ()} if kind == "numbers" else {"categories": (3, 30)}
+    if kind == "nothing":
+        shape = {"categories": (1,)}  # a column of which every value is rare
     rows, validation, test = (draw_rows(400, "binary", seed, **shape) for seed in (1, 2, 3))
-    if kind == "categories":
+    if kind != "numbers":
         rows, validation, test = ({n: v for n, v in one.items() if n not in ("plain", "numeric")}
                                   for one in (rows, validation, test))  # fmt: skip
     job = job_for(spec_for(learner, OPTIONS[learner]), "binary", rows, validation,
-                  numbers=0 if kind == "categories" else 4, categories=shape["categories"])  # fmt: skip
+                  numbers=4 if kind == "numbers" else 0, categories=shape["categories"])  # fmt: skip
     scorer, _, _ = train(job)
     assert_agree(scores_of_file(scorer, job, test), scorer.scores(test), "binary")
 
