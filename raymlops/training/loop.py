@@ -107,8 +107,8 @@ class _Training:
         self._network, self._bare = network, _unwrapped(network)
         self._spec, self._device, self._team = spec, device, team
         self._head = make_head(spec, target)
-        # On a GPU, small networks wait for kernel launches; the fused optimiser needs one launch for all weights.
-        fused = device.type == "cuda"
+        # Small networks wait for the calls of kernels, on a GPU most; the fused optimiser needs one for all weights.
+        fused = device.type in ("cuda", "cpu")
         self._optimiser = torch.optim.AdamW(
             network.parameters(), lr=spec.pace.lr, weight_decay=spec.pace.weight_decay, fused=fused
         )
