@@ -345,6 +345,10 @@ class SearchSpec(Document):
         "omitted for keys of training; default that of the learner",
     )
 
+    glassbox: bool = Field(
+        False,
+        description="Only models that people can read: learners linear and ebm, one trial alone",
+    )
     blend: bool = Field(
         True,
         description="With several learners: take a weighted mean of the best trials, as one file, where that gains "
@@ -368,6 +372,8 @@ class SearchSpec(Document):
     @model_validator(mode="after")
     def _one_space(self) -> "SearchSpec":
         if self.learners is None:
+            if self.glassbox:
+                raise ValueError("glassbox chooses among learners; give learners: auto, and no space")
             return self
         if not self.learners:
             raise ValueError("learners names none; give auto, a list, or name -> space")
@@ -383,7 +389,7 @@ class SearchSpec(Document):
     @property
     def blends(self) -> bool:
         """Whether the winner may be a blend."""
-        return self.blend and self.learners is not None
+        return self.blend and self.learners is not None and not self.glassbox
 
     @property
     def planned(self) -> int | None:

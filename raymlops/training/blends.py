@@ -302,7 +302,7 @@ def choose_bags(bags: Bags, spec: TrainingSpec, target: FittedTarget, most: int)
     trials = [bag.trial for bag in bags.bags]
     kept = {trial.name for trial, weight in zip(trials, chosen, strict=True) if weight > 0} | {trials[0].name}
     if len(bags.labels) < _FEW:
-        kept |= {trial.name for trial in _first_of_each(sorted(trials, key=lambda trial: trial.place))}
+        kept |= {trial.name for trial in list_firsts(sorted(trials, key=lambda trial: trial.place))}
     return [trial for trial in trials if trial.name in kept]
 
 
@@ -339,7 +339,7 @@ def choose_trials(trials: Sequence[Trial], most: int = 12, *, defaults: bool = F
     finished = [trial for trial in trials if trial.checkpoint is not None and trial.learned]
     kept: dict[str, Trial] = {}
     for order in (finished, sorted(finished, key=lambda trial: trial.place) if defaults else []):
-        kept |= {trial.name: trial for trial in _first_of_each(order)}
+        kept |= {trial.name: trial for trial in list_firsts(order)}
     for trial in finished:
         if len(kept) >= most:
             break
@@ -347,10 +347,12 @@ def choose_trials(trials: Sequence[Trial], most: int = 12, *, defaults: bool = F
     return [trial for trial in finished if trial.name in kept]
 
 
-def _first_of_each(trials: Sequence[Trial]) -> list[Trial]:
+def list_firsts(trials: Sequence[Trial]) -> list[Trial]:
+    """The first finished trial of each learner, in the order given."""
     first: dict[str, Trial] = {}
     for trial in trials:
-        first.setdefault(to_learner(trial), trial)
+        if trial.checkpoint is not None and trial.learned:
+            first.setdefault(to_learner(trial), trial)
     return list(first.values())
 
 

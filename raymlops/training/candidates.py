@@ -15,6 +15,9 @@ from raymlops.training.learners import Learner, find_learner
 AUTO = ("lightgbm", "linear", "network", "xgboost", "ebm", "forest")
 """What `auto` stands for, in the order in which their defaults are tried."""
 
+GLASSBOX = ("linear", "ebm")
+"""Learners whose models are sums of terms of one or two columns."""
+
 Space = dict[str, Dimension | bool | int | float | str]
 """Parameter, as in `search.space` -> what is varied, or the value that is held."""
 
@@ -39,7 +42,8 @@ def list_names(spec: ExperimentSpec) -> tuple[str, ...]:
     named = spec.search.learners
     if named is None:
         return (spec.training.learner,)
-    return AUTO if named == "auto" else tuple(named)
+    names = AUTO if named == "auto" else tuple(named)
+    return tuple(name for name in names if name in GLASSBOX) if spec.search.glassbox else names
 
 
 def read_for(spec: ExperimentSpec) -> frozenset[str]:
@@ -99,6 +103,10 @@ def choose_candidates(
 
     Raises SpecError for one that the spec names, or if none is left.
     """
+    if not list_names(spec):
+        raise SpecError(
+            f"search.glassbox: true leaves none of the learners; it takes {' and '.join(GLASSBOX)}"
+        )
     able, refused = [], []
     for candidate in find_candidates(spec):
         try:

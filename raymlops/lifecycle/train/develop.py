@@ -21,6 +21,7 @@ from raymlops.lifecycle.govern.evaluation_rows import Rows, to_test_rows
 from raymlops.lifecycle.govern.promotion import admit_version
 from raymlops.lifecycle.govern.scoring import features_of
 from raymlops.lifecycle.train import cross_validation, run_heartbeat, stages
+from raymlops.lifecycle.train.limits import export_within
 from raymlops.lifecycle.train.prepare import Prepared, prepare
 from raymlops.lifecycle.train.run_recorder import (
     Record,
@@ -315,7 +316,8 @@ def _finish(
     winner = _blend(record, prepared, found, request, budget)
     clock.lap("blend")
     tell("Exporting it to one ONNX file, and verifying that on the test split")
-    (model,) = stages.export(spec, features, winner)
+    within = export_within(spec, rows, features, winner, found, tell)
+    winner, model = within.winner, within.model
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
     test = _fit_ahead(path, to_test_rows(rows, spec.training.sample_weights)) if request.register else None
     (proof,) = stages.verify(spec, rows, features, prepared.encoder, winner, model)

@@ -55,6 +55,7 @@ _LATER = {
     "gate.new_rows": 100,
     "search.learners": None,
     "search.blend": True,
+    "search.glassbox": False,
     "search.folds": None,
 }
 """Keys that specs did not have at first -> the value that means the same: left out of digests."""
