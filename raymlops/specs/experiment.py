@@ -205,5 +205,5 @@ def with_parameters(spec: ExperimentSpec, parameters: dict[str, Any]) -> Experim
     if value["training"]["learner"] != "network":  # what the spec says of networks is for other trials
         value["network"] = NetworkSpec().model_dump()
     if "training.learner" in parameters:
-        value["search"].update(learners=None, space={})
+        value["search"].update(learners=None, glassbox=False, space={})
     return validate_document(value, ExperimentSpec, source=f"the parameters {parameters}")

@@ -10,6 +10,7 @@ import math
 import pathlib
 import pickle
 import random
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -113,6 +114,10 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
         errors = sorted(self._tracks[name].best for name in known)
         best, scale = errors[0], _find_scale(errors)
         chances = [1 / self._tracks[name].estimate_cost(best, scale) for name in known]
+        if self._seconds is None:  # trials are counted, so a slow first one must not leave all to the others
+            waiting = [name for name in names if not self._tracks[name].costs]
+            chances += [statistics.mean(chances)] * len(waiting)
+            known += waiting
         return self._chance.choices(known, chances)[0]
 
     def _has_more(self, name: str, track: Track) -> bool:

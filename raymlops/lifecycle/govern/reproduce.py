@@ -145,7 +145,14 @@ def single_trial(spec: ExperimentSpec, parameters: dict[str, object]) -> Experim
     """The spec with a trial's parameters fixed and no search."""
     fixed = with_parameters(spec, parameters)
     search = fixed.search.model_copy(
-        update={"algorithm": "random", "scheduler": "none", "trials": 1, "space": {}, "learners": None}
+        update={
+            "algorithm": "random",
+            "scheduler": "none",
+            "trials": 1,
+            "space": {},
+            "learners": None,
+            "glassbox": False,
+        }
     )
     return fixed.model_copy(update={"search": search})
 

@@ -61,7 +61,14 @@ def find_training(
 def to_training(spec: ExperimentSpec) -> ExperimentSpec:
     """One training with the values of the spec as they are, as a search of one trial."""
     single = spec.search.model_copy(
-        update={"algorithm": "random", "scheduler": "none", "trials": 1, "space": {}, "learners": None}
+        update={
+            "algorithm": "random",
+            "scheduler": "none",
+            "trials": 1,
+            "space": {},
+            "learners": None,
+            "glassbox": False,
+        }
     )
     return spec.model_copy(update={"search": single})
 

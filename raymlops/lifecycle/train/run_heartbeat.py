@@ -106,7 +106,9 @@ def digests_of(spec: ExperimentSpec) -> set[str]:
 
 
 def _as_before(spec: ExperimentSpec) -> tuple[ExperimentSpec, ExperimentSpec]:
-    networks = spec.model_copy(update={"search": spec.search.model_copy(update={"learners": None})})
+    networks = spec.model_copy(
+        update={"search": spec.search.model_copy(update={"learners": None, "glassbox": False})}
+    )
     return networks, defaults.fix(networks)
 
 

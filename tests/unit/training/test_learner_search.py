@@ -119,3 +119,16 @@ def test_a_study_knows_how_good_the_defaults_were() -> None:
     held = [trial.params for trial in search._studies["trees"].trials]
     assert held[0] == {"training.options.depth": 4}
     assert len(held) == 3
+
+
+def test_learners_whose_first_trial_still_runs_are_not_passed_over_where_trials_are_counted() -> None:
+    search = search_of(TREES, LINEAR)
+    assert isinstance(search.suggest("slow"), dict)
+    tried = []
+    for place in range(20):
+        parameters = search.suggest(str(place))
+        assert isinstance(parameters, dict)
+        tried.append(parameters["training.learner"])
+        if tried[-1] == "linear":
+            search.on_trial_complete(str(place), {"loss": 1.0, "time_total_s": 1.0})
+    assert {"trees", "linear"} == set(tried)
