@@ -12,7 +12,7 @@ from raymlops.specs.training import Dimension
 from raymlops.training import learners
 from raymlops.training.learners import Learner, find_learner
 
-AUTO = ("lightgbm", "linear", "network", "xgboost", "ebm", "forest")
+AUTO = ("lightgbm", "linear", "network", "xgboost", "realmlp", "ebm", "forest")
 """What `auto` stands for, in the order in which their defaults are tried."""
 
 GLASSBOX = ("linear", "ebm")

@@ -26,16 +26,15 @@ from raymlops.training.table_networks import RealMLP, TableInputs
 
 def _options_for(rows: int, task: str) -> dict[str, Any]:
     few = rows < 2_000
-    peak = 0.2 if task == "regression" else 0.04
     return {
         **steps_by_rows(rows),
-        "lr": peak / 10 if few else peak,
+        "lr": (0.02 if few else 0.2) if task == "regression" else (0.004 if few else 0.01),
         "weight_decay": 0.02,
         "layers": 3,
         "width": 256,
         "dropout": 0.4 if few else 0.15,
         "embedding": 8,
-        "frequency": 0.1,
+        "frequency": 1.0,  # 0.1 of the paper misses what repeats: 0.70 for 0.72 of ROC AUC on flights by day
     }
 
 
@@ -48,7 +47,7 @@ class RealMLPLearner:
         "training.options.lr": Dimension(low=2e-3, high=0.4, log=True),
         "training.options.weight_decay": Dimension(low=2e-3, high=0.2, log=True),
         "training.options.dropout": Dimension(low=0.0, high=0.5),
-        "training.options.frequency": Dimension(low=0.05, high=2.0, log=True),
+        "training.options.frequency": Dimension(low=0.05, high=5.0, log=True),
     }
 
     def options_for(self, rows: int, task: str) -> dict[str, Any]:

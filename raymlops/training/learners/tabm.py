@@ -29,7 +29,7 @@ def _options_for(rows: int, task: str) -> dict[str, Any]:
         "width": 256,
         "layers": 3,
         "embedding": 8,
-        "frequency": 0.1,
+        "frequency": 1.0,
         "members": 8,
     }
 
