@@ -59,4 +59,4 @@ def test_the_first_trial_has_the_options_of_the_rows_and_all_are_recorded(
     assert first.parameters["training.options.learning_rate"] == 0.03
     client = store.connect(settings)
     run = client.get_run(outcome.run)
-    assert run.data.params["training.learner"] == "lightgbm"
+    assert run.data.params["learner"] == "lightgbm"
