@@ -123,12 +123,24 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
     def _has_more(self, name: str, track: Track) -> bool:
         if track.started and not self._candidates[name].varied:
             return False
-        if not track.costs:
-            return track.failed < _FAILURES
-        if self._seconds is None or self._began is None:
+        if not track.costs and track.failed >= _FAILURES:
+            return False
+        expected = self._expect_cost(name, track)
+        if expected is None or self._seconds is None or self._began is None:
             return True
-        left = self._seconds - (time.monotonic() - self._began)
-        return sorted(track.costs)[len(track.costs) // 2] < left
+        return expected < self._seconds - (time.monotonic() - self._began)
+
+    def _expect_cost(self, name: str, track: Track) -> float | None:
+        """Of its next trial: the median of those before, or for a first one by what others took; None if unknown."""
+        if track.costs:
+            return statistics.median(track.costs)
+        own = self._candidates[name].cost
+        known = [
+            self._tracks[other].costs[0] / candidate.cost
+            for other, candidate in self._candidates.items()
+            if candidate.cost and self._tracks[other].costs
+        ]
+        return None if own is None or not known else own * statistics.median(known)
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False

@@ -132,3 +132,12 @@ def test_learners_whose_first_trial_still_runs_are_not_passed_over_where_trials_
         if tried[-1] == "linear":
             search.on_trial_complete(str(place), {"loss": 1.0, "time_total_s": 1.0})
     assert {"trees", "linear"} == set(tried)
+
+
+def test_a_learner_that_would_take_longer_than_what_is_left_is_not_begun() -> None:
+    fast = Candidate("fast", DEPTH, {}, cost=1.0)
+    slow, quick = Candidate("slow", DEPTH, {}, cost=20.0), Candidate("quick", DEPTH, {}, cost=0.5)
+    search = search_of(fast, slow, quick, seconds=60)
+    found = run(search, 6, lambda one: 1.0, seconds=10)
+    assert [one["training.learner"] for one in found][:2] == ["fast", "quick"]
+    assert "slow" not in [one["training.learner"] for one in found]
