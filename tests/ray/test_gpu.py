@@ -80,11 +80,19 @@ def test_wrong_tensors_are_the_callers_fault_on_the_gpu_too() -> None:
     assert session.infer({"x": np.zeros((1, 20), np.float32)})["y"].shape == (1, 20)
 
 
-def learn(name: str, folder: pathlib.Path, settings: Settings, **training: Any) -> tuple[Any, list[str]]:
+def learn(
+    name: str,
+    folder: pathlib.Path,
+    settings: Settings,
+    network: dict[str, Any] | None = None,
+    search: dict[str, Any] | None = None,
+    **training: Any,
+) -> tuple[Any, list[str]]:
     """The main job on a table of a signal."""
     path = experiments.write_table(experiments.signal_table(3000), folder / "rows.parquet")
     options = {"epochs": 4, "batch_size": 64, "lr": 0.02, "use_gpu": True, **training}
-    spec: ExperimentSpec = experiments.spec_of(name, {"path": str(path)}, training=options)
+    parts = {key: value for key, value in (("network", network), ("search", search)) if value is not None}
+    spec: ExperimentSpec = experiments.spec_of(name, {"path": str(path)}, training=options, **parts)
     said: list[str] = []
     told = experiments.Told()
     outcome = develop_model(spec, settings, Request(why="a test"), observers=[told], tell=said.append)
@@ -107,6 +115,21 @@ def test_the_main_job_trains_on_the_gpu_and_its_model_answers_on_the_cpu(
     assert outcome.proof.parity.difference < 1e-4
     assert outcome.proof.parity.flipped == 0
     assert outcome.version == "1"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_learners_that_train_on_the_gpu_are_blended_from_folds_into_a_file_for_the_cpu(
+    tmp_path: pathlib.Path, settings: Settings
+) -> None:
+    search = {"learners": ["network", "realmlp", "tabm"], "trials": 3, "folds": 2}
+    outcome, said = learn("gpu-learners", tmp_path, settings, network={}, search=search, epochs=2)
+    tried = {trial.parameters["training.learner"] for trial in outcome.search.trials}
+    assert tried == {"network", "realmlp", "tabm"}
+    assert not any(trial.error for trial in outcome.search.trials)
+    assert any("folds" in line for line in said)
+    assert outcome.proof.metrics["roc_auc"] > 0.85
+    assert outcome.proof.parity.difference < 1e-4
+    assert outcome.proof.parity.flipped == 0
 
 
 def on_the_gpu() -> set[int]:
