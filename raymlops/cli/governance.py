@@ -35,9 +35,13 @@ def evaluate(version: str, data: str | None, spec_file: str | None, trust: bool,
     """
     trusted = _measure(version, data, spec_file, trust, as_json, store=data is None)
     if as_json:
-        echo(json.dumps({**trusted.evaluation.to_json(), "own_rows": dict(trusted.own_rows)}))
+        importance = trusted.importance.to_json() if trusted.importance else None
+        held = {**trusted.evaluation.to_json(), "own_rows": dict(trusted.own_rows), "importance": importance}
+        echo(json.dumps(held))
         return
     _show_evaluation(trusted.evaluation)
+    if trusted.importance is not None:
+        _show_importance(trusted.importance)
     echo(f"Report  {trusted.report}")
 
 
@@ -100,6 +104,12 @@ def _show_evaluation(evaluation: Any) -> None:
         echo(
             f"  {part.column}={part.value}: {name_metric(first)} {part.metrics[first]} on {part.rows:,} rows"
         )
+
+
+def _show_importance(found: Any) -> None:
+    echo(f"Increase of the {found.loss} of {found.rows:,} rows when one column is permuted:")
+    for one in found.columns[:5]:
+        echo(f"  {one.column:<20} {one.value:.4g} [{one.low:.4g}, {one.high:.4g}]")
 
 
 @click.command()

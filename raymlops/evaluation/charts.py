@@ -80,17 +80,31 @@ def _draw_series(one: Series, plane: "_Plane") -> str:
     )
 
 
-def draw_bars(names: Sequence[str], values: Sequence[float], unit: str = "") -> Markup:
-    """Horizontal bars from zero, in the given order."""
-    top = max([*values, 1e-12])
+def draw_bars(
+    names: Sequence[str],
+    values: Sequence[float],
+    unit: str = "",
+    intervals: Sequence[tuple[float, float]] = (),
+) -> Markup:
+    """Horizontal bars from zero, in the given order, with the (low, high) of each if given."""
+    top = max([*values, *(high for _, high in intervals), 1e-12])
     rows = []
     for place, (name, value) in enumerate(zip(names, values, strict=True)):
-        y, length = 8 + place * 26, 250 * value / top
+        y, length = 8 + place * 26, 250 * max(value, 0.0) / top
+        low, high = intervals[place] if intervals else (value, value)
+        end = max(length, 250 * high / top)
+        whisker = (
+            f'<line class="whisker" x1="{158 + 250 * max(low, 0.0) / top:.1f}" y1="{y + 9}" '
+            f'x2="{158 + end:.1f}" y2="{y + 9}"/>'
+            if high > low
+            else ""
+        )
+        between = f" [{low:.3g}, {high:.3g}]" if high > low else ""
         rows.append(
             f'<text class="name" x="150" y="{y + 13}">{html.escape(_cut(name, 20))}</text>'
             f'<rect class="bar s1" x="158" y="{y}" width="{max(length, 1):.1f}" height="18" rx="3">'
-            f"<title>{html.escape(name)}: {value:.3g}{unit}</title></rect>"
-            f'<text class="value" x="{164 + length:.1f}" y="{y + 13}">{value:.2g}{unit}</text>'
+            f"<title>{html.escape(name)}: {value:.3g}{unit}{between}</title></rect>{whisker}"
+            f'<text class="value" x="{164 + end:.1f}" y="{y + 13}">{value:.2g}{unit}</text>'
         )
     return _svg("".join(rows), height=16 + 26 * len(names))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from raymlops.evaluation.baselines import Line
 from raymlops.evaluation.intervals import Interval
+from raymlops.evaluation.permutation import PermutationImportance
 from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
 
@@ -75,6 +76,7 @@ class Report:
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
     findings: Sequence[Mapping[str, Any]] = ()
     columns: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    permuted: PermutationImportance | None = None
     parity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variants: tuple[VariantLine, ...] = ()
     leaderboard: tuple[Line, ...] = ()

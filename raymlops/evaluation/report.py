@@ -17,7 +17,13 @@ from raymlops.evaluation.page import (
     write_page,
     write_table,
 )
-from raymlops.evaluation.report_quality import describe_quality, show_quality, show_slices
+from raymlops.evaluation.report_quality import (
+    describe_importance,
+    describe_quality,
+    show_importance,
+    show_quality,
+    show_slices,
+)
 from raymlops.evaluation.report_search import describe_search, show_search
 from raymlops.metrics import FALLING, SPECIAL
 
@@ -50,6 +56,7 @@ def write_report(report: Report) -> str:
                 "Each value's rows alone; the dashed line is all rows.",
                 show_slices(report),
             ),
+            Section("importance", "Importance", describe_importance(report), show_importance(report)),
             Section("gate", "Gate", "The checks that it must pass to become champion.", _show_gate(report)),
             Section("search", "Search", describe_search(report), show_search(report)),
             Section(

@@ -15,6 +15,7 @@ from raymlops.evaluation.results import Evaluation
 Curve = Mapping[str, Sequence[float | None]]
 _UNIT = (0.0, 1.0)
 _SLICES = 15
+_COLUMNS = 15
 _LABELS = {"roc": ("false positive rate", "true positive rate"), "pr": ("recall", "precision")}
 
 
@@ -167,6 +168,34 @@ def _show_threshold(report: Report) -> Markup:
     ]
     table = write_table(("threshold", f"{chosen.value:.3g}"), rows, frozenset({1}))
     return charts.draw_counts(chosen.confusion, _class_names(report)) + table
+
+
+def describe_importance(report: Report) -> str:
+    """The line under the heading."""
+    found = report.permuted
+    if found is None:
+        return ""
+    late = f" There was no time for {len(found.left_out):,} columns." if found.left_out else ""
+    return (
+        f"The increase of the {found.loss} ({found.unpermuted:.4g}) of {found.rows:,} of these rows when one column is "
+        f"permuted among them, {found.repeats} times; intervals are over rows and repeats. Columns that say the "
+        f"same stand in for each other, and each of them looks less important.{late}"
+    )
+
+
+def show_importance(report: Report) -> Markup:
+    """The columns that the model depends on most."""
+    if report.permuted is None or not report.permuted.columns:
+        return NOTHING
+    columns = [one for one in report.permuted.columns if math.isfinite(one.value)]
+    shown = columns[:_COLUMNS]
+    bars = charts.draw_bars(
+        [one.column for one in shown],
+        [one.value for one in shown],
+        intervals=[(one.low, one.high) for one in shown],
+    )
+    of = f"The first {len(shown)} of {len(columns):,} columns." if len(columns) > len(shown) else ""
+    return write_cards(write_card(f"Increase of {report.permuted.loss}", of, bars)) if shown else NOTHING
 
 
 def show_slices(report: Report) -> Markup:

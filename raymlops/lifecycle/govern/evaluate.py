@@ -8,12 +8,13 @@ from typing import Any
 
 from raymlops.data import sources
 from raymlops.data.training_rows import TrainingRows
-from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError
+from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError, last_line
 from raymlops.evaluation import gate, results
 from raymlops.evaluation.baselines import Line
 from raymlops.evaluation.contents import Report, VariantLine, name_metric
 from raymlops.evaluation.gate import Evidence
 from raymlops.evaluation.partials import Partial, fold_small, to_exact
+from raymlops.evaluation.permutation import PermutationImportance, measure_importance
 from raymlops.evaluation.report import write_report
 from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
@@ -75,6 +76,8 @@ class EvaluatedVersion:
     """Version -> a sentence on those of the rows that it was trained on; empty if there are none."""
     leaderboard: Leaderboard = Leaderboard("")
     """The version and its baselines; without lines for data other than its own."""
+    importance: PermutationImportance | None = None
+    """Of the version's raw columns."""
 
 
 def find_champion(client: Client, name: str, settings: Settings) -> ModelVersion | None:
@@ -155,6 +158,7 @@ def evaluate_version(
     against = _gather(champion, measured, said[champion.uri], None) if champion else None
     verdict = gate.judge(evidence, against, limits)
     evaluation = results.finish(measured.whole[version.uri], spec.evaluation)
+    importance = _permute(opened.session, features, sample, spec, tell)
     lines, judged = _try_variants(opened, spec, rows, sample, features, evidence, evaluation, settings, tell)
     report = version_record.fill_report(
         client,
@@ -170,22 +174,30 @@ def evaluate_version(
             champion_name=f"version {champion.version}" if champion else "",
             verdict=verdict,
             columns=evidence.columns,
+            permuted=importance,
             variants=lines,
             leaderboard=leaderboard.lines,
         ),
         rows,
     )
-    if rows.weights:
-        report = dataclasses.replace(report, data={**report.data, "rows weigh by": rows.weights.name})
-    if any(said.values()):
-        report = dataclasses.replace(
-            report, data={**report.data, "training rows": "; ".join(filter(None, said.values()))}
-        )
-    path = _write_report(report, version, rows, settings)
-    trusted = EvaluatedVersion(version, champion, verdict, evaluation, path, lines, judged, said, leaderboard)
+    path = _write_report(_describe_data(report, rows, said), version, rows, settings)
+    trusted = EvaluatedVersion(
+        version, champion, verdict, evaluation, path, lines, judged, said, leaderboard, importance
+    )
     if store:
         store_findings(client, trusted, settings)
     return trusted
+
+
+def _describe_data(report: Report, rows: Rows, own: Mapping[str, str]) -> Report:
+    """With the weights of the rows, and those of them that were trained on; `own` are sentences by version."""
+    said = {
+        "rows weigh by": rows.weights.name if rows.weights else "",
+        "training rows": "; ".join(filter(None, own.values())),
+    }
+    return dataclasses.replace(
+        report, data={**report.data, **{key: text for key, text in said.items() if text}}
+    )
 
 
 def _write_report(report: Report, version: ModelVersion, rows: Rows, settings: Settings) -> pathlib.Path:
@@ -210,6 +222,8 @@ def store_findings(client: Client, trusted: EvaluatedVersion, settings: Settings
             }
         ),
     }
+    if trusted.importance is not None:
+        files["importance.json"] = json.dumps(trusted.importance.to_json())
     store_verdict(client, trusted.version.uri, trusted.verdict, files, settings)
 
 
@@ -347,6 +361,30 @@ def _compare(
         return found, Leaderboard(metric)
     evidence = dataclasses.replace(found, sampled=compared.model, baselines=compared.baselines)
     return evidence, Leaderboard(metric, compared.rank(spec.evaluation), compared.rows)
+
+
+def _permute(
+    session: Session,
+    features: FittedFeatures,
+    sample: Sample,
+    spec: ExperimentSpec,
+    tell: Callable[[str], None],
+) -> PermutationImportance | None:
+    """None if the model refuses a mixture of rows: nothing is judged by it."""
+    try:
+        return measure_importance(
+            lambda columns: score_rows(session, columns, features.target),
+            sample.columns,
+            sample.labels,
+            task=features.target.task,
+            loss=spec.training.loss,
+            quantile=spec.training.quantile,
+            weights=sample.weights,
+            confidence=spec.evaluation.confidence,
+        )
+    except RaymlopsError as error:
+        tell(f"The importance of columns could not be measured: {last_line(error)}")
+        return None
 
 
 def _try_variants(
