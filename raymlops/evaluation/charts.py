@@ -19,7 +19,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 14, 12, 42
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line or a set of dots; `colour` is 1 to 6 of the page's. `sizes` are radii of dots in pixels."""
+    """A line or a set of dots; `colour` is 1 to 8 of the page's. `sizes` are radii of dots in pixels."""
 
     name: str
     x: Points

@@ -33,7 +33,19 @@ class TrialLine:
     value: float
     seconds: float = 0.0
     error: str = ""
+    ended: float = 0.0
+    """Seconds from the start of the first trial to its end; 0 if that is not known."""
     curves: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class MemberLine:
+    """What the models of one trial weigh in a blend. The weights of all add up to the inverse of its temperature."""
+
+    trial: str
+    learner: str
+    weight: float
+    models: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +77,8 @@ class Report:
     verdict: Verdict | None = None
     trials: tuple[TrialLine, ...] = ()
     trial_metric: str = ""
+    members: tuple[MemberLine, ...] = ()
+    """Of a blend, the largest first; else empty."""
     epochs: int = 0
     """Of one training, unless trials vary it; 0 if that is not known."""
     grid: bool = False

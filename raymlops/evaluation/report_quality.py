@@ -175,7 +175,8 @@ def describe_importance(report: Report) -> str:
     found = report.permuted
     if found is None:
         return ""
-    late = f" There was no time for {len(found.left_out):,} columns." if found.left_out else ""
+    late = f" There was no time for {', '.join(found.left_out[:5])}" if found.left_out else ""
+    late += f" and {len(found.left_out) - 5:,} more." if len(found.left_out) > 5 else "." if late else ""
     return (
         f"The increase of the {found.loss} ({found.unpermuted:.4g}) of {found.rows:,} of these rows when one column is "
         f"permuted among them, {found.repeats} times; intervals are over rows and repeats. Columns that say the "

@@ -1,5 +1,7 @@
-"""The part of a report about the search: history, learning curves, importance, best trials."""
+"""The part of a report about the search: history, budget, learning curves, importance, members,
+best trials."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +13,10 @@ from raymlops.evaluation.contents import Report, TrialLine, name_metric, show_na
 from raymlops.evaluation.improvement import find_improvement
 from raymlops.evaluation.page import NOTHING, write_card, write_cards, write_table
 from raymlops.metrics import FALLING
+
+_LEARNER = "training.learner"
+_COLOURS = (1, 2, 3, 4, 5, 7, 8)
+"""Of the page's; 6 is that of all learners together."""
 
 
 def describe_search(report: Report) -> str:
@@ -41,25 +47,20 @@ def show_search(report: Report) -> Markup:
     metric = report.trial_metric or report.metric
     sign = -1 if metric in FALLING else 1
     best = max(done, key=lambda trial: sign * trial.value)
-    reached, top = [], -math.inf
-    for trial in done:
-        top = max(top, sign * trial.value)
-        reached.append(sign * top)
-    numbers = [float(place) for place in range(1, len(done) + 1)]
-    titles = [f"{trial.name}: {trial.value:.4g}" for trial in done]
-    history = charts.draw_lines(
-        [
-            Series("best so far", numbers, reached, 6, dashed=True),
-            Series("trial", numbers, [trial.value for trial in done], 1, dots=True, titles=titles),
-        ],
-        Axis("trial", whole=True),
-        Axis(name_metric(metric)),
-    )
     shares = dict(list(report.importance.items())[:10])
     importance = charts.draw_bars([show_name(name) for name in shares], list(shares.values()))
     return (
         write_cards(
-            write_card("History", f"Best validation {name_metric(metric)} of each trial.", history),
+            write_card(
+                "History",
+                f"Best validation {name_metric(metric)} of each trial.",
+                _show_history(done, metric),
+            ),
+            write_card(
+                "Budget",
+                f"Best validation {name_metric(metric)} after so many seconds of the search.",
+                _show_budget(done, metric),
+            ),
             write_card(
                 "Learning curves",
                 f"Validation {name_metric(metric)} after each epoch.",
@@ -71,9 +72,85 @@ def show_search(report: Report) -> Markup:
                 importance if shares else NOTHING,
             ),
         )
+        + _show_members(report)
         + write_card("Best trials", "", _list_trials(done, sign, metric))
         + _show_chosen(report)
     )
+
+
+def _show_history(trials: Sequence[TrialLine], metric: str) -> Markup:
+    """A dot a trial, in the colour of its learner."""
+    numbers = [float(place) for place in range(1, len(trials) + 1)]
+    dots = []
+    for learner, colour in _colour_learners(trials).items():
+        kept = [
+            (number, one) for number, one in zip(numbers, trials, strict=True) if _learner_of(one) == learner
+        ]
+        dots.append(
+            Series(
+                learner or "trial",
+                [number for number, _ in kept],
+                [one.value for _, one in kept],
+                colour,
+                dots=True,
+                titles=[f"{one.name} {learner}: {one.value:.4g}" for _, one in kept],
+            )
+        )
+    line = Series("best so far", numbers, _best_so_far(trials, metric), 6, dashed=True)
+    return charts.draw_lines([line, *dots], Axis("trial", whole=True), Axis(name_metric(metric)))
+
+
+def _show_budget(trials: Sequence[TrialLine], metric: str) -> Markup:
+    """The best so far of each learner and of all, over time; nothing without times."""
+    ordered = sorted(trials, key=lambda one: one.ended)
+    end = ordered[-1].ended
+    if ordered[0].ended <= 0 or len(ordered) < 2:
+        return NOTHING
+
+    def draw(name: str, kept: Sequence[TrialLine], colour: int, dashed: bool = False) -> Series:
+        best = _best_so_far(kept, metric)
+        times = [kept[0].ended, *(moment for one in kept[1:] for moment in (one.ended, one.ended)), end]
+        return Series(name, times, [value for value in best for _ in (0, 1)], colour, dashed=dashed)
+
+    lines = [draw("best so far", ordered, 6, dashed=True)]
+    learners = _colour_learners(trials)
+    if len(learners) > 1:
+        lines += [
+            draw(learner or "trial", [one for one in ordered if _learner_of(one) == learner], colour)
+            for learner, colour in learners.items()
+        ]
+    return charts.draw_lines(lines, Axis("seconds"), Axis(name_metric(metric)))
+
+
+def _best_so_far(trials: Sequence[TrialLine], metric: str) -> list[float]:
+    best = min if metric in FALLING else max
+    return list(itertools.accumulate((one.value for one in trials), best))
+
+
+def _colour_learners(trials: Sequence[TrialLine]) -> dict[str, int]:
+    """In the order of their first trials; empty names of searches over one."""
+    learners = dict.fromkeys(map(_learner_of, trials))
+    return {learner: _COLOURS[place % len(_COLOURS)] for place, learner in enumerate(learners)}
+
+
+def _learner_of(trial: TrialLine) -> str:
+    return str(trial.parameters.get(_LEARNER, ""))
+
+
+def _show_members(report: Report) -> Markup:
+    """What a blend is made of."""
+    if not report.members:
+        return NOTHING
+    names = [
+        f"{one.learner or 'trial'} {one.trial}" + (f" ×{one.models}" if one.models > 1 else "")
+        for one in report.members
+    ]
+    bars = charts.draw_bars(names, [one.weight for one in report.members])
+    text = (
+        "The weight of each trial in the sum of log odds, log probabilities or predictions; ×5 are the models of 5 "
+        "folds. Weights that add up to less than 1 make probabilities milder, and to more sharper."
+    )
+    return write_cards(write_card("Members of the blend", text, bars))
 
 
 def _show_chosen(report: Report) -> Markup:
@@ -105,7 +182,7 @@ def _show_curves(trials: Sequence[TrialLine], best: TrialLine, metric: str) -> M
 
 def _list_trials(trials: Sequence[TrialLine], sign: int, metric: str) -> Markup:
     ordered = sorted(trials, key=lambda trial: -sign * trial.value)[:8]
-    if any(_LEARNER in trial.parameters for trial in ordered):
+    if any(map(_learner_of, ordered)):
         return _list_of_learners(ordered, metric)
     names = sorted({name for trial in ordered for name in trial.parameters})
     rows = [
@@ -123,9 +200,6 @@ def _list_trials(trials: Sequence[TrialLine], sign: int, metric: str) -> Markup:
     )
 
 
-_LEARNER = "training.learner"
-
-
 def _list_of_learners(trials: Sequence[TrialLine], metric: str) -> Markup:
     """Each learner has parameters of its own, which stand in one column."""
     rows = []
@@ -135,7 +209,7 @@ def _list_of_learners(trials: Sequence[TrialLine], metric: str) -> Markup:
             for name, value in sorted(trial.parameters.items())
             if name != _LEARNER
         ]
-        learner = str(trial.parameters.get(_LEARNER, ""))
+        learner = _learner_of(trial)
         rows.append(
             (
                 trial.name,

@@ -25,6 +25,8 @@ class TrialRun:
     metrics: Mapping[str, float]
     seconds: float
     error: str
+    ended: float
+    """Seconds since the epoch."""
 
 
 def read_text(client: Client, uri: str, file: str) -> str | None:
@@ -75,6 +77,7 @@ def _to_trial(run: Run) -> TrialRun:
         metrics=dict(run.data.metrics),
         seconds=(ended - run.info.start_time) / 1000,
         error=run.data.tags.get("raymlops.error", ""),
+        ended=ended / 1000,
     )
 
 

@@ -10,7 +10,7 @@ from raymlops.attestation import digest_of
 from raymlops.data.split_rows import scan_rows
 from raymlops.data.training_rows import TrainingRows
 from raymlops.errors import ForbiddenError, NotFoundError, RaymlopsError, SpecError, UntrustedError
-from raymlops.evaluation.contents import Report, TrialLine, name_metric, show_name, show_number
+from raymlops.evaluation.contents import MemberLine, Report, TrialLine, name_metric, show_name, show_number
 from raymlops.evaluation.intervals import Interval
 from raymlops.lifecycle.govern.evaluation_rows import Rows
 from raymlops.metrics import FALLING
@@ -184,6 +184,7 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
         findings=findings,
         trials=trials,
         trial_metric=metric,
+        members=_read_members(version),
         chosen=read_record_file(client, version, DEFAULTS_FILE),
         importance=rank_parameters(
             [trial.parameters for trial in trials],
@@ -205,6 +206,15 @@ def _say_parameters(version: ModelVersion) -> str:
     return ", ".join(f"{show_name(name)} {show_number(value)}" for name, value in held.items())
 
 
+def _read_members(version: ModelVersion) -> tuple[MemberLine, ...]:
+    """None of a version that is one model."""
+    held = [
+        MemberLine(one["trial"], one["parameters"].get("training.learner", ""), one["weight"], one["models"])
+        for one in read_tag(version, "raymlops.members").get("members", ())
+    ]
+    return tuple(held) if sum(one.models for one in held) > 1 else ()
+
+
 def _say_members(version: ModelVersion) -> str:
     held = read_tag(version, "raymlops.members").get("members", ())
     return ", ".join(
@@ -219,6 +229,7 @@ def read_trials(client: Client, version: ModelVersion, metric: str) -> tuple[str
     found = run_reader.read_trials(client, version.tags.get("raymlops.search_run", ""))
     known = [name for one in found for name in one.metrics]
     metric = metric if f"best_{metric}" in known or metric in known else _guess_metric(known, metric)
+    first = min((one.ended - one.seconds for one in found), default=0.0)
     lines = [
         TrialLine(
             name=one.name,
@@ -226,6 +237,7 @@ def read_trials(client: Client, version: ModelVersion, metric: str) -> tuple[str
             value=float(one.metrics.get(f"best_{metric}", one.metrics.get(metric, float("nan")))),
             seconds=one.seconds,
             error=one.error,
+            ended=one.ended - first,
         )
         for one in found
     ]

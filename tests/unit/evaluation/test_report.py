@@ -1,5 +1,6 @@
 """The report is one file that needs nothing else, shows what was measured, and escapes what it shows."""
 
+import dataclasses
 import html.parser
 import re
 
@@ -8,8 +9,9 @@ import pytest
 
 from raymlops.evaluation import charts, gate, page, partials, results
 from raymlops.evaluation.charts import Axis, Series
-from raymlops.evaluation.contents import Report, TrialLine, VariantLine
+from raymlops.evaluation.contents import MemberLine, Report, TrialLine, VariantLine
 from raymlops.evaluation.partials import Layout
+from raymlops.evaluation.permutation import ColumnImportance, PermutationImportance
 from raymlops.evaluation.report import write_report
 from raymlops.specs.evaluation import GateSpec
 from tests.row_groups import groups_of
@@ -106,6 +108,46 @@ def test_every_section_is_there_when_its_matter_is():
         assert heading in text
     for part in ("ROC", "Calibration", "Threshold", "Learning curves", "Importance", "9 trials, 1 failed"):
         assert part in text
+
+
+def test_a_search_over_learners_shows_the_best_of_each_over_time():
+    trials = [
+        TrialLine(f"t{n}", {"training.learner": name}, value, 1.0, ended=float(n + 1))
+        for n, (name, value) in enumerate(
+            [("linear", 0.7), ("lightgbm", 0.6), ("linear", 0.65), ("lightgbm", 0.8)]
+        )
+    ]
+    held = write_report(dataclasses.replace(_report("binary"), trials=tuple(trials)))
+    budget = held[held.index("<h3>Budget") :]
+    budget = budget[: budget.index("</section>")] if "</section>" in budget else budget
+    for name, values in (("linear", 2), ("lightgbm", 2), ("best so far", 4)):
+        line = re.search(rf'points="([^"]*)"><title>{name}<', budget).group(1).split()
+        assert len(line) == 2 * values, "a step at the end of each trial, and one at the end of all"
+    heights = [
+        float(point.split(",")[1])
+        for point in re.search(r'points="([^"]*)"><title>linear<', budget).group(1).split()
+    ]
+    assert len(set(heights)) == 1, "the second linear trial was worse, so its line stays"
+    assert held.count("<title>t3 lightgbm: 0.8<") == 1
+
+
+def test_a_blend_lists_its_members_with_their_weights():
+    members = (MemberLine("a1", "lightgbm", 0.75, 5), MemberLine("b2", "<linear>", 0.25, 1))
+    held = write_report(dataclasses.replace(_report("binary"), members=members))
+    assert "<title>lightgbm a1 ×5: 0.75<" in held
+    assert "<title>&lt;linear&gt; b2: 0.25<" in held
+    assert "Members" not in write_report(_report("binary"))
+
+
+def test_the_columns_that_the_model_depends_on_are_shown_with_their_intervals():
+    columns = tuple(ColumnImportance(f"c{n:02}", 0.3 / n, 0.2 / n, 0.4 / n) for n in range(1, 21))
+    found = PermutationImportance("log loss", 0.5, columns, 2000, 5, left_out=("late",))
+    held = write_report(_report("binary", permuted=found))
+    assert "<title>c01: 0.3 [0.2, 0.4]<" in held
+    assert "<title>c15" in held
+    assert "<title>c16" not in held
+    assert "2,000 of these rows" in held
+    assert "no time for late." in held
 
 
 def test_text_from_data_is_escaped():
