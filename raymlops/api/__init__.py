@@ -182,6 +182,23 @@ class Search:
         return pd.DataFrame(rows)
 
     @property
+    def learners(self) -> pd.DataFrame:
+        """The best trial of each learner, and the blend if one was taken, on the same rows: one row each, the least
+        loss first. Empty for a search over one learner, or without `search.blend`."""
+        found = self.outcome.learners
+        names = ["learner", "low", "high", "loss", "behind", "error", "first", "seconds", "bytes", "p50_ms"]
+        if found is None:
+            return pd.DataFrame(columns=names)
+        return pd.DataFrame([
+            {
+                "learner": line.name, found.metric: line.value.value, "low": line.value.low,
+                "high": line.value.high, "loss": line.loss, "behind": line.behind, "error": line.error,
+                "first": line.first, "seconds": line.seconds, "bytes": line.size, "p50_ms": line.p50_ms,
+            }
+            for line in found.lines
+        ])  # fmt: skip
+
+    @property
     def baselines(self) -> pd.DataFrame:
         """The version and untuned models of the same training rows, on the same test rows: one row each; empty if
         nothing was registered."""

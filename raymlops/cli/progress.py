@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from raymlops import metrics
+from raymlops.evaluation.learner_ranking import LearnerRanking
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training.trials import SearchResult
 
@@ -185,6 +186,18 @@ def metric_lines(values: Mapping[str, float]) -> list[str]:
         f"  {name:<{width}}  {value:.4f}  ({'lower' if name in metrics.FALLING else 'higher'} is better)"
         for name, value in values.items()
     ]
+
+
+def ranking_lines(found: LearnerRanking) -> list[str]:
+    """The learners of a search on the same rows, one line each, and how sure their order is."""
+    lines = [f"\nLearners on the same {found.rows:,} rows, by loss (± is one standard error):"]
+    for one in found.lines:
+        behind = f"{one.behind:.2g} ± {one.error:.2g} behind" if one.behind else "the least loss"
+        file = "" if one.size is None else f", {one.size / 1e3:,.0f} kB, p50 of one row {one.p50_ms:.2f} ms"
+        lines.append(
+            f"  {one.name:<9} {found.metric} {one.value}, {behind}; fitted in {one.seconds:.1f} s{file}"
+        )
+    return [*lines, f"  {found.describe()}"]
 
 
 def _show(value: Any) -> str:

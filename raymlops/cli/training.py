@@ -233,11 +233,14 @@ def _explain_resuming(
 def _summarise(spec: ExperimentSpec, path: str, settings: Settings, outcome: Any) -> None:
     from rich.console import Console
 
-    from raymlops.cli.progress import metric_lines, result_table
+    from raymlops.cli.progress import metric_lines, ranking_lines, result_table
 
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print()
     console.print(result_table(outcome.search))
+    if outcome.learners is not None:
+        for line in ranking_lines(outcome.learners):
+            console.print(line)
     rows = outcome.proof.parity.rows
     console.print(f"\nTest split ({rows:,} rows):")
     for line in metric_lines(outcome.proof.metrics):

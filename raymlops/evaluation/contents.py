@@ -7,6 +7,7 @@ from typing import Any
 
 from raymlops.evaluation.baselines import Line
 from raymlops.evaluation.intervals import Interval
+from raymlops.evaluation.learner_ranking import LearnerRanking
 from raymlops.evaluation.permutation import PermutationImportance
 from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
@@ -77,6 +78,7 @@ class Report:
     verdict: Verdict | None = None
     trials: tuple[TrialLine, ...] = ()
     trial_metric: str = ""
+    learners: LearnerRanking | None = None
     members: tuple[MemberLine, ...] = ()
     """Of a blend, the largest first; else empty."""
     epochs: int = 0

@@ -11,6 +11,7 @@ from raymlops.evaluation import charts
 from raymlops.evaluation.charts import Axis, Series
 from raymlops.evaluation.contents import Report, TrialLine, name_metric, show_name, show_number
 from raymlops.evaluation.improvement import find_improvement
+from raymlops.evaluation.intervals import four_digits
 from raymlops.evaluation.page import NOTHING, write_card, write_cards, write_table
 from raymlops.metrics import FALLING
 
@@ -72,6 +73,7 @@ def show_search(report: Report) -> Markup:
                 importance if shares else NOTHING,
             ),
         )
+        + _show_ranking(report)
         + _show_members(report)
         + write_card("Best trials", "", _list_trials(done, sign, metric))
         + _show_chosen(report)
@@ -135,6 +137,38 @@ def _colour_learners(trials: Sequence[TrialLine]) -> dict[str, int]:
 
 def _learner_of(trial: TrialLine) -> str:
     return str(trial.parameters.get(_LEARNER, ""))
+
+
+def _show_ranking(report: Report) -> Markup:
+    """The best of each learner on the same rows."""
+    found = report.learners
+    if found is None:
+        return NOTHING
+    rows = [
+        (
+            line.name,
+            four_digits(line.value.value),
+            f"{four_digits(line.value.low)} to {four_digits(line.value.high)}",
+            four_digits(line.loss),
+            f"{line.behind:.2g} ± {line.error:.2g}" if line.behind else "",
+            f"{line.first:.0%}",
+            f"{line.seconds:,.1f}",
+            "" if line.p50_ms is None else f"{line.p50_ms:.3f}",
+            "" if line.size is None else f"{line.size / 1e3:,.1f} kB",
+        )
+        for line in found.lines
+    ]
+    head = (
+        "learner", name_metric(found.metric), "interval", "loss", "behind the first ± standard error",
+        "first in resamples", "s to fit", "p50 ms of one row", "file",
+    )  # fmt: skip
+    of = (
+        f"{found.rows:,} rows, each answered by the model of {found.folds} that had left it out"
+        if found.folds > 1
+        else f"{found.rows:,} validation rows, by which the trials were also chosen"
+    )
+    text = f"The best trial of each learner, and the blend if one was taken, on {of}. {found.describe()}."
+    return write_card("Learners", text, write_table(head, rows, frozenset(range(1, 9))))
 
 
 def _show_members(report: Report) -> Markup:

@@ -25,7 +25,7 @@ LOG = logging.getLogger("raymlops.tracking")
 GATE_TAG, VERDICT_TAG, AGAINST_TAG = "raymlops.gate", "raymlops.verdict", "raymlops.gate.against"
 PASSED = "passed"
 SPEC, LOCK, DATA = "spec.json", "requirements.lock.txt", "data.json"
-TRAINING_ROWS, FOLDS = "training_rows.json", "folds.json"
+TRAINING_ROWS, FOLDS, LEARNERS = "training_rows.json", "folds.json", "learners.json"
 
 
 def require(
@@ -199,6 +199,7 @@ def _make(
         LOCK,
         DATA,
         TRAINING_ROWS,
+        LEARNERS,
         *(f"{folder}/{file}" for file in ("verdict.json", "evaluation.json")),
     ]
     documents = manifests.digest_documents(client, run, paths)

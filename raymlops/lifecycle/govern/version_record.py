@@ -12,6 +12,7 @@ from raymlops.data.training_rows import TrainingRows
 from raymlops.errors import ForbiddenError, NotFoundError, RaymlopsError, SpecError, UntrustedError
 from raymlops.evaluation.contents import MemberLine, Report, TrialLine, name_metric, show_name, show_number
 from raymlops.evaluation.intervals import Interval
+from raymlops.evaluation.learner_ranking import LearnerRanking
 from raymlops.lifecycle.govern.evaluation_rows import Rows
 from raymlops.metrics import FALLING
 from raymlops.specs.code_references import find_code
@@ -19,7 +20,7 @@ from raymlops.specs.dataset import with_version
 from raymlops.specs.document import read_json, validate_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import run_reader
-from raymlops.tracking.evidence import FOLDS, TRAINING_ROWS
+from raymlops.tracking.evidence import FOLDS, LEARNERS, TRAINING_ROWS
 from raymlops.tracking.registry import ModelVersion
 from raymlops.tracking.run_reader import Client
 from raymlops.training.importance import rank_parameters
@@ -185,6 +186,7 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
         trials=trials,
         trial_metric=metric,
         members=_read_members(version),
+        learners=_read_ranking(client, version),
         chosen=read_record_file(client, version, DEFAULTS_FILE),
         importance=rank_parameters(
             [trial.parameters for trial in trials],
@@ -204,6 +206,15 @@ def _say_folds(folds: Mapping[str, Any]) -> str:
 def _say_parameters(version: ModelVersion) -> str:
     held = read_tag(version, "raymlops.parameters")
     return ", ".join(f"{show_name(name)} {show_number(value)}" for name, value in held.items())
+
+
+def _read_ranking(client: Client, version: ModelVersion) -> LearnerRanking | None:
+    """None if there is none, or what an unsigned record has is not one."""
+    held = read_record_file(client, version, LEARNERS)
+    try:
+        return LearnerRanking.from_json(held) if held else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _read_members(version: ModelVersion) -> tuple[MemberLine, ...]:

@@ -14,6 +14,7 @@ from raymlops import attestation, locations
 from raymlops.data.scan import Fingerprint
 from raymlops.errors import DataError, RaymlopsError, SpecError, UnreachableError, last_line
 from raymlops.evaluation.improvement import find_improvement
+from raymlops.evaluation.learner_ranking import LearnerRanking
 from raymlops.lifecycle.cluster import join_cluster
 from raymlops.lifecycle.govern.baseline_rows import start_fitting
 from raymlops.lifecycle.govern.evaluate import EvaluatedVersion
@@ -21,6 +22,7 @@ from raymlops.lifecycle.govern.evaluation_rows import Rows, to_test_rows
 from raymlops.lifecycle.govern.promotion import admit_version
 from raymlops.lifecycle.govern.scoring import features_of
 from raymlops.lifecycle.train import cross_validation, run_heartbeat, stages
+from raymlops.lifecycle.train.learner_board import measure_files
 from raymlops.lifecycle.train.limits import export_within
 from raymlops.lifecycle.train.prepare import Prepared, prepare
 from raymlops.lifecycle.train.run_recorder import (
@@ -29,6 +31,7 @@ from raymlops.lifecycle.train.run_recorder import (
     fail_record,
     finish_record,
     keep_folds,
+    keep_ranking,
     open_record,
 )
 from raymlops.lifecycle.train.time_budget import TimeBudget
@@ -38,9 +41,10 @@ from raymlops.models.safety import read_model
 from raymlops.models.session import open_session
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
+from raymlops.tensors import Batch
 from raymlops.tracking import store
 from raymlops.training import candidates, demand, search_state, storage
-from raymlops.training.blends import Share, Winner, to_learner
+from raymlops.training.blends import Share, Winner, to_learner, to_single
 from raymlops.training.replay import Replayed
 from raymlops.training.trials import SearchResult, TrialObserver
 
@@ -78,6 +82,8 @@ class Outcome:
     alias: str | None
     seconds: dict[str, float]
     trusted: EvaluatedVersion | None = None
+    learners: LearnerRanking | None = None
+    """Of a search over several, where a blend was tried."""
     """The gate's result; None if nothing was registered."""
 
 
@@ -275,9 +281,9 @@ def _cross_validate(
 
 def _blend(
     record: Record, prepared: Prepared, found: SearchResult, request: Request, budget: TimeBudget
-) -> Winner:
+) -> stages.Blended:
     assert request.name is not None
-    (winner,) = stages.blend(
+    blended = stages.blend(
         prepared.spec,
         prepared.features,
         prepared.train,
@@ -288,9 +294,32 @@ def _blend(
         replayed=request.replayed,
         tell=record.tell,
     )
-    for line in _describe_winner(winner):
+    for line in _describe_winner(blended.winner):
         record.tell(line)
-    return winner
+    return blended
+
+
+def _rank(
+    record: Record,
+    prepared: Prepared,
+    found: SearchResult,
+    blended: stages.Blended,
+    model: bytes,
+    example: Batch,
+) -> LearnerRanking | None:
+    """The ranking of the learners with their files, stored with the run. `model` is the file of the winner of the
+    blend."""
+    if not blended.ranking:
+        return None
+    trials = {trial.name: trial for trial in found.trials}
+
+    def export_trial(name: str) -> bytes:
+        return stages.export(prepared.spec, prepared.features, to_single(trials[name])).model
+
+    ranking = LearnerRanking.from_json(blended.ranking)
+    ranking = measure_files(ranking, blended.winner, model, export_trial, example, record.tell)
+    keep_ranking(record, ranking.to_json())
+    return ranking
 
 
 def _fit_ahead(path: pathlib.Path, rows: Rows) -> Rows:
@@ -313,14 +342,15 @@ def _finish(
     settings, tell = record.settings, record.tell
     spec, rows, features = prepared.spec, prepared.rows, prepared.features
     found = searched.trials
-    winner = _blend(record, prepared, found, request, budget)
+    blended = _blend(record, prepared, found, request, budget)
     clock.lap("blend")
     tell("Exporting it to one ONNX file, and verifying that on the test split")
-    within = export_within(spec, rows, features, winner, found, tell)
+    within = export_within(spec, rows, features, blended.winner, found, tell)
     winner, model = within.winner, within.model
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
     test = _fit_ahead(path, to_test_rows(rows, spec.training.sample_weights)) if request.register else None
     (proof,) = stages.verify(spec, rows, features, prepared.encoder, winner, model)
+    ranking = _rank(record, prepared, found, blended._replace(winner=winner), model, proof.example)
     clock.lap("export")
     crossed = _cross_validate(record, prepared, searched, clock, budget)
     if crossed is not None:
@@ -360,4 +390,4 @@ def _finish(
             lambda: admit_version(spec.name, named, spec, measured, settings, why, tell), tell
         )
         clock.lap("gate")
-    return Outcome(found, record.run, proof, path, version, digest, alias, dict(clock.laps), trusted)
+    return Outcome(found, record.run, proof, path, version, digest, alias, dict(clock.laps), trusted, ranking)

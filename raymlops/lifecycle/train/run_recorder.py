@@ -21,7 +21,7 @@ from raymlops.settings import Settings
 from raymlops.specs.defaults import Choice
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import registry, runs, store
-from raymlops.tracking.evidence import FOLDS, TRAINING_ROWS
+from raymlops.tracking.evidence import FOLDS, LEARNERS, TRAINING_ROWS
 from raymlops.training import candidates
 from raymlops.training.blends import Winner
 from raymlops.training.trials import SearchResult, read_state
@@ -164,6 +164,11 @@ def complete_trials(record: Record, found: SearchResult) -> list[float]:
 def keep_folds(record: Record, found: Mapping[str, Any]) -> None:
     """Store the results over folds with the run, before its version is signed."""
     store.retry_until_answered(lambda: runs.log_json(record.client, record.run, FOLDS, found), record.tell)
+
+
+def keep_ranking(record: Record, found: Mapping[str, Any]) -> None:
+    """Store the ranking of the learners with the run, before its version is signed."""
+    store.retry_until_answered(lambda: runs.log_json(record.client, record.run, LEARNERS, found), record.tell)
 
 
 def register_best(

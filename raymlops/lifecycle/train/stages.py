@@ -21,6 +21,7 @@ from raymlops.data import fitting, rare_classes, sources, split_rows, splits
 from raymlops.data.split_rows import SplitRows
 from raymlops.features import FittedFeatures, packing_of
 from raymlops.lifecycle.train import run_recorder
+from raymlops.lifecycle.train.learner_board import rank_bags
 from raymlops.lifecycle.train.resolve_features import resolve_features
 from raymlops.lifecycle.train.row_encoding import encode_rows, find_formulas
 from raymlops.lifecycle.train.verify_export import Proof, prove_model
@@ -52,6 +53,7 @@ from raymlops.training.search_state import SearchState
 from raymlops.training.trials import SearchResult, Trial, TrialObserver, read_state
 
 Profile = dict[str, Any]
+Ranking = dict[str, Any]
 """Statistics of each raw column on the training rows, as JSON."""
 
 
@@ -214,6 +216,8 @@ def check_learner(spec: ExperimentSpec, features: FittedFeatures) -> None:
 
 class Blended(NamedTuple):
     winner: Winner
+    ranking: Ranking
+    """Of the learners, as of `LearnerRanking.to_json`; empty where no blend was tried."""
 
 
 def blend(
@@ -235,11 +239,11 @@ def blend(
     what they were a part of.
     """
     if not spec.search.blends:
-        return Blended(to_single(trials.best))
+        return Blended(to_single(trials.best), {})
     folds = spec.search.folds or 0
     job = Job(spec, packing_of(features), features.target, train, validation)
     if replayed:
-        return Blended(_rebuild_winner(job, features, trials, replayed, location))
+        return Blended(_rebuild_winner(job, features, trials, replayed, location), {})
     chosen = choose_trials(trials.trials, _MOST_TRIALS, defaults=bool(folds))
     found = _answer_validation(spec, features, validation, chosen)
     if folds:
@@ -248,7 +252,9 @@ def blend(
         trained = train_bags(named, job, folds=folds, location=location, seconds=seconds, tell=tell)
         if trained.bags:
             found = trained
-    return Blended(blend_bags(found, spec.training, features.target))
+    winner = blend_bags(found, spec.training, features.target)
+    ranking = rank_bags(found, winner, spec.training, features.target, trials.metric)
+    return Blended(winner, ranking.to_json() if ranking else {})
 
 
 def _answer_validation(
@@ -475,7 +481,7 @@ STAGES: Mapping[str, Stage] = {
             ),
         ),
         Stage(search, reads=_MODEL),
-        Stage(blend, reads=_MODEL),
+        Stage(blend, reads=_MODEL, revision=2),
         Stage(export, reads=("name", *_MODEL)),
         Stage(verify, reads=("limits", *_MODEL)),
         Stage(register, reads=("name", "description"), effect=True),

@@ -10,6 +10,8 @@ import pytest
 from raymlops.evaluation import charts, gate, page, partials, results
 from raymlops.evaluation.charts import Axis, Series
 from raymlops.evaluation.contents import MemberLine, Report, TrialLine, VariantLine
+from raymlops.evaluation.intervals import Interval
+from raymlops.evaluation.learner_ranking import LearnerLine, LearnerRanking
 from raymlops.evaluation.partials import Layout
 from raymlops.evaluation.permutation import ColumnImportance, PermutationImportance
 from raymlops.evaluation.report import write_report
@@ -195,3 +197,17 @@ def test_ticks_have_as_many_digits_as_their_distance_needs():
     assert texts(0.0, 1000.0, 2000.0) == ["0", "1,000", "2,000"]
     assert texts(0.0, 2e-7) == ["0", "2e-07"]
     assert texts() == []
+
+
+def test_the_learners_of_a_search_are_compared_on_the_same_rows():
+    lines = (
+        LearnerLine("blend", ("a", "b"), Interval(0.8, 0.7, 0.9), 0.5, 0.0, 0.0, 0.75, 3.0, 20_000, 0.25),
+        LearnerLine("<forest>", ("a",), Interval(0.78, 0.7, 0.9), 0.51, 0.01, 0.02, 0.25, 2.0),
+    )
+    held = write_report(_report("binary", learners=LearnerRanking("roc_auc", 500, 5, lines)))
+    shown = " ".join(_read(held).text)
+    assert "0.010 ± 0.020" in shown or "0.01 ± 0.02" in shown
+    assert "blend has the least loss in 75% of resamples of the 500 rows" in shown
+    assert "each answered by the model of 5 that had left it out" in shown
+    assert "20.0 kB" in shown
+    assert "&lt;forest&gt;" in held

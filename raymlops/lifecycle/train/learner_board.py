@@ -1,0 +1,106 @@
+"""The ranking of a search's learners: from the answers that the blend was chosen by, and from a file of each. Chooses
+no winner."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from raymlops.errors import RaymlopsError
+from raymlops.evaluation.learner_ranking import Answers, LearnerLine, LearnerRanking, rank_learners
+from raymlops.features import FittedTarget
+from raymlops.models.session import open_session
+from raymlops.specs.training import TrainingSpec
+from raymlops.tensors import Batch, count_rows
+from raymlops.training.blends import Bag, Bags, Winner, make_loss, to_learner, to_scores
+
+BLEND = "blend"
+_SECONDS = 1.0
+"""For the files of all learners; one that was begun is ended."""
+_CALLS = 50
+
+
+def rank_bags(
+    bags: Bags, winner: Winner, spec: TrainingSpec, target: FittedTarget, metric: str
+) -> LearnerRanking | None:
+    """The best bag of each learner and the winner, if it is a blend of several; None for one learner alone."""
+    loss, weights = make_loss(spec, target, bags.labels), bags.weigh(spec, target)
+    folds = len(bags.bags[0].parts)
+    losses = {bag.trial.name: loss(bag.margins) for bag in bags.bags}
+    order = list(bags.bags)
+    if folds > 1:  # which judge better than the split by which the trials are in order
+        order.sort(key=lambda bag: float(np.average(losses[bag.trial.name], weights=weights)))
+    best: dict[str, Bag] = {}
+    for bag in order:
+        best.setdefault(to_learner(bag.trial), bag)
+    if len(best) < 2:
+        return None
+
+    def answer(name: str, trials: tuple[str, ...], margins: Any, seconds: float) -> Answers:
+        scores = to_scores(target.task, margins)
+        if target.task == "regression":
+            scores = target.to_own_unit(scores.astype(np.float64))
+        return Answers(name, trials, scores, loss(margins), seconds)
+
+    answers = [answer(name, (bag.trial.name,), bag.margins, bag.trial.seconds) for name, bag in best.items()]
+    if len(winner.shares) > 1:
+        by_trial = {bag.trial.name: bag.margins for bag in bags.bags}
+        mixed = sum(share.weight * by_trial[share.trial.name] for share in winner.shares)
+        seconds = sum(share.trial.seconds for share in winner.shares)
+        answers.append(answer(BLEND, tuple(share.trial.name for share in winner.shares), mixed, seconds))
+    labels = bags.labels.astype(np.float64 if target.task == "regression" else np.int64)
+    return rank_learners(
+        answers,
+        target.to_own_unit(labels) if target.task == "regression" else labels,
+        task=target.task,
+        metric=metric,
+        classes=len(target.classes),
+        weights=bags.weights,
+        loss_weights=weights,
+        folds=folds,
+        seed=spec.seed,
+    )
+
+
+def measure_files(
+    ranking: LearnerRanking,
+    winner: Winner,
+    model: bytes,
+    export: Callable[[str], bytes],
+    rows: Batch,
+    tell: Callable[[str], None],
+) -> LearnerRanking:
+    """The ranking with the size of each file and its time for one of `rows`. `model` is the winner's file, `export`
+    gives that of a trial. What `_SECONDS` leaves no time for is left out, and told."""
+    until = time.perf_counter() + _SECONDS
+    own = tuple(share.trial.name for share in winner.shares)
+    lines, late = [], []
+    for line in ranking.lines:
+        is_winner = line.trials == own
+        if line.name == BLEND and not is_winner:  # it was over a limit
+            lines.append(line)
+            continue
+        if not is_winner and time.perf_counter() > until:
+            late.append(line.name)
+            lines.append(line)
+            continue
+        try:
+            lines.append(_measure(line, model if is_winner else export(line.trials[0]), rows))
+        except RaymlopsError:  # a learner that did not win need not have a file
+            lines.append(line)
+    if late:
+        tell(f"The files of {', '.join(late)} are not measured, for want of time")
+    return dataclasses.replace(ranking, lines=tuple(lines))
+
+
+def _measure(line: LearnerLine, model: bytes, rows: Batch) -> LearnerLine:
+    session, times = open_session(model), []
+    for place in range(_CALLS + 5):
+        row = place % count_rows(rows)
+        one = {name: values[row : row + 1] for name, values in rows.items()}
+        began = time.perf_counter()
+        session.infer(one)
+        times.append(time.perf_counter() - began)
+    return dataclasses.replace(line, size=len(model), p50_ms=1e3 * float(np.median(times[5:])))
