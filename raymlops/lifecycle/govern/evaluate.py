@@ -158,7 +158,7 @@ def evaluate_version(
     against = _gather(champion, measured, said[champion.uri], None) if champion else None
     verdict = gate.judge(evidence, against, limits)
     evaluation = results.finish(measured.whole[version.uri], spec.evaluation)
-    importance = _permute(opened.session, features, sample, spec, tell)
+    importance = _permute(opened.session, features, sample, evidence.columns, spec, tell)
     lines, judged = _try_variants(opened, spec, rows, sample, features, evidence, evaluation, settings, tell)
     report = version_record.fill_report(
         client,
@@ -367,14 +367,17 @@ def _permute(
     session: Session,
     features: FittedFeatures,
     sample: Sample,
+    alone: Mapping[str, float],
     spec: ExperimentSpec,
     tell: Callable[[str], None],
 ) -> PermutationImportance | None:
-    """None if the model refuses a mixture of rows: nothing is judged by it."""
+    """None if the model refuses a mixture of rows: nothing is judged by it. `alone` are the columns with what each
+    says alone: those that say most come first, as there may not be time for all."""
+    ordered = sorted(sample.columns, key=lambda name: -alone.get(name, 0.0))
     try:
         return measure_importance(
             lambda columns: score_rows(session, columns, features.target),
-            sample.columns,
+            {name: sample.columns[name] for name in ordered},
             sample.labels,
             task=features.target.task,
             loss=spec.training.loss,

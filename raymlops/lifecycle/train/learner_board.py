@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raymlops.errors import RaymlopsError
+from raymlops.errors import last_line
 from raymlops.evaluation.learner_ranking import Answers, LearnerLine, LearnerRanking, rank_learners
 from raymlops.features import FittedTarget
 from raymlops.models.session import open_session
@@ -25,11 +25,13 @@ _CALLS = 50
 def rank_bags(
     bags: Bags, winner: Winner, spec: TrainingSpec, target: FittedTarget, metric: str
 ) -> LearnerRanking | None:
-    """The best bag of each learner and the winner, if it is a blend of several; None for one learner alone."""
+    """The best bag of each learner and the winner, if it is a blend of several; None for one learner alone. Bags with
+    answers that are not finite are left out."""
     loss, weights = make_loss(spec, target, bags.labels), bags.weigh(spec, target)
     folds = len(bags.bags[0].parts)
-    losses = {bag.trial.name: loss(bag.margins) for bag in bags.bags}
-    order = list(bags.bags)
+    order = [bag for bag in bags.bags if np.isfinite(bag.margins).all()]
+    by_trial = {bag.trial.name: bag.margins for bag in order}
+    losses = {name: loss(margins) for name, margins in by_trial.items()}
     if folds > 1:  # which judge better than the split by which the trials are in order
         order.sort(key=lambda bag: float(np.average(losses[bag.trial.name], weights=weights)))
     best: dict[str, Bag] = {}
@@ -45,8 +47,7 @@ def rank_bags(
         return Answers(name, trials, scores, loss(margins), seconds)
 
     answers = [answer(name, (bag.trial.name,), bag.margins, bag.trial.seconds) for name, bag in best.items()]
-    if len(winner.shares) > 1:
-        by_trial = {bag.trial.name: bag.margins for bag in bags.bags}
+    if len(winner.shares) > 1 and all(share.trial.name in by_trial for share in winner.shares):
         mixed = sum(share.weight * by_trial[share.trial.name] for share in winner.shares)
         seconds = sum(share.trial.seconds for share in winner.shares)
         answers.append(answer(BLEND, tuple(share.trial.name for share in winner.shares), mixed, seconds))
@@ -88,7 +89,8 @@ def measure_files(
             continue
         try:
             lines.append(_measure(line, model if is_winner else export(line.trials[0]), rows))
-        except RaymlopsError:  # a learner that did not win need not have a file
+        except Exception as error:  # also of somebody's own learner, which did not win
+            tell(f"The file of {line.name} is not measured: {last_line(error)}")
             lines.append(line)
     if late:
         tell(f"The files of {', '.join(late)} are not measured, for want of time")
