@@ -61,6 +61,26 @@ def test_the_file_answers_as_the_folds_that_made_it_and_the_version_names_them(
     assert np.isfinite(answers["probability"]).all()
 
 
+def test_the_learners_are_ranked_on_the_same_rows_with_a_file_of_each(
+    outcome: Outcome, settings: Settings
+) -> None:
+    ranking = outcome.learners
+    assert ranking is not None
+    assert {"network", OWN} <= {line.name for line in ranking.lines} <= {"network", OWN, "blend"}
+    assert sum(line.first for line in ranking.lines) == pytest.approx(1)
+    assert ranking.folds > 1
+    assert all(line.size and line.p50_ms for line in ranking.lines)
+    version = registry.resolve(f"models:/blended/{outcome.version}", settings)
+    assert version.manifest is not None
+    assert "learners.json" in version.manifest.documents
+    assert outcome.trusted is not None
+    report = outcome.trusted.report.read_text(encoding="utf-8")
+    assert "<h3>Learners</h3>" in report
+    assert "<h3>Members of the blend</h3>" in report
+    assert outcome.trusted.importance is not None
+    assert outcome.trusted.importance.columns[0].low > 0
+
+
 def test_every_trial_is_a_run_with_its_learner(outcome: Outcome, settings: Settings) -> None:
     client = store.connect(settings)
     experiment = client.get_experiment_by_name("blended")
