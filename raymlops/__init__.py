@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from raymlops.api import (
+        convert,
         deploy,
         evaluate,
         init,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "convert",
     "deploy",
     "evaluate",
     "init",

@@ -9,7 +9,7 @@ import dataclasses
 import html
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -365,6 +365,42 @@ def register(file: str | os.PathLike[str], name: str, why: str) -> str:
 
     version, _ = register_file(pathlib.Path(file), name, why, Settings.from_env())
     return f"models:/{name}/{version}"
+
+
+def convert(
+    file: str | os.PathLike[str],
+    name: str,
+    *,
+    data: str | os.PathLike[str] | pd.DataFrame | pa.Table | None = None,
+    classes: Sequence[str | int] = (),
+    target: str = "target",
+    rounds: int | None = None,
+    why: str = "",
+) -> str:
+    """Register a saved model of XGBoost (.json, .ubj) or LightGBM (.txt, .lgb); returns `models:/NAME/VERSION`.
+
+    `data` are rows as it was trained on them (a table, .parquet or .csv), which both predict; `classes` are in the
+    order of training. Raises NotFoundError, SpecError, DataError, ArtifactError (a file that is broken or not
+    convertible), ParityError (the ONNX file answers otherwise).
+    """
+    from raymlops.lifecycle.govern.convert import convert_file
+
+    given: Any = data
+    if isinstance(data, (str, os.PathLike)):
+        given = pathlib.Path(data)
+    elif data is not None:
+        given = to_arrow(data, {str(column) for column in getattr(data, "columns", ())})
+    found = convert_file(
+        pathlib.Path(file),
+        name,
+        Settings.from_env(),
+        why=why,
+        data=given,
+        classes=tuple(map(str, classes)),
+        target=target,
+        rounds=rounds,
+    )
+    return f"models:/{name}/{found.version}"
 
 
 def promote(name: str, version: str | int, why: str, *, alias: str = "champion", force: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""register and promote."""
+"""register, convert and promote."""
 
 import pathlib
 import shlex
@@ -22,7 +22,67 @@ def register(file: str, name: str, why: str) -> None:
 
     version, digest = register_file(pathlib.Path(file), name, why, Settings.from_env())
     click.echo(f"Registered models:/{name}/{version} (sha256 {digest[:12]})")
+    click.echo(_next_of(name, version))
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option("--name", required=True, help="Name of the registered model.")
+@click.option(
+    "--data",
+    type=click.Path(),
+    help="Rows as the model was trained on them, .parquet or .csv: names its inputs, and is predicted by both.",
+)
+@click.option("--classes", help="Names of the classes in the order of training, A,B,...; default 0,1,...")
+@click.option("--target", default="target", show_default=True, help="Name of what is predicted.")
+@click.option(
+    "--rounds",
+    type=int,
+    help="The first N rounds; by default those until early stopping, where the file says so.",
+)
+@click.option("--why", default="", help="Reason for registering it; recorded with the version.")
+def convert(
+    file: str, name: str, data: str | None, classes: str | None, target: str, rounds: int | None, why: str
+) -> None:
+    """Register a saved model of XGBoost (.json, .ubj) or LightGBM (.txt, .lgb) as an ONNX model version.
+
+    It is registered only if it answers as the library itself does. No code in FILE runs; pickles are not read.
+
+    \b
+    raymlops convert model.ubj --name fraud --data sample.parquet
+    raymlops convert model.txt --name species --classes setosa,versicolor,virginica
+    """
+    from raymlops.lifecycle.govern.convert import convert_file
+
+    found = convert_file(
+        pathlib.Path(file),
+        name,
+        Settings.from_env(),
+        why=why,
+        data=pathlib.Path(data) if data else None,
+        classes=tuple(one.strip() for one in classes.split(",")) if classes else (),
+        target=target,
+        rounds=rounds,
+    )
+    booster = found.booster
     click.echo(
+        f"Converted {file}: {found.library} {booster.objective}, {booster.rounds} of {booster.grown} rounds, "
+        f"{booster.features} inputs"
+    )
+    for rows, one in (("of the sample", found.sample), ("at its thresholds", found.made)):
+        if one is not None:
+            click.echo(
+                f"Parity on {one.rows:,} rows {rows}: worst difference {one.difference:.1e}, {one.flipped} labels "
+                "differ"
+            )
+    for note in found.notes:
+        click.echo(f"Note: {note}")
+    click.echo(f"Registered models:/{name}/{found.version} (sha256 {found.digest[:12]})")
+    click.echo(_next_of(name, found.version))
+
+
+def _next_of(name: str, version: str) -> str:
+    return (
         f"Next: raymlops gate {shlex.quote(f'models:/{name}/{version}')} --spec SPEC, "
         f"or raymlops promote {shlex.quote(name)} {version} --force"
     )

@@ -19,13 +19,16 @@ from raymlops.onnx_builder import INNER, IR_VERSION, ML_OPSET, OPSET, GraphBuild
 from raymlops.tensors import Signature, TensorSpec
 
 
-def export_model(trained: onnx.ModelProto, features: FittedFeatures, *, name: str) -> onnx.ModelProto:
+def export_model(
+    trained: onnx.ModelProto, features: FittedFeatures, *, name: str, front: onnx.ModelProto | None = None
+) -> onnx.ModelProto:
     """Encoder, trained model and output nodes in one graph, with its contract in the metadata; opset 20, IR 10.
+    `front` takes the place of the encoder of these features.
 
     `trained` takes packed rows and gives `outputs` (rows, outputs), as made by `Learner.to_onnx`. Packed tensors that
     it does not take are not computed.
     """
-    front = encoder.build_encoder(features, [value.name for value in trained.graph.input])
+    front = front or encoder.build_encoder(features, [value.name for value in trained.graph.input])
     core = compose.add_prefix(trained, "network/")
     given = {output.name for output in front.graph.output}
     joined = [(INNER + value.name.removeprefix("network/"), value.name) for value in core.graph.input]

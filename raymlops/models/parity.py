@@ -51,6 +51,21 @@ def compare(expected: Array, answers: Batch, target: FittedTarget) -> Parity:
     return Parity(len(found), _largest(found - expected), int((labels != answers["label"]).sum()))
 
 
+def compare_beyond_ties(expected: Array, answers: Batch, target: FittedTarget, limit: float) -> Parity:
+    """As `compare`, but labels of rows whose scores are this near to another label are not counted."""
+    found = compare(expected, answers, target)
+    if target.task == "regression":
+        return found
+    if target.task == "binary":
+        distance = np.abs(expected - target.threshold)
+    else:
+        best = np.sort(expected, axis=1)[:, -2:]
+        distance = best[:, 1] - best[:, 0]
+    clear = distance > limit
+    counted = compare(expected[clear], {name: array[clear] for name, array in answers.items()}, target)
+    return dataclasses.replace(found, flipped=counted.flipped)
+
+
 def _largest(difference: Array) -> float:
     if not difference.size:
         return 0.0

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from raymlops.errors import ArtifactError
+
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
@@ -52,6 +54,30 @@ def _find_leaves(tree: Tree, rows: Floats) -> Ints:
         place[inside] = np.where(left, tree.left[at], tree.right[at])
         inside = inside[tree.feature[place[inside]] >= 0]
     return place
+
+
+def check_trees(ensemble: TreeEnsemble, features: int) -> None:
+    """Raises ArtifactError unless each is a tree whose nodes read these features: others would never end, or read what
+    is not theirs."""
+    for number, tree in enumerate(ensemble.trees):
+        inner = tree.feature >= 0
+        children = np.concatenate([tree.left[inner], tree.right[inner]])
+        whole = (
+            ((children > 0) & (children < len(tree.feature))).all()
+            and len(np.unique(children)) == len(children)
+            and (tree.feature < features).all()
+            and all(0 <= target < ensemble.outputs for target in tree.targets)
+            and len(
+                {len(part) for part in (tree.feature, tree.threshold, tree.left, tree.right, tree.values)}
+            )
+            == 1
+            and np.isfinite(tree.values).all()
+        )
+        if not whole:
+            raise ArtifactError(
+                f"Tree {number} of the model is broken: its nodes have children, features, outputs or values that do "
+                "not exist; save it again"
+            )
 
 
 def constant_tree(value: float, target: int = 0) -> Tree:

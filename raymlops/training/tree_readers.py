@@ -10,8 +10,8 @@ from raymlops.errors import ArtifactError
 from raymlops.training.tree_ensembles import Tree, TreeEnsemble, at_most, below, constant_tree
 
 _LINKS: Mapping[str, Callable[[float], float]] = {
-    "binary:logistic": lambda base: math.log(base / (1 - base)),
-    "count:poisson": math.log,
+    **dict.fromkeys(("binary:logistic", "reg:logistic"), lambda base: math.log(base / (1 - base))),
+    **dict.fromkeys(("count:poisson", "reg:gamma", "reg:tweedie"), math.log),
 }
 """Objective of XGBoost -> margin of a base score; that of all others is the score itself."""
 
@@ -50,6 +50,11 @@ def _read_lightgbm_tree(fields: Mapping[str, str], target: int) -> Tree:
 
     exact = np.array(fields["threshold"].split(), dtype=np.float64)
     kinds = np.array(fields["decision_type"].split(), dtype=np.int64)
+    if (kinds >> 2 == 1).any():
+        raise ArtifactError(
+            "A tree of LightGBM takes zeros for missing values, which the export does not write; train without "
+            "zero_as_missing"
+        )
     # Bits 2 and 3 are the type of missing values: with 2 NaN goes by bit 1; with 0, of a column that had none in
     # training, it counts as 0.
     missing_left = np.where(kinds >> 2 == 2, kinds & 2 > 0, exact >= 0)

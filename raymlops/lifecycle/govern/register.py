@@ -2,13 +2,15 @@
 
 import pathlib
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 from raymlops.errors import NotFoundError
 from raymlops.lifecycle.govern import provenance
 from raymlops.lifecycle.govern.promotion import move_alias
 from raymlops.models.external_data import ModelFiles
 from raymlops.models.model_trial import try_model
-from raymlops.models.safety import read_model
+from raymlops.models.safety import Model, read_model
 from raymlops.models.session import open_session
 from raymlops.settings import Settings
 from raymlops.tracking import registry, runs, store
@@ -22,6 +24,21 @@ def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -
         raise NotFoundError(f"No ONNX file {str(file)!r}")
     content = read_model(file)
     try_model(f"The model {str(file)!r}", content)
+    return register_model(content, name, why, settings, source=file.name)
+
+
+def register_model(
+    content: Model,
+    name: str,
+    why: str,
+    settings: Settings,
+    *,
+    source: str,
+    parameters: Mapping[str, str] | None = None,
+    files: Mapping[str, Any] | None = None,
+) -> tuple[str, str]:
+    """Register a model that was tried. `source` says what file it comes from, `parameters` are facts of its run, and
+    `files` are kept beside it as JSON. Returns the version and the sha256."""
     signature = open_session(content).signature
     client = store.connect(settings)
     experiment = store.ensure_experiment(client, name, settings)
@@ -31,7 +48,7 @@ def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -
         experiment.experiment_id,
         search=f"{name}-registered-{uuid.uuid4().hex}",  # two within a second are two
         tags={"raymlops.why": why, "mlflow.user": settings.user},
-        parameters={"file": file.name},
+        parameters={"file": source, **(parameters or {})},
     )
     version, digest = registry.register_version(
         client,
@@ -46,9 +63,9 @@ def register_file(file: pathlib.Path, name: str, why: str, settings: Settings) -
             "raymlops.who": settings.user,
             "raymlops.why": why,
             "raymlops.when": stamp,
-            "raymlops.source": file.name,
+            "raymlops.source": source,
         },
-        files={},
+        files=files or {},
     )
     runs.finish_run(client, run, metrics={}, tags={})
     return version, digest
