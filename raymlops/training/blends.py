@@ -66,6 +66,12 @@ class Bags:
         """(bags, rows, outputs)"""
         return np.stack([bag.margins for bag in self.bags])
 
+    @property
+    def finite(self) -> "Bags":
+        """Without those that have no number for some row: a mean with them would have none, either."""
+        kept = tuple(bag for bag in self.bags if np.isfinite(bag.margins).all())
+        return dataclasses.replace(self, bags=kept)
+
     def weigh(self, spec: TrainingSpec, target: FittedTarget) -> npt.NDArray[Any] | None:
         """The weights of the rows in losses."""
         return weigh_rows(spec, target, self.labels, self.weights)

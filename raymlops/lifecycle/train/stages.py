@@ -245,13 +245,14 @@ def blend(
     if replayed:
         return Blended(_rebuild_winner(job, features, trials, replayed, location), {})
     chosen = choose_trials(trials.trials, _MOST_TRIALS, defaults=bool(folds))
-    found = _answer_validation(spec, features, validation, chosen)
+    found = _answer_validation(spec, features, validation, chosen).finite
+    if not found.bags:
+        return Blended(to_single(trials.best), {})
     if folds:
         picked = choose_bags(found, spec.training, features.target, _MOST_BAGS)
         named = [(trial, to_spec_of(spec, trial)) for trial in picked]
         trained = train_bags(named, job, folds=folds, location=location, seconds=seconds, tell=tell)
-        if trained.bags:
-            found = trained
+        found = trained.finite if trained.finite.bags else found
     winner = blend_bags(found, spec.training, features.target)
     ranking = rank_bags(found, winner, spec.training, features.target, trials.metric)
     return Blended(winner, ranking.to_json() if ranking else {})

@@ -96,6 +96,14 @@ def test_equal_models_do_not_gain_and_rows_without_weight_do_not_count() -> None
     np.testing.assert_allclose(blends.select_members(margins, loss, (~half).astype(float)), chosen)
 
 
+def test_a_model_that_has_no_number_for_a_row_is_no_member() -> None:
+    labels = labels_of("binary")
+    whole, broken = noisy("binary", labels, 1.0, 1), noisy("binary", labels, 0.1, 2)
+    broken[3] = np.nan
+    bags = tuple(blends.Bag(trial(name), (trial(name),), one) for name, one in (("a", whole), ("b", broken)))
+    assert [bag.trial.name for bag in blends.Bags(bags, labels, None).finite.bags] == ["a"]
+
+
 def test_the_best_of_each_learner_may_be_a_member_and_failed_trials_may_not() -> None:
     held = [trial(f"t{place}") for place in range(20)]
     held += [trial("line", "linear"), Trial("failed", {}, {}, 1.0, None, "it failed")]
