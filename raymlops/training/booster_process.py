@@ -14,6 +14,7 @@ import pathlib
 import re
 import resource
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,9 @@ def _run(
     folder: pathlib.Path, file: str, library: str, rounds: int | None, columns: list[str] | None
 ) -> dict[str, Any]:
     content = pathlib.Path(file).read_bytes()
-    opened = _open_lightgbm(content) if library == "lightgbm" else _open_xgboost(content)
-    text = content if library == "lightgbm" else bytes(opened.save_raw("json"))
+    with _library_errors(library):
+        opened = _open_lightgbm(content) if library == "lightgbm" else _open_xgboost(content)
+        text = content if library == "lightgbm" else bytes(opened.save_raw("json"))
     booster = read(library, text, rounds)  # before the library walks its trees
     (folder / "model").write_bytes(text)
     made = make_rows(booster)
@@ -73,21 +75,31 @@ def _run(
         places = [columns.index(column) for column in match_columns(booster, columns)]
         rows = np.concatenate([np.load(folder / "sample.npy")[:, places], rows])
     np.save(folder / "rows.npy", rows)
-    np.save(folder / "scores.npy", _predict(opened, booster, rows))
+    with _library_errors(library):
+        np.save(folder / "scores.npy", _predict(opened, booster, rows))
     return {"version": f"{library} {sys.modules[library].__version__}"}
+
+
+@contextlib.contextmanager
+def _library_errors(library: str) -> Iterator[None]:
+    """Raises ArtifactError with the library's reason, without its stack."""
+    try:
+        yield
+    except (RaymlopsError, MemoryError):
+        raise
+    except Exception as error:  # each library has its own kinds, beside those of Python
+        reason = re.sub(r"^\[[\d:]+\] \S+: ", "", " ".join(str(error).partition("Stack trace")[0].split()))
+        name = {"xgboost": "XGBoost", "lightgbm": "LightGBM"}[library]
+        raise ArtifactError(
+            f"{name} does not open it: {shorten(reason)}; save it again with save_model"
+        ) from None
 
 
 def _open_xgboost(content: bytes) -> Any:
     import xgboost
 
     opened = xgboost.Booster({"nthread": 1, "device": "cpu"})
-    try:
-        opened.load_model(bytearray(content))
-    except (xgboost.core.XGBoostError, ValueError) as error:
-        reason = re.sub(r"^\[[\d:]+\] \S+: ", "", " ".join(str(error).partition("Stack trace")[0].split()))
-        raise ArtifactError(
-            f"XGBoost does not open it: {shorten(reason)}; save it again with save_model"
-        ) from None
+    opened.load_model(bytearray(content))
     opened.set_param({"nthread": 1, "device": "cpu"})
     return opened
 
@@ -95,16 +107,9 @@ def _open_xgboost(content: bytes) -> Any:
 def _open_lightgbm(content: bytes) -> Any:
     import lightgbm
 
-    try:
-        text = content.decode()
-        read_lightgbm_file(text)  # LightGBM itself ends the process for some broken files
-        return lightgbm.Booster(model_str=text)
-    except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"LightGBM does not open it: {shorten(str(error))}; save it again") from None
-    except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
-        raise ArtifactError(
-            f"It is not a whole model of lightgbm: {type(error).__name__}: {shorten(str(error))}; save it again"
-        ) from None
+    text = content.decode()
+    read("lightgbm", content, None)  # LightGBM itself ends the process for some broken files
+    return lightgbm.Booster(model_str=text)
 
 
 def _predict(opened: Any, booster: Booster, rows: Rows) -> Rows:
@@ -113,6 +118,10 @@ def _predict(opened: Any, booster: Booster, rows: Rows) -> Rows:
         return np.asarray(opened.predict(rows, num_iteration=booster.rounds, num_threads=1))
     import xgboost
 
+    if np.isinf(rows).any():
+        raise DataError(
+            "The sample has infinite numbers, which XGBoost does not take; leave them out, or missing"
+        )
     data = xgboost.DMatrix(rows, missing=np.nan, nthread=1, feature_names=list(booster.names) or None,
                            feature_types=opened.feature_types)  # fmt: skip
     limited: dict[str, Any] = {"iteration_range": (0, booster.rounds), "strict_shape": True}
