@@ -193,7 +193,7 @@ def log_trials(
 
     with concurrent.futures.ThreadPoolExecutor(TRIALS) as pool:
         list(pool.map(run_trial, range(TRIALS)))
-    left = trials.close()
+    left = trials.close(240)  # a server of a busy machine may take minutes to be back
     runs.log_json(client, parent, "spec.json", {"name": search})
     runs.finish_run(client, parent, metrics={"left": left}, tags={})
     return parent, experiment
