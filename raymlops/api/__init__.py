@@ -20,7 +20,7 @@ from raymlops.api.arguments import read_content, select_columns, to_arrow, to_ov
 from raymlops.errors import DataError, UserError, unknown_name
 from raymlops.settings import Settings
 from raymlops.specs.document import parse_document, read_document
-from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.experiment import ExperimentSpec, to_one_trial
 from raymlops.specs.serving import ServingSpec
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def train(
     """
     from raymlops.lifecycle.train import launch
 
-    found, settings = launch.to_training(read_spec(spec, overrides)), _begin()
+    found, settings = to_one_trial(read_spec(spec, overrides)), _begin()
     lost = launch.find_training(found, settings, name, fresh, print)
     return _run(found, settings, lost, progress, name=name, why=why, register=register, or_anew=True)
 

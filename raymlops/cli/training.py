@@ -11,7 +11,7 @@ import click
 from raymlops.settings import Settings
 from raymlops.specs.code_references import OUR_READERS
 from raymlops.specs.document import read_document
-from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.experiment import ExperimentSpec, to_one_trial
 from raymlops.specs.json_schema import make_schema
 
 _OVERRIDES = click.option(
@@ -162,7 +162,7 @@ def train(fresh: bool, **options: Any) -> None:
     from raymlops.lifecycle.train import launch
 
     path = options.pop("spec")
-    spec = launch.to_training(read_spec(path, options.pop("overrides")))
+    spec = to_one_trial(read_spec(path, options.pop("overrides")))
     lost = launch.find_training(spec, Settings.from_env(), options["name"], fresh, _warn)
     _develop(spec, path, lost, or_anew=True, **options)
 

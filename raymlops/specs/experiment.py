@@ -207,3 +207,16 @@ def with_parameters(spec: ExperimentSpec, parameters: dict[str, Any]) -> Experim
     if "training.learner" in parameters:
         value["search"].update(learners=None, glassbox=False, space={})
     return validate_document(value, ExperimentSpec, source=f"the parameters {parameters}")
+
+
+def to_one_trial(spec: ExperimentSpec) -> ExperimentSpec:
+    """The spec with a search of one trial, with the values of the spec as they are."""
+    alone = {
+        "algorithm": "random",
+        "scheduler": "none",
+        "trials": 1,
+        "space": {},
+        "learners": None,
+        "glassbox": False,
+    }
+    return spec.model_copy(update={"search": spec.search.model_copy(update=alone)})

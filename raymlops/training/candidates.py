@@ -143,15 +143,10 @@ def _check(
     candidate: Candidate, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None
 ) -> None:
     trial = with_parameters(spec, candidate.with_learner({}))
-    learner = find_learner(candidate.name)
-    if trial.training.workers > 1 and not learner.teams:
-        raise SpecError(
-            f"it trains in one process, and training.workers is {trial.training.workers}; set it to 1"
-        )
     if candidate.name != "network":  # of which no option is varied that its network does not take
         search = trial.search.model_copy(update={"space": dict(candidate.varied)})
         trial = trial.model_copy(update={"search": search})
-    learner.check(trial, packing, target)
+    learners.check(trial, packing, target)
 
 
 def check(

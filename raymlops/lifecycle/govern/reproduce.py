@@ -11,7 +11,7 @@ from raymlops.lifecycle.govern.evaluation_rows import read_rows
 from raymlops.lifecycle.train.develop import Request, develop_model
 from raymlops.settings import Settings
 from raymlops.specs.dataset import TableSpec
-from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.specs.experiment import to_one_trial, with_parameters
 from raymlops.tracking import registry, store
 from raymlops.tracking.registry import ModelVersion
 from raymlops.training.replay import Replayed
@@ -76,7 +76,8 @@ def reproduce_version(
         )
     tell(f"Data: fingerprint {recorded or found.digest} as recorded")
     replayed = _read_members(version)
-    again = spec if replayed else single_trial(spec, version_record.read_tag(version, "raymlops.parameters"))
+    parameters = version_record.read_tag(version, "raymlops.parameters")
+    again = spec if replayed else to_one_trial(with_parameters(spec, parameters))
     name = f"reproduction-of-{version.name}-{version.version}-{time.strftime('%Y%m%d-%H%M%S')}"
     request = Request(why=f"reproduces {version.uri}", name=name, register=False, replayed=replayed)
     outcome = develop_model(again, settings, request, tell=tell)
@@ -139,22 +140,6 @@ def reproduce_rebuilt(
 def _paths(table: TableSpec) -> tuple[str, ...]:
     held = (table.path,) if isinstance(table.path, str) else table.path or ()
     return tuple(path for path in held if "://" not in path)
-
-
-def single_trial(spec: ExperimentSpec, parameters: dict[str, object]) -> ExperimentSpec:
-    """The spec with a trial's parameters fixed and no search."""
-    fixed = with_parameters(spec, parameters)
-    search = fixed.search.model_copy(
-        update={
-            "algorithm": "random",
-            "scheduler": "none",
-            "trials": 1,
-            "space": {},
-            "learners": None,
-            "glassbox": False,
-        }
-    )
-    return fixed.model_copy(update={"search": search})
 
 
 def compare_locks(then: str, now: str) -> tuple[str, ...]:

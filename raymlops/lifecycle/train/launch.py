@@ -58,21 +58,6 @@ def find_training(
     return lost.name
 
 
-def to_training(spec: ExperimentSpec) -> ExperimentSpec:
-    """One training with the values of the spec as they are, as a search of one trial."""
-    single = spec.search.model_copy(
-        update={
-            "algorithm": "random",
-            "scheduler": "none",
-            "trials": 1,
-            "space": {},
-            "learners": None,
-            "glassbox": False,
-        }
-    )
-    return spec.model_copy(update={"search": single})
-
-
 def join(settings: Settings) -> None:
     """Join the cluster, or start one, and open the tracking store meanwhile, whose database may be new and has to be
     made. Raises ResourceError; what is wrong with the store is told when it is used."""
