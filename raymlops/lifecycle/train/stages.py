@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import onnx
+import ray
 
 from raymlops import __version__
 from raymlops.data import fitting, rare_classes, sources, split_rows, splits
@@ -250,12 +251,30 @@ def blend(
         return Blended(to_single(trials.best), {})
     if folds:
         picked = choose_bags(found, spec.training, features.target, _MOST_BAGS)
-        named = [(trial, to_spec_of(spec, trial)) for trial in picked]
-        trained = train_bags(named, job, folds=folds, location=location, seconds=seconds, tell=tell)
-        found = trained.finite if trained.finite.bags else found
+        if _fit_in(picked, spec, folds, seconds):
+            named = [(trial, to_spec_of(spec, trial)) for trial in picked]
+            trained = train_bags(
+                named, job, folds=folds, location=location, seconds=seconds, tell=tell
+            ).finite
+            if len(trained.bags) == len(picked):  # else the best may be among those that are not there
+                found = trained
+        else:
+            tell("There is no time to train the best trials again on folds, and they are taken as they are")
     winner = blend_bags(found, spec.training, features.target)
     ranking = rank_bags(found, winner, spec.training, features.target, trials.metric)
     return Blended(winner, ranking.to_json() if ranking else {})
+
+
+def _fit_in(trials: Sequence[Trial], spec: ExperimentSpec, folds: int, seconds: float | None) -> bool:
+    """Whether trials can be trained again on folds in this time, by what each took."""
+    if seconds is None:
+        return True
+    places = max(1.0, ray.cluster_resources().get("CPU", 1.0) // spec.training.cpus_per_worker)
+    return bool(folds * sum(trial.seconds for trial in trials) / places + _START_S < seconds)
+
+
+_START_S = 3.0
+"""Until the processes that train on folds have started."""
 
 
 def _answer_validation(
