@@ -142,6 +142,11 @@ class ExperimentSpec(Document):
                 "says how much a row counts"
             )
         self._check_options()
+        if self.search.folds and (not isinstance(self.split, RandomSplit) or self.split.key):
+            raise ValueError(
+                "search.folds: folds deal single rows, and would part those that the split keeps together or in order; "
+                "set it to 0, or split by random without a key"
+            )
         if self.search.algorithm == "grid" and any(d.choices is None for d in self.search.varied.values()):
             raise ValueError("search.algorithm: grid needs choices for every dimension of search.space")
         return self

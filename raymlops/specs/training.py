@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from raymlops import metrics
 from raymlops.errors import unknown_name
@@ -295,6 +295,33 @@ Fixed = bool | int | float | str
 """A value that a search does not vary."""
 
 
+def _read_space(learner: str, value: object) -> dict[str, Any]:
+    """Of one learner in `search.learners`. Raises ValueError."""
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(
+            f"{learner}: expected a mapping of parameters to dimensions or values, or {{}} for its own space"
+        )
+    space: dict[str, Any] = {}
+    for key, held in (value or {}).items():
+        part = str(key).rpartition(".")[0]
+        if key == "training.learner" or part not in ("", "training", "training.options", "network.options"):
+            raise ValueError(f"{learner}: {key} is no parameter that a search chooses")
+        if (part == "network.options") > (learner == "network"):
+            raise ValueError(f"{learner}: {key} is of networks")
+        if isinstance(held, Mapping):
+            try:
+                space[key] = Dimension.model_validate(held)
+            except ValidationError as error:
+                raise ValueError(f"{learner}: {key}: {error.errors()[0]['msg']}") from None
+        elif isinstance(held, Dimension | bool | int | float | str):
+            space[key] = held
+        else:
+            raise ValueError(
+                f"{learner}: {key}: expected a value, {{low: , high: }}, or {{choices: [...]}}, got {held!r}"
+            )
+    return space
+
+
 class SearchSpec(Document):
     """The search over trainings."""
 
@@ -361,6 +388,22 @@ class SearchSpec(Document):
         description="With several learners: the best trials are trained again on so many folds of the training and "
         "validation rows, and each answers as the mean of its folds; 0 for none; default by rows, 5 for few",
     )
+
+    @field_validator("learners", mode="before")
+    @classmethod
+    def _names_or_spaces(cls, value: object) -> object:
+        """In one form, so that a mistake is told once and not for each form."""
+        if value is None or value == "auto":
+            return value
+        if isinstance(value, str):
+            return (value,)
+        if isinstance(value, Mapping):
+            return {name: _read_space(str(name), space) for name, space in value.items()}
+        if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+            raise ValueError("expected auto, a list of names, or name -> space")
+        if len(set(value)) < len(value):
+            raise ValueError(f"a name stands twice in {list(value)}")
+        return tuple(value)
 
     @field_validator("folds")
     @classmethod

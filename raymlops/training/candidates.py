@@ -122,20 +122,26 @@ def choose_candidates(
         raise SpecError(
             f"search.glassbox: true leaves none of the learners; it takes {' and '.join(GLASSBOX)}"
         )
-    able, refused = [], []
+    able: list[Candidate] = []
+    refused: dict[str, str] = {}
     for candidate in find_candidates(spec):
         try:
             _check(candidate, spec, packing, target)
         except SpecError as error:
             if spec.search.learners != "auto":
                 raise SpecError(f"search.learners: {candidate.name}: {error}") from None
-            refused.append(f"{candidate.name}: {error}")
+            refused[candidate.name] = str(error)
         else:
             able.append(candidate)
     if not able:
-        raise SpecError(f"search.learners: none can do what the spec asks; {'; '.join(refused)}")
-    for reason in refused:
-        tell(f"Left out {reason}")
+        reasons = dict.fromkeys(refused.values())
+        told = refused.items() if len(reasons) > 1 else [("all", next(iter(reasons)))]
+        raise SpecError(
+            "search.learners: none can do what the spec asks; "
+            + "; ".join(f"{name}: {reason}" for name, reason in told)
+        )
+    for name, reason in refused.items():
+        tell(f"Learner {name} is left out: {reason}")
     return tuple(able)
 
 

@@ -44,7 +44,7 @@ def prepare(spec: ExperimentSpec, tell: Callable[[str], None] = lambda line: Non
     spec = resolve_features(spec, rows, tell)
     features, profile = stages.fit(spec, rows)
     stages.check_learner(spec, features)  # before the rows are encoded, which may take hours
-    chosen = stages.decide(spec, features, rows.scan.fingerprint.rows)
+    chosen = stages.decide(spec, features, rows.scan.fingerprint.rows, tell)
     spec = defaults.settle(spec, chosen)
     return Prepared(spec, rows, features, profile, *stages.encode(spec, rows, features), chosen=chosen)
 

@@ -20,6 +20,7 @@ import ray
 from raymlops import __version__
 from raymlops.data import fitting, rare_classes, sources, split_rows, splits
 from raymlops.data.split_rows import SplitRows
+from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures, packing_of
 from raymlops.lifecycle.train import run_recorder
 from raymlops.lifecycle.train.learner_board import rank_bags
@@ -54,8 +55,9 @@ from raymlops.training.search_state import SearchState
 from raymlops.training.trials import SearchResult, Trial, TrialObserver, read_state
 
 Profile = dict[str, Any]
-Ranking = dict[str, Any]
 """Statistics of each raw column on the training rows, as JSON."""
+Ranking = dict[str, Any]
+"""The learners of a search on the same rows, as JSON; empty for one learner."""
 
 
 class Scanned(NamedTuple):
@@ -117,9 +119,13 @@ _OF_A_TRIAL = ("training.", "network.options.")
 
 
 def decide(
-    spec: ExperimentSpec, features: FittedFeatures, rows: Mapping[str, int]
+    spec: ExperimentSpec,
+    features: FittedFeatures,
+    rows: Mapping[str, int],
+    tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[defaults.Choice, ...]:
-    """What the spec leaves open, from the rows of each split and the fitted columns."""
+    """What the spec leaves open, from the rows of each split and the fitted columns. Raises SpecError for what no
+    learner can do with them."""
     packing = packing_of(features)
     facts = defaults.Facts(
         train=rows["train"],
@@ -130,17 +136,22 @@ def decide(
         rarest=min(features.target.shares, default=1.0),
     )
     if spec.search.learners is not None:
-        return _decide_of_learners(spec, features, facts)
+        return _decide_of_learners(spec, features, facts, tell)
     if spec.training.learner != "network":
         return (*_choose_options(spec, facts), *defaults.choose(spec, facts, learner_of(spec).space))
     return defaults.choose(spec, facts, defaults.NETWORK_SPACE, networks.options_of(spec.network.name))
 
 
 def _decide_of_learners(
-    spec: ExperimentSpec, features: FittedFeatures, facts: defaults.Facts
+    spec: ExperimentSpec, features: FittedFeatures, facts: defaults.Facts, tell: Callable[[str], None]
 ) -> tuple[defaults.Choice, ...]:
     """What is open, and the learners that can do what the spec asks, each with its space."""
-    found = candidates.choose_candidates(spec, packing_of(features), features.target)
+    rows = facts.train + facts.validation
+    if (spec.search.folds or 0) > rows // 2:
+        raise SpecError(
+            f"search.folds: {spec.search.folds} folds of {rows:,} training and validation rows; each takes two at least"
+        )
+    found = candidates.choose_candidates(spec, packing_of(features), features.target, tell)
     spaces = {
         one.name: {**{key: space.model_dump() for key, space in one.varied.items()}, **one.held}
         for one in found
