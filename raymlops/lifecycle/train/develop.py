@@ -21,7 +21,7 @@ from raymlops.lifecycle.govern.evaluate import EvaluatedVersion
 from raymlops.lifecycle.govern.evaluation_rows import Rows, to_test_rows
 from raymlops.lifecycle.govern.promotion import admit_version
 from raymlops.lifecycle.govern.scoring import features_of
-from raymlops.lifecycle.train import cross_validation, run_heartbeat, stages
+from raymlops.lifecycle.train import cross_validation, run_heartbeat, stages, winners
 from raymlops.lifecycle.train.learner_board import measure_files
 from raymlops.lifecycle.train.limits import export_within
 from raymlops.lifecycle.train.prepare import Prepared, prepare
@@ -204,7 +204,7 @@ def _describe_end(
         found.metric,
         values,
         curve,
-        epochs=stages.to_spec_of(spec, found.best).training.pace.epochs,
+        epochs=winners.to_spec_of(spec, found.best).training.pace.epochs,
         timed=timed,
         ordered=spec.search.algorithm != "grid",
     )

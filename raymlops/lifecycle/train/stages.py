@@ -14,15 +14,12 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import onnx
-import ray
-
 from raymlops import __version__
 from raymlops.data import fitting, rare_classes, sources, split_rows, splits
 from raymlops.data.split_rows import SplitRows
 from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures, packing_of
-from raymlops.lifecycle.train import run_recorder
+from raymlops.lifecycle.train import run_recorder, winners
 from raymlops.lifecycle.train.learner_board import rank_bags
 from raymlops.lifecycle.train.resolve_features import resolve_features
 from raymlops.lifecycle.train.row_encoding import encode_rows, find_formulas
@@ -31,28 +28,18 @@ from raymlops.models import encoder as encoders
 from raymlops.models import parity
 from raymlops.models.export import export_model, to_bytes
 from raymlops.specs import defaults
-from raymlops.specs.experiment import ExperimentSpec, with_parameters
+from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import candidates, learners, networks
-from raymlops.training.bags import train_bags
-from raymlops.training.blend_export import write_blend
 from raymlops.training.blends import (
-    Bag,
-    Bags,
-    BlendScorer,
-    Member,
     Winner,
-    blend_bags,
-    choose_bags,
-    choose_trials,
-    to_margins,
     to_single,
 )
-from raymlops.training.learners import Job, Scorer, learner_of
-from raymlops.training.packed import LABEL, NO_ROWS, WEIGHT, PackedSplit, narrow, pack_split
+from raymlops.training.learners import Job, learner_of
+from raymlops.training.packed import PackedSplit, pack_split
 from raymlops.training.replay import Replayed
 from raymlops.training.search import run_search
 from raymlops.training.search_state import SearchState
-from raymlops.training.trials import SearchResult, Trial, TrialObserver, read_state
+from raymlops.training.trials import SearchResult, TrialObserver
 
 Profile = dict[str, Any]
 """Statistics of each raw column on the training rows, as JSON."""
@@ -252,77 +239,12 @@ def blend(
     """
     if not spec.search.blends:
         return Blended(to_single(trials.best), {})
-    folds = spec.search.folds or 0
     job = Job(spec, packing_of(features), features.target, train, validation)
     if replayed:
-        return Blended(_rebuild_winner(job, features, trials, replayed, location), {})
-    chosen = choose_trials(trials.trials, _MOST_TRIALS, defaults=bool(folds))
-    found = _answer_validation(spec, features, validation, chosen).finite
-    if not found.bags:
-        return Blended(to_single(trials.best), {})
-    if folds:
-        picked = choose_bags(found, spec.training, features.target, _MOST_BAGS)
-        if _fit_in(picked, spec, folds, seconds):
-            named = [(trial, to_spec_of(spec, trial)) for trial in picked]
-            trained = train_bags(
-                named, job, folds=folds, location=location, seconds=seconds, tell=tell
-            ).finite
-            if len(trained.bags) == len(picked):  # else the best may be among those that are not there
-                found = trained
-        else:
-            tell("There is no time to train the best trials again on folds, and they are taken as they are")
-    winner = blend_bags(found, spec.training, features.target)
-    ranking = rank_bags(found, winner, spec.training, features.target, trials.metric)
+        return Blended(winners.rebuild_winner(job, trials, replayed, location), {})
+    winner, bags = winners.choose_winner(job, trials, location=location, seconds=seconds, tell=tell)
+    ranking = rank_bags(bags, winner, spec.training, features.target, trials.metric) if bags else None
     return Blended(winner, ranking.to_json() if ranking else {})
-
-
-def _fit_in(trials: Sequence[Trial], spec: ExperimentSpec, folds: int, seconds: float | None) -> bool:
-    """Whether trials can be trained again on folds in this time, by what each took."""
-    if seconds is None:
-        return True
-    places = max(1.0, ray.cluster_resources().get("CPU", 1.0) // spec.training.cpus_per_worker)
-    return bool(folds * sum(trial.seconds for trial in trials) / places + _START_S < seconds)
-
-
-_START_S = 3.0
-"""Until the processes that train on folds have started."""
-
-
-def _answer_validation(
-    spec: ExperimentSpec, features: FittedFeatures, validation: PackedSplit, trials: Sequence[Trial]
-) -> Bags:
-    """What the models of trials answer to the validation rows."""
-    rows = validation.load_evenly(_MOST_BLEND_ROWS)
-    labels, weights = rows.pop(LABEL), rows.pop(WEIGHT, None)
-    bags = []
-    for trial in trials:
-        scores = _load_trial(spec, features, trial).scores(narrow(rows, _read_by(spec, trial)))
-        bags.append(Bag(trial, (trial,), to_margins(features.target.task, scores)))
-    return Bags(tuple(bags), labels, weights)
-
-
-def _rebuild_winner(
-    job: Job,
-    features: FittedFeatures,
-    trials: SearchResult,
-    replayed: Sequence[Replayed],
-    location: str,
-) -> Winner:
-    spec, members = job.spec, []
-    for one in replayed:
-        trial = next(held for held in trials.trials if held.parameters == one.parameters)
-        parts: tuple[Trial, ...] = (trial,)
-        if one.models > 1:
-            named = [(trial, to_spec_of(spec, trial))]
-            (bag,) = train_bags(named, job, folds=one.models, location=location).bags
-            parts = bag.parts
-        members += [Member(part, one.weight / len(parts)) for part in parts]
-    return Winner(tuple(members))
-
-
-_MOST_BAGS, _MOST_TRIALS = 6, 12
-"""Trials among which a blend chooses: with folds each is trained again."""
-_MOST_BLEND_ROWS = 50_000
 
 
 class Exported(NamedTuple):
@@ -332,42 +254,8 @@ class Exported(NamedTuple):
 
 def export(spec: ExperimentSpec, features: FittedFeatures, winner: Winner) -> Exported:
     """The winner as one ONNX file that takes raw columns; equal inputs give equal bytes. Raises ArtifactError."""
-    cores = [(_to_core(spec, features, member.trial), member.weight) for member in winner.members]
-    trained = write_blend(cores, features.target.task) if winner.is_blend else cores[0][0]
-    model = export_model(trained, features, name=spec.name)
+    model = export_model(winners.write_core(spec, features, winner), features, name=spec.name)
     return Exported(to_bytes(model))
-
-
-def _to_core(spec: ExperimentSpec, features: FittedFeatures, trial: Trial) -> onnx.ModelProto:
-    learner, scorer = learner_of(to_spec_of(spec, trial)), _load_trial(spec, features, trial)
-    return learner.to_onnx(scorer, packing_of(features), features.target)
-
-
-def load_scorer(spec: ExperimentSpec, features: FittedFeatures, winner: Winner) -> Scorer:
-    """The trained winner. Raises StorageError."""
-    scorers = [_load_trial(spec, features, member.trial) for member in winner.members]
-    if not winner.is_blend:
-        return scorers[0]
-    parts = zip(scorers, winner.members, strict=True)
-    return BlendScorer(
-        tuple((scorer, one.weight, _read_by(spec, one.trial)) for scorer, one in parts), features.target
-    )
-
-
-def _read_by(spec: ExperimentSpec, trial: Trial) -> frozenset[str]:
-    return learners.read_by(learner_of(to_spec_of(spec, trial)))
-
-
-def _load_trial(spec: ExperimentSpec, features: FittedFeatures, best: Trial) -> Scorer:
-    """The best model of a trial, from its best epoch. Raises StorageError."""
-    known = to_spec_of(spec, best)
-    job = Job(known, packing_of(features), features.target, NO_ROWS, NO_ROWS)
-    return learner_of(known).load(read_state(best), job)
-
-
-def to_spec_of(spec: ExperimentSpec, trial: Trial) -> ExperimentSpec:
-    """The spec of one trial of a search: with its parameters, and what the rows decided."""
-    return with_parameters(spec, {**trial.decided, **trial.parameters})
 
 
 class Verified(NamedTuple):
@@ -384,12 +272,12 @@ def verify(
 ) -> Verified:
     """Compare the ONNX file with the trained model on the test split, and measure it there. Raises ParityError if
     they differ by more than `limits`."""
-    scorer = load_scorer(spec, features, winner)
+    scorer = winners.load_scorer(spec, features, winner)
     proof = prove_model(
         model,
         scorer,
         rows.of("test"),
-        tensors=frozenset().union(*(_read_by(spec, one.trial) for one in winner.members)),
+        tensors=winners.read_for(spec, winner),
         encoder=encoder,
         features=features,
         count=rows.scan.fingerprint.rows["test"],

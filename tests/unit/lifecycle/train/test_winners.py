@@ -1,0 +1,99 @@
+"""A learner that fails after its training does not end a search that others finished."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raymlops.errors import StorageError
+from raymlops.features import FittedTarget, Packing
+from raymlops.lifecycle.train import winners
+from raymlops.training.learners import Job
+from raymlops.training.packed import NO_ROWS
+from raymlops.training.trials import SearchResult, Trial
+from tests.unit.specs.test_search_learners import spec_of
+
+ROWS = 400
+LABELS = np.random.default_rng(0).integers(0, 2, ROWS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answering:
+    """The scores of a trained model, or what it raises."""
+
+    scores_of: Any
+
+    def scores(self, batch: Any) -> Any:
+        if isinstance(self.scores_of, Exception):
+            raise self.scores_of
+        return self.scores_of
+
+
+class HeldRows:
+    count = ROWS
+
+    def load_evenly(self, most: int) -> Any:
+        return {"numeric": np.zeros((ROWS, 1), np.float32), "label": LABELS}
+
+
+def search(monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any]) -> tuple[Any, list[str]]:
+    monkeypatch.setattr(
+        winners, "_load_trial", lambda spec, packing, target, trial: Answering(answers[trial.name])
+    )
+    trials = tuple(
+        Trial(
+            name,
+            {"training.learner": "linear"},
+            {"epoch": 1.0, "best_log_loss": 0.5},
+            1.0,
+            "somewhere",
+            place=place,
+        )
+        for place, name in enumerate(answers)
+    )
+    told: list[str] = []
+    target = FittedTarget("y", "binary", "boolean", (False, True), (0.5, 0.5))
+    spec = spec_of({"learners": ["linear"], "folds": 0})
+    job = Job(spec, Packing(numeric=1), target, NO_ROWS, HeldRows())  # type: ignore[arg-type]
+    found = winners.choose_winner(
+        job, SearchResult("log_loss", trials, 1.0), location="", seconds=None, tell=told.append
+    )
+    return found, told
+
+
+GOOD = np.clip(LABELS * 0.6 + 0.2, 0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        ValueError("no such file"),
+        MemoryError(),
+        np.full(ROWS, np.nan),
+        np.zeros(ROWS - 1),
+        np.zeros((ROWS, 2)),
+    ],
+    ids=["raises", "no memory", "nan", "rows", "shape"],
+)
+def test_a_trial_that_cannot_answer_is_left_out_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, broken: Any
+) -> None:
+    (winner, bags), told = search(monkeypatch, {"good": GOOD, "broken": broken})
+    assert [share.trial.name for share in winner.shares] == ["good"]
+    assert [bag.trial.name for bag in bags.bags] == ["good"]
+    if not (isinstance(broken, np.ndarray) and broken.shape == (ROWS,)):
+        assert any("Trial broken cannot be a part of a blend" in line for line in told)
+
+
+def test_the_best_trial_wins_where_none_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    (winner, bags), _ = search(monkeypatch, {"first": ValueError(), "second": ValueError()})
+    assert winner.best.name == "first"
+    assert bags is None
+
+
+def test_a_storage_that_does_not_answer_ends_it_so_that_it_can_be_resumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(StorageError):
+        search(monkeypatch, {"good": GOOD, "far": StorageError("gone")})
