@@ -89,6 +89,22 @@ def job_for(spec: ExperimentSpec, task: str, train: Batch, validation: Batch, *,
     return Job(spec, packing_for(numbers, categories), TARGETS[task], *held)
 
 
+COUNTS = FittedTarget("y", "regression", "integer", mean=4.0, std=3.0)
+
+
+def draw_counts(rows: int, seed: int) -> Batch:
+    """Rows of a regression of counts, for the target COUNTS."""
+    found = draw_rows(rows, "regression", seed, missing=0.0)
+    means = np.exp(1 + 0.5 * np.clip(found["plain"][:, 0], -2, 2))
+    counts = np.random.default_rng(seed).poisson(means)
+    return {**found, LABEL: ((counts - COUNTS.mean) / COUNTS.std).astype(np.float32)}
+
+
+def job_of_counts(spec: ExperimentSpec) -> Job:
+    job = job_for(spec, "regression", draw_counts(800, 1), draw_counts(300, 2))
+    return dataclasses.replace(job, target=COUNTS)
+
+
 def train(job: Job, state: State | None = None, reports: int | None = None) -> tuple[Any, State, list[Any]]:
     """The scorer, the last state and all reported metrics; stopped after some reports, as by a search."""
     told: list[Any] = []

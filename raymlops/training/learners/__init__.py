@@ -171,7 +171,13 @@ def options_for(learner: Learner, rows: int, task: str) -> dict[str, Any]:
 def fit(run: Run) -> None:
     """Train, on the tensors that the learner reads, of rows that may have more for others."""
     learner = learner_of(run.spec)
-    learner.fit(dataclasses.replace(run, job=run.job.only(read_by(learner))))
+    try:
+        learner.fit(dataclasses.replace(run, job=run.job.only(read_by(learner))))
+    except SystemExit as error:  # which Tune would take for its own end of the training
+        name = run.spec.training.learner
+        raise RaymlopsError(
+            f"Learner {name!r} called sys.exit({error.code!r}) while it trained; it has to raise or return"
+        ) from None
 
 
 def dimensions_of(spec: ExperimentSpec) -> Mapping[str, Dimension]:

@@ -21,7 +21,7 @@ from raymlops.training.learners import Job, Run, State
 from raymlops.training.learners.objectives import Objective, check_training, objective_of
 from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.scoring import Progress
-from raymlops.training.learners.tree_matrix import TreeMatrix, fit_matrix
+from raymlops.training.learners.tree_matrix import TreeMatrix, read_rows
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_ensembles import TreeEnsemble
 from raymlops.training.tree_readers import read_sklearn
@@ -122,13 +122,8 @@ class ForestLearner:
         check_options(spec, OPTIONS)
 
     def fit(self, run: Run) -> None:
-        job, training = run.job, run.spec.training
-        objective = objective_of(run.spec, job.target)
-        rows, progress = job.train.load(), Progress(run)
-        options = {**_options_for(len(rows["label"]), job.target.task), **training.options}
-        weights, seed = objective.weigh(rows), training.seed % 2**31
-        means = bool(options["target_means"])
-        matrix, own = fit_matrix(job.packing, job.target, rows, weights, means=means, seed=seed)
+        job, progress, given = run.job, Progress(run), read_rows(run, _options_for)
+        options, objective, seed = given.options, given.objective, given.seed
         make = ExtraTreesRegressor if job.target.task == "regression" else ExtraTreesClassifier
         forest = make(
             n_estimators=int(options["trees"]),
@@ -138,8 +133,8 @@ class ForestLearner:
             n_jobs=run.threads,
             random_state=seed,
         )
-        forest.fit(np.require(own, requirements=["W"]), objective.label(rows), sample_weight=weights)
-        state = {**_to_arrays(forest, objective), **matrix.to_state()}
+        forest.fit(np.require(given.own, requirements=["W"]), given.labels, sample_weight=given.weights)
+        state = {**_to_arrays(forest, objective), **given.matrix.to_state()}
         progress.report(self.load(state, dataclasses.replace(job, spec=run.spec)), lambda: state)
 
     def load(self, state: State, job: Job) -> ForestScorer:

@@ -24,7 +24,7 @@ from raymlops.training.learners import Job, Run, State
 from raymlops.training.learners.boosting import boost
 from raymlops.training.learners.objectives import Objective, check_training, objective_of
 from raymlops.training.learners.options import Option, check_options
-from raymlops.training.learners.tree_matrix import TreeMatrix, fit_matrix
+from raymlops.training.learners.tree_matrix import TreeMatrix, read_rows
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_readers import read_lightgbm
 
@@ -171,23 +171,17 @@ class LightGBMLearner:
         check_options(spec, OPTIONS)
 
     def fit(self, run: Run) -> None:
-        job, training = run.job, run.spec.training
-        objective = objective_of(run.spec, job.target)
-        rows = job.train.load()
-        options = {**_options_for(len(rows["label"]), job.target.task), **training.options}
-        weights, seed = objective.weigh(rows), training.seed % 2**31
-        means = bool(options.pop("target_means"))
-        matrix, own = fit_matrix(job.packing, job.target, rows, weights, means=means, seed=seed)
-        parameters = _to_parameters(options, objective, run, seed)
-        goes_on = run.state is not None and not _samples(options)
+        given = read_rows(run, _options_for)
+        parameters = _to_parameters(given.options, given.objective, run, given.seed)
+        goes_on = run.state is not None and not _samples(given.options)
         data = lightgbm.Dataset(
-            own, objective.label(rows), weight=weights, params=parameters, free_raw_data=not goes_on
+            given.own, given.labels, weight=given.weights, params=parameters, free_raw_data=not goes_on
         )
-        validation = matrix.of(job.validation.load())
+        rounds, matrix, objective = int(given.options["rounds"]), given.matrix, given.objective
+        del given  # LightGBM has its own, binned
+        validation = matrix.of(run.job.validation.load())
         start = np.asarray(run.state["model"]).tobytes() if run.state is not None and goes_on else None
-        trees = _Trees(parameters, data, validation, start)
-        del own, rows  # LightGBM has its own, binned
-        boost(run, trees, objective, int(options["rounds"]), matrix.to_state)
+        boost(run, _Trees(parameters, data, validation, start), objective, rounds, matrix.to_state)
 
     def load(self, state: State, job: Job) -> LightGBMScorer:
         return LightGBMScorer(

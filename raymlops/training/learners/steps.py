@@ -5,27 +5,33 @@ The random numbers depend on seed and step alone, so that a training resumes fro
 been interrupted.
 """
 
+import abc
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 
-from raymlops.features import FittedTarget
+from raymlops.features import TREE_TENSORS, FittedTarget, Packing
+from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.training import Dimension
 from raymlops.tensors import Batch, count_rows
 from raymlops.training.heads import make_head
 from raymlops.training.learners import Job, Run, State
 from raymlops.training.learners.boosting import MOST_PARTS, REPORT_SECONDS
-from raymlops.training.learners.objectives import Objective, objective_of
-from raymlops.training.learners.options import Option
+from raymlops.training.learners.objectives import Objective, check_training, objective_of
+from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.scoring import Progress
 from raymlops.training.packed import LABEL
 from raymlops.training.rows import ResidentRows, count_steps, to_tensor
-from raymlops.training.table_networks import LEAST, TableNetwork, fit_scaling, prior_of
+from raymlops.training.table_network_export import write_network
+from raymlops.training.table_networks import LEAST, RealMLP, TableNetwork, TabM, fit_scaling, prior_of
 
 OPTIONS: Mapping[str, Option] = {
     "steps": Option("steps of the optimiser, at most", 1, 10**7, whole=True),
@@ -238,3 +244,38 @@ def _hold(network: TableNetwork, rows: Batch) -> ResidentRows:
 
 def _copy(network: TableNetwork) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+
+
+class TableNetworkLearner(abc.ABC):
+    """A family of table networks. One process; threads are `training.cpus_per_worker`."""
+
+    reads: ClassVar[frozenset[str]] = TREE_TENSORS
+    teams: ClassVar[bool] = False
+    name: ClassVar[str]
+    options: ClassVar[Mapping[str, Option]] = OPTIONS
+    losses: ClassVar[tuple[str, ...]]
+    """Of a regression."""
+    space: ClassVar[Mapping[str, Dimension]]
+
+    @abc.abstractmethod
+    def options_for(self, rows: int, task: str) -> dict[str, Any]:
+        """The options that a spec leaves open, for so many training rows."""
+
+    @abc.abstractmethod
+    def make(self, job: Job, options: Mapping[str, Any], indicators: int) -> TableNetwork:
+        """An untrained network; `indicators` are the columns of numbers with missing values."""
+
+    def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
+        check_training(spec, packing, target, losses=self.losses, smooths=True)
+        check_options(spec, self.options)
+
+    def fit(self, run: Run) -> None:
+        options = {**self.options_for(run.job.train.count, run.job.target.task), **run.spec.training.options}
+        train(run, functools.partial(self.make, run.job), options)
+
+    def load(self, state: State, job: Job) -> TableScorer:
+        return load_scorer(state, job, functools.partial(self.make, job))
+
+    def to_onnx(self, scorer: TableScorer, packing: Packing, target: FittedTarget) -> onnx.ModelProto:
+        assert isinstance(scorer.network, RealMLP | TabM)
+        return write_network(scorer.network, packing.only(self.reads), scorer.objective, self.name)

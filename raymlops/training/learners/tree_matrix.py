@@ -7,6 +7,7 @@ state, and of its ONNX graph.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from onnx import TensorProto
 from raymlops.features import FittedTarget, Packing
 from raymlops.onnx_builder import GraphBuilder
 from raymlops.tensors import Batch, count_rows
+from raymlops.training.learners import Run
+from raymlops.training.learners.objectives import Objective, objective_of
 
 _FEWEST_VALUES = 6
 """Categories of fewer values are told apart by their ids."""
@@ -80,6 +83,33 @@ class TreeMatrix:
         return cls(
             packing, {place: np.asarray(state[name]) for place, name in names.items() if name in state}
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeRows:
+    """The training rows of a tree learner, as its library takes them."""
+
+    options: dict[str, Any]
+    """Of the spec, over those for so many rows."""
+    objective: Objective
+    labels: npt.NDArray[Any]
+    weights: npt.NDArray[Any] | None
+    matrix: "TreeMatrix"
+    """For rows to be scored."""
+    own: Matrix
+    """The matrix of these rows, whose target means are of other folds."""
+    seed: int
+
+
+def read_rows(run: Run, options_for: Callable[[int, str], dict[str, Any]]) -> TreeRows:
+    """The rows of a training, with `target_means` taken from its options."""
+    job, training = run.job, run.spec.training
+    objective, rows = objective_of(run.spec, job.target), job.train.load()
+    options = {**options_for(job.train.count, job.target.task), **training.options}
+    weights, seed = objective.weigh(rows), training.seed % 2**31
+    means = bool(options.pop("target_means"))
+    matrix, own = fit_matrix(job.packing, job.target, rows, weights, means=means, seed=seed)
+    return TreeRows(options, objective, objective.label(rows), weights, matrix, own, seed)
 
 
 def fit_matrix(

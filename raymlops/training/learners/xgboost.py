@@ -25,7 +25,7 @@ from raymlops.training.learners import Job, Run, State
 from raymlops.training.learners.boosting import boost
 from raymlops.training.learners.objectives import Objective, check_training, objective_of
 from raymlops.training.learners.options import Option, check_options
-from raymlops.training.learners.tree_matrix import TreeMatrix, fit_matrix
+from raymlops.training.learners.tree_matrix import TreeMatrix, read_rows
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_readers import read_xgboost
 
@@ -144,22 +144,18 @@ class XGBoostLearner:
         check_options(spec, OPTIONS)
 
     def fit(self, run: Run) -> None:
-        job, training = run.job, run.spec.training
-        objective = objective_of(run.spec, job.target)
-        rows = job.train.load()
-        options = {**_options_for(len(rows["label"]), job.target.task), **training.options}
-        weights, seed = objective.weigh(rows), training.seed % 2**31
-        means, rounds = bool(options.pop("target_means")), int(options.pop("rounds"))
-        matrix, own = fit_matrix(job.packing, job.target, rows, weights, means=means, seed=seed)
+        given = read_rows(run, _options_for)
+        options, matrix, objective, seed = given.options, given.matrix, given.objective, given.seed
+        rounds = int(options.pop("rounds"))
         data = xgboost.QuantileDMatrix(
-            own,
-            objective.label(rows),
-            weight=weights,
+            given.own,
+            given.labels,
+            weight=given.weights,
             nthread=run.threads,
             max_bin=int(options.get("max_bin", 256)),
         )
-        del own, rows  # XGBoost has its own, binned
-        others = job.validation.load()  # the quantile loss checks labels of all matrices that it knows
+        del given  # XGBoost has its own rows, binned
+        others = run.job.validation.load()  # the quantile loss checks labels of all matrices that it knows
         validation = xgboost.DMatrix(matrix.of(others), objective.label(others), nthread=run.threads)
         goes_on = run.state is not None and min(options["subsample"], options["colsample_bytree"]) == 1
         start = np.asarray(run.state["model"]).tobytes() if run.state is not None and goes_on else None

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 
 from raymlops.errors import SpecError
-from raymlops.features import FittedTarget, Packing
+from raymlops.features import Packing
 from raymlops.training import learners, worker
-from raymlops.training.learners import LEARNERS, find_learner, realmlp, steps, tabm
+from raymlops.training.learners import LEARNERS, find_learner, steps
 from raymlops.training.packed import LABEL, WEIGHT
 from tests.learner_rows import (
     TARGETS,
     TASKS,
     assert_agree,
+    draw_counts,
     draw_rows,
     job_for,
+    job_of_counts,
     packing_for,
     scores_of_file,
     spec_for,
@@ -29,7 +31,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "realmlp": {"steps": 60, "batch_size": 64, "width": 48, "layers": 2, "lr": 0.04},
     "tabm": {"steps": 60, "batch_size": 64, "width": 24, "layers": 2, "lr": 0.01, "members": 3},
 }
-FAMILIES = {"realmlp": realmlp, "tabm": tabm}
 each_learner = pytest.mark.parametrize("learner", OPTIONS)
 
 
@@ -135,19 +136,9 @@ def test_weights_count_rows_and_classes(learner: str) -> None:
     ],
 )
 def test_losses_of_a_regression(learner: str, loss: str) -> None:
-    draw = np.random.default_rng(0)
-    target = FittedTarget("y", "regression", "integer", mean=4.0, std=3.0)
-
-    def counted(rows: int, seed: int) -> Any:
-        found = draw_rows(rows, "regression", seed, missing=0.0)
-        values = draw.poisson(np.exp(1 + 0.5 * np.clip(found["plain"][:, 0], -2, 2)))
-        return {**found, LABEL: ((values - 4.0) / 3.0).astype(np.float32)}
-
     spec = spec_for(learner, {**OPTIONS[learner], "steps": 150}, loss=loss, quantile=0.9)
-    job = job_for(spec, "regression", counted(800, 1), counted(300, 2))
-    job = learners.Job(spec, job.packing, target, job.train, job.validation)
+    job, rows = job_of_counts(spec), draw_counts(500, 3)
     scorer, _, _ = train(job)
-    rows = counted(500, 3)
     found = scorer.scores(rows)
     assert_agree(scores_of_file(scorer, job, rows), found, "regression")
     highest = job.train.load()[LABEL].max()
@@ -225,7 +216,7 @@ def test_what_a_search_varies_by_default_and_starts_from_is_allowed(learner: str
         for rows in (9, 10_000, 10**7):
             options = family.options_for(rows, task)
             family.check(spec_for(learner, options), None, None)
-            assert set(options) == set(FAMILIES[learner].OPTIONS)
+            assert set(options) == set(find_learner(learner).options)
             for key, dimension in family.space.items():
                 name = key.rpartition(".")[2]
                 if dimension.choices is None:
@@ -238,7 +229,8 @@ def test_what_a_search_varies_by_default_and_starts_from_is_allowed(learner: str
 
 def test_the_page_of_learners_lists_every_option() -> None:
     text = (pathlib.Path(__file__).parents[3] / "docs" / "learners.md").read_text(encoding="utf-8")
-    for name, family in FAMILIES.items():
+    for name in OPTIONS:
+        family: Any = find_learner(name)
         section = re.split(r"\n## ", text.split(f"\n## `{name}`")[1])[0]
-        for option in family.OPTIONS:
+        for option in family.options:
             assert f"| `{option}` |" in section, f"{name}.{option}"

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from raymlops.data.sources import load_attribute
-from raymlops.errors import SpecError
-from raymlops.training import networks
+from raymlops.errors import RaymlopsError, SpecError
+from raymlops.training import learners, networks
 from raymlops.training.learners import find_learner
+from tests import learner_rows
 
 ROOT = pathlib.Path(__file__).parents[3]
 USE = """
@@ -77,3 +78,11 @@ def test_a_mistake_in_a_users_own_module_is_told_with_its_cause(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SpecError, match=re.escape(f"'own_broken_family:Forest': {cause}")):
         find("own_broken_family:Forest")
+
+
+def test_a_learner_that_leaves_its_process_is_named() -> None:
+    spec = learner_rows.spec_for("tests.own_learners:Leaving")
+    rows = learner_rows.draw_rows(50, "binary", 0)
+    run = learners.Run(learner_rows.job_for(spec, "binary", rows, rows), spec, lambda *_: True)
+    with pytest.raises(RaymlopsError, match=r"own_learners:Leaving' called sys.exit\(0\)"):
+        learners.fit(run)

@@ -18,7 +18,7 @@ from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from sklearn.linear_model import LogisticRegression
 
 from raymlops.errors import ArtifactError, SpecError
-from raymlops.features import FittedTarget, Packing
+from raymlops.features import Packing
 from raymlops.models.session import open_session
 from raymlops.onnx_builder import GraphBuilder, to_value_info
 from raymlops.specs.experiment import ExperimentSpec
@@ -36,8 +36,10 @@ from tests.learner_rows import (
     TARGETS,
     TASKS,
     assert_agree,
+    draw_counts,
     draw_rows,
     job_for,
+    job_of_counts,
     packing_for,
     scores_of_file,
     spec_for,
@@ -272,20 +274,10 @@ def test_weights_count_rows_and_classes(learner: str) -> None:
     ],
 )
 def test_losses_of_a_regression(learner: str, loss: str) -> None:
-    draw = np.random.default_rng(0)
-    target = FittedTarget("y", "regression", "integer", mean=4.0, std=3.0)
-
-    def counted(rows: int, seed: int) -> Any:
-        found = draw_rows(rows, "regression", seed, missing=0.0)
-        values = draw.poisson(np.exp(1 + 0.5 * np.clip(found["plain"][:, 0], -2, 2)))
-        return {**found, LABEL: ((values - 4.0) / 3.0).astype(np.float32)}
-
     options = {**options_of(learner, "regression"), **({"C": 1.0} if learner == "linear" else {})}
     spec = spec_for(learner, options, loss=loss, quantile=0.9)
-    job = job_for(spec, "regression", counted(800, 1), counted(300, 2))
-    job = learners.Job(spec, job.packing, target, job.train, job.validation)
+    job, rows = job_of_counts(spec), draw_counts(500, 3)
     scorer, _, _ = train(job)
-    rows = counted(500, 3)
     found = scorer.scores(rows)
     assert_agree(scores_of_file(scorer, job, rows), found, "regression")
     if loss == "quantile":
