@@ -40,7 +40,7 @@ class TextProfile:
     words: float
     """The mean number of words."""
     written: str = ""
-    """How its numbers are written, if nearly all texts are numbers: one of `data.profiling.summaries.WRITINGS`."""
+    """How its numbers are written, if nearly all texts are numbers: see `data.profiling.written_numbers`."""
     formats: tuple[str, ...] = ()
     """Formats of dates that every text keeps, in the form of strptime."""
     image_paths: float = 0.0

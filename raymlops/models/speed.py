@@ -33,6 +33,11 @@ def measure_speed(session: Session, rows: Batch, batch: int = 256, seconds: floa
     )
 
 
+def measure_median(session: Session, rows: Batch, calls: int, seconds: float = 0.5) -> float:
+    """Milliseconds for one of these rows: the median of so many calls, in at most so many seconds."""
+    return float(np.median(_time_calls(session, rows, 1, seconds, most=calls)) * 1e3)
+
+
 def _time_calls(session: Session, rows: Batch, size: int, seconds: float, most: int) -> list[float]:
     pieces = [
         {name: values[start : start + size] for name, values in rows.items()}

@@ -18,9 +18,9 @@ from raymlops.data.profiling import (
     files,
     roles,
     split_choice,
-    summaries,
     table_scan,
     time_columns,
+    written_numbers,
 )
 from raymlops.data.profiling import target as targets
 from raymlops.errors import DataError, NotFoundError
@@ -298,7 +298,7 @@ def test_bounds_are_kept_by_the_rows_that_they_were_made_from(frame: pd.DataFram
         assert column.numbers is not None
         low, high = spec_text.find_bounds(column.numbers, column)
         assert low <= column.numbers.min <= column.numbers.max <= high
-    assert summaries.parse_numbers(pa.array(["1.234,5"]), "comma").tolist() == [1234.5]
+    assert written_numbers.parse_numbers(pa.array(["1.234,5"]), "comma").tolist() == [1234.5]
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from raymlops.conversions.conversion import find_beyond_fp32
 from raymlops.conversions.time_formats import FormatCounts, count_formats
 from raymlops.data import fitting, statistics
 from raymlops.data.profiling.csv_dialect import NULLS
+from raymlops.data.profiling.written_numbers import COMMAS, WRITINGS, parse_numbers
 from raymlops.data.rowhash import Hashes
 from raymlops.errors import DataError
-from raymlops.table_profile import ColumnProfile, Kind, NumberProfile, TextProfile
+from raymlops.table_profile import Kind
 
 SKETCH = 2048
 """Hashes that are kept of a column: the number of distinct values is exact up to this, then within about 2 %."""
@@ -28,23 +29,6 @@ _GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 _IMAGES = r"\.(png|jpe?g|gif|bmp|webp|tiff?)$"
 _TIME = r"^(\d{1,4}[/.\-]\d{1,2}[/.\-]\d{1,4}|\d{1,2}[ -][a-z]{3,9}[ ,-]+\d{2,4}|[a-z]{3,9} \d{1,2},? \d{4})([ ,T].*)?$"
 """How times look that are not numbers."""
-_PLAIN = r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
-_GROUPED = r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?"
-_BLANK, _APOSTROPHE = r"[ \x{a0}\x{202f}\x{2009}]", r"['\x{2019}]"
-WRITINGS = {
-    "integer": r"^[+-]?\d+$",
-    "plain": f"^({_PLAIN}|[+-]?inf)$",
-    "thousands": f"^({_GROUPED}|{_PLAIN})$",
-    "comma": r"^[+-]?(\d{1,3}(\.\d{3})+|\d*)(,\d+)?$",
-    "blanks": rf"^([+-]?\d{{1,3}}({_BLANK}\d{{3}})+(\.\d+)?|{_PLAIN})$",
-    "blanks, comma": rf"^[+-]?(\d{{1,3}}({_BLANK}\d{{3}})+|\d+)(,\d+)?$",
-    "apostrophes": rf"^([+-]?\d{{1,3}}({_APOSTROPHE}\d{{3}})+(\.\d+)?|{_PLAIN})$",
-    "percent": r"^[+-]?\d+(\.\d+)?\s*%$",
-    "money": r"^[+-]?[$\x{20ac}\x{a3}]\s?[+-]?\d+(,\d{3})*(\.\d+)?$",
-}
-"""Ways to write numbers, the usual ones first."""
-COMMAS = ("comma", "blanks, comma")
-"""Those with a decimal comma."""
 MISSING_WORDS = frozenset((
     "?", "-", "--", ".", "..", "*", "unknown", "unk", "missing", "none", "nil", "na", "n.a.", "n/a", "nan", "null",
     "not available", "not applicable", "undefined", "#value!", "#ref!", "#div/0!", "#n/a", "(null)", "<na>", "\\n",
@@ -470,93 +454,5 @@ def _measure_written(
     )
 
 
-def parse_numbers(texts: pa.Array, writing: str) -> npt.NDArray[np.float64]:
-    """Texts as numbers; NaN for those that are none. All writings but those of `COMMAS` are read alike."""
-    kept = pc.replace_substring_regex(pc.utf8_trim_whitespace(texts), rf"[\s'\x{{2019}}]|{_BLANK}", "")
-    if writing in COMMAS:
-        kept = pc.replace_substring(pc.replace_substring(kept, ".", ""), ",", ".")
-    else:
-        kept = pc.replace_substring_regex(kept, r"[,%$\x{20ac}\x{a3}]", "")
-    kept = pc.if_else(pc.match_substring_regex(kept, WRITINGS["plain"], ignore_case=True), kept, None)
-    return np.asarray(pc.cast(kept, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
 def _match(words: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
     return np.asarray(pc.match_substring_regex(words, pattern, ignore_case=True))
-
-
-def finish(name: str, column: Column, twin: str = "") -> ColumnProfile:
-    """The profile of a column, from the summary of all blocks. One of texts that all are plain numbers, but for words
-    that stand for a missing value, is one of numbers."""
-    top: list[tuple[Any, int]] = sorted(column.frequent.items(), key=lambda item: (-item[1], str(item[0])))
-    order, kind, nulls, distinct = column.order, column.kind, column.nulls, column.distinct.count
-    numbers, texts = column.numbers, column.texts
-    written = _find_writing(texts) if texts is not None else ""
-    if texts is not None and kind == "text":
-        if written:
-            numbers = texts.commas if written in COMMAS else texts.points
-        present = texts.rows - sum(texts.absent.values())
-        if written == "plain" and texts.written["plain"] == present:
-            kind = "integer" if texts.written["integer"] == present else "number"
-            nulls += column.rows - column.nulls - present
-            distinct -= len(texts.absent)
-            top = [(float(value), count) for value, count in top if value not in texts.absent]
-    varies = order.first != order.last
-    return ColumnProfile(
-        name,
-        kind,
-        " | ".join(sorted(column.stored - {"null"})) or "null",
-        column.rows,
-        nulls,
-        distinct,
-        tuple(top),
-        _finish_numbers(numbers) if numbers is not None and numbers.present else None,
-        _finish_texts(texts, written) if texts is not None else None,
-        ("rising" if order.rising else "falling" if order.falling else "") if varies else "",
-        bool(varies and order.rising and order.steps and not column.nulls and column.kind == "integer"),
-        twin,
-        column.beyond,
-        column.infinite,
-        column.absent,
-    )
-
-
-def _find_writing(texts: Texts) -> str:
-    """The way in which nearly all of its texts are numbers; empty if they are none."""
-    present = texts.rows - sum(texts.absent.values())
-    best = max(list(WRITINGS)[1:], key=lambda name: texts.written[name])  # the first of equals
-    return best if present and texts.written[best] >= 0.9 * present else ""
-
-
-def _finish_numbers(numbers: statistics.Numbers) -> NumberProfile:
-    return NumberProfile(
-        numbers.mean,
-        numbers.std,
-        numbers.min,
-        numbers.max,
-        tuple(numbers.quantiles(np.linspace(0, 1, 65)).tolist()),
-        numbers.whole,
-    )
-
-
-def _find_formats(texts: Texts) -> tuple[str, ...]:
-    """Formats of nearly all of its texts; more than one if no row tells them apart."""
-    if texts.others > 0.02 * (texts.times.values + texts.others):
-        return ()
-    return tuple(texts.times.find() or texts.times.find(0.98))
-
-
-def _finish_texts(texts: Texts, written: str) -> TextProfile:
-    total = max(texts.rows, 1)
-    return TextProfile(
-        texts.shortest,
-        texts.longest,
-        texts.characters / total,
-        texts.words / total,
-        written,
-        _find_formats(texts) if not written else (),
-        texts.images / total,
-        tuple(texts.absent),
-        tuple((text, count, row + 1) for text, (count, row) in texts.odd.items()),
-        texts.rows - sum(texts.absent.values()) - texts.written[written] if written else 0,
-    )

@@ -8,7 +8,7 @@ import pyarrow as pa
 import ray.data
 
 from raymlops.data import scan
-from raymlops.data.profiling import summaries
+from raymlops.data.profiling import column_profiles, summaries
 from raymlops.data.profiling.summaries import Column, Distinct
 from raymlops.errors import DataError
 from raymlops.table_profile import TableProfile
@@ -137,7 +137,7 @@ def finish(total: TableSummary, source: str) -> tuple[TableProfile, pa.Table]:
     for name, column in total.columns.items():
         key = (column.digest, column.nulls)
         twin = first.setdefault(key, name) if column.distinct.count > 1 else name
-        columns.append(summaries.finish(name, column, "" if twin == name else twin))
+        columns.append(column_profiles.finish(name, column, "" if twin == name else twin))
     profile = TableProfile(
         source,
         total.rows,

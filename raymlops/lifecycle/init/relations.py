@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from raymlops.data.profiling import summaries, time_columns
+from raymlops.data.profiling import summaries, time_columns, written_numbers
 from raymlops.data.profiling.roles import LEAK, Relations
 from raymlops.data.profiling.target import Target
 from raymlops.evaluation import leakage
@@ -72,7 +72,7 @@ def to_values(column: pa.ChunkedArray, profile: ColumnProfile, *, as_number: boo
             array = array.dictionary_decode()
         written = profile.text.written if profile.text is not None else ""
         if written and (as_number or profile.kind in ("number", "integer") or written != "plain"):
-            return summaries.parse_numbers(array.cast(pa.string()), written)
+            return written_numbers.parse_numbers(array.cast(pa.string()), written)
         return np.asarray(array.to_pandas(), dtype=object)
     if summaries.kind_of(array.type) == "nothing":
         return np.full(len(array), np.nan)

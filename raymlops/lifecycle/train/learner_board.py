@@ -12,8 +12,9 @@ from raymlops.errors import last_line
 from raymlops.evaluation.learner_ranking import Answers, LearnerLine, LearnerRanking, rank_learners
 from raymlops.features import FittedTarget
 from raymlops.models.session import open_session
+from raymlops.models.speed import measure_median
 from raymlops.specs.training import TrainingSpec
-from raymlops.tensors import Batch, count_rows
+from raymlops.tensors import Batch
 from raymlops.training.blends import Bag, Bags, Winner, make_loss, to_learner, to_scores
 
 BLEND = "blend"
@@ -98,11 +99,6 @@ def measure_files(
 
 
 def _measure(line: LearnerLine, model: bytes, rows: Batch) -> LearnerLine:
-    session, times = open_session(model), []
-    for place in range(_CALLS + 5):
-        row = place % count_rows(rows)
-        one = {name: values[row : row + 1] for name, values in rows.items()}
-        began = time.perf_counter()
-        session.infer(one)
-        times.append(time.perf_counter() - began)
-    return dataclasses.replace(line, size=len(model), p50_ms=1e3 * float(np.median(times[5:])))
+    return dataclasses.replace(
+        line, size=len(model), p50_ms=measure_median(open_session(model), rows, _CALLS)
+    )

@@ -106,7 +106,7 @@ def test_secrets_in_a_folder_that_is_mounted_are_held_back_and_named_mounts_go(
     copied = tmp_path / "copied"
     if shutil.which("rsync"):
         excludes = [part for pattern in config["rsync_exclude"] for part in ("--exclude", pattern)]
-        subprocess.run(["rsync", "-a", *excludes, f"{tmp_path}/work/", f"{copied}/"], check=True)
+        subprocess.run(["rsync", "-a", *excludes, f"{tmp_path / 'work'}/", f"{copied}/"], check=True)
         assert [path.name for path in copied.rglob("*") if path.is_file()] == ["app.py"]
     _, held = mounts.exclude_secrets({"file_mounts": mounts_of}, tmp_path, ["work/prod.env"])
     assert set(held) == {"work/a [x]/Secrets.yaml"}
