@@ -300,14 +300,16 @@ def judge_blend(
     return Judged(_mean(single, mass), _mean(blend, mass), gain, error, rows)
 
 
-def choose_bags(bags: Bags, spec: TrainingSpec, target: FittedTarget, most: int) -> list[Trial]:
+def choose_bags(
+    bags: Bags, spec: TrainingSpec, target: FittedTarget, most: int, *, firsts: bool = True
+) -> list[Trial]:
     """The trials that are worth to be trained again: those of the best blend, and the best alone; of few rows, which
-    cannot tell, also the first of each learner."""
+    cannot tell, also the first of each learner, unless there is no time for these."""
     loss, weights = make_loss(spec, target, bags.labels), bags.weigh(spec, target)
     chosen = select_members(bags.margins, loss, weights, most)
     trials = [bag.trial for bag in bags.bags]
     kept = {trial.name for trial, weight in zip(trials, chosen, strict=True) if weight > 0} | {trials[0].name}
-    if len(bags.labels) < _FEW:
+    if firsts and len(bags.labels) < _FEW:
         kept |= {trial.name for trial in list_firsts(sorted(trials, key=lambda trial: trial.place))}
     return [trial for trial in trials if trial.name in kept]
 

@@ -51,8 +51,11 @@ def choose_winner(
     if not found.bags:
         return to_single(trials.best), None
     if folds:
-        picked = choose_bags(found, spec.training, target, _MOST_BAGS)
-        if _fit_in(picked, spec, folds, seconds):
+        picks = (
+            choose_bags(found, spec.training, target, _MOST_BAGS, firsts=firsts) for firsts in (True, False)
+        )
+        picked = next((one for one in picks if _fit_in(one, spec, folds, seconds)), [])
+        if picked:
             named = [(trial, to_spec_of(spec, trial)) for trial in picked]
             trained = train_bags(
                 named, job, folds=folds, location=location, seconds=seconds, tell=tell

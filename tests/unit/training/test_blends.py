@@ -161,3 +161,19 @@ def test_the_file_of_a_blend_answers_as_its_members(
         np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5, atol=1e-2)
     else:
         np.testing.assert_allclose(blends.to_scores(task, found.astype(np.float64)), expected, atol=2e-5)
+
+
+def test_of_few_rows_the_first_of_each_learner_is_trained_again_unless_there_is_no_time() -> None:
+    labels = labels_of("binary", rows=200)
+    good = [noisy("binary", labels, 0.3, seed) for seed in range(2)]
+    weak = noisy("binary", np.random.default_rng(1).permutation(labels), 5.0, 3)
+    trials = [trial("t0"), trial("t1"), trial("line", "linear")]
+    bags = tuple(blends.Bag(one, (one,), held) for one, held in zip(trials, [*good, weak], strict=True))
+    found = blends.Bags(bags, labels, None)
+    names = [
+        {one.name for one in blends.choose_bags(found, SPEC, TARGETS["binary"], 6, firsts=firsts)}
+        for firsts in (True, False)
+    ]
+    assert "line" in names[0]
+    assert "line" not in names[1]
+    assert "t0" in names[1]
