@@ -64,16 +64,11 @@ def convert(
         target=target,
         rounds=rounds,
     )
-    booster = found.booster
-    click.echo(
-        f"Converted {file}: {found.library} {booster.objective}, {booster.rounds} of {booster.grown} rounds, "
-        f"{booster.features} inputs"
-    )
-    for rows, one in (("of the sample", found.sample), ("at its thresholds", found.made)):
+    click.echo(f"Converted {file}: {found.library}: {found.summary}, {len(found.inputs)} inputs")
+    for rows, one in (("rows of the sample", found.sample), (found.made_of, found.made)):
         if one is not None:
             click.echo(
-                f"Parity on {one.rows:,} rows {rows}: worst difference {one.difference:.1e}, {one.flipped} labels "
-                "differ"
+                f"Parity on {one.rows:,} {rows}: worst difference {one.difference:.1e}, {one.flipped} labels differ"
             )
     for note in found.notes:
         click.echo(f"Note: {note}")

@@ -25,8 +25,6 @@ Rows = npt.NDArray[np.floating[Any]]
 
 LIBRARIES: Mapping[str, str] = {"json": "xgboost", "ubj": "xgboost", "txt": "lightgbm", "lgb": "lightgbm"}
 """Ending of a file -> the library that saved it."""
-LARGEST = 2**30
-"""Bytes of a file."""
 
 _IDENTITY: tuple[Task, Link] = ("regression", "identity")
 _LOG: tuple[Task, Link] = ("regression", "log")
@@ -126,18 +124,6 @@ def build_columns(names: tuple[str, ...]) -> onnx.ModelProto:
         [to_value_info(TensorSpec(name, "FP32", (-1,))) for name in names],
         [to_value_info(TensorSpec(f"{INNER}plain", "FP32", (-1, len(names))))],
     )
-
-
-def library_of(file: str) -> str:
-    """The library that a file's ending stands for. Raises ArtifactError."""
-    ending = file.rpartition(".")[2].lower() if "." in file else ""
-    if ending not in LIBRARIES:
-        raise ArtifactError(
-            f"{shorten(file)!r} has the ending {'.' + ending if ending else 'of no format'!r}; converted are .json and "
-            ".ubj of XGBoost (save_model), .txt and .lgb of LightGBM (save_model). Not converted are CatBoost, Keras, "
-            "TensorFlow, torch and skops; pickles are never loaded. An ONNX file: raymlops register"
-        )
-    return LIBRARIES[ending]
 
 
 def read_xgboost_file(model: Mapping[str, Any], rounds: int | None = None) -> Booster:

@@ -1,10 +1,12 @@
-"""Registers a saved model of another library as an ONNX file, once that answers as the library itself does."""
+"""Registers a saved model of another library as an ONNX file, once that answers as the library itself does. The formats
+are in training/saved_models."""
 
 import dataclasses
 import hashlib
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,9 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from raymlops import errors
 from raymlops.data.file_endings import guess_reader
 from raymlops.errors import ArtifactError, DataError, NotFoundError, ParityError, SpecError, shorten
-from raymlops.features import FittedColumn, FittedFeatures, FittedTarget
+from raymlops.features import FittedFeatures, FittedTarget
 from raymlops.lifecycle.govern.register import register_model
 from raymlops.models import parity
 from raymlops.models.export import export_model, to_bytes
@@ -27,29 +30,32 @@ from raymlops.models.parity import Parity
 from raymlops.models.session import open_session
 from raymlops.onnx_builder import INNER
 from raymlops.settings import Settings
-from raymlops.tensors import Batch
+from raymlops.tensors import Batch, count_rows
 from raymlops.tracking import registry
-from raymlops.training.booster_files import LARGEST, Booster, build_columns, library_of, match_columns
-from raymlops.training.booster_process import read
+from raymlops.training.saved_models import LARGEST, OpenedModel, find_format
 
 LIMIT = 1e-4
 """Largest difference of a probability, or of a prediction over the spread of the predictions."""
 _SECONDS = 600
 _OUTPUTS = ("label", "probability", "probabilities", "prediction", "outputs")
 _MOST_SAMPLE = 1_000_000  # rows
+_MOST_FILES = 10_000  # of a folder
 _AT_ONCE = 8192  # rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """`sample` is the parity on the rows of the sample, None without one; `made` that on rows at thresholds."""
+    """`sample` is the parity on the rows of the sample, None without one; `made` that on other rows, of `made_of`."""
 
     version: str
     digest: str
     library: str
-    booster: Booster
+    summary: str
+    """What the model is."""
+    inputs: tuple[str, ...]
     sample: Parity | None
-    made: Parity
+    made: Parity | None
+    made_of: str
     notes: tuple[str, ...]
     """What was decided because nothing said it."""
 
@@ -64,65 +70,80 @@ def convert_file(
     classes: tuple[str, ...] = (),
     target: str = "target",
     rounds: int | None = None,
+    trust: bool = False,
 ) -> Converted:
-    """Register a file of XGBoost (.json, .ubj) or LightGBM (.txt, .lgb). No code of the file runs; its library opens it
-    in a process of its own.
+    """Register a saved model of another library, of a format in `saved_models.FORMATS`. Its library opens it in a
+    process of its own; no code that the file brings runs, unless `trust`.
 
     Raises SpecError for a name, classes or columns that cannot be, NotFoundError, DataError for a sample that the model
-    cannot take, ArtifactError for a file that is broken or has no equal in ONNX, and ParityError.
+    cannot take, ArtifactError for a file that is broken or has no equal in ONNX, ParityError, and UserError if the
+    library is not installed.
     """
     registry.check_name(name)
-    library = library_of(file.name)
-    source = _read_source(file)
-    sha256 = hashlib.sha256(source).hexdigest()
+    if not file.exists():
+        raise NotFoundError(f"No file {str(file)!r}")
+    library = find_format(file).library
     table = _read_sample(data) if isinstance(data, pathlib.Path) else data
-    booster, version, rows, scores = _ask_library(file.name, source, library, rounds, table)
-    inputs, notes = _name_inputs(booster, table)
-    features = FittedFeatures(
-        tuple(FittedColumn(column, "number", "number") for column in inputs),
-        _to_target(booster, classes, target),
-    )
-    content = to_bytes(export_model(booster.to_onnx(), features, name=name, front=build_columns(inputs)))
+    if table is not None:
+        _check_sample(table)
+    opened, sha256 = _ask_library(file, library, table, rounds, trust)
+    features = dataclasses.replace(opened.features, target=_name_target(opened, classes, target))
+    _check_inputs(features)
+    content = to_bytes(export_model(opened.core, features, name=name, front=opened.front))
     try_model(f"The ONNX file of {file.name!r}", content)
-    first = 0 if table is None else table.num_rows
-    answers = _answer(content, inputs, rows)
-    sample, made = (
-        _measure(scores[part], {key: found[part] for key, found in answers.items()}, features.target)
-        for part in (slice(0, first), slice(first, None))
-    )
-    _require(sample, f"the {first:,} rows of the sample", version, _limit_of(booster, scores[:first]))
-    _require(made, "rows at its thresholds", version, _limit_of(booster, scores[first:]))
+    sample, made = _compare(opened, _answer(content, opened.rows), features.target)
     number, digest = register_model(
         content,
         name,
         why or f"converted from {file.name}",
         settings,
-        source=f"{file.name} ({version} {booster.objective}, sha256 {sha256})",
+        source=f"{file.name} ({opened.library}: {opened.summary}; sha256 {sha256})",
         parameters={
-            "library": version,
-            "objective": booster.objective,
-            "rounds": f"{booster.rounds} of {booster.grown}",
+            "library": opened.library,
+            **opened.parameters,
             "source_sha256": sha256,
-            "parity_sample": json.dumps(sample.to_json()) if first else "none",
-            "parity_made": json.dumps(made.to_json()),
+            **({"trusted": "true"} if trust else {}),
+            **{
+                f"parity_{rows}": json.dumps(found.to_json()) if found else "none"
+                for rows, found in (("sample", sample), ("made", made))
+            },
         },
     )
-    if not classes and booster.task != "regression":
+    notes = opened.notes
+    if features.target.task != "regression" and not classes and not opened.has_classes:
         notes = (
             *notes,
-            f"classes are 0 to {max(2, booster.ensemble.outputs) - 1}, as the file has no names of them",
+            f"classes are 0 to {len(features.target.classes) - 1}, as the file has no names of them",
         )
-    return Converted(number, digest, version, booster, sample if first else None, made, notes)
+    inputs = tuple(column.name for column in features.raw)
+    return Converted(
+        number, digest, opened.library, opened.summary, inputs, sample, made, opened.made_of, notes
+    )
 
 
-def _read_source(file: pathlib.Path) -> bytes:
-    if not file.is_file():
-        raise NotFoundError(f"No file {str(file)!r}")
+def _copy_source(file: pathlib.Path, copy: pathlib.Path) -> str:
+    """Copies a file or folder, so that what is hashed is what is opened; returns its sha256."""
+    parts = [file]
+    if file.is_dir():
+        parts = sorted(part for part in file.rglob("*") if part.is_symlink() or not part.is_dir())
     try:
-        size = file.stat().st_size
-        if not 0 < size <= LARGEST:
-            raise ArtifactError(f"{file.name!r} has {size:,} bytes; expected 1 to {LARGEST:,}")
-        return file.read_bytes()
+        if any(part.is_symlink() or not part.is_file() for part in parts if part != file):
+            raise ArtifactError(f"{file.name!r} has links or other things than files; copy them in")
+        size = sum(part.stat().st_size for part in parts)
+        if not 0 < size <= LARGEST or len(parts) > _MOST_FILES:
+            raise ArtifactError(
+                f"{file.name!r} has {size:,} bytes in {len(parts):,} files; expected 1 to {LARGEST:,} bytes, and "
+                f"{_MOST_FILES:,} files at most"
+            )
+        digest = hashlib.sha256()
+        for part in parts:
+            below = part.relative_to(file)
+            (copy / below).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(part, copy / below)
+            if file.is_dir():
+                digest.update(f"{below}\0{part.stat().st_size}\0".encode())
+            digest.update((copy / below).read_bytes())
+        return digest.hexdigest()
     except OSError as error:
         raise ArtifactError(f"Cannot read {str(file)!r}: {error.strerror}") from None
 
@@ -141,49 +162,30 @@ def _read_sample(file: pathlib.Path) -> pa.Table:
         ) from None
 
 
-def _to_rows(table: pa.Table) -> npt.NDArray[np.float64]:
-    """(rows, columns), NaN where missing and in columns that are not numbers."""
+def _check_sample(table: pa.Table) -> None:
     if not 0 < table.num_rows <= _MOST_SAMPLE:
         raise DataError(f"The sample has {table.num_rows:,} rows; expected 1 to {_MOST_SAMPLE:,}")
     if len(set(table.column_names)) < table.num_columns:
         raise DataError("Two columns of the sample have the same name; give each its own")
-    found = np.full((table.num_rows, table.num_columns), np.nan)
-    for place, values in enumerate(table.columns):
-        if _is_number(values.type):
-            numbers = values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values
-            found[:, place] = numbers.cast(pa.float64(), safe=False).to_numpy()
-    return found
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_integer(kind)
-        or types.is_floating(kind)
-        or types.is_decimal(kind)
-        or types.is_boolean(kind)
-        or types.is_null(kind)
-    )
 
 
 def _ask_library(
-    name: str, source: bytes, library: str, rounds: int | None, table: pa.Table | None
-) -> tuple[Booster, str, npt.NDArray[np.float64], npt.NDArray[Any]]:
-    """The model, the library with its version, (rows, features) of the sample and then of thresholds, and the
-    library's own scores of them."""
+    file: pathlib.Path, library: str, table: pa.Table | None, rounds: int | None, trust: bool
+) -> tuple[OpenedModel, str]:
+    """The model with the library's own predictions, and the sha256 of what was opened."""
     with tempfile.TemporaryDirectory(prefix="raymlops-convert-") as directory:
         folder = pathlib.Path(directory)
-        copy = folder / "source"  # what is hashed is what is opened
-        copy.write_bytes(source)
-        request = {"file": str(copy), "library": library, "rounds": rounds, "columns": None}
-        if table is not None:
-            np.save(folder / "sample.npy", _to_rows(table))
-            request["columns"] = table.column_names
+        copy = folder / f"source{file.suffix.lower()}"
+        sha256 = _copy_source(file, copy)
+        request = {"file": copy.name, "rounds": rounds, "trust": trust}
         (folder / "request.json").write_text(json.dumps(request))
-        what = f"The model {name!r}"
+        if table is not None:
+            with pa.ipc.new_file(folder / "sample.arrow", table.schema) as writer:
+                writer.write_table(table)
+        what = f"The model {file.name!r}"
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "raymlops.training.booster_process", directory],
+                [sys.executable, "-m", "raymlops.training.saved_models.process", directory],
                 env=child_environment(),
                 capture_output=True,
                 timeout=_SECONDS,
@@ -202,79 +204,73 @@ def _ask_library(
             )
         answer = json.loads((folder / "answer.json").read_text())
         if "error" in answer:
-            kind = DataError if answer.get("of_data") else ArtifactError
-            raise kind(f"{what} is not converted: {answer['error']}")
-        booster = read(library, (folder / "model").read_bytes(), rounds)
-        return booster, str(answer["version"]), np.load(folder / "rows.npy"), np.load(folder / "scores.npy")
+            raise getattr(errors, answer["kind"])(f"{what} is not converted: {answer['error']}")
+        return OpenedModel.load(folder, answer["opened"]), sha256
 
 
 def _describe(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _name_inputs(booster: Booster, table: pa.Table | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of the model's inputs, and what is said about them."""
-    notes: tuple[str, ...] = ()
-    if table is None:
-        names = booster.names or tuple(f"f{place}" for place in range(booster.features))
-        notes = ("no --data was given, so parity was measured only on rows at the thresholds of its trees",)
-    else:
-        names = match_columns(booster, table.column_names)
-        for name in names:
-            if not _is_number(kind := table.schema.field(name).type):
-                raise DataError(
-                    f"Column {name!r} of the sample is {kind}; the model takes numbers. Give the columns as it was "
-                    "trained on them, encoded: how categories became numbers is not in its file"
-                )
-    if names != booster.names:
-        notes = (*notes, f"its file does not name its inputs so: {shorten(', '.join(names))}")
-    for name in names:
-        if name in _OUTPUTS or name.startswith(INNER):
+def _check_inputs(features: FittedFeatures) -> None:
+    for column in features.raw:
+        if column.name in _OUTPUTS or column.name.startswith(INNER):
             raise SpecError(
-                f"A feature of the model is named {name!r}, which is a name of an output; rename the feature "
-                "(booster.feature_names of XGBoost, feature_names= in the file of LightGBM), and save it again"
+                f"A feature of the model is named {column.name!r}, which is a name of an output; rename the feature "
+                "in its own library, and save it again"
             )
-    return names, notes
 
 
-def _to_target(booster: Booster, classes: tuple[str, ...], name: str) -> FittedTarget:
-    if booster.task == "regression":
-        if classes:
-            raise SpecError(
-                f"--classes: the model of {booster.objective} predicts numbers, and has no classes"
-            )
-        return FittedTarget(name, "regression", "number", mean=booster.offset)
-    count = max(2, booster.ensemble.outputs)
+def _name_target(opened: OpenedModel, classes: tuple[str, ...], name: str) -> FittedTarget:
+    target = dataclasses.replace(opened.features.target, name=name)
     if not classes:
-        return FittedTarget(name, booster.task, "integer", tuple(range(count)))
+        return target
+    if target.task == "regression":
+        raise SpecError(f"--classes: the model ({opened.summary}) predicts numbers, and has no classes")
+    count = len(target.classes)
     if len(classes) != count or len(set(classes)) < count:
         raise SpecError(
             f"--classes: {len(classes)} names ({shorten(', '.join(classes))}); the model has {count} classes, and "
             "needs a name of its own for each, in the order of training"
         )
     if all(re.fullmatch(r"-?\d{1,18}", one) for one in classes):
-        return FittedTarget(name, booster.task, "integer", tuple(map(int, classes)))
-    return FittedTarget(name, booster.task, "string", classes)
+        return dataclasses.replace(target, type="integer", classes=tuple(map(int, classes)))
+    return dataclasses.replace(target, type="string", classes=classes)
 
 
-def _answer(content: bytes, inputs: tuple[str, ...], rows: npt.NDArray[np.float64]) -> Batch:
+def _answer(content: bytes, rows: Batch) -> Batch:
     """The file's own answers."""
-    with np.errstate(over="ignore"):
-        values = rows.astype(np.float32)
     session = open_session(content)
     try:
         parts = [
-            session.infer({name: np.ascontiguousarray(part[:, at]) for at, name in enumerate(inputs)})
-            for part in (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
+            session.infer({name: values[start : start + _AT_ONCE] for name, values in rows.items()})
+            for start in range(0, count_rows(rows), _AT_ONCE)
         ]
     finally:
         session.close()
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def _compare(
+    opened: OpenedModel, answers: Batch, target: FittedTarget
+) -> tuple[Parity | None, Parity | None]:
+    """On the rows of the sample, and on the others. Raises ParityError."""
+    found: list[Parity | None] = []
+    for part, rows in (
+        (slice(0, opened.sampled), f"the {opened.sampled:,} rows of the sample"),
+        (slice(opened.sampled, None), opened.made_of),
+    ):
+        scores = opened.scores[part]
+        if not len(scores):
+            found.append(None)
+            continue
+        one = _measure(scores, {key: values[part] for key, values in answers.items()}, target)
+        _require(one, rows, opened.library, _limit_of(opened, scores))
+        found.append(one)
+    return found[0], found[1]
+
+
 def _measure(scores: npt.NDArray[Any], answers: Batch, target: FittedTarget) -> Parity:
-    if not len(scores):
-        return Parity()
     if target.task == "regression":  # one limit for metres and millimetres
         mean = float(np.mean(scores, dtype=np.float64))
         target = dataclasses.replace(target, mean=mean, std=_spread_of(scores))
@@ -282,13 +278,11 @@ def _measure(scores: npt.NDArray[Any], answers: Batch, target: FittedTarget) -> 
     return parity.compare_beyond_ties(scores, answers, target, LIMIT)
 
 
-def _limit_of(booster: Booster, scores: npt.NDArray[Any]) -> float:
-    """LIMIT, or if more the resolution of FP32 far from zero; XGBoost's own sums are FP32, and stray with each tree."""
-    if booster.task != "regression" or not len(scores):
+def _limit_of(opened: OpenedModel, scores: npt.NDArray[Any]) -> float:
+    """LIMIT, or if more the resolution of FP32 far from zero, which sums in FP32 stray from."""
+    if opened.features.target.task != "regression":
         return LIMIT
-    stray = float(np.spacing(np.float32(np.abs(scores).max())))
-    if booster.library == "xgboost":
-        stray *= booster.rounds**0.5
+    stray = opened.sums * float(np.spacing(np.float32(np.abs(scores).max())))
     return float(max(LIMIT, stray / _spread_of(scores)))
 
 

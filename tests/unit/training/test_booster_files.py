@@ -8,8 +8,10 @@ import pytest
 import xgboost
 
 from raymlops.errors import ArtifactError, DataError
-from raymlops.training.booster_files import library_of, make_rows, match_columns
-from raymlops.training.booster_process import main, read
+from raymlops.training.booster_files import make_rows, match_columns
+from raymlops.training.saved_models import find_format
+from raymlops.training.saved_models.boosters import read
+from raymlops.training.saved_models.process import main
 
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.normal(size=(200, 3)).astype(np.float32)
@@ -117,10 +119,11 @@ def test_json_of_something_else_is_refused(content: bytes) -> None:
 
 
 def test_endings_of_other_formats_are_answered_with_those_that_are_read() -> None:
-    assert [library_of(name) for name in ("a.json", "b.UBJ", "c.d.txt")] == ["xgboost", "xgboost", "lightgbm"]
-    for name in ("m.pkl", "m.cbm", "m.keras", "m", "m.pt2"):
-        with pytest.raises(ArtifactError, match=r"\.json and \.ubj of XGBoost .* pickles are never loaded"):
-            library_of(name)
+    found = [find_format(pathlib.Path(name)).library for name in ("a.json", "b.UBJ", "c.d.txt")]
+    assert found == ["XGBoost", "XGBoost", "LightGBM"]
+    for name in ("m.pkl", "m.joblib", "m", "m.h5"):
+        with pytest.raises(ArtifactError, match=r"\.json and \.ubj of XGBoost .* Pickles are never loaded"):
+            find_format(pathlib.Path(name))
 
 
 def test_columns_are_found_by_name_and_without_names_by_order() -> None:
@@ -152,13 +155,13 @@ def test_the_library_says_in_its_answer_what_it_does_not_open(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("resource.setrlimit", lambda *limits: None)  # of this process
-    for library, content in (
-        ("xgboost", dump(train_xgboost())[:700]),
-        ("xgboost", b"\x80\x04K\x01."),
-        ("lightgbm", b"\xff\xfe"),
+    for name, content in (
+        ("source.json", dump(train_xgboost())[:700]),
+        ("source.json", b"\x80\x04K\x01."),
+        ("source.txt", b"\xff\xfe"),
     ):
-        (tmp_path / "source").write_bytes(content)
-        request = {"file": str(tmp_path / "source"), "library": library, "rounds": None, "columns": None}
+        (tmp_path / name).write_bytes(content)
+        request = {"file": name, "rounds": None, "trust": False}
         (tmp_path / "request.json").write_text(json.dumps(request))
         main(tmp_path)
         assert "does not open it" in json.loads((tmp_path / "answer.json").read_text())["error"]

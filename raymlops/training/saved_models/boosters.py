@@ -1,40 +1,34 @@
-"""A process that opens a saved model of XGBoost or LightGBM with its own library, and writes down its predictions: what
-a broken file does to the library ends this process alone.
-
-    python -m raymlops.training.booster_process FOLDER
-
-The folder has `request.json` (file, library, rounds, columns) and, if there is a sample, `sample.npy` (rows, columns).
-Written are `model` in the library's present format, `rows.npy`, `scores.npy`, and `answer.json`, which says what was
-refused.
-"""
+"""Opens saved models of XGBoost and LightGBM with their own libraries. What is read of their files is in
+training/booster_files.py."""
 
 import contextlib
 import json
-import pathlib
 import re
-import resource
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raymlops.errors import ArtifactError, DataError, RaymlopsError, shorten
+from raymlops.features import FittedColumn, FittedFeatures, FittedTarget
 from raymlops.training.booster_files import (
+    LIBRARIES,
     Booster,
     Rows,
+    build_columns,
     make_rows,
     match_columns,
     read_lightgbm_file,
     read_xgboost_file,
 )
-
-MEMORY = 8 * 2**30
-"""Bytes of data of the process."""
+from raymlops.training.saved_models import OpenedModel, Request
+from raymlops.training.saved_models.samples import require_numbers, to_numbers
 
 
 def read(library: str, model: bytes, rounds: int | None) -> Booster:
-    """The model that the process wrote. Raises ArtifactError for what is not whole."""
+    """A model in the library's present format. Raises ArtifactError for what is not whole."""
     try:
         if library == "lightgbm":
             return read_lightgbm_file(model.decode(), rounds)
@@ -45,39 +39,60 @@ def read(library: str, model: bytes, rounds: int | None) -> Booster:
         ) from None
 
 
-def main(folder: pathlib.Path) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-    with contextlib.suppress(OSError):  # if memory is short, the system should kill this process first
-        pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
-    request = json.loads((folder / "request.json").read_text())
-    try:
-        answer = _run(folder, **request)
-    except RaymlopsError as error:
-        answer = {"error": str(error), "of_data": isinstance(error, DataError)}
-    except MemoryError:
-        answer = {"error": f"Its model takes over {MEMORY // 2**30} GiB"}
-    (folder / "answer.json").write_text(json.dumps(answer))
-
-
-def _run(
-    folder: pathlib.Path, file: str, library: str, rounds: int | None, columns: list[str] | None
-) -> dict[str, Any]:
-    content = pathlib.Path(file).read_bytes()
+def open_model(request: Request) -> OpenedModel:
+    """See `Reader`."""
+    library = LIBRARIES[request.file.suffix.removeprefix(".")]
+    content = request.file.read_bytes()
     with _library_errors(library):
         opened = _open_lightgbm(content) if library == "lightgbm" else _open_xgboost(content)
         text = content if library == "lightgbm" else bytes(opened.save_raw("json"))
-    booster = read(library, text, rounds)  # before the library walks its trees
-    (folder / "model").write_bytes(text)
-    made = make_rows(booster)
-    rows = made.astype(np.float64)
-    if columns is not None:
-        places = [columns.index(column) for column in match_columns(booster, columns)]
-        rows = np.concatenate([np.load(folder / "sample.npy")[:, places], rows])
-    np.save(folder / "rows.npy", rows)
+    booster = read(library, text, request.rounds)  # before the library walks its trees
+    names, notes = _name_inputs(booster, request.sample)
+    rows: Rows = make_rows(booster).astype(np.float64)
+    sampled = 0
+    if request.sample is not None:
+        sampled = request.sample.num_rows
+        rows = np.concatenate([to_numbers(request.sample, names), rows])
     with _library_errors(library):
-        np.save(folder / "scores.npy", _predict(opened, booster, rows))
-    return {"version": f"{library} {sys.modules[library].__version__}"}
+        scores = _predict(opened, booster, rows)
+    with np.errstate(over="ignore"):
+        taken = rows.astype(np.float32)
+    return OpenedModel(
+        library=f"{library} {sys.modules[library].__version__}",
+        summary=f"{booster.objective}, {booster.rounds} of {booster.grown} rounds",
+        features=FittedFeatures(
+            tuple(FittedColumn(name, "number", "number") for name in names), _target_of(booster)
+        ),
+        front=build_columns(names),
+        core=booster.to_onnx(),
+        rows={name: np.ascontiguousarray(taken[:, place]) for place, name in enumerate(names)},
+        sampled=sampled,
+        scores=scores,
+        made_of="rows at its thresholds",
+        sums=booster.rounds**0.5 if library == "xgboost" else 1.0,  # whose own sums are FP32
+        notes=notes,
+        parameters={"objective": booster.objective, "rounds": f"{booster.rounds} of {booster.grown}"},
+    )
+
+
+def _name_inputs(booster: Booster, sample: pa.Table | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the model's inputs, and what is said about them."""
+    notes: tuple[str, ...] = ()
+    if sample is None:
+        names = booster.names or tuple(f"f{place}" for place in range(booster.features))
+        notes = ("no --data was given, so parity was measured only on rows at the thresholds of its trees",)
+    else:
+        names = match_columns(booster, sample.column_names)
+        require_numbers(sample, names)
+    if names != booster.names:
+        notes = (*notes, f"its file does not name its inputs so: {shorten(', '.join(names))}")
+    return names, notes
+
+
+def _target_of(booster: Booster) -> FittedTarget:
+    if booster.task == "regression":
+        return FittedTarget("target", "regression", "number", mean=booster.offset)
+    return FittedTarget("target", booster.task, "integer", tuple(range(max(2, booster.ensemble.outputs))))
 
 
 @contextlib.contextmanager
@@ -129,7 +144,3 @@ def _predict(opened: Any, booster: Booster, rows: Rows) -> Rows:
         return booster.to_scores(np.asarray(opened.predict(data, output_margin=True, **limited)))
     found = np.asarray(opened.predict(data, **limited))
     return found if booster.task == "multiclass" else found[:, 0]
-
-
-if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
