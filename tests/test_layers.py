@@ -57,6 +57,7 @@ ADDRESSES = {
     "lightgbm": ("training/",),
     "xgboost": ("training/",),
     "interpret": ("training/",),
+    **dict.fromkeys(("keras", "tensorflow", "tf2onnx"), ("training/",)),
     "torch": ("training/", "clusters/nodes.py"),
 }
 """Framework -> where it may be imported."""
@@ -68,6 +69,7 @@ DISTRIBUTIONS = {
     "grpc_health": "grpcio-health-checking",
     "simdjson": "pysimdjson",
     "sklearn": "scikit-learn",
+    "tensorflow": "tensorflow-cpu",
     "xgboost": "xgboost-cpu",
     "yaml": "pyyaml",
 }
@@ -78,6 +80,9 @@ EXTRAS = {
     "serving/protocol/grpc_codec.py": "grpc",
     "serving/transport/grpc_answers.py": "grpc",
     "serving/transport/grpc_service.py": "grpc",
+    "training/keras_models.py": "tf",
+    "training/learners/keras.py": "tf",
+    "training/tensorflow_export.py": "tf",
 }
 """Module -> the extra that it is for; all others need the core alone."""
 

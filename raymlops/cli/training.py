@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from raymlops.settings import Settings
-from raymlops.specs.code_references import OUR_READERS
+from raymlops.specs.code_references import OUR_READERS, find_own_names
 from raymlops.specs.document import read_document
 from raymlops.specs.experiment import ExperimentSpec, to_one_trial
 from raymlops.specs.json_schema import make_schema
@@ -43,8 +43,7 @@ def check(spec: str, overrides: tuple[str, ...], imports: bool) -> None:
     found = read_spec(spec, overrides, imports=imports)
     if imports:
         _import_readers(found)
-    learners = () if found.search.learners in (None, "auto") else tuple(found.search.learners)
-    named = (found.training.learner, *learners, found.network.name, found.dataset.reader)
+    named = (*find_own_names(found).values(), found.dataset.reader)
     own = [name for name in named if ":" in name and name not in OUR_READERS]
     inputs = len(found.features.by_column())
     click.echo(

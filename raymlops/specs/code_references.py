@@ -1,11 +1,12 @@
 """What in a spec runs code or reads more than data files when it is used: own readers and networks, reader options,
 databases. It lists what is harmless, so that anything new counts; runs nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raymlops.specs.dataset import TableSpec
 from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.training import Dimension
 
 OUR_READERS = frozenset({"raymlops.data.samples:read_digits"})
 
@@ -37,11 +38,25 @@ def find_code(spec: ExperimentSpec, *, training: bool = True) -> tuple[str, ...]
     found = list(_in_table("dataset", spec.dataset))
     for place, join in enumerate(spec.dataset.joins):
         found += _in_table(f"dataset.joins.{place}.table", join.table)
-    own = {"training.learner": spec.training.learner, "network.name": spec.network.name}
-    named = spec.search.learners
-    own |= {f"search.learners.{name}": name for name in named or () if named != "auto"}
-    found += [f"{place}: {name}" for place, name in own.items() if training and ":" in name]
+    if training:
+        found += [f"{place}: {_show(name)}" for place, name in find_own_names(spec).items()]
     return tuple(found)
+
+
+def find_own_names(spec: ExperimentSpec) -> dict[str, str]:
+    """Place -> `module:attribute` of the user's own that a training imports: learners, networks, and the options of
+    learners that name functions."""
+    named = spec.search.learners
+    found: dict[str, Any] = {"training.learner": spec.training.learner, "network.name": spec.network.name}
+    found |= {f"search.learners.{name}": name for name in named or () if named != "auto"}
+    options = {f"training.options.{key}": value for key, value in spec.training.options.items()}
+    options |= {f"search.space.{key}": value for key, value in spec.search.varied.items()}
+    for learner, space in named.items() if isinstance(named, Mapping) else ():
+        options |= {f"search.learners.{learner}.{key}": value for key, value in space.items()}
+    for place, value in options.items():
+        choices = value.choices or () if isinstance(value, Dimension) else (value,)
+        found |= {f"{place}{f'.{at}' if at else ''}": choice for at, choice in enumerate(choices)}
+    return {place: name for place, name in found.items() if isinstance(name, str) and ":" in name}
 
 
 def _in_table(where: str, table: TableSpec) -> Iterator[str]:

@@ -79,7 +79,7 @@ class TrainingSpec(Document):
     learner: OwnName = Field(
         "network",
         description="Family of models: network, the torch one of `network`; lightgbm, xgboost, ebm, forest, linear, "
-        "realmlp or tabm; or module.path:Class of your own",
+        "realmlp, tabm or keras; or module.path:Class of your own",
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the learner; those of a network are network.options"

@@ -7,6 +7,7 @@ from typing import Any
 from raymlops.errors import SpecError
 from raymlops.features import FittedTarget, Packing
 from raymlops.specs import defaults
+from raymlops.specs.code_references import find_own_names
 from raymlops.specs.experiment import ExperimentSpec, space_key, with_parameters
 from raymlops.specs.training import Dimension
 from raymlops.training import learners
@@ -164,9 +165,9 @@ def check(
 ) -> None:
     """Checks that the learner of a spec, or one of its learners, can do what the spec says. Raises SpecError.
 
-    Learners and networks of the user's own are only examined if `imports` allows running their modules.
+    What names code of the user's own is only examined if `imports` allows running its modules.
     """
     if spec.search.learners is None:
         learners.check(spec, packing, target, imports=imports)
-    elif imports or not any(":" in name for name in (*list_names(spec), spec.network.name)):
+    elif imports or not find_own_names(spec):
         choose_candidates(spec, packing, target)

@@ -13,6 +13,7 @@ import onnx
 from raymlops.errors import RaymlopsError, SpecError, unknown_name
 from raymlops.features import NETWORK_TENSORS, FittedTarget, Packing
 from raymlops.specs import defaults
+from raymlops.specs.code_references import find_own_names
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import Dimension
 from raymlops.tensors import Batch
@@ -121,6 +122,7 @@ class Learner(Protocol):
 LEARNERS: dict[str, str] = {
     "network": "raymlops.training.learners.network:NetworkLearner",
     "lightgbm": "raymlops.training.learners.lightgbm:LightGBMLearner",
+    "keras": "raymlops.training.learners.keras:KerasLearner",
     "xgboost": "raymlops.training.learners.xgboost:XGBoostLearner",
     "linear": "raymlops.training.learners.linear:LinearLearner",
     "forest": "raymlops.training.learners.forest:ForestLearner",
@@ -216,9 +218,9 @@ def check(
 ) -> None:
     """Checks that the learner of a spec can do what the spec says. Raises SpecError.
 
-    A user's own learner or network is only examined if `imports` allows running its module.
+    What names code of the user's own is only examined if `imports` allows running its module.
     """
-    if not imports and any(":" in name for name in (spec.training.learner, spec.network.name)):
+    if not imports and find_own_names(spec):
         return
     learner = learner_of(spec)
     if spec.training.workers > 1 and not learner.teams:

@@ -16,7 +16,7 @@ from raymlops.tensors import Batch, TensorSpec
 from raymlops.training.heads import make_head
 from raymlops.training.packed import LABEL, WEIGHT
 
-_MOST_LOG = 12.0
+MOST_LOG = 12.0
 """Of a prediction over the mean, as for networks."""
 
 
@@ -56,13 +56,13 @@ class Objective:
             return np.asarray(expit(margins[:, 0]))
         if self.loss == "poisson":
             scale = self.target.mean / self.target.std
-            return np.asarray(np.expm1(np.minimum(margins[:, 0], _MOST_LOG)) * scale)
+            return np.asarray(np.expm1(np.minimum(margins[:, 0], MOST_LOG)) * scale)
         return np.asarray(margins[:, 0])
 
     def write(self, build: GraphBuilder, margins: str, packing: Packing, name: str) -> onnx.ModelProto:
         """The graph, from packed tensors to `outputs`, that ends with these margins (rows, outputs)."""
         if self.loss == "poisson":
-            most = build.constant(np.float32(_MOST_LOG), "most_log")
+            most = build.constant(np.float32(MOST_LOG), "most_log")
             factor = build.add("Exp", build.add("Min", margins, most))
             less = build.add("Sub", factor, build.constant(np.float32(1), "one"))
             scale = build.constant(np.float32(self.target.mean / self.target.std), "scale")

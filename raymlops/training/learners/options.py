@@ -9,15 +9,18 @@ from raymlops.specs.experiment import ExperimentSpec, space_key
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A number from `low` to `high`, a boolean if it has neither, or one of some words."""
+    """A number from `low` to `high`, a boolean if it has neither, one of some words, or anything if it is `free`."""
 
     meaning: str
     low: float | None = None
     high: float | None = None
     whole: bool = False
     words: tuple[str, ...] = ()
+    free: bool = False
 
     def takes(self, value: object) -> bool:
+        if self.free:
+            return True
         if self.words:
             return value in self.words
         if self.low is None or self.high is None:

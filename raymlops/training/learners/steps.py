@@ -133,11 +133,11 @@ def train(run: Run, make: Make, options: Mapping[str, Any]) -> None:
     network = make(options, len(scaling.indicators))
     network.inputs.set_scaling(scaling)
     network.set_prior(prior_of(job.target, rows[LABEL], objective.weigh(rows)))
-    network.bounds.copy_(torch.tensor(_bounds(objective, rows)))
+    network.bounds.copy_(torch.tensor(bounds_of(objective, rows)))
     _Course(run, network.to(device), rows, objective, options).run()
 
 
-def _bounds(objective: Objective, rows: Batch) -> tuple[float, float]:
+def bounds_of(objective: Objective, rows: Batch) -> tuple[float, float]:
     """Lowest and highest margin: a regression answers nothing beyond what training rows had."""
     if objective.target.task != "regression":
         return -math.inf, math.inf
