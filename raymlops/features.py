@@ -32,8 +32,8 @@ class FittedColumn:
     defaults."""
 
     name: str
-    # kind `input`: a column read only by expressions
-    kind: Literal["number", "category", "timestamp", "image", "input"]
+    # kind `input`: a column read only by expressions; `means`: a category of which target means are taken
+    kind: Literal["number", "category", "timestamp", "image", "input", "means", "text"]
     type: Literal["number", "integer", "boolean", "string", "timestamp", "image"]
     nullable: bool = True
     # whether training rows had missing values, so that a missing indicator carries information
@@ -46,6 +46,13 @@ class FittedColumn:
     values: tuple[
         str | int, ...
     ] = ()  # known categories; the id of values[i] is i + 1, and 0 is unknown or missing
+    buckets: int = 0  # places that the values of a category share by their hash; 0: each has its own
+    means: tuple[tuple[float, ...], ...] = ()  # of the target among the rows of each of `values`
+    prior: tuple[float, ...] = ()  # the same of other values
+    ids: tuple[int, ...] = ()  # of a text: the word of which each of `values` is a spelling, from 1
+    ngrams: tuple[tuple[int, ...], ...] = ()  # single words, then pairs
+    centre: tuple[float, ...] = ()  # of each number that `means` and `text` give, in training
+    spread: tuple[float, ...] = ()
     parts: tuple[str, ...] = ()
     zone: str = "UTC"
     expression: str = ""  # computed in the graph from other columns; then it is not an input itself
@@ -64,6 +71,11 @@ class FittedColumn:
         return TensorSpec(self.name, datatype or ("FP32" if self.nullable else "BOOL"), (-1, *self.shape))
 
     @property
+    def places(self) -> int:
+        """Of a category: the ids that its values have, with 0."""
+        return 1 + (self.buckets or len(self.values))
+
+    @property
     def spec_takes_missing(self) -> bool:
         """Whether its tensor has a value for a missing one."""
         return self.spec.datatype not in ("INT64", "BOOL") or self.type == "timestamp"
@@ -71,14 +83,20 @@ class FittedColumn:
     def to_json(self) -> dict[str, Any]:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         value = {key: item for key, item in _to_dict(self).items() if item != defaults.get(key)}
-        return {key: list(item) if isinstance(item, tuple) else item for key, item in value.items()}
+        return {key: _to_lists(item) for key, item in value.items()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "FittedColumn":
-        fields: dict[str, Any] = {
-            key: tuple(item) if isinstance(item, list) else item for key, item in value.items()
-        }
+        fields: dict[str, Any] = {key: _to_tuples(item) for key, item in value.items()}
         return cls(**_read_conversion(fields))
+
+
+def _to_lists(value: Any) -> Any:
+    return [_to_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _to_tuples(value: Any) -> Any:
+    return tuple(_to_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _to_dict(value: "FittedColumn | FittedTarget") -> dict[str, Any]:
@@ -159,8 +177,8 @@ class FittedFeatures:
         """The columns that each row must have."""
         return tuple(column for column in self.columns if not column.expression)
 
-    def of_kind(self, kind: str) -> tuple[FittedColumn, ...]:
-        return tuple(column for column in self.columns if column.kind == kind)
+    def of_kind(self, *kinds: str) -> tuple[FittedColumn, ...]:
+        return tuple(column for column in self.columns if column.kind in kinds)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -208,6 +226,11 @@ TREE_TENSORS = frozenset(("plain", "category"))
 """The packed tensors that trees read, to which scale means nothing and missing values something."""
 
 
+VECTORS = ("means", "text")
+"""Kinds of columns that become several numbers: behind the numbers of the other columns, in all packed tensors of
+numbers."""
+
+
 def packing_of(features: FittedFeatures) -> Packing:
     """Widths of the packed tensors of these features."""
     numbers, plain = features.of_kind("number"), len(features.of_kind("number"))
@@ -215,13 +238,15 @@ def packing_of(features: FittedFeatures) -> Packing:
     for column in features.of_kind("timestamp"):
         width += sum(1 if part == "elapsed" else 2 for part in column.parts) + column.indicator
         plain += len(column.parts)
+    vectors = sum(len(column.centre) for column in features.of_kind(*VECTORS))
+    width, plain = width + vectors, plain + vectors
     images = features.of_kind("image")
     image: tuple[int, ...] = ()
     if images:
         shape = images[0].shape
         channels = sum(column.shape[2] if len(column.shape) == 3 else 1 for column in images)
         image = (channels, shape[0], shape[1])
-    categories = tuple(len(column.values) + 1 for column in features.of_kind("category"))
+    categories = tuple(column.places for column in features.of_kind("category"))
     return Packing(width, categories, image, plain)
 
 

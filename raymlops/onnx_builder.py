@@ -39,6 +39,12 @@ class GraphBuilder:
         )
         return output
 
+    def add_outputs(self, operator: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
+        """A node of several outputs."""
+        names = [self._fresh(operator.lower()) for _ in range(outputs)]
+        self.nodes.append(helper.make_node(operator, list(inputs), names, name=names[0], **attributes))
+        return names
+
     def _fresh(self, stem: str) -> str:
         self._names[stem] += 1
         return f"{INNER}{stem}_{self._names[stem]}"

@@ -13,7 +13,7 @@ Role = Literal[
 ]  # fmt: skip
 """What a column is to a model; `MODELLED` are those that become features."""
 
-MODELLED: tuple[Role, ...] = ("number", "category", "boolean", "timestamp", "image")
+MODELLED: tuple[Role, ...] = ("number", "category", "boolean", "timestamp", "image", "prose")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from raymlops.errors import SpecError, unknown_name
 from raymlops.specs.features import FeaturesSpec, is_pattern
 
-GROUPS = ("numbers", "categories", "timestamps", "images")
+GROUPS = ("numbers", "categories", "timestamps", "images", "texts")
 
 
 def resolve_patterns(spec: FeaturesSpec, columns: Sequence[str], apart: Iterable[str] = ()) -> FeaturesSpec:

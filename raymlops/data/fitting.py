@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from raymlops import expressions
 from raymlops.conversions.conversion import EXACT, Conversion
 from raymlops.data import scan, statistics
 from raymlops.errors import DataError, unknown_name
-from raymlops.features import FittedColumn, FittedFeatures, FittedTarget
+from raymlops.features import MISSING_INSTANT, FittedColumn, FittedFeatures, FittedTarget
 from raymlops.specs.dataset import ContractSpec
 from raymlops.specs.features import (
     CategoryFeature,
@@ -21,6 +22,7 @@ from raymlops.specs.features import (
     ImageFeature,
     NumberFeature,
     TargetSpec,
+    TextFeature,
     TimestampFeature,
 )
 from raymlops.tensors import Batch
@@ -62,7 +64,7 @@ def measure_columns(
     total: dict[str, Any] = {}
     types: dict[str, str] = {}
     for part in scan.fold(
-        dataset, _measure_block, kinds=kinds, target=spec.target, computed=computed, formulas=formulas
+        dataset, measure_block, kinds=kinds, target=spec.target, computed=computed, formulas=formulas
     ):
         for name, kind in part.pop("types", {}).items():
             types[name] = max(kind, types.get(name, kind), key=_BREADTH.index)
@@ -70,7 +72,7 @@ def measure_columns(
     return {**total, "types": types}
 
 
-def _measure_block(
+def measure_block(
     table: pa.Table,
     kinds: dict[str, str],
     target: TargetSpec,
@@ -157,6 +159,7 @@ _TYPES_OF_KIND = {
     "category": ("string", "integer", "boolean"),
     "timestamp": ("timestamp",),
     "image": ("image",),
+    "text": ("string",),
 }
 
 
@@ -178,9 +181,9 @@ def fit_features(
     """Decide each column's encoding. Raises DataError for a column without information, or a target with one class."""
     columns = []
     for name, feature in spec.by_column().items():
-        if isinstance(feature, CategoryFeature) and feature.min_count is None:
-            feature = feature.model_copy(update={"min_count": spec.least_count})
         found = measured[name]
+        if isinstance(feature, CategoryFeature):
+            feature = _settle_category(feature, spec, found)
         if found.rows == found.missing:
             raise DataError(
                 f"Column {name!r} is null in all {found.rows:,} training rows; leave it out of features"
@@ -235,6 +238,22 @@ def _fit_number(
     )
 
 
+def _settle_category(
+    feature: CategoryFeature, spec: FeaturesSpec, found: statistics.Categories
+) -> CategoryFeature:
+    """With what the spec leaves open."""
+    encoding, many = feature.encoding, spec.means_above
+    if encoding == "auto":
+        encoding = "means" if many and not feature.expression and len(found.counts) > many else "values"
+    return feature.model_copy(
+        update={
+            "encoding": encoding,
+            "max_values": feature.max_values or (10_000 if encoding == "values" else 50_000),
+            "min_count": feature.min_count or (spec.least_count if encoding == "values" else 2),
+        }
+    )
+
+
 def _fit_category(
     name: str, feature: CategoryFeature, found: statistics.Categories, kind: Any, nullable: bool
 ) -> FittedColumn:
@@ -249,9 +268,38 @@ def _fit_category(
         found = dataclasses.replace(found, counts=dict(counts))
     least = feature.min_count or 1
     ranked = [value for value, count in found.ranked()[: feature.max_values] if count >= least]
+    if feature.encoding == "means" and found.missing:  # which have a mean of their own
+        ranked.append("" if kind == "string" else MISSING_INSTANT)
     return FittedColumn(
-        name, "category", kind, nullable=nullable, values=tuple(ranked), conversion=conversion
+        name,
+        "means" if feature.encoding == "means" else "category",
+        kind,
+        nullable=nullable,
+        values=tuple(dict.fromkeys(ranked)),
+        buckets=feature.buckets if feature.encoding == "hash" else 0,
+        conversion=conversion,
     )
+
+
+_MOST_SPELLINGS = 50_000
+
+
+def _fit_text(
+    name: str, feature: TextFeature, found: statistics.Texts, kind: Any, nullable: bool
+) -> FittedColumn:
+    """With the words of which n-grams may be chosen: spellings that differ in case or punctuation are one."""
+    ids: dict[str, int] = {}
+    spellings = []
+    for spelling, count in found.words.ranked()[:_MOST_SPELLINGS]:
+        word = _EDGES.sub("", str(spelling).casefold())
+        if word and count >= 2:
+            spellings.append((str(spelling), ids.setdefault(word, len(ids) + 1)))
+    values, numbers = zip(*spellings, strict=True) if spellings else ((), ())
+    return FittedColumn(name, "text", kind, nullable=nullable, values=tuple(values), ids=tuple(numbers))
+
+
+_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+"""What is not part of a word at its ends."""
 
 
 def _fit_timestamp(
@@ -286,6 +334,7 @@ _FIT: dict[str, Any] = {
     "category": _fit_category,
     "timestamp": _fit_timestamp,
     "image": _fit_image,
+    "text": _fit_text,
 }
 
 

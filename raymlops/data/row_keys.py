@@ -168,7 +168,7 @@ class Repeats:
                 "told apart as before; set dataset.cache: true, or fix the blocks by "
                 "dataset.options.override_num_blocks"
             )
-        numbers = _number(keys)
+        numbers = number_equal(keys)
         if name in self.before:
             known, counts = self.before[name]
             at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
@@ -201,7 +201,7 @@ def find_repeats(blocks: Sequence[tuple[Name, Hashes]]) -> Repeats:
     return Repeats(before, frozenset(held))
 
 
-def _number(keys: Hashes) -> Counts:
+def number_equal(keys: Hashes) -> Counts:
     """0 for the first row of each key, 1 for the second, and so on."""
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]

@@ -156,7 +156,47 @@ class Images:
         }
 
 
-Statistics = Numbers | Categories | Images
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Statistics of a column of texts: in how many of them each word stands, as it is written."""
+
+    rows: int
+    missing: int
+    words: Categories
+
+    def merge(self, other: "Texts") -> "Texts":
+        return Texts(self.rows + other.rows, self.missing + other.missing, self.words.merge(other.words))
+
+    def to_json(self) -> dict[str, Any]:
+        held = self.words.to_json()
+        return {
+            "kind": "text",
+            "rows": self.rows,
+            "missing": self.missing,
+            "words": held["distinct"],
+            "counts": held["counts"][:100],
+        }
+
+
+Statistics = Numbers | Categories | Images | Texts
+
+
+MOST_WORDS = 256
+"""Words of a text that are read."""
+_LONGEST_WORD = 40
+
+
+def measure_texts(column: pa.ChunkedArray) -> Texts:
+    """From an arrow column of strings. Long words, and what stands behind the first `MOST_WORDS`, do not count."""
+    counts: collections.Counter[str | int] = collections.Counter()
+    for text in column.drop_null().to_pylist():
+        # As many characters as so many words have at most: of a text of megabytes the rest is not looked at.
+        words = text[: MOST_WORDS * _LONGEST_WORD].split(maxsplit=MOST_WORDS)[:MOST_WORDS]
+        counts.update({word for word in words if len(word) <= _LONGEST_WORD})
+    rows = len(column)
+    return Texts(
+        rows, column.null_count, Categories(rows, column.null_count, {}).merge(Categories(0, 0, dict(counts)))
+    )
 
 
 def measure_counts(values: Floats, counts: npt.NDArray[np.int64], missing: int) -> Numbers:
@@ -208,7 +248,7 @@ def measure_numbers(values: Floats) -> Numbers:
 
 
 def measure_column(column: pa.ChunkedArray, kind: str) -> Statistics:
-    """From an arrow column, by the kind of feature: number, category, timestamp or image."""
+    """From an arrow column, by the kind of feature: number, category, timestamp, image or text."""
     if kind == "image":
         try:
             images = stack_images(column)
@@ -216,6 +256,8 @@ def measure_column(column: pa.ChunkedArray, kind: str) -> Statistics:
             return Images(len(column), (), measure_numbers(np.empty(0)))
         pixels = measure_numbers(images[:64].astype(np.float64).ravel())
         return Images(len(images), images.shape[1:], pixels)
+    if kind == "text":
+        return measure_texts(column)
     if kind == "category":
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.int64())

@@ -4,6 +4,7 @@ This graph is the only implementation of the preprocessing: training runs it to 
 front of the network, so that the two cannot differ.
 """
 
+import zlib
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -11,10 +12,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from raymlops.features import MISSING_INSTANT, NETWORK_TENSORS, FittedColumn, FittedFeatures, packing_of
+from raymlops.features import (
+    MISSING_INSTANT,
+    NETWORK_TENSORS,
+    VECTORS,
+    FittedColumn,
+    FittedFeatures,
+    packing_of,
+)
 from raymlops.models.calendar import add_calendar
 from raymlops.models.formulas import add_formula
 from raymlops.models.session import Session
+from raymlops.models.text_nodes import add_text, add_words, drop_last
 from raymlops.onnx_builder import INNER, GraphBuilder, to_value_info
 from raymlops.tensors import Batch, TensorSpec
 
@@ -27,19 +36,22 @@ def build_encoder(features: FittedFeatures, tensors: Collection[str] = NETWORK_T
     packing = packing_of(features).only(tensors)
     values = _reader(build, features.columns)
     outputs = []
-    raw = ""
+    raw, vectors = "", ""
     if packing.numeric or packing.plain:
         raw = _read_numbers(build, features.of_kind("number"), values)
+        vectors = _join_vectors(build, features, values)
     if packing.numeric:
         parts = _encode_numbers(build, features.of_kind("number"), raw)
         for column in features.of_kind("timestamp"):
             parts += _encode_timestamp(build, column)
+        parts += _scale_vectors(build, features.of_kind(*VECTORS), vectors)
         build.concat(parts, name=f"{INNER}numeric")
         outputs.append(TensorSpec(f"{INNER}numeric", "FP32", (-1, packing.numeric)))
     if packing.plain:
         parts = [_leave_numbers(build, raw)] if raw else []
         for column in features.of_kind("timestamp"):
             parts += _leave_timestamp(build, column)
+        parts += [vectors] if vectors else []
         build.concat(parts, name=f"{INNER}plain")
         outputs.append(TensorSpec(f"{INNER}plain", "FP32", (-1, packing.plain)))
     if packing.categories:
@@ -72,6 +84,31 @@ def build_formulas(inputs: tuple[FittedColumn, ...], formulas: dict[str, str]) -
         build.add("Identity", found, name=name)
         outputs.append(to_value_info(TensorSpec(name, "FP32", (-1,))))
     return build.to_model("formulas", [to_value_info(column.spec) for column in inputs], outputs)
+
+
+TEXT_CODES = ("words", "neighbours", "count")
+"""What `build_codes` gives of a text: see `add_words`."""
+
+
+def build_codes(features: FittedFeatures) -> onnx.ModelProto:
+    """The graph from raw columns to what target means and n-grams are chosen by: for the number n of a column of kind
+    `means` the ids of its values, `ids_n`, and of a text `words_n`, `neighbours_n` and `count_n`; see `add_words`."""
+    build = GraphBuilder()
+    values = _reader(build, features.columns)
+    outputs = []
+
+    def give(name: str, tensor: str, *shape: int) -> None:
+        build.add("Identity", tensor, name=INNER + name)
+        outputs.append(to_value_info(TensorSpec(INNER + name, "INT64", (-1, *shape))))
+
+    for number, column in enumerate(features.of_kind(*VECTORS)):
+        if column.kind == "means":
+            give(f"ids_{number}", _find_ids(build, column, values))
+        else:
+            for name, tensor in zip(TEXT_CODES, add_words(build, column), strict=True):
+                shape = () if name == "count" else (-1,)
+                give(f"{name}_{number}", drop_last(build, tensor), *shape)
+    return build.to_model("codes", [to_value_info(spec) for spec in features.inputs], outputs)
 
 
 _Reader = Callable[[str], str]
@@ -165,8 +202,45 @@ def _row(build: GraphBuilder, values: list[float], name: str) -> str:
     return build.constant(np.array([values], dtype=np.float32), name)
 
 
+def _join_vectors(build: GraphBuilder, features: FittedFeatures, values: _Reader) -> str:
+    """The numbers of all columns that give several, (rows, numbers); empty if there are none."""
+    parts = [
+        add_text(build, column) if column.kind == "text" else _add_means(build, column, values)
+        for column in features.of_kind(*VECTORS)
+    ]
+    return build.concat(parts) if parts else ""
+
+
+def _add_means(build: GraphBuilder, column: FittedColumn, values: _Reader) -> str:
+    table = np.array([column.prior, *column.means], dtype=np.float32)
+    return build.add("Gather", build.constant(table, "means"), _find_ids(build, column, values), axis=0)
+
+
+def _scale_vectors(build: GraphBuilder, columns: tuple[FittedColumn, ...], vectors: str) -> list[str]:
+    if not columns:
+        return []
+    centre, spread = (
+        [value for one in columns for value in getattr(one, name)] for name in ("centre", "spread")
+    )
+    scaled = build.add(
+        "Div", build.add("Sub", vectors, _row(build, centre, "mean")), _row(build, spread, "std")
+    )
+    limit = build.constant(np.float32(_MOST_DEVIATIONS), "limit")
+    return [build.add("Min", build.add("Max", scaled, build.add("Neg", limit)), limit)]
+
+
+_MOST_DEVIATIONS = 4.0
+
+
 def _encode_category(build: GraphBuilder, column: FittedColumn, values: _Reader) -> str:
+    return build.column(_find_ids(build, column, values))
+
+
+def _find_ids(build: GraphBuilder, column: FittedColumn, values: _Reader) -> str:
+    """(rows,) INT64, 0 for values that are not known."""
     ids = list(range(1, len(column.values) + 1))
+    if column.buckets:
+        ids = [zlib.crc32(str(value).encode()) % column.buckets + 1 for value in column.values]
     if column.type == "string":
         keys: dict[str, Any] = {"keys_strings": [str(value) for value in column.values]}
         tensor = column.name
@@ -187,10 +261,7 @@ def _encode_category(build: GraphBuilder, column: FittedColumn, values: _Reader)
     if not ids:  # every value was rare, so all are unknown; LabelEncoder does not accept an empty table
         keys = {"keys_strings": [""]} if column.type == "string" else {"keys_int64s": [MISSING_INSTANT]}
         ids = [0]
-    encoded = build.add(
-        "LabelEncoder", tensor, domain="ai.onnx.ml", **keys, values_int64s=ids, default_int64=0
-    )
-    return build.column(encoded)
+    return build.add("LabelEncoder", tensor, domain="ai.onnx.ml", **keys, values_int64s=ids, default_int64=0)
 
 
 def _read_timestamp(build: GraphBuilder, column: FittedColumn) -> tuple[str, str]:

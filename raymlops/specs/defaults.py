@@ -55,12 +55,19 @@ class Choice:
     why: str
 
 
-def choose_least_count(spec: ExperimentSpec, train: int) -> tuple[Choice, ...]:
-    """From how many training rows on a category is told from others; needed before columns are known."""
-    if spec.defaults == "fixed" or spec.features.min_count is not None:
+def choose_encodings(spec: ExperimentSpec, train: int) -> tuple[Choice, ...]:
+    """From how many training rows on a category is told from others, and with how many values it becomes target means;
+    needed before columns are known."""
+    if spec.defaults == "fixed":
         return ()
-    value = min(20, max(2, train // 1000))
-    return (Choice("features.min_count", value, f"a thousandth of {train:,} training rows, 2 to 20"),)
+    chosen = []
+    if spec.features.min_count is None:
+        value = min(20, max(2, train // 1000))
+        why = f"a thousandth of {train:,} training rows, 2 to 20"
+        chosen.append(Choice("features.min_count", value, why))
+    if spec.features.means_above is None:
+        chosen.append(Choice("features.means_above", 1_000, "with more values most have few rows"))
+    return tuple(chosen)
 
 
 def choose(
@@ -71,7 +78,7 @@ def choose(
     if spec.defaults == "fixed":
         return ()
     chosen = [
-        *choose_least_count(spec, facts.train),
+        *choose_encodings(spec, facts.train),
         *_choose_pace(spec, facts),
         *_choose_metric(spec, facts),
     ]

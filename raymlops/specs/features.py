@@ -1,7 +1,8 @@
 """The columns that a model takes, and the target that it predicts from them."""
 
 import zoneinfo
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -55,14 +56,26 @@ class NumberFeature(Document):
 
 
 class CategoryFeature(Document):
-    """A string, integer or boolean column, or an expression with integer values: each gets a learned embedding."""
+    """A string, integer or boolean column, or an expression with integer values: each gets a learned embedding, or, of
+    many values, the mean of the target among its rows."""
 
     kind: Literal["category"]
     expression: Expression = ""
     min_count: int | None = Field(
         None, ge=1, description="Rarer values in training count as unknown; default features.min_count"
     )
-    max_values: int = Field(10_000, ge=1, description="Only the most frequent values are distinguished")
+    max_values: int | None = Field(
+        None,
+        ge=1,
+        description="Only the most frequent values are distinguished; default 10,000, of means and hashes 50,000",
+    )
+    encoding: Literal["auto", "values", "means", "hash"] = Field(
+        "auto",
+        description="values: each has a place of its own; means: the smoothed mean of the target among the rows of a "
+        "value, of a class each, which training rows get from other folds; hash: values share `buckets` places; auto: "
+        "means of more values than features.means_above, else values",
+    )
+    buckets: int = Field(1024, ge=2, le=100_000, description="Of encoding hash")
 
 
 class TimestampFeature(Document):
@@ -91,9 +104,22 @@ class ImageFeature(Document):
     scale: float = Field(255.0, gt=0, description="Pixel values are divided by this")
 
 
-Feature = Annotated[
-    NumberFeature | CategoryFeature | TimestampFeature | ImageFeature, Field(discriminator="kind")
-]
+class TextFeature(Document):
+    """A string column of several words: whether it has each of the words, and pairs of words that follow each other,
+    that tell most of the target."""
+
+    kind: Literal["text"]
+    ngrams: int | None = Field(
+        None, ge=1, le=5_000, description="Words and pairs, at most; default by rows: 20 to 200"
+    )
+    pairs: bool = Field(True, description="Pairs of words too")
+    min_count: int | None = Field(
+        None, ge=1, description="In so many training rows at least; default features.min_count, but 5 or more"
+    )
+
+
+AnyFeature = NumberFeature | CategoryFeature | TimestampFeature | ImageFeature | TextFeature
+Feature = Annotated[AnyFeature, Field(discriminator="kind")]
 
 
 def is_pattern(name: str) -> bool:
@@ -133,6 +159,7 @@ class FeaturesSpec(Document):
     categories: tuple[str, ...] = Field((), description="Columns with the default settings of kind category")
     timestamps: tuple[str, ...] = Field((), description="Columns with the default settings of kind timestamp")
     images: tuple[str, ...] = Field((), description="Columns with the default settings of kind image")
+    texts: tuple[str, ...] = Field((), description="Columns with the default settings of kind text")
     columns: dict[str, Feature] = Field(default_factory=dict, description="Columns with their own settings")
     auto: bool = Field(
         False,
@@ -145,9 +172,24 @@ class FeaturesSpec(Document):
         description="Categories that are rarer in training count as unknown; default by rows: 2 up to 20",
     )
 
+    means_above: int | None = Field(
+        None,
+        ge=0,
+        description="Categories of encoding auto with more values than this become target means; 0 for none; default "
+        "1,000",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _values_as_before(cls, value: Any, info: ValidationInfo) -> Any:
+        """Specs were recorded without `means_above` when there were no means."""
+        if (info.context or {}).get("recorded") and isinstance(value, Mapping) and "means_above" not in value:
+            return {**value, "means_above": 0}
+        return value
+
     @model_validator(mode="after")
     def _each_column_once(self) -> "FeaturesSpec":
-        names = [*self.numbers, *self.categories, *self.timestamps, *self.images, *self.columns]
+        names = [*self.listed, *self.columns]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"column {doubled[0]!r} is named twice; keep one place")
@@ -157,7 +199,8 @@ class FeaturesSpec(Document):
             )
         if not names and not self.auto:
             raise ValueError(
-                "no column is named; list some under numbers, categories, timestamps, images or columns, or set auto"
+                "no column is named; list some under numbers, categories, timestamps, images, texts or columns, or set "
+                "auto"
             )
         if shared := sorted({*names, self.target.column} & {*self.exclude}):
             raise ValueError(f"column {shared[0]!r} is named, and also under exclude; keep one")
@@ -181,8 +224,12 @@ class FeaturesSpec(Document):
     @property
     def is_open(self) -> bool:
         """Whether the columns are known only once the table is read."""
-        listed = (*self.numbers, *self.categories, *self.timestamps, *self.images)
-        return self.auto or bool(self.exclude) or any(is_pattern(name) for name in listed)
+        return self.auto or bool(self.exclude) or any(is_pattern(name) for name in self.listed)
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The names and patterns with the default settings of their kind."""
+        return (*self.numbers, *self.categories, *self.timestamps, *self.images, *self.texts)
 
     def check_input_names(self) -> None:
         """Inputs of the ONNX file are the raw columns: raises ValueError for a name that is taken there."""
@@ -226,12 +273,13 @@ class FeaturesSpec(Document):
         """Rows of a category that is told from others, fixed if neither the spec nor the rows decided it."""
         return self.min_count or 20
 
-    def by_column(self) -> dict[str, NumberFeature | CategoryFeature | TimestampFeature | ImageFeature]:
+    def by_column(self) -> dict[str, AnyFeature]:
         """Column -> its settings, in the order of the model's inputs."""
         return {
             **{name: NumberFeature(kind="number") for name in self.numbers},
             **{name: CategoryFeature(kind="category") for name in self.categories},
             **{name: TimestampFeature(kind="timestamp") for name in self.timestamps},
             **{name: ImageFeature(kind="image") for name in self.images},
+            **{name: TextFeature(kind="text") for name in self.texts},
             **self.columns,
         }

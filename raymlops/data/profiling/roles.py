@@ -243,9 +243,11 @@ def _prose(seen: _Seen) -> Conclusion | None:
     if column.kind != "text" or column.text is None:
         return None
     share = column.distinct / max(column.present, 1)
-    if (column.text.words > 4 and share > 0.3) or (column.text.words > 2.5 and share > 0.8):
+    many = column.distinct > 50
+    words = column.text.words
+    if many and ((words > 4 and share > 0.3) or (words > 1.5 and share > 0.5)):
         return Conclusion("prose", f"texts of {column.text.words:.0f} words on average")
-    if share > 0.5 and column.distinct > 50:
+    if share > 0.5 and many:
         return Conclusion(
             "id", "few rows share a value", f"{column.name} repeats so rarely that it is left out"
         )

@@ -53,7 +53,7 @@ def start_fitting(features: FittedFeatures, rows: Rows) -> Fitting | None:
     most = min(MOST_ROWS, max(1000, _MOST_VALUES // width))
     train = draw_sample(rows, "train", features, most)
     test = draw_sample(rows, "test", features, most)
-    categories = frozenset(column.name for column in features.raw if column.kind == "category")
+    categories = frozenset(column.name for column in features.raw if column.kind in ("category", "means"))
     fit = ray.remote(num_cpus=1)(_fit_and_answer)
     task, classes = features.target.task, len(features.target.classes)
     fitted = fit.remote(train, test.columns, task, classes, categories)

@@ -108,7 +108,7 @@ class OpenedVersion:
         ]
         conversions = {name: conversion for name, conversion in entries if conversion is not None}
         numbers = [column.name for column in features.raw if column.type == "number"]
-        categories = tuple(column for column in features.raw if column.kind == "category")
+        categories = tuple(column for column in features.raw if column.kind in ("category", "means"))
         known = read_vocabularies(self.model, [column.name for column in categories])
         is_number = target.task == "regression"
         return ModelColumns(conversions, (*numbers, *[target.name] * is_number), categories, known)

@@ -17,7 +17,7 @@ from raymlops.specs.text_documents import read_yaml
 from raymlops.table_profile import ColumnProfile, Conclusion, NumberProfile, Role, TableProfile
 
 _WIDTH = 100
-_MODELLED: tuple[Role, ...] = ("number", "category", "boolean", "timestamp")
+_MODELLED: tuple[Role, ...] = ("number", "category", "boolean", "timestamp", "prose")
 _FINITE = "1e38"
 """Below what is infinite for a model."""
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_./+-]*")
@@ -59,7 +59,7 @@ def _rename_columns(table: TableProfile, target: Target, concluded: dict[str, Co
 def _write_head(
     name: str, table: TableProfile, target: Target, concluded: dict[str, Conclusion], page: str
 ) -> list[str]:
-    used = len(roles.of_role(concluded, "number", "category", "boolean", "timestamp", "image"))
+    used = len(roles.of_role(concluded, *_MODELLED, "image"))
     lines = [
         f"# Made from {_one_line(table.source)}: {table.rows:,} rows, {len(table.columns):,} columns, of which "
         f"{used:,} become features. By raymlops init.",
@@ -265,6 +265,7 @@ def _write_split(split: SplitChoice) -> Iterator[str]:
 
 _GROUPS: tuple[tuple[str, Role], ...] = (
     ("numbers", "number"), ("categories", "category"), ("timestamps", "timestamp"), ("images", "image"),
+    ("texts", "prose"),
 )  # fmt: skip
 _LEFT_OUT = {
     "leak": "predict the target too well to be known before it",
@@ -272,7 +273,6 @@ _LEFT_OUT = {
     "group": "name groups of rows, which new rows will not share",
     "constant": "say nothing",
     "duplicate": "repeat another column",
-    "prose": "hold texts, which no learner takes yet",
     "image path": "name image files, which this reader does not load",
     "unusable": "hold values that no learner takes",
 }
@@ -318,9 +318,8 @@ def _write_left_out(table: TableProfile, concluded: dict[str, Conclusion]) -> It
         if not names:
             continue
         yield f"  # Left out, since they {why}:"
-        key = {"prose": "texts", "image path": "image_paths"}.get(role)
-        if key:
-            yield from (f"  # {line.strip()}" for line in _write_list(key, names, ""))
+        if role == "image path":
+            yield from (f"  # {line.strip()}" for line in _write_list("image_paths", names, ""))
         for name in names[:50]:
             one = concluded[name]
             yield f"  #   {_one_line(name) or '(no name)'}: {_one_line(one.why)}" + (

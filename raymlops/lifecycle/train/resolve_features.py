@@ -75,6 +75,8 @@ def _find_columns(
             found["timestamps"].append(column.name)
         elif role == "image":
             found["images"].append(column.name)
+        elif role == "prose":
+            found["texts"].append(column.name)
     return found
 
 

@@ -23,6 +23,7 @@ from raymlops.lifecycle.train import run_recorder, winners
 from raymlops.lifecycle.train.learner_board import rank_bags
 from raymlops.lifecycle.train.resolve_features import resolve_features
 from raymlops.lifecycle.train.row_encoding import encode_rows, find_formulas
+from raymlops.lifecycle.train.target_fitting import fit_by_target, fit_folds
 from raymlops.lifecycle.train.verify_export import Proof, prove_model
 from raymlops.models import encoder as encoders
 from raymlops.models import parity
@@ -66,12 +67,13 @@ class Fitted(NamedTuple):
 
 def fit(spec: ExperimentSpec, rows: SplitRows) -> Fitted:
     """Measure the training rows, and decide how each column is encoded. Raises DataError."""
-    spec = defaults.insert(spec, defaults.choose_least_count(spec, rows.scan.fingerprint.rows["train"]))
+    spec = defaults.insert(spec, defaults.choose_encodings(spec, rows.scan.fingerprint.rows["train"]))
     with sources.reading(rows.table):
         spec = resolve_features(spec, rows)
         inputs, formulas = find_formulas(rows, spec.features)
         measured = fitting.measure_columns(rows.of("train"), spec.features, formulas)
         features = fitting.fit_features(measured, spec.features, rows.contract, inputs)
+        features = fit_by_target(rows, features, spec.features, spec.training.sample_weights)
     profile = {name: value.to_json() for name, value in measured.items() if name != "types"}
     return Fitted(features, profile)
 
@@ -88,10 +90,12 @@ def encode(spec: ExperimentSpec, rows: SplitRows, features: FittedFeatures) -> E
     measured once, from its raw rows."""
     tensors = candidates.read_for(spec)
     model = to_bytes(encoders.build_encoder(features, tensors))
+    weights = spec.training.sample_weights
     with sources.reading(rows.table):
+        folds = fit_folds(rows, features, weights, tensors)
         packed = {
             name: pack_split(
-                encode_rows(rows.of(name), features, model, spec.training.sample_weights),
+                encode_rows(rows.of(name), features, model, weights, folds if name == "train" else None),
                 rows.scan.fingerprint.rows[name],
                 packing_of(features).only(tensors),
                 spec.training.resident_bytes,
@@ -389,7 +393,7 @@ STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage(scan, reads=("dataset", "contract", "split", "features")),
-        Stage(fit, reads=("defaults", "features")),
+        Stage(fit, reads=("defaults", "features", "training.sample_weights")),
         Stage(
             encode,
             reads=(

@@ -1,0 +1,146 @@
+"""What is fitted by the target, which has to be known before: target means of categories, and the n-grams of texts. A
+second pass over the training rows, which tables without such columns do not take.
+
+The codes of values and words come from the nodes that the exported model will hold.
+"""
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raymlops.data import fitting, scan, target_statistics
+from raymlops.data.split_rows import SplitRows
+from raymlops.data.target_statistics import Ngrams, Sums
+from raymlops.features import VECTORS, FittedColumn, FittedFeatures, table_to_batch
+from raymlops.lifecycle.train.row_encoding import Dealing, FoldEncoders, opened
+from raymlops.models import encoder
+from raymlops.models.export import to_bytes
+from raymlops.onnx_builder import INNER
+from raymlops.specs.dataset import GroupSplit
+from raymlops.specs.features import FeaturesSpec, TextFeature
+
+_ROWS = 4096
+"""Rows whose words are in memory at once."""
+
+Measured = dict[str, Sums | Ngrams]
+"""By column."""
+
+
+def fit_by_target(
+    rows: SplitRows, features: FittedFeatures, spec: FeaturesSpec, weights: str | None
+) -> FittedFeatures:
+    """The features with the target means and n-grams of the training rows; the same if no column has any."""
+    if not features.of_kind(*VECTORS):
+        return features
+    return complete_features(features, _measure(rows, features, weights, VECTORS), spec)
+
+
+def fit_folds(
+    rows: SplitRows, features: FittedFeatures, weights: str | None, tensors: Collection[str]
+) -> FoldEncoders | None:
+    """Encoders of the training rows, by folds; None without target means."""
+    if not features.of_kind("means"):
+        return None
+    measured = _measure(rows, features, weights, ("means",))
+    return make_fold_encoders(features, measured, find_dealing(rows, features), tensors)
+
+
+def _measure(
+    rows: SplitRows, features: FittedFeatures, weights: str | None, kinds: Collection[str]
+) -> Measured:
+    chosen = narrow_features(features, kinds)
+    total: Measured = {}
+    for part in scan.fold(
+        rows.of("train"),
+        measure_block,
+        features=chosen,
+        model=encoder.build_codes(chosen).SerializeToString(),
+        weights=weights,
+        dealing=find_dealing(rows, features),
+    ):
+        add_measured(total, part)
+    return total
+
+
+def narrow_features(features: FittedFeatures, kinds: Collection[str]) -> FittedFeatures:
+    """The columns of these kinds alone."""
+    return dataclasses.replace(features, columns=features.of_kind(*kinds))
+
+
+def find_dealing(rows: SplitRows, features: FittedFeatures) -> Dealing:
+    """By the values of a row; rows of a group are in one fold, if the split keeps them together."""
+    split = rows.scan.rule.spec
+    if isinstance(split, GroupSplit):
+        return Dealing(frozenset((split.column,)), together=True)
+    return Dealing(frozenset(column.name for column in features.raw), together=False)
+
+
+def measure_block(
+    table: pa.Table, features: FittedFeatures, model: bytes, weights: str | None, dealing: Dealing
+) -> Measured:
+    """Of one block: the sums of each column, whose codes the model gives (`encoder.build_codes`)."""
+    total: Measured = {}
+    dealt, target = dealing.deal(table), features.target
+    for start in range(0, table.num_rows, _ROWS):
+        part = table.slice(start, _ROWS)
+        found = opened(model).infer(table_to_batch(part, features))
+        codes = {name.removeprefix(INNER): values for name, values in found.items()}
+        outputs = target_statistics.to_outputs(fitting.encode_target(part[target.name], target), target)
+        mass = np.ones(len(outputs)) if weights is None else fitting.read_weights(part, weights)
+        folds = dealt[start : start + _ROWS]
+        for number, column in enumerate(features.of_kind(*VECTORS)):
+            measured: Sums | Ngrams
+            if column.kind == "means":
+                ids = codes[f"ids_{number}"]
+                measured = target_statistics.sum_by_value(ids, column.places, outputs, mass, folds)
+            else:
+                words, neighbours, count = (codes[f"{name}_{number}"] for name in encoder.TEXT_CODES)
+                known = max(column.ids, default=0)
+                measured = target_statistics.count_ngrams(words, neighbours, count, outputs, known)
+            add_measured(total, {column.name: measured})
+    return total
+
+
+def add_measured(total: Measured, part: Measured) -> None:
+    """Adds the sums of more rows to those of others."""
+    for name, found in part.items():
+        before = total.get(name)
+        if isinstance(before, Ngrams) and isinstance(found, Ngrams):
+            total[name] = before.merge(found)
+        else:
+            total[name] = found if before is None else before + found  # type: ignore[operator]
+
+
+def complete_features(features: FittedFeatures, measured: Measured, spec: FeaturesSpec) -> FittedFeatures:
+    """With target means and n-grams."""
+    settings = spec.by_column()
+
+    def fit(column: FittedColumn) -> FittedColumn:
+        found, feature = measured.get(column.name), settings.get(column.name)
+        if isinstance(found, Ngrams) and isinstance(feature, TextFeature):
+            least = feature.min_count or max(5, spec.least_count)
+            return target_statistics.choose_ngrams(column, found, feature.ngrams, least, pairs=feature.pairs)
+        return target_statistics.fit_means(column, found) if isinstance(found, np.ndarray) else column
+
+    return dataclasses.replace(features, columns=tuple(map(fit, features.columns)))
+
+
+def make_fold_encoders(
+    features: FittedFeatures, measured: Measured, dealing: Dealing, tensors: Collection[str]
+) -> FoldEncoders:
+    """For each fold an encoder with the means of the others."""
+
+    def without(fold: int) -> FittedFeatures:
+        columns: Any = (
+            target_statistics.fit_means(column, found, without=fold)
+            if isinstance(found := measured.get(column.name), np.ndarray)
+            else column
+            for column in features.columns
+        )
+        return dataclasses.replace(features, columns=tuple(columns))
+
+    models = (encoder.build_encoder(without(fold), tensors) for fold in range(target_statistics.FOLDS))
+    return FoldEncoders(tuple(map(to_bytes, models)), dealing)
