@@ -205,6 +205,9 @@ class Packing:
     categories: tuple[int, ...] = ()  # number of values of each category column, unknown included
     image: tuple[int, ...] = ()  # (channels, height, width)
     plain: int = 0
+    numeric_of: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    """The feature that rises with each of the first `numeric` numbers; empty for those with which none does."""
+    plain_of: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def only(self, tensors: Collection[str]) -> "Packing":
         """The widths of these tensors, and nothing of the others."""
@@ -216,7 +219,12 @@ class Packing:
         }
         found: dict[str, Any] = {name: width for name, width in kept.items() if name in tensors}
         return Packing(
-            found.get("numeric", 0), found.get("category", ()), found.get("image", ()), found.get("plain", 0)
+            found.get("numeric", 0),
+            found.get("category", ()),
+            found.get("image", ()),
+            found.get("plain", 0),
+            self.numeric_of,
+            self.plain_of,
         )
 
 
@@ -247,7 +255,9 @@ def packing_of(features: FittedFeatures) -> Packing:
         channels = sum(column.shape[2] if len(column.shape) == 3 else 1 for column in images)
         image = (channels, shape[0], shape[1])
     categories = tuple(column.places for column in features.of_kind("category"))
-    return Packing(width, categories, image, plain)
+    names = tuple(column.name for column in numbers)
+    bins = tuple(column.name for column in numbers for _ in column.edges[1:])
+    return Packing(width, categories, image, plain, (*names, *bins), names)
 
 
 def table_to_batch(table: pa.Table, features: FittedFeatures) -> Batch:

@@ -17,7 +17,7 @@ _OF_ONE_LEARNER = frozenset(("learners", "space", "perturb_epochs"))
 """Keys of `search` after which nothing is left to choose for the spec."""
 _OF_ALL_LEARNERS = frozenset((
     "metric", "loss", "quantile", "class_weights", "sample_weights", "seed", "cpus_per_worker", "labels",
-    "resident_bytes",
+    "resident_bytes", "monotonic",
 ))  # fmt: skip
 """Keys of `training` that mean the same for every learner; the others are of networks, or name the learner."""
 
@@ -141,6 +141,10 @@ class ExperimentSpec(Document):
                 f"training.sample_weights: {self.training.sample_weights!r} is also a feature or the target; a weight "
                 "says how much a row counts"
             )
+        try:
+            self.features.check_monotonic(self.training.monotonic)
+        except ValueError as error:
+            raise ValueError(f"training.monotonic: {error}") from None
         self._check_options()
         if self.search.folds and (not isinstance(self.split, RandomSplit) or self.split.key):
             raise ValueError(

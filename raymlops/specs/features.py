@@ -1,12 +1,13 @@
 """The columns that a model takes, and the target that it predicts from them."""
 
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from raymlops import expressions
+from raymlops.errors import unknown_name
 from raymlops.specs.document import Document
 
 ANSWERS_OF_TASK = {
@@ -255,6 +256,23 @@ class FeaturesSpec(Document):
                     f"column {name!r} begins like a name inside the model ({', '.join(INNER_PREFIXES)}); give it "
                     "another by dataset.derive"
                 )
+
+    def check_monotonic(self, names: Collection[str]) -> None:
+        """Raises ValueError unless each is a number, which no other feature reads."""
+        named, expressions_of = self.by_column(), self.expressions()
+        for name in names:
+            if name not in named:
+                if self.is_open:
+                    continue
+                raise ValueError(unknown_name("feature", name, named))
+            if named[name].kind != "number":
+                raise ValueError(f"{name!r} is a {named[name].kind}, which does not rise; name a number")
+            for other, expression in expressions_of.items():
+                if name in expressions.columns_in(expression):
+                    raise ValueError(
+                        f"{name!r} is also read by the expression of {other!r}, which moves with it; leave one of "
+                        "them out"
+                    )
 
     def raw_columns(self) -> set[str]:
         """The columns that the model takes, also those that only expressions read."""

@@ -121,6 +121,11 @@ class TrainingSpec(Document):
         description="Column with the weight of each row, 0 or above: in losses and in all metrics, those of baselines, "
         "folds, the gate and `evaluate` too",
     )
+    monotonic: dict[str, Literal["up", "down"]] = Field(
+        default_factory=dict,
+        description="Number among the features -> up or down: where it rises and all else stays, the probability of "
+        "the positive class or the prediction never falls, or never rises; learners lightgbm, xgboost, ebm and linear",
+    )
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="Share of a label that is spread over all classes"
     )

@@ -49,6 +49,10 @@ def resolve_features(
         features.check_input_names()
     except ValueError as error:
         raise SpecError(f"features: {error}; or leave it out by features.exclude") from None
+    try:
+        features.check_monotonic(spec.training.monotonic)
+    except ValueError as error:
+        raise SpecError(f"training.monotonic: {error}") from None
     groups = {group: len(getattr(features, group)) for group in feature_columns.GROUPS}
     tell("Features: " + ", ".join(f"{count} {group}" for group, count in groups.items() if count))
     return spec.model_copy(update={"features": features})

@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -44,10 +44,13 @@ _LATER = {
     "training.quantile": 0.5,
     "training.class_weights": None,
     "training.sample_weights": None,
+    "training.monotonic": {},
     "features.target.transform": "none",
     "features.target.exponent": 0.5,
     "features.auto": False,
     "features.exclude": [],
+    "features.texts": [],
+    "features.means_above": None,
     "split.key": [],
     "split.gap": 0,
     "evaluation.folds": 0,
@@ -59,6 +62,10 @@ _LATER = {
     "search.folds": None,
 }
 """Keys that specs did not have at first -> the value that means the same: left out of digests."""
+_LATER_OF_CATEGORIES: Mapping[str, tuple[Any, Any]] = {
+    "encoding": ("auto", None), "buckets": (1024, None), "max_values": (None, 10_000),
+}  # fmt: skip
+"""The same for keys of columns of kind category, with the value that was recorded at first, if there was one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +99,11 @@ def digest_of(spec: ExperimentSpec) -> str:
         for key in CONVERSION_OPTIONS:
             if rule[key] == ColumnRule.model_fields[key].get_default(call_default_factory=True):
                 del rule[key]
+    for feature in value["features"]["columns"].values():
+        for key, (later, first) in _LATER_OF_CATEGORIES.items():
+            if feature["kind"] == "category" and feature[key] == later:
+                del feature[key]
+                feature |= {} if first is None else {key: first}
     for key in ("trials", "concurrent", "max_minutes"):
         value["search"].pop(key)
     if spec.training.learner == "network":  # specs had no other, and their searches can be resumed

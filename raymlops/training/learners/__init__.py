@@ -96,7 +96,8 @@ class Learner(Protocol):
     space: ClassVar[Mapping[str, Dimension]]
     """What a search varies if the spec has no `search.space`."""
 
-    # A family may also have `options_for(rows, task)`, the options that a spec leaves open, by training rows.
+    # A family may also have `options_for(rows, task)`, the options that a spec leaves open, by training rows, and
+    # `monotonic = True`, if it keeps the directions of `training.monotonic`.
 
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         """Raises SpecError for what this family cannot do; called before data are read, without `packing` and
@@ -228,4 +229,26 @@ def check(
             f"training.workers: {spec.training.workers}, but learner {spec.training.learner!r} trains in one process; "
             "set it to 1, and training.cpus_per_worker to the CPUs of one trial"
         )
+    _check_monotonic(spec, learner, target)
     learner.check(spec, packing, target)
+
+
+def _check_monotonic(spec: ExperimentSpec, learner: Learner, target: FittedTarget | None) -> None:
+    """Raises SpecError for directions that a learner cannot keep."""
+    training = spec.training
+    if not training.monotonic:
+        return
+    if not getattr(learner, "monotonic", False):
+        raise SpecError(
+            f"training.monotonic: learner {training.learner!r} keeps no directions; use lightgbm, xgboost, ebm or "
+            "linear"
+        )
+    if target is not None and target.task == "multiclass":
+        raise SpecError(
+            "training.monotonic: of more than two classes none can rise alone; it is for two classes or a number"
+        )
+    if training.loss in ("mae", "quantile"):
+        raise SpecError(
+            f"training.monotonic: with training.loss: {training.loss} leaves are set anew after a tree has grown, "
+            "which keeps no direction; use mse or poisson"
+        )

@@ -85,6 +85,7 @@ class EBMLearner:
 
     reads: ClassVar[frozenset[str]] = TREE_TENSORS
     teams: ClassVar[bool] = False
+    monotonic: ClassVar[bool] = True
     space: ClassVar[Mapping[str, Dimension]] = {
         "training.options.learning_rate": Dimension(low=0.01, high=0.1, log=True),
         "training.options.interactions": Dimension(low=0, high=20, integer=True),
@@ -124,10 +125,14 @@ class EBMLearner:
             n_jobs=1,  # its processes would be beside those that Ray counts
             random_state=seed,
         )
+        directions = matrix.find_directions(training)
+        if directions.any():
+            model.set_params(monotone_constraints=directions.tolist())
         with warnings.catch_warnings():  # of missing values, which its drawings do not show
             warnings.simplefilter("ignore", UserWarning)
             model.fit(matrix.of(rows), objective.label(rows), sample_weight=objective.weigh(rows))
         state = _to_state(model, job.packing, job.target)
+        _straighten(state, directions)
         progress.report(self.load(state, dataclasses.replace(job, spec=run.spec)), lambda: state)
 
     def load(self, state: State, job: Job) -> EBMScorer:
@@ -190,6 +195,16 @@ def _to_state(model: Any, packing: Packing, target: FittedTarget) -> State:
     if target.task == "multiclass" and len(known) < outputs:
         intercept = _spread(state, intercept, known, outputs)
     return {**state, "columns": np.array(columns, dtype=np.int64), "intercept": intercept}
+
+
+def _straighten(state: State, directions: npt.NDArray[np.int64]) -> None:
+    """Terms of one column with a direction never turn, whatever smoothing did; it has no pairs."""
+    for number, (column, other) in enumerate(np.asarray(state["columns"]).tolist()):
+        if other < 0 and directions[column]:
+            scores, sign = state[f"scores_{number}"], directions[column]
+            scores[1:] = sign * np.maximum.accumulate(
+                sign * scores[1:], axis=0
+            )  # behind that of missing values
 
 
 def _to_axis(

@@ -152,6 +152,7 @@ class LightGBMLearner:
 
     reads: ClassVar[frozenset[str]] = TREE_TENSORS
     teams: ClassVar[bool] = False
+    monotonic: ClassVar[bool] = True
     space: ClassVar[Mapping[str, Dimension]] = {
         "training.options.learning_rate": Dimension(low=0.01, high=0.3, log=True),
         "training.options.num_leaves": Dimension(low=4, high=128, log=True, integer=True),
@@ -173,6 +174,8 @@ class LightGBMLearner:
     def fit(self, run: Run) -> None:
         given = read_rows(run, _options_for)
         parameters = _to_parameters(given.options, given.objective, run, given.seed)
+        if run.spec.training.monotonic:
+            parameters["monotone_constraints"] = given.matrix.find_directions(run.spec.training).tolist()
         goes_on = run.state is not None and not _samples(given.options)
         data = lightgbm.Dataset(
             given.own, given.labels, weight=given.weights, params=parameters, free_raw_data=not goes_on

@@ -7,7 +7,7 @@ Without a strength of the penalty, several are tried, from strong to weak, and t
 import dataclasses
 import functools
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,7 +26,7 @@ from raymlops.specs.training import Dimension
 from raymlops.tensors import Batch, count_rows
 from raymlops.training.learners import Job, Run, State
 from raymlops.training.learners.boosting import REPORT_SECONDS
-from raymlops.training.learners.objectives import Objective, check_training, objective_of
+from raymlops.training.learners.objectives import Objective, check_training, directions_of, objective_of
 from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.scoring import Progress
 
@@ -81,6 +81,7 @@ class LinearLearner:
 
     reads: ClassVar[frozenset[str]] = frozenset(("numeric", "category"))
     teams: ClassVar[bool] = False
+    monotonic: ClassVar[bool] = True
     space: ClassVar[Mapping[str, Dimension]] = {
         "training.options.C": Dimension(low=1e-3, high=1e2, log=True),
     }
@@ -111,12 +112,15 @@ class LinearLearner:
         strengths = (float(options["C"]),) if "C" in options else STRENGTHS
         best: State = {name: run.state[name] for name in ("weights", "values", "bias")} if run.state else {}
         for strength in strengths[progress.epoch :]:
-            model = _make(objective, strength, options, run)
             with warnings.catch_warnings(), threadpool_limits(run.threads):
                 # A weak penalty on columns that explain each other; the validation metric decides.
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                model.fit(columns, labels, sample_weight=weights)
-            state = _to_state(model, job.packing, objective)
+                state = _fit_directed(
+                    lambda rows: _make(objective, strength, options, run).fit(rows, labels, weights),  # noqa: B023
+                    columns,
+                    directions_of(run.spec.training, job.packing.numeric_of, job.packing.numeric),
+                    functools.partial(_to_state, packing=job.packing, objective=objective),
+                )
             progress.measure(self.load(state, dataclasses.replace(job, spec=run.spec)))
             if progress.waited == 0:
                 best = state
@@ -140,6 +144,33 @@ class LinearLearner:
             axis = build.constant(np.array([1], dtype=np.int64), "axis")
             margins = build.add("Add", build.add("ReduceSum", found, axis, keepdims=0), margins)
         return scorer.objective.write(build, margins, packing.only(self.reads), "linear")
+
+
+def _fit_directed(
+    fit: Callable[[Any], Any],
+    columns: Any,
+    directions: npt.NDArray[np.int64],
+    to_state: Callable[[Any], State],
+) -> State:
+    """The weights, of which those with a direction have its sign: a column whose weight has the other one is left out,
+    and the rest is fitted again."""
+    left_out = np.zeros(len(directions), dtype=bool)
+    while True:
+        state = to_state(fit(_without(columns, left_out)))
+        wrong = (state["weights"] * directions[:, None] < 0).any(axis=1)
+        if not wrong.any():
+            state["weights"][left_out] = 0
+            return state
+        left_out |= wrong
+
+
+def _without(columns: Any, left_out: npt.NDArray[np.bool_]) -> Any:
+    """With zeros in the place of some of the numbers."""
+    if not left_out.any():
+        return columns
+    kept = np.ones(columns.shape[1], dtype=np.float32)
+    kept[: len(left_out)] = ~left_out
+    return columns @ sparse.diags(kept) if sparse.issparse(columns) else columns * kept
 
 
 def _make(objective: Objective, strength: float, options: Mapping[str, Any], run: Run) -> Any:

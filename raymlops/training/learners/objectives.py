@@ -1,6 +1,7 @@
 """What learners that are not networks learn: the loss, the weights of rows, and margins as scores and as ONNX."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from raymlops.errors import SpecError
 from raymlops.features import FittedTarget, Packing
 from raymlops.onnx_builder import GraphBuilder, to_value_info
 from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.training import TrainingSpec
 from raymlops.tensors import Batch, TensorSpec
 from raymlops.training.heads import make_head
 from raymlops.training.packed import LABEL, WEIGHT
@@ -117,3 +119,10 @@ def check_training(
         raise SpecError(
             f"training.learner: {name!r} needs a number, a category or a timestamp among the features"
         )
+
+
+def directions_of(training: TrainingSpec, names: Sequence[str], width: int) -> npt.NDArray[np.int64]:
+    """(width,): 1 or -1 for columns with which the answer must rise or fall, else 0; `names` are those of the first."""
+    signs = {"up": 1, "down": -1}
+    held = [signs.get(training.monotonic.get(name, ""), 0) for name in names]
+    return np.array([*held, *[0] * (width - len(held))], dtype=np.int64)

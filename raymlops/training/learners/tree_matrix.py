@@ -16,9 +16,10 @@ from onnx import TensorProto
 
 from raymlops.features import FittedTarget, Packing
 from raymlops.onnx_builder import GraphBuilder
+from raymlops.specs.training import TrainingSpec
 from raymlops.tensors import Batch, count_rows
 from raymlops.training.learners import Run
-from raymlops.training.learners.objectives import Objective, objective_of
+from raymlops.training.learners.objectives import Objective, directions_of, objective_of
 
 _FEWEST_VALUES = 6
 """Categories of fewer values are told apart by their ids."""
@@ -73,6 +74,10 @@ class TreeMatrix:
             ids = build.add("Gather", "category", number, axis=1)  # (rows,)
             parts.append(build.add("Gather", build.constant(table, "means"), ids, axis=0))
         return build.concat(parts)
+
+    def find_directions(self, training: TrainingSpec) -> npt.NDArray[np.int64]:
+        """(columns,): how the answer must move with each; see `directions_of`."""
+        return directions_of(training, self.packing.plain_of, self.columns)
 
     def to_state(self) -> dict[str, npt.NDArray[Any]]:
         return {_TABLE.format(place): table for place, table in self.means.items()}

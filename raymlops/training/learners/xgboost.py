@@ -122,6 +122,7 @@ class XGBoostLearner:
 
     reads: ClassVar[frozenset[str]] = TREE_TENSORS
     teams: ClassVar[bool] = False
+    monotonic: ClassVar[bool] = True
     space: ClassVar[Mapping[str, Dimension]] = {
         "training.options.learning_rate": Dimension(low=0.01, high=0.3, log=True),
         "training.options.max_depth": Dimension(low=2, high=10, integer=True),
@@ -159,7 +160,10 @@ class XGBoostLearner:
         validation = xgboost.DMatrix(matrix.of(others), objective.label(others), nthread=run.threads)
         goes_on = run.state is not None and min(options["subsample"], options["colsample_bytree"]) == 1
         start = np.asarray(run.state["model"]).tobytes() if run.state is not None and goes_on else None
-        trees = _Trees(_to_parameters(options, objective, run, seed), data, validation, start)
+        parameters = _to_parameters(options, objective, run, seed)
+        if run.spec.training.monotonic:
+            parameters["monotone_constraints"] = tuple(matrix.find_directions(run.spec.training).tolist())
+        trees = _Trees(parameters, data, validation, start)
         boost(run, trees, objective, rounds, matrix.to_state)
 
     def load(self, state: State, job: Job) -> XGBoostScorer:
