@@ -72,7 +72,7 @@ def predict(
     raymlops predict model.onnx new.parquet --output scores/ --keep id --format csv
     raymlops predict examples/ocr/serving.yaml pages.parquet --output texts/ --keep page
     """
-    from raymlops.data.file_endings import guess_reader
+    from raymlops.file_endings import guess_reader
     from raymlops.lifecycle import preflight
     from raymlops.lifecycle.batch.predict import Scoring, predict_files, require_empty
     from raymlops.lifecycle.cluster import join_cluster

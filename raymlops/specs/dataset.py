@@ -1,12 +1,14 @@
 """The table to read, its contract, and its split."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from raymlops.conversions.conversion import Conversion, check_format
 from raymlops.errors import unknown_name
+from raymlops.file_endings import reader_of_name
 from raymlops.specs.document import Document
 
 READERS = (
@@ -27,7 +29,8 @@ class TableSpec(Document):
     """One table: a ray.data reader by name, a path and the reader's own options."""
 
     reader: str = Field("parquet", description="A ray.data reader (parquet, csv, json, images, ...), or "
-                        "module.path:function that returns a ray.data.Dataset")  # fmt: skip
+                        "module.path:function that returns a ray.data.Dataset; default by the ending of path, else "
+                        "parquet")  # fmt: skip
     path: str | tuple[str, ...] | None = Field(
         None,
         description="Any path, pattern such as data/*.csv, or URL of pyarrow or fsspec; package://NAME/FILE is a file "
@@ -38,6 +41,17 @@ class TableSpec(Document):
         description="Passed to the reader unchanged; read_options, parse_options and convert_options of csv may "
         "be mappings",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reader_by_ending(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or "reader" in value:
+            return value
+        path = value.get("path")
+        paths = [path] if isinstance(path, str) else path if isinstance(path, list | tuple) else []
+        found = {reader_of_name(one) if isinstance(one, str) else None for one in paths}
+        reader = found.pop() if len(found) == 1 else None
+        return value if reader is None else {**value, "reader": reader}
 
     @field_validator("reader")
     @classmethod

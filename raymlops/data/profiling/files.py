@@ -14,8 +14,8 @@ import pyarrow.fs
 
 from raymlops import locations
 from raymlops.data import sources
-from raymlops.data.file_endings import COMPRESSION_OF_ENDING, READER_OF_ENDING, is_hidden, split_ending
 from raymlops.errors import DataError, NotFoundError, unknown_name
+from raymlops.file_endings import COMPRESSION_OF_ENDING, READER_OF_ENDING, is_hidden, split_ending
 
 HEAD_BYTES = 2**20
 _KNOWN_TO_RAY = ("gz", "bz2", "zst", "lz4", "br")

@@ -18,9 +18,9 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from raymlops import errors
-from raymlops.data.file_endings import guess_reader
 from raymlops.errors import ArtifactError, DataError, NotFoundError, ParityError, SpecError, shorten
 from raymlops.features import FittedFeatures, FittedTarget
+from raymlops.file_endings import guess_reader
 from raymlops.lifecycle.govern.register import register_model
 from raymlops.models import parity
 from raymlops.models.export import export_model, to_bytes

@@ -13,7 +13,6 @@ from raymlops.data import contract as contracts
 from raymlops.data import row_keys, sources
 from raymlops.data.column_conversions import read_as_text, resolve_contract
 from raymlops.data.contract import Broken, Finding
-from raymlops.data.file_endings import guess_reader
 from raymlops.data.fitting import WeightColumn
 from raymlops.data.row_keys import Repeats, find_repeats
 from raymlops.data.rowhash import Hashes
@@ -23,6 +22,7 @@ from raymlops.data.training_rows import TrainingRows, add_marks
 from raymlops.errors import DataError
 from raymlops.evaluation.baselines import Baseline
 from raymlops.features import FittedColumn, FittedFeatures, convert_columns, table_to_batch
+from raymlops.file_endings import guess_reader
 from raymlops.lifecycle.batch.row_report import Unknown, Vocabularies, count_unknown
 from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
 from raymlops.lifecycle.govern.scoring import read_labels, with_conversions

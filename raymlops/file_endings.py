@@ -46,4 +46,12 @@ def guess_reader(path: str) -> str | None:
         files = [file for file in folder.rglob("*") if not is_hidden(file.relative_to(folder).parts)]
         found = {guess_reader(str(file)) for file in files if file.is_file()} - {None}
         return found.pop() if len(found) == 1 else None
-    return READER_OF_ENDING.get(split_ending(path)[0])
+    return reader_of_name(path)
+
+
+def reader_of_name(path: str) -> str | None:
+    """The reader of the ending of a path, pattern or URL, of which nothing is opened. None if it is not known."""
+    name = path.partition("::")[0]  # of a file inside an archive
+    if locations.is_remote(path):
+        name = name.partition("?")[0]
+    return READER_OF_ENDING.get(split_ending(name)[0])
