@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import httpx
 import psutil
@@ -196,8 +196,12 @@ class Counts:
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 
-def count(settings: Settings, name: str, *, searches: int, trials: int, epochs: int, metric: str) -> Counts:
-    """Look at every run, every step and every version of a model's experiment."""
+def count(
+    settings: Settings, name: str, *, searches: int, trials: int, epochs: int, metric: str,
+    others: Sequence[str] = ("train_loss",),
+) -> Counts:  # fmt: skip
+    """Look at every run, every step and every version of a model's experiment; `others` are more metrics of each
+    epoch."""
     client = MlflowClient(settings.tracking_uri)
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
@@ -212,7 +216,7 @@ def count(settings: Settings, name: str, *, searches: int, trials: int, epochs: 
     found.stuck = sum(run.info.status != "FINISHED" for run in runs)
     found.lost = searches * trials - len(distinct) + searches - len({one.run_id for one in versions})
     for run in children:
-        for key in ("train_loss", metric, f"best_{metric}"):
+        for key in (*others, metric, f"best_{metric}"):
             steps = [point.step for point in client.get_metric_history(run.info.run_id, key)]
             found.doubled += len(steps) - len(set(steps))
             found.missing += len(set(range(1, epochs + 1)) - set(steps))

@@ -31,7 +31,8 @@ class Held(PackedSplit):
 
     def load(self) -> Batch:
         found: Batch = self.rows
-        return found if self.tensors is None else narrow(found, self.tensors | {LABEL, WEIGHT})
+        found = found if self.tensors is None else narrow(found, self.tensors | {LABEL, WEIGHT})
+        return self._step(found)
 
 
 def draw_rows(rows: int, task: str, seed: int, *, numbers: int = 6, categories: tuple[int, ...] = CATEGORIES,

@@ -186,7 +186,7 @@ def _develop(
     from raymlops.lifecycle.train import launch
 
     settings, began = Settings.from_env(), time.monotonic()
-    launch.join(settings)  # Ray starts its workers during the import below, which takes seconds
+    launch.join(settings, spec)  # Ray starts its workers during the import below, which takes seconds
     from raymlops.cli.progress import SearchProgress
 
     try:

@@ -143,7 +143,12 @@ class TrainingSpec(Document):
         ),
     )
     seed: int = Field(0, description="Of initial weights, dropout and the order of rows")
-    workers: int = Field(1, ge=1, description="Data-parallel workers")
+    workers: int = Field(
+        1,
+        ge=1,
+        description="Data-parallel workers of one training; default 1, or more where one cannot hold the rows of "
+        "a boosted model",
+    )
     min_workers: int | None = Field(
         None,
         ge=1,

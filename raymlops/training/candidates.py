@@ -114,8 +114,9 @@ def choose_candidates(
     packing: Packing | None = None,
     target: FittedTarget | None = None,
     tell: Callable[[str], None] = lambda line: None,
+    rows: int = 0,
 ) -> tuple[Candidate, ...]:
-    """Those that can do what the spec asks: of `auto` the others are left out, and told.
+    """Those that can do what the spec asks with so many training rows: of `auto` the others are left out, and told.
 
     Raises SpecError for one that the spec names, or if none is left.
     """
@@ -127,7 +128,7 @@ def choose_candidates(
     refused: dict[str, str] = {}
     for candidate in find_candidates(spec):
         try:
-            _check(candidate, spec, packing, target)
+            _check(candidate, spec, packing, target, rows)
         except SpecError as error:
             if spec.search.learners != "auto":
                 raise SpecError(f"search.learners: {candidate.name}: {error}") from None
@@ -147,13 +148,19 @@ def choose_candidates(
 
 
 def _check(
-    candidate: Candidate, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None
+    candidate: Candidate,
+    spec: ExperimentSpec,
+    packing: Packing | None,
+    target: FittedTarget | None,
+    rows: int,
 ) -> None:
     trial = with_parameters(spec, candidate.with_learner({}))
     if candidate.name != "network":  # of which no option is varied that its network does not take
         search = trial.search.model_copy(update={"space": dict(candidate.varied)})
         trial = trial.model_copy(update={"search": search})
     learners.check(trial, packing, target)
+    if packing is not None:
+        learners.check_size(trial, packing, rows)
 
 
 def check(

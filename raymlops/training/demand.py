@@ -1,10 +1,20 @@
 """Checks that the cluster can run a search before anything starts: a clear error instead of waiting forever."""
 
+import math
+
 import ray
 
 from raymlops.errors import ResourceError
+from raymlops.features import Packing
 from raymlops.specs import labels
 from raymlops.specs.experiment import ExperimentSpec
+from raymlops.training import learners
+from raymlops.training.candidates import list_names
+
+_SHARE = 0.5
+"""Of the memory of a node, for the rows of a worker: the rest is for reading them, for validation and for libraries."""
+_ALWAYS = 2**28
+"""Bytes that any node has."""
 
 
 def check_demand(spec: ExperimentSpec, *, autoscaling: bool = False) -> int:
@@ -12,12 +22,7 @@ def check_demand(spec: ExperimentSpec, *, autoscaling: bool = False) -> int:
 
     With `autoscaling` the demand is not checked, since nodes that do not exist yet may meet it.
     """
-    training = spec.training
-    nodes = [
-        node["Resources"]
-        for node in ray.nodes()
-        if node["Alive"] and labels.match(training.labels, node["Labels"])
-    ]
+    training, nodes = spec.training, _list_nodes(spec)
     places = sum(training.demand.count_places(have) for have in nodes)
     fits = places // training.workers
     if places < training.fewest_workers and not autoscaling:
@@ -31,3 +36,25 @@ def check_demand(spec: ExperimentSpec, *, autoscaling: bool = False) -> int:
     if autoscaling:  # as many as the search runs at once: the cluster grows by what waits
         return spec.search.concurrent or max(fits, spec.search.budget)
     return max(1, min(fits, spec.search.concurrent or fits))
+
+
+def _list_nodes(spec: ExperimentSpec) -> list[dict[str, float]]:
+    """The resources of the nodes that trials may run on."""
+    return [
+        node["Resources"]
+        for node in ray.nodes()
+        if node["Alive"] and labels.match(spec.training.labels, node["Labels"])
+    ]
+
+
+def count_workers(spec: ExperimentSpec, packing: Packing, rows: int, outputs: int) -> tuple[int, str]:
+    """Workers that together hold what the learners of a spec hold of so many training rows, each in half the memory of
+    a node, and the reason: 1 where one can, and at most one for each node."""
+    found = [learners.find_learner(name) for name in list_names(spec)]
+    size = max(learners.count_bytes(learner, packing, rows, outputs) for learner in found)
+    if size <= _ALWAYS:
+        return 1, ""
+    able = [have["memory"] for have in _list_nodes(spec) if spec.training.demand.count_places(have)]
+    room = min((memory for memory in able if memory), default=0) * _SHARE
+    why = f"{rows:,} rows take {size / 2**30:.1f} GiB, and a worker has {room / 2**30:.1f} GiB"
+    return (min(len(able), max(1, math.ceil(size / room))), why) if room else (1, "")

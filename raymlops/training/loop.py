@@ -212,8 +212,7 @@ def validate(
             distributed.broadcast(buffer, 0)
     labels, scores, weights = score_rows(network, rows, head=head or HEADS[target.task])
     if team.world > 1:
-        gathered: list[Any] = [None] * team.world
-        distributed.all_gather_object(gathered, (labels, scores, weights))
+        gathered = team.gather((labels, scores, weights))
         labels, scores, weights = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
     return measure(target, labels, scores, weights if len(weights) else None)
 

@@ -2,8 +2,9 @@
 torch, so that workers that encode rows, or train other families, do not load it."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +25,18 @@ _BLOCK_BYTES = 16 * 2**20
 """Rows of a streamed block: a worker holds a dozen, and a terabyte has 65,000."""
 
 
+_BLOCKS_EACH = 4
+"""Blocks of a worker from which on it gets whole ones: with fewer, some workers would have many more rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Some rows of a split, read when they are needed."""
+
+    count: int
+    read: Callable[[], Batch]
+
+
 @dataclasses.dataclass(frozen=True)
 class PackedSplit:
     """Rows of one split: `arrays` refers to a Batch in the object store, or `blocks` to parts of it that may be
@@ -40,6 +53,34 @@ class PackedSplit:
     """Which packed tensors are read, beside labels and weights; None for all that there are."""
     numbers: "ray.ObjectRef[npt.NDArray[np.int64]] | None" = None
     """The numbers of its rows among those of `arrays`; None for all."""
+    stride: tuple[int, int] = (0, 1)
+    """The first row that is read, and the distance to the next, of the arrays or of each block."""
+
+    def share(self, rank: int, world: int) -> "PackedSplit":
+        """The rows of one worker of a team: blocks in turn where there are many, else every so many rows. Both are from
+        all over the table, which may be sorted."""
+        if world == 1:
+            return self
+        if len(self.blocks) >= _BLOCKS_EACH * world:
+            blocks, sizes = self.blocks[rank::world], self.sizes[rank::world]
+            return dataclasses.replace(self, blocks=blocks, sizes=sizes, count=sum(sizes))
+        sizes = tuple(len(range(rank, size, world)) for size in self.sizes)
+        count = sum(sizes) if self.blocks else len(range(rank, self.count, world))
+        return dataclasses.replace(self, stride=(rank, world), sizes=sizes, count=count)
+
+    def parts(self, most: int) -> tuple[Part, ...]:
+        """The rows in order: the blocks, or of rows in memory `most` at a time, which are read without a copy."""
+        if self.blocks:
+            return tuple(
+                Part(size, functools.partial(self._load_block, number))
+                for number, size in enumerate(self.sizes)
+                if size
+            )
+        rows = self.load()
+        return tuple(
+            Part(min(most, self.count - start), functools.partial(_cut, rows, start, start + most))
+            for start in range(0, self.count, most)
+        )
 
     def only(self, tensors: frozenset[str]) -> "PackedSplit":
         """The same rows, of which only these tensors are read."""
@@ -49,10 +90,10 @@ class PackedSplit:
         """All rows, in order: read-only if they are shared with other processes of the node."""
         if self.arrays is not None:
             held = self._narrow(cast(Batch, ray.get(self.arrays)))
-            if self.numbers is None:
-                return held
-            numbers = ray.get(self.numbers)
-            return {name: values[numbers] for name, values in held.items()}
+            if self.numbers is not None:
+                numbers = ray.get(self.numbers)
+                held = {name: values[numbers] for name, values in held.items()}
+            return self._step(held)
         parts = self.load_blocks(range(len(self.blocks)))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -74,10 +115,22 @@ class PackedSplit:
     def load_blocks(self, numbers: Sequence[int]) -> list[Batch]:
         """The rows of the blocks with these numbers."""
         blocks = ray.get([self.blocks[number] for number in numbers])
-        return [self._narrow(BlockAccessor.for_block(block).to_batch_format("numpy")) for block in blocks]
+        batches = [BlockAccessor.for_block(block).to_batch_format("numpy") for block in blocks]
+        return [self._step(self._narrow(batch)) for batch in batches]
+
+    def _load_block(self, number: int) -> Batch:
+        return self.load_blocks([number])[0]
+
+    def _step(self, rows: Batch) -> Batch:
+        first, distance = self.stride
+        return rows if distance == 1 else _cut(rows, first, None, distance)
 
     def _narrow(self, rows: Batch) -> Batch:
         return rows if self.tensors is None else narrow(rows, self.tensors | {LABEL, WEIGHT})
+
+
+def _cut(rows: Batch, start: int, stop: int | None, step: int = 1) -> Batch:
+    return {name: values[start:stop:step] for name, values in rows.items()}
 
 
 def narrow(rows: Batch, tensors: Collection[str]) -> Batch:
@@ -97,9 +150,9 @@ def pack_split(
     block_bytes: int = _BLOCK_BYTES,
 ) -> PackedSplit:
     """Encode `count` rows once and keep the result: as arrays if they are small enough, else as blocks."""
-    row_bytes = _row_bytes(packing)
-    if count * row_bytes > resident_bytes:
-        return _pack_blocks(dataset, max(1, block_bytes // row_bytes))
+    size = row_bytes(packing)
+    if count * size > resident_bytes:
+        return _pack_blocks(dataset, max(1, block_bytes // size))
     dataset = dataset.materialize()
     parts: list[Batch] = list(dataset.iter_batches(batch_size=None, batch_format="numpy"))
     arrays = {
@@ -118,6 +171,7 @@ def _pack_blocks(dataset: ray.data.Dataset, rows: int) -> PackedSplit:
     return PackedSplit(sum(sizes), blocks=tuple(entry.ref for entry in entries), sizes=sizes)
 
 
-def _row_bytes(packing: Packing) -> int:
+def row_bytes(packing: Packing) -> int:
+    """Of one packed row."""
     image = math.prod(packing.image) if packing.image else 0
     return 4 * (packing.numeric + packing.plain + image) + 8 * (len(packing.categories) + 1)  # with the label

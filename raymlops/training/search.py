@@ -9,7 +9,6 @@ from typing import Any
 
 import optuna
 import ray
-import ray.train.torch
 from ray import train, tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
@@ -24,7 +23,7 @@ from raymlops.training import space, storage, worker
 from raymlops.training.candidates import find_candidates
 from raymlops.training.learner_scheduler import LearnerScheduler
 from raymlops.training.learner_search import LearnerSearch
-from raymlops.training.learners import Job, check_space
+from raymlops.training.learners import Job, check_space, learner_of, trainer_for
 from raymlops.training.pruned_checkpoints import replace_pruned
 from raymlops.training.replay import Replayed, ReplaySearch, StopAsThen
 from raymlops.training.search_state import SearchState, signed_by
@@ -176,7 +175,7 @@ def _run_trial(config: Parameters, job: Job, storage_path: str, name: str) -> No
         worker.run_alone(job, spec, storage_path)
         return
     settings.export(settings.TEAM_DEFAULTS)
-    trainer = train.torch.TorchTrainer(
+    trainer = trainer_for(learner_of(spec))(
         worker.run_in_team,
         train_loop_config={"job": [ray.put(job)], "spec": spec, "storage_path": storage_path},
         scaling_config=_scaling(spec.training),

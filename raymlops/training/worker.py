@@ -12,6 +12,9 @@ import numpy as np
 import ray
 import torch
 from ray import train, tune
+from ray.train.collective import broadcast_from_rank_zero
+from torch import distributed
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from raymlops import locations
 from raymlops.errors import StorageError
@@ -36,7 +39,7 @@ def run_alone(job: Job, spec: ExperimentSpec, storage_path: str) -> None:
 
 
 def run_in_team(config: dict[str, Any]) -> None:
-    """Train as one of several workers of a TorchTrainer."""
+    """Train as one of several workers of a trainer of Ray Train."""
     job, spec = cast(Job, ray.get(config["job"][0])), cast(ExperimentSpec, config["spec"])
     context = train.get_context()
     team = Team(context.get_world_rank(), context.get_world_size())
@@ -50,7 +53,26 @@ def run_in_team(config: dict[str, Any]) -> None:
             train.report(metrics)
         return True
 
-    learners.fit(Run(job, spec, report, _load_from(found) if found else None, team))
+    with _connected(team):
+        learners.fit(Run(job, spec, report, _load_from(found) if found else None, team))
+
+
+@contextlib.contextmanager
+def _connected(team: Team) -> Iterator[None]:
+    """The team's process group for `torch.distributed`, where its trainer made none of its own."""
+    if team.world == 1 or distributed.is_initialized():
+        yield
+        return
+    address, store = ray.util.get_node_ip_address(), None
+    if team.rank == 0:
+        store = TCPStore(address, 0, team.world, is_master=True, wait_for_workers=False)
+    host, port = broadcast_from_rank_zero((address, store.port if store else 0))
+    store = store or TCPStore(host, port, team.world, is_master=False)
+    distributed.init_process_group("gloo", store=store, rank=team.rank, world_size=team.world)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 def train_to_end(job: Job, spec: ExperimentSpec) -> State:

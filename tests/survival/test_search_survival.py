@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -34,15 +35,24 @@ def test_searches_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("learner", ["network", "lightgbm", "xgboost"])
 def test_a_training_of_two_workers_goes_on_after_a_killed_worker_and_a_killed_driver(
-    tmp_path: pathlib.Path,
+    tmp_path: pathlib.Path, learner: str
 ) -> None:
     settings = settings_in(tmp_path / "home")
-    table = write_table(signal_table(30_000), tmp_path / "rows.parquet")
-    training = {"epochs": 30, "batch_size": 64, "patience": 30, "workers": 2}
-    second = train_through_kills(spec_of("team", {"path": str(table)}, training=training), settings, tmp_path)
+    training: dict[str, Any] = {"epochs": 24, "patience": 24, "workers": 2, "learner": learner}
+    parts: dict[str, Any] = {"training": {**training, "batch_size": 64}}
+    if learner != "network":
+        options = {"rounds": 2400, "learning_rate": 0.002}
+        parts = {"training": {**training, "options": options}, "network": {}, "search": {"scheduler": "none"}}
+    rows = signal_table(30_000 if learner == "network" else 100_000)
+    table = write_table(rows, tmp_path / "rows.parquet")
+    second = train_through_kills(spec_of("team", {"path": str(table)}, **parts), settings, tmp_path)
     assert "Resuming team-" in second.said
-    found = count(settings, "team", searches=1, trials=1, epochs=30, metric="roc_auc")
+    others = ("train_loss",) if learner == "network" else ()
+    found = count(
+        settings, "team", searches=1, trials=1, epochs=24, metric="roc_auc", others=(*others, "workers")
+    )
     assert (found.searches, found.trials, found.versions, found.faults) == (1, 1, 1, {})
 
 

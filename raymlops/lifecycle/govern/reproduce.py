@@ -65,7 +65,7 @@ def reproduce_version(
         "in it"
     )
     tell(f"Environment: {differ if packages else 'every package as recorded'}")
-    join_cluster(settings)
+    join_cluster(settings, teams=spec.training.workers > 1)
     found = read_rows(spec).identity
     assert found is not None
     recorded = version.tags.get("raymlops.fingerprint", "")

@@ -100,7 +100,7 @@ def develop_model(
     storage.require_writable(settings.storage_path)
     client = store.connect(settings)
     store.require_artifacts(settings)
-    join_cluster(settings)
+    join_cluster(settings, teams=spec.training.workers > 1)
     cross_validation.check(spec)
     concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
     clock.lap("start")
@@ -109,6 +109,8 @@ def develop_model(
     )
     prepared = prepare(asked, tell)
     spec = prepared.spec
+    if spec.training.workers != asked.training.workers:  # by the size of the rows
+        concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
     clock.lap("data")
     budget = budget.with_reserve(clock.laps["data"])
     fingerprint = prepared.rows.scan.fingerprint

@@ -58,9 +58,9 @@ def find_training(
     return lost.name
 
 
-def join(settings: Settings) -> None:
-    """Join the cluster, or start one, and open the tracking store meanwhile, whose database may be new and has to be
-    made. Raises ResourceError; what is wrong with the store is told when it is used."""
+def join(settings: Settings, spec: ExperimentSpec) -> None:
+    """Join the cluster, or start one for a spec, and open the tracking store meanwhile, whose database may be new and
+    has to be made. Raises ResourceError; what is wrong with the store is told when it is used."""
     imported = threading.Event()
 
     def open_store() -> None:
@@ -73,7 +73,7 @@ def join(settings: Settings) -> None:
 
     # Not a daemon: a database must not be left half made.
     threading.Thread(target=open_store, name="open-store").start()
-    join_cluster(settings)
+    join_cluster(settings, teams=spec.training.workers > 1)
     imported.wait()  # before this thread imports the same libraries
 
 
@@ -89,7 +89,7 @@ def run(
 ) -> "Outcome":
     """Run it, or resume the one named `lost`. `request` are the fields of develop.Request."""
     request.setdefault("began", time.monotonic())
-    join(settings)  # Ray starts its workers during the imports below, which take seconds
+    join(settings, spec)  # Ray starts its workers during the imports below, which take seconds
     from raymlops.lifecycle.train.develop import Request, develop_model
 
     begun = run_heartbeat.read_heartbeat(settings.storage_path, lost) if lost else None

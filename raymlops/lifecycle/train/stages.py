@@ -30,7 +30,7 @@ from raymlops.models import parity
 from raymlops.models.export import export_model, to_bytes
 from raymlops.specs import defaults
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.training import candidates, learners, networks
+from raymlops.training import candidates, demand, learners, networks
 from raymlops.training.blends import (
     Winner,
     to_single,
@@ -126,11 +126,26 @@ def decide(
         task=features.target.task,
         rarest=min(features.target.shares, default=1.0),
     )
+    workers = _choose_workers(spec, features, facts)
+    if workers:
+        spec = defaults.insert(spec, workers)
     if spec.search.learners is not None:
-        return _decide_of_learners(spec, features, facts, tell)
+        return (*workers, *_decide_of_learners(spec, features, facts, tell))
+    learners.check_size(spec, packing, facts.train)
     if spec.training.learner != "network":
-        return (*_choose_options(spec, facts), *defaults.choose(spec, facts, learner_of(spec).space))
+        options = _choose_options(spec, facts)
+        return (*workers, *options, *defaults.choose(spec, facts, learner_of(spec).space))
     return defaults.choose(spec, facts, defaults.NETWORK_SPACE, networks.options_of(spec.network.name))
+
+
+def _choose_workers(
+    spec: ExperimentSpec, features: FittedFeatures, facts: defaults.Facts
+) -> tuple[defaults.Choice, ...]:
+    """More workers than one, if the spec leaves them open and one cannot hold what a learner holds of the rows."""
+    if spec.defaults == "fixed" or "workers" in spec.training.model_fields_set:
+        return ()
+    count, why = demand.count_workers(spec, packing_of(features), facts.train, features.target.outputs)
+    return (defaults.Choice("training.workers", count, why),) if count > 1 else ()
 
 
 def _decide_of_learners(
@@ -142,7 +157,7 @@ def _decide_of_learners(
         raise SpecError(
             f"search.folds: {spec.search.folds} folds of {rows:,} training and validation rows; each takes two at least"
         )
-    found = candidates.choose_candidates(spec, packing_of(features), features.target, tell)
+    found = candidates.choose_candidates(spec, packing_of(features), features.target, tell, facts.train)
     spaces = {
         one.name: {**{key: space.model_dump() for key, space in one.varied.items()}, **one.held}
         for one in found

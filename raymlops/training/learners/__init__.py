@@ -17,7 +17,7 @@ from raymlops.specs.code_references import find_own_names
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import Dimension
 from raymlops.tensors import Batch
-from raymlops.training.packed import PackedSplit
+from raymlops.training.packed import PackedSplit, row_bytes
 
 State = dict[str, Any]
 """Everything that a training needs to resume: tensors, arrays, text and plain numbers, so that it loads without
@@ -29,10 +29,24 @@ Report = Callable[[dict[str, float], Callable[[], State]], bool]
 
 @dataclasses.dataclass(frozen=True)
 class Team:
-    """The data-parallel workers of one training, as one of them sees it."""
+    """The data-parallel workers of one training, as one of them sees it; `torch.distributed` connects them."""
 
     rank: int = 0
     world: int = 1
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each worker gave, by rank. All of them must call it."""
+        if self.world == 1:
+            return [value]
+        from torch import distributed  # which takes a second to import, and one process alone does not need
+
+        gathered: list[Any] = [None] * self.world
+        distributed.all_gather_object(gathered, value)
+        return gathered
+
+    def add(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The sum over all workers, the same to the bit for each."""
+        return values if self.world == 1 else np.asarray(sum(self.gather(values)))
 
 
 ALONE = Team()
@@ -71,6 +85,15 @@ class Run:
     def threads(self) -> int:
         return max(1, int(self.spec.training.cpus_per_worker))
 
+    @property
+    def workers(self) -> Team:
+        """The team, of one where none is set."""
+        return self.team or ALONE
+
+    def own(self, split: PackedSplit) -> PackedSplit:
+        """The rows of a split that this worker reads, where each reads its share."""
+        return split.share(self.workers.rank, self.workers.world)
+
 
 class Scorer(Protocol):
     """A trained model. Sent to other processes by pickle."""
@@ -96,7 +119,11 @@ class Learner(Protocol):
     space: ClassVar[Mapping[str, Dimension]]
     """What a search varies if the spec has no `search.space`."""
 
-    # A family may also have `options_for(rows, task)`, the options that a spec leaves open, by training rows, and
+    # A family may also have:
+    # `options_for(rows, task)`, the options that a spec leaves open, by training rows;
+    # `streams`, whether it reads rows part by part: one of False gets no rows that are not held in memory;
+    # `count_bytes(packing, rows, outputs)`, what all workers of a training together hold of so many training rows;
+    # `trainer()`, the class of Ray Train that starts its teams, in place of TorchTrainer.
     # `monotonic = True`, if it keeps the directions of `training.monotonic`.
 
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
@@ -169,6 +196,22 @@ def options_for(learner: Learner, rows: int, task: str) -> dict[str, Any]:
     """The options that a spec leaves open, for so many training rows; none of a family that does not say."""
     found: Callable[[int, str], dict[str, Any]] | None = getattr(learner, "options_for", None)
     return {} if found is None else found(rows, task)
+
+
+def count_bytes(learner: Learner, packing: Packing, rows: int, outputs: int) -> int:
+    """What all workers of a training together hold of so many training rows; 0 of a family that does not say."""
+    found: Callable[[Packing, int, int], int] | None = getattr(learner, "count_bytes", None)
+    return 0 if found is None else found(packing, rows, outputs)
+
+
+def trainer_for(learner: Learner) -> Any:
+    """The class of Ray Train that starts the teams of a learner."""
+    found: Callable[[], Any] | None = getattr(learner, "trainer", None)
+    if found is not None:
+        return found()
+    from ray.train.torch import TorchTrainer  # which imports torch
+
+    return TorchTrainer
 
 
 def fit(run: Run) -> None:
@@ -251,4 +294,16 @@ def _check_monotonic(spec: ExperimentSpec, learner: Learner, target: FittedTarge
         raise SpecError(
             f"training.monotonic: with training.loss: {training.loss} leaves are set anew after a tree has grown, "
             "which keeps no direction; use mse or poisson"
+        )
+
+
+def check_size(spec: ExperimentSpec, packing: Packing, rows: int) -> None:
+    """Raises SpecError if the learner reads all rows at once, and so many are not held in memory."""
+    learner, training = learner_of(spec), spec.training
+    size = rows * row_bytes(packing.only(read_by(learner)))
+    if size > training.resident_bytes and not getattr(learner, "streams", True):
+        raise SpecError(
+            f"training.learner: {training.learner!r} reads all rows at once, and {rows:,} training rows take "
+            f"{size / 2**20:,.0f} MiB, more than training.resident_bytes, {training.resident_bytes / 2**20:,.0f} MiB; "
+            "use lightgbm, xgboost or network, or raise it if the nodes have the memory"
         )

@@ -85,6 +85,7 @@ class EBMLearner:
 
     reads: ClassVar[frozenset[str]] = TREE_TENSORS
     teams: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     monotonic: ClassVar[bool] = True
     space: ClassVar[Mapping[str, Dimension]] = {
         "training.options.learning_rate": Dimension(low=0.01, high=0.1, log=True),

@@ -21,7 +21,8 @@ from raymlops.training.learners import Job, Run, State
 from raymlops.training.learners.objectives import Objective, check_training, objective_of
 from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.scoring import Progress
-from raymlops.training.learners.tree_matrix import TreeMatrix, read_rows
+from raymlops.training.learners.tree_matrix import TreeMatrix
+from raymlops.training.learners.tree_rows import read_rows
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_ensembles import TreeEnsemble
 from raymlops.training.tree_readers import read_sklearn
@@ -108,6 +109,7 @@ class ForestLearner:
 
     reads: ClassVar[frozenset[str]] = TREE_TENSORS
     teams: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     space: ClassVar[Mapping[str, Dimension]] = {
         "training.options.min_samples_leaf": Dimension(low=2, high=64, log=True, integer=True),
         "training.options.max_features": Dimension(low=0.2, high=1.0),
@@ -133,7 +135,7 @@ class ForestLearner:
             n_jobs=run.threads,
             random_state=seed,
         )
-        forest.fit(np.require(given.own, requirements=["W"]), given.labels, sample_weight=given.weights)
+        forest.fit(np.require(given.read(), requirements=["W"]), given.labels, sample_weight=given.weights)
         state = {**_to_arrays(forest, objective), **given.matrix.to_state()}
         progress.report(self.load(state, dataclasses.replace(job, spec=run.spec)), lambda: state)
 

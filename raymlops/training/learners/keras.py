@@ -194,6 +194,7 @@ class KerasLearner:
 
     reads: ClassVar[frozenset[str]] = frozenset(("numeric", "category"))
     teams: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     space: ClassVar[Mapping[str, Dimension]] = {
         "training.options.lr": Dimension(low=3e-4, high=3e-2, log=True),
         "training.options.weight_decay": Dimension(low=1e-4, high=0.1, log=True),

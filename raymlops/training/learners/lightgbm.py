@@ -2,7 +2,8 @@
 
 For the same rows, options, seed and threads the model is the same. A training that resumes goes
 on from its trees; where it samples rows or columns, whose random numbers LightGBM cannot set forward, it repeats its
-rounds, so that the model is the same there too.
+rounds, so that the model is the same there too. The workers of a team, which may be more or fewer after that, always go
+on. Each bins its share of the rows, and they add up their histograms (tree_learner: data).
 """
 
 import dataclasses
@@ -14,7 +15,9 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 import onnx
+from ray.train.lightgbm import LightGBMTrainer, get_network_params
 
+from raymlops.errors import SpecError
 from raymlops.features import TREE_TENSORS, FittedTarget, Packing
 from raymlops.onnx_builder import GraphBuilder
 from raymlops.specs.experiment import ExperimentSpec
@@ -24,7 +27,8 @@ from raymlops.training.learners import Job, Run, State
 from raymlops.training.learners.boosting import boost
 from raymlops.training.learners.objectives import Objective, check_training, objective_of
 from raymlops.training.learners.options import Option, check_options
-from raymlops.training.learners.tree_matrix import TreeMatrix, read_rows
+from raymlops.training.learners.tree_matrix import TreeMatrix
+from raymlops.training.learners.tree_rows import MatrixPart, TreeRows, count_binned_bytes, read_rows
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_readers import read_lightgbm
 
@@ -95,6 +99,50 @@ def _margins(
     return np.asarray(found).reshape(len(rows), -1)
 
 
+class _PartRows(lightgbm.Sequence):  # type: ignore[misc]
+    """The rows of one part. LightGBM asks for single rows, of which it takes its bins, and then for all in order."""
+
+    def __init__(self, part: MatrixPart, held: list[Any]) -> None:
+        """`held` is the matrix that was read last, and its part; all parts share it."""
+        self._part, self._held = part, held
+        self.batch_size = part.count
+
+    def __len__(self) -> int:
+        return self._part.count
+
+    def __getitem__(self, rows: Any) -> npt.NDArray[Any]:
+        if not self._held or self._held[0] is not self._part:
+            self._held.clear()  # before the next one is there too
+            self._held[:] = self._part, self._part.read()
+        found: npt.NDArray[Any] = self._held[1][rows]
+        return found if isinstance(rows, slice) else found.astype(np.float64)
+
+
+class _Binned(lightgbm.Dataset):  # type: ignore[misc]
+    """Training rows that are binned part by part, without a matrix of all of them."""
+
+    def __init__(self, given: TreeRows, parameters: dict[str, Any]) -> None:
+        held: list[Any] = []
+        super().__init__(
+            given.parts[0].read()
+            if len(given.parts) == 1
+            else [_PartRows(part, held) for part in given.parts],
+            given.labels,
+            weight=given.weights,
+            params=parameters,
+        )
+        self._parts = given.parts
+
+    def _set_init_score_by_predictor(self, predictor: Any, data: Any, used_indices: Any) -> "_Binned":
+        """What trees of before add up to, which LightGBM does only for rows that are one matrix. It calls this itself;
+        if it ceases to, it raises an error about the type of the rows."""
+        scores = [
+            predictor.predict(part.read(), raw_score=True).reshape(part.count, -1) for part in self._parts
+        ]
+        self.set_init_score(np.concatenate(scores).ravel(order="F"))  # one output after another
+        return self
+
+
 class _Trees:
     """A training under way: see `boosting.Trees`."""
 
@@ -148,10 +196,11 @@ def explain_missing_cuda() -> str:
 
 
 class LightGBMLearner:
-    """One process; threads are `training.cpus_per_worker`."""
+    """One process or a team; threads are `training.cpus_per_worker`."""
 
     reads: ClassVar[frozenset[str]] = TREE_TENSORS
-    teams: ClassVar[bool] = False
+    teams: ClassVar[bool] = True
+    streams: ClassVar[bool] = True
     monotonic: ClassVar[bool] = True
     space: ClassVar[Mapping[str, Dimension]] = {
         "training.options.learning_rate": Dimension(low=0.01, high=0.3, log=True),
@@ -170,21 +219,32 @@ class LightGBMLearner:
         gpu = explain_missing_cuda() if spec.training.use_gpu else ""
         check_training(spec, packing, target, losses=tuple(_LOSSES), gpu=gpu)
         check_options(spec, OPTIONS)
+        if spec.training.use_gpu and spec.training.workers > 1:
+            raise SpecError(
+                "training.use_gpu: several workers of LightGBM train on CPUs; set it to false, or training.workers to 1"
+            )
+
+    def count_bytes(self, packing: Packing, rows: int, outputs: int) -> int:
+        """What all workers together hold of so many training rows."""
+        return count_binned_bytes(packing, rows, outputs)
+
+    @staticmethod
+    def trainer() -> type[LightGBMTrainer]:
+        """Starts its teams."""
+        return LightGBMTrainer  # type: ignore[no-any-return]
 
     def fit(self, run: Run) -> None:
         given = read_rows(run, _options_for)
-        parameters = _to_parameters(given.options, given.objective, run, given.seed)
+        options, matrix, objective = given.options, given.matrix, given.objective
+        rounds, parameters = int(options["rounds"]), _to_parameters(options, objective, run, given.seed)
         if run.spec.training.monotonic:
-            parameters["monotone_constraints"] = given.matrix.find_directions(run.spec.training).tolist()
-        goes_on = run.state is not None and not _samples(given.options)
-        data = lightgbm.Dataset(
-            given.own, given.labels, weight=given.weights, params=parameters, free_raw_data=not goes_on
-        )
-        rounds, matrix, objective = int(given.options["rounds"]), given.matrix, given.objective
-        del given  # LightGBM has its own, binned
-        validation = matrix.of(run.job.validation.load())
+            parameters["monotone_constraints"] = matrix.find_directions(run.spec.training).tolist()
+        goes_on = run.state is not None and (run.team is not None or not _samples(options))
         start = np.asarray(run.state["model"]).tobytes() if run.state is not None and goes_on else None
-        boost(run, _Trees(parameters, data, validation, start), objective, rounds, matrix.to_state)
+        validation = matrix.of(run.own(run.job.validation).load())
+        trees = _Trees(parameters, _Binned(given, parameters), validation, start)
+        del given  # LightGBM has its own, binned
+        boost(run, trees, objective, rounds, matrix.to_state)
 
     def load(self, state: State, job: Job) -> LightGBMScorer:
         return LightGBMScorer(
@@ -225,6 +285,11 @@ def _to_parameters(options: dict[str, Any], objective: Objective, run: Run, seed
         parameters["num_class"] = objective.target.outputs
     if objective.loss == "quantile":
         parameters["alpha"] = objective.quantile
+    if run.workers.world > 1:
+        parameters |= {"tree_learner": "data", "pre_partition": True, **get_network_params()}
+    if run.team is not None and run.state is not None:  # else it would sample again what the first rounds did
+        seeds = ("bagging_seed", "feature_fraction_seed", "extra_seed")
+        parameters |= dict.fromkeys(seeds, seed + int(run.state["rounds"]))
     if run.spec.training.use_gpu:
         parameters["device_type"] = "cuda"
         del parameters["force_col_wise"]

@@ -81,6 +81,7 @@ class LinearLearner:
 
     reads: ClassVar[frozenset[str]] = frozenset(("numeric", "category"))
     teams: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     monotonic: ClassVar[bool] = True
     space: ClassVar[Mapping[str, Dimension]] = {
         "training.options.C": Dimension(low=1e-3, high=1e2, log=True),

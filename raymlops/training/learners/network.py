@@ -66,6 +66,7 @@ class NetworkLearner:
 
     reads: ClassVar[frozenset[str]] = NETWORK_TENSORS
     teams: ClassVar[bool] = True
+    streams: ClassVar[bool] = True
     space: ClassVar[Mapping[str, Dimension]] = {}  # that of fitted defaults is in specs/defaults.py
 
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:

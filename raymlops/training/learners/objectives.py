@@ -16,6 +16,7 @@ from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import TrainingSpec
 from raymlops.tensors import Batch, TensorSpec
 from raymlops.training.heads import make_head
+from raymlops.training.learners import ALONE, Team
 from raymlops.training.packed import LABEL, WEIGHT
 
 MOST_LOG = 12.0
@@ -32,16 +33,16 @@ class Objective:
     classes: tuple[float, ...]
     """Weights of the classes, or none."""
 
-    def weigh(self, rows: Batch) -> npt.NDArray[np.float32] | None:
-        """The weight of each row, 1 in the mean; None if all are alike."""
+    def weigh(self, rows: Batch, team: Team = ALONE) -> npt.NDArray[np.float32] | None:
+        """The weight of each row, 1 in the mean over all workers; None if all are alike."""
         weights = rows.get(WEIGHT)
         if self.classes:
             of_class = np.asarray(self.classes, dtype=np.float32)[rows[LABEL]]
             weights = of_class if weights is None else weights * of_class
         if weights is None:
             return None
-        total = float(np.sum(weights, dtype=np.float64))
-        return np.asarray(weights * (len(weights) / max(total, 1e-12)), dtype=np.float32)
+        count, total = team.add(np.array([len(weights), np.sum(weights, dtype=np.float64)])).tolist()
+        return np.asarray(weights * (count / max(total, 1e-12)), dtype=np.float32)
 
     def label(self, rows: Batch) -> npt.NDArray[Any]:
         """What is learned: class numbers, standardised values, or for poisson values over their mean."""

@@ -30,7 +30,10 @@ def to_own_unit(target: FittedTarget, values: Any) -> Any:
 
 
 class Progress:
-    """The epochs of a training: the results of each, and which was the best. Part of the state that it reports."""
+    """The epochs of a training: the results of each, and which was the best. Part of the state that it reports.
+
+    The workers of a team each score their share of the validation rows, and all have the same results.
+    """
 
     def __init__(self, run: Run, least_seconds: float = 0.0) -> None:
         """`least_seconds` are between two reports of epochs that are not the last."""
@@ -39,7 +42,8 @@ class Progress:
         self.metric = run.spec.training.metric_of(run.job.target.task)
         self._falling = self.metric in metrics.FALLING
         self.history: list[dict[str, float]] = list(run.state["history"]) if run.state else []
-        self._validation = run.job.validation.load()
+        self._validation = run.own(run.job.validation).load()
+        self._labels, self._weights = map(self._join, (self._validation[LABEL], self._validation.get(WEIGHT)))
 
     @property
     def epoch(self) -> int:
@@ -73,10 +77,14 @@ class Progress:
 
     def find(self, scorer: Any) -> dict[str, float]:
         """The metrics of a model on the validation rows."""
-        label = self._validation[LABEL]
         rows = {name: values for name, values in self._validation.items() if name not in (LABEL, WEIGHT)}
-        weights = self._validation.get(WEIGHT)
-        return measure(self._run.job.target, label, scorer.scores(rows), weights)
+        scores = self._join(scorer.scores(rows))
+        return measure(self._run.job.target, self._labels, scores, self._weights)
+
+    def _join(self, values: Any) -> Any:
+        """Of all workers, one after another."""
+        team = self._run.workers
+        return values if values is None or team.world == 1 else np.concatenate(team.gather(values))
 
     def is_better(self, value: float, than: float) -> bool:
         """By the metric for early stopping."""
@@ -88,6 +96,8 @@ class Progress:
         self._astray = math.isnan(found[self.metric])
         if self._astray:  # makes the trial the worst one, without ending the search
             found[self.metric] = math.inf if self._falling else -math.inf
+        if self._run.spec.training.workers > 1:
+            more["workers"] = self._run.workers.world
         self.history.append({"epoch": self.epoch + 1, **more, **found})
         self.history[-1] = {**self.history[-1], f"best_{self.metric}": self.best}
 
@@ -95,7 +105,9 @@ class Progress:
         """Report the epoch that was measured; false if it is time to stop. One that is not the last waits for a later
         one if too little time has passed."""
         go_on = not self._astray and self.waited < self._run.spec.training.pace.patience
-        if go_on and not last and time.monotonic() - self._told < self._least_seconds:
+        # The clocks of workers differ, and all of a team must report, or none: the first decides.
+        soon = self._run.workers.gather(time.monotonic() - self._told < self._least_seconds)[0]
+        if go_on and not last and soon:
             return True
         told = self._run.report(self.history[-1], lambda: {**snapshot(), "history": self.history})
         self._told = time.monotonic()

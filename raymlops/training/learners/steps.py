@@ -251,6 +251,7 @@ class TableNetworkLearner(abc.ABC):
 
     reads: ClassVar[frozenset[str]] = TREE_TENSORS
     teams: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     name: ClassVar[str]
     options: ClassVar[Mapping[str, Option]] = OPTIONS
     losses: ClassVar[tuple[str, ...]]

@@ -7,7 +7,7 @@ state, and of its ONNX graph.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,14 @@ from raymlops.features import FittedTarget, Packing
 from raymlops.onnx_builder import GraphBuilder
 from raymlops.specs.training import TrainingSpec
 from raymlops.tensors import Batch, count_rows
-from raymlops.training.learners import Run
-from raymlops.training.learners.objectives import Objective, directions_of, objective_of
+from raymlops.training.learners.objectives import directions_of
 
 _FEWEST_VALUES = 6
 """Categories of fewer values are told apart by their ids."""
 _MOST_CLASSES = 8
 """A mean for each class; beyond that the matrix would be mostly means."""
 _SMOOTHING = 20.0
-_FOLDS = 5
+FOLDS = 5
 _TABLE = "means_{}"
 
 Matrix = npt.NDArray[np.float32]
@@ -47,6 +46,10 @@ class TreeMatrix:
     def of(self, batch: Batch) -> Matrix:
         """For rows to be scored. Without categories no copy is made."""
         return self._join(batch, {place: table[_ids(batch, place)] for place, table in self.means.items()})
+
+    def of_folds(self, batch: Batch, means: Mapping[int, npt.NDArray[np.float32]], folds: Any) -> Matrix:
+        """For training rows of these folds; `means` are those of `MeansMeter`, of other folds."""
+        return self._join(batch, {place: table[_ids(batch, place), folds] for place, table in means.items()})
 
     def _join(self, batch: Batch, means: dict[int, Matrix]) -> Matrix:
         if not self.packing.categories:
@@ -90,89 +93,67 @@ class TreeMatrix:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class TreeRows:
-    """The training rows of a tree learner, as its library takes them."""
+class MeansMeter:
+    """Measures the target means of the categories with many values, over rows that come in parts."""
 
-    options: dict[str, Any]
-    """Of the spec, over those for so many rows."""
-    objective: Objective
-    labels: npt.NDArray[Any]
-    weights: npt.NDArray[Any] | None
-    matrix: "TreeMatrix"
-    """For rows to be scored."""
-    own: Matrix
-    """The matrix of these rows, whose target means are of other folds."""
-    seed: int
+    def __init__(self, packing: Packing, target: FittedTarget) -> None:
+        self._packing, self._target = packing, target
+        self._sums: dict[int, npt.NDArray[np.float64]] = {}
+        """Place -> (ids x folds, 1 + targets): the mass of the rows, and of each target."""
+        if _count_means(target):
+            for place, size in enumerate(packing.categories):
+                if size > _FEWEST_VALUES:
+                    self._sums[place] = np.zeros((size * FOLDS, 1 + _count_means(target)))
 
+    @property
+    def measures(self) -> bool:
+        """Whether any category has means."""
+        return bool(self._sums)
 
-def read_rows(run: Run, options_for: Callable[[int, str], dict[str, Any]]) -> TreeRows:
-    """The rows of a training, with `target_means` taken from its options."""
-    job, training = run.job, run.spec.training
-    objective, rows = objective_of(run.spec, job.target), job.train.load()
-    options = {**options_for(job.train.count, job.target.task), **training.options}
-    weights, seed = objective.weigh(rows), training.seed % 2**31
-    means = bool(options.pop("target_means"))
-    matrix, own = fit_matrix(job.packing, job.target, rows, weights, means=means, seed=seed)
-    return TreeRows(options, objective, objective.label(rows), weights, matrix, own, seed)
+    def add(self, rows: Batch, mass: npt.NDArray[Any] | None, folds: npt.NDArray[np.int8]) -> None:
+        """Rows with their `label`, the mass of each, 1 if None, and the fold of each."""
+        targets = _targets_of(self._target, rows["label"])
+        weights = np.ones(len(targets)) if mass is None else np.asarray(mass, dtype=np.float64)
+        for place, sums in self._sums.items():
+            keys = _ids(rows, place) * FOLDS + folds
+            sums[:, 0] += np.bincount(keys, weights, len(sums))
+            for column in range(targets.shape[1]):
+                sums[:, 1 + column] += np.bincount(keys, weights * targets[:, column], len(sums))
 
-
-def fit_matrix(
-    packing: Packing,
-    target: FittedTarget,
-    rows: Batch,
-    weights: npt.NDArray[Any] | None,
-    *,
-    means: bool,
-    seed: int,
-) -> tuple[TreeMatrix, Matrix]:
-    """From the training rows, with their `label`: the matrix for rows to be scored, and that of these rows."""
-    labels = _targets_of(target, rows["label"])
-    places = [place for place, size in enumerate(packing.categories) if size > _FEWEST_VALUES]
-    if not means or labels is None or not places:
-        matrix = TreeMatrix(packing, {})
-        return matrix, matrix.of(rows)
-    mass = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
-    folds = np.random.default_rng(seed % 2**63).integers(0, _FOLDS, len(labels))
-    tables, own = {}, {}
-    for place in places:
-        tables[place], own[place] = _measure(
-            _ids(rows, place), packing.categories[place], labels, mass, folds
-        )
-    matrix = TreeMatrix(packing, tables)
-    return matrix, matrix._join(rows, own)
+    def to_means(
+        self, add: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    ) -> tuple[TreeMatrix, dict[int, npt.NDArray[np.float32]]]:
+        """The matrix for rows to be scored, and by place the means (ids, folds, targets) for the training rows of each
+        fold, by the rows of the others. `add` sums what the workers of a team measured."""
+        tables, of_others = {}, {}
+        for place, own in self._sums.items():
+            sums = add(own).reshape(-1, FOLDS, own.shape[1])
+            whole = sums.sum(1, keepdims=True)
+            tables[place] = _smooth(whole)[:, 0]
+            of_others[place] = _smooth(whole - sums)
+        return TreeMatrix(self._packing, tables), of_others
 
 
 def _ids(batch: Batch, place: int) -> Any:
     return batch["category"][:, place]
 
 
-def _targets_of(target: FittedTarget, labels: Any) -> npt.NDArray[np.float64] | None:
-    """(rows, targets), of which means are taken; None for more classes than are useful."""
+def _count_means(target: FittedTarget) -> int:
+    """Means of a category; none for more classes than are useful."""
+    if target.task != "multiclass":
+        return 1
+    return target.outputs if target.outputs <= _MOST_CLASSES else 0
+
+
+def _targets_of(target: FittedTarget, labels: Any) -> npt.NDArray[np.float64]:
+    """(rows, targets), of which means are taken."""
     if target.task != "multiclass":
         return np.asarray(labels, dtype=np.float64)[:, None]
-    if target.outputs > _MOST_CLASSES:
-        return None
     return np.asarray(labels[:, None] == np.arange(target.outputs), dtype=np.float64)
 
 
-def _measure(
-    ids: Any, size: int, labels: npt.NDArray[np.float64], mass: Any, folds: Any
-) -> tuple[Matrix, Matrix]:
-    """The table of means by id, and each row's mean by the rows of other folds."""
-    keys, cells = ids * _FOLDS + folds, size * _FOLDS
-    counts = np.bincount(keys, mass, cells).reshape(size, _FOLDS)
-    table = np.empty((size, labels.shape[1]), dtype=np.float32)
-    own = np.empty(labels.shape, dtype=np.float32)
-    for column in range(labels.shape[1]):
-        sums = np.bincount(keys, mass * labels[:, column], cells).reshape(size, _FOLDS)
-        table[:, column] = _smooth(sums.sum(1), counts.sum(1))
-        others = _smooth(sums.sum(1, keepdims=True) - sums, counts.sum(1, keepdims=True) - counts)
-        own[:, column] = others[ids, folds]
-    return table, own
-
-
-def _smooth(sums: Any, counts: Any) -> Any:
-    """Means by category (the first axis), drawn to that of all categories."""
-    of_all = sums.sum(0) / np.maximum(counts.sum(0), 1e-12)
-    return (sums + _SMOOTHING * of_all) / (counts + _SMOOTHING)
+def _smooth(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """(ids, folds, 1 + targets) -> means (ids, folds, targets), drawn to that of all ids of the fold."""
+    counts, totals = sums[..., :1], sums[..., 1:]
+    of_all = totals.sum(0) / np.maximum(counts.sum(0), 1e-12)
+    return np.asarray((totals + _SMOOTHING * of_all) / (counts + _SMOOTHING), dtype=np.float32)

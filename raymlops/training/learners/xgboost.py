@@ -2,19 +2,21 @@
 
 For the same rows, options, seed and threads the model is the same. A training that resumes goes on from its trees;
 where it samples rows or columns, whose random numbers XGBoost cannot set forward, it repeats its rounds, so that the
-model is the same there too.
+model is the same there too. The workers of a team, which may be more or fewer after that, always go on. Each bins its
+share of the rows, and they add up their histograms.
 """
 
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import xgboost
+from ray.train.xgboost import XGBoostTrainer
 
 from raymlops.features import TREE_TENSORS, FittedTarget, Packing
 from raymlops.onnx_builder import GraphBuilder
@@ -25,7 +27,8 @@ from raymlops.training.learners import Job, Run, State
 from raymlops.training.learners.boosting import boost
 from raymlops.training.learners.objectives import Objective, check_training, objective_of
 from raymlops.training.learners.options import Option, check_options
-from raymlops.training.learners.tree_matrix import TreeMatrix, read_rows
+from raymlops.training.learners.tree_matrix import TreeMatrix
+from raymlops.training.learners.tree_rows import TreeRows, count_binned_bytes, read_rows
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_readers import read_xgboost
 
@@ -93,6 +96,39 @@ def _open(model: bytes) -> xgboost.Booster:
     return booster
 
 
+class _PartRows(xgboost.DataIter):  # type: ignore[misc]
+    """Training rows part by part, so that there is no matrix of all of them."""
+
+    def __init__(self, given: TreeRows) -> None:
+        super().__init__()
+        self._given, self._number, self._at = given, 0, 0
+
+    def next(self, input_data: Callable[..., Any]) -> bool:
+        if self._number == len(self._given.parts):
+            return False
+        part = self._given.parts[self._number]
+        rows = slice(self._at, self._at + part.count)
+        weights = self._given.weights
+        input_data(
+            data=part.read(),
+            label=self._given.labels[rows],
+            weight=None if weights is None else weights[rows],
+        )
+        self._number, self._at = self._number + 1, rows.stop
+        return True
+
+    def reset(self) -> None:
+        self._number = self._at = 0
+
+
+def _bin(given: TreeRows, run: Run) -> xgboost.QuantileDMatrix:
+    """The training rows, binned."""
+    options = {"nthread": run.threads, "max_bin": int(given.options.get("max_bin", 256))}
+    if len(given.parts) > 1:
+        return xgboost.QuantileDMatrix(_PartRows(given), **options)
+    return xgboost.QuantileDMatrix(given.parts[0].read(), given.labels, weight=given.weights, **options)
+
+
 class _Trees:
     """A training under way: see `boosting.Trees`."""
 
@@ -118,10 +154,12 @@ class _Trees:
 
 
 class XGBoostLearner:
-    """One process; threads are `training.cpus_per_worker`, or a GPU where XGBoost is installed with CUDA."""
+    """One process or a team; threads are `training.cpus_per_worker`, or a GPU each where XGBoost is installed with
+    CUDA."""
 
     reads: ClassVar[frozenset[str]] = TREE_TENSORS
-    teams: ClassVar[bool] = False
+    teams: ClassVar[bool] = True
+    streams: ClassVar[bool] = True
     monotonic: ClassVar[bool] = True
     space: ClassVar[Mapping[str, Dimension]] = {
         "training.options.learning_rate": Dimension(low=0.01, high=0.3, log=True),
@@ -144,22 +182,28 @@ class XGBoostLearner:
         check_training(spec, packing, target, losses=tuple(_LOSSES), gpu=gpu)
         check_options(spec, OPTIONS)
 
+    def count_bytes(self, packing: Packing, rows: int, outputs: int) -> int:
+        """What all workers together hold of so many training rows."""
+        return count_binned_bytes(packing, rows, outputs)
+
+    @staticmethod
+    def trainer() -> type[XGBoostTrainer]:
+        """Starts its teams."""
+        return XGBoostTrainer  # type: ignore[no-any-return]
+
     def fit(self, run: Run) -> None:
         given = read_rows(run, _options_for)
         options, matrix, objective, seed = given.options, given.matrix, given.objective, given.seed
-        rounds = int(options.pop("rounds"))
-        data = xgboost.QuantileDMatrix(
-            given.own,
-            given.labels,
-            weight=given.weights,
-            nthread=run.threads,
-            max_bin=int(options.get("max_bin", 256)),
-        )
+        rounds, data = int(options.pop("rounds")), _bin(given, run)
         del given  # XGBoost has its own rows, binned
-        others = run.job.validation.load()  # the quantile loss checks labels of all matrices that it knows
+        # the quantile loss checks the labels of all matrices that it knows
+        others = run.own(run.job.validation).load()
         validation = xgboost.DMatrix(matrix.of(others), objective.label(others), nthread=run.threads)
-        goes_on = run.state is not None and min(options["subsample"], options["colsample_bytree"]) == 1
+        samples = min(options["subsample"], options["colsample_bytree"]) < 1
+        goes_on = run.state is not None and (run.team is not None or not samples)
         start = np.asarray(run.state["model"]).tobytes() if run.state is not None and goes_on else None
+        if run.team is not None and run.state is not None:
+            seed += int(run.state["rounds"])  # else it would sample again what the first rounds did
         parameters = _to_parameters(options, objective, run, seed)
         if run.spec.training.monotonic:
             parameters["monotone_constraints"] = tuple(matrix.find_directions(run.spec.training).tolist())

@@ -27,7 +27,7 @@ from raymlops.training import candidates, learners, worker
 from raymlops.training.learners import LEARNERS, boosting, ebm, find_learner, forest, linear
 from raymlops.training.learners import lightgbm as lightgbm_learner
 from raymlops.training.learners import xgboost as xgboost_learner
-from raymlops.training.learners.tree_matrix import TreeMatrix, fit_matrix
+from raymlops.training.learners.tree_matrix import FOLDS, MeansMeter, TreeMatrix
 from raymlops.training.packed import LABEL, WEIGHT
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_ensembles import TreeEnsemble, at_most, below, constant_tree
@@ -293,7 +293,11 @@ def test_target_means_of_training_rows_come_from_other_folds() -> None:
     labels = draw.integers(0, 2, 600)  # noise
     rows = {"category": ids, "plain": np.zeros((600, 0), np.float32), LABEL: labels}
     packing = Packing(categories=(301,))
-    matrix, own = fit_matrix(packing, TARGETS["binary"], rows, None, means=True, seed=0)
+    folds = draw.integers(0, FOLDS, 600).astype(np.int8)
+    meter = MeansMeter(packing, TARGETS["binary"])
+    meter.add(rows, None, folds)
+    matrix, of_others = meter.to_means(lambda sums: sums)
+    own = matrix.of_folds(rows, of_others, folds)
     assert abs(np.corrcoef(own[:, 1], labels)[0, 1]) < 0.15
     assert np.corrcoef(matrix.of(rows)[:, 1], labels)[0, 1] > 0.4
     assert matrix.means[0][300, 0] == pytest.approx(labels.mean(), abs=1e-6), "a value that no row has"
@@ -364,8 +368,15 @@ def test_what_a_family_cannot_do_is_told_before_any_row_is_read(learner: str) ->
         assert f"and not {loss}" in complaint(spec_for(learner, loss=loss))
     searched = spec_for(learner).model_dump() | {"search": {"space": {"lr": {"low": 0.1, "high": 1}}}}
     assert "does not read training.lr" in complaint(type(spec_for(learner)).model_validate(searched))
-    with pytest.raises(SpecError, match="trains in one process"):
+    if learner in ("lightgbm", "xgboost"):
         learners.check(spec_for(learner, workers=2))
+    else:
+        with pytest.raises(SpecError, match="trains in one process"):
+            learners.check(spec_for(learner, workers=2))
+        with pytest.raises(
+            SpecError, match=r"10,000 training rows take .* more than training\.resident_bytes, 0 MiB"
+        ):
+            learners.check_size(spec_for(learner, resident_bytes=100), packing_for(), 10_000)
 
 
 @pytest.mark.parametrize("learner", OPTIONS)
