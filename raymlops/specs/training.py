@@ -79,7 +79,7 @@ class TrainingSpec(Document):
     learner: OwnName = Field(
         "network",
         description="Family of models: network, the torch one of `network`; lightgbm, xgboost, ebm, forest, linear, "
-        "realmlp, tabm or keras; or module.path:Class of your own",
+        "realmlp, tabm, sklearn, catboost or keras; or module.path:Class of your own",
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the learner; those of a network are network.options"
@@ -312,8 +312,8 @@ def _read_space(learner: str, value: object) -> dict[str, Any]:
             f"{learner}: expected a mapping of parameters to dimensions or values, or {{}} for its own space"
         )
     space: dict[str, Any] = {}
-    for key, held in (value or {}).items():
-        part = str(key).rpartition(".")[0]
+    for key, held in _flatten(value or {}).items():
+        part = str(key).rpartition(".")[0].removesuffix("parameters").removesuffix(".")
         if key == "training.learner" or part not in ("", "training", "training.options", "network.options"):
             raise ValueError(f"{learner}: {key} is no parameter that a search chooses")
         if (part == "network.options") > (learner == "network"):
@@ -330,6 +330,17 @@ def _read_space(learner: str, value: object) -> dict[str, Any]:
                 f"{learner}: {key}: expected a value, {{low: , high: }}, or {{choices: [...]}}, got {held!r}"
             )
     return space
+
+
+def _flatten(space: Mapping[Any, Any]) -> dict[str, Any]:
+    """The values of `parameters`, an option that has names of its own, as `parameters.NAME`."""
+    flat: dict[str, Any] = {}
+    for key, held in space.items():
+        if str(key).rpartition(".")[2] == "parameters" and isinstance(held, Mapping):
+            flat |= {f"{key}.{name}": value for name, value in held.items()}
+        else:
+            flat[str(key)] = held
+    return flat
 
 
 class SearchSpec(Document):

@@ -91,15 +91,16 @@ def _find_defaults(candidate: Candidate, spec: ExperimentSpec, rows: int, task: 
 
 
 def _to_candidate(name: str, given: Mapping[str, Any]) -> Candidate:
-    space: Space = {**_space_of(name, find_learner(name))}
+    space: Space = {**_space_of(name, find_learner(name), given)}
     space |= {_to_parameter(name, key): value for key, value in given.items()}
     varied = {key: value for key, value in space.items() if isinstance(value, Dimension)}
     held = {key: value for key, value in space.items() if key not in varied}
     return Candidate(name, varied, held, cost=COSTS.get(name))
 
 
-def _space_of(name: str, learner: Learner) -> Mapping[str, Dimension]:
-    return defaults.NETWORK_SPACE if name == "network" else learner.space
+def _space_of(name: str, learner: Learner, given: Mapping[str, Any]) -> Mapping[str, Dimension]:
+    options = {key.removeprefix("training.options."): value for key, value in given.items()}
+    return defaults.NETWORK_SPACE if name == "network" else learners.space_for(learner, options)
 
 
 def _to_parameter(name: str, key: str) -> str:

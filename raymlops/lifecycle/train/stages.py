@@ -134,7 +134,7 @@ def decide(
     learners.check_size(spec, packing, facts.train)
     if spec.training.learner != "network":
         options = _choose_options(spec, facts)
-        return (*workers, *options, *defaults.choose(spec, facts, learner_of(spec).space))
+        return (*workers, *options, *defaults.choose(spec, facts, learners.dimensions_of(spec)))
     return defaults.choose(spec, facts, defaults.NETWORK_SPACE, networks.options_of(spec.network.name))
 
 

@@ -121,6 +121,7 @@ class Learner(Protocol):
 
     # A family may also have:
     # `options_for(rows, task)`, the options that a spec leaves open, by training rows;
+    # `space_for(options)`, what a search varies instead of `space` if these options are given;
     # `streams`, whether it reads rows part by part: one of False gets no rows that are not held in memory;
     # `count_bytes(packing, rows, outputs)`, what all workers of a training together hold of so many training rows;
     # `trainer()`, the class of Ray Train that starts its teams, in place of TorchTrainer.
@@ -154,6 +155,7 @@ LEARNERS: dict[str, str] = {
     "xgboost": "raymlops.training.learners.xgboost:XGBoostLearner",
     "linear": "raymlops.training.learners.linear:LinearLearner",
     "forest": "raymlops.training.learners.forest:ForestLearner",
+    "sklearn": "raymlops.training.learners.sklearn:SklearnLearner",
     "ebm": "raymlops.training.learners.ebm:EBMLearner",
     "realmlp": "raymlops.training.learners.realmlp:RealMLPLearner",
     "tabm": "raymlops.training.learners.tabm:TabMLearner",
@@ -214,6 +216,12 @@ def trainer_for(learner: Learner) -> Any:
     return TorchTrainer
 
 
+def space_for(learner: Learner, options: Mapping[str, Any]) -> Mapping[str, Dimension]:
+    """What a search varies without a space of the spec, if these options are given."""
+    found: Callable[[Mapping[str, Any]], Mapping[str, Dimension]] | None = getattr(learner, "space_for", None)
+    return learner.space if found is None else found(options)
+
+
 def fit(run: Run) -> None:
     """Train, on the tensors that the learner reads, of rows that may have more for others."""
     learner = learner_of(run.spec)
@@ -232,7 +240,7 @@ def dimensions_of(spec: ExperimentSpec) -> Mapping[str, Dimension]:
         return spec.search.space
     if spec.training.learner == "network" and spec.defaults == "fitted":
         return defaults.NETWORK_SPACE
-    return learner_of(spec).space
+    return space_for(learner_of(spec), spec.training.options)
 
 
 def check_space(spec: ExperimentSpec) -> None:

@@ -50,17 +50,24 @@ class _Known:
         return self.known
 
 
-def boost(run: Run, trees: Trees, objective: Objective, rounds: int, held: Callable[[], State]) -> None:
-    """Train `rounds` rounds, or fewer if the validation metric stops rising; `held` is what else the state needs."""
+def boost(
+    run: Run,
+    trees: Trees,
+    objective: Objective,
+    rounds: int,
+    held: Callable[[], State],
+    steps: int = _STEPS,
+) -> None:
+    """Train `rounds` rounds, or fewer if the validation metric stops rising; `held` is what else the state needs.
+    The metric is measured `steps` times in a part."""
     progress = Progress(run, least_seconds=REPORT_SECONDS)
-    parts = min(MOST_PARTS, run.spec.training.pace.epochs, rounds)
+    ends = list_ends(run, rounds)
     best = int(run.state["best_rounds"]) if run.state else 0
-    for part in range(progress.epoch + 1, parts + 1):
-        wanted, before = round(rounds * part / parts), round(rounds * (part - 1) / parts)
+    for wanted, before in list(zip(ends, [0, *ends[:-1]], strict=True))[progress.epoch :]:
         measured: list[tuple[int, dict[str, float]]] = []
         done = before
         for stop in sorted(
-            {before + math.ceil((wanted - before) * step / _STEPS) for step in range(1, _STEPS + 1)}
+            {before + math.ceil((wanted - before) * step / steps) for step in range(1, steps + 1)}
         ):
             done = trees.grow(stop)
             scores = _Known(objective.to_scores(trees.margins()))
@@ -72,8 +79,14 @@ def boost(run: Run, trees: Trees, objective: Objective, rounds: int, held: Calla
         if progress.waited == 0:
             best = ahead[0]
         snapshot = functools.partial(_snapshot, trees, done, best, held)
-        if not progress.tell(snapshot, last=done < wanted or part == parts) or done < wanted:
+        if not progress.tell(snapshot, last=done < wanted or wanted == rounds) or done < wanted:
             return
+
+
+def list_ends(run: Run, rounds: int) -> list[int]:
+    """The rounds after which each part of a training ends."""
+    parts = min(MOST_PARTS, run.spec.training.pace.epochs, rounds)
+    return [round(rounds * part / parts) for part in range(1, parts + 1)]
 
 
 def _find_best(

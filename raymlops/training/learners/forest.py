@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
-from sklearn.tree._tree import Tree as SklearnTree
 
-from raymlops.errors import StorageError
 from raymlops.features import TREE_TENSORS, FittedTarget, Packing
 from raymlops.onnx_builder import GraphBuilder
 from raymlops.specs.experiment import ExperimentSpec
@@ -23,8 +21,9 @@ from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.scoring import Progress
 from raymlops.training.learners.tree_matrix import TreeMatrix
 from raymlops.training.learners.tree_rows import read_rows
+from raymlops.training.native_trees import to_native
 from raymlops.training.tree_ensemble_export import add_trees
-from raymlops.training.tree_ensembles import TreeEnsemble
+from raymlops.training.tree_ensembles import Tree, TreeEnsemble
 from raymlops.training.tree_readers import read_sklearn
 
 OPTIONS: Mapping[str, Option] = {
@@ -81,21 +80,17 @@ class ForestScorer:
         return found
 
     def _restore(self, held: Mapping[str, npt.NDArray[Any]], part: slice) -> Any:
-        values = np.ascontiguousarray(self.values[part][:, None, :])
-        size, width = len(values), self.values.shape[1]
-        tree = SklearnTree(self.matrix.columns, np.array([width], dtype=np.intp), 1)
-        nodes = np.zeros(size, dtype=tree.__getstate__()["nodes"].dtype)
-        for name in _NODES:
-            nodes[name] = held[name]
-        inner = nodes["left_child"] >= 0
-        ahead = np.arange(size)
-        for name in ("left_child", "right_child"):  # so that a prediction ends, and reads nothing outside
-            if not ((nodes[name] > ahead) & (nodes[name] < size))[inner].all():
-                raise StorageError("The checkpoint of a forest holds nodes that are no tree; train it again")
-        if not ((nodes["feature"] >= 0) & (nodes["feature"] < self.matrix.columns))[inner].all():
-            raise StorageError("The checkpoint of a forest splits on columns that it does not have")
-        tree.__setstate__({"max_depth": size, "node_count": size, "nodes": nodes, "values": values})
-        return tree
+        inner = held["left_child"] >= 0
+        tree = Tree(
+            np.where(inner, held["feature"], -1),
+            held["threshold"],
+            held["left_child"],
+            held["right_child"],
+            held["missing_go_to_left"].astype(bool),
+            self.values[part],
+            tuple(range(self.values.shape[1])),
+        )
+        return to_native(tree, self.matrix.columns)
 
     def _to_margins(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         if self.objective.target.task == "regression":

@@ -17,10 +17,14 @@ class Option:
     whole: bool = False
     words: tuple[str, ...] = ()
     free: bool = False
+    kind: type | None = None
+    """Of what is neither a number, a boolean nor a word: str, or dict for named values."""
 
     def takes(self, value: object) -> bool:
         if self.free:
             return True
+        if self.kind is not None:
+            return isinstance(value, self.kind) and bool(value or self.kind is dict)
         if self.words:
             return value in self.words
         if self.low is None or self.high is None:
@@ -29,6 +33,8 @@ class Option:
         return isinstance(value, kinds) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def __str__(self) -> str:
+        if self.kind is not None:
+            return "a text" if self.kind is str else "names with values"
         if self.words:
             return " or ".join(self.words)
         if self.low is None or self.high is None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from raymlops.features import FittedTarget, Packing
+from raymlops.features import TREE_TENSORS, FittedTarget, Packing
 from raymlops.onnx_builder import GraphBuilder
 from raymlops.specs.training import TrainingSpec
 from raymlops.tensors import Batch, count_rows
@@ -37,6 +37,10 @@ class TreeMatrix:
 
     packing: Packing
     means: dict[int, npt.NDArray[np.float32]]
+
+    @property
+    def reads(self) -> frozenset[str]:
+        return TREE_TENSORS
 
     @property
     def columns(self) -> int:
