@@ -199,7 +199,7 @@ def encodable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def last_line(error: BaseException | None) -> str:
+def last_line(error: BaseException | str | None) -> str:
     """The sentence at the end of a Ray error, which holds a whole traceback."""
     lines = [line for line in str(error or "unknown").strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else "unknown"

@@ -1,6 +1,8 @@
 """A family of models that a user would write: scikit-learn's logistic regression."""
 
 import dataclasses
+import os
+import signal
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -64,3 +66,40 @@ class Leaving(Logistic):
 
     def fit(self, run: Run) -> None:
         raise SystemExit(0)
+
+
+class Hanging(Logistic):
+    """Never ends a training, in code that hears of nothing."""
+
+    space: ClassVar[Mapping[str, Dimension]] = {}
+
+    def fit(self, run: Run) -> None:
+        while True:
+            np.sort(np.random.default_rng(0).normal(size=10**6))
+
+
+class Killed(Logistic):
+    """Its process is killed, as by an operating system that has no memory left, unless there are few rows."""
+
+    def fit(self, run: Run) -> None:
+        if run.job.train.count > 200:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().fit(run)
+
+
+class Greedy(Logistic):
+    """Wants more memory than there is."""
+
+    space: ClassVar[Mapping[str, Dimension]] = {}
+
+    def fit(self, run: Run) -> None:
+        np.ones((2**21, 2**21))
+
+
+class Raising(Logistic):
+    """Fails."""
+
+    space: ClassVar[Mapping[str, Dimension]] = {}
+
+    def fit(self, run: Run) -> None:
+        raise ValueError("two\nlines of trouble")

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -275,7 +275,7 @@ def _fit_category(
         "means" if feature.encoding == "means" else "category",
         kind,
         nullable=nullable,
-        values=tuple(dict.fromkeys(ranked)),
+        values=_in_order(list(dict.fromkeys(ranked))),
         buckets=feature.buckets if feature.encoding == "hash" else 0,
         conversion=conversion,
     )
@@ -300,6 +300,17 @@ def _fit_text(
 
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 """What is not part of a word at its ends."""
+
+
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?", re.ASCII)
+
+
+def _in_order(ranked: Sequence[str | int]) -> tuple[str | int, ...]:
+    """Numbers, such as hours, and texts that are numbers, by their size: trees split the ids of a category at a
+    threshold. Others with the most frequent first."""
+    if all(_NUMBER.fullmatch(str(value)) for value in ranked):
+        return tuple(sorted(ranked, key=lambda value: (float(value), str(value))))
+    return tuple(ranked)
 
 
 def _fit_timestamp(

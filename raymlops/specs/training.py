@@ -142,6 +142,12 @@ class TrainingSpec(Document):
             "class is rare), log_loss, rmse"
         ),
     )
+    rows: int | None = Field(
+        None,
+        ge=1,
+        description="Train on a sample of so many of the training rows, with the classes or the spread of the target "
+        "that all have; default all",
+    )
     seed: int = Field(0, description="Of initial weights, dropout and the order of rows")
     workers: int = Field(
         1,
@@ -298,6 +304,14 @@ class Dimension(Document):
             raise ValueError(f"log needs low above 0, got {self.low}")
         return self
 
+    def takes(self, value: Any) -> bool:
+        """Whether it may take that value."""
+        if self.choices is not None:
+            return value in self.choices
+        assert self.low is not None
+        assert self.high is not None
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
 
 _MOST_TRIALS = 10_000
 """Where the time alone ends a search."""
@@ -378,6 +392,23 @@ class SearchSpec(Document):
         gt=0,
         description="From the command to the registered model: trials end early enough for the stages after them, of "
         "which the time is estimated, and the best of what they reached is exported and registered",
+    )
+    sample_rows: int | None = Field(
+        None,
+        ge=0,
+        description="With several learners: values are tried on a sample of so many training rows first, and the best "
+        "of a learner then on all; 0 for none; default by rows",
+    )
+    warm_start: Literal["auto"] | bool = Field(
+        "auto",
+        description="With several learners: try the best values of earlier searches of the same table early, from the "
+        "runs of the experiment; false for none",
+    )
+    trial_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="Longest time of one trial, which is then ended and keeps the model of its last report; default "
+        "none, but with several learners a trial that reports nothing for 10 times as long as expected is ended",
     )
     learners: Literal["auto"] | tuple[OwnName, ...] | dict[OwnName, dict[str, Dimension | Fixed]] | None = (
         Field(

@@ -1,7 +1,7 @@
 """The learners among which a search chooses, each with what it varies. Trains nothing."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from raymlops.errors import SpecError
@@ -44,6 +44,8 @@ class Candidate:
     held: Mapping[str, Any]
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What its first trial has for what is varied, as far as that is known."""
+    first: tuple[Mapping[str, Any], ...] = ()
+    """Good values to try after the defaults, of what is varied and of what the spec leaves open."""
     cost: float | None = None
     """What its first trial takes to that of others; None if that is not known."""
 
@@ -72,7 +74,31 @@ def find_candidates(spec: ExperimentSpec, rows: int = 0, task: str = "") -> tupl
     given = spec.search.learners
     spaces = given if isinstance(given, Mapping) else {}
     found = (_to_candidate(name, spaces.get(name) or {}) for name in list_names(spec))
-    return tuple(dataclasses.replace(one, defaults=_find_defaults(one, spec, rows, task)) for one in found)
+    return tuple(
+        dataclasses.replace(
+            one,
+            defaults=_find_defaults(one, spec, rows, task),
+            first=tuple(_find_first(one, spec, rows, task)) if rows else (),
+        )
+        for one in found
+    )
+
+
+def _find_first(
+    candidate: Candidate, spec: ExperimentSpec, rows: int, task: str
+) -> Iterator[Mapping[str, Any]]:
+    """The portfolio of a learner, without what the spec holds, excludes or cannot do."""
+    for options in learners.portfolio_for(find_learner(candidate.name), rows, task):
+        values = {_to_parameter(candidate.name, key): value for key, value in options.items()}
+        varied = candidate.varied
+        outside = any(key in varied and not varied[key].takes(value) for key, value in values.items())
+        if outside or not values.keys().isdisjoint(candidate.held):
+            continue
+        try:
+            learners.check(with_parameters(spec, candidate.with_learner(values)))
+        except SpecError:  # such as a penalty that the spec's loss does not have
+            continue
+        yield values
 
 
 def _find_defaults(candidate: Candidate, spec: ExperimentSpec, rows: int, task: str) -> Mapping[str, Any]:

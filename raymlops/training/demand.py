@@ -58,3 +58,21 @@ def count_workers(spec: ExperimentSpec, packing: Packing, rows: int, outputs: in
     room = min((memory for memory in able if memory), default=0) * _SHARE
     why = f"{rows:,} rows take {size / 2**30:.1f} GiB, and a worker has {room / 2**30:.1f} GiB"
     return (min(len(able), max(1, math.ceil(size / room))), why) if room else (1, "")
+
+
+def count_places(spec: ExperimentSpec) -> int:
+    """Trainings of one worker that run at a time on the whole cluster."""
+    cpus = ray.cluster_resources().get("CPU", 1.0)
+    return max(1, int(cpus // spec.training.cpus_per_worker))
+
+
+def find_free_bytes(spec: ExperimentSpec, concurrent: int) -> int | None:
+    """The memory of one trial on the node that has least for each, of those that `concurrent` trials at a time may run
+    on; None if Ray does not know."""
+    training, found = spec.training, []
+    for node in ray.nodes():
+        have = node["Resources"]
+        places = min(concurrent, training.demand.count_places(have))
+        if node["Alive"] and places and "memory" in have and labels.match(training.labels, node["Labels"]):
+            found.append(int(have["memory"] / places))
+    return min(found, default=None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-LEARNER = "training.learner"
+LEARNER, ROWS = "training.learner", "training.rows"
 
 
 class LearnerScheduler(FIFOScheduler):  # type: ignore[misc]
@@ -32,7 +32,7 @@ class LearnerScheduler(FIFOScheduler):  # type: ignore[misc]
         return True
 
     def _find(self, trial: Any) -> ASHAScheduler:
-        learner = trial.config[LEARNER]
+        learner = _group(trial)
         if learner not in self._of:
             self._of[learner] = self._make()
             self._of[learner].set_search_properties(*self._properties)
@@ -44,7 +44,7 @@ class LearnerScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         decision = str(self._find(trial).on_trial_result(controller, trial, result))
-        first = self._first[trial.config[LEARNER]] == trial.trial_id
+        first = self._first[_group(trial)] == trial.trial_id
         return FIFOScheduler.CONTINUE if first else decision
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -63,3 +63,8 @@ class LearnerScheduler(FIFOScheduler):  # type: ignore[misc]
         # signed, and verified before: search_state.py
         held = pickle.loads(pathlib.Path(checkpoint_path).read_bytes())  # noqa: S301
         self._of, self._first, self._properties = held
+
+
+def _group(trial: Any) -> str:
+    """Of the trials with which one is compared: of its learner, and on as many rows."""
+    return f"{trial.config[LEARNER]} on {trial.config.get(ROWS, 'all')} rows"

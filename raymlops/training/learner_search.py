@@ -1,8 +1,9 @@
 """Suggests the parameters of trials of several learners: which learner next, by what its trials gained for their cost,
-and which values, by one Optuna study a learner. Runs no trial.
+and which values, from its good first ones and then from one Optuna study a learner. Runs no trial.
 
 First each learner is tried with its defaults, in the order given. Then a learner is drawn with a chance that falls
-with its estimated cost for improvement (Wang, Wu, Weimer, Zhu: FLAML, 2021, section 4.2).
+with its estimated cost for improvement (Wang, Wu, Weimer, Zhu: FLAML, 2021, section 4.2). With a sample of the rows, a
+trial runs on that first, and the best values of a learner then on all rows.
 """
 
 import dataclasses
@@ -20,48 +21,47 @@ from ray.tune.search import Searcher
 
 from raymlops.specs.training import Dimension
 from raymlops.training.candidates import Candidate
+from raymlops.training.learner_track import Track, Values
+from raymlops.training.search_time import SearchTime
+from raymlops.training.warm_start import NOTHING_KNOWN, SearchPrior, WarmStart
 
+ROWS = "training.rows"
+"""The parameter of a trial that trains on a sample."""
 _STARTUP = 4
-"""Random trials of a learner before its study suggests."""
+"""Trials of a learner before its study suggests by them."""
 _FAILURES = 2
-"""Trials that may fail before a learner that never gave a result is left alone."""
+"""Trials that may fail before a learner that never gave a result is left alone, and one more where it gave some."""
+_PART = 0.6
+"""Share of its expected seconds that a trial must have, where a part of it gives a model too."""
+_REFOLDED = 6
+"""Trials that are trained again on folds, at most."""
+_LEAST_ROWS = 1_000
+"""Of a learner whose processes were killed."""
 
 
-@dataclasses.dataclass
-class Track:
-    """What the trials of one learner cost and gained. Costs are in seconds, or in trials where the search counts
-    trials; errors are values of the metric, negated where larger is better."""
+@dataclasses.dataclass(frozen=True)
+class _Planned:
+    """The next trial of a learner; `values` None for those that its study suggests."""
 
-    started: int = 0
-    failed: int = 0
-    costs: list[float] = dataclasses.field(default_factory=list)
-    best: float = math.inf
-    before: float = math.inf
-    """The best but one."""
-    spent: float = 0.0
-    spent_at_best: float = 0.0
-    spent_at_before: float = 0.0
+    values: Values | None
+    whole: bool
+    expected: float | None
+    """Seconds."""
 
-    def add(self, error: float, cost: float) -> None:
-        """A trial ended."""
-        self.costs.append(cost)
-        self.spent += cost
-        if error < self.best:
-            self.best, self.before = error, self.best
-            self.spent_at_best, self.spent_at_before = self.spent, self.spent_at_best
 
-    def estimate_cost(self, best: float, scale: float) -> float:
-        """Of the next improvement: of this learner's own best, and of the best of all, which takes longer the further
-        away it is. `scale` is the error that counts as one improvement where only one is known."""
-        own = max(self.spent - self.spent_at_best, self.spent_at_best - self.spent_at_before)
-        gained = self.before - self.best if math.isfinite(self.before) else scale
-        to_best = (self.best - best) * (self.spent - self.spent_at_before) / max(gained, 1e-12)
-        return max(own, to_best, 1e-9)
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    name: str
+    values: Values
+    trial: optuna.Trial | None
+    """Of the study, where it suggested the values."""
+    whole: bool
 
 
 class LearnerSearch(Searcher):  # type: ignore[misc]
-    """Tune's interface to it. `seconds` is the time of the search, if it has a limit: a trial that would take longer
-    than what is left is not started, and the costs are in seconds."""
+    """Tune's interface to it. With a limit of `time`, a trial that would take longer than what is left is not started,
+    and the costs are in seconds; else they are in trials. Trials of new values train on `sample_rows` of the training
+    `rows`, if that is given."""
 
     def __init__(
         self,
@@ -71,118 +71,222 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
         mode: str,
         seed: int,
         sampled: bool = False,
-        seconds: float | None = None,
+        limit: SearchTime | None = None,
+        rows: int = 0,
+        sample_rows: int | None = None,
+        prior: SearchPrior = NOTHING_KNOWN,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
         self._candidates = {candidate.name: candidate for candidate in candidates}
-        self._tracks = {name: Track() for name in self._candidates}
+        self._tracks = {name: Track([*one.first]) for name, one in self._candidates.items()}
         self._studies = {
             name: _make_study(mode, seed + place, sampled) for place, name in enumerate(self._candidates)
         }
         self._chance = random.Random(seed)  # noqa: S311
-        self._asked: dict[str, tuple[str, optuna.Trial | None]] = {}
-        self._seconds = seconds
-        self._began: float | None = None
+        self._asked: dict[str, _Asked] = {}
+        self._ended: dict[str, _Asked] = {}
+        """The last one."""
+        self._limit, self._rows, self._sample_rows = limit, rows, sample_rows
+        self._most_rows = dict(prior.most_rows)
+        self._began = time.monotonic()
+        for name, known in prior.warm.items():
+            self._begin_warm(name, known)
+
+    def _begin_warm(self, name: str, known: WarmStart) -> None:
+        tried, track = [dict(one.values) for one in known.tried], self._tracks[name]
+        track.waiting = [*tried, *(values for values in track.waiting if values not in tried)]
+        for one in known.observed:
+            if one.value is not None:
+                self.observe(name, one.values, one.value)
+
+    # What a trial is given
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._began is None:
-            self._began = time.monotonic()
         name = self._choose()
         if name is None:
             return cast(str, Searcher.FINISHED)
+        planned = self._plan(name)
+        assert planned is not None
         candidate, track = self._candidates[name], self._tracks[name]
+        asked = None
+        if planned.values is None:
+            asked = self._studies[name].ask(
+                {key: to_distribution(dimension) for key, dimension in candidate.varied.items()}
+            )
+        elif planned.values in track.waiting:
+            track.waiting.remove(planned.values)
+        values = asked.params if planned.values is None and asked else planned.values or {}
+        if planned.whole and self._sample_rows is not None:
+            track.promoted.append(values)
         track.started += 1
-        if track.started == 1 or not candidate.varied:  # its defaults
-            self._asked[trial_id] = name, None
-            return candidate.with_learner({})
-        asked = self._studies[name].ask(
-            {key: _to_distribution(dimension) for key, dimension in candidate.varied.items()}
-        )
-        self._asked[trial_id] = name, asked
-        return candidate.with_learner(asked.params)
+        self._asked[trial_id] = _Asked(name, values, asked, planned.whole)
+        rows = self._find_rows(name, whole=planned.whole)
+        return candidate.with_learner({**values, **({} if rows is None else {ROWS: rows})})
+
+    def _find_rows(self, name: str, *, whole: bool) -> int | None:
+        """The training rows of a trial; None for all."""
+        found = self._most_rows.get(name)
+        if not whole and self._sample_rows is not None:
+            found = self._sample_rows if found is None else min(found, self._sample_rows)
+        return found
+
+    # Which learner is next
 
     def _choose(self) -> str | None:
         """The learner of the next trial; None if none has anything left to try in the time that is left."""
-        names = [name for name, track in self._tracks.items() if self._has_more(name, track)]
+        names = [name for name in self._tracks if self._plan(name) is not None]
         if not names:
             return None
         if untried := [name for name in names if not self._tracks[name].started]:
             return untried[0]
-        known = [name for name in names if self._tracks[name].costs]
+        known = [name for name in names if self._tracks[name].known]
         if not known:  # all first trials still run
             return min(names, key=lambda name: self._tracks[name].started)
         errors = sorted(self._tracks[name].best for name in known)
         best, scale = errors[0], _find_scale(errors)
         chances = [1 / self._tracks[name].estimate_cost(best, scale) for name in known]
-        if self._seconds is None:  # trials are counted, so a slow first one must not leave all to the others
-            waiting = [name for name in names if not self._tracks[name].costs]
+        if self._limit is None:  # trials are counted, so a slow first one must not leave all to the others
+            waiting = [name for name in names if not self._tracks[name].known]
             chances += [statistics.mean(chances)] * len(waiting)
             known += waiting
         return self._chance.choices(known, chances)[0]
 
-    def _has_more(self, name: str, track: Track) -> bool:
-        if track.started and not self._candidates[name].varied:
-            return False
-        if not track.costs and track.failed >= _FAILURES:
-            return False
-        expected = self._expect_cost(name, track)
-        if expected is None or self._seconds is None or self._began is None:
-            return True
-        return expected < self._seconds - (time.monotonic() - self._began)
+    def _plan(self, name: str) -> _Planned | None:
+        """The next trial of a learner; None if it has none left, or no time for it."""
+        track, candidate = self._tracks[name], self._candidates[name]
+        if self._most_rows.get(name) == 0 or track.failed_in_row >= _FAILURES + track.known:
+            return None
+        promising = track.find_promising() if self._sample_rows is not None else None
+        if promising is not None:
+            planned = _Planned(promising, True, self._expect_cost(name, whole=True))
+            if self._fits(track, planned.expected):
+                return planned
+        values: Values | None = {} if not track.started else track.waiting[0] if track.waiting else None
+        if values is None and not candidate.varied:
+            return None
+        whole = self._sample_rows is None
+        planned = _Planned(values, whole, self._expect_cost(name, whole=whole))
+        return planned if self._fits(track, planned.expected) else None
 
-    def _expect_cost(self, name: str, track: Track) -> float | None:
-        """Of its next trial: the median of those before, or for a first one by what others took; None if unknown."""
-        if track.costs:
-            return statistics.median(track.costs)
+    def _fits(self, track: Track, expected: float | None) -> bool:
+        left = self.seconds_left
+        if expected is None or left is None:
+            return True
+        return expected * (_PART if track.gradual else 1.0) < left
+
+    def _expect_cost(self, name: str, *, whole: bool) -> float | None:
+        """Seconds of its next trial: by those before, or for a first one by what others took; None if unknown."""
+        share = self._share
+        if self._tracks[name].known:
+            return self._tracks[name].expect_cost(share, whole=whole)
         own = self._candidates[name].cost
-        known = [
-            self._tracks[other].costs[0] / candidate.cost
+        others = (
+            (candidate.cost, self._tracks[other].expect_cost(share, whole=whole))
             for other, candidate in self._candidates.items()
-            if candidate.cost and self._tracks[other].costs
-        ]
+            if candidate.cost
+        )
+        known = [found / cost for cost, found in others if found is not None]
         return None if own is None or not known else own * statistics.median(known)
+
+    @property
+    def _share(self) -> float:
+        """Of the training rows that the sample has."""
+        return 1.0 if self._sample_rows is None else self._sample_rows / max(1, self._rows)
+
+    # Time
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the trials have to end; None without a limit. It depends on which trials are to be trained again."""
+        if self._limit is None:
+            return None
+        kept = self._limit.keep_for_folds(self._list_refolded())
+        return self._limit.seconds - kept - (time.monotonic() - self._began)
+
+    def _list_refolded(self) -> list[float]:
+        """The seconds of the best trial of each learner, the best learner first."""
+        known = sorted((track for track in self._tracks.values() if track.known), key=lambda one: one.best)
+        return [track.best_cost for track in known[:_REFOLDED]]
+
+    def expect_seconds(self, trial_id: str) -> float | None:
+        """What a running trial takes at most by all that is known: what the slowest of its learner, or of the others,
+        took; None if none ended."""
+        asked = self._asked.get(trial_id)
+        if asked is None:
+            return None
+        own = self._tracks[asked.name]
+        if own.slowest:
+            return own.slowest / (self._share if asked.whole and not own.whole_costs else 1.0)
+        return max(track.slowest for track in self._tracks.values()) or None
+
+    # What a trial gave
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        if trial_id in self._asked and int(result.get("training_iteration", 1)) > 1:
+            self._tracks[self._asked[trial_id].name].gradual = True
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        name, asked = self._asked.pop(trial_id, (None, None))
-        if name is None:
+        asked = self._asked.pop(trial_id, None)
+        if asked is None:
             return
-        track = self._tracks[name]
+        self._ended = {trial_id: asked}
+        track, study = self._tracks[asked.name], self._studies[asked.name]
         value = (result or {}).get(self.metric)
         if error or value is None or not math.isfinite(value):
             track.failed += 1
-            if asked is not None:
-                self._studies[name].tell(asked, state=optuna.trial.TrialState.FAIL)
+            track.failed_in_row += 1
+            if asked.trial is not None:
+                study.tell(asked.trial, state=optuna.trial.TrialState.FAIL)
             return
-        cost = 1.0 if self._seconds is None else float((result or {}).get("time_total_s", 1.0))
-        track.add(-value if self.mode == "max" else value, cost)
-        if asked is not None:
-            self._studies[name].tell(asked, value)
-        elif (known := self._describe_defaults(name, value)) is not None:
-            self._studies[name].add_trial(known)
+        seconds = float((result or {}).get("time_total_s", 1.0))
+        track.failed_in_row, track.slowest = 0, max(track.slowest, seconds)
+        cost = 1.0 if self._limit is None else seconds
+        signed = -value if self.mode == "max" else value
+        track.add(signed, cost, whole=asked.whole)
+        if not asked.whole:
+            track.sampled.append((signed, asked.values))
+        if asked.trial is not None:
+            study.tell(asked.trial, value)
+        elif not (asked.whole and self._sample_rows is not None):  # its study knows it from the sample
+            self.observe(asked.name, asked.values, value)
 
-    def _describe_defaults(self, name: str, value: float) -> optuna.trial.FrozenTrial | None:
-        """The trial of a learner's defaults; None if they are not known or not in its space."""
+    def note_killed(self, trial_id: str) -> int | None:
+        """The process of a trial was killed, as for want of memory: the next ones of its learner train on half of its
+        rows. Returns their number; None where that would be too few."""
+        asked = self._ended.get(trial_id)
+        if asked is None or not self._rows:
+            return None
+        half = (self._find_rows(asked.name, whole=asked.whole) or self._rows) // 2
+        if half < _LEAST_ROWS:
+            return None
+        self._most_rows[asked.name] = min(half, self._most_rows.get(asked.name, half))
+        return self._most_rows[asked.name]
+
+    def observe(self, name: str, values: Values, value: float) -> bool:
+        """Tell the study of a learner what values gave; false if they do not lie in its space."""
         candidate = self._candidates[name]
-        if candidate.defaults.keys() != candidate.varied.keys() or not candidate.varied:
-            return None
-        spaces = {key: _to_distribution(dimension) for key, dimension in candidate.varied.items()}
+        complete = {**candidate.defaults, **values}
+        if complete.keys() != candidate.varied.keys() or not candidate.varied:
+            return False
+        spaces = {key: to_distribution(dimension) for key, dimension in candidate.varied.items()}
         try:
-            return optuna.trial.create_trial(
-                params=dict(candidate.defaults), distributions=spaces, value=value
-            )
+            known = optuna.trial.create_trial(params=complete, distributions=spaces, value=value)
         except ValueError:
-            return None
+            return False
+        self._studies[name].add_trial(known)
+        return True
 
     def save(self, checkpoint_path: str) -> None:
         # the time that a search may take starts anew when it is resumed
-        held = {key: value for key, value in self.__dict__.items() if key not in ("_began", "_seconds")}
+        held = {key: value for key, value in self.__dict__.items() if key not in ("_began", "_limit")}
         pathlib.Path(checkpoint_path).write_bytes(pickle.dumps(held))
 
     def restore(self, checkpoint_path: str) -> None:
         # signed, and verified before: search_state.py
         self.__dict__.update(pickle.loads(pathlib.Path(checkpoint_path).read_bytes()))  # noqa: S301
+        self._began = time.monotonic()
 
 
 def _make_study(mode: str, seed: int, sampled: bool) -> optuna.Study:
@@ -194,7 +298,7 @@ def _make_study(mode: str, seed: int, sampled: bool) -> optuna.Study:
     return optuna.create_study(sampler=sampler, direction="maximize" if mode == "max" else "minimize")
 
 
-def _to_distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution:
+def to_distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution:
     if dimension.choices is not None:
         return optuna.distributions.CategoricalDistribution(dimension.choices)
     low, high = dimension.low, dimension.high

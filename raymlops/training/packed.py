@@ -51,7 +51,7 @@ class PackedSplit:
     sizes: tuple[int, ...] = ()
     tensors: frozenset[str] | None = None
     """Which packed tensors are read, beside labels and weights; None for all that there are."""
-    numbers: "ray.ObjectRef[npt.NDArray[np.int64]] | None" = None
+    numbers: "ray.ObjectRef[npt.NDArray[np.int64]] | npt.NDArray[np.int64] | None" = None
     """The numbers of its rows among those of `arrays`; None for all."""
     stride: tuple[int, int] = (0, 1)
     """The first row that is read, and the distance to the next, of the arrays or of each block."""
@@ -86,12 +86,26 @@ class PackedSplit:
         """The same rows, of which only these tensors are read."""
         return dataclasses.replace(self, tensors=tensors)
 
+    def sample(self, rows: int | None, seed: int) -> "PackedSplit":
+        """A sample of so many rows, with the classes or the spread of the labels that all have; all of them for None.
+        Of rows in blocks it has whole blocks, evenly spaced."""
+        if rows is None or rows >= self.count:
+            return self
+        if self.arrays is None:
+            wanted = max(1, rows * len(self.blocks) // self.count)
+            places = np.linspace(0, len(self.blocks) - 1, wanted).astype(np.int64)
+            blocks, sizes = ([held[place] for place in places] for held in (self.blocks, self.sizes))
+            return dataclasses.replace(self, count=sum(sizes), blocks=tuple(blocks), sizes=tuple(sizes))
+        numbers = draw_evenly(self.load()[LABEL], rows, seed)
+        known = self.numbers if isinstance(self.numbers, np.ndarray | None) else ray.get(self.numbers)
+        return dataclasses.replace(self, count=rows, numbers=numbers if known is None else known[numbers])
+
     def load(self) -> Batch:
         """All rows, in order: read-only if they are shared with other processes of the node."""
         if self.arrays is not None:
             held = self._narrow(cast(Batch, ray.get(self.arrays)))
             if self.numbers is not None:
-                numbers = ray.get(self.numbers)
+                numbers = self.numbers if isinstance(self.numbers, np.ndarray) else ray.get(self.numbers)
                 held = {name: values[numbers] for name, values in held.items()}
             return self._step(held)
         parts = self.load_blocks(range(len(self.blocks)))
@@ -131,6 +145,13 @@ class PackedSplit:
 
 def _cut(rows: Batch, start: int, stop: int | None, step: int = 1) -> Batch:
     return {name: values[start:stop:step] for name, values in rows.items()}
+
+
+def draw_evenly(labels: npt.NDArray[Any], rows: int, seed: int) -> npt.NDArray[np.int64]:
+    """The numbers of so many rows, in order: of those that are sorted by label every so many."""
+    shuffled = np.random.default_rng(seed % 2**63).permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    return np.sort(order[np.linspace(0, len(order) - 1, rows).astype(np.int64)])
 
 
 def narrow(rows: Batch, tensors: Collection[str]) -> Batch:

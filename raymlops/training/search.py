@@ -14,6 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
+from ray.tune.stopper import CombinedStopper
 
 from raymlops import locations, metrics, ray_internals, settings
 from raymlops.errors import RaymlopsError, SpecError, StorageError
@@ -21,12 +22,15 @@ from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.specs.training import TrainingSpec
 from raymlops.training import space, storage, worker
 from raymlops.training.candidates import find_candidates
+from raymlops.training.demand import count_places
 from raymlops.training.learner_scheduler import LearnerScheduler
 from raymlops.training.learner_search import LearnerSearch
 from raymlops.training.learners import Job, check_space, learner_of, trainer_for
 from raymlops.training.pruned_checkpoints import replace_pruned
 from raymlops.training.replay import Replayed, ReplaySearch, StopAsThen
 from raymlops.training.search_state import SearchState, signed_by
+from raymlops.training.search_time import SearchTime
+from raymlops.training.trial_limits import SearchDeadline, TrialLimits
 from raymlops.training.trials import (
     Notify,
     Parameters,
@@ -36,6 +40,7 @@ from raymlops.training.trials import (
     UnfinishedTrials,
     to_trial,
 )
+from raymlops.training.warm_start import NOTHING_KNOWN, SearchPrior
 
 
 def run_search(
@@ -49,13 +54,14 @@ def run_search(
     state: SearchState | None = None,
     trusted: bool = False,
     replayed: Sequence[Replayed] = (),
+    prior: SearchPrior = NOTHING_KNOWN,
 ) -> SearchResult:
     """Run the trials of a spec. Raises if none finished, with the cause of the last failure.
 
     `resume` continues the search of that name: finished trials stay, others start from their checkpoints; one that
     was cut off before Tune wrote anything starts over. `state` signs what Tune pickles, and checks it before it is
     unpickled, unless it is `trusted`; without `state`, as in tests, the caller must trust the storage path. With
-    `replayed` trials it runs those, and no others.
+    `replayed` trials it runs those, and no others. `prior` is what is known of the learners of a search over several.
     """
     spec = job.spec
     for logger in ray_internals.SEARCH_LOGGERS:  # observers are notified of failures too
@@ -70,6 +76,7 @@ def run_search(
     )
     folder = locations.join(storage_path, name)
     unended = UnfinishedTrials()
+    SearchDeadline.passed = False
     observers = [*observers, unended]
     again = resume and tune.Tuner.can_restore(folder)
     if again and state is not None and not trusted:
@@ -77,7 +84,7 @@ def run_search(
     tuner = (
         _restore_tuner(trainable, folder, observers)
         if again
-        else _make_tuner(trainable, job, metric, name, storage_path, concurrent, observers, replayed)
+        else _make_tuner(trainable, job, metric, name, storage_path, concurrent, observers, replayed, prior)
     )
     if state is not None and (trusted or not again):
         state.adopt()  # the tuner's own pickle, which it has just written
@@ -88,11 +95,10 @@ def run_search(
         if isinstance(error.__context__, StorageError):  # raised by Notify
             raise error.__context__ from None
         raise
-    overtime = spec.search.max_minutes and time.monotonic() - began >= spec.search.max_minutes * 60
-    if unended.trials and not overtime:
+    if unended.trials and not SearchDeadline.passed:
         raise KeyboardInterrupt  # Tune catches an interrupt, stops its trials, and returns what there is
     trials = [to_trial(result, folder, place) for place, result in enumerate(results)]
-    return _rank(trials, metric, spec, time.monotonic() - began, overtime=bool(overtime))
+    return _rank(trials, metric, spec, time.monotonic() - began, overtime=SearchDeadline.passed)
 
 
 def _rank(
@@ -113,7 +119,7 @@ def _rank(
     sign = 1 if metric in metrics.FALLING else -1
     finished.sort(key=lambda trial: sign * trial.learned[f"best_{metric}"])
     failed = [trial for trial in trials if trial not in finished]
-    return SearchResult(metric, (*finished, *failed), seconds)
+    return SearchResult(metric, (*finished, *failed), seconds, overtime)
 
 
 def _make_tuner(
@@ -125,9 +131,21 @@ def _make_tuner(
     concurrent: int,
     observers: Sequence[TrialObserver],
     replayed: Sequence[Replayed],
+    prior: SearchPrior,
 ) -> tune.Tuner:
     spec, mode = job.spec, "min" if metric in metrics.FALLING else "max"
     suggested = replayed or spec.search.learners is not None or spec.search.algorithm == "optuna"
+    learners = (
+        None if replayed or spec.search.learners is None else _make_learner_search(job, metric, mode, prior)
+    )
+    seconds = spec.search.max_minutes and spec.search.max_minutes * 60
+    deadline = SearchDeadline(seconds, learners) if seconds else None
+    limits = TrialLimits(
+        trial_minutes=spec.search.trial_minutes,
+        learners=learners,
+        deadline=deadline,
+        teams=spec.training.workers > 1,
+    )
     return tune.Tuner(
         trainable,
         param_space=None if suggested else space.to_tune_space(spec),
@@ -137,12 +155,13 @@ def _make_tuner(
             search_alg=(
                 ConcurrencyLimiter(ReplaySearch(replayed, metric=f"best_{metric}", mode=mode), concurrent)
                 if replayed
-                else _algorithm(job, metric, mode, concurrent)
+                else ConcurrencyLimiter(learners, max_concurrent=concurrent)
+                if learners is not None
+                else _algorithm(spec, metric, mode, concurrent)
             ),
             scheduler=FIFOScheduler() if replayed else _scheduler(spec),
             num_samples=len(replayed) or spec.search.budget,
             max_concurrent_trials=None if suggested else concurrent,
-            time_budget_s=spec.search.max_minutes * 60 if spec.search.max_minutes else None,
             reuse_actors=spec.training.workers == 1,
             trial_name_creator=lambda trial: f"trial-{trial.trial_id.rsplit('_', 1)[-1]}",
         ),
@@ -150,8 +169,11 @@ def _make_tuner(
             name=name,
             storage_path=storage_path,
             verbose=0,
-            stop=StopAsThen(replayed) if replayed else None,
-            callbacks=[Notify(observers)],
+            stop=_combine(StopAsThen(replayed) if replayed else None, deadline),
+            callbacks=[
+                limits,
+                Notify(observers),
+            ],  # in this order: what ends a trial is what observers are told
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             # Under PBT a trial may copy one that has continued since: its checkpoint must still exist.
             checkpoint_config=tune.CheckpointConfig(
@@ -226,19 +248,31 @@ def _resources(spec: ExperimentSpec) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{"memory": 2**20}])
 
 
-def _algorithm(job: Job, metric: str, mode: str, concurrent: int) -> Any:
-    spec = job.spec
-    if spec.search.learners is not None:
-        minutes = spec.search.max_minutes
-        learners = LearnerSearch(
-            find_candidates(spec, job.train.count, job.target.task),
-            metric=f"best_{metric}",
-            mode=mode,
-            seed=spec.search.seed,
-            sampled=spec.search.algorithm == "random",
-            seconds=minutes and minutes * 60,
-        )
-        return ConcurrencyLimiter(learners, max_concurrent=concurrent)
+def _combine(*stoppers: tune.Stopper | None) -> tune.Stopper | None:
+    given = [one for one in stoppers if one is not None]
+    return CombinedStopper(*given) if given else None
+
+
+def _make_learner_search(job: Job, metric: str, mode: str, prior: SearchPrior) -> LearnerSearch:
+    spec, limit, sample = job.spec, None, job.spec.search.sample_rows
+    if spec.search.max_minutes is not None:
+        places = count_places(spec)
+        folds = spec.search.folds or 0 if spec.search.blends else 0
+        limit = SearchTime(spec.search.max_minutes * 60, folds, places)
+    return LearnerSearch(
+        find_candidates(spec, job.train.count, job.target.task),
+        metric=f"best_{metric}",
+        mode=mode,
+        seed=spec.search.seed,
+        sampled=spec.search.algorithm == "random",
+        limit=limit,
+        rows=job.train.count,
+        sample_rows=sample if sample and sample < job.train.count else None,
+        prior=prior,
+    )
+
+
+def _algorithm(spec: ExperimentSpec, metric: str, mode: str, concurrent: int) -> Any:
     if spec.search.algorithm == "optuna":
         searcher = OptunaSearch(
             space=_to_optuna(spec),

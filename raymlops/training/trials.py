@@ -67,6 +67,8 @@ class SearchResult:
     metric: str
     trials: tuple[Trial, ...]
     seconds: float
+    timed: bool = False
+    """Whether the time ended it."""
 
     @property
     def best(self) -> Trial:
@@ -112,25 +114,40 @@ class Notify(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         _take_error(trial)
-        error = last_line(trial.get_error())
+        error = last_line(read_error_text(trial))
         for observer in self._observers:
             observer.trial_ended(trial.trial_id, error)
 
 
 def _take_error(trial: Any) -> None:
     """Ends the search if a trial could not save: what it does from there on would be lost. Raises StorageError."""
-    file = trial.pickled_error_file
+    error = read_error(trial)
     # Else Tune unpickles, at the end, the copy at the storage path, to which others may write; the text stays.
     trial.run_metadata.pickled_error_filename = None
     trial.run_metadata.invalidate_cache()
-    try:
-        with open(file, "rb") as opened:
-            error = pickle.load(opened)  # noqa: S301  # of this process, in Ray's folder of this session
-    except Exception:  # no file, or an error class of a package that is not installed here
-        return
     cause = getattr(error, "cause", error)
     if isinstance(cause, StorageError):
         raise cause
+
+
+def read_error(trial: Any) -> Exception | None:
+    """The error of a trial of Tune; None if it is not kept, or not of a class that is installed here."""
+    if trial.run_metadata.pickled_error_filename is None:
+        return None
+    try:
+        with open(trial.pickled_error_file, "rb") as opened:
+            return pickle.load(opened)  # type: ignore[no-any-return]  # noqa: S301  # of this process, in Ray's folder
+    except Exception:
+        return None
+
+
+def read_error_text(trial: Any) -> str:
+    """The text of the errors of a trial of Tune, from this machine: it may not lie in the storage yet."""
+    try:
+        with open(trial.error_file, encoding="utf-8", errors="replace") as opened:
+            return opened.read()
+    except (OSError, TypeError):  # it has no folder here
+        return str(trial.get_error() or "")
 
 
 _OURS = {"epoch", "train_loss", "rows_per_second", "workers"} | metrics.NAMES

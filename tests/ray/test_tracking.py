@@ -6,7 +6,12 @@ import pytest
 from raymlops.errors import StorageError, UnreachableError
 from raymlops.settings import Settings
 from raymlops.tracking import runs, store, write_behind_queue
+from raymlops.tracking.earlier_trials import FINGERPRINT_TAG, TABLE_TAG, find_earlier, name_table
+from raymlops.training.candidates import Candidate
+from raymlops.training.learners import find_learner
+from raymlops.training.warm_start import choose_points
 from tests.conftest import settings_in
+from tests.learner_rows import spec_for
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +243,34 @@ def test_a_store_that_cannot_be_used_is_told_without_its_password(tmp_path: path
         store.connect(settings_in(tmp_path / "file"))
     assert store.hide_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
     assert store.hide_password("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"
+
+
+def test_the_best_trials_of_the_same_rows_and_of_other_states_of_the_table_are_found_again(
+    client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    search, table = Search(client, settings, "warm", tmp_path), name_table("s3://b/flights.csv?key=1", "late")
+    assert table == name_table("/home/flights.csv", "late") != name_table("/home/flights.csv", "early")
+
+    def run_trials(fingerprint: str, table: str, values: dict[str, float]) -> None:
+        tags = {FINGERPRINT_TAG: fingerprint, TABLE_TAG: table}
+        spool = tmp_path / f"{fingerprint}.jsonl"
+        trials = runs.TrialRuns(
+            client, search.experiment, search.parent, spool=spool, tell=search.said.append, tags=tags
+        )
+        for name, value in values.items():
+            trials.trial_started(name, {"training.learner": "linear", "training.options.C": value})
+            trials.trial_reported(name, {"epoch": 1, "train_loss": 1.0, "best_roc_auc": value})
+            trials.trial_ended(name, "it failed" if value > 0.9 else None)
+        assert trials.close() == 0
+
+    run_trials("now", table, {"a": 0.7, "b": 0.8, "c": 0.95})
+    run_trials("before", table, {"d": 0.85})
+    run_trials("else", "other", {"e": 0.75})
+    found = find_earlier(client, search.experiment, fingerprint="now", table=table, metric="roc_auc")
+    assert [(one.value, one.same_rows) for one in found] == [(0.8, True), (0.7, True), (0.85, False)]
+    candidate = Candidate("linear", find_learner("linear").space, {})
+    spec = spec_for("linear")
+    chosen = choose_points(found, [candidate], spec)["linear"]
+    assert [one.values for one in chosen.tried] == [{"training.options.C": 0.8}, {"training.options.C": 0.7}]
+    assert [one.value for one in chosen.tried] == [0.8, 0.7]
+    assert chosen.observed == ()

@@ -34,6 +34,7 @@ from raymlops.lifecycle.train.run_recorder import (
     keep_ranking,
     open_record,
 )
+from raymlops.lifecycle.train.search_prior import find_prior
 from raymlops.lifecycle.train.time_budget import TimeBudget
 from raymlops.lifecycle.train.verify_export import Proof
 from raymlops.models import export
@@ -47,6 +48,7 @@ from raymlops.training import candidates, demand, search_state, storage
 from raymlops.training.blends import Share, Winner, to_learner, to_single
 from raymlops.training.replay import Replayed
 from raymlops.training.trials import SearchResult, TrialObserver
+from raymlops.training.warm_start import NOTHING_KNOWN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +129,7 @@ def develop_model(
                 observer.search_started(spec.search.planned, metric)
         tell(_describe_start(spec, concurrent))
         try:
-            granted = budget.grant_trials(folds=bool(spec.search.blends and spec.search.folds))
+            granted = budget.grant_trials()
             searched = stages.search(
                 spec,
                 prepared.features,
@@ -142,10 +144,13 @@ def develop_model(
                 trusted=request.trusted,
                 seconds=granted,
                 replayed=request.replayed,
+                prior=NOTHING_KNOWN
+                if request.resume or request.replayed
+                else find_prior(record, prepared, concurrent),
             )
             clock.lap("search")
             curve = complete_trials(record, searched.trials)
-            for line in _describe_end(searched.trials, curve, spec, granted):
+            for line in _describe_end(searched.trials, curve, spec):
                 tell(line)
             return _finish(record, prepared, searched, clock, request, budget)
         except BaseException as error:
@@ -189,15 +194,12 @@ def _open_budget(spec: ExperimentSpec, request: Request) -> TimeBudget:
     return TimeBudget(None if minutes is None else 60 * minutes, began)
 
 
-def _describe_end(
-    found: SearchResult, curve: Sequence[float], spec: ExperimentSpec, granted: float | None
-) -> Iterator[str]:
+def _describe_end(found: SearchResult, curve: Sequence[float], spec: ExperimentSpec) -> Iterator[str]:
     """Whether more time, trials or epochs would still help. `curve` is that of the best trial."""
-    timed = granted is not None and found.seconds >= granted
-    if timed:
+    if found.timed:
         of = f" of {spec.search.planned}" if spec.search.planned else ""
         yield (
-            f"The trials ended after {granted:.0f} s, {len(found.trials)}{of}, so that the "
+            f"The trials ended after {found.seconds:.0f} s, {len(found.trials)}{of}, so that the "
             f"model is registered within search.max_minutes: {spec.search.max_minutes:g}"
         )
     started = sorted(found.trials, key=lambda trial: trial.place)
@@ -207,7 +209,7 @@ def _describe_end(
         values,
         curve,
         epochs=winners.to_spec_of(spec, found.best).training.pace.epochs,
-        timed=timed,
+        timed=found.timed,
         ordered=spec.search.algorithm != "grid",
     )
 

@@ -60,6 +60,10 @@ _LATER = {
     "search.blend": True,
     "search.glassbox": False,
     "search.folds": None,
+    "search.trial_minutes": None,
+    "search.sample_rows": None,
+    "search.warm_start": "auto",
+    "training.rows": None,
 }
 """Keys that specs did not have at first -> the value that means the same: left out of digests."""
 _LATER_OF_CATEGORIES: Mapping[str, tuple[Any, Any]] = {

@@ -21,6 +21,7 @@ from raymlops.settings import Settings
 from raymlops.specs.defaults import Choice
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import registry, runs, store
+from raymlops.tracking.earlier_trials import FINGERPRINT_TAG, TABLE_TAG, name_table
 from raymlops.tracking.evidence import FOLDS, LEARNERS, TRAINING_ROWS
 from raymlops.training import candidates
 from raymlops.training.blends import Winner
@@ -36,7 +37,10 @@ class Record:
     client: store.Client
     settings: Settings
     why: str
+    experiment: str
     run: str
+    table: str
+    """The name under which the trials of this table and target are found again."""
     trials: runs.TrialRuns
     tell: Tell
 
@@ -59,6 +63,7 @@ def open_record(
     run = store.retry_until_answered(
         lambda: _start_run(client, experiment, spec, rows, settings, name, why, chosen), tell
     )
+    table = name_table(describe_source(spec.dataset), spec.features.target.column)
     trials = runs.TrialRuns(
         client,
         experiment,
@@ -66,13 +71,14 @@ def open_record(
         spool=settings.home / "spool" / f"{name}.jsonl",
         tell=tell,
         tags={
-            "raymlops.fingerprint": rows.scan.fingerprint.digest,
+            FINGERPRINT_TAG: rows.scan.fingerprint.digest,
+            TABLE_TAG: table,
             "raymlops.commit": provenance.git_commit(),
             "mlflow.user": settings.user,
         },
         resumed=resumed,
     )
-    return Record(client, settings, why, run, trials, tell)
+    return Record(client, settings, why, experiment, run, table, trials, tell)
 
 
 def _end_lost(client: store.Client, experiment: str, settings: Settings, tell: Tell) -> None:

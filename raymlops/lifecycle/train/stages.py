@@ -41,6 +41,7 @@ from raymlops.training.replay import Replayed
 from raymlops.training.search import run_search
 from raymlops.training.search_state import SearchState
 from raymlops.training.trials import SearchResult, TrialObserver
+from raymlops.training.warm_start import NOTHING_KNOWN, SearchPrior
 
 Profile = dict[str, Any]
 """Statistics of each raw column on the training rows, as JSON."""
@@ -198,6 +199,7 @@ def search(
     trusted: bool = False,
     seconds: float | None = None,
     replayed: Sequence[Replayed] = (),
+    prior: SearchPrior = NOTHING_KNOWN,
 ) -> Searched:
     """Run the trials, for at most so many seconds in place of `search.max_minutes`; see `run_search`. Raises SpecError
     for what the learner cannot do."""
@@ -218,6 +220,7 @@ def search(
         state=state,
         trusted=trusted,
         replayed=replayed,
+        prior=prior,
     )
     decided = {choice.key: choice.value for choice in chosen if choice.key.startswith(_OF_A_TRIAL)}
     found = dataclasses.replace(
@@ -408,7 +411,7 @@ STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage(scan, reads=("dataset", "contract", "split", "features")),
-        Stage(fit, reads=("defaults", "features", "training.sample_weights")),
+        Stage(fit, reads=("defaults", "features", "training.sample_weights"), revision=2),
         Stage(
             encode,
             reads=(

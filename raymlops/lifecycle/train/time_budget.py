@@ -13,8 +13,6 @@ _PASSES = 2.0
 scanning, fitting and encoding took."""
 _LEAST = 0.15
 """Share of the whole that trials get at least."""
-_OF_TRIALS = 2 / 3
-"""Share of the trials, where the best of them are trained again on folds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +38,9 @@ class TimeBudget:
         """The budget with an estimate of the last stages, from the seconds that the first took."""
         return dataclasses.replace(self, reserve=_FIXED + _PASSES * preparing)
 
-    def grant_trials(self, *, folds: bool) -> float | None:
-        """Seconds of all trials together; a part of the whole at least, since a late model is better than none. Raises
-        SpecError if the time is over before the first."""
+    def grant_trials(self) -> float | None:
+        """Seconds of all trials and of the folds after them, together; a part of the whole at least, since a late model
+        is better than none. Raises SpecError if the time is over before the first."""
         left = self.left
         if left is None or self.left_to_train is None or self.seconds is None:
             return None
@@ -51,8 +49,7 @@ class TimeBudget:
                 f"search.max_minutes: {self.seconds / 60:g} minutes were over before the first trial, after "
                 f"{self.seconds - left:.0f} s; the stages after the trials take about {self.reserve:.0f} s; allow more"
             )
-        granted = self.left_to_train * (_OF_TRIALS if folds else 1.0)
-        return max(granted, _LEAST * self.seconds)
+        return max(self.left_to_train, _LEAST * self.seconds)
 
     def allows(self, seconds: float) -> bool:
         """Whether a training of so many seconds ends in time."""

@@ -1,11 +1,12 @@
 """The winner of a search: chosen among its trials and their blends, rebuilt from a record, loaded, and written as one
 graph on packed rows. Runs no trials, and adds no preprocessing."""
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
-import ray
 
 from raymlops.errors import RaymlopsError, StorageError, last_line
 from raymlops.features import FittedFeatures, FittedTarget, Packing, packing_of
@@ -25,9 +26,11 @@ from raymlops.training.blends import (
     to_margins,
     to_single,
 )
+from raymlops.training.demand import count_places
 from raymlops.training.learners import Job, Scorer, learner_of
 from raymlops.training.packed import LABEL, NO_ROWS, WEIGHT, narrow
 from raymlops.training.replay import Replayed
+from raymlops.training.search_time import SearchTime
 from raymlops.training.trials import SearchResult, Trial, read_state
 
 Tell = Callable[[str], None]
@@ -35,8 +38,6 @@ _MOST_BAGS, _MOST_TRIALS = 6, 12
 """Trials among which a blend chooses: with folds each is trained again."""
 _MOST_ROWS = 50_000
 """Validation rows by which it chooses."""
-_START_S = 3.0
-"""Until the processes that train on folds have started."""
 
 
 def choose_winner(
@@ -51,28 +52,35 @@ def choose_winner(
     if not found.bags:
         return to_single(trials.best), None
     if folds:
-        picks = (
-            choose_bags(found, spec.training, target, _MOST_BAGS, firsts=firsts) for firsts in (True, False)
-        )
-        picked = next((one for one in picks if _fit_in(one, spec, folds, seconds)), [])
+        picked = _pick_for_folds(found, spec, target, seconds)
         if picked:
             named = [(trial, to_spec_of(spec, trial)) for trial in picked]
             trained = train_bags(
                 named, job, folds=folds, location=location, seconds=seconds, tell=tell
             ).finite
-            if len(trained.bags) == len(picked):  # else the best may be among those that are not there
+            if any(bag.trial is picked[0] for bag in trained.bags):  # the best of them
                 found = trained
         else:
             tell("There is no time to train the best trials again on folds, and they are taken as they are")
     return blend_bags(found, spec.training, target), found
 
 
-def _fit_in(trials: Sequence[Trial], spec: ExperimentSpec, folds: int, seconds: float | None) -> bool:
-    """Whether trials can be trained again on folds in this time, by what each took."""
-    if seconds is None:
-        return True
-    places = max(1.0, ray.cluster_resources().get("CPU", 1.0) // spec.training.cpus_per_worker)
-    return bool(folds * sum(trial.seconds for trial in trials) / places + _START_S < seconds)
+def _pick_for_folds(
+    found: Bags, spec: ExperimentSpec, target: FittedTarget, seconds: float | None
+) -> list[Trial]:
+    """The trials to train again on folds: without the slowest, so that they end in time by what each took; none if even
+    one does not."""
+    time = SearchTime(seconds or math.inf, spec.search.folds or 0, count_places(spec))
+    held, firsts = found, True
+    while held.bags:
+        picked = choose_bags(held, spec.training, target, _MOST_BAGS, firsts=firsts)
+        if time.seconds_of_folds(sum(trial.seconds for trial in picked)) < time.seconds:
+            return picked
+        slowest = max(picked, key=lambda trial: trial.seconds)
+        if not firsts:
+            held = dataclasses.replace(held, bags=tuple(one for one in held.bags if one.trial is not slowest))
+        firsts = False
+    return []
 
 
 def _answer_validation(job: Job, trials: Sequence[Trial], tell: Tell) -> Bags:

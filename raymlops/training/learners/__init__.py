@@ -3,7 +3,7 @@ tracking."""
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -107,9 +107,9 @@ class Learner(Protocol):
     """A family of models.
 
     Packed rows are tensors by name: `numeric` (rows, columns) FP32 without missing values, `category` (rows, columns)
-    INT64 with 0 for unseen values and else the place among the column's values, the most frequent first, `image` (rows,
-    channels, height, width) FP32, `plain` (rows, columns) FP32 with numbers and parts of times as they are and NaN for
-    missing values, `label` (rows,), and `weight` (rows,) FP32 if the spec has weights.
+    INT64 with 0 for unseen values and else the place among the values, numbers by size and others by frequency, `image`
+    (rows, channels, height, width) FP32, `plain` (rows, columns) FP32 with numbers and parts of times as they are and
+    NaN for missing values, `label` (rows,), and `weight` (rows,) FP32 if the spec has weights.
     """
 
     reads: ClassVar[frozenset[str]]
@@ -121,6 +121,7 @@ class Learner(Protocol):
 
     # A family may also have:
     # `options_for(rows, task)`, the options that a spec leaves open, by training rows;
+    # `portfolio(rows, task)`, other options that are good on many tables, which a search tries before it samples;
     # `space_for(options)`, what a search varies instead of `space` if these options are given;
     # `streams`, whether it reads rows part by part: one of False gets no rows that are not held in memory;
     # `count_bytes(packing, rows, outputs)`, what all workers of a training together hold of so many training rows;
@@ -222,11 +223,20 @@ def space_for(learner: Learner, options: Mapping[str, Any]) -> Mapping[str, Dime
     return learner.space if found is None else found(options)
 
 
+def portfolio_for(learner: Learner, rows: int, task: str) -> Sequence[Mapping[str, Any]]:
+    """The options that a search tries after the defaults, for so many training rows; none of a family that does not
+    say."""
+    found: Callable[[int, str], Sequence[Mapping[str, Any]]] | None = getattr(learner, "portfolio", None)
+    return () if found is None else found(rows, task)
+
+
 def fit(run: Run) -> None:
-    """Train, on the tensors that the learner reads, of rows that may have more for others."""
-    learner = learner_of(run.spec)
+    """Train, on the tensors that the learner reads, of rows that may have more for others, and on `training.rows`."""
+    learner, training = learner_of(run.spec), run.spec.training
+    job = run.job.only(read_by(learner))
+    job = dataclasses.replace(job, train=job.train.sample(training.rows, training.seed))
     try:
-        learner.fit(dataclasses.replace(run, job=run.job.only(read_by(learner))))
+        learner.fit(dataclasses.replace(run, job=job))
     except SystemExit as error:  # which Tune would take for its own end of the training
         name = run.spec.training.learner
         raise RaymlopsError(

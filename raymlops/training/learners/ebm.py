@@ -98,6 +98,11 @@ class EBMLearner:
         """The options that a spec leaves open, for so many training rows."""
         return _options_for(rows, task)
 
+    def portfolio(self, rows: int, task: str) -> tuple[dict[str, Any], ...]:
+        """Good options to try after the defaults, for so many training rows."""
+        smooth = {"smoothing_rounds": 500, "learning_rate": 0.02}
+        return (smooth,) if task == "multiclass" else ({"interactions": 20}, {**smooth, "interactions": 0})
+
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         check_training(spec, packing, target, losses=tuple(_LOSSES), gpu="interpret trains on CPUs")
         check_options(spec, OPTIONS)

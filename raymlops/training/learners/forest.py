@@ -114,6 +114,10 @@ class ForestLearner:
         """The options that a spec leaves open, for so many training rows."""
         return _options_for(rows, task)
 
+    def portfolio(self, rows: int, task: str) -> tuple[dict[str, Any], ...]:
+        """Good options to try after the defaults, for so many training rows."""
+        return ({"min_samples_leaf": 2}, {"max_features": 0.3}) if rows < 20_000 else ({"max_features": 0.8},)
+
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         check_training(spec, packing, target, losses=("mse",), gpu="scikit-learn trains forests on CPUs")
         check_options(spec, OPTIONS)

@@ -215,6 +215,22 @@ class LightGBMLearner:
         """The options that a spec leaves open, for so many training rows."""
         return _options_for(rows, task)
 
+    def portfolio(self, rows: int, task: str) -> tuple[dict[str, Any], ...]:
+        """Good options to try after the defaults, for so many training rows."""
+        if rows < 2_000:
+            return (
+                {"num_leaves": 16, "min_data_in_leaf": 10, "feature_fraction": 0.6, "bagging_fraction": 0.7},
+                {"num_leaves": 4, "learning_rate": 0.05, "lambda_l2": 10.0},
+                {"num_leaves": 16, "extra_trees": True},
+            )
+        slower = _options_for(rows, task)["learning_rate"] / 2
+        return (
+            {"learning_rate": slower, "rounds": 4000},
+            {"num_leaves": 96, "min_data_in_leaf": 20, "feature_fraction": 0.7, "bagging_fraction": 0.8},
+            {"num_leaves": 64, "extra_trees": True},
+            {"num_leaves": 12, "learning_rate": 0.1},
+        )
+
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         gpu = explain_missing_cuda() if spec.training.use_gpu else ""
         check_training(spec, packing, target, losses=tuple(_LOSSES), gpu=gpu)

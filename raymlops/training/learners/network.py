@@ -69,6 +69,10 @@ class NetworkLearner:
     streams: ClassVar[bool] = True
     space: ClassVar[Mapping[str, Dimension]] = {}  # that of fitted defaults is in specs/defaults.py
 
+    def portfolio(self, rows: int, task: str) -> tuple[dict[str, Any], ...]:
+        """Good values to try after the defaults, of any network."""
+        return ({"lr": 1e-3, "weight_decay": 0.1}, {"lr": 6e-3, "weight_decay": 1e-3})
+
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         if packing is not None and target is not None:
             network_of(spec.network, packing, target)

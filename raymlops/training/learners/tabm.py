@@ -39,6 +39,10 @@ class TabMLearner(steps.TableNetworkLearner):
             "members": 8,
         }
 
+    def portfolio(self, rows: int, task: str) -> tuple[dict[str, Any], ...]:
+        """Good options to try after the defaults, for so many training rows."""
+        return ({"frequency": 0.1}, {"lr": 1e-3, "width": 512})
+
     def make(self, job: Job, options: Mapping[str, Any], indicators: int) -> TabM:
         embedding, frequency = int(options["embedding"]), float(options["frequency"])
         inputs = TableInputs(job.packing, indicators, embedding=embedding, frequency=frequency)

@@ -174,6 +174,20 @@ class XGBoostLearner:
         """The options that a spec leaves open, for so many training rows."""
         return _options_for(rows, task)
 
+    def portfolio(self, rows: int, task: str) -> tuple[dict[str, Any], ...]:
+        """Good options to try after the defaults, for so many training rows."""
+        if rows < 2_000:
+            return (
+                {"max_depth": 4, "min_child_weight": 5.0, "colsample_bytree": 0.5, "subsample": 0.7},
+                {"max_depth": 2, "learning_rate": 0.05},
+            )
+        slower = _options_for(rows, task)["learning_rate"] / 2
+        return (
+            {"learning_rate": slower, "rounds": 4000},
+            {"max_depth": 9, "min_child_weight": 5.0, "colsample_bytree": 0.6, "reg_lambda": 3.0},
+            {"max_depth": 4, "learning_rate": 0.1},
+        )
+
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         gpu = "" if xgboost.build_info().get("USE_CUDA") else (
             "the installed XGBoost has no CUDA; install xgboost in place of xgboost-cpu, never both, "

@@ -1,5 +1,6 @@
 """Which learner a search tries next, and with which values."""
 
+import dataclasses
 import pathlib
 import time
 from typing import Any
@@ -8,7 +9,10 @@ import pytest
 
 from raymlops.specs.training import Dimension
 from raymlops.training.candidates import Candidate
-from raymlops.training.learner_search import LearnerSearch, Track
+from raymlops.training.learner_search import LearnerSearch
+from raymlops.training.learner_track import Track
+from raymlops.training.search_time import SearchTime
+from raymlops.training.warm_start import Known, SearchPrior, WarmStart
 
 DEPTH = {"training.options.depth": Dimension(low=1, high=9, integer=True)}
 TREES, LINEAR, FIXED = (
@@ -69,7 +73,7 @@ def test_a_learner_that_only_fails_is_left_alone_and_one_without_a_space_is_trie
 
 
 def test_it_ends_where_no_trial_fits_into_the_time_that_is_left() -> None:
-    assert len(run(search_of(TREES, LINEAR, seconds=60), 20, lambda one: 1.0, seconds=100)) == 2
+    assert len(run(search_of(TREES, LINEAR, limit=SearchTime(60)), 20, lambda one: 1.0, seconds=100)) == 2
 
 
 def test_a_resumed_search_goes_on_with_what_it_knew(tmp_path: pathlib.Path) -> None:
@@ -137,7 +141,92 @@ def test_learners_whose_first_trial_still_runs_are_not_passed_over_where_trials_
 def test_a_learner_that_would_take_longer_than_what_is_left_is_not_begun() -> None:
     fast = Candidate("fast", DEPTH, {}, cost=1.0)
     slow, quick = Candidate("slow", DEPTH, {}, cost=20.0), Candidate("quick", DEPTH, {}, cost=0.5)
-    search = search_of(fast, slow, quick, seconds=60)
+    search = search_of(fast, slow, quick, limit=SearchTime(60))
     found = run(search, 6, lambda one: 1.0, seconds=10)
     assert [one["training.learner"] for one in found][:2] == ["fast", "quick"]
     assert "slow" not in [one["training.learner"] for one in found]
+
+
+PORTFOLIO = dataclasses.replace(
+    TREES,
+    defaults={"training.options.depth": 4},
+    first=({"training.options.depth": 8}, {"training.options.random": True}),
+)
+
+
+def test_good_first_values_are_tried_before_the_study_suggests_and_it_learns_of_those_in_its_space() -> None:
+    search = search_of(PORTFOLIO)
+    found = run(search, 4, lambda one: float(one.get("training.options.depth", 5)))
+    assert found[:3] == [
+        {"training.learner": "trees"},
+        {"training.learner": "trees", "training.options.depth": 8},
+        {"training.learner": "trees", "training.options.random": True},
+    ]
+    assert [trial.value for trial in search._studies["trees"].trials[:2]] == [5.0, 8.0]
+
+
+def test_values_are_tried_on_the_sample_and_the_best_then_on_all_rows() -> None:
+    search = search_of(PORTFOLIO, rows=100_000, sample_rows=10_000, limit=SearchTime(1000))
+    found = run(search, 9, lambda one: float(one.get("training.options.depth", 5)), seconds=0.01)
+    assert found[0] == {"training.learner": "trees", "training.rows": 10_000}
+    assert found[1] == {"training.learner": "trees"}, "the defaults are the best so far"
+    whole = [one for one in found if "training.rows" not in one]
+    assert 1 < len(whole) < len(found) - 2
+    assert len({str(one) for one in whole}) == len(whole), "none runs twice on all rows"
+    for one in whole:
+        assert any({**one, "training.rows": 10_000} == other for other in found)
+
+
+def test_all_rows_are_left_where_they_would_take_more_than_the_time_that_is_left() -> None:
+    search = search_of(PORTFOLIO, rows=100_000, sample_rows=10_000, limit=SearchTime(60))
+    found = run(search, 6, lambda one: 1.0, seconds=20)
+    assert all(one["training.rows"] == 10_000 for one in found)
+
+
+def test_good_values_of_earlier_searches_come_after_the_defaults_and_the_study_knows_the_others() -> None:
+    tried = Known("run", {"training.options.depth": 7}, 0.1)
+    known = Known("run", {"training.options.depth": 2}, 0.5)
+    search = search_of(PORTFOLIO, prior=SearchPrior({"trees": WarmStart((tried,), (known,))}))
+    found = run(search, 2, lambda one: 1.0)
+    assert found[1]["training.options.depth"] == 7
+    assert search._studies["trees"].trials[0].params == known.values
+
+
+def test_the_next_trials_of_a_learner_whose_process_was_killed_train_on_half_of_the_rows() -> None:
+    search = search_of(TREES, LINEAR, rows=50_000)
+    assert search.suggest("0") == {"training.learner": "trees"}
+    search.on_trial_complete("0", error=True)
+    assert search.note_killed("0") == 25_000
+    assert search.suggest("1") == {"training.learner": "linear"}
+    search.on_trial_complete("1", {"loss": 1.0, "time_total_s": 1.0})
+    found = [search.suggest(f"n{place}") for place in range(10)]
+    for one in found:
+        assert isinstance(one, dict)
+        assert ("training.rows" in one) == (one["training.learner"] == "trees")
+
+
+def test_a_trial_of_which_a_part_gives_a_model_may_start_where_most_of_it_fits() -> None:
+    for reports, starts in ((1, False), (5, True)):
+        search = search_of(TREES, limit=SearchTime(1000))
+        search.suggest("first")
+        search.on_trial_result("first", {"training_iteration": reports})
+        search.on_trial_complete("first", {"loss": 1.0, "time_total_s": 1200.0})
+        assert isinstance(search.suggest("last"), dict) == starts
+
+
+def test_what_a_trial_may_take_is_known_from_its_learner_or_from_the_others() -> None:
+    search = search_of(TREES, LINEAR)
+    search.suggest("trees")
+    search.suggest("linear")
+    assert search.expect_seconds("linear") is None
+    search.on_trial_complete("trees", {"loss": 1.0, "time_total_s": 7.0})
+    assert search.expect_seconds("linear") == 7.0
+
+
+def test_a_learner_without_memory_for_all_rows_trains_on_fewer_and_one_without_any_is_left_out() -> None:
+    search = search_of(
+        TREES, LINEAR, rows=50_000, prior=SearchPrior(most_rows={"trees": 20_000, "linear": 0})
+    )
+    found = run(search, 5, lambda one: 1.0)
+    assert [one["training.learner"] for one in found] == ["trees"] * 5
+    assert all(one["training.rows"] == 20_000 for one in found)

@@ -12,25 +12,22 @@ def test_without_max_minutes_nothing_is_limited() -> None:
     budget = TimeBudget(None).with_reserve(1e9)
     assert budget.left is None
     assert budget.left_to_train is None
-    assert budget.grant_trials(folds=True) is None
+    assert budget.grant_trials() is None
     assert budget.allows(1e9)
 
 
 def test_trials_end_early_enough_for_the_stages_after_them() -> None:
     budget = TimeBudget(600, time.monotonic() - 100).with_reserve(preparing=20)
-    granted = budget.grant_trials(folds=False)
+    granted = budget.grant_trials()
     assert granted is not None
     assert granted < 600 - 100 - 2 * 20
-    folded = budget.grant_trials(folds=True)
-    assert folded is not None
-    assert folded < 0.7 * granted
     assert budget.allows(400)
     assert not budget.allows(470)
 
 
 def test_a_large_estimate_leaves_trials_half_of_the_time() -> None:
     budget = TimeBudget(60, time.monotonic() - 20).with_reserve(preparing=1000)
-    granted = budget.grant_trials(folds=False)
+    granted = budget.grant_trials()
     assert granted is not None
     assert 15 < granted <= 20
 
@@ -40,4 +37,4 @@ def test_a_time_that_is_over_before_the_first_trial_is_told_with_its_remedy() ->
     with pytest.raises(
         SpecError, match=r"search\.max_minutes: 0\.1 minutes .* after 3\d s; .* 55 s; allow more"
     ):
-        budget.grant_trials(folds=False)
+        budget.grant_trials()
