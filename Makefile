@@ -44,7 +44,7 @@ test-quick: check  ## for a change: lint, types, layers, and the fast unit tests
 survive: $(VENV)/installed  ## kill drivers, nodes and replicas under load, scale fake clusters, send a million wrong requests: an hour
 	$(PY) -m pytest tests/survival
 
-test-extras: $(VENV)/installed  ## our endpoints with clients of other packages, each in its own environment, made on the first run
+test-extras: $(VENV)/installed  ## clients of other packages, and extras, each in its own environment, made on the first run
 	$(PY) -m pytest tests/extras
 
 lint: $(VENV)/installed

@@ -58,6 +58,7 @@ ADDRESSES = {
     "xgboost": ("training/",),
     "interpret": ("training/",),
     **dict.fromkeys(("keras", "tensorflow", "tf2onnx"), ("training/",)),
+    "catboost": ("training/",),
     "torch": ("training/", "clusters/nodes.py"),
 }
 """Framework -> where it may be imported."""
@@ -81,6 +82,7 @@ EXTRAS = {
     "serving/transport/grpc_answers.py": "grpc",
     "serving/transport/grpc_service.py": "grpc",
     "training/keras_models.py": "tf",
+    "training/learners/catboost.py": "catboost",
     "training/learners/keras.py": "tf",
     "training/tensorflow_export.py": "tf",
 }

@@ -1,4 +1,4 @@
-"""Reads the trees of LightGBM, XGBoost and scikit-learn, with the comparisons of each. Imports none of them."""
+"""Reads trees of LightGBM, XGBoost, CatBoost and scikit-learn, with the comparisons of each. Imports none of them."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -104,6 +104,97 @@ def _read_xgboost_tree(tree: Mapping[str, Any], target: int) -> Tree:
         np.array(tree["default_left"], dtype=bool),
         np.where(left < 0, conditions, 0)[:, None],
         (target,),
+    )
+
+
+def read_catboost(model: Mapping[str, Any], rounds: int | None = None) -> TreeEnsemble:
+    """The first rounds of a model in CatBoost's JSON format. Raises ArtifactError for what has no equal in ONNX."""
+    features = {one["feature_index"]: one for one in model["features_info"].get("float_features", [])}
+    for other in ("categorical_features", "text_features", "embedding_features"):
+        if model["features_info"].get(other):
+            raise ArtifactError(
+                f"The model of CatBoost has {other.replace('_', ' ')} of its own, which are not written as ONNX; train "
+                "on encoded categories, as numbers"
+            )
+    scale, base = model["scale_and_bias"]
+    outputs = len(base)
+    symmetric = "oblivious_trees" in model
+    read = _read_oblivious_tree if symmetric else _read_catboost_tree
+    held = model["oblivious_trees" if symmetric else "trees"][:rounds]
+    trees = tuple(read(tree, features, float(scale), outputs) for tree in held)
+    return TreeEnsemble(trees, outputs, tuple(float(value) for value in base))
+
+
+def _read_split(split: Mapping[str, Any], features: Mapping[int, Any]) -> tuple[int, float, bool]:
+    """The column, the border, above which a value goes right, and whether a missing one goes left."""
+    if split["split_type"] != "FloatFeature":
+        raise ArtifactError(
+            f"A tree of CatBoost has a split of the type {split['split_type']!r}, which is not written as ONNX; train "
+            "on encoded categories, as numbers"
+        )
+    feature = features[split["float_feature_index"]]
+    return int(feature["flat_feature_index"]), split["border"], feature["nan_value_treatment"] != "AsTrue"
+
+
+def _read_oblivious_tree(
+    tree: Mapping[str, Any], features: Mapping[int, Any], scale: float, outputs: int
+) -> Tree:
+    """All nodes of a level have the same split; bit n of the number of a leaf is that of split n."""
+    splits = [_read_split(split, features) for split in tree["splits"] or ()]
+    depth, inner = len(splits), 2 ** len(splits) - 1
+    leaves = np.arange(inner + 1)
+    order = sum(((leaves >> (depth - 1 - level)) & 1) << level for level in range(depth)) + 0 * leaves
+    values = np.asarray(tree["leaf_values"], dtype=np.float64).reshape(-1, outputs)[order] * scale
+    level_of = np.concatenate([np.full(2**level, level) for level in range(depth)] or [leaves[:0]])
+    columns, borders, left = (
+        np.array([split[part] for split in splits] or [0])[level_of] for part in range(3)
+    )
+    below_of = 2 * np.arange(inner) + 1
+    none = np.full(inner + 1, -1)
+    return Tree(
+        np.concatenate([columns.astype(np.int64), none]),
+        np.concatenate([borders.astype(np.float32), np.zeros(inner + 1, dtype=np.float32)]),
+        np.concatenate([below_of, none]),
+        np.concatenate([below_of + 1, none]),
+        np.concatenate([left.astype(bool), np.zeros(inner + 1, dtype=bool)]),
+        np.concatenate([np.zeros((inner, outputs)), values]),
+        tuple(range(outputs)),
+    )
+
+
+def _read_catboost_tree(
+    tree: Mapping[str, Any], features: Mapping[int, Any], scale: float, outputs: int
+) -> Tree:
+    """A tree of any shape, as a depthwise or leafwise one."""
+    feature: list[int] = []
+    children: list[list[int]] = []
+    threshold, missing, values = [], [], []
+    waiting: list[tuple[Mapping[str, Any], int, int]] = [(tree, -1, 0)]
+    while waiting:
+        node, above, side = waiting.pop()
+        place = len(feature)
+        if above >= 0:
+            children[above][side] = place
+        children.append([-1, -1])
+        if "split" in node:
+            column, border, left = _read_split(node["split"], features)
+            values.append(np.zeros(outputs))
+            waiting += [(node["right"], place, 1), (node["left"], place, 0)]
+        else:
+            column, border, left = -1, 0.0, False
+            values.append(np.atleast_1d(np.asarray(node["value"], dtype=np.float64)) * scale)
+        feature.append(column)
+        threshold.append(border)
+        missing.append(left)
+    sides = np.array(children, dtype=np.int64)
+    return Tree(
+        np.array(feature, dtype=np.int64),
+        np.array(threshold, dtype=np.float32),
+        sides[:, 0],
+        sides[:, 1],
+        np.array(missing, dtype=bool),
+        np.array(values),
+        tuple(range(outputs)),
     )
 
 

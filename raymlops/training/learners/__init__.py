@@ -156,6 +156,7 @@ LEARNERS: dict[str, str] = {
     "xgboost": "raymlops.training.learners.xgboost:XGBoostLearner",
     "linear": "raymlops.training.learners.linear:LinearLearner",
     "forest": "raymlops.training.learners.forest:ForestLearner",
+    "catboost": "raymlops.training.learners.catboost:CatBoostLearner",
     "sklearn": "raymlops.training.learners.sklearn:SklearnLearner",
     "ebm": "raymlops.training.learners.ebm:EBMLearner",
     "realmlp": "raymlops.training.learners.realmlp:RealMLPLearner",

@@ -109,6 +109,7 @@ class SklearnLearner:
 
     reads: ClassVar[frozenset[str]] = frozenset(("plain", "numeric", "category"))
     teams: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     space: ClassVar[Mapping[str, Dimension]] = sklearn_defaults.find_space(sklearn_defaults.ESTIMATOR)
 
     def options_for(self, rows: int, task: str) -> dict[str, Any]:
