@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from raymlops.api import (
         convert,
         deploy,
+        drift,
         evaluate,
         init,
         load_model,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         promote,
         read_serving_spec,
         read_spec,
+        reference,
         register,
         search,
         serve,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "convert",
     "deploy",
+    "drift",
     "evaluate",
     "init",
     "load_model",
@@ -39,6 +42,7 @@ __all__ = [
     "promote",
     "read_serving_spec",
     "read_spec",
+    "reference",
     "register",
     "search",
     "serve",

@@ -3,6 +3,8 @@
 MODEL_FILE = "model.onnx"
 """File name of the ONNX file among the files of a model, whatever the model's name."""
 PROFILE_FILE = "profile.json"
+REFERENCE_FILE = "reference.zip"
+"""What a version's columns and answers were on rows that did not train it, in the run of the version."""
 FEATURES_FILE = "features.json"
 LEFT_OUT_FILE = "left_out_rows.jsonl"
 """Rows that broke the contract, as they were read, a JSON object each with the reasons; in the run of the search."""

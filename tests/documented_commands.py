@@ -42,6 +42,8 @@ HELD: dict[str, str] = {
     "raymlops deploy": "test_every_method_of_tritons_clients_is_called_against_two_applications",
     "raymlops weights": "test_weights_change_without_a_restart_and_stay_with_the_next_deployment",
     "raymlops predict": "test_graph_offline.py",
+    "raymlops drift": "test_a_version_knows_what_its_rows_were_and_says_what_changed_in_others",
+    "raymlops reference": "test_a_version_knows_what_its_rows_were_and_says_what_changed_in_others",
     "raymlops submit": "test_a_search_runs_as_a_job_and_leaves_its_run",
     "ray job submit": "test_a_search_runs_as_a_job_and_leaves_its_run",  # which sends the same to the same server
     "raymlops doctor": "test_the_doctor_asks_the_nodes",

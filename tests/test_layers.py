@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "raymlops"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-ENGINES = {"data", "training", "models", "tracking", "evaluation", "drift", "graphs", "clusters"}
+ENGINES = {"data", "training", "models", "tracking", "evaluation", "monitoring", "graphs", "clusters"}
 FLOOR = {
     **dict.fromkeys(("errors", "settings", "locations", "tensors", "artifact"), 0),
     **dict.fromkeys(

@@ -44,6 +44,11 @@ VERBS = {
     "deploy": ("raymlops.cli.serving", "Deploy models on a cluster, or roll back with --rollback"),
     "keys": ("raymlops.cli.keys", "Make, list, rotate and revoke API keys of an endpoint"),
     "predict": ("raymlops.cli.prediction", "Score files with a model or a graph, into Parquet"),
+    "reference": ("raymlops.cli.monitoring", "Keep with a version what its columns and answers usually are"),
+    "drift": (
+        "raymlops.cli.monitoring",
+        "Compare a table with what a version was evaluated on, or with another",
+    ),
     "submit": ("raymlops.cli.submission", "Run a verb as a job of a cluster, and follow it"),
     "cluster": ("raymlops.cli.clusters", "Make, check, start and describe clusters"),
     "tracking-server": ("raymlops.cli.tracking_server", "Run a tracking server for a team"),

@@ -9,6 +9,7 @@ from raymlops.cli.terminal import take_old_flags
 from raymlops.settings import Settings
 
 if TYPE_CHECKING:
+    from raymlops.specs.dataset import DatasetSpec
     from raymlops.specs.graph import GraphSpec
 
 
@@ -72,25 +73,16 @@ def predict(
     raymlops predict model.onnx new.parquet --output scores/ --keep id --format csv
     raymlops predict examples/ocr/serving.yaml pages.parquet --output texts/ --keep page
     """
-    from raymlops.file_endings import guess_reader
     from raymlops.lifecycle import preflight
     from raymlops.lifecycle.batch.predict import Scoring, predict_files, require_empty
     from raymlops.lifecycle.cluster import join_cluster
     from raymlops.runtime.sources import read_source
-    from raymlops.specs.dataset import DatasetSpec
-    from raymlops.specs.document import validate_document
 
     settings = Settings.from_env()
     content = (
         read_one_graph(model, settings) if model.endswith((".yaml", ".yml")) else read_source(model, settings)
     )
-    if data.endswith((".yaml", ".yml")):
-        from raymlops.cli.training import read_spec
-
-        table = read_spec(data, imports=False).dataset
-    else:
-        given = {"reader": reader or guess_reader(data) or "parquet", "path": data}
-        table = validate_document(given, DatasetSpec, source="predict")
+    table = read_table(data, reader, "predict")
     preflight.require_files(table.tables)
     require_empty(output)
     join_cluster(settings)
@@ -105,6 +97,20 @@ def predict(
         max_failed=max_failed,
     )
     click.echo(f"Wrote {rows:,} rows to {output}" if rows >= 0 else f"Wrote {output}")
+
+
+def read_table(data: str, reader: str | None, verb: str) -> "DatasetSpec":
+    """A file, a folder or a URL as a dataset; of a spec (.yaml), its dataset. Raises SpecError."""
+    from raymlops.file_endings import guess_reader
+    from raymlops.specs.dataset import DatasetSpec
+    from raymlops.specs.document import validate_document
+
+    if data.endswith((".yaml", ".yml")):
+        from raymlops.cli.training import read_spec
+
+        return read_spec(data, imports=False).dataset
+    given = {"reader": reader or guess_reader(data) or "parquet", "path": data}
+    return validate_document(given, DatasetSpec, source=verb)
 
 
 def read_one_graph(file: str, settings: Settings) -> "GraphSpec":

@@ -13,7 +13,7 @@ import mlflow
 import onnx
 
 from raymlops import attestation
-from raymlops.artifact import CONTRACT_KEY, MODEL_FILE, PROFILE_FILE
+from raymlops.artifact import CONTRACT_KEY, MODEL_FILE, PROFILE_FILE, REFERENCE_FILE
 from raymlops.errors import ArtifactError, RaymlopsError, UnreachableError, UntrustedError
 from raymlops.settings import Settings
 from raymlops.tracking import history, history_writer, manifests, record_run, store
@@ -97,7 +97,7 @@ def sign_verdict(
     client: mlflow.MlflowClient,
     manifest: Manifest,
     verdict: Mapping[str, Any],
-    documents: Mapping[str, str],
+    documents: Mapping[str, str | bytes],
     settings: Settings,
 ) -> None:
     """Sign the gate's verdict on a version: `verdict` has `sha256`, `passed`, `digest`, `against` and `outcome`;
@@ -108,11 +108,56 @@ def sign_verdict(
         VERDICT_TAG: str(verdict["sha256"]),
         AGAINST_TAG: str(verdict["against"]),
     }
-    digests = {path: attestation.digest_of(text.encode()) for path, text in documents.items()}
+    digests = {
+        path: attestation.digest_of(content.encode() if isinstance(content, str) else content)
+        for path, content in documents.items()
+    }
     judged = dataclasses.replace(
         manifest, facts=facts, verdict=verdict, documents={**manifest.documents, **digests}
     )
     _append(client, judged, "gate", str(verdict["outcome"]), settings, verdict=str(verdict["sha256"]))
+
+
+def sign_reference(
+    version: Any, content: bytes, why: str, settings: Settings, client: mlflow.MlflowClient
+) -> None:
+    """Sign the reference of a version (a `registry.ModelVersion`), which was stored in its run; does nothing if the
+    version is not signed. Raises UntrustedError if the record has problems."""
+    if version.manifest is None:
+        return
+    documents = {
+        **version.manifest.documents,
+        reference_path(version.version): attestation.digest_of(content),
+    }
+    manifest = dataclasses.replace(version.manifest, documents=documents)
+    _append(client, manifest, "reference", why or "a reference for monitoring", settings)
+
+
+def read_reference(client: mlflow.MlflowClient, version: Any) -> bytes | None:
+    """The reference of a version; None if there is none. Raises UntrustedError if it is not the one that was signed."""
+    path = reference_path(version.version)
+    content = manifests.read_document(client, str(find_version(client, version.uri).run_id or ""), path)
+    if version.manifest is None:
+        return content
+    signed = version.manifest.documents.get(path)
+    found = attestation.digest_of(content) if content is not None else None
+    if found != signed:
+        state = (
+            "gone"
+            if content is None
+            else "not as it was signed"
+            if signed
+            else "not signed, but the version is"
+        )
+        raise UntrustedError(
+            f"The reference of {version.uri} is {state}; make it again: raymlops reference {version.uri} DATA"
+        )
+    return content
+
+
+def reference_path(version: str) -> str:
+    """Where the run of a version has its reference."""
+    return f"trust/version-{version}/{REFERENCE_FILE}"
 
 
 def adopt(client: mlflow.MlflowClient, name: str, why: str, settings: Settings, only: str = "") -> list[str]:
@@ -200,7 +245,7 @@ def _make(
         DATA,
         TRAINING_ROWS,
         LEARNERS,
-        *(f"{folder}/{file}" for file in ("verdict.json", "evaluation.json")),
+        *(f"{folder}/{file}" for file in ("verdict.json", "evaluation.json", REFERENCE_FILE)),
     ]
     documents = manifests.digest_documents(client, run, paths)
     verdict = _read_verdict(client, run, f"{folder}/verdict.json", facts) if adopted else None

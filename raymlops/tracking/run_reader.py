@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -41,11 +43,18 @@ def read_text(client: Client, uri: str, file: str) -> str | None:
         return None
 
 
-def write_text(client: Client, uri: str, files: Mapping[str, str]) -> None:
+def write_files(client: Client, uri: str, files: Mapping[str, str | bytes]) -> None:
     """Add files to the run of a version; does nothing if it has no run."""
     run = registry.find_version(client, uri).run_id
-    for file, text in files.items() if run else ():
-        client.log_text(run, text, file)
+    for file, content in files.items() if run else ():
+        if isinstance(content, str):
+            client.log_text(run, content, file)
+            continue
+        path = pathlib.PurePath(file)
+        with tempfile.TemporaryDirectory(prefix="raymlops-") as folder:
+            local = pathlib.Path(folder) / path.name
+            local.write_bytes(content)
+            client.log_artifact(run, str(local), str(path.parent))
 
 
 def read_trials(client: Client, search: str) -> list[TrialRun]:

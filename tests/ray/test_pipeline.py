@@ -10,19 +10,23 @@ from typing import Any
 import mlflow
 import numpy as np
 import onnx
+import pyarrow.compute as pc
 import pytest
 
 import raymlops
 from raymlops.artifact import DEFAULTS_FILE, FEATURES_FILE, PROFILE_FILE
-from raymlops.errors import SpecError
+from raymlops.errors import DataError, SpecError, UntrustedError
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern import lineage, version_record
+from raymlops.lifecycle.govern.drift import find_drift, make_reference
+from raymlops.lifecycle.govern.drift_page import write_drift_page
 from raymlops.lifecycle.train import launch, stages
 from raymlops.lifecycle.train.develop import Outcome, Request, develop_model
 from raymlops.models.session import open_session
 from raymlops.settings import Settings
+from raymlops.specs.dataset import DatasetSpec
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.tracking import registry, store
+from raymlops.tracking import registry, run_reader, store
 from tests import experiments
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -70,6 +74,33 @@ def features_of(version: registry.ModelVersion) -> FittedFeatures:
 def runs_of(settings: Settings, experiment: str) -> list[Any]:
     client = client_of(settings)
     return list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id]))
+
+
+def test_a_version_knows_what_its_rows_were_and_says_what_changed_in_others(
+    binary: Done, folder: pathlib.Path, settings: Settings
+) -> None:
+    uri = f"models:/binary/{binary.outcome.version}"
+    table = experiments.signal_table()
+    again = find_drift(uri, DatasetSpec(path=str(folder / "rows.parquet"), reader="parquet"), settings)
+    assert not again.differs
+    assert any(column.role == "score" for column in again.reference.columns)
+    moved = pc.add(table["x"], 3.0)
+    changed = find_drift(uri, table.set_column(table.column_names.index("x"), "x", moved), settings)
+    first = changed.periods[0][1].findings[0]
+    assert first.column.name == "x"
+    lost = find_drift(uri, table.drop_columns(["x"]), settings)
+    assert "x: 100% of rows are missing" in lost.periods[0][1].describe()
+    page = write_drift_page(changed, uri, "rows", None)
+    assert "x: " in page
+    assert "<script" not in page
+    with pytest.raises(DataError, match="takes it"):
+        find_drift(uri, table.select(["late"]), settings)
+    path = f"trust/version-{binary.outcome.version}/reference.zip"
+    run_reader.write_files(client_of(settings), uri, {path: b"forged"})
+    with pytest.raises(UntrustedError, match="not as it was signed"):
+        find_drift(uri, table, settings)
+    make_reference(uri, table, settings, why="it was forged")
+    assert not find_drift(uri, table, settings).differs
 
 
 def test_it_learns_proves_and_registers(binary: Done) -> None:

@@ -73,8 +73,8 @@ class OnnxScorer:
         ragged = self._session.ragged if isinstance(self._session, OfflineGraph) else Ragged()
         self._ragged = ragged
         lists = set(ragged.inputs) | {name + LENGTHS for name in ragged.inputs}
-        self._columns = tuple(column for column in columns_of(self._session) if column.name not in lists)
-        told = {column.name for column in self._columns} | lists
+        self.columns = tuple(column for column in columns_of(self._session) if column.name not in lists)
+        told = {column.name for column in self.columns} | lists
         self._inputs = tuple(spec for spec in self._session.signature.inputs if spec.name not in told)
         self.optional = self._session.optional if isinstance(self._session, Session) else ()
         """Inputs that rows may have and need not."""
@@ -107,9 +107,22 @@ class OnnxScorer:
             kept = kept.append_column(names[name], _join_arrays([part[name] for part in parts]))
         return kept
 
+    def run(self, table: pa.Table) -> Iterator[tuple[Batch, Batch]]:
+        """What the model is given and what it answers, in parts, of the rows that convert."""
+        _, converted = self._convert(table)
+        for start in range(0, converted.num_rows, self._max_rows):
+            batch = self._read(converted.slice(start, self._max_rows), ())
+            yield batch, self._session.infer(batch)
+
+    def run_batch(self, batch: Batch, rows: int) -> Iterator[tuple[Batch, Batch]]:
+        """The same of `rows` rows in the form of the model's inputs."""
+        for start in range(0, rows, self._max_rows):
+            part = {name: values[start : start + self._max_rows] for name, values in batch.items()}
+            yield part, self._session.infer(part)
+
     def _convert(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:
         """The rows that convert, as they are and in the types of the model's columns; others are reported."""
-        converted, failed = convert_columns(table, self._columns)
+        converted, failed = convert_columns(table, self.columns)
         if self._report is None:  # `column_to_tensor` raises for what failed
             return table, table if failed else converted
         broken = [Broken(one.column, one.rule, one.rows) for one in failed]
@@ -150,7 +163,7 @@ class OnnxScorer:
 
     def _read(self, table: pa.Table, given: Sequence[TensorSpec]) -> Batch:
         """`given` are optional inputs, of which each row has one value for its own run."""
-        batch: Batch = {column.name: column_to_tensor(table, column) for column in self._columns}
+        batch: Batch = {column.name: column_to_tensor(table, column) for column in self.columns}
         batch |= {spec.name: signature_columns.read_column(table, spec) for spec in self._inputs}
         for name, spec in self._ragged.inputs.items():
             batch[name], batch[name + LENGTHS] = lists_to_elements(table, spec)

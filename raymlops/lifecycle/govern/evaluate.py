@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from raymlops.artifact import REFERENCE_FILE
 from raymlops.data import sources
 from raymlops.data.training_rows import TrainingRows
 from raymlops.errors import ArtifactError, NotFoundError, RaymlopsError, last_line
@@ -19,6 +20,7 @@ from raymlops.evaluation.report import write_report
 from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
 from raymlops.features import FittedFeatures
+from raymlops.lifecycle.batch.watched_rows import reference_of_batch
 from raymlops.lifecycle.govern import gate_evidence, version_record
 from raymlops.lifecycle.govern.baseline_rows import compare_baselines
 from raymlops.lifecycle.govern.evaluation_rows import ModelColumns, Rows, take_sample
@@ -34,7 +36,7 @@ from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import evidence, registry
 from raymlops.tracking.registry import ModelVersion
-from raymlops.tracking.run_reader import Client, write_text
+from raymlops.tracking.run_reader import Client, write_files
 
 ORIGINAL = "original"
 _CALIBRATION_ROWS = 512
@@ -78,6 +80,8 @@ class EvaluatedVersion:
     """The version and its baselines; without lines for data other than its own."""
     importance: PermutationImportance | None = None
     """Of the version's raw columns."""
+    reference: bytes = b""
+    """What its columns and answers were on these rows, for monitoring; empty for data other than its own."""
 
 
 def find_champion(client: Client, name: str, settings: Settings) -> ModelVersion | None:
@@ -181,8 +185,9 @@ def evaluate_version(
         rows,
     )
     path = _write_report(_describe_data(report, rows, said), version, rows, settings)
+    reference = reference_of_batch(opened.model, sample.columns, evaluation.rows).to_bytes() if store else b""
     trusted = EvaluatedVersion(
-        version, champion, verdict, evaluation, path, lines, judged, said, leaderboard, importance
+        version, champion, verdict, evaluation, path, lines, judged, said, leaderboard, importance, reference
     )
     if store:
         store_findings(client, trusted, settings)
@@ -212,7 +217,7 @@ def _write_report(report: Report, version: ModelVersion, rows: Rows, settings: S
 
 def store_findings(client: Client, trusted: EvaluatedVersion, settings: Settings) -> None:
     """Store report, verdict and evaluation in the run of the version, and sign the outcome."""
-    files = {
+    files: dict[str, str | bytes] = {
         "report.html": trusted.report.read_text(encoding="utf-8"),
         "evaluation.json": json.dumps(trusted.evaluation.to_json()),
         "leaderboard.json": json.dumps(
@@ -224,11 +229,13 @@ def store_findings(client: Client, trusted: EvaluatedVersion, settings: Settings
     }
     if trusted.importance is not None:
         files["importance.json"] = json.dumps(trusted.importance.to_json())
+    if trusted.reference:
+        files[REFERENCE_FILE] = trusted.reference
     store_verdict(client, trusted.version.uri, trusted.verdict, files, settings)
 
 
 def store_verdict(
-    client: Client, uri: str, verdict: Verdict, files: Mapping[str, str], settings: Settings
+    client: Client, uri: str, verdict: Verdict, files: Mapping[str, str | bytes], settings: Settings
 ) -> None:
     """Store a verdict, with other files, in the run of a version, and sign the outcome.
 
@@ -237,8 +244,8 @@ def store_verdict(
     version = registry.find_version(client, uri)
     folder = f"trust/version-{version.version}"
     held = {**files, "verdict.json": json.dumps(verdict.to_json(), indent=1)}
-    documents = {f"{folder}/{name}": text for name, text in held.items()}
-    write_text(client, uri, documents)
+    documents = {f"{folder}/{name}": content for name, content in held.items()}
+    write_files(client, uri, documents)
     manifest = evidence.require(client, version, settings)
     if manifest is None:
         return

@@ -1,0 +1,58 @@
+"""What changed: reference, drift."""
+
+import os
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pandas as pd
+import pyarrow as pa
+
+from raymlops.api.arguments import to_arrow
+from raymlops.settings import Settings
+
+if TYPE_CHECKING:
+    from raymlops.lifecycle.govern.drift import Data, Drift
+    from raymlops.monitoring.reference import Reference
+
+Rows: TypeAlias = str | os.PathLike[str] | pd.DataFrame | pa.Table
+
+
+def reference(version: str, data: Rows, *, time: str | None = None, why: str = "") -> "Reference":
+    """Keep with a version what its columns and answers are on `data`: a file, a folder, a spec (.yaml) or a table, of
+    rows that did not train it. `time` is a column with the time of each row.
+
+    Raises NotFoundError, DataError, UntrustedError.
+    """
+    from raymlops.lifecycle.govern.drift import make_reference
+
+    return make_reference(version, _read(data), Settings.from_env(), time=time, why=why)[1]
+
+
+def drift(
+    version: str,
+    data: Rows,
+    *,
+    against: Rows | None = None,
+    by: str | None = None,
+    every: str = "day",
+    level: float = 0.01,
+) -> "Drift":
+    """Compare `data` with the reference of a version, or with other data. `by` is a column with the time of each row,
+    for a verdict `every` day or hour; `level` is the share of verdicts on data without a change that may find one.
+
+    Raises NotFoundError, SpecError, DataError.
+    """
+    from raymlops.lifecycle.batch.watched_rows import Period
+    from raymlops.lifecycle.govern.drift import find_drift
+
+    other = None if against is None else _read(against)
+    period = Period(by, every) if by else None
+    return find_drift(version, _read(data), Settings.from_env(), against=other, level=level, period=period)
+
+
+def _read(data: Rows) -> "Data":
+    if isinstance(data, (pd.DataFrame, pa.Table)):
+        names: list[Any] = list(data.columns if isinstance(data, pd.DataFrame) else data.column_names)
+        return to_arrow(data, {str(name) for name in names})
+    from raymlops.cli.prediction import read_table
+
+    return read_table(str(data), None, "drift")

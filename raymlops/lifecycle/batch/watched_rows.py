@@ -1,0 +1,226 @@
+"""Rows of a table as the columns that monitoring watches: what the model is given and what it answers. Ray Data reads;
+each block passes through the model where it lies."""
+
+import dataclasses
+import functools
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+import ray.data
+
+from raymlops.data import sources
+from raymlops.data.column_conversions import read_as_text
+from raymlops.data.scan import fold, fold_here
+from raymlops.errors import DataError, unknown_name
+from raymlops.features import FittedColumn, column_to_tensor, convert_columns
+from raymlops.lifecycle.batch.predict import OnnxScorer, columns_of, open_scorer, to_rules
+from raymlops.models.safety import Model
+from raymlops.monitoring import row_values
+from raymlops.monitoring.cells import CATEGORY_CELLS, Counts
+from raymlops.monitoring.reference import SAMPLE_ROWS, Reference, Role, make_reference
+from raymlops.monitoring.row_values import Values
+from raymlops.specs.dataset import DatasetSpec
+from raymlops.tensors import Batch
+
+_ROWS = 4096
+"""Rows of a run of the model."""
+_HERE = 20_000
+"""Rows that pass through the model in this process."""
+Ticks = dict[int, tuple[int, Counts]]
+"""Start of a tick, in its unit since 1970 -> its rows, and their counts (columns, 32)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Period:
+    """Ticks of a table: the column with the time of a row, and the unit `hour` or `day`."""
+
+    column: str
+    unit: str = "day"
+
+
+def read_watched(data: DatasetSpec, model: Model, also: str | None = None) -> ray.data.Dataset:
+    """The table as training read it: with the conversions of the model's columns. `also` is a further column that it
+    must have. Raises DataError."""
+    opened, _ = open_scorer(model)
+    # a value that a reader's guess of the type would refuse is a missing one here, so all are read as texts
+    converted = {column.name for column in columns_of(opened) if column.conversion is not None}
+    table = read_as_text(data, to_rules(columns_of(opened)), converted)
+    with sources.reading(table):
+        dataset = sources.read_dataset(table)
+        names = dataset.columns() or []
+    require_columns(model, names, str(data.path), also)
+    return dataset
+
+
+def require_columns(model: Model, names: Collection[str], source: str, also: str | None = None) -> None:
+    """Raises DataError if a table lacks `also`, or so much that the model can say nothing. A single column that is lost
+    is a difference like others."""
+    if not names:
+        raise DataError(f"{source} has no rows")
+    opened, _ = open_scorer(model)
+    wanted = [spec.name for spec in opened.signature.inputs]
+    missing = [name for name in wanted if name not in names]
+    if missing and (len(missing) == len(wanted) or not columns_of(opened)):
+        raise DataError(f"{source}: {unknown_name('column', missing[0], names)}; the model takes it")
+    if also is not None and also not in names:
+        raise DataError(f"{source}: {unknown_name('column', also, names)}")
+
+
+def sample_rows(dataset: ray.data.Dataset, seed: int = 0) -> tuple[pa.Table, int]:
+    """About 20,000 rows from everywhere, or all, and the number of all. Raises DataError if there are none."""
+    count = dataset.count()
+    if not count:
+        raise DataError("The data have no rows; a reference needs some")
+    if count > SAMPLE_ROWS:
+        dataset = dataset.random_sample(min(1.0, 1.02 * SAMPLE_ROWS / count), seed=seed)
+    tables = [table for table in ray.get(dataset.to_arrow_refs()) if table.num_rows]
+    return pa.concat_tables(tables, promote_options="permissive"), count
+
+
+def reference_of(model: Model, table: pa.Table, rows: int, time: str | None = None) -> Reference:
+    """Of a sample of rows; `time` is a column with their times, if they have one. Raises DataError."""
+    batch, answers = read_rows(model, table)
+    times = None if time is None else _read_times(table, time)
+    return _make_reference(model, batch, answers, rows, times)
+
+
+def reference_of_batch(model: Model, batch: Batch, rows: int) -> Reference:
+    """Of rows in the form of the model's inputs, a sample of `rows`."""
+    count = len(next(iter(batch.values())))
+    _, answered = _concatenate(_scorer(model).run_batch(batch, count))
+    answers = _name_answers(row_values.read_answers(answered, count), batch)
+    return _make_reference(model, batch, answers, rows, None)
+
+
+def _make_reference(
+    model: Model, batch: Batch, answers: Values, rows: int, times: npt.NDArray[np.datetime64] | None
+) -> Reference:
+    instants = [column.name for column in _scorer(model).columns if column.type == "timestamp"]
+    kept = {name: values for name, values in batch.items() if name not in instants}
+    texts = row_values.find_texts(kept)
+    roles: dict[str, Role] = dict.fromkeys(answers, "score")
+    values = {**row_values.read_inputs(kept, texts), **answers}
+    made = make_reference(values, roles, times=times, rows=rows, texts=texts)
+    told = dict.fromkeys(instants, "it tells the time, which goes on")
+    return dataclasses.replace(made, left_out={**made.left_out, **told})
+
+
+def _name_answers(answers: Values, batch: Batch) -> Values:
+    """Beside inputs of the same name."""
+    return {f"predicted {name}" if name in batch else name: values for name, values in answers.items()}
+
+
+def read_rows(model: Model, table: pa.Table) -> tuple[Batch, Values]:
+    """What the model is given, and what it answers as columns, of all rows. Values that do not convert are missing, and
+    so are columns that the table lacks; rows that the model refuses for that have no answer."""
+    scorer = _scorer(model)
+    names = [column.name for column in scorer.columns]
+    table = table.select([name for name in table.column_names if name in names or not scorer.columns])
+    for column in scorer.columns:
+        if column.name not in table.column_names and column.type != "image":
+            table = table.append_column(column.name, pa.nulls(table.num_rows))
+    converted, _ = convert_columns(table, scorer.columns)
+    _, refused = convert_columns(converted, scorer.columns)
+    holds = np.ones(table.num_rows, bool)
+    for one in refused:
+        holds &= ~one.rows
+    batch: Batch = {
+        column.name: column_to_tensor(converted, _with_missing(column)) for column in scorer.columns
+    }
+    given, answered = _concatenate(
+        scorer.run(converted if holds.all() else converted.filter(pa.array(holds)))
+    )
+    if not scorer.columns:  # a file of another origin
+        batch = given
+    answers = row_values.read_answers(answered, int(holds.sum())) if answered else {}
+    named = _name_answers(answers, batch)
+    return batch, {name: _spread(values, holds) for name, values in named.items()}
+
+
+def _with_missing(column: FittedColumn) -> FittedColumn:
+    """The column as numbers with NaN for missing ones, where the model takes no missing ones."""
+    if column.type in ("integer", "boolean"):
+        return dataclasses.replace(column, type="number", nullable=True, conversion=None)
+    return dataclasses.replace(column, conversion=None)
+
+
+def _spread(values: npt.NDArray[Any], holds: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Values of some rows at the places of these rows; others are missing."""
+    if holds.all():
+        return values
+    if values.dtype.kind in "fiu":
+        numbers = np.full(len(holds), np.nan)
+        numbers[holds] = values
+        return numbers
+    texts = np.full(len(holds), None, object)
+    texts[holds] = values
+    return texts
+
+
+def _concatenate(parts: Iterable[tuple[Batch, Batch]]) -> tuple[Batch, Batch]:
+    listed = list(parts)
+    if not listed:
+        return {}, {}
+    return tuple(  # type: ignore[return-value]
+        {name: np.concatenate([part[side][name] for part in listed]) for name in listed[0][side]}
+        for side in (0, 1)
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _scorer(model: Model) -> OnnxScorer:
+    return OnnxScorer(model, (), threads=1, max_rows=_ROWS)
+
+
+def count_rows(
+    dataset: ray.data.Dataset, model: Model, reference: Reference, period: Period | None = None
+) -> Ticks:
+    """The counts of all rows, by tick; without a period there is one tick, 0."""
+    rows = dataset.count()
+    if not rows:
+        raise DataError("The data have no rows; nothing can be compared")
+    chosen = fold_here if rows <= _HERE else fold
+    total: Ticks = {}
+    for part in chosen(dataset, _count_block, model=model, reference=reference, period=period):
+        for tick, (count, counts) in part.items():
+            held = total.get(tick, (0, np.zeros((len(reference.columns), CATEGORY_CELLS), np.int64)))
+            total[tick] = held[0] + count, held[1] + counts
+    return total
+
+
+def _count_block(table: pa.Table, model: Model, reference: Reference, period: Period | None) -> Ticks:
+    if table.num_rows == 0 or table.num_columns == 0:
+        return {}
+    ticks = np.zeros(table.num_rows, np.int64)
+    if period is not None:
+        unit = {"hour": "datetime64[h]", "day": "datetime64[D]"}[period.unit]
+        ticks = _read_times(table, period.column).astype(unit).astype(np.int64)
+    found: Ticks = {}
+    for tick in np.unique(ticks):
+        part = table.filter(pa.array(ticks == tick))
+        batch, answers = read_rows(model, part)
+        inputs = row_values.read_inputs(batch, reference.texts)
+        found[int(tick)] = part.num_rows, reference.count({**inputs, **answers})
+    return found
+
+
+def _read_times(table: pa.Table, column: str) -> npt.NDArray[np.datetime64]:
+    """UTC. Raises DataError for a column that is absent, or that has no times in each row."""
+    if column not in table.column_names:
+        raise DataError(unknown_name("column", column, table.column_names))
+    values = table[column]
+    try:
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            values = values.cast(pa.timestamp("us"))
+        times = values.cast(pa.timestamp("us"))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"Column {column!r} is {table[column].type}, not a time: {error}") from None
+    if times.null_count:
+        raise DataError(
+            f"Column {column!r} has {times.null_count:,} rows without a time; leave them out with `where`"
+        )
+    return np.asarray(times.to_numpy(zero_copy_only=False), "datetime64[us]")

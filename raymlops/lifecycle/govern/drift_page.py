@@ -1,0 +1,159 @@
+"""The page of a comparison: the verdict, the columns that differ, and all columns then and now."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from raymlops.evaluation import charts
+from raymlops.evaluation.page import (
+    NOTHING,
+    Section,
+    write_badge,
+    write_card,
+    write_cards,
+    write_facts,
+    write_page,
+    write_table,
+)
+from raymlops.lifecycle.batch.watched_rows import Period
+from raymlops.lifecycle.govern.drift import Drift, name_period
+from raymlops.monitoring.cells import NumberCells
+from raymlops.monitoring.comparison import ColumnShares, Comparison
+
+_DRAWN = 6
+"""Columns that are drawn large."""
+_PERIODS = 400
+
+
+def write_drift_page(drift: Drift, version: str, data: str, period: Period | None) -> str:
+    """The HTML document."""
+    first = _choose_worst(drift)
+    rows = sum(one.rows for _, one in drift.periods)
+    changed = sum(one.differs for _, one in drift.periods)
+    unit = period.unit if period else ""
+    verdict = write_badge(not drift.differs, "differs" if drift.differs else "no difference beyond chance")
+    return write_page(
+        f"{data} compared with {version}",
+        drift.describe(unit or None)[1 if not unit else 0],
+        verdict,
+        (
+            ("rows", f"{rows:,}", f"reference of {drift.reference.rows:,}"),
+            ("columns", f"{len(drift.reference.columns):,}", f"{len(drift.reference.left_out):,} not watched"),
+            (f"{unit}s" if unit else "verdict", f"{changed} of {len(drift.periods)}" if unit else "", "differ"),
+            ("level", f"{drift.level:.2g}", "share of verdicts without a change that find one"),
+        ),
+        (
+            Section("time", "Over time", "", _show_periods(drift, unit)),
+            Section("findings", "What differs", _name(drift, first, unit), _show_findings(first)),
+            Section(
+                "drawn", "Then and now", "Shares of rows in the cells of a column; the least likely first.",
+                _draw_columns(first.columns[:_DRAWN] if first else ()),
+            ),
+            Section("columns", "All columns", "", _show_columns(first)),
+            Section(
+                "left_out", "Not watched", "",
+                write_card("", "", write_facts(drift.reference.left_out)) if drift.reference.left_out else NOTHING,
+            ),
+        ),
+    )  # fmt: skip
+
+
+def _choose_worst(drift: Drift) -> Comparison | None:
+    """The period that differs most."""
+    found = [one for _, one in drift.periods]
+    return max(found, key=lambda one: one.largest, default=None)
+
+
+def _name(drift: Drift, chosen: Comparison | None, unit: str) -> str:
+    if not unit or chosen is None:
+        return ""
+    start = next(start for start, one in drift.periods if one is chosen)
+    return f"Of the {unit} that differs most: {name_period(start, unit)}."
+
+
+def _show_periods(drift: Drift, unit: str) -> Markup:
+    if not unit or len(drift.periods) < 2:
+        return NOTHING
+    shown = drift.periods[-_PERIODS:]
+    series = [
+        charts.Series(
+            "largest deviate", [float(start) for start, _ in shown], [one.largest for _, one in shown], 1
+        ),
+        charts.Series(
+            "threshold", [float(start) for start, _ in shown], [one.threshold for _, one in shown], 2
+        ),
+    ]
+    lines = [
+        (name_period(start, unit), f"{one.rows:,}", one.findings[0].describe())
+        for start, one in shown
+        if one.differs
+    ]
+    return write_cards(
+        write_card(
+            "How unlikely the rows are",
+            "The largest of all tests, in standard deviations; above the threshold it is not chance.",
+            charts.draw_lines(series, charts.Axis(f"{unit} since 1970"), charts.Axis("deviate")),
+        ),
+        write_card(
+            f"{unit.title()}s that differ", "", write_table((unit, "rows", "first finding"), lines, frozenset({1}))
+        ),
+    )  # fmt: skip
+
+
+def _show_findings(chosen: Comparison | None) -> Markup:
+    if chosen is None or not chosen.findings:
+        return NOTHING
+    rows = [
+        (one.column.label, one.column.role, one.test, one.describe().partition(": ")[2], f"{one.deviate:.1f}")
+        for one in chosen.findings
+    ]
+    return write_card(
+        "", "", write_table(("column", "role", "test", "what", "deviate"), rows, frozenset({4}))
+    )
+
+
+def _draw_columns(columns: Sequence[ColumnShares]) -> Markup:
+    return write_cards(*(write_card(one.column.label, _describe(one), _draw(one)) for one in columns))
+
+
+def _draw(one: ColumnShares) -> Markup:
+    """Cells beside each other, whatever they hold: bins of equal share have no common width."""
+    used = [place for place in range(len(one.usual)) if one.usual[place] or one.now[place]]
+    names = [one.column.cells.describe(place) for place in used]
+    rows = [
+        (
+            name,
+            f"{100 * one.usual[place]:.2g}%",
+            f"{100 * one.now[place]:.2g}%",
+            _bar(one.usual[place], one.now[place]),
+        )
+        for name, place in zip(names, used, strict=True)
+    ]
+    return write_table(("cell", "usual", "now", ""), rows, frozenset({1, 2}))
+
+
+def _bar(usual: float, now: float) -> str:
+    return charts.draw_small([usual, now]) if max(usual, now) > 0 else ""
+
+
+def _describe(one: ColumnShares) -> str:
+    return f"largest deviate {one.deviate:.1f}"
+
+
+def _show_columns(chosen: Comparison | None) -> Markup:
+    if chosen is None:
+        return NOTHING
+    rows = [
+        (
+            one.column.label,
+            one.column.role,
+            "number" if isinstance(one.column.cells, NumberCells) else "category",
+            charts.draw_small(one.usual.tolist()),
+            charts.draw_small(one.now.tolist()),
+            f"{one.deviate:.1f}",
+        )
+        for one in chosen.columns
+    ]
+    return write_card(
+        "", "", write_table(("column", "role", "kind", "usual", "now", "deviate"), rows, frozenset({5}))
+    )
