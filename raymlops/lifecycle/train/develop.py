@@ -123,10 +123,7 @@ def develop_model(
             client, spec, prepared.rows, settings, request.name, request.why, tell,
             resumed=request.resume, chosen=prepared.chosen,
         )  # fmt: skip
-        for observer in observers:
-            if hasattr(observer, "search_started"):
-                metric = spec.training.metric_of(prepared.features.target.task)
-                observer.search_started(spec.search.planned, metric)
+        _tell_started(observers, spec, prepared)
         tell(_describe_start(spec, concurrent))
         try:
             granted = budget.grant_trials()
@@ -159,6 +156,13 @@ def develop_model(
             ):  # the store is unreachable; the first error is the one to report
                 fail_record(record, error)
             raise
+
+
+def _tell_started(observers: Sequence[TrialObserver], spec: ExperimentSpec, prepared: Prepared) -> None:
+    metric = spec.training.metric_of(prepared.features.target.task)
+    for observer in observers:
+        if hasattr(observer, "search_started"):
+            observer.search_started(spec.search.planned, metric)
 
 
 def _describe_start(spec: ExperimentSpec, concurrent: int) -> str:
