@@ -96,7 +96,12 @@ def predict(
         file_format=file_format,
         max_failed=max_failed,
     )
-    click.echo(f"Wrote {rows:,} rows to {output}" if rows >= 0 else f"Wrote {output}")
+    wrote = (
+        f"Wrote {rows:,} rows to {output}"
+        if rows
+        else f"Nothing is written to {output}: no row of {data} was scored"
+    )
+    click.echo(wrote if rows >= 0 else f"Wrote {output}")
 
 
 def read_table(data: str, reader: str | None, verb: str) -> "DatasetSpec":

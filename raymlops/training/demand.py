@@ -1,6 +1,7 @@
 """Checks that the cluster can run a search before anything starts: a clear error instead of waiting forever."""
 
 import math
+from collections.abc import Sequence
 
 import ray
 
@@ -48,16 +49,20 @@ def _list_nodes(spec: ExperimentSpec) -> list[dict[str, float]]:
 
 
 def count_workers(spec: ExperimentSpec, packing: Packing, rows: int, outputs: int) -> tuple[int, str]:
-    """Workers that together hold what the learners of a spec hold of so many training rows, each in half the memory of
-    a node, and the reason: 1 where one can, and at most one for each node."""
+    """Workers that together hold what the learners of a spec hold of so many training rows, and the reason."""
     found = [learners.find_learner(name) for name in list_names(spec)]
     size = max(learners.count_bytes(learner, packing, rows, outputs) for learner in found)
     if size <= _ALWAYS:
         return 1, ""
-    able = [have["memory"] for have in _list_nodes(spec) if spec.training.demand.count_places(have)]
-    room = min((memory for memory in able if memory), default=0) * _SHARE
-    why = f"{rows:,} rows take {size / 2**30:.1f} GiB, and a worker has {room / 2**30:.1f} GiB"
-    return (min(len(able), max(1, math.ceil(size / room))), why) if room else (1, "")
+    able = [have.get("memory", 0) for have in _list_nodes(spec) if spec.training.demand.count_places(have)]
+    why = f"{rows:,} rows take {size / 2**30:.1f} GiB, and half the memory of each node is theirs"
+    return share_out(size, able), why
+
+
+def share_out(size: int, memory: Sequence[float]) -> int:
+    """Workers among which so many bytes are shared out, each on a node of its own with half its memory to use."""
+    room = min((one for one in memory if one), default=0) * _SHARE
+    return min(len(memory), math.ceil(size / room)) if room else 1
 
 
 def count_places(spec: ExperimentSpec) -> int:

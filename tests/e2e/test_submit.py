@@ -7,7 +7,10 @@ import shutil
 from collections.abc import Iterator
 
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
+import xgboost
 
 from raymlops.specs.document import parse_document
 from raymlops.specs.experiment import ExperimentSpec
@@ -48,6 +51,22 @@ def test_a_spec_is_made_by_a_job_and_printed_here(head: Head) -> None:
     text = done.stdout[done.stdout.index("# Made from") :]
     spec = parse_document(text.partition("\nJob ")[0], ExperimentSpec)
     assert (spec.features.target.column, spec.features.timestamps) == ("late", ("when",))
+
+
+def test_a_saved_model_of_another_library_is_converted_by_a_job(head: Head, tmp_path: pathlib.Path) -> None:
+    draw = np.random.default_rng(0)
+    rows = pd.DataFrame({"age": draw.normal(40, 10, 300), "amount": draw.exponential(100, 300)})
+    rows.loc[::9, "age"] = np.nan
+    rows.to_parquet(tmp_path / "sample.parquet")
+    trained = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(rows, rows["amount"] > 90), 5)
+    trained.save_model(tmp_path / "model.json")
+    done = head.run(
+        "submit", "convert", str(tmp_path / "model.json"), "--name", "sent_boosting", "--data",
+        str(tmp_path / "sample.parquet"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "Parity on 300 rows of the sample" in done.stdout
+    assert "Registered models:/sent_boosting/1" in done.stdout
 
 
 def test_a_job_that_fails_gives_its_own_exit_code(head: Head) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -376,6 +377,8 @@ def predict_files(
     counts.judge(report.location, max_failed)
     for line in counts.describe(report.location):
         tell(line)
+    if rows == 0 and counts.rows == 0:
+        tell(f"{data.path or data.reader} has no rows, so nothing was scored and no file was written")
     return rows
 
 
@@ -389,7 +392,11 @@ def _write_scored(
     file_format: str,
 ) -> int:
     """Rows written, -1 if their number is unknown."""
-    with sources.reading(data):
+    with sources.reading(data), warnings.catch_warnings():
+        # that a table without rows leaves workers idle
+        warnings.filterwarnings(
+            "ignore", message="The minimum number of concurrent actors", category=UserWarning
+        )
         dataset = sources.read_dataset(data)
         optional = {spec.name for spec in opened.optional} if isinstance(opened, Session) else set()
         if optional and (given := optional & set(dataset.columns() or ())):

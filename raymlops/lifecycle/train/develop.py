@@ -111,8 +111,7 @@ def develop_model(
     )
     prepared = prepare(asked, tell)
     spec = prepared.spec
-    if spec.training.workers != asked.training.workers:  # by the size of the rows
-        concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
+    concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
     clock.lap("data")
     budget = budget.with_reserve(clock.laps["data"])
     fingerprint = prepared.rows.scan.fingerprint

@@ -118,18 +118,22 @@ class _PartRows(lightgbm.Sequence):  # type: ignore[misc]
         return found if isinstance(rows, slice) else found.astype(np.float64)
 
 
+_SAMPLED_ROWS = 50_000
+"""Rows of which LightGBM takes the bins of a column, where it reads parts: it asks for each by itself, as float64, and
+its 200,000 would take more memory than all bins of a million rows."""
+
+
 class _Binned(lightgbm.Dataset):  # type: ignore[misc]
     """Training rows that are binned part by part, without a matrix of all of them."""
 
     def __init__(self, given: TreeRows, parameters: dict[str, Any]) -> None:
         held: list[Any] = []
+        alone = len(given.parts) == 1
         super().__init__(
-            given.parts[0].read()
-            if len(given.parts) == 1
-            else [_PartRows(part, held) for part in given.parts],
+            given.parts[0].read() if alone else [_PartRows(part, held) for part in given.parts],
             given.labels,
             weight=given.weights,
-            params=parameters,
+            params=parameters if alone else {**parameters, "bin_construct_sample_cnt": _SAMPLED_ROWS},
         )
         self._parts = given.parts
 

@@ -68,12 +68,20 @@ def _to_columns(rows: Batch, packing: Packing) -> Any:
     """Numbers, and one column for each value of a category: sparse where there are categories."""
     if not packing.categories:
         return rows["numeric"]
-    count, width = rows["category"].shape
-    places = (rows["category"] + _offsets(packing)).ravel()
-    ones = np.ones(len(places), dtype=np.float32)
-    starts = np.arange(0, count * width + 1, width)
-    values = sparse.csr_matrix((ones, places, starts), shape=(count, sum(packing.categories)))
-    return sparse.hstack([sparse.csr_matrix(rows["numeric"]), values], "csr") if packing.numeric else values
+    count, numbers = len(rows["category"]), packing.numeric
+    width = numbers + len(packing.categories)
+    values = np.ones((count, width), dtype=np.float32)
+    places = np.empty((count, width), dtype=np.int32 if count * width < 2**31 else np.int64)
+    if numbers:
+        values[:, :numbers] = rows["numeric"]
+    places[:, :numbers] = np.arange(numbers)
+    np.add(rows["category"], _offsets(packing) + numbers, out=places[:, numbers:], casting="unsafe")
+    starts = np.arange(0, count * width + 1, width, dtype=places.dtype)
+    found = sparse.csr_matrix(
+        (values.ravel(), places.ravel(), starts), shape=(count, numbers + sum(packing.categories))
+    )
+    found.eliminate_zeros()  # of indicators, in place
+    return found
 
 
 class LinearLearner:

@@ -109,6 +109,6 @@ class Progress:
         soon = self._run.workers.gather(time.monotonic() - self._told < self._least_seconds)[0]
         if go_on and not last and soon:
             return True
-        told = self._run.report(self.history[-1], lambda: {**snapshot(), "history": self.history})
+        told = self._run.report(self.history[-1], lambda: {**snapshot(), "history": [*self.history]})
         self._told = time.monotonic()
         return told and go_on

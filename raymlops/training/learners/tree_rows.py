@@ -16,7 +16,7 @@ from raymlops.training.learners.objectives import Objective, objective_of
 from raymlops.training.learners.tree_matrix import FOLDS, Matrix, MeansMeter, TreeMatrix
 from raymlops.training.packed import Part
 
-_PART_BYTES = 32 * 2**20
+_PART_BYTES = 16 * 2**20
 """A matrix of rows that are in memory. With categories it is a copy of them, and then not all are copied at once."""
 
 

@@ -7,7 +7,8 @@ import pytest
 from raymlops.errors import SpecError
 from raymlops.specs.document import validate_document
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
-from raymlops.training import candidates
+from raymlops.training import candidates, demand
+from tests.learner_rows import TARGETS, packing_for
 
 
 def spec_of(search: dict[str, Any], **parts: Any) -> ExperimentSpec:
@@ -99,3 +100,31 @@ def test_a_spec_that_says_anything_of_networks_searches_networks_alone(
     parts: dict[str, Any], several: bool
 ) -> None:
     assert (spec_of(**{"search": {}, **parts}).search.learners == "auto") is several
+
+
+def test_learners_that_read_all_rows_at_once_are_left_out_where_those_are_not_held_in_memory() -> None:
+    told: list[str] = []
+    rows = packing_for(), TARGETS["binary"]
+    names = {one.name for one in candidates.choose_candidates(spec_of({}), *rows, told.append, 10**8)}
+    assert names == {"lightgbm", "xgboost", "network"}
+    assert any("forest is left out" in line and "100,000,000 training rows take" in line for line in told)
+    with pytest.raises(SpecError, match=r"forest: .*training\.resident_bytes.*use lightgbm"):
+        candidates.choose_candidates(spec_of({"learners": ["forest"]}), *rows, rows=10**8)
+
+
+@pytest.mark.parametrize(
+    ("size", "memory", "workers"),
+    [
+        (3, [4, 4, 4], 2),
+        (2, [4, 4, 4], 1),
+        (10, [4, 4, 4], 3),
+        (3, [4, 100], 2),
+        (9, [4], 1),
+        (9, [], 1),
+        (9, [0, 0], 1),
+    ],
+)
+def test_rows_beyond_half_the_memory_of_a_node_are_shared_out(
+    size: int, memory: list[int], workers: int
+) -> None:
+    assert demand.share_out(size * 2**30, [one * 2**30 for one in memory]) == workers
