@@ -101,13 +101,15 @@ def convert(
     classes: Sequence[str | int] = (),
     target: str = "target",
     rounds: int | None = None,
+    trust: bool = False,
     why: str = "",
 ) -> str:
-    """Register a saved model of XGBoost (.json, .ubj) or LightGBM (.txt, .lgb); returns `models:/NAME/VERSION`.
+    """Register a saved model of another library, as `raymlops convert` does; returns `models:/NAME/VERSION`.
 
     `data` are rows as it was trained on them (a table, .parquet or .csv), which both predict; `classes` are in the
-    order of training. Raises NotFoundError, SpecError, DataError, ArtifactError (a file that is broken or not
-    convertible), ParityError (the ONNX file answers otherwise).
+    order of training; `trust` runs code that the file brings. Raises NotFoundError, SpecError, DataError,
+    ArtifactError (a file that is broken or not convertible), ParityError (the ONNX file answers otherwise), UserError
+    (its library is not installed).
     """
     from raymlops.lifecycle.govern.convert import convert_file
 
@@ -125,6 +127,7 @@ def convert(
         classes=tuple(map(str, classes)),
         target=target,
         rounds=rounds,
+        trust=trust,
     )
     return f"models:/{name}/{found.version}"
 

@@ -40,13 +40,27 @@ def register(file: str, name: str, why: str) -> None:
     type=int,
     help="The first N rounds; by default those until early stopping, where the file says so.",
 )
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Run code, and operations on files, that FILE brings: own classes, Lambda layers. Recorded with the version.",
+)
 @click.option("--why", default="", help="Reason for registering it; recorded with the version.")
 def convert(
-    file: str, name: str, data: str | None, classes: str | None, target: str, rounds: int | None, why: str
+    file: str,
+    name: str,
+    data: str | None,
+    classes: str | None,
+    target: str,
+    rounds: int | None,
+    trust: bool,
+    why: str,
 ) -> None:
-    """Register a saved model of XGBoost (.json, .ubj) or LightGBM (.txt, .lgb) as an ONNX model version.
+    """Register a saved model of another library as an ONNX model version: XGBoost (.json, .ubj), LightGBM (.txt, .lgb),
+    torch (.pt2).
 
-    It is registered only if it answers as the library itself does. No code in FILE runs; pickles are not read.
+    It is registered only if it answers as the library itself does, which opens it in a process of its own. No code in
+    FILE runs without --trust; pickles are not read.
 
     \b
     raymlops convert model.ubj --name fraud --data sample.parquet
@@ -63,6 +77,7 @@ def convert(
         classes=tuple(one.strip() for one in classes.split(",")) if classes else (),
         target=target,
         rounds=rounds,
+        trust=trust,
     )
     click.echo(f"Converted {file}: {found.library}: {found.summary}, {len(found.inputs)} inputs")
     for rows, one in (("rows of the sample", found.sample), (found.made_of, found.made)):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -17,7 +18,6 @@ from raymlops.onnx_builder import IR_VERSION, ML_OPSET, OPSET
 
 def export_network(network: torch.nn.Module, packing: Packing) -> onnx.ModelProto:
     """A graph that takes packed rows by name and returns `outputs` (rows, outputs). Raises ArtifactError."""
-    network = network.eval().cpu()
     rows = 2  # an example of one row would fix the batch size at one
     inputs: dict[str, torch.Tensor] = {}
     if packing.numeric:
@@ -26,27 +26,48 @@ def export_network(network: torch.nn.Module, packing: Packing) -> onnx.ModelProt
         inputs["category"] = torch.zeros(rows, len(packing.categories), dtype=torch.int64)
     if packing.image:
         inputs["image"] = torch.zeros(rows, *packing.image)
+    return export_module(network, inputs)
+
+
+def export_module(network: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> onnx.ModelProto:
+    """The same of a network that takes these inputs by name, of two rows each; the number of rows is free."""
     batch = torch.export.Dim("batch", min=1)
-    noise = io.StringIO()  # the exporter prints its progress
+    return _export(
+        f"network {type(network).__name__}",
+        network.eval().cpu(),
+        kwargs=inputs,
+        dynamic_shapes={key: {0: batch} for key in inputs},
+        input_names=list(inputs),
+    )
+
+
+def export_program(program: torch.export.ExportedProgram, names: Sequence[str]) -> onnx.ModelProto:
+    """The same of an exported program, whose inputs get these names."""
+    return _export("the program", program, input_names=list(names))
+
+
+def _export(what: str, network: Any, **given: Any) -> onnx.ModelProto:
     try:
-        with warnings.catch_warnings(), _quiet_loggers(), contextlib.redirect_stdout(noise):
+        with (
+            warnings.catch_warnings(),
+            _quiet_loggers(),
+            contextlib.redirect_stdout(io.StringIO()),  # the exporter prints its progress
+        ):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
                 (),
-                kwargs=inputs,
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes={key: {0: batch} for key in inputs},
-                input_names=list(inputs),
                 output_names=["outputs"],
                 external_data=False,
                 verbose=False,
+                **given,
             )
     except Exception as error:  # torch raises many classes from tracing
         cause = shorten(" ".join(str(error).split()), 300)
         raise ArtifactError(
-            f"torch cannot export network {type(network).__name__} to ONNX: {cause}; "
+            f"torch cannot export {what} to ONNX: {cause}; "
             "a network must not branch on the values of its tensors"
         ) from error
     assert program is not None

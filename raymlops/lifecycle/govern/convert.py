@@ -86,7 +86,7 @@ def convert_file(
     table = _read_sample(data) if isinstance(data, pathlib.Path) else data
     if table is not None:
         _check_sample(table)
-    opened, sha256 = _ask_library(file, library, table, rounds, trust)
+    opened, sha256 = _ask_library(file, library, table, classes, rounds, trust)
     features = dataclasses.replace(opened.features, target=_name_target(opened, classes, target))
     _check_inputs(features)
     content = to_bytes(export_model(opened.core, features, name=name, front=opened.front))
@@ -170,14 +170,19 @@ def _check_sample(table: pa.Table) -> None:
 
 
 def _ask_library(
-    file: pathlib.Path, library: str, table: pa.Table | None, rounds: int | None, trust: bool
+    file: pathlib.Path,
+    library: str,
+    table: pa.Table | None,
+    classes: tuple[str, ...],
+    rounds: int | None,
+    trust: bool,
 ) -> tuple[OpenedModel, str]:
     """The model with the library's own predictions, and the sha256 of what was opened."""
     with tempfile.TemporaryDirectory(prefix="raymlops-convert-") as directory:
         folder = pathlib.Path(directory)
         copy = folder / f"source{file.suffix.lower()}"
         sha256 = _copy_source(file, copy)
-        request = {"file": copy.name, "rounds": rounds, "trust": trust}
+        request = {"file": copy.name, "rounds": rounds, "trust": trust, "classes": classes}
         (folder / "request.json").write_text(json.dumps(request))
         if table is not None:
             with pa.ipc.new_file(folder / "sample.arrow", table.schema) as writer:
@@ -243,8 +248,11 @@ def _answer(content: bytes, rows: Batch) -> Batch:
     session = open_session(content)
     try:
         parts = [
+            session.infer({name: values[:1] for name, values in rows.items()})
+        ]  # one row is a batch, too
+        parts += [
             session.infer({name: values[start : start + _AT_ONCE] for name, values in rows.items()})
-            for start in range(0, count_rows(rows), _AT_ONCE)
+            for start in range(1, count_rows(rows), _AT_ONCE)
         ]
     finally:
         session.close()

@@ -33,6 +33,8 @@ class Request:
     """The first rounds of a boosted model; None for those that its file says, or all."""
     trust: bool = False
     """Whether code, and operations on files, that the model brings may run."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, if they were given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +139,7 @@ FORMATS: Mapping[str, Format] = {
     ".ubj": _XGBOOST,
     ".txt": _LIGHTGBM,
     ".lgb": _LIGHTGBM,
+    ".pt2": Format("torch", "torch.export.save", "raymlops.training.saved_models.exported_program"),
 }
 """Ending of a file -> its format."""
 

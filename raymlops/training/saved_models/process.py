@@ -49,7 +49,9 @@ def _run(folder: pathlib.Path) -> dict[str, Any]:
     _require_packages(found)
     reader = importlib.import_module(found.reader)
     try:
-        opened = reader.open_model(Request(file, sample, asked["rounds"], asked["trust"]))
+        opened = reader.open_model(
+            Request(file, sample, asked["rounds"], asked["trust"], tuple(asked["classes"]))
+        )
     except (RaymlopsError, MemoryError):
         raise
     except Exception as error:  # each library has its own kinds, beside those of Python

@@ -161,7 +161,7 @@ def test_the_library_says_in_its_answer_what_it_does_not_open(
         ("source.txt", b"\xff\xfe"),
     ):
         (tmp_path / name).write_bytes(content)
-        request = {"file": name, "rounds": None, "trust": False}
+        request = {"file": name, "rounds": None, "trust": False, "classes": []}
         (tmp_path / "request.json").write_text(json.dumps(request))
         main(tmp_path)
         assert "does not open it" in json.loads((tmp_path / "answer.json").read_text())["error"]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 import xgboost
 from click.testing import CliRunner
 
@@ -90,6 +91,32 @@ def test_models_of_lightgbm_answer_as_a_version_as_they_did(own: Settings, tmp_p
     counts.fit(ROWS, THIRDS).booster_.save_model(tmp_path / "counts.txt")
     found = convert_file(tmp_path / "counts.txt", "counts", own, data=pa.Table.from_pandas(ROWS))
     require_equal(predict("counts", found.version, own)["prediction"], counts.predict(ROWS))
+
+
+def test_an_exported_program_of_torch_answers_as_a_version_as_it_did(
+    own: Settings, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1), torch.nn.Sigmoid()
+    )
+    rows = ROWS[["a", "label_of"]]
+    shapes = ({0: torch.export.Dim("rows")},)
+    program = torch.export.export(network.eval(), (torch.zeros(2, 2),), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "net.pt2")
+    rows.to_parquet(tmp_path / "sample.parquet")
+    for name, value in (("RAYMLOPS_HOME", own.home), ("MLFLOW_TRACKING_URI", own.tracking_uri)):
+        monkeypatch.setenv(name, str(value))
+    command = ["convert", str(tmp_path / "net.pt2"), "--name", "net", "--classes", "no,yes"]
+    assert "give --data" in str(CliRunner().invoke(cli.raymlops, command).exception)
+    done = CliRunner().invoke(cli.raymlops, [*command, "--data", str(tmp_path / "sample.parquet")])
+    assert done.exit_code == 0, done.output
+    assert "Parity on 300 rows of the sample: worst difference" in done.output
+    with torch.inference_mode():
+        expected = network(torch.tensor(rows.to_numpy())).numpy()[:, 0]
+    answers = predict("net", "1", own)
+    require_equal(answers["probability"], expected)
+    assert (answers["label"] == np.where(expected >= 0.5, "yes", "no")).all()
 
 
 def test_what_cannot_be_converted_is_answered_and_not_registered(
