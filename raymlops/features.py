@@ -239,6 +239,18 @@ VECTORS = ("means", "text")
 numbers."""
 
 
+def name_columns(features: FittedFeatures) -> tuple[str, ...]:
+    """Names of the plain numbers of a packed row, and then of its categories."""
+    names = [column.name for column in features.of_kind("number")]
+    names += [f"{column.name} ({part})" for column in features.of_kind("timestamp") for part in column.parts]
+    names += [
+        f"{column.name} ({place})"
+        for column in features.of_kind(*VECTORS)
+        for place in range(len(column.centre))
+    ]
+    return (*names, *(column.name for column in features.of_kind("category")))
+
+
 def packing_of(features: FittedFeatures) -> Packing:
     """Widths of the packed tensors of these features."""
     numbers, plain = features.of_kind("number"), len(features.of_kind("number"))

@@ -4,6 +4,7 @@ outputs: see parity."""
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -12,8 +13,8 @@ import onnx
 from onnx import TensorProto, compose, helper
 
 from raymlops import __version__
-from raymlops.artifact import CONTRACT_KEY, MODEL_FILE
-from raymlops.features import FittedFeatures, FittedTarget
+from raymlops.artifact import CONTRACT_KEY, CONTRIBUTIONS, EXPLANATION_KEY, MODEL_FILE
+from raymlops.features import FittedFeatures, FittedTarget, name_columns
 from raymlops.models import encoder
 from raymlops.onnx_builder import INNER, IR_VERSION, ML_OPSET, OPSET, GraphBuilder, to_value_info
 from raymlops.tensors import Signature, TensorSpec
@@ -33,23 +34,56 @@ def export_model(
     given = {output.name for output in front.graph.output}
     joined = [(INNER + value.name.removeprefix("network/"), value.name) for value in core.graph.input]
     raw = core.graph.output[0].name
+    explained = {one.key: json.loads(one.value) for one in trained.metadata_props}.get(EXPLANATION_KEY)
+    del core.metadata_props[:]
     model = compose.merge_models(
-        front, core, io_map=[pair for pair in joined if pair[0] in given], outputs=[raw]
+        front,
+        core,
+        io_map=[pair for pair in joined if pair[0] in given],
+        outputs=[value.name for value in core.graph.output],
     )
     model = compose.merge_models(model, _build_answer(features.target), io_map=[(raw, "outputs")])
+    if explained is not None:
+        _move_contributions(model)
     del model.opset_import[:]  # merging duplicates the opset imports, which the quantiser refuses
     model.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)])
     del model.metadata_props[:]
     model.graph.name = name
     model.producer_name = "raymlops"
     model.producer_version = __version__
-    helper.set_model_props(model, {CONTRACT_KEY: json.dumps(contract_of(features), sort_keys=True)})
+    helper.set_model_props(
+        model, {CONTRACT_KEY: json.dumps(contract_of(features, explained), sort_keys=True)}
+    )
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def contract_of(features: FittedFeatures) -> dict[str, Any]:
-    """The contract in the file: columns, types, vocabulary sizes, class labels, versions."""
+def _move_contributions(model: onnx.ModelProto) -> None:
+    """They become the last output, by their own name."""
+    inner = f"network/{CONTRIBUTIONS}"
+    (held,) = (value for value in model.graph.output if value.name == inner)
+    shown = onnx.ValueInfoProto()
+    shown.CopyFrom(held)
+    shown.name = CONTRIBUTIONS
+    model.graph.output.remove(held)
+    model.graph.output.append(shown)
+    model.graph.node.append(helper.make_node("Identity", [inner], [CONTRIBUTIONS], name=CONTRIBUTIONS))
+
+
+def _name_terms(explained: Mapping[str, Any], features: FittedFeatures) -> dict[str, Any]:
+    names = name_columns(features)
+    terms = [" & ".join(names[column] for column in columns) for columns in explained["columns"]]
+    return {
+        "output": CONTRIBUTIONS,
+        "terms": terms,
+        "intercept": explained["intercept"],
+        "of": explained["of"],
+    }
+
+
+def contract_of(features: FittedFeatures, explained: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The contract in the file: columns, types, vocabulary sizes, class labels, versions, and the names of terms if the
+    trained graph has their contributions."""
     columns = [
         {
             "name": column.name,
@@ -86,6 +120,7 @@ def contract_of(features: FittedFeatures) -> dict[str, Any]:
             "opset": OPSET,
             "ir": IR_VERSION,
         },
+        **({} if explained is None else {"explanation": _name_terms(explained, features)}),
     }
 
 

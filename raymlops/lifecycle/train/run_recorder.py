@@ -17,6 +17,7 @@ from raymlops.lifecycle.govern import provenance
 from raymlops.lifecycle.train import run_heartbeat
 from raymlops.lifecycle.train.verify_export import Proof
 from raymlops.models import export
+from raymlops.models.session import open_session
 from raymlops.settings import Settings
 from raymlops.specs.defaults import Choice
 from raymlops.specs.experiment import ExperimentSpec
@@ -205,7 +206,10 @@ def register_best(
             run=record.run,
             model=model,
             settings=record.settings,
-            signature=export.signature_of(features),
+            # with the contributions of terms, where the file has them
+            signature=dataclasses.replace(
+                export.signature_of(features), outputs=open_session(model).signature.outputs
+            ),
             example=proof.example,
             tags={
                 "raymlops.search_run": record.run,

@@ -6,6 +6,7 @@ is a tree of its own, so that one node gives what each adds for a row: its local
 """
 
 import dataclasses
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -14,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from interpret.glassbox import ExplainableBoostingClassifier, ExplainableBoostingRegressor
+from onnx import helper
 
+from raymlops.artifact import CONTRIBUTIONS, EXPLANATION_KEY
 from raymlops.errors import SpecError
 from raymlops.features import TREE_TENSORS, FittedTarget, Packing
-from raymlops.onnx_builder import GraphBuilder
+from raymlops.onnx_builder import GraphBuilder, to_value_info
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import Dimension
-from raymlops.tensors import Batch
+from raymlops.tensors import Batch, TensorSpec
 from raymlops.training.learners import Job, Run, State
 from raymlops.training.learners.objectives import Objective, check_training, objective_of
 from raymlops.training.learners.options import Option, check_options
@@ -39,6 +42,7 @@ OPTIONS: Mapping[str, Option] = {
     "max_interaction_bins": Option("intervals of a number in a pair", 3, 256, whole=True),
     "min_samples_leaf": Option("rows of a leaf, at least", 1, 10**6, whole=True),
     "smoothing_rounds": Option("first rounds, with random cuts", 0, 10_000, whole=True),
+    "explanations": Option("what each term adds for a row as an output of the file"),
 }
 
 _LOSSES = {"mse": "rmse", "poisson": "poisson_deviance"}
@@ -65,6 +69,8 @@ class EBMScorer:
     intercept: npt.NDArray[np.float64]
     matrix: TreeMatrix
     objective: Objective
+    explains: bool = False
+    """Whether what each term adds is an output of the file."""
 
     def scores(self, batch: Batch) -> npt.NDArray[np.floating[Any]]:
         rows = self.matrix.of(batch)
@@ -106,6 +112,10 @@ class EBMLearner:
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         check_training(spec, packing, target, losses=tuple(_LOSSES), gpu="interpret trains on CPUs")
         check_options(spec, OPTIONS)
+        if spec.training.options.get("explanations") and CONTRIBUTIONS in spec.features.by_column():
+            raise SpecError(
+                f"training.options.explanations: a feature is named {CONTRIBUTIONS!r}, as that output is; rename it"
+            )
         if target is not None and target.task == "multiclass" and spec.training.options.get("interactions"):
             raise SpecError(
                 "training.options.interactions: an EBM of more than two classes has no pairs; set it to 0"
@@ -123,6 +133,7 @@ class EBMLearner:
         if job.target.task == "multiclass":  # a search over tables of both varies it
             options["interactions"] = 0
         rounds, seed = int(options.pop("rounds")), training.seed % 2**31
+        options.pop("explanations", None)
         model = make(
             **options,
             objective="log_loss" if classes else _LOSSES[objective.loss],
@@ -160,6 +171,7 @@ class EBMLearner:
             np.asarray(state["intercept"]),
             TreeMatrix(job.packing, {}),
             objective_of(job.spec, job.target),
+            bool(job.spec.training.options.get("explanations")),
         )
 
     def to_onnx(self, scorer: EBMScorer, packing: Packing, target: FittedTarget) -> onnx.ModelProto:
@@ -170,13 +182,39 @@ class EBMLearner:
             for number, term in enumerate(scorer.terms)
         )
         ensemble = TreeEnsemble(trees, count * outputs, (0.0,) * (count * outputs))
-        added = add_trees(build, ensemble, scorer.matrix.add_nodes(build), name="contributions")
+        added = add_trees(build, ensemble, scorer.matrix.add_nodes(build), name="term_sums")
         shape = build.constant(np.array([-1, count, outputs], dtype=np.int64), "shape")
         axis = build.constant(np.array([1], dtype=np.int64), "axis")
-        total = build.add("ReduceSum", build.add("Reshape", added, shape), axis, keepdims=0)
+        by_term = build.add("Reshape", added, shape)
+        total = build.add("ReduceSum", by_term, axis, keepdims=0)
         intercept = build.constant(scorer.intercept.astype(np.float32)[None, :], "intercept")
         margins = build.add("Add", total, intercept)
-        return scorer.objective.write(build, margins, packing.only(self.reads), "ebm")
+        if not scorer.explains:
+            return scorer.objective.write(build, margins, packing.only(self.reads), "ebm")
+        scale, offset, unit = _unit_of(scorer.objective)
+        shown = by_term if outputs > 1 else added
+        build.add("Mul", shown, build.constant(np.float32(scale), "scale"), name=CONTRIBUTIONS)
+        model = scorer.objective.write(build, margins, packing.only(self.reads), "ebm")
+        sizes = (-1, count, outputs) if outputs > 1 else (-1, count)
+        model.graph.output.append(to_value_info(TensorSpec(CONTRIBUTIONS, "FP32", sizes)))
+        told = {
+            "columns": [list(term.columns) for term in scorer.terms],
+            "intercept": [float(value) * scale + offset for value in scorer.intercept],
+            "of": unit,
+        }
+        helper.set_model_props(model, {EXPLANATION_KEY: json.dumps(told)})
+        return model
+
+
+def _unit_of(objective: Objective) -> tuple[float, float, str]:
+    """The factor of contributions, what the intercept has beside them, and what all add up to."""
+    target = objective.target
+    if target.task != "regression":
+        return 1.0, 0.0, "log odds" if target.task == "binary" else "logits"
+    if objective.loss == "poisson":
+        return 1.0, 0.0, "logarithm of the prediction over the mean of training"
+    whole = "prediction" if target.transform == "none" else f"{target.transform} of the prediction"
+    return float(target.std), float(target.mean), whole
 
 
 def _to_state(model: Any, packing: Packing, target: FittedTarget) -> State:

@@ -1,5 +1,6 @@
 """The learners that are not networks: parity of their files, weights, losses, seeds, resuming, and what they refuse."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -14,11 +15,13 @@ import xgboost
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interpret.glassbox import ExplainableBoostingClassifier
+from scipy.special import expit, softmax
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from sklearn.linear_model import LogisticRegression
 
 from raymlops.errors import ArtifactError, SpecError
-from raymlops.features import Packing
+from raymlops.features import FittedColumn, FittedFeatures, Packing
+from raymlops.models.export import export_model, to_bytes
 from raymlops.models.session import open_session
 from raymlops.onnx_builder import GraphBuilder, to_value_info
 from raymlops.specs.experiment import ExperimentSpec
@@ -178,7 +181,56 @@ def test_an_ebm_is_interprets_own_and_explains_each_row() -> None:
     assert_agree(scores_of_file(scorer, job, test), own.predict_proba(_columns(test))[:, 1], "binary")
     added = np.asarray(own.eval_terms(_columns(test)))
     np.testing.assert_allclose(scorer.explain(test)[:, :, 0], added, atol=1e-6)
+    local = [np.array(own.explain_local(_columns(test)[:20]).data(row)["scores"]) for row in range(20)]
+    np.testing.assert_allclose(scorer.explain(test)[:20, :, 0], np.array(local), atol=1e-6)
+    shown = dataclasses.replace(scorer, explains=True)
+    model = find_learner("ebm").to_onnx(shown, job.packing, job.target)
+    given = {value.name: test[value.name][:20] for value in model.graph.input}
+    found = open_session(model.SerializeToString()).infer(given)["contributions"]
+    np.testing.assert_allclose(found, np.array(local), atol=1e-6)
     assert any(len(term.columns) == 2 for term in scorer.terms)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_ebm_gives_what_each_term_adds_as_an_output_of_its_file(task: str) -> None:
+    shape: dict[str, Any] = {"numbers": 2, "categories": (4,)}
+    rows, validation, test = (draw_rows(400, task, seed, **shape, missing=0.1 * seed) for seed in (1, 2, 3))
+    options = {**options_of("ebm", task), "explanations": True}
+    job = job_for(spec_for("ebm", options), task, rows, validation, numbers=2, categories=(4,))
+    scorer, _, _ = train(job)
+    columns = (
+        FittedColumn("size", "number", "number"),
+        FittedColumn("age", "number", "number"),
+        FittedColumn("kind", "category", "string", values=("a", "b", "c")),
+    )
+    features = FittedFeatures(columns, TARGETS[task])
+    model = export_model(find_learner("ebm").to_onnx(scorer, job.packing, job.target), features, name="toy")
+    session = open_session(to_bytes(model))
+    names = np.array(["", "a", "b", "c"], dtype=object)
+    raw = {"size": test["plain"][:, 0].copy(), "age": test["plain"][:, 1].copy()}
+    answer = session.infer({**raw, "kind": names[test["category"][:, 0]]})
+    told = session.contract["explanation"]
+    terms, added = len(scorer.terms), answer[told["output"]]
+    assert added.shape == (
+        (len(test[LABEL]), terms, 3) if task == "multiclass" else (len(test[LABEL]), terms)
+    )
+    assert told["terms"][:3] == ["size", "age", "kind"]
+    assert all(set(name.split(" & ")) <= {"size", "age", "kind"} for name in told["terms"])
+    total = added.sum(axis=1) + (
+        np.array(told["intercept"]) if task == "multiclass" else told["intercept"][0]
+    )
+    expected = scorer.explain({"plain": test["plain"], "category": test["category"]})
+    if task == "regression":
+        np.testing.assert_allclose(added, expected[:, :, 0] * 2.0, atol=1e-5)
+        np.testing.assert_allclose(total, answer["prediction"], atol=1e-4)
+        return
+    np.testing.assert_allclose(added, expected if task == "multiclass" else expected[:, :, 0], atol=1e-5)
+    if task == "binary":
+        np.testing.assert_allclose(expit(total), answer["probability"], atol=1e-6)
+    else:
+        np.testing.assert_allclose(softmax(total, axis=1), answer["probabilities"], atol=1e-6)
+    only = session.infer({**raw, "kind": names[test["category"][:, 0]]}, outputs=["label"])
+    assert list(only) == ["label"]
 
 
 def test_a_forest_and_a_linear_model_are_scikit_learns_own() -> None:
