@@ -1,10 +1,10 @@
-"""Weighted means of trained models: their selection, whether they gain, and their scores. Trains and exports nothing.
+"""Weighted sums of trained models: their selection, whether they gain, and their scores. Trains and exports nothing.
 
 Margins are what is averaged: log odds, logarithms of probabilities, or standardised predictions, (rows, outputs).
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,13 @@ from raymlops.tensors import Batch
 from raymlops.training.class_weights import weigh_classes
 from raymlops.training.learners import Scorer
 from raymlops.training.packed import narrow
+from raymlops.training.row_losses import Floats, RowLoss, make_loss
+from raymlops.training.stacking import fit_stack
 from raymlops.training.trials import Trial
-
-Floats = npt.NDArray[np.floating[Any]]
-Loss = Callable[[Floats], Floats]
-"""Margins (..., rows, outputs) -> the loss of each row (..., rows)."""
 
 LEAST_MARGIN = -16.0
 """Logarithms of probabilities below are cut off; FP32 has none closer to 1 than this."""
+GREEDY, STACK, _SINGLE = "greedy", "stack", "single"
 _STEPS = 25
 _MOST = 6
 """Members of a blend."""
@@ -86,6 +85,10 @@ class Judged:
     gain: float
     error: float
     rows: int
+    kind: str = GREEDY
+    """How its members are weighed: that of SELECTIONS with the least loss."""
+    others: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """The losses of the other kinds."""
 
     @property
     def beyond_doubt(self) -> bool:
@@ -188,40 +191,6 @@ def to_scores(task: str, margins: Floats) -> Floats:
     return np.asarray(np.exp(-np.logaddexp(0, -margins[..., 0])), dtype=np.float32)
 
 
-def make_loss(spec: TrainingSpec, target: FittedTarget, labels: npt.NDArray[Any]) -> Loss:
-    """Of packed labels (rows,): log loss, or the loss of the training in the target's own unit."""
-    if target.task == "binary":
-        signs = 1 - 2 * labels.astype(np.float64)
-        return lambda margins: np.asarray(np.logaddexp(0, signs * margins[..., 0]))
-    if target.task == "multiclass":
-        places = labels.astype(np.int64)
-
-        def log_loss(margins: Floats) -> Floats:
-            top = margins.max(axis=-1)
-            total = top + np.log(np.exp(margins - top[..., None]).sum(axis=-1))
-            chosen = np.take_along_axis(
-                margins, np.broadcast_to(places[:, None], (*margins.shape[:-1], 1)), axis=-1
-            )
-            return np.asarray(total - chosen[..., 0])
-
-        return log_loss
-    true = target.to_own_unit(labels.astype(np.float64))
-    kind, quantile = spec.loss or "mse", spec.quantile
-
-    def loss(margins: Floats) -> Floats:
-        under = true - target.to_own_unit(margins[..., 0])
-        if kind == "mae":
-            return np.asarray(np.abs(under))
-        if kind == "quantile":
-            return np.asarray(np.maximum(quantile * under, (quantile - 1) * under))
-        if kind == "poisson":
-            given = np.maximum(true - under, 1e-9)
-            return np.asarray(given - true * np.log(given))
-        return np.asarray(under**2)
-
-    return loss
-
-
 def weigh_rows(
     spec: TrainingSpec,
     target: FittedTarget,
@@ -237,7 +206,7 @@ def weigh_rows(
 
 
 def select_members(
-    margins: Floats, loss: Loss, weights: npt.NDArray[Any] | None = None, most: int = _MOST
+    margins: Floats, loss: RowLoss, weights: npt.NDArray[Any] | None = None, most: int = _MOST
 ) -> npt.NDArray[np.float64]:
     """Weights (models,) of the greedy blend that starts with the best model and adds, with replacement, the one that
     lowers the mean loss most (Caruana, Niculescu-Mizil, Crew, Ksikes 2004). `margins` are (models, rows, outputs)."""
@@ -264,7 +233,7 @@ def _mean(losses: Floats, weights: npt.NDArray[Any] | None) -> float:
     return float(np.average(losses, weights=weights))
 
 
-def calibrate(task: str, margins: Floats, loss: Loss, weights: npt.NDArray[Any] | None = None) -> float:
+def calibrate(task: str, margins: Floats, loss: RowLoss, weights: npt.NDArray[Any] | None = None) -> float:
     """The factor of the margins (rows, outputs) with the least loss (temperature scaling, Guo et al. 2017); 1 for a
     regression."""
     if task == "regression":
@@ -273,31 +242,57 @@ def calibrate(task: str, margins: Floats, loss: Loss, weights: npt.NDArray[Any] 
     return float(1 / _TEMPERATURES[int(np.argmin(losses))])
 
 
+def _choose_single(
+    margins: Floats, loss: RowLoss, weights: npt.NDArray[Any] | None = None, most: int = _MOST
+) -> npt.NDArray[np.float64]:
+    return np.asarray(np.eye(len(margins))[int(np.argmin([_mean(loss(one), weights) for one in margins]))])
+
+
+def _stack_members(
+    margins: Floats, loss: RowLoss, weights: npt.NDArray[Any] | None = None, most: int = _MOST
+) -> npt.NDArray[np.float64]:
+    """Weights (models,) that add up to 1 where there are classes: how sure a blend is, its temperature says."""
+    found = fit_stack(margins, loss, weights, most)
+    return found / found.sum() if loss.of_classes and found.any() else found
+
+
+SELECTIONS: Mapping[str, Callable[..., npt.NDArray[np.float64]]] = {
+    GREEDY: select_members,
+    STACK: _stack_members,
+}
+"""How models may be weighed: (margins, loss, weights of rows, most members) -> the weight of each."""
+
+
 def judge_blend(
     margins: Floats,
-    make: Callable[[npt.NDArray[np.int64]], Loss],
+    task: str,
+    make: Callable[[npt.NDArray[np.int64]], RowLoss],
     weights: npt.NDArray[Any] | None = None,
     seed: int = 0,
 ) -> Judged:
-    """Choose the blend and the best single model on four fifths of the rows, measure both on the fifth, in turn.
-    `make` gives the loss of the rows with these numbers."""
+    """Choose a blend of each kind and the best single model on four fifths of the rows, measure all on the fifth, in
+    turn, each with the temperature of the four: a blend is not taken for what a temperature gains. `make` gives the
+    loss of the rows with these numbers."""
     rows = margins.shape[1]
     order = np.random.default_rng(seed).permutation(rows)
-    single, blend = np.zeros(rows), np.zeros(rows)
+    kinds = {_SINGLE: _choose_single, **SELECTIONS}
+    found = {kind: np.zeros(rows) for kind in kinds}
     for fold in range(_FOLDS):
         held = order[fold::_FOLDS]
         rest = np.setdiff1d(order, held)
         mass = None if weights is None else weights[rest]
         known, unknown = make(rest), make(held)
-        chosen = select_members(margins[:, rest], known, mass)
-        alone = int(np.argmin([_mean(known(one), mass) for one in margins[:, rest]]))
-        single[held] = unknown(margins[alone, held])
-        blend[held] = unknown(np.tensordot(chosen, margins[:, held], axes=1))
-    gains = single - blend
+        for kind, select in kinds.items():
+            mixed = np.tensordot(select(margins[:, rest], known, mass, _MOST), margins, axes=1)
+            found[kind][held] = unknown(mixed[held] * calibrate(task, mixed[rest], known, mass))
     mass = np.ones(rows) if weights is None else np.asarray(weights, dtype=np.float64)
-    gain = _mean(gains, mass)
-    error = float(np.sqrt((mass**2 * (gains - gain) ** 2).sum()) / mass.sum())
-    return Judged(_mean(single, mass), _mean(blend, mass), gain, error, rows)
+    means = {kind: _mean(losses, mass) for kind, losses in found.items()}
+    single = means.pop(_SINGLE)
+    best = min(means, key=lambda kind: means[kind])
+    gains = found[_SINGLE] - found[best]
+    error = float(np.sqrt((mass**2 * (gains - _mean(gains, mass)) ** 2).sum()) / mass.sum())
+    others = {kind: mean for kind, mean in means.items() if kind != best}
+    return Judged(single, means[best], _mean(gains, mass), error, rows, best, others)
 
 
 def choose_bags(
@@ -321,14 +316,14 @@ def blend_bags(bags: Bags, spec: TrainingSpec, target: FittedTarget) -> Winner:
     loss = make_loss(spec, target, bags.labels)
     judged, folds = None, len(held[0].parts) > 1
     # The first is the best of one split; where folds answered, they are the better judge.
-    alone = int(np.argmin([_mean(loss(one), weights) for one in margins])) if folds else 0
-    chosen = np.eye(len(held))[alone]
+    chosen = _choose_single(margins, loss, weights) if folds else np.eye(len(held))[0]
     if len(held) > 1:
         judged = judge_blend(
-            margins, lambda rows: make_loss(spec, target, bags.labels[rows]), weights, spec.seed
+            margins, target.task, lambda rows: make_loss(spec, target, bags.labels[rows]), weights, spec.seed
         )
         if judged.beyond_doubt:
-            chosen = select_members(margins, loss, weights)
+            found = SELECTIONS[judged.kind](margins, loss, weights, _MOST)
+            chosen = found if found.any() else chosen
     if np.count_nonzero(chosen) > 1 or folds:
         mixed = np.tensordot(chosen, margins, axes=1)
         chosen = chosen * calibrate(target.task, mixed, loss, weights)

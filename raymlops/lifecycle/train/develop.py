@@ -45,7 +45,7 @@ from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tensors import Batch
 from raymlops.tracking import store
 from raymlops.training import candidates, demand, search_state, storage
-from raymlops.training.blends import Share, Winner, to_learner, to_single
+from raymlops.training.blends import STACK, Share, Winner, to_learner, to_single
 from raymlops.training.replay import Replayed
 from raymlops.training.trials import SearchResult, TrialObserver
 from raymlops.training.warm_start import NOTHING_KNOWN
@@ -175,13 +175,18 @@ def _describe_winner(winner: Winner) -> Iterator[str]:
     judged = winner.judged
     named = ", ".join(map(_describe_share, winner.shares))
     if len(winner.shares) > 1:
-        yield f"The winner is a blend: {named}"
+        how = (
+            "stacked by a linear model" if judged is not None and judged.kind == STACK else "a weighted mean"
+        )
+        yield f"The winner is a blend, {how}: {named}"
     elif winner.is_blend:
         yield f"The winner is the mean of the folds of one trial: {named}"
     if judged is not None:
         yield (
             f"Loss of {judged.rows:,} rows that chose neither: {judged.single:.5g} of the best single, "
-            f"{judged.blend:.5g} of a blend; it gains {judged.gain:.2g}, with a standard error of {judged.error:.2g}"
+            f"{judged.blend:.5g} of a blend ({judged.kind}"
+            + "".join(f"; {kind} {loss:.5g}" for kind, loss in judged.others.items())
+            + f"); it gains {judged.gain:.2g}, with a standard error of {judged.error:.2g}"
         )
 
 

@@ -15,7 +15,8 @@ from raymlops.models.session import open_session
 from raymlops.models.speed import measure_median
 from raymlops.specs.training import TrainingSpec
 from raymlops.tensors import Batch
-from raymlops.training.blends import Bag, Bags, Winner, make_loss, to_learner, to_scores
+from raymlops.training.blends import Bag, Bags, Winner, to_learner, to_scores
+from raymlops.training.row_losses import make_loss
 
 BLEND = "blend"
 _SECONDS = 1.0

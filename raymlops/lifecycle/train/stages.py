@@ -422,7 +422,7 @@ STAGES: Mapping[str, Stage] = {
             ),
         ),
         Stage(search, reads=_MODEL),
-        Stage(blend, reads=_MODEL, revision=2),
+        Stage(blend, reads=_MODEL, revision=3),
         Stage(export, reads=("name", *_MODEL)),
         Stage(verify, reads=("limits", *_MODEL)),
         Stage(register, reads=("name", "description"), effect=True),
