@@ -12,6 +12,8 @@ from raymlops.evaluation.intervals import Interval, draw_weights, find_intervals
 from raymlops.evaluation.partials import WHOLE, Layout, observe, to_exact
 
 _REPLICATES, _GROUPS = 1000, 256
+_MOST_VALUES = 15
+"""Of a column, that are told."""
 Floats = npt.NDArray[Any]
 
 
@@ -52,6 +54,34 @@ class LearnerLine:
 
 
 @dataclasses.dataclass(frozen=True)
+class SliceLine:
+    """Which learner has the least mean loss of the rows with one value of a column."""
+
+    column: str
+    value: str
+    rows: int
+    name: str
+    loss: float
+    gain: float
+    """How much less that is than the loss there of the first of all rows."""
+    error: float
+    """The standard error of that difference."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LimitCost:
+    """What a limit cost: values of a metric on the same rows, of what broke it and of what was taken instead."""
+
+    limit: str
+    """The limit, and what was above it."""
+    given_up: str
+    taken: str
+    metric: str
+    before: float
+    after: float
+
+
+@dataclasses.dataclass(frozen=True)
 class LearnerRanking:
     """The least mean loss first."""
 
@@ -60,6 +90,10 @@ class LearnerRanking:
     folds: int
     """Models of each trial: above 1, each answered the rows that it left out of its training."""
     lines: tuple[LearnerLine, ...]
+    slices: tuple[SliceLine, ...] = ()
+    limits: tuple[LimitCost, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What was left out of the blend and the ranking, and why."""
 
     def to_json(self) -> dict[str, Any]:
         lines = [{**dataclasses.asdict(line), "value": line.value.to_json()} for line in self.lines]
@@ -67,10 +101,10 @@ class LearnerRanking:
             "metric": self.metric,
             "rows": self.rows,
             "folds": self.folds,
-            "lines": [
-                {key: none_if_nan(one) if isinstance(one, float) else one for key, one in line.items()}
-                for line in lines
-            ],
+            "lines": [_without_nan(line) for line in lines],
+            "slices": [_without_nan(dataclasses.asdict(line)) for line in self.slices],
+            "limits": [_without_nan(dataclasses.asdict(line)) for line in self.limits],
+            "remarks": list(self.remarks),
         }
 
     @classmethod
@@ -85,7 +119,22 @@ class LearnerRanking:
             })
             for line in held["lines"]
         )  # fmt: skip
-        return cls(held["metric"], held["rows"], held["folds"], lines)
+        return cls(
+            held["metric"],
+            held["rows"],
+            held["folds"],
+            lines,
+            tuple(SliceLine(**line) for line in held.get("slices", ())),
+            tuple(
+                LimitCost(**{**line, **{name: nan_if_none(line[name]) for name in ("before", "after")}})
+                for line in held.get("limits", ())
+            ),
+            tuple(held.get("remarks", ())),
+        )
+
+    def list_slices(self, name: str) -> tuple[SliceLine, ...]:
+        """Those where this learner is ahead of the first of all rows by more than two standard errors."""
+        return tuple(line for line in self.slices if line.name == name and line.gain > 2 * line.error)
 
     def describe(self) -> str:
         """How sure the order is, in a sentence; empty for fewer than two lines."""
@@ -112,8 +161,11 @@ def rank_learners(
     loss_weights: Floats | None = None,
     folds: int = 1,
     seed: int = 0,
+    slices: Mapping[str, npt.NDArray[Any]] | None = None,
+    slice_rows: int = 100,
 ) -> LearnerRanking:
-    """`weights` are those of the rows in metrics, `loss_weights` those in losses."""
+    """`weights` are those of the rows in metrics, `loss_weights` those in losses; `slices` are values of columns, of
+    which those of `slice_rows` rows or more are told."""
     rows = len(labels)
     groups = np.random.default_rng(seed).permutation(rows) % _GROUPS
     masses = np.ones(rows) if loss_weights is None else np.asarray(loss_weights, dtype=np.float64)
@@ -144,7 +196,51 @@ def rank_learners(
                 seconds=one.seconds,
             )
         )
-    return LearnerRanking(metric, rows, folds, tuple(sorted(lines, key=lambda line: line.loss)))
+    found_slices = [
+        line
+        for column, values in (slices or {}).items()
+        for line in _rank_values(
+            column, values, [one.name for one in answers], losses, masses, best, slice_rows
+        )
+    ]
+    return LearnerRanking(
+        metric, rows, folds, tuple(sorted(lines, key=lambda line: line.loss)), tuple(found_slices)
+    )
+
+
+def _rank_values(
+    column: str,
+    values: npt.NDArray[Any],
+    names: Sequence[str],
+    losses: Floats,
+    masses: Floats,
+    best: int,
+    least: int,
+) -> list[SliceLine]:
+    """The most frequent values of a column first."""
+    texts = np.array(["" if value is None or value != value else str(value) for value in values.tolist()])
+    found, counts = np.unique(texts, return_counts=True)
+    lines = []
+    for place in np.argsort(-counts, kind="stable")[:_MOST_VALUES]:
+        chosen = texts == found[place]
+        weights = np.where(chosen, masses, 0.0)
+        if counts[place] < least or not weights.sum() > 0:
+            continue
+        means = losses @ weights / weights.sum()
+        first = int(np.argmin(means))
+        gains = losses[best] - losses[first]
+        gain = float(means[best] - means[first])
+        error = float(np.sqrt((weights**2 * (gains - gain) ** 2).sum()) / weights.sum())
+        lines.append(
+            SliceLine(
+                column, str(found[place]), int(counts[place]), names[first], float(means[first]), gain, error
+            )
+        )
+    return lines
+
+
+def _without_nan(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: none_if_nan(one) if isinstance(one, float) else one for key, one in line.items()}
 
 
 def _count_firsts(losses: Floats, masses: Floats, groups: npt.NDArray[np.int64], seed: int) -> Floats:

@@ -434,6 +434,13 @@ class SearchSpec(Document):
         "beyond doubt",
     )
 
+    distill: bool | None = Field(
+        None,
+        description="Where the winner is a blend, train a small network (that of `network`, by default an mlp) on its "
+        "answers, and take it if it is better than the best trial; default where the blend is over gate.latency_ms or "
+        "gate.size_mb",
+    )
+
     folds: int | None = Field(
         None,
         ge=0,
@@ -479,6 +486,15 @@ class SearchSpec(Document):
         if self.algorithm == "grid" or self.scheduler == "pbt":
             wrong = "algorithm: grid" if self.algorithm == "grid" else "scheduler: pbt"
             raise ValueError(f"{wrong} searches one learner; leave learners out, or take optuna with asha")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_distill(self) -> "SearchSpec":
+        if self.distill and not self.blends:
+            raise ValueError(
+                "distill: true takes a blend of several learners; it needs learners (auto, or some), and neither "
+                "blend: false nor glassbox: true"
+            )
         return self
 
     @property

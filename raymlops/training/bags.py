@@ -91,7 +91,7 @@ def train_bags(
             continue
         by_fold = dict(zip(done, found, strict=True))
         bags.append(_to_bag(trial, location, rows, [by_fold[task] for task in tasks], job.target))
-    return Bags(tuple(bags), rows.labels, rows.weights)
+    return Bags(tuple(bags), rows.labels, rows.weights, ("train", "validation"))
 
 
 def _put_rows(job: Job, folds: int) -> _Rows:

@@ -4,13 +4,14 @@ Margins are what is averaged: log odds, logarithms of probabilities, or standard
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from raymlops.features import FittedTarget
+from raymlops.metrics import FALLING
 from raymlops.specs.training import TrainingSpec
 from raymlops.tensors import Batch
 from raymlops.training.class_weights import weigh_classes
@@ -22,13 +23,15 @@ from raymlops.training.trials import Trial
 
 LEAST_MARGIN = -16.0
 """Logarithms of probabilities below are cut off; FP32 has none closer to 1 than this."""
-GREEDY, STACK, _SINGLE = "greedy", "stack", "single"
+GREEDY, STACK, BOTH, _SINGLE = "greedy", "stack", "both", "single"
+MakeLoss = Callable[[npt.NDArray[np.int64]], RowLoss]
+"""Numbers of rows -> the loss of these."""
 _STEPS = 25
 _MOST = 6
 """Members of a blend."""
 _FOLDS = 5
 _FEW = 1_000
-"""Validation rows below which they do not tell trials apart."""
+"""Validation rows below which they do not tell trials, or temperatures, apart."""
 _CONFIDENCE = 1.645
 """Standard errors by which a blend must gain: 95 of 100 single models that are as good are kept."""
 _TEMPERATURES = np.exp(np.linspace(np.log(0.5), np.log(2.0), 29))
@@ -59,6 +62,10 @@ class Bags:
     bags: tuple[Bag, ...]
     labels: npt.NDArray[Any]
     weights: npt.NDArray[Any] | None
+    splits: tuple[str, ...] = ("validation",)
+    """Whose rows these are, in order."""
+    step: int = 1
+    """Every so many of them, from the first on."""
 
     @property
     def margins(self) -> Floats:
@@ -96,6 +103,26 @@ class Judged:
 
 
 @dataclasses.dataclass(frozen=True)
+class Distilled:
+    """A network that learned from the answers of a blend, and its values of the search's metric on validation rows,
+    which taught none of them."""
+
+    metric: str
+    student: float
+    teacher: float
+    """Of the blend of the trials as they were trained, on training rows alone."""
+    single: float
+    """Of the best trial."""
+    rows: int
+    """Rows that it learned from, those that were drawn anew included."""
+
+    @property
+    def gains(self) -> bool:
+        """Whether it is better than the best trial."""
+        return self.student < self.single if self.metric in FALLING else self.student > self.single
+
+
+@dataclasses.dataclass(frozen=True)
 class Share:
     """What the models with the values of one trial weigh together."""
 
@@ -111,15 +138,14 @@ class Winner:
     members: tuple[Member, ...]
     judged: Judged | None = None
     """None where no blend was tried."""
+    teacher: tuple[Member, ...] = ()
+    """The blend from which its only member learned; empty for one that learned from the labels."""
+    distilled: Distilled | None = None
 
     @property
     def shares(self) -> tuple[Share, ...]:
         """By trial, the largest first."""
-        found: dict[str, Share] = {}
-        for member in self.members:
-            held = found.get(member.trial.name, Share(member.trial, 0.0, 0))
-            found[member.trial.name] = Share(held.trial, held.weight + member.weight, held.models + 1)
-        return tuple(sorted(found.values(), key=lambda share: -share.weight))
+        return to_shares(self.members)
 
     @property
     def best(self) -> Trial:
@@ -132,19 +158,33 @@ class Winner:
 
     def to_json(self) -> dict[str, Any]:
         """For the record of a version."""
-        return {
-            "members": [
-                {
-                    "trial": share.trial.name,
-                    "weight": share.weight,
-                    "models": share.models,
-                    "epochs": int(share.trial.learned.get("epoch", 1)),
-                    "parameters": share.trial.parameters,
-                }
-                for share in self.shares
-            ],
+        found: dict[str, Any] = {
+            "members": [_to_record(share) for share in self.shares],
             "judged": None if self.judged is None else dataclasses.asdict(self.judged),
         }
+        if self.teacher:
+            found["teacher"] = [_to_record(share) for share in to_shares(self.teacher)]
+            found["distilled"] = None if self.distilled is None else dataclasses.asdict(self.distilled)
+        return found
+
+
+def to_shares(members: Sequence[Member]) -> tuple[Share, ...]:
+    """By trial, the largest first."""
+    found: dict[str, Share] = {}
+    for member in members:
+        held = found.get(member.trial.name, Share(member.trial, 0.0, 0))
+        found[member.trial.name] = Share(held.trial, held.weight + member.weight, held.models + 1)
+    return tuple(sorted(found.values(), key=lambda share: -share.weight))
+
+
+def _to_record(share: Share) -> dict[str, Any]:
+    return {
+        "trial": share.trial.name,
+        "weight": share.weight,
+        "models": share.models,
+        "epochs": int(share.trial.learned.get("epoch", 1)),
+        "parameters": share.trial.parameters,
+    }
 
 
 def to_single(trial: Trial, judged: Judged | None = None) -> Winner:
@@ -233,13 +273,45 @@ def _mean(losses: Floats, weights: npt.NDArray[Any] | None) -> float:
     return float(np.average(losses, weights=weights))
 
 
-def calibrate(task: str, margins: Floats, loss: RowLoss, weights: npt.NDArray[Any] | None = None) -> float:
-    """The factor of the margins (rows, outputs) with the least loss (temperature scaling, Guo et al. 2017); 1 for a
-    regression."""
-    if task == "regression":
+def calibrate(
+    task: str,
+    margins: Floats,
+    make: MakeLoss,
+    weights: npt.NDArray[Any] | None = None,
+    seed: int = 0,
+) -> float:
+    """The factor of the margins (rows, outputs) with the least loss (temperature scaling, Guo et al. 2017), if on rows
+    that did not choose it, fold by fold, it gains beyond doubt; else 1, as for a regression: of few rows, the best
+    temperature is often far from the true one."""
+    rows = len(margins)
+    if task == "regression" or rows < _FEW:
         return 1.0
+    gains = np.zeros(rows)
+    for rest, held in _deal(rows, seed):
+        factor = _find_factor(margins[rest], make(rest), None if weights is None else weights[rest])
+        unknown = make(held)
+        gains[held] = unknown(margins[held]) - unknown(margins[held] * factor)
+    gain, error = _mean_with_error(gains, weights)
+    return _find_factor(margins, make(np.arange(rows)), weights) if gain > _CONFIDENCE * error else 1.0
+
+
+def _find_factor(margins: Floats, loss: RowLoss, weights: npt.NDArray[Any] | None) -> float:
     losses = [_mean(loss(margins / temperature), weights) for temperature in _TEMPERATURES]
     return float(1 / _TEMPERATURES[int(np.argmin(losses))])
+
+
+def _deal(rows: int, seed: int) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """The numbers of the rows that choose, and of those that are left out, fold by fold."""
+    order = np.random.default_rng(seed).permutation(rows)
+    for fold in range(_FOLDS):
+        held = order[fold::_FOLDS]
+        yield np.setdiff1d(order, held), held
+
+
+def _mean_with_error(values: Floats, weights: npt.NDArray[Any] | None) -> tuple[float, float]:
+    mass = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    mean = _mean(values, mass)
+    return mean, float(np.sqrt((mass**2 * (values - mean) ** 2).sum()) / mass.sum())
 
 
 def _choose_single(
@@ -256,43 +328,45 @@ def _stack_members(
     return found / found.sum() if loss.of_classes and found.any() else found
 
 
+def _mix_both(
+    margins: Floats, loss: RowLoss, weights: npt.NDArray[Any] | None = None, most: int = _MOST
+) -> npt.NDArray[np.float64]:
+    """The mean of the weights of both."""
+    found = (select_members(margins, loss, weights, most) + _stack_members(margins, loss, weights, most)) / 2
+    kept = np.argsort(-found, kind="stable")[:most]
+    result = np.zeros(len(found))
+    result[kept] = found[kept] * (found.sum() / found[kept].sum())
+    return result
+
+
 SELECTIONS: Mapping[str, Callable[..., npt.NDArray[np.float64]]] = {
     GREEDY: select_members,
     STACK: _stack_members,
+    BOTH: _mix_both,
 }
 """How models may be weighed: (margins, loss, weights of rows, most members) -> the weight of each."""
 
 
 def judge_blend(
-    margins: Floats,
-    task: str,
-    make: Callable[[npt.NDArray[np.int64]], RowLoss],
-    weights: npt.NDArray[Any] | None = None,
-    seed: int = 0,
+    margins: Floats, make: MakeLoss, weights: npt.NDArray[Any] | None = None, seed: int = 0
 ) -> Judged:
     """Choose a blend of each kind and the best single model on four fifths of the rows, measure all on the fifth, in
-    turn, each with the temperature of the four: a blend is not taken for what a temperature gains. `make` gives the
-    loss of the rows with these numbers."""
+    turn."""
     rows = margins.shape[1]
-    order = np.random.default_rng(seed).permutation(rows)
     kinds = {_SINGLE: _choose_single, **SELECTIONS}
     found = {kind: np.zeros(rows) for kind in kinds}
-    for fold in range(_FOLDS):
-        held = order[fold::_FOLDS]
-        rest = np.setdiff1d(order, held)
+    for rest, held in _deal(rows, seed):
         mass = None if weights is None else weights[rest]
         known, unknown = make(rest), make(held)
         for kind, select in kinds.items():
-            mixed = np.tensordot(select(margins[:, rest], known, mass, _MOST), margins, axes=1)
-            found[kind][held] = unknown(mixed[held] * calibrate(task, mixed[rest], known, mass))
-    mass = np.ones(rows) if weights is None else np.asarray(weights, dtype=np.float64)
-    means = {kind: _mean(losses, mass) for kind, losses in found.items()}
+            chosen = select(margins[:, rest], known, mass, _MOST)
+            found[kind][held] = unknown(np.tensordot(chosen, margins[:, held], axes=1))
+    means = {kind: _mean(losses, weights) for kind, losses in found.items()}
     single = means.pop(_SINGLE)
     best = min(means, key=lambda kind: means[kind])
-    gains = found[_SINGLE] - found[best]
-    error = float(np.sqrt((mass**2 * (gains - _mean(gains, mass)) ** 2).sum()) / mass.sum())
+    gain, error = _mean_with_error(found[_SINGLE] - found[best], weights)
     others = {kind: mean for kind, mean in means.items() if kind != best}
-    return Judged(single, means[best], _mean(gains, mass), error, rows, best, others)
+    return Judged(single, means[best], gain, error, rows, best, others)
 
 
 def choose_bags(
@@ -313,20 +387,22 @@ def blend_bags(bags: Bags, spec: TrainingSpec, target: FittedTarget) -> Winner:
     """The blend of these, the best by the metric of the search first, or one alone, if a blend does not gain beyond
     doubt."""
     held, margins, weights = bags.bags, bags.margins, bags.weigh(spec, target)
+
+    def make(rows: npt.NDArray[np.int64]) -> RowLoss:
+        return make_loss(spec, target, bags.labels[rows])
+
     loss = make_loss(spec, target, bags.labels)
     judged, folds = None, len(held[0].parts) > 1
     # The first is the best of one split; where folds answered, they are the better judge.
     chosen = _choose_single(margins, loss, weights) if folds else np.eye(len(held))[0]
     if len(held) > 1:
-        judged = judge_blend(
-            margins, target.task, lambda rows: make_loss(spec, target, bags.labels[rows]), weights, spec.seed
-        )
+        judged = judge_blend(margins, make, weights, spec.seed)
         if judged.beyond_doubt:
             found = SELECTIONS[judged.kind](margins, loss, weights, _MOST)
             chosen = found if found.any() else chosen
     if np.count_nonzero(chosen) > 1 or folds:
         mixed = np.tensordot(chosen, margins, axes=1)
-        chosen = chosen * calibrate(target.task, mixed, loss, weights)
+        chosen = chosen * calibrate(target.task, mixed, make, weights, spec.seed)
     members = [
         Member(part, float(weight) / len(bag.parts))
         for bag, weight in zip(held, chosen, strict=True)

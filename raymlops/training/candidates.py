@@ -64,8 +64,9 @@ def list_names(spec: ExperimentSpec) -> tuple[str, ...]:
 
 
 def read_for(spec: ExperimentSpec) -> frozenset[str]:
-    """The packed tensors that the learners of a spec take."""
-    return frozenset().union(*(learners.read_by(find_learner(name)) for name in list_names(spec)))
+    """The packed tensors that the learners of a spec take, and the network that is to learn from their blend."""
+    names = (*list_names(spec), *["network"] * bool(spec.search.distill))
+    return frozenset().union(*(learners.read_by(find_learner(name)) for name in names))
 
 
 def find_candidates(spec: ExperimentSpec, rows: int = 0, task: str = "") -> tuple[Candidate, ...]:

@@ -123,8 +123,11 @@ class PackedSplit:
         """At most so many rows, evenly spaced if they are in memory, else the first."""
         if self.arrays is None:
             return self.load_first(most)
-        step = max(1, math.ceil(self.count / most))
-        return {name: values[::step] for name, values in self.load().items()}
+        return {name: values[:: self.step_of(most)] for name, values in self.load().items()}
+
+    def step_of(self, most: int) -> int:
+        """Every so many rows are those of `load_evenly`."""
+        return 1 if self.arrays is None else max(1, math.ceil(self.count / most))
 
     def load_blocks(self, numbers: Sequence[int]) -> list[Batch]:
         """The rows of the blocks with these numbers."""

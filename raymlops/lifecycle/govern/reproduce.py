@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import Any
 
 from raymlops.errors import DataError, NotFoundError
 from raymlops.lifecycle.cluster import join_cluster
@@ -75,11 +76,13 @@ def reproduce_version(
             "to reproduce it"
         )
     tell(f"Data: fingerprint {recorded or found.digest} as recorded")
-    replayed = _read_members(version)
+    replayed, student = _read_members(version)
     parameters = version_record.read_tag(version, "raymlops.parameters")
     again = spec if replayed else to_one_trial(with_parameters(spec, parameters))
     name = f"reproduction-of-{version.name}-{version.version}-{time.strftime('%Y%m%d-%H%M%S')}"
-    request = Request(why=f"reproduces {version.uri}", name=name, register=False, replayed=replayed)
+    request = Request(
+        why=f"reproduces {version.uri}", name=name, register=False, replayed=replayed, student=student
+    )
     outcome = develop_model(again, settings, request, tell=tell)
     then = version_record.read_tag(version, "raymlops.test")
     now = outcome.proof.metrics
@@ -99,11 +102,14 @@ def reproduce_version(
     )
 
 
-def _read_members(version: ModelVersion) -> tuple[Replayed, ...]:
-    """The trials of a winner of several models; empty for one of a single model, whose parameters say all."""
-    members = version_record.read_tag(version, "raymlops.members").get("members", ())
-    found = tuple(Replayed.from_json(one) for one in members)
-    return found if sum(one.models for one in found) > 1 else ()
+def _read_members(version: ModelVersion) -> tuple[tuple[Replayed, ...], dict[str, Any] | None]:
+    """The trials of a winner of several models, and the parameters of the network that learned from them, if one did;
+    empty for one of a single model, whose parameters say all."""
+    held = version_record.read_tag(version, "raymlops.members")
+    members = tuple(Replayed.from_json(one) for one in held.get("members", ()))
+    if held.get("teacher"):
+        return tuple(Replayed.from_json(one) for one in held["teacher"]), dict(members[0].parameters)
+    return (members, None) if sum(one.models for one in members) > 1 else ((), None)
 
 
 def reproduce_rebuilt(

@@ -6,7 +6,8 @@ import dataclasses
 import pathlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from ray.exceptions import RayError
 
@@ -22,8 +23,9 @@ from raymlops.lifecycle.govern.evaluation_rows import Rows, to_test_rows
 from raymlops.lifecycle.govern.promotion import admit_version
 from raymlops.lifecycle.govern.scoring import features_of
 from raymlops.lifecycle.train import cross_validation, run_heartbeat, stages, winners
+from raymlops.lifecycle.train.distillation import School, describe, distill
 from raymlops.lifecycle.train.learner_board import measure_files
-from raymlops.lifecycle.train.limits import export_within
+from raymlops.lifecycle.train.limits import Fitting, export_within, find_costs
 from raymlops.lifecycle.train.prepare import Prepared, prepare
 from raymlops.lifecycle.train.run_recorder import (
     Record,
@@ -45,7 +47,7 @@ from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tensors import Batch
 from raymlops.tracking import store
 from raymlops.training import candidates, demand, search_state, storage
-from raymlops.training.blends import STACK, Share, Winner, to_learner, to_single
+from raymlops.training.blends import STACK, Share, Winner, to_learner, to_shares, to_single
 from raymlops.training.replay import Replayed
 from raymlops.training.trials import SearchResult, TrialObserver
 from raymlops.training.warm_start import NOTHING_KNOWN
@@ -69,6 +71,8 @@ class Request:
     """When the command was begun, by time.monotonic, from where `search.max_minutes` counts; None: now."""
     replayed: tuple[Replayed, ...] = ()
     """The trials of a winner, to be run again in place of a search."""
+    student: Mapping[str, Any] | None = None
+    """The parameters of the network that learned from them; None where the winner is themselves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +178,8 @@ def _describe_start(spec: ExperimentSpec, concurrent: int) -> str:
 def _describe_winner(winner: Winner) -> Iterator[str]:
     judged = winner.judged
     named = ", ".join(map(_describe_share, winner.shares))
+    if winner.teacher:
+        yield f"The winner is a network that learned from the blend of {_name_teacher(winner)}"
     if len(winner.shares) > 1:
         how = (
             "stacked by a linear model" if judged is not None and judged.kind == STACK else "a weighted mean"
@@ -188,6 +194,10 @@ def _describe_winner(winner: Winner) -> Iterator[str]:
             + "".join(f"; {kind} {loss:.5g}" for kind, loss in judged.others.items())
             + f"); it gains {judged.gain:.2g}, with a standard error of {judged.error:.2g}"
         )
+
+
+def _name_teacher(winner: Winner) -> str:
+    return ", ".join(map(_describe_share, to_shares(winner.teacher)))
 
 
 def _describe_share(share: Share) -> str:
@@ -295,20 +305,49 @@ def _blend(
     record: Record, prepared: Prepared, found: SearchResult, request: Request, budget: TimeBudget
 ) -> stages.Blended:
     assert request.name is not None
-    blended = stages.blend(
+    return stages.blend(
         prepared.spec,
+        prepared.rows,
         prepared.features,
+        prepared.encoder,
         prepared.train,
         prepared.validation,
         found,
         location=locations.join(record.settings.storage_path, request.name, "folds"),
         seconds=budget.left_to_train,
         replayed=request.replayed,
+        student=request.student,
         tell=record.tell,
     )
-    for line in _describe_winner(blended.winner):
-        record.tell(line)
-    return blended
+
+
+def _export(
+    record: Record,
+    prepared: Prepared,
+    found: SearchResult,
+    winner: Winner,
+    request: Request,
+    budget: TimeBudget,
+) -> Fitting:
+    """The winner, or what takes its place within the limits; one that is trained again is what it was."""
+    spec, features = prepared.spec, prepared.features
+    if request.replayed:
+        return Fitting(winner, stages.export(spec, features, winner).model)
+
+    def teach() -> Winner | None:
+        if spec.search.distill is not None:  # it was, or it is not wanted
+            return None
+        assert request.name is not None
+        school = School(
+            spec, prepared.rows, features, prepared.encoder, prepared.train, prepared.validation, found,
+            locations.join(record.settings.storage_path, request.name, "folds"),
+        )  # fmt: skip
+        student = distill(school, winner, seconds=budget.left_to_train, tell=record.tell)
+        if student is not None and student.distilled is not None:
+            record.tell(describe(student.distilled))
+        return student
+
+    return export_within(spec, prepared.rows, features, winner, found, teach, record.tell)
 
 
 def _rank(
@@ -316,22 +355,28 @@ def _rank(
     prepared: Prepared,
     found: SearchResult,
     blended: stages.Blended,
-    model: bytes,
+    within: Fitting,
     example: Batch,
+    remarks: Sequence[str],
 ) -> LearnerRanking | None:
-    """The ranking of the learners with their files, stored with the run. `model` is the file of the winner of the
-    blend."""
-    if not blended.ranking:
+    """The ranking of the learners with their files and with what limits cost, stored with the run; None where there is
+    nothing to tell."""
+    if not (blended.ranking or within.given_up or remarks):
         return None
     trials = {trial.name: trial for trial in found.trials}
 
     def export_trial(name: str) -> bytes:
         return stages.export(prepared.spec, prepared.features, to_single(trials[name])).model
 
-    ranking = LearnerRanking.from_json(blended.ranking)
-    ranking = measure_files(ranking, blended.winner, model, export_trial, example, record.tell)
+    held = blended.ranking or LearnerRanking(found.metric, 0, 1, ()).to_json()
+    ranking = measure_files(
+        LearnerRanking.from_json(held), within.winner, within.model, export_trial, example, record.tell
+    )
+    ranking = dataclasses.replace(
+        ranking, limits=find_costs(ranking, within, found), remarks=tuple(dict.fromkeys(remarks))
+    )
     keep_ranking(record, ranking.to_json())
-    return ranking
+    return ranking if ranking.lines else None
 
 
 def _fit_ahead(path: pathlib.Path, rows: Rows) -> Rows:
@@ -354,15 +399,24 @@ def _finish(
     settings, tell = record.settings, record.tell
     spec, rows, features = prepared.spec, prepared.rows, prepared.features
     found = searched.trials
-    blended = _blend(record, prepared, found, request, budget)
+    remarks: list[str] = []
+
+    def note(line: str) -> None:
+        remarks.append(line)
+        tell(line)
+
+    noted = dataclasses.replace(record, tell=note)
+    blended = _blend(noted, prepared, found, request, budget)
+    for line in _describe_winner(blended.winner):
+        tell(line)
     clock.lap("blend")
     tell("Exporting it to one ONNX file, and verifying that on the test split")
-    within = export_within(spec, rows, features, blended.winner, found, tell)
+    within = _export(noted, prepared, found, blended.winner, request, budget)
     winner, model = within.winner, within.model
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
     test = _fit_ahead(path, to_test_rows(rows, spec.training.sample_weights)) if request.register else None
     (proof,) = stages.verify(spec, rows, features, prepared.encoder, winner, model)
-    ranking = _rank(record, prepared, found, blended._replace(winner=winner), model, proof.example)
+    ranking = _rank(record, prepared, found, blended, within, proof.example, remarks)
     clock.lap("export")
     crossed = _cross_validate(record, prepared, searched, clock, budget)
     if crossed is not None:

@@ -3,13 +3,22 @@ no winner."""
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
+from raymlops.data import fitting, sources
+from raymlops.data.split_rows import SplitRows
 from raymlops.errors import last_line
-from raymlops.evaluation.learner_ranking import Answers, LearnerLine, LearnerRanking, rank_learners
+from raymlops.evaluation.learner_ranking import (
+    Answers,
+    LearnerLine,
+    LearnerRanking,
+    rank_learners,
+)
 from raymlops.features import FittedTarget
 from raymlops.models.session import open_session
 from raymlops.models.speed import measure_median
@@ -22,13 +31,21 @@ BLEND = "blend"
 _SECONDS = 1.0
 """For the files of all learners; one that was begun is ended."""
 _CALLS = 50
+_MOST_SLICED = 200_000
+"""Rows of which the values of slices are read."""
 
 
 def rank_bags(
-    bags: Bags, winner: Winner, spec: TrainingSpec, target: FittedTarget, metric: str
+    bags: Bags,
+    winner: Winner,
+    spec: TrainingSpec,
+    target: FittedTarget,
+    metric: str,
+    slices: Mapping[str, npt.NDArray[Any]] | None = None,
+    slice_rows: int = 100,
 ) -> LearnerRanking | None:
     """The best bag of each learner and the winner, if it is a blend of several; None for one learner alone. Bags with
-    answers that are not finite are left out."""
+    answers that are not finite are left out. `slices` are as of `read_slices`."""
     loss, weights = make_loss(spec, target, bags.labels), bags.weigh(spec, target)
     folds = len(bags.bags[0].parts)
     order = [bag for bag in bags.bags if np.isfinite(bag.margins).all()]
@@ -64,7 +81,32 @@ def rank_bags(
         loss_weights=weights,
         folds=folds,
         seed=spec.seed,
+        slices=slices,
+        slice_rows=slice_rows,
     )
+
+
+def read_slices(
+    rows: SplitRows, bags: Bags, columns: Sequence[str], target: FittedTarget
+) -> Mapping[str, npt.NDArray[Any]]:
+    """The values of columns in the rows that bags answered, read again; none of tables that are too large for that, or
+    if the rows are not the same."""
+    known = rows.dataset.schema(fetch_if_missing=True)
+    names = [name for name in columns if known is not None and name in known.names]
+    if not names or sum(rows.scan.fingerprint.rows[split] for split in bags.splits) > _MOST_SLICED:
+        return {}
+    tables: list[pa.Table] = []
+    with sources.reading(rows.table):
+        for split in bags.splits:
+            read = rows.of(split).select_columns([*dict.fromkeys([*names, target.name])])
+            tables += [
+                one for one in read.iter_batches(batch_size=None, batch_format="pyarrow") if one.num_rows
+            ]
+    table = pa.concat_tables(tables, promote_options="permissive")
+    labels = fitting.encode_target(table[target.name], target)[:: bags.step][: len(bags.labels)]
+    if not np.array_equal(labels, bags.labels):
+        return {}
+    return {name: table[name].to_pandas().to_numpy()[:: bags.step][: len(labels)] for name in names}
 
 
 def measure_files(

@@ -9,16 +9,27 @@ import pyarrow as pa
 
 from raymlops.data import sources
 from raymlops.data.split_rows import SplitRows
+from raymlops.evaluation.learner_ranking import LearnerRanking, LimitCost
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.train import stages
+from raymlops.metrics import FALLING
 from raymlops.models.session import open_session
 from raymlops.models.speed import measure_speed
 from raymlops.specs.evaluation import GateSpec
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training.blends import Winner, list_firsts, to_learner, to_single
-from raymlops.training.trials import SearchResult
+from raymlops.training.trials import SearchResult, Trial
 
 _ROWS, _SECONDS = 200, 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenUp:
+    """A winner that broke a limit."""
+
+    winner: Winner
+    broken: str
+    """The limit, and what the file has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +38,8 @@ class Fitting:
 
     winner: Winner
     model: bytes
+    given_up: tuple[GivenUp, ...] = ()
+    """What was better and broke a limit, in the order in which it was tried."""
 
 
 def export_within(
@@ -35,10 +48,12 @@ def export_within(
     features: FittedFeatures,
     winner: Winner,
     trials: SearchResult,
+    teach: Callable[[], Winner | None] = lambda: None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Fitting:
-    """The winner, or where it breaks a limit of the gate, the best trial of each learner in turn; the winner itself if
-    all do, so that the gate tells by how much."""
+    """The winner, or where it breaks a limit of the gate, the best that keeps them of the best trial of each learner
+    and, in the place of a blend, the network that `teach` gives; the winner itself if all break one, so that the gate
+    tells by how much."""
     (model,) = stages.export(spec, features, winner)
     first = Fitting(winner, model)
     if spec.gate.size_mb is None and spec.gate.latency_ms is None:
@@ -47,29 +62,75 @@ def export_within(
     broken = find_broken(spec.gate, model, sample)
     if broken is None:
         return first
-    for other in _list_others(winner, trials):
-        tell(f"{_name(first.winner, trials)} is over a limit: {broken}; trying {_name(other, trials)}")
+    given_up = [GivenUp(winner, broken)]
+    tell(f"{name_winner(winner, trials)} is over a limit: {broken}")
+    for other in _list_others(winner, trials, teach() if winner.is_blend else None):
+        tell(f"Trying {name_winner(other, trials)}")
         (model,) = stages.export(spec, features, other)
-        found = find_broken(spec.gate, model, sample)
-        if found is None:
-            return Fitting(other, model)
+        broken = find_broken(spec.gate, model, sample)
+        if broken is None:
+            return Fitting(other, model, tuple(given_up))
+        given_up.append(GivenUp(other, broken))
+        tell(f"{name_winner(other, trials)} is over a limit: {broken}")
     tell("No trial keeps the limits on size and latency")
     return first
 
 
-def _list_others(winner: Winner, trials: SearchResult) -> Iterator[Winner]:
+def _list_others(winner: Winner, trials: SearchResult, student: Winner | None) -> Iterator[Winner]:
+    """The best trial of each learner, and among them, by the same metric, the network that learned from the blend."""
+    sign = 1 if trials.metric in FALLING else -1
     for trial in list_firsts(trials.trials):
-        if winner.is_blend or trial.name != winner.best.name:
+        if student is not None and sign * _value(student.best, trials) < sign * _value(trial, trials):
+            yield student
+            student = None
+        if len(winner.members) > 1 or trial.name != winner.best.name:
             yield to_single(trial, winner.judged)
+    if student is not None:
+        yield student
 
 
-def _name(winner: Winner, trials: SearchResult) -> str:
+def _value(trial: Trial, trials: SearchResult) -> float:
+    return trial.learned.get(f"best_{trials.metric}", float("nan"))
+
+
+def name_winner(winner: Winner, trials: SearchResult) -> str:
+    """For a person, with its value on validation rows if it is one model."""
     if winner.is_blend:
         return "the blend"
     trial = winner.best
-    learner = f" of {to_learner(trial)}" if to_learner(trial) else ""
-    value = trial.learned.get(f"best_{trials.metric}", float("nan"))
-    return f"{trial.name}{learner}, {trials.metric} {value:.4g}"
+    learner = " that learned from the blend" if winner.teacher else f" of {to_learner(trial)}"
+    if not winner.teacher and not to_learner(trial):
+        learner = ""
+    name = "the network" if winner.teacher else trial.name
+    return f"{name}{learner}, {trials.metric} {_value(trial, trials):.4g}"
+
+
+def find_costs(ranking: LearnerRanking, found: Fitting, trials: SearchResult) -> tuple[LimitCost, ...]:
+    """What each limit cost, by values of the same rows where there are some."""
+    taken = found.winner
+    values = {line.trials: line.value.value for line in ranking.lines}
+    costs = []
+    for one in found.given_up:
+        own = tuple(share.trial.name for share in one.winner.shares)
+        held = tuple(share.trial.name for share in taken.shares)
+        before, after = values.get(own), values.get(held)
+        if taken.distilled is not None and one.winner.is_blend:
+            before, after = taken.distilled.teacher, taken.distilled.student
+        elif before is None or after is None:
+            key = f"best_{trials.metric}"
+            before = one.winner.best.learned.get(key) if not one.winner.is_blend else None
+            after = taken.best.learned.get(key)
+        costs.append(
+            LimitCost(
+                one.broken,
+                name_winner(one.winner, trials),
+                name_winner(taken, trials),
+                trials.metric,
+                float("nan") if before is None else before,
+                float("nan") if after is None else after,
+            )
+        )
+    return tuple(costs)
 
 
 def _read_sample(rows: SplitRows, features: FittedFeatures) -> dict[str, Any]:

@@ -64,6 +64,7 @@ _LATER = {
     "search.sample_rows": None,
     "search.warm_start": "auto",
     "training.rows": None,
+    "search.distill": None,
 }
 """Keys that specs did not have at first -> the value that means the same: left out of digests."""
 _LATER_OF_CATEGORIES: Mapping[str, tuple[Any, Any]] = {
@@ -123,7 +124,9 @@ def digests_of(spec: ExperimentSpec) -> set[str]:
 
 def _as_before(spec: ExperimentSpec) -> tuple[ExperimentSpec, ExperimentSpec]:
     networks = spec.model_copy(
-        update={"search": spec.search.model_copy(update={"learners": None, "glassbox": False})}
+        update={
+            "search": spec.search.model_copy(update={"learners": None, "glassbox": False, "distill": None})
+        }
     )
     return networks, defaults.fix(networks)
 

@@ -32,7 +32,7 @@ from raymlops.lifecycle.train.verify_export import Proof
 from raymlops.models.parity import Parity
 from raymlops.specs.dataset import ContractSpec, DatasetSpec, SplitSpec
 from raymlops.tensors import Batch
-from raymlops.training.blends import Judged, Member, Winner
+from raymlops.training.blends import Distilled, Judged, Member, Winner
 from raymlops.training.packed import PackedSplit
 from raymlops.training.storage import explained
 from raymlops.training.trials import SearchResult, Trial, open_checkpoint
@@ -263,7 +263,15 @@ def _load_trial(folder: Folder) -> Trial:
 def _save_winner(winner: Winner, folder: Folder) -> None:
     """With the checkpoints of its members."""
     judged = None if winner.judged is None else dataclasses.asdict(winner.judged)
-    folder.write_json(_VALUE, {"weights": [one.weight for one in winner.members], "judged": judged})
+    folder.write_json(_VALUE, {
+        "weights": [one.weight for one in winner.members],
+        "judged": judged,
+        "teacher": [  # of which nothing is loaded any more
+            {"trial": {**dataclasses.asdict(one.trial), "checkpoint": None}, "weight": one.weight}
+            for one in winner.teacher
+        ],
+        "distilled": None if winner.distilled is None else dataclasses.asdict(winner.distilled),
+    })  # fmt: skip
     for place, member in enumerate(winner.members):
         inner = Folder(locations.join(folder.location, f"members/{place}"))
         _save_trial(member.trial, inner)
@@ -276,7 +284,13 @@ def _load_winner(folder: Folder) -> Winner:
         Member(_load_trial(Folder(locations.join(folder.location, f"members/{place}"))), weight)
         for place, weight in enumerate(held["weights"])
     ]
-    return Winner(tuple(members), held["judged"] and Judged(**held["judged"]))
+    distilled = held.get("distilled")
+    return Winner(
+        tuple(members),
+        held["judged"] and Judged(**held["judged"]),
+        tuple(Member(Trial(**one["trial"]), one["weight"]) for one in held.get("teacher", ())),
+        distilled and Distilled(**distilled),
+    )
 
 
 def _save_search(found: SearchResult, folder: Folder) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import time
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,10 +18,11 @@ from typing import Any, NamedTuple
 from raymlops import __version__
 from raymlops.data import fitting, rare_classes, sources, split_rows, splits
 from raymlops.data.split_rows import SplitRows
-from raymlops.errors import SpecError
+from raymlops.errors import RaymlopsError, SpecError
 from raymlops.features import FittedFeatures, packing_of
 from raymlops.lifecycle.train import run_recorder, winners
-from raymlops.lifecycle.train.learner_board import rank_bags
+from raymlops.lifecycle.train.distillation import School, describe, distill
+from raymlops.lifecycle.train.learner_board import rank_bags, read_slices
 from raymlops.lifecycle.train.resolve_features import resolve_features
 from raymlops.lifecycle.train.row_encoding import encode_rows, find_formulas
 from raymlops.lifecycle.train.target_fitting import fit_by_target, fit_folds
@@ -243,7 +245,9 @@ class Blended(NamedTuple):
 
 def blend(
     spec: ExperimentSpec,
+    rows: SplitRows,
     features: FittedFeatures,
+    encoder: bytes,
     train: PackedSplit,
     validation: PackedSplit,
     trials: SearchResult,
@@ -251,22 +255,51 @@ def blend(
     location: str = "",
     seconds: float | None = None,
     replayed: Sequence[Replayed] = (),
+    student: Mapping[str, Any] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Blended:
     """The best trial, or a blend of several, where it gains beyond doubt on rows that its models have not seen.
 
     With `search.folds` the best are trained again on folds of the training and validation rows, with checkpoints below
-    `location`, and answer as bags; what is not done after `seconds` is left out. With `replayed` trials the winner is
-    what they were a part of.
+    `location`, and answer as bags; what is not done after `seconds` is left out. With `search.distill` a network that
+    learned from the blend takes its place, if it is better than the best trial. With `replayed` trials the winner is
+    what they were a part of, or a network of the parameters `student` that learned from it.
     """
     if not spec.search.blends:
         return Blended(to_single(trials.best), {})
+    began = time.monotonic()
     job = Job(spec, packing_of(features), features.target, train, validation)
+    school = School(spec, rows, features, encoder, train, validation, trials, location)
     if replayed:
-        return Blended(winners.rebuild_winner(job, trials, replayed, location), {})
+        return Blended(_rebuild(school, job, replayed, student), {})
     winner, bags = winners.choose_winner(job, trials, location=location, seconds=seconds, tell=tell)
-    ranking = rank_bags(bags, winner, spec.training, features.target, trials.metric) if bags else None
+    ranking = None
+    if bags is not None:
+        slices = read_slices(rows, bags, spec.evaluation.slices, features.target)
+        ranking = rank_bags(
+            bags, winner, spec.training, features.target, trials.metric, slices, spec.evaluation.slice_rows
+        )
+    if spec.search.distill and winner.is_blend:
+        left = None if seconds is None else seconds - (time.monotonic() - began)
+        taught = distill(school, winner, seconds=left, tell=tell)
+        if taught is not None and taught.distilled is not None:
+            tell(describe(taught.distilled))
+            winner = taught if taught.distilled.gains else winner
     return Blended(winner, ranking.to_json() if ranking else {})
+
+
+def _rebuild(
+    school: School, job: Job, replayed: Sequence[Replayed], student: Mapping[str, Any] | None
+) -> Winner:
+    """The winner of a record. Raises RaymlopsError if a part of it cannot be trained again."""
+    winner = winners.rebuild_winner(job, school.trials, replayed, school.location)
+    if student is None:
+        return winner
+    told: list[str] = []
+    taught = distill(school, winner, parameters=dict(student), tell=told.append)
+    if taught is None:
+        raise RaymlopsError("; ".join(told))
+    return taught
 
 
 class Exported(NamedTuple):
@@ -415,6 +448,9 @@ STAGES: Mapping[str, Stage] = {
         Stage(
             encode,
             reads=(
+                "search.blend",
+                "search.distill",
+                "search.glassbox",
                 "search.learners",
                 "training.learner",
                 "training.resident_bytes",
@@ -422,7 +458,7 @@ STAGES: Mapping[str, Stage] = {
             ),
         ),
         Stage(search, reads=_MODEL),
-        Stage(blend, reads=_MODEL, revision=3),
+        Stage(blend, reads=(*_MODEL, "evaluation.slices", "evaluation.slice_rows"), revision=3),
         Stage(export, reads=("name", *_MODEL)),
         Stage(verify, reads=("limits", *_MODEL)),
         Stage(register, reads=("name", "description"), effect=True),

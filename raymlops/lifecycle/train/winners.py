@@ -36,7 +36,7 @@ from raymlops.training.trials import SearchResult, Trial, read_state
 Tell = Callable[[str], None]
 _MOST_BAGS, _MOST_TRIALS = 6, 12
 """Trials among which a blend chooses: with folds each is trained again."""
-_MOST_ROWS = 50_000
+MOST_ROWS = 50_000
 """Validation rows by which it chooses."""
 
 
@@ -86,7 +86,7 @@ def _pick_for_folds(
 def _answer_validation(job: Job, trials: Sequence[Trial], tell: Tell) -> Bags:
     """What the models of trials answer to the validation rows. A learner that cannot load or ask its model is told, and
     does not end a search that others finished."""
-    rows = job.validation.load_evenly(_MOST_ROWS)
+    rows = job.validation.load_evenly(MOST_ROWS)
     labels, weights = rows.pop(LABEL), rows.pop(WEIGHT, None)
     bags = []
     for trial in trials:
@@ -105,7 +105,7 @@ def _answer_validation(job: Job, trials: Sequence[Trial], tell: Tell) -> Bags:
             )
             continue
         bags.append(Bag(trial, (trial,), np.asarray(margins)))
-    return Bags(tuple(bags), labels, weights)
+    return Bags(tuple(bags), labels, weights, step=job.validation.step_of(MOST_ROWS))
 
 
 def rebuild_winner(job: Job, trials: SearchResult, replayed: Sequence[Replayed], location: str) -> Winner:
@@ -131,14 +131,19 @@ def to_spec_of(spec: ExperimentSpec, trial: Trial) -> ExperimentSpec:
 
 def load_scorer(spec: ExperimentSpec, features: FittedFeatures, winner: Winner) -> Scorer:
     """The trained winner. Raises StorageError."""
+    if winner.is_blend:
+        return load_blend(spec, features, winner.members)
+    return _load_trial(spec, packing_of(features), features.target, winner.members[0].trial)
+
+
+def load_blend(spec: ExperimentSpec, features: FittedFeatures, members: Sequence[Member]) -> BlendScorer:
+    """Trained models as one, also of a single one with its weight. Raises StorageError."""
     packing, target = packing_of(features), features.target
-    scorers = [_load_trial(spec, packing, target, member.trial) for member in winner.members]
-    if not winner.is_blend:
-        return scorers[0]
-    parts = zip(scorers, winner.members, strict=True)
-    return BlendScorer(
-        tuple((scorer, one.weight, _read_by(spec, one.trial)) for scorer, one in parts), target
+    parts = (
+        (_load_trial(spec, packing, target, one.trial), one.weight, _read_by(spec, one.trial))
+        for one in members
     )
+    return BlendScorer(tuple(parts), target)
 
 
 def write_core(spec: ExperimentSpec, features: FittedFeatures, winner: Winner) -> onnx.ModelProto:

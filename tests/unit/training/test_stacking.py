@@ -71,7 +71,7 @@ def test_the_kind_of_blend_with_the_least_loss_on_rows_that_chose_nothing_is_tak
     labels = labels_of("binary")
     margins = np.stack([noisy("binary", labels, noise, seed) for seed, noise in enumerate((1, 1.2, 2))])
     judged = blends.judge_blend(
-        margins, "binary", lambda rows: make_loss(TrainingSpec(), TARGETS["binary"], labels[rows])
+        margins, lambda rows: make_loss(TrainingSpec(), TARGETS["binary"], labels[rows])
     )
     assert {judged.kind, *judged.others} == set(blends.SELECTIONS)
     assert judged.blend <= min(judged.others.values())

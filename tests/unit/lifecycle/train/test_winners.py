@@ -36,6 +36,9 @@ class HeldRows:
     def load_evenly(self, most: int) -> Any:
         return {"numeric": np.zeros((ROWS, 1), np.float32), "label": LABELS}
 
+    def step_of(self, most: int) -> int:
+        return 1
+
 
 def search(monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any]) -> tuple[Any, list[str]]:
     monkeypatch.setattr(
