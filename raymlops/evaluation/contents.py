@@ -80,7 +80,11 @@ class Report:
     trial_metric: str = ""
     learners: LearnerRanking | None = None
     members: tuple[MemberLine, ...] = ()
-    """Of a blend, the largest first; else empty."""
+    """Of a blend, also of one that a network learned from, the largest first; else empty."""
+    taught: str = ""
+    """Of a network that learned from a blend: how good both are, in a sentence; else empty."""
+    constraints: tuple[str, ...] = ()
+    """Keys of the spec that say what a model may be, such as `search.glassbox: true`."""
     epochs: int = 0
     """Of one training, unless trials vary it; 0 if that is not known."""
     grid: bool = False
@@ -102,6 +106,14 @@ class Report:
 def name_metric(name: str) -> str:
     """A metric's name for readers."""
     return _TITLES.get(name, name.replace("_", " "))
+
+
+LEARNER = "training.learner"
+
+
+def learner_of(trial: TrialLine) -> str:
+    """Of a search over several; else empty."""
+    return str(trial.parameters.get(LEARNER, ""))
 
 
 def show_name(parameter: str) -> str:

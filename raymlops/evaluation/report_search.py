@@ -1,5 +1,4 @@
-"""The part of a report about the search: history, budget, learning curves, importance, members,
-best trials."""
+"""The part of a report about the search: history, budget, learning curves, importance, best trials."""
 
 import itertools
 import math
@@ -9,13 +8,20 @@ from markupsafe import Markup
 
 from raymlops.evaluation import charts
 from raymlops.evaluation.charts import Axis, Series
-from raymlops.evaluation.contents import Report, TrialLine, name_metric, show_name, show_number
+from raymlops.evaluation.contents import (
+    LEARNER,
+    Report,
+    TrialLine,
+    learner_of,
+    name_metric,
+    show_name,
+    show_number,
+)
 from raymlops.evaluation.improvement import find_improvement
-from raymlops.evaluation.intervals import four_digits
 from raymlops.evaluation.page import NOTHING, write_card, write_cards, write_table
+from raymlops.evaluation.report_learners import show_learners
 from raymlops.metrics import FALLING
 
-_LEARNER = "training.learner"
 _COLOURS = (1, 2, 3, 4, 5, 7, 8)
 """Of the page's; 6 is that of all learners together."""
 
@@ -73,8 +79,7 @@ def show_search(report: Report) -> Markup:
                 importance if shares else NOTHING,
             ),
         )
-        + _show_ranking(report)
-        + _show_members(report)
+        + show_learners(report)
         + write_card("Best trials", "", _list_trials(done, sign, metric))
         + _show_chosen(report)
     )
@@ -86,7 +91,7 @@ def _show_history(trials: Sequence[TrialLine], metric: str) -> Markup:
     dots = []
     for learner, colour in _colour_learners(trials).items():
         kept = [
-            (number, one) for number, one in zip(numbers, trials, strict=True) if _learner_of(one) == learner
+            (number, one) for number, one in zip(numbers, trials, strict=True) if learner_of(one) == learner
         ]
         dots.append(
             Series(
@@ -118,7 +123,7 @@ def _show_budget(trials: Sequence[TrialLine], metric: str) -> Markup:
     learners = _colour_learners(trials)
     if len(learners) > 1:
         lines += [
-            draw(learner or "trial", [one for one in ordered if _learner_of(one) == learner], colour)
+            draw(learner or "trial", [one for one in ordered if learner_of(one) == learner], colour)
             for learner, colour in learners.items()
         ]
     return charts.draw_lines(lines, Axis("seconds"), Axis(name_metric(metric)))
@@ -131,60 +136,8 @@ def _best_so_far(trials: Sequence[TrialLine], metric: str) -> list[float]:
 
 def _colour_learners(trials: Sequence[TrialLine]) -> dict[str, int]:
     """In the order of their first trials; empty names of searches over one."""
-    learners = dict.fromkeys(map(_learner_of, trials))
+    learners = dict.fromkeys(map(learner_of, trials))
     return {learner: _COLOURS[place % len(_COLOURS)] for place, learner in enumerate(learners)}
-
-
-def _learner_of(trial: TrialLine) -> str:
-    return str(trial.parameters.get(_LEARNER, ""))
-
-
-def _show_ranking(report: Report) -> Markup:
-    """The best of each learner on the same rows."""
-    found = report.learners
-    if found is None:
-        return NOTHING
-    rows = [
-        (
-            line.name,
-            four_digits(line.value.value),
-            f"{four_digits(line.value.low)} to {four_digits(line.value.high)}",
-            four_digits(line.loss),
-            f"{line.behind:.2g} ± {line.error:.2g}" if line.behind else "",
-            f"{line.first:.0%}",
-            f"{line.seconds:,.1f}",
-            "" if line.p50_ms is None else f"{line.p50_ms:.3f}",
-            "" if line.size is None else f"{line.size / 1e3:,.1f} kB",
-        )
-        for line in found.lines
-    ]
-    head = (
-        "learner", name_metric(found.metric), "interval", "loss", "behind the first ± standard error",
-        "first in resamples", "s to fit", "p50 ms of one row", "file",
-    )  # fmt: skip
-    of = (
-        f"{found.rows:,} rows, each answered by the model of {found.folds} that had left it out"
-        if found.folds > 1
-        else f"{found.rows:,} validation rows, by which the trials were also chosen"
-    )
-    text = f"The best trial of each learner, and the blend if one was taken, on {of}. {found.describe()}."
-    return write_card("Learners", text, write_table(head, rows, frozenset(range(1, 9))))
-
-
-def _show_members(report: Report) -> Markup:
-    """What a blend is made of."""
-    if not report.members:
-        return NOTHING
-    names = [
-        f"{one.learner or 'trial'} {one.trial}" + (f" ×{one.models}" if one.models > 1 else "")
-        for one in report.members
-    ]
-    bars = charts.draw_bars(names, [one.weight for one in report.members])
-    text = (
-        "The weight of each trial in the sum of log odds, log probabilities or predictions; ×5 are the models of 5 "
-        "folds. Weights that add up to less than 1 make probabilities milder, and to more sharper."
-    )
-    return write_cards(write_card("Members of the blend", text, bars))
 
 
 def _show_chosen(report: Report) -> Markup:
@@ -216,7 +169,7 @@ def _show_curves(trials: Sequence[TrialLine], best: TrialLine, metric: str) -> M
 
 def _list_trials(trials: Sequence[TrialLine], sign: int, metric: str) -> Markup:
     ordered = sorted(trials, key=lambda trial: -sign * trial.value)[:8]
-    if any(map(_learner_of, ordered)):
+    if any(map(learner_of, ordered)):
         return _list_of_learners(ordered, metric)
     names = sorted({name for trial in ordered for name in trial.parameters})
     rows = [
@@ -241,9 +194,9 @@ def _list_of_learners(trials: Sequence[TrialLine], metric: str) -> Markup:
         values = [
             f"{show_name(name)} {show_number(value)}"
             for name, value in sorted(trial.parameters.items())
-            if name != _LEARNER
+            if name != LEARNER
         ]
-        learner = _learner_of(trial)
+        learner = learner_of(trial)
         rows.append(
             (
                 trial.name,

@@ -121,6 +121,13 @@ class Distilled:
         """Whether it is better than the best trial."""
         return self.student < self.single if self.metric in FALLING else self.student > self.single
 
+    def describe(self) -> str:
+        """A sentence."""
+        return (
+            f"A network learned from the answers of the blend to {self.rows:,} rows: validation {self.metric} "
+            f"{self.student:.4g}, of the blend {self.teacher:.4g}, of the best trial {self.single:.4g}"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Share:

@@ -93,7 +93,7 @@ def test_every_trial_is_a_run_with_its_learner(outcome: Outcome, settings: Setti
 
 def test_a_trial_alone_is_taken_where_no_blend_is_asked_for(spec: ExperimentSpec, outcome: Outcome) -> None:
     alone = spec.model_copy(update={"search": spec.search.model_copy(update={"blend": False})})
-    (winner, _) = stages.blend(alone, None, None, None, outcome.search, location="")  # type: ignore[arg-type]
+    (winner, _) = stages.blend(alone, None, None, b"", None, None, outcome.search, location="")  # type: ignore[arg-type]
     assert [member.trial for member in winner.members] == [outcome.search.best]
 
 

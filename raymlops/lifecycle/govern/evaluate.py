@@ -181,6 +181,7 @@ def evaluate_version(
             permuted=importance,
             variants=lines,
             leaderboard=leaderboard.lines,
+            constraints=_list_constraints(spec),
         ),
         rows,
     )
@@ -192,6 +193,13 @@ def evaluate_version(
     if store:
         store_findings(client, trusted, settings)
     return trusted
+
+
+def _list_constraints(spec: ExperimentSpec) -> tuple[str, ...]:
+    """What the spec says of what a model may be, beside its size and speed."""
+    directions = ", ".join(f"{name} {way}" for name, way in spec.training.monotonic.items())
+    found = {"search.glassbox": "true" * spec.search.glassbox, "training.monotonic": directions}
+    return tuple(f"{key}: {value}" for key, value in found.items() if value)
 
 
 def _describe_data(report: Report, rows: Rows, own: Mapping[str, str]) -> Report:

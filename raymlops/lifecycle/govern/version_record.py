@@ -23,6 +23,7 @@ from raymlops.tracking import run_reader
 from raymlops.tracking.evidence import FOLDS, LEARNERS, TRAINING_ROWS
 from raymlops.tracking.registry import ModelVersion
 from raymlops.tracking.run_reader import Client
+from raymlops.training.blends import Distilled
 from raymlops.training.importance import rank_parameters
 
 _CURVES = 40  # number of learning curves that are fetched, with one call each
@@ -186,6 +187,7 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
         trials=trials,
         trial_metric=metric,
         members=_read_members(version),
+        taught=_say_taught(version),
         learners=_read_ranking(client, version),
         chosen=read_record_file(client, version, DEFAULTS_FILE),
         importance=rank_parameters(
@@ -221,18 +223,33 @@ def _read_members(version: ModelVersion) -> tuple[MemberLine, ...]:
     """None of a version that is one model."""
     held = [
         MemberLine(one["trial"], one["parameters"].get("training.learner", ""), one["weight"], one["models"])
-        for one in read_tag(version, "raymlops.members").get("members", ())
+        for one in _list_members(version)
     ]
-    return tuple(held) if sum(one.models for one in held) > 1 else ()
+    taught = bool(read_tag(version, "raymlops.members").get("teacher"))
+    return tuple(held) if taught or sum(one.models for one in held) > 1 else ()
+
+
+def _list_members(version: ModelVersion) -> Sequence[Mapping[str, Any]]:
+    """Those of the blend that answers, or that the version learned from."""
+    held = read_tag(version, "raymlops.members")
+    found: Sequence[Mapping[str, Any]] = held.get("teacher") or held.get("members", ())
+    return found
+
+
+def _say_taught(version: ModelVersion) -> str:
+    """How good a network is that learned from a blend; empty for other versions."""
+    found = read_tag(version, "raymlops.members").get("distilled")
+    return Distilled(**found).describe() if found else ""
 
 
 def _say_members(version: ModelVersion) -> str:
-    held = read_tag(version, "raymlops.members").get("members", ())
-    return ", ".join(
+    taught = bool(read_tag(version, "raymlops.members").get("teacher"))
+    said = ", ".join(
         f"{one['weight']:.2f} {one['trial']} {one['parameters'].get('training.learner', '')}".strip()
         + (f" in {one['models']} folds" if one["models"] > 1 else "")
-        for one in held
+        for one in _list_members(version)
     )
+    return f"a network that learned from {said}" if taught else said
 
 
 def read_trials(client: Client, version: ModelVersion, metric: str) -> tuple[str, tuple[TrialLine, ...]]:

@@ -23,7 +23,7 @@ from raymlops.lifecycle.govern.evaluation_rows import Rows, to_test_rows
 from raymlops.lifecycle.govern.promotion import admit_version
 from raymlops.lifecycle.govern.scoring import features_of
 from raymlops.lifecycle.train import cross_validation, run_heartbeat, stages, winners
-from raymlops.lifecycle.train.distillation import School, describe, distill
+from raymlops.lifecycle.train.distillation import School, distill
 from raymlops.lifecycle.train.learner_board import measure_files
 from raymlops.lifecycle.train.limits import Fitting, export_within, find_costs
 from raymlops.lifecycle.train.prepare import Prepared, prepare
@@ -344,7 +344,7 @@ def _export(
         )  # fmt: skip
         student = distill(school, winner, seconds=budget.left_to_train, tell=record.tell)
         if student is not None and student.distilled is not None:
-            record.tell(describe(student.distilled))
+            record.tell(student.distilled.describe())
         return student
 
     return export_within(spec, prepared.rows, features, winner, found, teach, record.tell)

@@ -115,14 +115,6 @@ def distill(
     return dataclasses.replace(to_single(trial, winner.judged), teacher=teacher, distilled=found)
 
 
-def describe(found: Distilled) -> str:
-    """A sentence."""
-    return (
-        f"A network learned from the answers of the blend to {found.rows:,} rows: validation {found.metric} "
-        f"{found.student:.4g}, of the blend {found.teacher:.4g}, of the best trial {found.single:.4g}"
-    )
-
-
 def _choose_parameters(school: School, rows: int) -> Parameters:
     """Of the network of the spec, for so many rows with soft labels."""
     spec, target = school.spec, school.features.target

@@ -21,7 +21,7 @@ from raymlops.data.split_rows import SplitRows
 from raymlops.errors import RaymlopsError, SpecError
 from raymlops.features import FittedFeatures, packing_of
 from raymlops.lifecycle.train import run_recorder, winners
-from raymlops.lifecycle.train.distillation import School, describe, distill
+from raymlops.lifecycle.train.distillation import School, distill
 from raymlops.lifecycle.train.learner_board import rank_bags, read_slices
 from raymlops.lifecycle.train.resolve_features import resolve_features
 from raymlops.lifecycle.train.row_encoding import encode_rows, find_formulas
@@ -160,13 +160,19 @@ def _decide_of_learners(
         raise SpecError(
             f"search.folds: {spec.search.folds} folds of {rows:,} training and validation rows; each takes two at least"
         )
-    found = candidates.choose_candidates(spec, packing_of(features), features.target, tell, facts.train)
+    refused: list[str] = []
+    found = candidates.choose_candidates(
+        spec, packing_of(features), features.target, refused.append, facts.train
+    )
+    for line in refused:
+        tell(line)
     spaces = {
         one.name: {**{key: space.model_dump() for key, space in one.varied.items()}, **one.held}
         for one in found
     }
     options = networks.options_of(spec.network.name) if "network" in spaces else ()
-    named = defaults.Choice("search.learners", spaces, "each can do what the spec asks")
+    why = "; ".join(["each can do what the spec asks", *refused])
+    named = defaults.Choice("search.learners", spaces, why)
     settled = defaults.insert(spec, [named])
     return (named, *defaults.choose(settled, facts, {}, options))
 
@@ -283,7 +289,7 @@ def blend(
         left = None if seconds is None else seconds - (time.monotonic() - began)
         taught = distill(school, winner, seconds=left, tell=tell)
         if taught is not None and taught.distilled is not None:
-            tell(describe(taught.distilled))
+            tell(taught.distilled.describe())
             winner = taught if taught.distilled.gains else winner
     return Blended(winner, ranking.to_json() if ranking else {})
 
