@@ -107,7 +107,7 @@ def test_a_driver_elsewhere_is_dead_once_it_writes_no_more(
 
 def test_searches_begun_before_specs_had_learners_are_gone_on_with() -> None:
     spec = ExperimentSpec.model_validate({
-        "name": "kept", "dataset": {"path": "rows.csv"},
+        "name": "kept", "dataset": {"reader": "parquet", "path": "rows.csv"},
         "features": {"target": {"column": "y"}, "numbers": ["x"]},
         "network": {"options": {"hidden": 8}}, "training": {"epochs": 3},
         "search": {"space": {"lr": {"low": 0.1, "high": 1.0}}},
