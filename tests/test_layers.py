@@ -22,6 +22,7 @@ FLOOR = {
         ("metrics", "histograms", "features", "expressions", "attestation", "onnx_builder", "observers"), 0
     ),
     **dict.fromkeys(("conversions", "file_endings", "private_names", "ray_internals", "table_profile"), 0),
+    "secret_texts": 0,
     "specs": 1,
     **dict.fromkeys(ENGINES, 2),
     "runtime": 3,

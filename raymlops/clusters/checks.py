@@ -7,8 +7,8 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
-from raymlops import ray_internals
-from raymlops.clusters import configuration, tokens
+from raymlops import ray_internals, secret_texts
+from raymlops.clusters import configuration
 from raymlops.clusters.configuration import Config
 from raymlops.clusters.findings import Finding
 from raymlops.errors import SpecError
@@ -209,7 +209,9 @@ def _tracking(config: Config) -> Iterator[Finding]:
 
 def _secrets(config: Config) -> Iterator[Finding]:
     for name, value in configuration.environment_of(config).items():
-        if re.search(r"(?i)password|secret|token$|access_key|api_?key", name) or tokens.holds_password(value):
+        if re.search(r"(?i)password|secret|token$|access_key|api_?key", name) or secret_texts.holds_password(
+            value
+        ):
             yield Finding(
                 _CHECK, f"docker.run_options holds a secret: {name}", "it is committed, and shown by docker inspect",
                 "copy a file instead, such as ~/.mlflow/credentials in file_mounts",

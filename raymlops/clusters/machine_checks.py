@@ -7,6 +7,7 @@ import tempfile
 import urllib.parse
 from collections.abc import Iterator, Mapping
 
+from raymlops import secret_texts
 from raymlops.clusters import tokens
 from raymlops.clusters.findings import Finding
 
@@ -139,7 +140,7 @@ def _check_tracking(environment: Mapping[str, str], address: str | None) -> Iter
             "it is slow, has no registry, and has known vulnerabilities",
             "unset MLFLOW_TRACKING_URI, or give sqlite:///FILE or http://SERVER",
         )  # fmt: skip
-    if tokens.holds_password(uri):
+    if secret_texts.holds_password(uri):
         yield Finding(
             "settings", "MLFLOW_TRACKING_URI holds a password", "it is copied into logs and run pages",
             "write user and password to ~/.mlflow/credentials", "warning",

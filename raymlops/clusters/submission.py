@@ -15,7 +15,8 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from raymlops.clusters import packaging, secret_files, tokens
+from raymlops import secret_texts
+from raymlops.clusters import packaging
 from raymlops.clusters.capacity import NodeKind
 from raymlops.errors import ForbiddenError, NotFoundError, ResourceError, unknown_name
 
@@ -50,12 +51,12 @@ def require_no_secrets(job: Job) -> None:
         "~/.mlflow/credentials or a Kubernetes Secret"
     )
     for name, value in job.variables.items():
-        if (secret_files.names_secret(name) and value) or _holds_secret(value):
+        if (secret_texts.names_secret(name) and value) or _holds_secret(value):
             raise ForbiddenError(f"The variable {name} looks like a secret; {remedy}")
     for place, argument in enumerate(job.arguments):
         following = job.arguments[place + 1] if place + 1 < len(job.arguments) else "--"
         name, equals, value = argument.partition("=")
-        named = secret_files.names_secret(name)
+        named = secret_texts.names_secret(name)
         # `--password=x`, `password=x`, and `--password x`.
         given = bool(value) if equals else argument.startswith("-") and not following.startswith("-")
         if (named and given) or _holds_secret(argument):
@@ -63,7 +64,7 @@ def require_no_secrets(job: Job) -> None:
 
 
 def _holds_secret(text: str) -> bool:
-    return tokens.holds_password(text) or any(secret_files.find_secrets(text))
+    return secret_texts.holds_password(text) or any(secret_texts.find_secrets(text))
 
 
 def read_requirements(root: pathlib.Path) -> tuple[str, ...]:

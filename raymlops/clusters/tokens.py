@@ -1,22 +1,14 @@
 """The token that the Ray processes of a cluster show each other: made, kept with mode 0600, and required before
-anything listens beyond this machine. Also finds passwords in URIs, so that they are not shown."""
+anything listens beyond this machine."""
 
 import ipaddress
 import os
 import pathlib
-import re
 import secrets
 import shlex
 import stat
 
 from raymlops.errors import AuthenticationError
-
-_PASSWORD_IN_URI = re.compile(r"\w+://[^/\s:@]+:[^/\s@]+@")
-
-
-def holds_password(text: str) -> bool:
-    """Whether the text has a URI with a password, as in http://ann:secret@mlflow."""
-    return _PASSWORD_IN_URI.search(text) is not None
 
 
 def make_token(path: pathlib.Path) -> bool:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from raymlops import attestation
-from raymlops.clusters import secret_files, storage, tokens
+from raymlops import attestation, secret_texts
+from raymlops.clusters import secret_files, storage
 from raymlops.errors import ForbiddenError, NotFoundError, SpecError, UntrustedError
 from raymlops.settings import Settings
 from raymlops.specs.document import read_json, update_recorded
@@ -23,17 +23,17 @@ def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
 
     Raises ForbiddenError if it would contain a password, since the dashboard shows it.
     """
-    if tokens.holds_password(settings.tracking_uri + " " + settings.registry_uri):
+    if secret_texts.holds_password(settings.tracking_uri + " " + settings.registry_uri):
         raise ForbiddenError(
             "MLFLOW_TRACKING_URI holds a password, which everyone could read in the application's environment; "
             "write user and password to ~/.mlflow/credentials of every node instead"
         )
     args = spec.model_dump(mode="json")
     for place, name, text in _texts(args):
-        secret = text and place[-2:-1] == ("config",) and secret_files.names_secret(name)
+        secret = text and place[-2:-1] == ("config",) and secret_texts.names_secret(name)
         if place[-2:-1] == ("code",) and not name.endswith(".py"):  # a file that a Python node names
             secret = secret_files.explain_secret_name(pathlib.PurePosixPath(name)) is not None
-        if secret or tokens.holds_password(text) or any(secret_files.find_secrets(text)):
+        if secret or secret_texts.holds_password(text) or any(secret_texts.find_secrets(text)):
             raise ForbiddenError(
                 f"{'.'.join(place)} looks like a secret, which everyone could read in the application's config; "
                 "let the node read it from a file or a Kubernetes Secret instead"
