@@ -82,6 +82,9 @@ class Settings:
     newlines: ed25519:BASE64, files, or folders of *.pub and *.pem files."""
     trusted_record: str | None = None
     """RAYMLOPS_TRUSTED_RECORD: the version that a rebuilt environment reproduces, whose record was already verified."""
+    notify: pathlib.Path | None = None
+    """RAYMLOPS_NOTIFY: the notify.yaml that says whom events are told; default notify.yaml beside the serving spec,
+    else under home."""
     parent_run: str | None = None
     """MLFLOW_RUN_ID: the parent run of our runs, as set by `mlflow run`."""
 
@@ -102,6 +105,7 @@ class Settings:
             signing_key=_to_path(env.get("RAYMLOPS_SIGNING_KEY")),
             trusted_keys=_to_entries(env.get("RAYMLOPS_TRUSTED_KEYS")),
             trusted_record=env.get("RAYMLOPS_TRUSTED_RECORD") or None,
+            notify=_to_path(env.get("RAYMLOPS_NOTIFY")),
             parent_run=env.get("MLFLOW_RUN_ID") or None,
         )
 

@@ -15,6 +15,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/specs.md": documents.write_specs,
     "reference/serving.md": documents.write_serving,
     "reference/graphs.md": documents.write_graphs,
+    "reference/notify.md": documents.write_notify,
     "reference/expressions.md": expressions.write_page,
     "reference/commands.md": commands.write_page,
     "reference/python.md": functions.write_page,

@@ -15,6 +15,7 @@ from raymlops.specs.document import Document, documents_in
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import NODE_DOCUMENTS
+from raymlops.specs.notify import NotifySpec
 from raymlops.specs.serving import ServingSpec
 from reference_pages.markdown import code, sentence, table
 
@@ -58,6 +59,15 @@ def write_graphs() -> str:
         "(../node_kinds.md) have pages of their own."
     )
     return _write_page("Graphs", intro, [GraphSpec, *NODE_DOCUMENTS.values()])
+
+
+def write_notify() -> str:
+    """The page of notify.yaml."""
+    intro = (
+        "`notify.yaml` says whom events are told. `raymlops notify check` tells what is wrong with one, and what its "
+        "channels still need. An example is `examples/notify.yaml`; [Notifications](../notifications.md) has the rest."
+    )
+    return _write_page("notify.yaml", intro, [NotifySpec])
 
 
 def _graph_models() -> dict[type[Document], str]:

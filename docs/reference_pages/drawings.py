@@ -155,6 +155,7 @@ FLOORS = (
         Box("evaluation/", ("metrics, gate",)), Box("tracking/", ("MLflow",)), Box("graphs/", ("compositions",)),
         Box("clusters/", ("jobs, doctor",)),
     )),
+    Row("events", (Box("events/", ("what happened, and whom it is told: channels, incidents",)),)),
     Row("specs", (Box("specs/", ("what a user may write: frozen pydantic models",)),)),
     Row("values", (
         Box("errors, settings, tensors, features, expressions, metrics ...", ("plain values; nothing of ours above them",)),

@@ -162,6 +162,8 @@ FILES: Mapping[str, tuple[str, str]] = {
     "$RAYMLOPS_HOME/reports": ("HTML reports of evaluations and gates", "nothing: each run keeps its own"),
     "$RAYMLOPS_HOME/variants": ("smaller variants of versions, made for the gate", "they are made again"),
     "$RAYMLOPS_HOME/spool": ("metrics that the tracking store has not taken yet", "those points of the curves"),
+    "$RAYMLOPS_HOME/events": ("messages that channels of notify.yaml have not taken yet", "those messages"),
+    "$RAYMLOPS_HOME/notify.yaml": ("whom events are told, where no other file says it", "events go to the log alone"),
     "$RAYMLOPS_HOME/environments": ("environments that `reproduce --environment rebuild` made", "they are made again"),
     "$RAYMLOPS_HOME/clusters": ("configurations that `cluster up` handed to Ray", "`cluster render` makes them again"),
     "$RAYMLOPS_HOME/tracking-server": ("passwords and session key of `raymlops tracking-server`", "users log in again"),

@@ -49,6 +49,7 @@ VERBS = {
         "raymlops.cli.monitoring",
         "Compare a table with what a version was evaluated on, or with another",
     ),
+    "notify": ("raymlops.cli.notify", "Check whom events are told, and send a test message"),
     "submit": ("raymlops.cli.submission", "Run a verb as a job of a cluster, and follow it"),
     "cluster": ("raymlops.cli.clusters", "Make, check, start and describe clusters"),
     "tracking-server": ("raymlops.cli.tracking_server", "Run a tracking server for a team"),

@@ -130,7 +130,13 @@ def validate_document(
     except pydantic.ValidationError as error:
         where = lines or (lambda key: None)
         mistakes = [
-            _explain(_without_tags(mistake["loc"], value), mistake, kind, source, where)
+            _explain(
+                _without_tags(mistake["loc"], value, mistake["type"] == "missing"),
+                mistake,
+                kind,
+                source,
+                where,
+            )
             for mistake in error.errors(include_url=False)[:_MOST_MISTAKES]
         ]
         raise SpecError("\n".join(dict.fromkeys(mistakes))) from None
@@ -173,7 +179,9 @@ def _explain(
 ) -> str:
     location, tags = tagged
     message = str(mistake["msg"]).removeprefix("Value error, ")
-    if not location and (named := re.match(r"[a-z_.]+(?=: )", message)):  # a check of several parts names one
+    if not location and (
+        named := re.match(r"[a-z][a-z0-9_.-]*(?=: )", message)
+    ):  # a check of several parts names one
         location, message = tuple(named[0].split(".")), message[named.end() + 2 :]
     line = lines(location)
     place = f"{source}:{line}" if line else source
@@ -194,14 +202,16 @@ def _explain(
     return f"{place}: {key or 'the document'}: {message}{got}"
 
 
-def _without_tags(location: Key, value: Any) -> tuple[Key, Key]:
+def _without_tags(location: Key, value: Any, missing: bool) -> tuple[Key, Key]:
     """The keys of a location, and the names of union members that pydantic inserts: not keys of the user."""
     keys: list[int | str] = []
     tags: list[int | str] = []
     is_chosen = False  # whether the tag of the present mapping was passed
     for position, part in enumerate(location):
         last = position == len(location) - 1
-        if not last and not is_chosen and _is_tag(part, value):
+        # A mistake of the whole member ends with its tag; the key that is missing may have the name of one.
+        may_be_tag = not last or (not missing and part not in value)
+        if may_be_tag and not is_chosen and _is_tag(part, value):
             tags.append(part)
             is_chosen = True
             continue

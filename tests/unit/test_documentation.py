@@ -19,12 +19,15 @@ from raymlops.specs.document import parse_document
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.graph_nodes import NODE_DOCUMENTS
+from raymlops.specs.notify import NotifySpec
 from raymlops.specs.serving import ServingSpec
 from reference_pages import PAGES, commands, documents, drawings, operations
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODULES = sorted((ROOT / "raymlops").rglob("*.py"))
-MODELS = documents.models_below([ExperimentSpec, ServingSpec, GraphSpec, *NODE_DOCUMENTS.values()])
+MODELS = documents.models_below(
+    [ExperimentSpec, ServingSpec, GraphSpec, NotifySpec, *NODE_DOCUMENTS.values()]
+)
 
 
 class Fetched(html.parser.HTMLParser):

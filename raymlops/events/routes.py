@@ -1,0 +1,39 @@
+"""Which channels an event goes to. Sends nothing."""
+
+import fnmatch
+
+from raymlops.errors import SpecError
+from raymlops.events.event import TYPES, Event
+from raymlops.specs.notify import NotifySpec, Route
+
+
+def find_channels(event: Event, spec: NotifySpec) -> tuple[str, ...]:
+    """Names of the channels, each once, in the order of the spec."""
+    if not spec.routes:
+        return tuple(spec.channels)
+    found = {name for route in spec.routes if _matches(event, route) for name in route.to}
+    return tuple(name for name in spec.channels if name in found)
+
+
+def _matches(event: Event, route: Route) -> bool:
+    pairs = (
+        (event.type, route.types),
+        (event.application, route.applications),
+        (event.model, route.models),
+        (event.version, route.versions),
+        (event.segment, route.segments),
+    )
+    return (route.severity or event.severity) == event.severity and all(
+        any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns) for text, patterns in pairs
+    )
+
+
+def require_known_types(spec: NotifySpec, source: str) -> None:
+    """Raises SpecError for a filter of types that no event can match: what it routes would never be told."""
+    for place, route in enumerate(spec.routes):
+        for pattern in route.types:
+            if not fnmatch.filter(TYPES, pattern):
+                raise SpecError(
+                    f"{source}: routes.{place}.types: no event has a type like {pattern!r}; types are "
+                    f"{', '.join(TYPES)}"
+                )
