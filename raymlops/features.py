@@ -33,7 +33,7 @@ class FittedColumn:
 
     name: str
     # kind `input`: a column read only by expressions; `means`: a category of which target means are taken
-    kind: Literal["number", "category", "timestamp", "image", "input", "means", "text"]
+    kind: Literal["number", "category", "timestamp", "image", "input", "means", "text", "encoded"]
     type: Literal["number", "integer", "boolean", "string", "timestamp", "image"]
     nullable: bool = True
     # whether training rows had missing values, so that a missing indicator carries information
@@ -51,7 +51,9 @@ class FittedColumn:
     prior: tuple[float, ...] = ()  # the same of other values
     ids: tuple[int, ...] = ()  # of a text: the word of which each of `values` is a spelling, from 1
     ngrams: tuple[tuple[int, ...], ...] = ()  # single words, then pairs
-    centre: tuple[float, ...] = ()  # of each number that `means` and `text` give, in training
+    encoder: str = ""  # path of the ONNX file that turns the column into numbers, and its sha256
+    digest: str = ""
+    centre: tuple[float, ...] = ()  # of each number that these kinds give, in training
     spread: tuple[float, ...] = ()
     parts: tuple[str, ...] = ()
     zone: str = "UTC"
@@ -234,7 +236,7 @@ TREE_TENSORS = frozenset(("plain", "category"))
 """The packed tensors that trees read, to which scale means nothing and missing values something."""
 
 
-VECTORS = ("means", "text")
+VECTORS = ("means", "text", "encoded")
 """Kinds of columns that become several numbers: behind the numbers of the other columns, in all packed tensors of
 numbers."""
 

@@ -18,6 +18,7 @@ from raymlops.features import MISSING_INSTANT, FittedColumn, FittedFeatures, Fit
 from raymlops.specs.dataset import ContractSpec
 from raymlops.specs.features import (
     CategoryFeature,
+    EncodedFeature,
     FeaturesSpec,
     ImageFeature,
     NumberFeature,
@@ -94,7 +95,8 @@ def measure_block(
             del types[name]
         else:
             _require_kind(name, kind, types[name])
-        measured[name] = statistics.measure_column(table[name], kind)
+        as_kind = kind if kind != "encoded" else _MEASURED_AS.get(types.get(name, "string"), "number")
+        measured[name] = statistics.measure_column(table[name], as_kind)
     for name, values in (formulas(table) if formulas else {}).items():
         number = kinds[name] == "number"
         types[name] = "number" if number else "integer"
@@ -160,7 +162,10 @@ _TYPES_OF_KIND = {
     "timestamp": ("timestamp",),
     "image": ("image",),
     "text": ("string",),
+    "encoded": ("string", "number", "integer", "boolean", "image"),
 }
+_MEASURED_AS = {"string": "text", "image": "image"}
+"""Type of an encoded column -> the kind whose statistics are kept; else those of numbers."""
 
 
 def _require_kind(name: str, kind: str, found: str) -> None:
@@ -298,6 +303,17 @@ def _fit_text(
     return FittedColumn(name, "text", kind, nullable=nullable, values=tuple(values), ids=tuple(numbers))
 
 
+def _fit_encoded(
+    name: str, feature: EncodedFeature, found: statistics.Statistics, kind: Any, nullable: bool
+) -> FittedColumn:
+    shape: tuple[int, ...] = ()
+    if isinstance(found, statistics.Images):
+        shape, nullable = _require_shape(name, found), False
+    return FittedColumn(
+        name, "encoded", kind, nullable=nullable, shape=shape, scale=feature.scale, encoder=feature.encoder
+    )
+
+
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 """What is not part of a word at its ends."""
 
@@ -333,11 +349,16 @@ def _fit_timestamp(
 def _fit_image(
     name: str, feature: ImageFeature, found: statistics.Images, kind: Any, nullable: bool
 ) -> FittedColumn:
+    shape = _require_shape(name, found)
+    return FittedColumn(name, "image", kind, nullable=False, shape=shape, scale=feature.scale)
+
+
+def _require_shape(name: str, found: statistics.Images) -> tuple[int, ...]:
     if not found.shape:
         raise DataError(
             f"Column {name!r} has images of several shapes; give the reader one size: options.size"
         )
-    return FittedColumn(name, "image", kind, nullable=False, shape=found.shape, scale=feature.scale)
+    return found.shape
 
 
 _FIT: dict[str, Any] = {
@@ -346,6 +367,7 @@ _FIT: dict[str, Any] = {
     "timestamp": _fit_timestamp,
     "image": _fit_image,
     "text": _fit_text,
+    "encoded": _fit_encoded,
 }
 
 

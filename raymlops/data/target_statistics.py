@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raymlops.data import row_keys, rowhash
+from raymlops.errors import DataError
 from raymlops.features import FittedColumn, FittedTarget
 from raymlops.tensors import Array, Floats
 
@@ -79,6 +80,37 @@ def fit_means(column: FittedColumn, sums: Sums, without: int | None = None) -> F
     off = ((means - prior[:, None]) ** 2 * weight).sum(1) / max(weight.sum(), 1e-12)
     spread = tuple(float(value) or 1.0 for value in np.sqrt(off))
     return dataclasses.replace(found, centre=found.prior, spread=spread)
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Of the numbers that an encoder gives: the sums of each and of their squares."""
+
+    rows: int
+    sums: Floats
+    squares: Floats
+
+    @classmethod
+    def of(cls, numbers: Array) -> "Moments":
+        exact = numbers.astype(np.float64)
+        return cls(len(exact), exact.sum(0), (exact**2).sum(0))
+
+    def merge(self, other: "Moments") -> "Moments":
+        return Moments(self.rows + other.rows, self.sums + other.sums, self.squares + other.squares)
+
+    def fit(self, column: FittedColumn) -> FittedColumn:
+        """The column with the centre and the spread of each number. Raises DataError for numbers that are none."""
+        mean = self.sums / max(1, self.rows)
+        spread = np.sqrt(np.maximum(self.squares / max(1, self.rows) - mean**2, 0))
+        if not np.isfinite(spread).all():
+            raise DataError(
+                f"Encoder {column.encoder!r} gives NaN or infinite numbers for column {column.name!r}; fill missing "
+                "values before, by dataset.derive, or mend the file"
+            )
+        known = spread > 1e-6 * np.maximum(1, np.abs(mean))
+        return dataclasses.replace(
+            column, centre=tuple(mean.tolist()), spread=tuple(np.where(known, spread, 1.0).tolist())
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from raymlops.features import (
     packing_of,
 )
 from raymlops.models.calendar import add_calendar
+from raymlops.models.encoder_files import add_encoder
 from raymlops.models.formulas import add_formula
 from raymlops.models.session import Session
 from raymlops.models.text_nodes import add_text, add_words, drop_last
@@ -91,8 +92,9 @@ TEXT_CODES = ("words", "neighbours", "count")
 
 
 def build_codes(features: FittedFeatures) -> onnx.ModelProto:
-    """The graph from raw columns to what target means and n-grams are chosen by: for the number n of a column of kind
-    `means` the ids of its values, `ids_n`, and of a text `words_n`, `neighbours_n` and `count_n`; see `add_words`."""
+    """The graph from raw columns to what is measured in a second pass: for the column number n of kind `means` the ids
+    of its values, `ids_n`, of kind `encoded` its `numbers_n`, and of a text `words_n`, `neighbours_n` and `count_n`
+    (see `add_words`)."""
     build = GraphBuilder()
     values = _reader(build, features.columns)
     outputs = []
@@ -104,6 +106,9 @@ def build_codes(features: FittedFeatures) -> onnx.ModelProto:
     for number, column in enumerate(features.of_kind(*VECTORS)):
         if column.kind == "means":
             give(f"ids_{number}", _find_ids(build, column, values))
+        elif column.kind == "encoded":
+            build.add("Identity", add_encoder(build, column, number), name=f"{INNER}numbers_{number}")
+            outputs.append(to_value_info(TensorSpec(f"{INNER}numbers_{number}", "FP32", (-1, -1))))
         else:
             for name, tensor in zip(TEXT_CODES, add_words(build, column), strict=True):
                 shape = () if name == "count" else (-1,)
@@ -205,15 +210,22 @@ def _row(build: GraphBuilder, values: list[float], name: str) -> str:
 def _join_vectors(build: GraphBuilder, features: FittedFeatures, values: _Reader) -> str:
     """The numbers of all columns that give several, (rows, numbers); empty if there are none."""
     parts = [
-        add_text(build, column) if column.kind == "text" else _add_means(build, column, values)
-        for column in features.of_kind(*VECTORS)
+        _ADD_VECTOR[column.kind](build, column, values, number)
+        for number, column in enumerate(features.of_kind(*VECTORS))
     ]
     return build.concat(parts) if parts else ""
 
 
-def _add_means(build: GraphBuilder, column: FittedColumn, values: _Reader) -> str:
+def _add_means(build: GraphBuilder, column: FittedColumn, values: _Reader, number: int) -> str:
     table = np.array([column.prior, *column.means], dtype=np.float32)
     return build.add("Gather", build.constant(table, "means"), _find_ids(build, column, values), axis=0)
+
+
+_ADD_VECTOR: dict[str, Callable[[GraphBuilder, FittedColumn, _Reader, int], str]] = {
+    "means": _add_means,
+    "text": lambda build, column, values, number: add_text(build, column),
+    "encoded": lambda build, column, values, number: add_encoder(build, column, number),
+}
 
 
 def _scale_vectors(build: GraphBuilder, columns: tuple[FittedColumn, ...], vectors: str) -> list[str]:

@@ -97,6 +97,7 @@ def contract_of(features: FittedFeatures, explained: Mapping[str, Any] | None = 
                 if column.values
                 else {}
             ),
+            **({"encoder": column.encoder, "encoder_sha256": column.digest} if column.encoder else {}),
             **({"typical": column.fill} if column.kind in ("number", "timestamp") else {}),
             **({"conversion": column.conversion.to_json()} if column.conversion else {}),
         }

@@ -119,7 +119,20 @@ class TextFeature(Document):
     )
 
 
-AnyFeature = NumberFeature | CategoryFeature | TimestampFeature | ImageFeature | TextFeature
+class EncodedFeature(Document):
+    """A column of any type, which an ONNX file of your own turns into numbers: a text encoder, or the backbone of a
+    network for images. The file becomes a part of the model, and is not trained."""
+
+    kind: Literal["encoded"]
+    encoder: str = Field(
+        min_length=1,
+        description="Path of an ONNX file that takes one tensor, of the column's values, and gives one, "
+        "(rows, numbers)",
+    )
+    scale: float = Field(1.0, gt=0, description="Numbers and pixels are divided by this before")
+
+
+AnyFeature = NumberFeature | CategoryFeature | TimestampFeature | ImageFeature | TextFeature | EncodedFeature
 Feature = Annotated[AnyFeature, Field(discriminator="kind")]
 
 

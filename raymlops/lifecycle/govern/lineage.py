@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from raymlops.artifact import FEATURES_FILE
 from raymlops.data.training_rows import FALSE_SHARE
 from raymlops.lifecycle.govern import version_record
 from raymlops.settings import Settings
@@ -40,10 +41,21 @@ def trace_version(uri: str, settings: Settings) -> dict[str, str]:
         **version_record.list_facts(version),
         "data source": str(data.get("source", "")),
         "data rows": str(data.get("rows", "")),
+        **_list_encoders(client, version),
         "environment": f"{len(lock.splitlines()) - 1} packages, {lock.splitlines()[0].lstrip('# ')}"
         if lock
         else "",
         **{f"alias move {place}": move for place, move in enumerate(moves, start=1)},
+    }
+
+
+def _list_encoders(client: Client, version: ModelVersion) -> dict[str, str]:
+    """The files of others that became a part of the version's own."""
+    features = version_record.read_record_file(client, version, FEATURES_FILE)
+    return {
+        f"encoder of {column['name']}": f"{column['encoder']}, sha256 {column['digest'][:12]}"
+        for column in features.get("columns", [])
+        if column.get("encoder")
     }
 
 

@@ -66,8 +66,8 @@ class FoldEncoders:
         folds = self.dealing.deal(table)
         order = np.argsort(folds, kind="stable")
         parts = []
-        for fold, model in enumerate(self.models):
-            chosen = table.filter(pa.array(folds == fold))
+        for fold in np.unique(folds) if len(folds) else (0,):
+            model, chosen = self.models[fold], table.filter(pa.array(folds == fold))
             parts.append(encoder.run_encoder(opened(model), table_to_batch(chosen, features)))
         places = np.argsort(order, kind="stable")
         return {name: np.concatenate([part[name] for part in parts])[places] for name in parts[0]}

@@ -13,29 +13,43 @@ import pyarrow as pa
 
 from raymlops.data import fitting, scan, target_statistics
 from raymlops.data.split_rows import SplitRows
-from raymlops.data.target_statistics import Ngrams, Sums
+from raymlops.data.target_statistics import Moments, Ngrams, Sums
+from raymlops.errors import DataError, RaymlopsError
 from raymlops.features import VECTORS, FittedColumn, FittedFeatures, table_to_batch
 from raymlops.lifecycle.train.row_encoding import Dealing, FoldEncoders, opened
 from raymlops.models import encoder
+from raymlops.models.encoder_files import read_encoder
 from raymlops.models.export import to_bytes
+from raymlops.models.session import Session
 from raymlops.onnx_builder import INNER
 from raymlops.specs.dataset import GroupSplit
 from raymlops.specs.features import FeaturesSpec, TextFeature
+from raymlops.tensors import Array, Batch
 
 _ROWS = 4096
 """Rows whose words are in memory at once."""
 
-Measured = dict[str, Sums | Ngrams]
+Measured = dict[str, Sums | Ngrams | Moments]
 """By column."""
+_TRIED = 4
+"""Rows of a block of which an encoder must give the same alone as together."""
 
 
 def fit_by_target(
     rows: SplitRows, features: FittedFeatures, spec: FeaturesSpec, weights: str | None
 ) -> FittedFeatures:
-    """The features with the target means and n-grams of the training rows; the same if no column has any."""
+    """The features with the target means, n-grams and encoders' moments of the training rows; the same if no column has
+    any. Raises ArtifactError for an encoder that cannot be used."""
     if not features.of_kind(*VECTORS):
         return features
+    features = dataclasses.replace(features, columns=tuple(map(_pin_encoder, features.columns)))
     return complete_features(features, _measure(rows, features, weights, VECTORS), spec)
+
+
+def _pin_encoder(column: FittedColumn) -> FittedColumn:
+    if column.kind != "encoded":
+        return column
+    return dataclasses.replace(column, digest=read_encoder(column.encoder).digest)
 
 
 def fit_folds(
@@ -86,14 +100,21 @@ def measure_block(
     dealt, target = dealing.deal(table), features.target
     for start in range(0, table.num_rows, _ROWS):
         part = table.slice(start, _ROWS)
-        found = opened(model).infer(table_to_batch(part, features))
+        found = _run(opened(model), table_to_batch(part, features), features)
         codes = {name.removeprefix(INNER): values for name, values in found.items()}
         outputs = target_statistics.to_outputs(fitting.encode_target(part[target.name], target), target)
         mass = np.ones(len(outputs)) if weights is None else fitting.read_weights(part, weights)
         folds = dealt[start : start + _ROWS]
         for number, column in enumerate(features.of_kind(*VECTORS)):
-            measured: Sums | Ngrams
-            if column.kind == "means":
+            measured: Sums | Ngrams | Moments
+            if column.kind == "encoded":
+                numbers = codes[f"numbers_{number}"]
+                if start == 0:
+                    _require_independent(
+                        numbers, opened(model), table_to_batch(part, features), number, column
+                    )
+                measured = Moments.of(numbers)
+            elif column.kind == "means":
                 ids = codes[f"ids_{number}"]
                 measured = target_statistics.sum_by_value(ids, column.places, outputs, mass, folds)
             else:
@@ -104,18 +125,46 @@ def measure_block(
     return total
 
 
+def _run(session: Session, batch: Batch, features: FittedFeatures) -> Batch:
+    try:
+        return session.infer(batch)
+    except RaymlopsError as error:
+        encoders = [column.encoder for column in features.of_kind("encoded")]
+        if not encoders:
+            raise
+        raise DataError(f"Encoder {' or '.join(encoders)} fails on rows of this table: {error}") from None
+
+
+def _require_independent(
+    numbers: Array, session: Session, batch: Batch, number: int, column: FittedColumn
+) -> None:
+    """Raises DataError if the numbers of a row depend on the rows beside it."""
+    for row in range(min(_TRIED, len(numbers))):
+        alone = session.infer({name: values[row : row + 1] for name, values in batch.items()})
+        found = alone[f"{INNER}numbers_{number}"]
+        if found.shape[1:] != numbers.shape[1:] or not np.allclose(
+            found[0], numbers[row], rtol=1e-3, atol=1e-4, equal_nan=True
+        ):
+            raise DataError(
+                f"Encoder {column.encoder!r} gives other numbers for a row of column {column.name!r} alone than beside "
+                "others; a model must answer each row by itself: export the file in evaluation mode"
+            )
+
+
 def add_measured(total: Measured, part: Measured) -> None:
     """Adds the sums of more rows to those of others."""
     for name, found in part.items():
         before = total.get(name)
-        if isinstance(before, Ngrams) and isinstance(found, Ngrams):
-            total[name] = before.merge(found)
+        if before is None:
+            total[name] = found
+        elif isinstance(before, np.ndarray):
+            total[name] = before + found  # type: ignore[operator]
         else:
-            total[name] = found if before is None else before + found  # type: ignore[operator]
+            total[name] = before.merge(found)  # type: ignore[arg-type]
 
 
 def complete_features(features: FittedFeatures, measured: Measured, spec: FeaturesSpec) -> FittedFeatures:
-    """With target means and n-grams."""
+    """With target means, n-grams and moments."""
     settings = spec.by_column()
 
     def fit(column: FittedColumn) -> FittedColumn:
@@ -123,6 +172,8 @@ def complete_features(features: FittedFeatures, measured: Measured, spec: Featur
         if isinstance(found, Ngrams) and isinstance(feature, TextFeature):
             least = feature.min_count or max(5, spec.least_count)
             return target_statistics.choose_ngrams(column, found, feature.ngrams, least, pairs=feature.pairs)
+        if isinstance(found, Moments):
+            return found.fit(column)
         return target_statistics.fit_means(column, found) if isinstance(found, np.ndarray) else column
 
     return dataclasses.replace(features, columns=tuple(map(fit, features.columns)))
