@@ -19,7 +19,7 @@ from ray.data.expressions import monotonically_increasing_id
 
 from raymlops import locations
 from raymlops.conversions.conversion import TYPES
-from raymlops.data import column_expressions, csv_values, joins, json_values, row_keys
+from raymlops.data import column_expressions, csv_values, image_decoding, joins, json_values, row_keys
 from raymlops.errors import (
     ArtifactError,
     ColumnValueError,
@@ -36,6 +36,10 @@ _CSV_OPTIONS = {
     "parse_options": pyarrow.csv.ParseOptions,
     "convert_options": pyarrow.csv.ConvertOptions,
 }
+
+
+_IMAGES = 256
+"""Rows of a block of decoded images."""
 
 
 def configure() -> None:
@@ -71,6 +75,14 @@ def read_dataset(spec: DatasetSpec, *, keyed: bool = False) -> ray.data.Dataset:
             batch_size=None,
             zero_copy_batch=True,
             fn_kwargs={"where": spec.where, "derive": dict(spec.derive)},
+        )
+    if spec.images:
+        dataset = dataset.map_batches(
+            image_decoding.decode_columns,
+            batch_format="pyarrow",
+            batch_size=_IMAGES,
+            zero_copy_batch=True,
+            fn_kwargs={"images": dict(spec.images)},
         )
     return dataset
 

@@ -82,8 +82,24 @@ class JoinSpec(Document):
     )
 
 
+class ImageColumn(Document):
+    """How a column of encoded images is read."""
+
+    size: tuple[int, int] = Field(description="Height and width of the pixels, to which images are resized")
+    mode: Literal["RGB", "L"] = Field("RGB", description="RGB, or L for one channel of grey")
+    folder: str = Field("", description="Where the paths begin, as any path or URL of fsspec")
+
+    @field_validator("size")
+    @classmethod
+    def _some_pixels(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not all(1 <= side <= 4096 for side in value):
+            raise ValueError(f"expected [height, width] of 1 to 4096 pixels, got {list(value)}")
+        return value
+
+
 class DatasetSpec(TableSpec):
-    """The table to learn from, with its joins and derived columns, in the order: joins, where, derive."""
+    """The table to learn from, with its joins, derived columns and images, in the order: joins, where, derive,
+    images."""
 
     joins: tuple[JoinSpec, ...] = ()
     where: str | None = Field(
@@ -93,6 +109,10 @@ class DatasetSpec(TableSpec):
         default_factory=dict,
         max_length=1000,
         description="New column -> expression over columns, in order; see raymlops/expressions",
+    )
+    images: dict[str, ImageColumn] = Field(
+        default_factory=dict,
+        description="Column of PNG, JPEG or other image files, as bytes or as paths -> how it becomes pixels",
     )
     limit: int | None = Field(None, ge=1, description="Use only the first rows: for a quick try")
     cache: bool = Field(

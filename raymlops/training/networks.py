@@ -113,8 +113,8 @@ class Linked(nn.Module):
 
 
 class CNN(nn.Module):
-    """Small images: convolutions in pairs, halving the size after each pair, then a linear layer on the
-    mean."""
+    """Small images: convolutions in pairs, halving the size after each pair, then a linear layer on the mean; beside
+    numbers and categories, a network as for tables on all of them."""
 
     def __init__(
         self,
@@ -126,12 +126,11 @@ class CNN(nn.Module):
         channels: int = 32,
         stages: int = 2,
         dropout: float = 0.1,
+        hidden: int = 128,
     ) -> None:
         super().__init__()
-        if not image or numeric or categories:
-            raise SpecError(
-                "Network 'cnn' takes images only; list one column under features.images, and no other"
-            )
+        if not image:
+            raise SpecError("Network 'cnn' needs images; list a column under features.images, or use mlp")
         body: list[nn.Module] = []
         width = image[0]
         for stage in range(stages):
@@ -142,10 +141,22 @@ class CNN(nn.Module):
             if stage < stages - 1 and min(image[1:]) >= 4 * 2**stage:
                 body.append(nn.MaxPool2d(2))
         self.body = nn.Sequential(*body)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, outputs))
+        self.head: nn.Module
+        self.joins = bool(numeric or categories)
+        if self.joins:
+            self.head = MLP(
+                numeric=width + numeric, categories=categories, image=(), outputs=outputs, hidden=hidden,
+                dropout=dropout,
+            )  # fmt: skip
+        else:
+            self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, outputs))
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.head(self.body(image).mean(dim=(2, 3)))  # type: ignore[no-any-return]
+    def forward(self, image: Tensor, numeric: Tensor | None = None, category: Tensor | None = None) -> Tensor:
+        seen = self.body(image).mean(dim=(2, 3))  # (rows, width)
+        if not self.joins:
+            return self.head(seen)  # type: ignore[no-any-return]
+        joined = seen if numeric is None else torch.cat([seen, numeric], dim=1)
+        return self.head(joined, category)  # type: ignore[no-any-return]
 
 
 _GIVEN = ("numeric", "categories", "image", "outputs")

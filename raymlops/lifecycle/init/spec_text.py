@@ -273,7 +273,7 @@ _LEFT_OUT = {
     "group": "name groups of rows, which new rows will not share",
     "constant": "say nothing",
     "duplicate": "repeat another column",
-    "image path": "name image files, which this reader does not load",
+    "image path": "name image files; dataset.images: {COLUMN: {size: [HEIGHT, WIDTH]}} loads them",
     "unusable": "hold values that no learner takes",
 }
 

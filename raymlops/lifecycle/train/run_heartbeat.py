@@ -50,6 +50,7 @@ _LATER = {
     "features.auto": False,
     "features.exclude": [],
     "features.texts": [],
+    "dataset.images": {},
     "features.means_above": None,
     "split.key": [],
     "split.gap": 0,

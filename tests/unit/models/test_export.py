@@ -105,6 +105,18 @@ def test_a_network_of_images_is_exported() -> None:
         assert agree(model, network, features, table).difference < 1e-5
 
 
+def test_a_network_of_images_beside_numbers_and_categories_is_exported() -> None:
+    columns = (IMAGE, *(column for column in feature_tables.COLUMNS if column.name in ("x", "word")))
+    features = FittedFeatures(columns, FittedTarget("digit", "multiclass", "integer", tuple(range(10))))
+    network = build(features, "cnn", channels=4, hidden=16)
+    model = export_network(network, features, name="digits").SerializeToString()
+    for rows in (1, 7):
+        pixels = np.random.default_rng(rows).integers(0, 17, (rows, 8, 8)).astype(np.float32)
+        table = feature_tables.random_table(rows)
+        table = table.append_column("pixels", pa.FixedShapeTensorArray.from_numpy_ndarray(pixels))
+        assert agree(model, network, features, table).difference < 1e-5
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     _, model = exported("binary-strings")

@@ -36,7 +36,7 @@ def test_a_network_of_images_takes_every_size(size: int) -> None:
     [
         ("mpl", TABULAR, "Unknown network 'mpl'; did you mean 'mlp'"),
         ("mlp", IMAGES, r"use network\.name: cnn"),
-        ("cnn", TABULAR, "takes images only"),
+        ("cnn", TABULAR, "needs images"),
         ("tests.own_networks:Missing", TABULAR, "cannot import"),
         ("no.such.module:Network", TABULAR, "cannot import"),
         ("tests.own_networks:NoModule", TABULAR, r"not a subclass of torch\.nn\.Module"),
