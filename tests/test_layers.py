@@ -66,6 +66,7 @@ ADDRESSES = {
 """Framework -> where it may be imported."""
 
 DISTRIBUTIONS = {
+    "PIL": "pillow",
     "google": "protobuf",
     "grpc": "grpcio",
     "interpret": "interpret-core",
