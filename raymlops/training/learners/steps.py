@@ -54,6 +54,7 @@ def steps_by_rows(rows: int) -> dict[str, int]:
 
 
 _SCORED_ROWS = 8192  # at a time
+_SCALED_BYTES = 16 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +95,10 @@ def _join_members(margins: torch.Tensor, target: FittedTarget) -> torch.Tensor:
 
 
 def _scale(network: TableNetwork, rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor | None]:
-    """What a network reads of packed rows."""
-    scaled, missing = network.inputs.scale(rows["plain"]) if "plain" in rows else (None, None)
+    """What a network reads of packed rows, which may be scaled already."""
+    scaled, missing = rows.get("scaled"), rows.get("missing")
+    if "plain" in rows:
+        scaled, missing = network.inputs.scale(rows["plain"])
     return {"scaled": scaled, "missing": missing, "category": rows.get("category")}
 
 
@@ -208,8 +211,7 @@ class _Course:
                 if isinstance(module, torch.nn.Dropout):
                     module.p = float(self._options["dropout"]) * flat_then_falling(done)
             labels, weights = batch.pop("label"), batch.pop("weight", None)
-            margins = network(scaled=batch.get("scaled"), missing=batch.get("missing"),
-                              category=batch.get("category"))  # fmt: skip
+            margins = network(**_scale(network, batch))
             loss = torch.stack(
                 [self._head.loss(member, labels, smoothing, weights) for member in margins.unbind(1)]
             ).mean()
@@ -232,10 +234,11 @@ class _Course:
 
 
 def _hold(network: TableNetwork, rows: Batch) -> ResidentRows:
-    """The rows on the network's device, numbers scaled once."""
+    """The rows on the network's device; the numbers of small tables scaled once, since those of a batch take longer. Of
+    large ones that would be a copy of them, and they are read where they lie."""
     device = network.bounds.device
     held = dict(rows)
-    if "plain" in held:
+    if "plain" in held and held["plain"].nbytes <= _SCALED_BYTES:
         with torch.inference_mode():
             scaled, missing = network.inputs.scale(to_tensor(held.pop("plain"), device))
         held["scaled"], held["missing"] = scaled.cpu().numpy(), missing.cpu().numpy()

@@ -234,3 +234,14 @@ def test_the_page_of_learners_lists_every_option() -> None:
         section = re.split(r"\n## ", text.split(f"\n## `{name}`")[1])[0]
         for option in family.options:
             assert f"| `{option}` |" in section, f"{name}.{option}"
+
+
+@each_learner
+def test_numbers_scaled_by_batch_give_the_network_of_those_scaled_once(
+    learner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, scorer, _, _ = trained(learner, "multiclass")
+    monkeypatch.setattr(steps, "_SCALED_BYTES", 0)
+    other, _, _ = train(job)
+    rows = dirty("multiclass")
+    np.testing.assert_array_equal(other.scores(rows), scorer.scores(rows))
