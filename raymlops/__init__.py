@@ -15,10 +15,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from raymlops.api import (
         convert,
+        delete_person,
         deploy,
         drift,
         evaluate,
         init,
+        joined_labels,
+        labels,
+        list_captured,
         load_model,
         predict,
         promote,
@@ -26,17 +30,24 @@ if TYPE_CHECKING:
         read_spec,
         reference,
         register,
+        replay,
         search,
         serve,
+        show_captured,
+        trace,
         train,
     )
 
 __all__ = [
     "convert",
+    "delete_person",
     "deploy",
     "drift",
     "evaluate",
     "init",
+    "joined_labels",
+    "labels",
+    "list_captured",
     "load_model",
     "predict",
     "promote",
@@ -44,8 +55,11 @@ __all__ = [
     "read_spec",
     "reference",
     "register",
+    "replay",
     "search",
     "serve",
+    "show_captured",
+    "trace",
     "train",
 ]
 

@@ -1,10 +1,13 @@
 """The record of one request and its answer, as a value, and the interface of an observer. Queues and threads are in
 `runtime/observer_queue.py`."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from raymlops.tensors import Batch
+
+NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Event(NamedTuple):
@@ -43,6 +46,10 @@ class Event(NamedTuple):
     """Whether it is in the share of requests that are logged; those with a status of 500 and above always are."""
     trace: str
     """The header `traceparent`, for requests that are logged."""
+    parameters: Mapping[str, Any] = NO_PARAMETERS
+    """Parameters in the body of the request, such as `episode` and `step`."""
+    body_id: str = ""
+    """The id in the body of a request without the header `x-request-id`; then `request_id` is one of ours."""
 
 
 class Observer(Protocol):
@@ -51,7 +58,8 @@ class Observer(Protocol):
 
     A class may also have `observes`, the events that it gets: "inferences", the default, is every inference request;
     "logged" is the share of all requests that `access_log` says, and all failures of ours. And `close()`, which is
-    called once, after the last events, when the replica ends.
+    called once, after the last events, when the replica ends; `tick()`, which is called in the same thread some ten
+    times a second, whether there are events or not; and `to_counts()`, outcome -> number of events, for metrics.
     """
 
     def observe(self, events: Sequence[Event]) -> None: ...

@@ -1,6 +1,15 @@
 """The functions for notebooks: `import raymlops`. Each does the same as the command of its name, with the same
 environment variables (RAYMLOPS_HOME, MLFLOW_TRACKING_URI, RAY_ADDRESS ...)."""
 
+from raymlops.api.captures import (
+    delete_person,
+    joined_labels,
+    labels,
+    list_captured,
+    replay,
+    show_captured,
+    trace,
+)
 from raymlops.api.endpoints import Deployment, Endpoint, Servable, deploy, read_serving_spec, serve
 from raymlops.api.models import LoadedModel, convert, load_model, predict, promote, register
 from raymlops.api.monitoring import drift, reference
@@ -15,10 +24,14 @@ __all__ = [
     "Servable",
     "Spec",
     "convert",
+    "delete_person",
     "deploy",
     "drift",
     "evaluate",
     "init",
+    "joined_labels",
+    "labels",
+    "list_captured",
     "load_model",
     "predict",
     "promote",
@@ -26,7 +39,10 @@ __all__ = [
     "read_spec",
     "reference",
     "register",
+    "replay",
     "search",
     "serve",
+    "show_captured",
+    "trace",
     "train",
 ]

@@ -50,6 +50,8 @@ VERBS = {
         "Compare a table with what a version was evaluated on, or with another",
     ),
     "notify": ("raymlops.cli.notify", "Check whom events are told, and send a test message"),
+    "capture": ("raymlops.cli.capture", "List, show, trace, delete and replay captured requests"),
+    "labels": ("raymlops.cli.capture", "Store labels of captured requests"),
     "submit": ("raymlops.cli.submission", "Run a verb as a job of a cluster, and follow it"),
     "cluster": ("raymlops.cli.clusters", "Make, check, start and describe clusters"),
     "tracking-server": ("raymlops.cli.tracking_server", "Run a tracking server for a team"),

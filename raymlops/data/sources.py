@@ -18,8 +18,17 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from ray.data.expressions import monotonically_increasing_id
 
 from raymlops import locations
+from raymlops.captures.store import find_root
 from raymlops.conversions.conversion import TYPES
-from raymlops.data import column_expressions, csv_values, image_decoding, joins, json_values, row_keys
+from raymlops.data import (
+    captured,
+    column_expressions,
+    csv_values,
+    image_decoding,
+    joins,
+    json_values,
+    row_keys,
+)
 from raymlops.errors import (
     ArtifactError,
     ColumnValueError,
@@ -29,7 +38,8 @@ from raymlops.errors import (
     UserError,
     unknown_name,
 )
-from raymlops.specs.dataset import DatasetSpec, TableSpec
+from raymlops.settings import Settings
+from raymlops.specs.dataset import CAPTURED, DatasetSpec, TableSpec
 
 _CSV_OPTIONS = {
     "read_options": pyarrow.csv.ReadOptions,
@@ -92,6 +102,8 @@ def read_table(spec: TableSpec) -> ray.data.Dataset:
     options = {key: _to_csv_option(spec.reader, key, value) for key, value in spec.options.items()}
     if ":" in spec.reader:
         return _read_by_own(spec.reader, options)
+    if spec.reader == CAPTURED:
+        return captured.read_spec(spec.path, options, find_root(Settings.from_env().storage_path))
     read = getattr(ray.data, f"read_{spec.reader.removeprefix('read_')}")
     try:
         if spec.path is None:

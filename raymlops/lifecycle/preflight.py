@@ -4,13 +4,15 @@ import pathlib
 from collections.abc import Iterable
 
 from raymlops import locations
-from raymlops.specs.dataset import TableSpec
+from raymlops.specs.dataset import CAPTURED, TableSpec
 
 
 def require_files(tables: Iterable[TableSpec]) -> None:
     """Raises NotFoundError or DataError for a local file that does not exist or is empty; others are found when they
     are read."""
     for table in tables:
+        if table.reader == CAPTURED:
+            continue
         paths = [table.path] if isinstance(table.path, str) else table.path or ()
         if all(locations.is_remote(path) or _has_content(path) for path in paths):
             continue

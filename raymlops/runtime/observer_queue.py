@@ -93,13 +93,18 @@ class ObserverQueue(Generic[T]):
         return not self._thread.is_alive()
 
     def to_tree(self) -> dict[str, int]:
-        return {"delivered": self.delivered, "dropped": self.dropped, "failed": self.failed}
+        own = getattr(self._observer, "to_counts", None)
+        counted = own() if callable(own) else {}
+        return {"delivered": self.delivered, "dropped": self.dropped, "failed": self.failed, **counted}
 
     def _work(self) -> None:
+        tick = getattr(self._observer, "tick", None)
         while not self._is_closing:
             self._awake.wait(PAUSE_S)
             self._awake.clear()
             self._hand_over()
+            if tick is not None:
+                self._tick(tick)
         self._hand_over()
         self._close_observer()
 
@@ -116,6 +121,12 @@ class ObserverQueue(Generic[T]):
             else:
                 self.delivered += count
             self._bytes_done += sum([size for _, size in pairs if size > SMALL])
+
+    def _tick(self, tick: Callable[[], None]) -> None:
+        try:
+            tick()
+        except BaseException as error:
+            self._tell("failed in tick(), the last time with %s", describe_cause(error), error)
 
     def _close_observer(self) -> None:
         close = getattr(self._observer, "close", None)

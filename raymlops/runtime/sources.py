@@ -2,11 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from raymlops import locations
 from raymlops.artifact import MODEL_FILE
+from raymlops.captures.store import find_root
 from raymlops.errors import NotFoundError, SpecError
+from raymlops.graphs.validation import list_leaves
 from raymlops.models.safety import Model, digest_of, read_model
 from raymlops.models.session import check_shareable
 from raymlops.runtime.leaf_kinds import LEAF_KINDS
@@ -14,7 +16,7 @@ from raymlops.runtime.model_files import digest_listing, find_file
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec, change_nodes, expand_files
 from raymlops.specs.graph_nodes import NodeDocument
-from raymlops.specs.serving import HostedModel, ServingSpec
+from raymlops.specs.serving import Capture, HostedModel, ServingSpec
 
 
 def pin(spec: ServingSpec, settings: Settings) -> ServingSpec:
@@ -32,8 +34,39 @@ def pin(spec: ServingSpec, settings: Settings) -> ServingSpec:
         many = many.model_copy(update={"folder": folder, "listing": many.listing or digest_listing(folder)})
     keys = str(pathlib.Path(spec.keys).expanduser().absolute()) if spec.keys else ""
     tls = spec.tls.absolute() if spec.tls else None
-    update = {"models": models, "graphs": graphs, "many": many, "keys": keys, "tls": tls}
+    capture = _pin_capture(spec.capture, settings) if spec.capture else None
+    update = {"models": models, "graphs": graphs, "many": many, "keys": keys, "tls": tls, "capture": capture}
     return spec.model_copy(update=update)
+
+
+def describe(spec: ServingSpec) -> dict[str, str]:
+    """What answers under each name of a pinned spec: versions of the registry, or files with their digests; those of
+    a graph in the order of its nodes."""
+    models = {name: _describe_model(model) for name, model in spec.models.items()}
+    graphs = {name: ", ".join(dict.fromkeys(_describe_nodes(graph))) for name, graph in spec.graphs.items()}
+    return models | graphs
+
+
+def _describe_model(model: HostedModel) -> str:
+    if model.source.startswith("models:/"):
+        return model.source
+    return f"{model.source} (sha256 {model.digest[:12]})" if model.digest else model.source
+
+
+def _describe_nodes(graph: GraphSpec) -> Iterator[str]:
+    for _, node in list_leaves(graph):
+        leaf = LEAF_KINDS.get(node.kind)
+        model = leaf.model_of(node) if leaf else None
+        if model:
+            yield _describe_model(model)
+
+
+def _pin_capture(capture: Capture, settings: Settings) -> Capture:
+    """With the folder for all replicas, whatever their own environment says."""
+    path = capture.path or find_root(settings.storage_path)
+    if not locations.is_remote(path):
+        path = str(pathlib.Path(path).expanduser().absolute())
+    return capture.model_copy(update={"path": path})
 
 
 def pin_model(model: HostedModel, settings: Settings) -> HostedModel:

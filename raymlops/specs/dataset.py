@@ -19,6 +19,9 @@ READERS = (
 )  # fmt: skip
 """The readers of ray.data, without their `read_`."""
 
+CAPTURED = "captured"
+"""Reads what endpoints captured, with its labels."""
+
 OWN_NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 """`module.path:name` of the user's own code."""
 
@@ -28,9 +31,9 @@ ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
 class TableSpec(Document):
     """One table: a ray.data reader by name, a path and the reader's own options."""
 
-    reader: str = Field("parquet", description="A ray.data reader (parquet, csv, json, images, ...), or "
-                        "module.path:function that returns a ray.data.Dataset; default by the ending of path, else "
-                        "parquet")  # fmt: skip
+    reader: str = Field("parquet", description="A ray.data reader (parquet, csv, json, images, ...), captured for "
+                        "captured requests, or module.path:function that returns a ray.data.Dataset; default by "
+                        "the ending of path, else parquet")  # fmt: skip
     path: str | tuple[str, ...] | None = Field(
         None,
         description="Any path, pattern such as data/*.csv, or URL of pyarrow or fsspec; package://NAME/FILE is a file "
@@ -59,8 +62,9 @@ class TableSpec(Document):
         if ":" in value and not re.fullmatch(OWN_NAME, value, re.ASCII):
             raise ValueError("expected module.path:function")
         name = value.removeprefix("read_")
-        if ":" not in value and name not in READERS:
-            raise ValueError(unknown_name("reader", value, READERS))
+        known = (*READERS, CAPTURED)
+        if ":" not in value and name not in known:
+            raise ValueError(unknown_name("reader", value, known))
         return name
 
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 from raymlops.metrics import NAMES
-from raymlops.specs.dataset import OWN_NAME, READERS
+from raymlops.specs.dataset import CAPTURED, OWN_NAME, READERS
 from raymlops.specs.experiment import ExperimentSpec
 
-_READER = {"anyOf": [{"enum": list(READERS)}, {"type": "string", "pattern": f"^(read_|{OWN_NAME}$)"}]}
+_READER = {"anyOf": [{"enum": [*READERS, CAPTURED]}, {"type": "string", "pattern": f"^(read_|{OWN_NAME}$)"}]}
 
 
 def make_schema() -> dict[str, Any]:

@@ -275,6 +275,61 @@ class ObserverSpec(Document):
     )
 
 
+class Capture(Document):
+    """Requests and their answers as Parquet files, by model, day and version: see docs/capture.md."""
+
+    share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of the requests, chosen by a hash of the request's id",
+    )
+    columns: tuple[str, ...] = Field(
+        default=(),
+        description="inputs and outputs to keep, by name, or as inputs.NAME, outputs.NAME, parameters.NAME; "
+        "default all",
+    )
+    days: int = Field(default=30, ge=1, description="days after which files are deleted")
+    drop: tuple[str, ...] = Field(default=(), description="columns to leave out")
+    hash: tuple[str, ...] = Field(
+        default=(), description="columns that are replaced by their HMAC-SHA256 with the secret"
+    )
+    secret: str = Field(
+        default="",
+        pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
+        description="name of the environment variable of the replicas that holds the secret of hash",
+    )
+    person: str = Field(
+        default="",
+        description="column that identifies a person, whose rows `raymlops capture delete` removes",
+    )
+    path: str = Field(
+        default="",
+        description="path or URI of a folder that all nodes reach; default captures below RAYMLOPS_STORAGE; "
+        "deploying fills it in",
+    )
+    file_mb: float = Field(
+        default=32.0, gt=0, le=1024, description="a file is written at this size in memory"
+    )
+    file_s: float = Field(
+        default=60.0, gt=0, le=3600, description="a file is written at this age at the latest"
+    )
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> Self:
+        if self.hash and not self.secret:
+            raise ValueError("hash needs secret: the name of the environment variable that holds it")
+        for name in (*self.hash, *filter(None, [self.person])):
+            if name in self.drop:
+                raise ValueError(f"{name!r} is dropped, and so cannot be hashed or identify a person")
+            if self.columns and name not in self.columns:
+                raise ValueError(f"{name!r} is not among columns; add it there")
+        for name in (*self.columns, *self.drop, *self.hash, *filter(None, [self.person])):
+            if not name.strip():
+                raise ValueError("a name of a column is empty")
+        return self
+
+
 class ServingSpec(Document):
     """An application with one or more models and compositions of models."""
 
@@ -313,6 +368,10 @@ class ServingSpec(Document):
         default={},
         description="name in logs and metrics -> observer; one named access_log replaces the access log",
     )
+    capture: Capture | None = Field(
+        default=None,
+        description="keeps requests and answers, for labels, training and questions; off by default",
+    )
     drain_s: float = Field(
         default=20.0, ge=0, description="time for requests in flight to finish when a replica ends"
     )
@@ -334,6 +393,8 @@ class ServingSpec(Document):
                 raise ValueError(
                     f"observer name {name!r} must be letters, digits, dots, dashes and underscores"
                 )
+        if self.capture is not None and "capture" in self.observers:
+            raise ValueError("an observer is named capture, as the one that captures is; rename it")
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r} must be letters, digits, dots, dashes and underscores")
         return self

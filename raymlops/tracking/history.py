@@ -45,7 +45,7 @@ class Entry:
     at: str
     who: str
     action: str
-    """register, gate, promote, search, rollback, sign, repair, adopt."""
+    """register, gate, promote, search, rollback, sign, repair, adopt, delete."""
     alias: str
     """Empty if no alias was moved."""
     version: str
@@ -78,7 +78,8 @@ class Entry:
         before = f" (before: {self.before})" if self.before else ""
         forced = ", forced past the gate" if self.forced else ""
         what = f"{self.action} {self.alias} -> " if self.alias else f"{self.action} "
-        version = f"version {self.version}" if self.version else "nothing" if self.alias else "the record"
+        rest = "captured rows" if self.action == "delete" else "the record"
+        version = f"version {self.version}" if self.version else "nothing" if self.alias else rest
         return (
             f"{self.index:>4}  {self.at}  {what}{version}{before} by "
             f"{self.who}{forced}: {self.why or 'no reason given'}"

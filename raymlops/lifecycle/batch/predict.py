@@ -41,6 +41,7 @@ from raymlops.runtime.sources import make_locate
 from raymlops.settings import Settings
 from raymlops.specs.dataset import ColumnRule, ContractSpec, DatasetSpec
 from raymlops.specs.graph import GraphSpec
+from raymlops.tensor_columns import flat_to_arrow, nest
 from raymlops.tensors import Array, Batch, TensorSpec
 
 FORMATS = ("parquet", *text_files.WRITERS)
@@ -144,7 +145,7 @@ class OnnxScorer:
             if spec.name in self._ragged.outputs:
                 made[spec.name] = _to_lists(values, np.zeros(0, np.int64))
             else:
-                made[spec.name] = _nest(values) if spec.name in self._nested else _to_arrow(values)
+                made[spec.name] = nest(values) if spec.name in self._nested else _to_arrow(values)
         return made
 
     def _score_alike(
@@ -195,22 +196,12 @@ def open_scorer(model: Model | GraphSpec, threads: int = 1) -> tuple[Session | O
 def _as_rows(values: Array, rows: int, *, is_nested: bool = False) -> Array | pa.Array:
     """An output with one value per row; in a run of one row, another output becomes one value of that row."""
     if values.ndim and len(values) == rows:
-        return _nest(values) if is_nested else values
+        return nest(values) if is_nested else values
     if rows != 1:
         raise ArtifactError(
             f"The model answered {values.shape} for {rows} rows; a value for each row was expected"
         )
     return values[None] if not values.ndim else pa.array([values.tolist()])
-
-
-def _nest(values: Array) -> pa.Array:
-    """(rows, ...) as lists of lists, a list for each axis."""
-    nested = _flat_to_arrow(values.ravel())
-    for axis in range(values.ndim - 1, 0, -1):
-        size = values.shape[axis]
-        count = int(np.prod(values.shape[:axis]))
-        nested = pa.ListArray.from_arrays(pa.array(np.arange(count + 1) * size, pa.int32()), nested)
-    return nested
 
 
 def _join_arrays(parts: Sequence[Array | pa.Array]) -> pa.Array | pa.ChunkedArray:
@@ -296,20 +287,9 @@ def _to_lists(values: Array, lengths: Array) -> pa.Array:
 
 def _to_arrow(values: Array) -> pa.Array:
     if values.ndim == 1:
-        return _flat_to_arrow(values)
-    flat = _flat_to_arrow(np.ascontiguousarray(values).ravel())
+        return flat_to_arrow(values)
+    flat = flat_to_arrow(np.ascontiguousarray(values).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
-
-
-def _flat_to_arrow(values: Array) -> pa.Array:
-    """Strings have one type, even in an empty column; bytes that are not text have their own."""
-    if values.dtype != object:
-        return pa.array(values)
-    texts = values.tolist()
-    try:
-        return pa.array([text.decode() if isinstance(text, bytes) else text for text in texts], pa.string())
-    except UnicodeDecodeError:
-        return pa.array([text.encode() if isinstance(text, str) else text for text in texts], pa.binary())
 
 
 def predict_dataset(

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from raymlops.errors import ArtifactError, NotFoundError, OverloadedError, unknown_name
 from raymlops.serving.endpoints import prometheus
+from raymlops.serving.endpoints.label_store import LabelStore
 from raymlops.serving.endpoints.observers import Observers, make_observers
 from raymlops.serving.endpoints.prometheus import EDGE
 from raymlops.serving.endpoints.statistics import ModelKey, Statistics, Timed, Tree
@@ -131,6 +132,8 @@ class Hosts:
     statistics: AllStatistics | None = None
     """None if there is only this process."""
     observers: Observers = dataclasses.field(default_factory=make_observers)
+    labels: LabelStore | None = None
+    """None if the application captures nothing."""
     edge: Statistics = dataclasses.field(default_factory=lambda: Statistics(*EDGE))
     """Statistics of requests that name no known model."""
 

@@ -7,7 +7,7 @@ from time import monotonic, perf_counter_ns, time
 from typing import Any, Protocol
 
 from raymlops.errors import ArtifactError, SpecError, describe_cause, unknown_name
-from raymlops.observers import Event, Observer
+from raymlops.observers import NO_PARAMETERS, Event, Observer
 from raymlops.runtime.observer_queue import ObserverQueue
 from raymlops.runtime.python_modules import find_observer
 from raymlops.serving.endpoints.access_log import AccessLog
@@ -51,6 +51,8 @@ class Observable(PendingRequest, Protocol):
     rows: int
     infers: bool
     logged: bool
+    parameters: Mapping[str, Any] | None
+    body_id: str
 
     @property
     def started(self) -> int: ...
@@ -91,6 +93,8 @@ def make_event(told: Told) -> Event:
         grpc_status,
         logged,
         request.trace().parent if logged else "",
+        request.parameters or NO_PARAMETERS,
+        request.body_id,
     )
 
 
@@ -135,15 +139,16 @@ class Observers:
         return {queue.name: queue.to_tree() for queue in self.queues}
 
 
-def make_observers(specs: Mapping[str, ObserverSpec] | None = None) -> Observers:
-    """The access log and those of a spec, by name. Raises SpecError, and ArtifactError for one that cannot be
-    created."""
-    return Observers(
-        [
-            ObserverQueue(name, _make(name, spec), make_event, spec.queue, int(spec.queue_mb * 2**20))
-            for name, spec in (_ALWAYS | dict(specs or {})).items()
-        ]
-    )
+def make_observers(
+    specs: Mapping[str, ObserverSpec] | None = None, own: Mapping[str, Observer] | None = None
+) -> Observers:
+    """The access log and those of a spec, by name, and `own` ones that are made already. Raises SpecError, and
+    ArtifactError for one that cannot be created."""
+    queues = [
+        ObserverQueue(name, _make(name, spec), make_event, spec.queue, int(spec.queue_mb * 2**20))
+        for name, spec in (_ALWAYS | dict(specs or {})).items()
+    ]
+    return Observers([*queues, *(ObserverQueue(name, one, make_event) for name, one in (own or {}).items())])
 
 
 def check_observers(specs: Mapping[str, ObserverSpec]) -> None:

@@ -184,7 +184,8 @@ FAMILIES: dict[str, Family] = {
         "requests waiting or running", "gauge", _of_replica("now", "pending"), False
     ),
     "raymlops_observer_events": Family(
-        "requests passed to an observer: delivered, failed if it raised, dropped if it was too slow",
+        "requests passed to an observer: delivered, failed if it raised, dropped if it was too slow; of the observer "
+        "capture also captured, once written, and lost if its store did not take them",
         "counter",
         _read_observers,
         False,

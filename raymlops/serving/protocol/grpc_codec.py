@@ -1,5 +1,6 @@
 """Converts messages of the Open Inference Protocol over gRPC to tensors and back. Imports no server."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,9 +86,15 @@ def decode_outputs(request: Any, known: Sequence[str]) -> list[str]:
 
 def read_parameter(request: Any, name: str) -> Any:
     """Its value, whatever its kind; None if there is none."""
-    if name not in request.parameters:
-        return None
-    parameter = request.parameters[name]
+    return _to_value(request.parameters[name]) if name in request.parameters else None
+
+
+def read_parameters(request: Any, most: int = 64) -> dict[str, Any]:
+    """Name -> value of the first parameters."""
+    return {name: _to_value(request.parameters[name]) for name in itertools.islice(request.parameters, most)}
+
+
+def _to_value(parameter: Any) -> Any:
     kind = parameter.WhichOneof("parameter_choice")
     return getattr(parameter, kind) if kind else None
 

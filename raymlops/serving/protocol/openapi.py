@@ -29,10 +29,10 @@ class Described:
 
 
 def describe(
-    name: str, models: Sequence[Described], prefix: str = "", *, loads: bool = False
+    name: str, models: Sequence[Described], prefix: str = "", *, loads: bool = False, labels: bool = False
 ) -> dict[str, Any]:
     """An OpenAPI 3.1 document of an application whose paths start with `prefix`; `loads` says whether its models are
-    loaded on demand."""
+    loaded on demand, `labels` whether it takes labels of earlier requests."""
     paths: dict[str, Any] = {
         path: {"get": _operation(words, kind=kind)} for path, (words, kind) in _PLAIN.items()
     }
@@ -41,6 +41,10 @@ def describe(
     paths["/v2/repository/index"] = {"post": index}
     for model in models:
         paths |= _describe_paths(model, alone=len(models) == 1, loads=loads)
+        if labels:
+            body, answer = _body(request_schemas.LABELS, _LABELLED), request_schemas.LABELS_STORED
+            operation = _operation(f"Labels of earlier requests to {model.name}", body=body, answer=answer)
+            paths[f"/v2/models/{model.name}/labels"] = {"post": operation}
     for path, operations in paths.items():
         for method, operation in operations.items():
             operation["operationId"] = f"{method}{re.sub(r'[^A-Za-z0-9]+', '_', path)}".rstrip("_")
@@ -98,6 +102,7 @@ def _describe_paths(model: Described, *, alone: bool, loads: bool) -> dict[str, 
 
 
 _JSON = "application/json"
+_LABELLED = {"labels": [{"id": "4f1d2a6b8c9e0f31", "label": 1, "time": "2026-01-31T12:00:00Z"}]}
 _PLAIN = {
     "/": ("Whether the process is alive, for KServe", _JSON),
     "/v2": ("The server", _JSON),

@@ -168,3 +168,49 @@ def _nest(column: Column, shape: Sequence[int]) -> Schema:
         return describe_element(column)
     sizes = {"minItems": 1} if shape[0] < 0 else {"minItems": shape[0], "maxItems": shape[0]}
     return {"type": "array", "items": _nest(column, shape[1:]), **sizes}
+
+
+_LABEL_FIELDS: Schema = {
+    "id": {
+        "type": "string",
+        "description": "id of the request: the header x-request-id, or the id in its body",
+    },
+    "row": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 2**31 - 1,
+        "description": "row of the request, from 0",
+    },
+    "label": {"type": ["number", "boolean", "string", "null"]},
+    "time": {"type": ["string", "number", "null"], "description": "ISO 8601, or milliseconds since 1970"},
+}
+LABELS: Schema = {
+    "type": "object",
+    "required": ["labels"],
+    "description": "Labels by the ids of requests. Instead of an id, a label may have the values of key columns",
+    "properties": {
+        "labels": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "object", "required": ["id", "label"], "properties": _LABEL_FIELDS},
+        }
+    },
+}
+"""The body of POST /v2/models/NAME/labels."""
+LABELS_STORED: Schema = {
+    "type": "object",
+    "required": ["model_name", "labels", "new", "missing", "outside_share"],
+    "properties": {
+        "model_name": {"type": "string"},
+        "labels": {"type": "integer", "description": "labels that are stored now"},
+        "new": {"type": "boolean", "description": "false if the same labels were stored before"},
+        "missing": {
+            "type": "integer",
+            "description": "labels left out, since a value, an id or a key is missing",
+        },
+        "outside_share": {
+            "type": "integer",
+            "description": "labels of requests that are not in the captured share",
+        },
+    },
+}

@@ -21,6 +21,7 @@ from raymlops.serving.actors.rate_limit_actor import make_lease
 from raymlops.serving.actors.shared_repository import share_repository
 from raymlops.serving.actors.statistics_reports import REPORT_PAUSE_S, ReplicaStatistics
 from raymlops.serving.endpoints import model_host
+from raymlops.serving.endpoints.capture import make_capture
 from raymlops.serving.endpoints.graph import Prepared, host_graph, prepare_graph, set_weights
 from raymlops.serving.endpoints.hosted import Hosted, Hosts
 from raymlops.serving.endpoints.lazy_models import LazyModels
@@ -69,6 +70,7 @@ class Ingress(GrpcMethods):
         limits = spec.limits
         OWN.limits = ConnectionLimits.of(limits)
         self._keys_stamp = (0, 0, 0)
+        capture, labels = make_capture(spec, hosted, sources.describe(spec))
         self.plane = DataPlane(
             Hosts(
                 spec.name,
@@ -76,7 +78,8 @@ class Ingress(GrpcMethods):
                 RequestLimits.of(limits),
                 self._repository,
                 limits.queue,
-                observers=make_observers(spec.observers),
+                observers=make_observers(spec.observers, capture),
+                labels=labels,
             ),
             KeyRing(required=bool(spec.keys)),
             RateLimit(limits.rate, make_lease(spec)) if limits.rate else None,

@@ -292,6 +292,7 @@ _PATHS = [
     "/v2/repository/index",
     "/v2/models/NAME",
     "/v2/models/NAME/infer",
+    "/v2/models/NAME/labels",
     "/v2/models/NAME/config",
     "/v2/models/NAME/ready",
     "/v2/models/NAME/stats",

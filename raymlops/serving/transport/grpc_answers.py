@@ -5,7 +5,7 @@ Handles neither servers nor metadata; `grpc_service.py` reads metadata and repor
 
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
 from google.protobuf import json_format
@@ -47,6 +47,11 @@ class Call:
     statistics: Statistics | None = None
     batch: Batch | None = None
     answer: Batch | None = None
+    parameters: Mapping[str, Any] | None = None
+    body_id: str = ""
+    """The id in its message, if no metadata gave one."""
+    has_id: bool = False
+    """Whether metadata gave one."""
 
     @property
     def started(self) -> int:
@@ -196,6 +201,10 @@ async def model_infer(plane: DataPlane, request: Any, call: Call) -> Any:
     asked = open_inference.InferRequest(request.id, batch, outputs)
     inference.check_estimate(hosts, hosted, rows, asked)
     timeout_s = inference.read_timeout({"timeout": grpc_codec.read_parameter(request, "timeout")})
+    if request.parameters:
+        call.parameters = grpc_codec.read_parameters(request)
+    if request.id and not call.has_id:
+        call.body_id = request.id[:128]
     sticky = call.sticky or call.caller.name or None
     result = await inference.ask(hosted, batch, sticky, timeout_s, call)
     given = result, asked, hosted.name, endpoint.version, endpoint.signature, limits

@@ -257,6 +257,7 @@ def _begin(plane: DataPlane, name: str, sent: Mapping[str, Any]) -> Call:
     given = sent.get("x-request-id")
     request_id = _text(given)[:_ID] if given else f"{random.getrandbits(64):016x}"
     call = Call(name, request_id, read_token(sent), _text(sent.get("x-request-key", "")))
+    call.has_id = bool(given)
     call.logged = logged = random.random() < plane.log_share  # noqa: S311
 
     def trace() -> Trace:

@@ -46,6 +46,9 @@ class Request:
     statistics: Statistics | None = None
     batch: Batch | None = None
     answer: Batch | None = None
+    parameters: Mapping[str, Any] | None = None
+    body_id: str = ""
+    """The id in its body, if no header gave one."""
 
     @property
     def key(self) -> str:

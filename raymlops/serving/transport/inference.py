@@ -53,7 +53,11 @@ async def infer(hosts: Hosts, request: Request) -> Response:
     rows = request.rows = decoded.rows
     if rows > 1:
         check_estimate(hosts, hosted, rows, decoded)
-    timeout_s = read_timeout(decoded.parameters) if decoded.parameters else None
+    timeout_s = None
+    if decoded.parameters:
+        request.parameters, timeout_s = decoded.parameters, read_timeout(decoded.parameters)
+    if decoded.id and b"x-request-id" not in request.headers:
+        request.body_id = decoded.id[:128]
     answer = await ask(hosted, decoded.batch, _sticky(request), timeout_s, request)
     given = answer, decoded, hosted.name, endpoint.version, signature, limits
     body, json_length = (
@@ -174,6 +178,7 @@ async def _score(
     )
     request.rows = asked.rows
     check_estimate(hosts, hosted, asked.rows)
+    request.parameters = asked.parameters
     timeout_s = read_timeout(asked.parameters)
     answer = await ask(hosted, asked.batch, _sticky(request), timeout_s, request)
     given = answer, asked, signature, limits

@@ -114,6 +114,17 @@ async def config(hosts: Hosts, request: Request) -> Response:
     return _answer(describe_config(hosts.find(*request.parts), hosts.limits))
 
 
+async def labels(hosts: Hosts, request: Request) -> Response:
+    """Labels of earlier requests, which join what was captured."""
+    hosted = hosts.find(*request.parts)
+    if hosts.labels is None:
+        raise InputError(
+            "This application captures no requests, so that labels have nothing to join; add capture to its spec, "
+            "such as capture: {share: 1}, and deploy it again"
+        )
+    return _answer(await hosts.labels.take(hosted.name, request.body))
+
+
 async def list_models(hosts: Hosts, request: Request) -> Response:
     """For both versions of the protocol."""
     return _answer({"models": list(hosts.seen_by(request.caller))})
@@ -226,7 +237,8 @@ _NOT_STORED = (b"cache-control", b"no-store")
 
 def _describe(hosts: Hosts, request: Request, described: list[openapi.Described]) -> dict[str, Any]:
     prefix = public_address.find_prefix(request)
-    return openapi.describe(hosts.name, described, prefix, loads=hosts.repository is not None)
+    loads, labels = hosts.repository is not None, hosts.labels is not None
+    return openapi.describe(hosts.name, described, prefix, loads=loads, labels=labels)
 
 
 async def _describe_models(hosts: Hosts, request: Request) -> list[openapi.Described]:
@@ -250,6 +262,7 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("POST", _MODEL + "/infer", "infer", infer),
     ("POST", "/invocations(?:/([^/]+))?", "infer", invoke),
     ("POST", "/v1/models/([^/]+):predict", "infer", predict),
+    ("POST", _MODEL + "/labels", "label", labels),
     ("GET", "/", "", alive),
     ("GET", "/v2/health/live", "", live),
     ("GET", "/v2/health/ready", "", ready),
@@ -284,7 +297,7 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
 """Method, pattern, role of the key, handler. No role is for probes, which need no key; the first group of a pattern
 is the model, which the key must allow."""
 
-LIMITED = frozenset({"infer", "view", "ready"})
+LIMITED = frozenset({"infer", "label", "view", "ready"})
 """Roles whose requests count against the rate of a key and the queue of a replica."""
 
 COMPILED = tuple((method, re.compile(pattern), role, handler) for method, pattern, role, handler in ROUTES)

@@ -1,0 +1,215 @@
+"""Where captured requests and labels are, by model, day and version; files appear whole or not at all.
+
+    ROOT/MODEL/requests/day=2026-01-31/version=3/101500-REPLICA-0.parquet
+    ROOT/MODEL/labels/9f/2026-01-31-SHA256.parquet
+    ROOT/MODEL/deletions/20260131T101500-ID.json
+
+Knows names and bytes, not what is in them.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pyarrow.parquet as pq
+
+from raymlops import locations
+from raymlops.errors import NotFoundError, StorageError, unknown_name
+
+FOLDER = "captures"
+"""Below the storage path."""
+_BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss", "memory")
+"""Schemes whose files appear once they are complete; elsewhere a file is renamed then."""
+_FILE = re.compile(r"/requests/day=([0-9-]{10})/version=([^/]*)/[^/._][^/]*\.parquet$")
+_LABELS = re.compile(r"/labels/[0-9a-f]{2}/([0-9-]{10})-([0-9a-f]{64})\.parquet$")
+
+
+@dataclasses.dataclass(frozen=True)
+class CapturedFile:
+    path: str
+    """In the filesystem of the store."""
+    model: str
+    day: str
+    version: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptureStore:
+    """The captures below `root`, a path or URI. Its methods raise StorageError if it does not answer."""
+
+    root: str
+
+    def list_models(self) -> list[str]:
+        """Models with captured requests or labels, in order."""
+        with self._reading() as (files, folder):
+            return sorted(
+                unquote(entry["name"].rstrip("/").rpartition("/")[2])
+                for entry in _list(files, folder)
+                if entry["type"] == "directory"
+            )
+
+    def require_model(self, model: str) -> None:
+        """Raises NotFoundError."""
+        known = self.list_models()
+        if model not in known:
+            told = (
+                unknown_name("captured model", model, known)
+                if known
+                else f"Nothing is captured in {self.root}"
+            )
+            raise NotFoundError(f"{told}; a serving spec captures with: capture: {{share: 1}}")
+
+    def list_files(
+        self, model: str, *, since: str = "", until: str = "", version: str = ""
+    ) -> list[CapturedFile]:
+        """Files of captured requests in order of days, of which `since` and `until` are the first and the last."""
+        with self._reading() as (files, folder):
+            base = f"{folder}/{_quote(model)}/requests"
+            days = [
+                entry["name"]
+                for entry in _list(files, base)
+                if since <= entry["name"].rpartition("day=")[2][:10] and (not until or _day(entry) <= until)
+            ]
+            found = []
+            for day in days:
+                for path, entry in sorted(files.find(day, detail=True).items()):
+                    match = _FILE.search(f"/{path}")
+                    if match and version in ("", unquote(match[2])):
+                        found.append(
+                            CapturedFile(path, model, match[1], unquote(match[2]), int(entry["size"] or 0))
+                        )
+        return sorted(found, key=lambda file: (file.day, file.path))
+
+    def list_labels(self, model: str) -> list[CapturedFile]:
+        """Files of labels in order of the days on which they arrived."""
+        with self._reading() as (files, folder):
+            base = f"{folder}/{_quote(model)}/labels"
+            found = files.find(base, detail=True) if files.exists(base) else {}
+            matched = [(path, entry, _LABELS.search(f"/{path}")) for path, entry in found.items()]
+            labels = [
+                CapturedFile(path, model, match[1], "", int(entry["size"] or 0))
+                for path, entry, match in matched
+                if match
+            ]
+        return sorted(labels, key=lambda file: (file.day, file.path))
+
+    def has_labels(self, model: str, digest: str) -> bool:
+        """Whether labels of this content were stored before, on any day."""
+        with self._reading() as (files, folder):
+            base = f"{folder}/{_quote(model)}/labels/{digest[:2]}"
+            return any(entry["name"].endswith(f"-{digest}.parquet") for entry in _list(files, base))
+
+    def write_requests(self, model: str, day: str, version: str, name: str, data: bytes) -> None:
+        self._write(f"{_quote(model)}/requests/day={day}/version={_quote(version)}", f"{name}.parquet", data)
+
+    def write_labels(self, model: str, day: str, digest: str, data: bytes) -> None:
+        self._write(f"{_quote(model)}/labels/{digest[:2]}", f"{day}-{digest}.parquet", data)
+
+    def write_deletion(self, model: str, record: dict[str, Any]) -> None:
+        moment = datetime.datetime.now(datetime.UTC)
+        name = f"{moment:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}.json"
+        self._write(f"{_quote(model)}/deletions", name, json.dumps(record, indent=1).encode())
+
+    def read_deletions(self, model: str) -> list[dict[str, Any]]:
+        with self._reading() as (files, folder):
+            found = _list(files, f"{folder}/{_quote(model)}/deletions")
+            return [json.loads(files.cat_file(entry["name"])) for entry in sorted(found, key=_name)]
+
+    def replace(self, path: str, data: bytes) -> None:
+        """A file of this store with new content."""
+        folder, _, name = path.rpartition("/")
+        self._write(None, name, data, folder)
+
+    def remove(self, path: str) -> None:
+        with self._writing() as (files, _), contextlib.suppress(FileNotFoundError):
+            files.rm_file(path)
+
+    def expire(self, model: str, before: str, most: int) -> int:
+        """Remove up to `most` files of requests and labels of days before `before`, the oldest first; other writers
+        may do the same. Returns their number."""
+        old = [file for file in self.list_files(model) if file.day < before]
+        old += [file for file in self.list_labels(model) if file.day < before]
+        for file in old[:most]:
+            self.remove(file.path)
+        with self._writing() as (files, folder):
+            for entry in _list(files, f"{folder}/{_quote(model)}/requests"):
+                if _day(entry) < before and len(old) <= most:
+                    with contextlib.suppress(OSError):
+                        files.rm(entry["name"], recursive=True)
+        return min(len(old), most)
+
+    @contextlib.contextmanager
+    def open(self, path: str) -> Iterator[pq.ParquetFile]:
+        with self._reading() as (files, _), files.open(path, "rb") as file:
+            yield pq.ParquetFile(file)
+
+    def _write(self, below: str | None, name: str, data: bytes, folder: str = "") -> None:
+        with self._writing() as (files, root):
+            folder = folder if below is None else f"{root}/{below}"
+            files.makedirs(folder, exist_ok=True)
+            if self.root.partition("://")[0] in _BUCKETS:
+                files.pipe_file(f"{folder}/{name}", data)
+                return
+            part = f"{folder}/.{name}.{secrets.token_hex(4)}.part"
+            try:
+                files.pipe_file(part, data)
+                files.mv(part, f"{folder}/{name}")
+            except OSError:
+                with contextlib.suppress(OSError):
+                    files.rm_file(part)
+                raise
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[tuple[Any, str]]:
+        with self._explained("read") as opened:
+            opened[0].invalidate_cache()
+            yield opened
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[tuple[Any, str]]:
+        with self._explained("written") as opened:
+            yield opened
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[tuple[Any, str]]:
+        try:
+            yield locations.open_location(self.root)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            cause = locations.explain(error)
+            raise StorageError(f"Captures in {self.root} cannot be {what}: {cause}") from error
+
+
+def find_root(storage_path: str) -> str:
+    """The root below a storage path, which is the same on all nodes."""
+    return locations.join(storage_path, FOLDER)
+
+
+def _quote(name: str) -> str:
+    """A name as one part of a path; `.` and `..` and those that start with a dot too."""
+    quoted = quote(name, safe=" ")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted or "%00"
+
+
+def _list(files: Any, folder: str) -> list[dict[str, Any]]:
+    """Entries of a folder; none if it does not exist."""
+    try:
+        return list(files.ls(folder, detail=True))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return str(entry["name"])
+
+
+def _day(entry: dict[str, Any]) -> str:
+    return _name(entry).rstrip("/").rpartition("day=")[2]
