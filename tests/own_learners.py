@@ -82,7 +82,7 @@ class Killed(Logistic):
     """Its process is killed, as by an operating system that has no memory left, unless there are few rows."""
 
     def fit(self, run: Run) -> None:
-        if run.job.train.count > 200:
+        if run.job.train.count > 300:
             os.kill(os.getpid(), signal.SIGKILL)
         super().fit(run)
 

@@ -35,7 +35,7 @@ _PART = 0.6
 """Share of its expected seconds that a trial must have, where a part of it gives a model too."""
 _REFOLDED = 6
 """Trials that are trained again on folds, at most."""
-_LEAST_ROWS = 1_000
+_LEAST_ROWS = 100
 """Of a learner whose processes were killed."""
 
 

@@ -22,7 +22,8 @@ _NO_MEMORY = "running low on memory"
 
 
 class SearchDeadline(tune.Stopper):  # type: ignore[misc]
-    """Ends the search after so many seconds, or when the search over learners has none left."""
+    """Ends the search after so many seconds, or when the search over learners has none left; after twice as many where
+    no trial has reported anything, since a late model is better than none."""
 
     passed: ClassVar[bool] = False
     """Whether it ended the last search of this process: Tune does not say, and restores this object from a pickle."""
@@ -30,13 +31,15 @@ class SearchDeadline(tune.Stopper):  # type: ignore[misc]
     def __init__(self, seconds: float, learners: LearnerSearch | None = None) -> None:
         self._seconds, self._learners = seconds, learners
         self._began = time.monotonic()
+        self._heard = False
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        self._heard = True
         return False
 
     def stop_all(self) -> bool:
-        left = self._seconds - (time.monotonic() - self._began)
-        if self._learners is not None and self._learners.seconds_left is not None:
+        left = self._seconds * (1 if self._heard else 2) - (time.monotonic() - self._began)
+        if self._heard and self._learners is not None and self._learners.seconds_left is not None:
             left = min(left, self._learners.seconds_left)
         if left <= 0:
             SearchDeadline.passed = True

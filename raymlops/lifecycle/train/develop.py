@@ -51,6 +51,7 @@ from raymlops.training.blends import STACK, Share, Winner, to_learner, to_shares
 from raymlops.training.replay import Replayed
 from raymlops.training.trials import SearchResult, TrialObserver
 from raymlops.training.warm_start import NOTHING_KNOWN
+from raymlops.training.worker_imports import start_imports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +117,7 @@ def develop_model(
     prepared = prepare(asked, tell)
     spec = prepared.spec
     concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
+    start_imports(candidates.list_names(spec), min(concurrent, spec.search.budget))
     clock.lap("data")
     budget = budget.with_reserve(clock.laps["data"])
     fingerprint = prepared.rows.scan.fingerprint

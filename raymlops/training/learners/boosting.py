@@ -22,6 +22,8 @@ _STEPS = 3
 REPORT_SECONDS = 1.0
 """A report, with its checkpoint, costs as much as a training of a small table: parts that end sooner wait for the
 next."""
+_FILE_SHARE = 0.8
+"""Bytes of the ONNX file to those of a booster's own format: 0.4 to 0.95, the more the deeper the trees."""
 
 
 class Trees(Protocol):
@@ -58,8 +60,8 @@ def boost(
     held: Callable[[], State],
     steps: int = _STEPS,
 ) -> None:
-    """Train `rounds` rounds, or fewer if the validation metric stops rising; `held` is what else the state needs.
-    The metric is measured `steps` times in a part."""
+    """Train `rounds` rounds, or fewer if the validation metric stops rising, or if the next part would make the file
+    larger than `gate.size_mb`; `held` is what else the state needs. The metric is measured `steps` times in a part."""
     progress = Progress(run, least_seconds=REPORT_SECONDS)
     ends = list_ends(run, rounds)
     best = int(run.state["best_rounds"]) if run.state else 0
@@ -79,8 +81,15 @@ def boost(
         if progress.waited == 0:
             best = ahead[0]
         snapshot = functools.partial(_snapshot, trees, done, best, held)
-        if not progress.tell(snapshot, last=done < wanted or wanted == rounds) or done < wanted:
+        last = done < wanted or wanted == rounds or _is_full(run, trees, done, done + wanted - before)
+        if not progress.tell(snapshot, last=last) or last:
             return
+
+
+def _is_full(run: Run, trees: Trees, done: int, wanted: int) -> bool:
+    """Whether the file of so many rounds would be over the limit, by the size of the model of those that are done."""
+    limit = run.spec.gate.size_mb
+    return limit is not None and len(trees.dump()) / done * wanted * _FILE_SHARE > limit * 1e6
 
 
 def list_ends(run: Run, rounds: int) -> list[int]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
+from raymlops.errors import RaymlopsError
 from raymlops.features import TREE_TENSORS, FittedTarget, Packing
 from raymlops.onnx_builder import GraphBuilder
 from raymlops.specs.experiment import ExperimentSpec
@@ -36,6 +37,8 @@ OPTIONS: Mapping[str, Option] = {
 
 _LEAST = 1e-6
 """Of a probability: a class that no leaf of a row has would have the logit of minus infinity."""
+_LEAF_BYTES = 40
+"""Of a file, for each leaf that the rows could fill: 34 to 75 as measured."""
 _NODES = ("left_child", "right_child", "feature", "threshold", "missing_go_to_left")
 
 
@@ -99,6 +102,20 @@ class ForestScorer:
         return logs if logs.shape[1] > 2 else logs[:, 1:] - logs[:, :1]
 
 
+def _check_size(run: Run, options: Mapping[str, Any]) -> None:
+    """Raises RaymlopsError before trees are grown whose file would be over the limit of the gate."""
+    limit = run.spec.gate.size_mb
+    leaves = options["trees"] * max(1, run.job.train.count / options["min_samples_leaf"])
+    if options["max_depth"]:
+        leaves = min(leaves, options["trees"] * 2 ** options["max_depth"])
+    size = leaves * _LEAF_BYTES / 1e6
+    if limit is not None and size > limit:
+        raise RaymlopsError(
+            f"not grown: {options['trees']} trees with leaves of {options['min_samples_leaf']} rows make a file "
+            f"of about {size:.3g} MB, and gate.size_mb is {limit:g}"
+        )
+
+
 class ForestLearner:
     """One process; threads are `training.cpus_per_worker`. Reports once."""
 
@@ -125,6 +142,7 @@ class ForestLearner:
     def fit(self, run: Run) -> None:
         job, progress, given = run.job, Progress(run), read_rows(run, _options_for)
         options, objective, seed = given.options, given.objective, given.seed
+        _check_size(run, options)
         make = ExtraTreesRegressor if job.target.task == "regression" else ExtraTreesClassifier
         forest = make(
             n_estimators=int(options["trees"]),
