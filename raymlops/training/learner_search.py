@@ -102,11 +102,11 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
     # What a trial is given
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        name = self._choose()
-        if name is None:
+        plans = {name: planned for name in self._tracks if (planned := self._plan(name)) is not None}
+        if not plans:
             return cast(str, Searcher.FINISHED)
-        planned = self._plan(name)
-        assert planned is not None
+        name = self._choose([*plans])
+        planned = plans[name]
         candidate, track = self._candidates[name], self._tracks[name]
         asked = None
         if planned.values is None:
@@ -132,11 +132,8 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
 
     # Which learner is next
 
-    def _choose(self) -> str | None:
-        """The learner of the next trial; None if none has anything left to try in the time that is left."""
-        names = [name for name in self._tracks if self._plan(name) is not None]
-        if not names:
-            return None
+    def _choose(self, names: list[str]) -> str:
+        """The learner of the next trial, of those that have something left to try in the time that is left."""
         if untried := [name for name in names if not self._tracks[name].started]:
             return untried[0]
         known = [name for name in names if self._tracks[name].known]

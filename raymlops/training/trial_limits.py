@@ -91,6 +91,7 @@ class TrialLimits(tune.Callback):  # type: ignore[misc]
                 continue
             if over:
                 if not self._teams:
+                    trial.max_failures = -1  # it did not fail
                     _kill(trial)
             elif reason := self._find_reason(trial.trial_id):
                 self._reasons.setdefault(trial.trial_id, reason)

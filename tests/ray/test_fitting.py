@@ -50,6 +50,9 @@ def test_what_training_learns_of_each_column() -> None:
     )
     assert set(columns["word"].values) == {"red", "green", "blue"}
     assert len(columns["count"].values) == 4
+    assert list(columns["count"].values) == sorted(columns["count"].values), (
+        "trees split whole numbers by size"
+    )
     assert columns["when"].spec.datatype == "INT64"
     assert FittedFeatures.from_json(fitted.to_json()) == fitted
 
