@@ -35,6 +35,9 @@ _PART = 0.6
 """Share of its expected seconds that a trial must have, where a part of it gives a model too."""
 _REFOLDED = 6
 """Trials that are trained again on folds, at most."""
+_STALE = 12
+"""Trials without gain, after which a learner that is not the best gets no more of a limited time: the cheapest learner
+would fill with its trials what is too short for others."""
 _LEAST_ROWS = 100
 """Of a learner whose processes were killed."""
 
@@ -153,6 +156,8 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
         track, candidate = self._tracks[name], self._candidates[name]
         if self._most_rows.get(name) == 0 or track.failed_in_row >= _FAILURES + track.known:
             return None
+        if self._limit is not None and track.without_gain >= _STALE and track.best > self._best:
+            return None
         promising = track.find_promising() if self._sample_rows is not None else None
         if promising is not None:
             planned = _Planned(promising, True, self._expect_cost(name, whole=True))
@@ -164,6 +169,11 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
         whole = self._sample_rows is None
         planned = _Planned(values, whole, self._expect_cost(name, whole=whole))
         return planned if self._fits(track, planned.expected) else None
+
+    @property
+    def _best(self) -> float:
+        """The error of the best trial of all."""
+        return min(track.best for track in self._tracks.values())
 
     def _fits(self, track: Track, expected: float | None) -> bool:
         left = self.seconds_left

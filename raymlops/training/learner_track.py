@@ -32,6 +32,8 @@ class Track:
     """The best but one."""
     best_cost: float = 0.0
     """Of the best trial."""
+    without_gain: int = 0
+    """Trials since the best."""
     spent: float = 0.0
     spent_at_best: float = 0.0
     spent_at_before: float = 0.0
@@ -46,7 +48,9 @@ class Track:
         """A trial ended."""
         (self.whole_costs if whole else self.costs).append(cost)
         self.spent += cost
+        self.without_gain += 1
         if error < self.best:
+            self.without_gain = 0
             self.best, self.before, self.best_cost = error, self.best, cost
             self.spent_at_best, self.spent_at_before = self.spent, self.spent_at_best
 

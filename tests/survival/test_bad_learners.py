@@ -25,7 +25,7 @@ def test_the_others_go_on_and_each_failure_is_told_with_its_cause(tmp_path: path
         search={
             "learners": [*own, "linear", "lightgbm"],
             "trials": 14,
-            "trial_minutes": 0.2,
+            "trial_minutes": 1,
             "retries": 0,
             "concurrent": 2,
             "folds": 0,
@@ -39,7 +39,7 @@ def test_the_others_go_on_and_each_failure_is_told_with_its_cause(tmp_path: path
         if trial.error is not None:
             name = trial.parameters["training.learner"].rpartition(":")[2]
             errors.setdefault(name, []).append(trial.error)
-    assert "search.trial_minutes is 0.2" in errors["Hanging"][0]
+    assert "search.trial_minutes is 1" in errors["Hanging"][0]
     assert "the next trials of its learner train on" in errors["Killed"][0]
     assert "there was too little memory" in errors["Greedy"][0]
     assert "lines of trouble" in errors["Raising"][0]
@@ -59,7 +59,7 @@ def test_a_learner_that_hangs_does_not_take_the_time_of_a_search_beyond_its_budg
         defaults="fitted",
         network={},
         training={},
-        search={"learners": ["tests.own_learners:Hanging", "linear"], "max_minutes": 1, "concurrent": 2},
+        search={"learners": ["tests.own_learners:Hanging", "linear"], "max_minutes": 2, "concurrent": 2},
     )
     outcome = develop_model(spec, settings_in(tmp_path / "home"), Request(name="hanging"))
     assert outcome.version == "1"

@@ -230,3 +230,12 @@ def test_a_learner_without_memory_for_all_rows_trains_on_fewer_and_one_without_a
     found = run(search, 5, lambda one: 1.0)
     assert [one["training.learner"] for one in found] == ["trees"] * 5
     assert all(one["training.rows"] == 20_000 for one in found)
+
+
+def test_a_cheap_learner_that_gains_nothing_does_not_fill_the_time_with_its_trials() -> None:
+    def loss(one: dict[str, Any]) -> float:
+        return 1.0 if one["training.learner"] == "trees" else 2.0
+
+    found = run(search_of(FIXED, LINEAR, TREES, limit=SearchTime(1000)), 200, loss, seconds=0.01)
+    counts = [sum(one["training.learner"] == name for one in found) for name in ("none", "linear")]
+    assert counts == [1, 13]
