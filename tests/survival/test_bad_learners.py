@@ -23,7 +23,7 @@ def test_the_others_go_on_and_each_failure_is_told_with_its_cause(tmp_path: path
         network={},
         training={},
         search={
-            "learners": [*own, "linear", "lightgbm"],
+            "learners": [*own, "linear"],
             "trials": 14,
             "trial_minutes": 1,
             "retries": 0,
@@ -45,7 +45,7 @@ def test_the_others_go_on_and_each_failure_is_told_with_its_cause(tmp_path: path
     assert "lines of trouble" in errors["Raising"][0]
     assert "sys.exit" in errors["Leaving"][0]
     finished = {trial.parameters["training.learner"] for trial in trials if trial.error is None}
-    assert {"linear", "lightgbm"} <= finished
+    assert "linear" in finished
 
 
 @pytest.mark.timeout(900)

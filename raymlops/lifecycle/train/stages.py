@@ -464,7 +464,9 @@ STAGES: Mapping[str, Stage] = {
             ),
         ),
         Stage(search, reads=(*_MODEL, "gate.size_mb"), revision=2),
-        Stage(blend, reads=(*_MODEL, "gate.size_mb", "evaluation.slices", "evaluation.slice_rows"), revision=3),
+        Stage(
+            blend, reads=(*_MODEL, "gate.size_mb", "evaluation.slices", "evaluation.slice_rows"), revision=3
+        ),
         Stage(export, reads=("name", *_MODEL)),
         Stage(verify, reads=("limits", *_MODEL)),
         Stage(register, reads=("name", "description"), effect=True),
