@@ -14,6 +14,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from raymlops.api import (
+        acknowledge_alarm,
+        alarms,
+        check_notify,
+        close_alarm,
         convert,
         delete_person,
         deploy,
@@ -34,11 +38,17 @@ if TYPE_CHECKING:
         search,
         serve,
         show_captured,
+        silence_alarm,
         trace,
         train,
+        try_notify,
     )
 
 __all__ = [
+    "acknowledge_alarm",
+    "alarms",
+    "check_notify",
+    "close_alarm",
     "convert",
     "delete_person",
     "deploy",
@@ -59,8 +69,10 @@ __all__ = [
     "search",
     "serve",
     "show_captured",
+    "silence_alarm",
     "trace",
     "train",
+    "try_notify",
 ]
 
 

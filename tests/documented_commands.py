@@ -44,6 +44,7 @@ HELD: dict[str, str] = {
     "raymlops predict": "test_graph_offline.py",
     "raymlops drift": "test_a_version_knows_what_its_rows_were_and_says_what_changed_in_others",
     "raymlops reference": "test_a_version_knows_what_its_rows_were_and_says_what_changed_in_others",
+    "raymlops alarms": "test_alarms_are_listed_shown_acknowledged_silenced_and_closed",
     "raymlops notify": "test_the_command_says_what_each_channel_needs_and_how_it_took_a_test",
     "raymlops submit": "test_a_search_runs_as_a_job_and_leaves_its_run",
     "ray job submit": "test_a_search_runs_as_a_job_and_leaves_its_run",  # which sends the same to the same server

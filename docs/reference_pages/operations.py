@@ -153,6 +153,9 @@ FILES: Mapping[str, tuple[str, str]] = {
         "what was deployed, an entry for each deployment, for `--rollback` and `cluster restore`",
         "a head that starts again serves nothing until `deploy`",
     ),
+    "$RAYMLOPS_STORAGE/incidents": (
+        "alarms, an entry for each change, never overwritten", "what is open is raised again; its history is lost",
+    ),
     "$RAYMLOPS_HOME/keys": ("the private key that signs evidence, made on first use", "make a new one, and `history --sign` again"),
     "$RAYMLOPS_HOME/records": (
         "the newest entry of each model's record that this machine has seen",

@@ -11,6 +11,14 @@ from raymlops.api.captures import (
     trace,
 )
 from raymlops.api.endpoints import Deployment, Endpoint, Servable, deploy, read_serving_spec, serve
+from raymlops.api.incidents import (
+    acknowledge_alarm,
+    alarms,
+    check_notify,
+    close_alarm,
+    silence_alarm,
+    try_notify,
+)
 from raymlops.api.models import LoadedModel, convert, load_model, predict, promote, register
 from raymlops.api.monitoring import drift, reference
 from raymlops.api.training import Evaluated, Search, Spec, evaluate, init, read_spec, search, train
@@ -23,6 +31,10 @@ __all__ = [
     "Search",
     "Servable",
     "Spec",
+    "acknowledge_alarm",
+    "alarms",
+    "check_notify",
+    "close_alarm",
     "convert",
     "delete_person",
     "deploy",
@@ -43,6 +55,8 @@ __all__ = [
     "search",
     "serve",
     "show_captured",
+    "silence_alarm",
     "trace",
     "train",
+    "try_notify",
 ]

@@ -41,12 +41,11 @@ def check(path: pathlib.Path | None, as_json: bool) -> None:
     """
     import dataclasses
 
-    from raymlops.events import notify_check, notify_file
+    from raymlops.api.incidents import check_notify
+    from raymlops.events.notify_file import find_notify
 
-    settings = Settings.from_env()
-    path = path or notify_file.find_notify(settings, pathlib.Path.cwd())
-    spec = notify_file.read_notify(path)
-    found = notify_check.check_channels(spec, notify_file.find_spool(settings, path), read_environment())
+    path = path or find_notify(Settings.from_env(), pathlib.Path.cwd())
+    found = check_notify(path)
     if as_json:
         held = [dataclasses.asdict(one) for one in found]
         echo(json.dumps({"file": str(path) if path else None, "channels": held}))
@@ -87,13 +86,10 @@ def test(channels: tuple[str, ...], path: pathlib.Path | None, as_json: bool) ->
     """Send a test message to every channel, or those of --channel, at once; exit 1 if one did not take it."""
     import dataclasses
 
-    from raymlops.events import notify_check, notify_file
+    from raymlops.api.incidents import try_notify
 
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")  # for a channel that is the log
-    settings = Settings.from_env()
-    path = path or notify_file.find_notify(settings, pathlib.Path.cwd())
-    spec = notify_file.read_notify(path)
-    found = notify_check.send_test(spec, read_environment(), channels, who=settings.user)
+    found = try_notify(*channels, file=path)
     if as_json:
         echo(json.dumps([dataclasses.asdict(one) for one in found]))
     else:

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 from click.testing import CliRunner
 
+import raymlops
 from raymlops.cli.notify import notify
 from raymlops.events.event import Event
 from raymlops.events.notify_file import open_notifier
@@ -38,6 +39,7 @@ def test_the_command_says_what_each_channel_needs_and_how_it_took_a_test(
         failed = CliRunner().invoke(notify, ["test", "--channel", "hook", "--json"])
         assert failed.exit_code == 1
         assert json.loads(failed.output)[0]["problem"].endswith("answered with status 500")
+        assert [one.problem for one in raymlops.try_notify("hook")] == [""]
         unknown = CliRunner().invoke(notify, ["test", "--channel", "hok"])
         assert "did you mean 'hook'" in str(unknown.exception)
 
