@@ -61,7 +61,7 @@ ADDRESSES = {
     "lightgbm": ("training/",),
     "xgboost": ("training/",),
     "interpret": ("training/",),
-    **dict.fromkeys(("keras", "tensorflow", "tf2onnx"), ("training/",)),
+    **dict.fromkeys(("h5py", "keras", "tensorflow", "tf2onnx"), ("training/",)),
     "catboost": ("training/",),
     "torch": ("training/", "clusters/nodes.py"),
 }
@@ -88,6 +88,8 @@ EXTRAS = {
     "serving/transport/grpc_answers.py": "grpc",
     "serving/transport/grpc_service.py": "grpc",
     "training/keras_models.py": "tf",
+    "training/saved_models/keras_file.py": "tf",
+    "training/saved_models/tensorflow_folder.py": "tf",
     "training/learners/catboost.py": "catboost",
     "training/learners/keras.py": "tf",
     "training/tensorflow_export.py": "tf",

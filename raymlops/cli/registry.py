@@ -57,7 +57,7 @@ def convert(
     why: str,
 ) -> None:
     """Register a saved model of another library as an ONNX model version: XGBoost (.json, .ubj), LightGBM (.txt, .lgb),
-    torch (.pt2).
+    torch (.pt2), Keras (.keras), TensorFlow (the folder of a SavedModel).
 
     It is registered only if it answers as the library itself does, which opens it in a process of its own. No code in
     FILE runs without --trust; pickles are not read.
@@ -65,6 +65,7 @@ def convert(
     \b
     raymlops convert model.ubj --name fraud --data sample.parquet
     raymlops convert model.txt --name species --classes setosa,versicolor,virginica
+    raymlops convert network.keras --name price --data sample.parquet
     """
     from raymlops.lifecycle.govern.convert import convert_file
 

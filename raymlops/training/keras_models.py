@@ -252,7 +252,7 @@ def export_answer(answer: Answer, backend: str) -> onnx.ModelProto:
         for name, values in zeros(packing, 1).items()
     }
     function = tensorflow.function(lambda **tensors: answer(**tensors)).get_concrete_function(**given)
-    return tensorflow_export.export_function(function)
+    return tensorflow_export.export_function(function, sorted(given))  # as TensorFlow sorts keywords
 
 
 class _Network(torch.nn.Module):

@@ -5,7 +5,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,23 +20,23 @@ _CONVERTED_OPSET = 18
 _DOMAINS = frozenset(("", "ai.onnx.ml"))
 
 
-def export_function(function: Any, outputs: Mapping[str, str] | None = None) -> onnx.ModelProto:
-    """Of a concrete function: a graph that takes its inputs, and gives its outputs, by name. `outputs` are names of
-    tensors of the frozen graph -> names of outputs. Raises ArtifactError."""
+def export_function(function: Any, names: Sequence[str]) -> onnx.ModelProto:
+    """Of a concrete function with one output: a graph whose inputs have these names, in the order of the function's
+    tensors, and which gives `outputs`. Raises ArtifactError."""
     import tf2onnx
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     try:
         with _quiet():
             frozen = convert_variables_to_constants_v2(function)
-            names = outputs or {frozen.outputs[0].name: "outputs"}
-            given = {tensor.name: tensor.name.partition(":")[0] for tensor in frozen.inputs}
+            given = dict(zip((tensor.name for tensor in frozen.inputs), names, strict=True))
+            output = frozen.outputs[0].name
             model, _ = tf2onnx.convert.from_graph_def(
                 frozen.graph.as_graph_def(),
                 input_names=list(given),
-                output_names=list(names),
+                output_names=[output],
                 opset=_CONVERTED_OPSET,
-                tensors_to_rename={**given, **names},
+                tensors_to_rename={**given, output: "outputs"},
                 custom_op_handlers={"Erfc": (_add_erfc, [])},
             )
             _require_operators(model)

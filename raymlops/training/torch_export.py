@@ -41,12 +41,24 @@ def export_module(network: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> 
     )
 
 
+def export_listed(network: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> onnx.ModelProto:
+    """The same of a network that takes the list of its inputs, which may have any names."""
+    batch = torch.export.Dim("batch", min=1)
+    return _export(
+        "the model",
+        network.eval().cpu(),
+        (list(inputs.values()),),
+        dynamic_shapes=([{0: batch} for _ in inputs],),
+        input_names=list(inputs),
+    )
+
+
 def export_program(program: torch.export.ExportedProgram, names: Sequence[str]) -> onnx.ModelProto:
     """The same of an exported program, whose inputs get these names."""
     return _export("the program", program, input_names=list(names))
 
 
-def _export(what: str, network: Any, **given: Any) -> onnx.ModelProto:
+def _export(what: str, network: Any, places: tuple[Any, ...] = (), **given: Any) -> onnx.ModelProto:
     try:
         with (
             warnings.catch_warnings(),
@@ -56,7 +68,7 @@ def _export(what: str, network: Any, **given: Any) -> onnx.ModelProto:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
-                (),
+                places,
                 dynamo=True,
                 opset_version=OPSET,
                 output_names=["outputs"],

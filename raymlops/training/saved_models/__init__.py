@@ -139,11 +139,20 @@ FORMATS: Mapping[str, Format] = {
     ".ubj": _XGBOOST,
     ".txt": _LIGHTGBM,
     ".lgb": _LIGHTGBM,
+    ".keras": Format("Keras", "model.save", "raymlops.training.saved_models.keras_file", ("keras",), "keras"),
     ".pt2": Format("torch", "torch.export.save", "raymlops.training.saved_models.exported_program"),
 }
 """Ending of a file -> its format."""
 
-FOLDERS: Mapping[str, Format] = {}
+FOLDERS: Mapping[str, Format] = {
+    "saved_model.pb": Format(
+        "TensorFlow",
+        "tf.saved_model.save",
+        "raymlops.training.saved_models.tensorflow_folder",
+        ("tensorflow", "tf2onnx"),
+        "tf",
+    )
+}
 """A file that a folder has -> the format of the folder."""
 
 
