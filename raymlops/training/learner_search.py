@@ -108,7 +108,7 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
         plans = {name: planned for name in self._tracks if (planned := self._plan(name)) is not None}
         if not plans:
             return cast(str, Searcher.FINISHED)
-        name = self._choose([*plans])
+        name = self._choose(plans)
         planned = plans[name]
         candidate, track = self._candidates[name], self._tracks[name]
         asked = None
@@ -135,10 +135,11 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
 
     # Which learner is next
 
-    def _choose(self, names: list[str]) -> str:
+    def _choose(self, plans: Mapping[str, _Planned]) -> str:
         """The learner of the next trial, of those that have something left to try in the time that is left."""
+        names = [*plans]
         if untried := [name for name in names if not self._tracks[name].started]:
-            return untried[0]
+            return self._find_cheaper(plans, untried[0]) or untried[0]
         known = [name for name in names if self._tracks[name].known]
         if not known:  # all first trials still run
             return min(names, key=lambda name: self._tracks[name].started)
@@ -150,6 +151,17 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
             chances += [statistics.mean(chances)] * len(waiting)
             known += waiting
         return self._chance.choices(known, chances)[0]
+
+    def _find_cheaper(self, plans: Mapping[str, _Planned], untried: str) -> str | None:
+        """The best learner whose good values on the sample are to be tried on all rows, if that takes less than the
+        first trial of another."""
+        first = plans[untried].expected
+        known = [name for name, one in plans.items() if one.whole and self._tracks[name].known]
+        if first is None or not known or self._sample_rows is None:
+            return None
+        best = min(known, key=lambda name: self._tracks[name].best)
+        expected = plans[best].expected
+        return best if expected is not None and expected <= first else None
 
     def _plan(self, name: str) -> _Planned | None:
         """The next trial of a learner; None if it has none left, or no time for it."""

@@ -138,10 +138,11 @@ def _make_tuner(
     learners = (
         None if replayed or spec.search.learners is None else _make_learner_search(job, metric, mode, prior)
     )
-    seconds = spec.search.max_minutes and spec.search.max_minutes * 60
+    # Trials that are replayed end as they did then, on whatever machine.
+    seconds = None if replayed or spec.search.max_minutes is None else spec.search.max_minutes * 60
     deadline = SearchDeadline(seconds, learners) if seconds else None
     limits = TrialLimits(
-        trial_minutes=spec.search.trial_minutes,
+        trial_minutes=None if replayed else spec.search.trial_minutes,
         learners=learners,
         deadline=deadline,
         teams=spec.training.workers > 1,

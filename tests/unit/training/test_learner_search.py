@@ -239,3 +239,14 @@ def test_a_cheap_learner_that_gains_nothing_does_not_fill_the_time_with_its_tria
     found = run(search_of(FIXED, LINEAR, TREES, limit=SearchTime(1000)), 200, loss, seconds=0.01)
     counts = [sum(one["training.learner"] == name for one in found) for name in ("none", "linear")]
     assert counts == [1, 13]
+
+
+def test_good_values_run_on_all_rows_before_a_learner_is_tried_whose_first_trial_takes_longer() -> None:
+    quick, slow = Candidate("quick", DEPTH, {}, cost=1.0), Candidate("slow", DEPTH, {}, cost=20.0)
+    search = search_of(quick, slow, rows=100_000, sample_rows=10_000, limit=SearchTime(1000))
+    found = run(search, 3, lambda one: 1.0)
+    assert [(one["training.learner"], one.get("training.rows")) for one in found] == [
+        ("quick", 10_000),
+        ("quick", None),
+        ("slow", 10_000),
+    ]
