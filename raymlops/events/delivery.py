@@ -129,25 +129,31 @@ class _Sender(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.is_set():
+            draining = self._draining  # once: what was looked at before is not drained
             pause = self._not_before - time.monotonic()
             if pause <= 0:
-                try:
-                    pause = min(self._send_due(spool) for spool in self._spools)
-                except Exception as error:  # such as a disk that is away; the thread must live
-                    _LOG.error("Channel %s: %s", self._channel_name, describe_cause(error))
-                    pause = self._pause_after_failure(0.0)
-            if self._draining and (pause > _BUSY_S or self._failures):
+                pause = min(self._look_at(spool, at_once=draining) for spool in self._spools)
+            if draining and (pause > _BUSY_S or self._failures):
                 self._drained.set()
             self._changed.wait(pause)
             self._changed.clear()
 
-    def _send_due(self, spool: Spool) -> float:
+    def _look_at(self, spool: Spool, *, at_once: bool) -> float:
+        try:
+            return self._send_due(spool, at_once)
+        except TimeoutError:  # of the spool's lock: others write
+            return _BUSY_S
+        except Exception as error:  # such as a disk that is away; the thread must live
+            _LOG.error("Channel %s: %s", self._channel_name, describe_cause(error))
+            return self._pause_after_failure(0.0)
+
+    def _send_due(self, spool: Spool, at_once: bool) -> float:
         """Send all whose time has come; gives the seconds until the next look."""
         if not spool.storage.try_sending():
             return _BUSY_S
         try:
             while not self._ended.is_set():
-                taken, pause = spool.take(time.time(), at_once=self._draining)
+                taken, pause = spool.take(time.time(), at_once=at_once)
                 if taken is None:
                     return pause
                 try:

@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import json
 import math
+import typing
 import urllib.parse
 import uuid
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from raymlops.errors import SpecError, encodable, shorten, to_one_line, unknown_
 
 Severity = Literal["page", "note"]
 """A page wakes a person, a note is read by day."""
+_SEVERITIES = typing.get_args(Severity)
 
 TYPES: Mapping[str, str] = {
     "raymlops.alarm.raised": "something that is watched left what chance explains, or an operational limit",
@@ -63,6 +65,8 @@ class Event:
     def __post_init__(self) -> None:
         if self.type not in TYPES:
             raise SpecError(unknown_name("type of event", self.type, TYPES))
+        if self.severity not in _SEVERITIES:
+            raise SpecError(unknown_name("severity", self.severity, _SEVERITIES))
 
     @property
     def fold_key(self) -> str:

@@ -63,7 +63,12 @@ def _check(name: str, spec: NotifySpec, folder: pathlib.Path, environment: Mappi
     )
     if not routed and not problem:
         problem = "no route leads to it"
-    waiting = make_spools(folder, settings, spec)[0].count() if folder.is_dir() else None
+    waiting = None
+    if folder.is_dir():
+        try:
+            waiting = make_spools(folder, settings, spec)[0].count()
+        except OSError as error:
+            problem = problem or f"its spool {str(folder)!r} cannot be read: {describe_cause(error)}"
     return ChannelState(name, settings.kind, tuple(list_variables(settings)), problem, waiting, routed)
 
 

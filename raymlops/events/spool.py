@@ -106,11 +106,10 @@ class Spool:
                 _key(taken.name): at
             }
             held["ids"] = [*held["ids"], *taken.message.ids][-_MOST_IDS:]
-            self.storage.write(_DELIVERED, json.dumps(held).encode())
+            self._note(_DELIVERED, held)
             self.storage.delete(taken.name, "sending")
             if taken.message.dropped:
-                left = max(0, self._read_dropped() - taken.message.dropped)
-                self.storage.write(_DROPPED, json.dumps(left).encode())
+                self._note(_DROPPED, max(0, self._read_dropped() - taken.message.dropped))
 
     def put_back(self, taken: Taken, at: float) -> None:
         """It was not delivered, several times. It goes behind the others: a message that a receiver cannot handle does
@@ -156,7 +155,7 @@ class Spool:
         message = self._read(name, part)
         self.storage.delete(name, part)
         if message is not None:
-            self.storage.write(_DROPPED, json.dumps(self._read_dropped() + message.count).encode())
+            self._note(_DROPPED, self._read_dropped() + message.count)
             _LOG.error("A message was dropped, since %s: %s", why, message.event.what)
 
     def _is_sending(self, identity: str) -> bool:
@@ -177,6 +176,13 @@ class Spool:
 
     def _write(self, name: str, message: Message, part: Part) -> None:
         self.storage.write(name, json.dumps(to_json(message)).encode(), part)
+
+    def _note(self, name: str, held: Any) -> None:
+        """On a full disk without it: a message that was delivered must not be sent again for ever."""
+        try:
+            self.storage.write(name, json.dumps(held).encode())
+        except OSError as error:
+            _LOG.error("%s of a spool cannot be written: %s", name, error)
 
     def _read_delivered(self) -> dict[str, Any]:
         """Ids of messages that were delivered, and when each key last was; a copy may be changed and written."""

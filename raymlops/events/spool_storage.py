@@ -44,15 +44,22 @@ class SpoolFolder:
         self._folder = folder
         for part in PARTS:
             (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = filelock.FileLock(folder / "spool.lock", timeout=_WAIT_S)
+        self._lock = filelock.FileLock(folder / "spool.lock", timeout=_WAIT_S, poll_interval=0.002)
+        # Between threads: a file lock is asked for again and again, and the thread that asks most often would get it.
+        self._turn = threading.Lock()
         # Taken and released by the channel's thread only.
         self._sending = filelock.FileLock(folder / "send.lock", timeout=0)
         self._delete_stale()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[object]:
-        with self._lock:  # filelock.Timeout is a TimeoutError, and so an OSError
-            yield None
+        if not self._turn.acquire(timeout=_WAIT_S):
+            raise TimeoutError("another thread writes to the spool")
+        try:
+            with self._lock:  # filelock.Timeout is a TimeoutError, too, and so an OSError
+                yield None
+        finally:
+            self._turn.release()
 
     def try_sending(self) -> bool:
         try:

@@ -12,6 +12,7 @@ from raymlops.secret_texts import find_secrets, holds_password, names_secret
 from raymlops.specs.document import Document
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}")
 
 
@@ -236,8 +237,12 @@ def _has_secret_path(text: str) -> bool:
         found = urllib.parse.urlsplit(text)
     except ValueError:  # as the field's own check will say
         return False
-    parts = re.split(r"[/@;]", found.path)
     pairs = urllib.parse.parse_qsl(found.query)
-    parts += [value for _, value in pairs]
-    dense = any(len(part) >= 20 and re.search(r"\d", part) and re.search(r"[A-Za-z]", part) for part in parts)
-    return dense or any(names_secret(key) or key in ("sig", "key", "auth") for key, _ in pairs)
+    whole = "/".join((found.path, found.fragment, *(value for _, value in pairs)))
+    # Pieces, since names of teams are words and years joined by hyphens.
+    random = any(
+        re.search(r"\d", piece) and re.search(r"[A-Za-z]", piece)
+        for piece in re.findall(r"[A-Za-z0-9]{16,}", whole)
+    )
+    named = any(names_secret(key) or key in ("sig", "key", "auth") for key, _ in pairs)
+    return random or named or _UUID.search(whole) is not None

@@ -210,6 +210,29 @@ def test_damaged_files_in_a_spool_are_put_aside(tmp_path: pathlib.Path) -> None:
     assert spool.count().refused == 1
 
 
+def test_a_process_that_stopped_while_it_wrote_holds_nobody_back(tmp_path: pathlib.Path) -> None:
+    with receive() as receiver:
+        notifier = open_notifier(spec_for(receiver.url), tmp_path)
+        with SpoolFolder(tmp_path / "hook").lock():  # as a stopped process holds it
+            notifier.emit(alarm(1))
+            notifier.emit(alarm(2))
+            assert len(receiver.wait(2)) == 2  # from memory
+        notifier.close()
+
+
+def test_what_was_delivered_is_not_sent_again_though_the_disk_filled_meanwhile(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(SpoolFolder(tmp_path), Spooling(), Folding(gather_s=0))
+    spool.put(alarm(1), 100.0)
+
+    def write(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SpoolFolder, "write", write)
+    assert [len(take_all(spool, 101.0 + second)) for second in range(3)] == [1, 0, 0]
+
+
 def test_a_disk_that_takes_nothing_leaves_messages_in_memory(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

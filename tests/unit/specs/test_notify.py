@@ -67,6 +67,17 @@ def test_a_secret_in_the_file_is_refused_with_its_line_and_not_repeated(
     assert "environment variable" in str(caught.value) or "password_env" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://events.pagerduty.com/v2/enqueue",
+        "https://x.org/hooks/data-team-production-2026?room=ml-platform",
+    ],
+)
+def test_a_url_of_words_is_no_secret(url: str) -> None:
+    parse_document(f"channels: {{a: {{kind: webhook, url: '{url}'}}}}", NotifySpec)
+
+
 def test_the_example_is_valid_and_a_dumped_spec_is_read_again() -> None:
     spec = read_notify(ROOT / "examples/notify.yaml")
     assert set(spec.channels) == {"log", "events", "oncall", "team", "chat"}
