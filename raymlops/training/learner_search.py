@@ -297,6 +297,9 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
         self._studies[name].add_trial(known)
         return True
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _began=time.monotonic())  # the clocks of two processes differ
+
     def save(self, checkpoint_path: str) -> None:
         # the time that a search may take starts anew when it is resumed
         held = {key: value for key, value in self.__dict__.items() if key not in ("_began", "_limit")}

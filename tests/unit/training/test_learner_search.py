@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import pickle
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from raymlops.training.candidates import Candidate
 from raymlops.training.learner_search import LearnerSearch
 from raymlops.training.learner_track import Track
 from raymlops.training.search_time import SearchTime
+from raymlops.training.trial_limits import SearchDeadline, TrialLimits
 from raymlops.training.warm_start import Known, SearchPrior, WarmStart
 
 DEPTH = {"training.options.depth": Dimension(low=1, high=9, integer=True)}
@@ -250,3 +252,14 @@ def test_good_values_run_on_all_rows_before_a_learner_is_tried_whose_first_trial
         ("quick", None),
         ("slow", 10_000),
     ]
+
+
+def test_what_ends_trials_knows_the_search_that_tune_restores_with_it() -> None:
+    search = search_of(TREES, limit=SearchTime(60))
+    search._began -= 1000
+    deadline = SearchDeadline(60, search)
+    limits = TrialLimits(learners=search, deadline=deadline)
+    restored, ends, limits = pickle.loads(pickle.dumps((search, deadline, limits)))
+    assert limits._learners is ends._learners is restored
+    assert limits._deadline is ends
+    assert restored.seconds_left > 50, "the time starts anew"
