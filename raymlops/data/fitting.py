@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,10 @@ def find_inputs(schema: pa.Schema, spec: FeaturesSpec, contract: ContractSpec) -
 
 
 def measure_columns(
-    dataset: ray.data.Dataset, spec: FeaturesSpec, formulas: Formulas | None = None
+    dataset: ray.data.Dataset,
+    spec: FeaturesSpec,
+    formulas: Formulas | None = None,
+    fold: Callable[..., Iterator[Any]] = scan.fold,
 ) -> dict[str, Any]:
     """Column -> Statistics, in one pass; the target under `target:number` and `target:category`, and
     types under `types`."""
@@ -64,7 +67,7 @@ def measure_columns(
     computed = tuple(spec.expressions())
     total: dict[str, Any] = {}
     types: dict[str, str] = {}
-    for part in scan.fold(
+    for part in fold(
         dataset, measure_block, kinds=kinds, target=spec.target, computed=computed, formulas=formulas
     ):
         for name, kind in part.pop("types", {}).items():

@@ -95,6 +95,10 @@ class Report:
     """Parameter of the search -> its share of what decides how good a trial is, largest first."""
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
     findings: Sequence[Mapping[str, Any]] = ()
+    anomalies: Sequence[Mapping[str, Any]] = ()
+    """Of the training set: `column`, `kind` and `text`."""
+    slice_counts: Sequence[Mapping[str, Any]] = ()
+    """`column`, `value`, and by split the `rows` and the `means` of the target."""
     columns: Mapping[str, float] = dataclasses.field(default_factory=dict)
     permuted: PermutationImportance | None = None
     parity: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -194,4 +194,38 @@ def _show_data(report: Report) -> Markup:
         write_card("Source", "", write_facts(report.data)),
         write_card("Contract", "Rows that broke a rule and were left out.", contract or kept),
         write_card("Single columns", f"{measure} of each column alone; near 1 is a leak.", alone),
+        _show_anomalies(report),
+    ) + _show_slice_counts(report)
+
+
+def _show_anomalies(report: Report) -> Markup:
+    rows = [(str(one["column"]), str(one["kind"]), str(one["text"])) for one in report.anomalies]
+    text = "What was unusual about the training set before it was trained on: no row was left out for it."
+    return write_card("Anomalies", text, write_table(("column", "kind", ""), rows))
+
+
+def _show_slice_counts(report: Report) -> Markup:
+    """The rows of each slice in each split, and the mean of the target in them."""
+    if not report.slice_counts:
+        return NOTHING
+    splits = list(report.slice_counts[0]["rows"])
+    rows = [
+        (
+            one["column"],
+            one["value"] or "(empty)",
+            *(
+                f"{one['rows'][split]:,} ({show_number(one['means'][split])})" if one["rows"][split] else "0"
+                for split in splits
+            ),
+        )
+        for one in report.slice_counts
+    ]
+    mean = {
+        "binary": "the share of positives",
+        "multiclass": f"the share of {report.classes[-1] if report.classes else 'the last class'}",
+    }.get(report.evaluation.task, "the mean of the target")
+    return write_card(
+        "Rows by slice",
+        f"The rows with each value of evaluation.slices in each split, and {mean} among them.",
+        write_table(("column", "value", *splits), rows, frozenset(range(2, 2 + len(splits)))),
     )

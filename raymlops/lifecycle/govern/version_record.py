@@ -184,6 +184,8 @@ def fill_report(client: Client, version: ModelVersion, report: Report, rows: Row
         },
         data=data,
         findings=findings,
+        anomalies=held.get("anomalies") or (),
+        slice_counts=held.get("slices") or (),
         trials=trials,
         trial_metric=metric,
         members=_read_members(version),

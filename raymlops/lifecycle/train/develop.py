@@ -126,7 +126,7 @@ def develop_model(
     with run_heartbeat.keep_heartbeat(settings.storage_path, request.name, asked, fingerprint.digest, tell):
         record = open_record(
             client, spec, prepared.rows, settings, request.name, request.why, tell,
-            resumed=request.resume, chosen=prepared.chosen,
+            resumed=request.resume, chosen=prepared.chosen, checks=prepared.checks,
         )  # fmt: skip
         _tell_started(observers, spec, prepared)
         tell(_describe_start(spec, concurrent))

@@ -77,7 +77,8 @@ def distill(
     `parameters` are those of an earlier one that is to be trained again.
     """
     began = time.monotonic()
-    teacher = tuple(Member(share.trial, share.weight) for share in winner.shares)
+    trials = {trial.name: trial for trial in school.trials.trials}  # not their folds, which a share may have
+    teacher = tuple(Member(trials[share.trial.name], share.weight) for share in winner.shares)
     if not school.can_teach:
         tell(
             "No network learns from the blend: the rows are not packed for one; search.distill: true does that"

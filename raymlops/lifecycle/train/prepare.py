@@ -10,6 +10,7 @@ from raymlops.data.split_rows import SplitRows, describe_source
 from raymlops.features import FittedFeatures, packing_of
 from raymlops.lifecycle.train import stages
 from raymlops.lifecycle.train.resolve_features import resolve_features
+from raymlops.lifecycle.train.training_checks import NOT_CHECKED, TrainingChecks, check_training_set
 from raymlops.specs import defaults
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training.learners import Job
@@ -30,6 +31,7 @@ class Prepared:
     validation: PackedSplit
     chosen: tuple[defaults.Choice, ...] = ()
     """What the spec that was read left open; `spec` says it."""
+    checks: TrainingChecks = NOT_CHECKED
 
     @property
     def job(self) -> Job:
@@ -44,9 +46,13 @@ def prepare(spec: ExperimentSpec, tell: Callable[[str], None] = lambda line: Non
     spec = resolve_features(spec, rows, tell)
     features, profile = stages.fit(spec, rows)
     stages.check_learner(spec, features)  # before the rows are encoded, which may take hours
+    checks = check_training_set(spec, rows, features, profile)
+    if told := checks.describe():
+        tell(told)
     chosen = stages.decide(spec, features, rows.scan.fingerprint.rows, tell)
     spec = defaults.settle(spec, chosen)
-    return Prepared(spec, rows, features, profile, *stages.encode(spec, rows, features), chosen=chosen)
+    encoded = stages.encode(spec, rows, features)
+    return Prepared(spec, rows, features, profile, *encoded, chosen=chosen, checks=checks)
 
 
 def describe_scan(scanned: scan.Scan) -> str:

@@ -15,6 +15,7 @@ from raymlops.errors import UnreachableError
 from raymlops.features import FittedFeatures
 from raymlops.lifecycle.govern import provenance
 from raymlops.lifecycle.train import run_heartbeat
+from raymlops.lifecycle.train.training_checks import NOT_CHECKED, TrainingChecks
 from raymlops.lifecycle.train.verify_export import Proof
 from raymlops.models import export
 from raymlops.models.session import open_session
@@ -57,12 +58,13 @@ def open_record(
     *,
     resumed: bool,
     chosen: Sequence[Choice] = (),
+    checks: TrainingChecks = NOT_CHECKED,
 ) -> Record:
     """The runs of a search, created, or found again if it is resumed; ends the runs of searches that no longer run."""
     experiment = store.ensure_experiment(client, spec.name, settings).experiment_id
     _end_lost(client, experiment, settings, tell)
     run = store.retry_until_answered(
-        lambda: _start_run(client, experiment, spec, rows, settings, name, why, chosen), tell
+        lambda: _start_run(client, experiment, spec, rows, settings, name, why, chosen, checks), tell
     )
     table = name_table(describe_source(spec.dataset), spec.features.target.column)
     trials = runs.TrialRuns(
@@ -104,6 +106,7 @@ def _start_run(
     name: str,
     why: str,
     chosen: Sequence[Choice],
+    checks: TrainingChecks,
 ) -> str:
     scanned = rows.scan
     run = runs.start_run(
@@ -140,6 +143,7 @@ def _start_run(
         "failed": scanned.failed,
         "findings": [dataclasses.asdict(finding) for finding in scanned.findings],
         "split": describe_split(scanned),
+        **checks.to_json(),
         "conversions": {
             name: rule.conversion.to_json() for name, rule in rows.contract.columns.items() if rule.conversion
         },
