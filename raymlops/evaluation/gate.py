@@ -44,6 +44,10 @@ class Evidence:
     """Rows per second."""
     size: int | None = None
     """Size in bytes."""
+    serving: str | None = None
+    """Why an endpoint would not serve the file; empty if it would, None if that was not tried."""
+    isolated: str = ""
+    """Why only an endpoint with `isolate: true` would."""
     unsafe: tuple[str, ...] = ()
     """Problems of the file itself, such as an operator of a foreign library."""
     columns: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -151,6 +155,10 @@ def _check_content(candidate: Evidence) -> Iterator[Check]:
     yield Check("content", not candidate.unsafe, "; ".join(candidate.unsafe) or "nothing unsafe in the file")
     runs = candidate.partial is not None
     yield Check("runs", runs, "answers rows" if runs else "gave no answers to judge")
+    if candidate.serving is not None:
+        text = "the file opens and answers in a process with the settings of an endpoint"
+        text += f" that has isolate: true; without: {candidate.isolated}" if candidate.isolated else ""
+        yield Check("serves", not candidate.serving, candidate.serving or text)
 
 
 def _check_parity(candidate: Evidence, spec: GateSpec) -> Iterator[Check]:

@@ -1,5 +1,6 @@
 """A search over several learners ends in one file, whatever families its members are of."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 from raymlops.lifecycle.govern.reproduce import reproduce_version
 from raymlops.lifecycle.train import stages
 from raymlops.lifecycle.train.develop import Outcome, Request, develop_model
+from raymlops.lifecycle.train.distillation import School, distill
+from raymlops.lifecycle.train.prepare import prepare
 from raymlops.models.session import open_session
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tracking import registry, store
+from raymlops.training.blends import Member, Winner
 from tests import experiments
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -101,3 +105,32 @@ def test_a_winner_of_several_models_is_reproduced_to_the_byte(outcome: Outcome, 
     found = reproduce_version(f"models:/blended/{outcome.version}", settings, print, trusted=True)
     assert found.same_bytes
     assert found.largest < 1e-9
+
+
+def test_a_network_learns_from_a_blend_and_the_record_gives_the_same_again(
+    spec: ExperimentSpec, outcome: Outcome, tmp_path: pathlib.Path
+) -> None:
+    prepared, trials = prepare(spec), outcome.search
+    school = School(
+        prepared.spec, prepared.rows, prepared.features, prepared.encoder, prepared.train, prepared.validation,
+        trials, str(tmp_path / "first"),
+    )  # fmt: skip
+    first = {trial.parameters["training.learner"]: trial for trial in trials.trials if trial.checkpoint}
+    blend = Winner(tuple(Member(trial, 1 / len(first)) for trial in first.values()))
+    student = distill(school, blend)
+    assert student is not None
+    assert student.distilled is not None
+    # all training rows and five times as many that were drawn anew
+    assert student.distilled.rows == 6 * prepared.train.count
+    assert student.distilled.student == pytest.approx(student.distilled.teacher, abs=0.05)
+    record = json.loads(json.dumps(student.to_json()))
+    assert [one["parameters"]["training.learner"] for one in record["teacher"]] == list(first)
+    (member,) = record["members"]
+    elsewhere = dataclasses.replace(school, location=str(tmp_path / "second"))
+    again = distill(elsewhere, blend, parameters=member["parameters"])
+    assert again is not None
+    files = [stages.export(prepared.spec, prepared.features, one).model for one in (student, again)]
+    assert files[0] == files[1]
+    late: list[str] = []
+    assert distill(elsewhere, blend, seconds=0.0, tell=late.append) is None
+    assert "did not end in time" in late[0]

@@ -13,6 +13,7 @@ from raymlops.evaluation.gate import Evidence
 from raymlops.evaluation.partials import Partial
 from raymlops.features import FittedTarget
 from raymlops.lifecycle.govern.scoring import features_of, open_once, score_rows
+from raymlops.lifecycle.govern.serving_check import try_serving
 from raymlops.models.safety import digest_of, read_model, size_of
 from raymlops.models.session import Session
 from raymlops.models.speed import measure_speed
@@ -58,8 +59,11 @@ def gather_evidence(
         return evidence
     target = features_of(session.contract).target
     speed = measure_speed(session, sample.columns, seconds=seconds)
+    served = try_serving(path, model, session, sample.columns, target)
     return dataclasses.replace(
         evidence,
+        serving=served.fault,
+        isolated=served.isolated,
         parity=parity if expected is None else _measure_parity(session, sample, expected, target),
         latency_ms=speed.p99_ms,
         median_ms=speed.p50_ms,
