@@ -11,7 +11,7 @@ from raymlops.evaluation import charts, gate, page, partials, results
 from raymlops.evaluation.charts import Axis, Series
 from raymlops.evaluation.contents import MemberLine, Report, TrialLine, VariantLine
 from raymlops.evaluation.intervals import Interval
-from raymlops.evaluation.learner_ranking import LearnerLine, LearnerRanking
+from raymlops.evaluation.learner_ranking import LearnerLine, LearnerRanking, LimitCost, SliceLine
 from raymlops.evaluation.partials import Layout
 from raymlops.evaluation.permutation import ColumnImportance, PermutationImportance
 from raymlops.evaluation.report import write_report
@@ -77,6 +77,7 @@ def _report(task, **more):
     part, evaluation = _evaluate(task)
     metric = GateSpec().metric_of(task)
     evidence = gate.Evidence("models:/m/1", partial=part, columns={"<script>": 0.6}, latency_ms=1.0)
+    given = {"trials": _trials(metric), **more}
     return Report(
         title="flights & more, version 1",
         metric=metric,
@@ -85,12 +86,11 @@ def _report(task, **more):
         verdict=gate.judge(evidence, evidence),
         facts={"why": "<script>alert(1)</script>"},
         findings=[{"column": "<img src=x>", "rule": "min", "rows": 3, "samples": ["<"]}],
-        trials=_trials(metric),
         importance={"lr": 0.9, "<kind>": 0.1},
         variants=(VariantLine("original", 1000, 0.1, 0.2, 1e5, evaluation.metrics, passed=True),),
         parity={"difference": 1e-7},
         data={"source": "here"},
-        **more,
+        **given,
     )
 
 
@@ -211,3 +211,58 @@ def test_the_learners_of_a_search_are_compared_on_the_same_rows():
     assert "each answered by the model of 5 that had left it out" in shown
     assert "20.0 kB" in shown
     assert "&lt;forest&gt;" in held
+
+
+def test_slices_limits_and_what_became_of_each_learner_are_told():
+    line = LearnerLine("linear", ("a",), Interval(0.8, 0.7, 0.9), 0.5, 0.0, 0.0, 0.75, 3.0)
+    slices = (
+        SliceLine("sex", "<f>", 200, "forest", 0.4, 0.1, 0.02),
+        SliceLine("sex", "", 150, "linear", 0.5, 0.0, 0.0),
+    )
+    limits = (LimitCost("9 MB, and gate.size_mb is 2", "the blend", "b of linear", "roc_auc", 0.81, 0.8),)
+    found = LearnerRanking("roc_auc", 500, 5, (line,), slices, limits, ("The folds of x are left out.",))
+    trials = (
+        TrialLine("a", {"training.learner": "linear", "training.options.C": 1.0}, 0.8, 2.0),
+        TrialLine("b", {"training.learner": "tests:<Own>"}, float("nan"), 1.0, "it broke"),
+    )
+    held = write_report(
+        _report(
+            "binary",
+            learners=found,
+            trials=trials,
+            trial_metric="roc_auc",
+            constraints=("search.glassbox: true",),
+            chosen={"search.learners": {"value": {}, "why": "each can; Learner tabm is left out: images"}},
+            anomalies=({"column": "<age>", "kind": "constant", "text": "1 in all 9 training rows"},),
+            slice_counts=(
+                {
+                    "column": "sex",
+                    "value": "",
+                    "rows": {"train": 9, "test": 0},
+                    "means": {"train": 0.25, "test": 0.0},
+                },
+            ),
+        )
+    )
+    shown = " ".join(_read(held).text)
+    assert [one.value for one in found.list_slices("forest")] == ["<f>"]
+    assert "0.1 ± 0.02" in shown
+    assert "the blend → b of linear" in shown
+    assert "0.01" in shown
+    assert "not measured: no baseline without it" in shown
+    assert "Learner tabm is left out: images. The folds of x are left out." in shown
+    assert "it broke" in shown
+    assert "a learner of the user's own" in shown
+    assert "1 in all 9 training rows" in shown
+    assert "9 (0.25)" in shown
+    assert "(empty)" in shown
+    assert "&lt;age&gt;" in held
+    assert "<Own>" not in held
+
+
+def test_a_network_that_learned_from_a_blend_names_it():
+    members = (MemberLine("a", "forest", 0.7, 1), MemberLine("b", "linear", 0.3, 1))
+    trials = (TrialLine("a", {"training.learner": "forest"}, 0.8, 2.0),)
+    held = write_report(_report("binary", members=members, taught="A network learned", trials=trials))
+    assert "The blend that the network learned from" in held
+    assert "A network learned." in " ".join(_read(held).text)
