@@ -153,15 +153,16 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
         return self._chance.choices(known, chances)[0]
 
     def _find_cheaper(self, plans: Mapping[str, _Planned], untried: str) -> str | None:
-        """The best learner whose good values on the sample are to be tried on all rows, if that takes less than the
-        first trial of another."""
-        first = plans[untried].expected
-        known = [name for name, one in plans.items() if one.whole and self._tracks[name].known]
-        if first is None or not known or self._sample_rows is None:
+        """The best learner on the sample, if its values are to be tried on all rows, and that takes less than the first
+        trial of another."""
+        first, sampled = plans[untried].expected, [name for name, one in self._tracks.items() if one.sampled]
+        if first is None or not sampled:
             return None
-        best = min(known, key=lambda name: self._tracks[name].best)
-        expected = plans[best].expected
-        return best if expected is not None and expected <= first else None
+        best = min(sampled, key=lambda name: min(error for error, _ in self._tracks[name].sampled))
+        planned = plans.get(best)
+        if planned is None or not planned.whole or planned.expected is None:
+            return None
+        return best if planned.expected <= first else None
 
     def _plan(self, name: str) -> _Planned | None:
         """The next trial of a learner; None if it has none left, or no time for it."""
