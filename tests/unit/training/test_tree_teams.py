@@ -16,11 +16,16 @@ from tests.learner_rows import draw_rows, job_for, scores_of_file, spec_for, tra
 
 LEARNERS = ("lightgbm", "xgboost")
 ROWS = {"train": 3001, "validation": 1000}
+ASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "lightgbm": ("multiclass", {"class_weights": {"a": 3.0}}),
+    "xgboost": ("regression", {"loss": "quantile", "quantile": 0.9}),
+}
 
 
-def make_job(learner: str, task: str, workers: int) -> Any:
+def make_job(learner: str, workers: int) -> Any:
     options = {"rounds": 40, "learning_rate": 0.1}
-    spec = spec_for(learner, options, epochs=4, patience=4, workers=workers)
+    task, asked = ASKED[learner]
+    spec = spec_for(learner, options, epochs=4, patience=4, workers=workers, **asked)
     rows = (draw_rows(count, task, seed) for seed, count in enumerate(ROWS.values(), start=1))
     # sorted by a column, as tables often are
     train_rows, validation = ({name: values[np.argsort(one["plain"][:, -1])] for name, values in one.items()}
@@ -29,7 +34,7 @@ def make_job(learner: str, task: str, workers: int) -> Any:
 
 
 def train_part(
-    learner: str, task: str, rank: int, ports: list[int], folder: str, connect: dict[str, Any],
+    learner: str, rank: int, ports: list[int], folder: str, connect: dict[str, Any],
     state: State | None, reports: int, end: Any,
 ) -> None:  # fmt: skip
     """One worker; the first sends the states that it reported."""
@@ -45,7 +50,7 @@ def train_part(
         states.append(snapshot())
         return len(states) < reports
 
-    job = make_job(learner, task, world)
+    job = make_job(learner, world)
     run = Run(job.only(find_learner(learner).reads), job.spec, report, state, Team(rank, world))
     if connect:
         with xgboost.collective.CommunicatorContext(**connect, dmlc_task_id=str(rank)):
@@ -66,7 +71,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def train_together(
-    folder: pathlib.Path, learner: str, task: str, world: int, state: State | None = None, reports: int = 99
+    folder: pathlib.Path, learner: str, world: int, state: State | None = None, reports: int = 99
 ) -> State:
     folder.mkdir()
     start = multiprocessing.get_context("forkserver")
@@ -80,7 +85,7 @@ def train_together(
     workers = [
         start.Process(
             target=train_part,
-            args=(learner, task, rank, ports, str(folder), connect, state, reports, pipes[rank][1]),
+            args=(learner, rank, ports, str(folder), connect, state, reports, pipes[rank][1]),
         )
         for rank in range(world)
     ]
@@ -103,34 +108,28 @@ def train_together(
 def test_a_team_is_as_good_as_one_worker_and_goes_on_with_any_number(
     tmp_path: pathlib.Path, learner: str
 ) -> None:
-    task = "multiclass" if learner == "lightgbm" else "binary"
-    job = make_job(learner, task, 1)
+    task, job = ASKED[learner][0], make_job(learner, 1)
+    metric = job.spec.training.metric_of(task)
     _, alone, _ = train(job)
-    best = min(entry["log_loss"] for entry in alone["history"])
-    begun = train_together(tmp_path / "begun", learner, task, 2, reports=2)
+    best = min(entry[metric] for entry in alone["history"])
+    begun = train_together(tmp_path / "begun", learner, 2, reports=2)
     assert [entry["epoch"] for entry in begun["history"]] == [1, 2]
     assert begun["history"][0]["workers"] == 2
-    ended = train_together(tmp_path / "ended", learner, task, 3, begun)
+    ended = train_together(tmp_path / "ended", learner, 3, begun)
     assert ended["history"][:2] == begun["history"]
     assert [entry["epoch"] for entry in ended["history"]] == [1, 2, 3, 4]
-    assert min(entry["log_loss"] for entry in ended["history"]) < best * 1.1
-    assert ended["history"][3]["log_loss"] < ended["history"][1]["log_loss"]
+    assert min(entry[metric] for entry in ended["history"]) < best * 1.1
+    assert ended["history"][3][metric] < ended["history"][1][metric]
     scorer, test = find_learner(learner).load(ended, job), draw_rows(500, task, 3, unseen=0.1)
     np.testing.assert_allclose(scores_of_file(scorer, job, test), scorer.scores(test), atol=1e-4)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_rows_that_are_read_in_parts_give_the_trees_of_one_matrix(
-    learner: str, weighted: bool, monkeypatch: pytest.MonkeyPatch
+    learner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boosting, "REPORT_SECONDS", 0.0)
-    job = make_job(learner, "multiclass", 1)
-    if weighted:
-        training = job.spec.training.model_copy(update={"class_weights": {"a": 3.0}})
-        job = type(job)(job.spec.model_copy(update={"training": training}), job.packing, job.target, job.train,
-                        job.validation)  # fmt: skip
-    test = draw_rows(500, "multiclass", 3)
+    job, test = make_job(learner, 1), draw_rows(500, ASKED[learner][0], 3)
     whole, _, _ = train(job)
     monkeypatch.setattr(tree_rows, "_PART_BYTES", 400 * 4 * 9)
     given = tree_rows.read_rows(Run(job, job.spec, lambda *_: True), lightgbm._options_for)
