@@ -30,6 +30,7 @@ from raymlops.training.pruned_checkpoints import replace_pruned
 from raymlops.training.replay import Replayed, ReplaySearch, StopAsThen
 from raymlops.training.search_state import SearchState, signed_by
 from raymlops.training.search_time import SearchTime
+from raymlops.training.team_resources import remove_group
 from raymlops.training.trial_limits import SearchDeadline, TrialLimits
 from raymlops.training.trials import (
     Notify,
@@ -95,6 +96,8 @@ def run_search(
         if isinstance(error.__context__, StorageError):  # raised by Notify
             raise error.__context__ from None
         raise
+    for result in results:  # those that the end of the search stopped
+        remove_group(result.metrics)
     if unended.trials and not SearchDeadline.passed:
         raise KeyboardInterrupt  # Tune catches an interrupt, stops its trials, and returns what there is
     trials = [to_trial(result, folder, place) for place, result in enumerate(results)]

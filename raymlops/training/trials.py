@@ -14,6 +14,7 @@ from raymlops.errors import StorageError, last_line
 from raymlops.training import storage, worker
 from raymlops.training.learners import State
 from raymlops.training.loop import UNDER_WAY
+from raymlops.training.team_resources import remove_group
 
 Parameters = dict[str, Any]
 
@@ -106,13 +107,16 @@ class Notify(tune.Callback):  # type: ignore[misc]
             observer.trial_reported(trial.trial_id, learned)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        remove_group(trial.last_result)
         for observer in self._observers:
             observer.trial_ended(trial.trial_id, None)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        remove_group(trial.last_result)
         _take_error(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        remove_group(trial.last_result)
         _take_error(trial)
         error = last_line(read_error_text(trial))
         for observer in self._observers:

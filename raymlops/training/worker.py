@@ -22,6 +22,7 @@ from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import learners
 from raymlops.training.learners import Job, Run, State, Team
 from raymlops.training.storage import explained, require_room
+from raymlops.training.team_resources import describe_group
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -48,7 +49,8 @@ def run_in_team(config: dict[str, Any]) -> None:
     def report(metrics: dict[str, float], snapshot: Callable[[], State]) -> bool:
         if team.rank == 0:
             with saved(snapshot(), config["storage_path"]) as directory:
-                train.report(metrics, checkpoint=train.Checkpoint.from_directory(directory))
+                told = {**metrics, **describe_group()}
+                train.report(told, checkpoint=train.Checkpoint.from_directory(directory))
         else:
             train.report(metrics)
         return True

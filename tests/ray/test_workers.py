@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 
 import pytest
+import ray
 
 from raymlops import attestation
 from raymlops.lifecycle.train.prepare import Prepared, prepare
@@ -15,6 +16,7 @@ from raymlops.training.search_state import open_state
 from raymlops.training.trials import SearchResult
 from tests import experiments
 from tests.conftest import settings_in
+from tests.killing import wait_until
 from tests.ray.test_search import assert_each_trial_once
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -73,3 +75,21 @@ def test_a_team_trains_one_network_on_all_rows(trained: Trained) -> None:
     prepared = trained.prepared
     network = network_of(prepared.spec.network, prepared.job.packing, prepared.job.target)
     network.load_state_dict(state["best_network"])
+
+
+def test_a_team_of_trees_that_its_search_ended_gives_its_places_back(
+    ray_cluster: int, tmp_path: pathlib.Path
+) -> None:
+    """ASHA ends a trial after its last epoch, before its team could end by itself."""
+    path = experiments.write_table(experiments.signal_table(600), tmp_path / "rows.parquet")
+    training = {"learner": "lightgbm", "workers": 2, "resident_bytes": 0, "options": {"rounds": 40}}
+    search = {"algorithm": "random", "scheduler": "asha", "trials": 1, "space": {}}
+    spec = experiments.spec_of("trees", {"path": str(path)}, network={}, training=training, search=search)
+    found = run_search(prepare(spec).job, name="trees", storage_path=str(tmp_path / "storage"), concurrent=1)
+    assert found.best.learned["workers"] == 2
+    assert found.best.learned["best_roc_auc"] > 0.9
+    wait_until(
+        lambda: all(group["state"] == "REMOVED" for group in ray.util.placement_group_table().values()),
+        lambda: str(ray.util.placement_group_table()),
+        seconds=60,
+    )
