@@ -207,6 +207,13 @@ class TrialRuns:
             self._client.log_batch(run, metrics=metrics)
             self._steps[trial].update(missing)
 
+    def _find_steps(self, run: Run) -> set[int]:
+        """Those that a run has. A report is logged at once, so one metric that all reports have is enough to know."""
+        held = sorted(run.data.metrics)
+        keys = [key for key in held if key.startswith("best_")][:1] or held
+        histories = (self._client.get_metric_history(run.info.run_id, key) for key in keys)
+        return {metric.step for history in histories for metric in history}
+
     def _open(self, trial: str, operation: Operation) -> None:
         run = None
         if self._resumed or trial in self._tried:
@@ -219,8 +226,7 @@ class TrialRuns:
                 self._experiment_id, start_time=operation["time"], tags=_cut(tags), run_name=f"trial-{trial}"
             )
         else:
-            history = self._client.get_metric_history(run.info.run_id, "train_loss")
-            self._steps[trial] = {metric.step for metric in history}
+            self._steps[trial] = self._find_steps(run)
             if operation["kind"] == "start":
                 self._client.update_run(run.info.run_id, status="RUNNING")
                 _clear_error(self._client, run)

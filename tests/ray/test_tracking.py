@@ -50,13 +50,13 @@ class Search:
     def found(self) -> list[mlflow.entities.Run]:
         return list(self.client.search_runs([self.experiment], order_by=["attributes.start_time"]))
 
-    def steps(self, run: str) -> list[int]:
-        return [point.step for point in self.client.get_metric_history(run, "train_loss")]
+    def steps(self, run: str, metric: str = "train_loss") -> list[int]:
+        return [point.step for point in self.client.get_metric_history(run, metric)]
 
 
-def report(trials: runs.TrialRuns, trial: str, *epochs: int) -> None:
+def report(trials: runs.TrialRuns, trial: str, *epochs: int, metric: str = "train_loss") -> None:
     for epoch in epochs:
-        trials.trial_reported(trial, {"epoch": epoch, "train_loss": 1 / epoch})
+        trials.trial_reported(trial, {"epoch": epoch, metric: 1 / epoch})
 
 
 def test_a_search_is_one_parent_and_one_child_a_trial(
@@ -79,23 +79,24 @@ def test_a_search_is_one_parent_and_one_child_a_trial(
     assert search.steps(str(trials.run_of("a"))) == [1, 2]
 
 
+@pytest.mark.parametrize("metric", ["train_loss", "best_roc_auc", "roc_auc"])
 def test_a_resumed_search_finds_its_runs_and_repeats_no_step(
-    client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path
+    client: mlflow.MlflowClient, settings: Settings, tmp_path: pathlib.Path, metric: str
 ) -> None:
-    search = Search(client, settings, "resumed", tmp_path)
+    search = Search(client, settings, f"resumed_{metric}", tmp_path)
     first = search.trials()
     first.trial_started("a", {"lr": 0.1})
-    report(first, "a", 1, 2)
+    report(first, "a", 1, 2, metric=metric)
     first.close()  # the driver was killed here: nothing was ended
     assert search.start() == search.parent
     second = search.trials()
     second.trial_started("a", {"lr": 0.1})
-    report(second, "a", 2, 3)  # from its checkpoint it repeats an epoch
+    report(second, "a", 2, 3, metric=metric)  # from its checkpoint it repeats an epoch
     second.trial_ended("a", None)
     second.close()
     assert len(search.found()) == 2
     assert second.run_of("a") == first.run_of("a")
-    assert search.steps(str(second.run_of("a"))) == [1, 2, 3]
+    assert search.steps(str(second.run_of("a")), metric) == [1, 2, 3]
 
 
 def test_nothing_is_lost_while_the_store_is_away(
