@@ -8,7 +8,7 @@ row the last one counts, by its time, else by its arrival. Joins nothing.
 import dataclasses
 import datetime
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,17 +159,18 @@ def store_labels(
     model: str,
     table: pa.Table,
     columns: LabelColumns,
-    hashed: Sequence[str] = (),
+    hashed: Collection[str] = (),
     secret: bytes = b"",
     now: datetime.datetime | None = None,
 ) -> Stored:
-    """Write labels, unless they are there already. Key columns that are `hashed` in the captures are hashed here, too.
+    """Write labels, unless they are there already. Key columns that are hashed in the captures, `hashed`, are hashed
+    here, too.
 
     Raises DataError for values that are no labels, ids or times, and StorageError.
     """
     found = _normalise(table, columns)
     for name in hashed:
-        key = KEY + name.partition(".")[2]
+        key = KEY + name
         if key in found.column_names and secret:
             place = found.column_names.index(key)
             found = found.set_column(place, key, hash_column(found[key], secret))

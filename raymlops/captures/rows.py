@@ -84,7 +84,7 @@ def _group(events: Sequence[Event]) -> dict[tuple[Any, ...], list[Event]]:
         structure = tuple(
             (name, values.dtype.char, values.shape[1:], _is_by_row(values, event.rows), values.ndim)
             for batch in (event.batch, event.answer)
-            for name, values in sorted((batch or {}).items())
+            for name, values in (batch or {}).items()
         )
         groups.setdefault((Place(event.model, event.version, day), *structure), []).append(event)
     return groups

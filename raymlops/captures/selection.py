@@ -34,6 +34,13 @@ class Selection:
         """Whether it is named as one to keep, hashed or not."""
         return is_named((*self.columns, *self.hash, self.person), kind, name)
 
+    def hashes_column(self, column: str) -> bool:
+        """The same of a column of a dataset, see `to_column`."""
+        kind, name = INPUTS, column
+        if column.startswith("parameter_") and not self.hashes(kind, name):
+            kind, name = PARAMETERS, column.removeprefix("parameter_")
+        return self.hashes(kind, name)
+
     def hashes(self, kind: str, name: str) -> bool:
         return is_named(self.hash, kind, name)
 
@@ -58,9 +65,18 @@ def is_in_share(request_id: str, share: float) -> bool:
     return int.from_bytes(digest) < share * 2**64
 
 
+def to_column(name: str) -> str:
+    """`inputs.age`, `outputs.label` and `parameters.step` of a file as columns of a dataset: `age`, `predicted_label`
+    and `parameter_step`."""
+    kind, _, rest = name.partition(".")
+    return {INPUTS: "", OUTPUTS: "predicted_", PARAMETERS: "parameter_"}[kind] + rest
+
+
 def to_text(value: Any) -> str | None:
-    """A value as text for comparing and hashing: whole numbers without decimals, since an id may be kept as a float.
-    None for a missing value."""
+    """A value as text for comparing and hashing: whole numbers without decimals, since an id may be kept as a float,
+    and the only value of a list as itself. None for a missing value."""
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):

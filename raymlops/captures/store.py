@@ -20,13 +20,14 @@ from urllib.parse import quote, unquote
 import pyarrow.parquet as pq
 
 from raymlops import locations
-from raymlops.errors import NotFoundError, StorageError, unknown_name
+from raymlops.errors import NotFoundError, SpecError, StorageError, unknown_name
 
 FOLDER = "captures"
 """Below the storage path."""
 _BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss", "memory")
 """Schemes whose files appear once they are complete; elsewhere a file is renamed then."""
 _FILE = re.compile(r"/requests/day=([0-9-]{10})/version=([^/]*)/[^/._][^/]*\.parquet$")
+_DAY = re.compile(r"/day=([0-9]{4}-[0-9]{2}-[0-9]{2})$")
 _LABELS = re.compile(r"/labels/[0-9a-f]{2}/([0-9-]{10})-([0-9a-f]{64})\.parquet$")
 
 
@@ -70,13 +71,12 @@ class CaptureStore:
         self, model: str, *, since: str = "", until: str = "", version: str = ""
     ) -> list[CapturedFile]:
         """Files of captured requests in order of days, of which `since` and `until` are the first and the last."""
+        _check_day(since)
+        _check_day(until)
         with self._reading() as (files, folder):
             base = f"{folder}/{_quote(model)}/requests"
-            days = [
-                entry["name"]
-                for entry in _list(files, base)
-                if since <= entry["name"].rpartition("day=")[2][:10] and (not until or _day(entry) <= until)
-            ]
+            entries = [(_day(entry), _name(entry)) for entry in _list(files, base)]
+            days = [name for day, name in entries if day and since <= day and (not until or day <= until)]
             found = []
             for day in days:
                 for path, entry in sorted(files.find(day, detail=True).items()):
@@ -140,7 +140,7 @@ class CaptureStore:
             self.remove(file.path)
         with self._writing() as (files, folder):
             for entry in _list(files, f"{folder}/{_quote(model)}/requests"):
-                if _day(entry) < before and len(old) <= most:
+                if _day(entry) and _day(entry) < before and len(old) <= most:
                     with contextlib.suppress(OSError):
                         files.rm(entry["name"], recursive=True)
         return min(len(old), most)
@@ -153,10 +153,10 @@ class CaptureStore:
     def _write(self, below: str | None, name: str, data: bytes, folder: str = "") -> None:
         with self._writing() as (files, root):
             folder = folder if below is None else f"{root}/{below}"
-            files.makedirs(folder, exist_ok=True)
             if self.root.partition("://")[0] in _BUCKETS:
                 files.pipe_file(f"{folder}/{name}", data)
                 return
+            files.makedirs(folder, exist_ok=True)
             part = f"{folder}/.{name}.{secrets.token_hex(4)}.part"
             try:
                 files.pipe_file(part, data)
@@ -212,4 +212,13 @@ def _name(entry: dict[str, Any]) -> str:
 
 
 def _day(entry: dict[str, Any]) -> str:
-    return _name(entry).rstrip("/").rpartition("day=")[2]
+    """Of a folder of requests; empty for another folder."""
+    found = _DAY.search(_name(entry).rstrip("/"))
+    return found[1] if found else ""
+
+
+def _check_day(day: str) -> None:
+    try:
+        datetime.date.fromisoformat(day or "2026-01-31")
+    except ValueError:
+        raise SpecError(f"{day!r} is no day; give one such as 2026-01-31") from None

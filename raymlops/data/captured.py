@@ -21,7 +21,7 @@ import ray.data
 from raymlops.captures import labels as label_files
 from raymlops.captures.labels import ARRIVED, KEY, LABEL, ORDER
 from raymlops.captures.rows import cast_to, unify
-from raymlops.captures.selection import INPUTS, OUTPUTS, PARAMETERS
+from raymlops.captures.selection import INPUTS, to_column
 from raymlops.captures.store import CapturedFile, CaptureStore
 from raymlops.data import joins
 from raymlops.errors import DataError, SpecError, unknown_name
@@ -35,7 +35,6 @@ _OWN = {
     "version": "request_version",
     "source": "request_source",
 }
-_PREFIXES = {OUTPUTS: "predicted_", PARAMETERS: "parameter_"}
 _LARGE = 256 * 2**20
 """Bytes of label files above which the last label of each row is found in parts, by a shuffle."""
 
@@ -88,9 +87,8 @@ def _name_columns(names: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
     """Column of a file -> column of the dataset. Raises DataError if two would have one name."""
     named = dict(_OWN)
     for name in names:
-        kind, dot, rest = name.partition(".")
-        if dot:
-            named[name] = rest if kind == INPUTS else _PREFIXES[kind] + rest
+        if "." in name:
+            named[name] = to_column(name)
     taken: dict[str, str] = {}
     for name, column in named.items():
         if column in taken:
@@ -125,7 +123,7 @@ def _read_file(
             for group in range(opened.num_row_groups):
                 table = opened.read_row_group(group)
                 if dropped is not None:
-                    table = _drop_repeats(table, dropped)
+                    table = _drop_repeats(table, dropped[dropped["path"] == path])
                 cast = cast_to(table, types)
                 yield cast.rename_columns([names[name] for name in cast.column_names])
 
@@ -149,22 +147,21 @@ def _answers_of(table: pa.Table) -> pd.DataFrame:
 
 
 def _find_repeats(store: CaptureStore, files: Sequence[CapturedFile]) -> pd.DataFrame:
-    """Request and time of answers that repeat an earlier one: the same id and the same inputs, as when a client tries
-    again. First ids that occur several times are found, by their hashes (8 bytes a request); then those are compared
-    by what they asked."""
+    """File, request and time of answers that repeat an earlier one: the same id and the same inputs, as when a client
+    tries again. First ids that occur several times are found, by their hashes (8 bytes a request); then those are
+    compared by what they asked."""
     hashed = _over_files(files, _hash_ids, {"store": store})
     hashes = np.concatenate([np.zeros(0, np.uint64), *_take_column(hashed, "id")])
     values, counts = np.unique(hashes, return_counts=True)
     doubled = values[counts > 1]
-    empty = pd.DataFrame({"request_id": pd.Series([], dtype=object), "time": pd.Series([], dtype=np.int64)})
     if not len(doubled):
-        return empty
+        return pd.DataFrame()
     answers = _over_files(files, _describe_answers, {"store": store, "doubled": ray.put(doubled)})
     frames = [table.to_pandas() for table in ray.get(answers.to_arrow_refs()) if table.num_rows]
     if not frames:
-        return empty
+        return pd.DataFrame()
     found = pd.concat(frames).sort_values(["time"], kind="stable")
-    repeated: pd.DataFrame = found[found.duplicated(["request_id", "asked"])][["request_id", "time"]]
+    repeated: pd.DataFrame = found[found.duplicated(["request_id", "asked"])][["path", "request_id", "time"]]
     return repeated
 
 
@@ -197,7 +194,7 @@ def _describe_answers(
         )
         own["asked"] *= np.uint64(2) * table["row"].to_numpy().astype(np.uint64) + np.uint64(1)
         grouped = own.groupby(["request_id", "time"], as_index=False, sort=False)["asked"].sum()
-        yield pa.Table.from_pandas(grouped, preserve_index=False)
+        yield pa.Table.from_pandas(grouped.assign(path=path), preserve_index=False)
 
 
 def _hash_rows(table: pa.Table) -> npt.NDArray[np.uint64]:

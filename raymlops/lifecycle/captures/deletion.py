@@ -12,7 +12,15 @@ import pyarrow.parquet as pq
 
 from raymlops.captures import labels as label_files
 from raymlops.captures.parquet import encode
-from raymlops.captures.selection import KINDS, hash_text, is_named, name_secret, require_secret, to_text
+from raymlops.captures.selection import (
+    KINDS,
+    hash_text,
+    is_named,
+    name_secret,
+    require_secret,
+    to_column,
+    to_text,
+)
 from raymlops.captures.store import CapturedFile, CaptureStore
 from raymlops.errors import DataError, RaymlopsError, SpecError
 from raymlops.lifecycle.captures.reading import map_files
@@ -129,7 +137,7 @@ def _delete(
         rewritten += bool(rows)
         removed |= {(row["request_id"], row["row"]) for row in rows}
         sources |= {part for row in rows for part in row["source"].split(", ")}
-    values = {(one.column.partition(".")[2], one.value) for one in found}
+    values = {(to_column(one.column), one.value) for one in found}
     values |= {(name, person) for name, _ in values}
     labels, label_rewrites = _remove_labels(store, model, removed, values)
     columns = ", ".join(sorted({one.column for one in found}))
@@ -145,7 +153,7 @@ def _delete(
     store.write_deletion(model, record)
     skipped = len(files) - len(found)
     notes = (
-        [f"{skipped} of {len(files)} files name no column of persons, and were left alone"] if skipped else []
+        [f"{skipped} of {len(files)} files have no column of persons, and were left alone"] if skipped else []
     )
     notes += _record(sources, f"{why} ({len(removed)} captured rows of one person)", settings)
     return Deletion(model, columns, len(removed), labels, rewritten + label_rewrites, wait, tuple(notes))

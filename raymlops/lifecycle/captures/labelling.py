@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import ray
 
 from raymlops.captures.labels import LabelColumns, Stored, choose_columns, list_hashed, store_labels
-from raymlops.captures.selection import require_secret
+from raymlops.captures.selection import require_secret, to_column
 from raymlops.captures.store import CaptureStore
 from raymlops.data import sources
 from raymlops.errors import DataError
@@ -67,7 +67,7 @@ def store_table(store: CaptureStore, model: str, table: pa.Table, columns: Label
     secret = b""
     if columns.key and files:
         metadata = map_files(store, files[-1:], lambda one: dict(one.schema_arrow.metadata or {}))[0] or {}
-        keys = [name for name in list_hashed(metadata) if name.partition(".")[2] in columns.key]
+        keys = [name for name in map(to_column, list_hashed(metadata)) if name in columns.key]
         if keys:
             variable = metadata.get(b"raymlops.secret", b"").decode()
             secret = require_secret(variable, read_environment().get(variable), f"Key column {keys[0]!r}")

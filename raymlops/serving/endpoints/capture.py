@@ -206,13 +206,10 @@ def make_capture(
         return {}, None
     if spec.many is None:
         check_columns(spec.capture, [one.endpoint.signature for one in hosted.values()])
-    known: dict[str, Mapping[str, str]] = {}
 
     def find_kinds(model: str) -> Mapping[str, str]:
-        if model not in known:
-            columns = hosted[model].columns if model in hosted else {}
-            known[model] = {name: column.kind for name, column in columns.items()}
-        return known[model]
+        columns = hosted[model].columns if model in hosted else {}
+        return {name: column.kind for name, column in columns.items()}
 
     selection = make_selection(spec.capture, read_environment())
     labels = LabelStore(spec.capture, selection, RequestLimits.of(spec.limits))

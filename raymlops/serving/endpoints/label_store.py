@@ -6,7 +6,7 @@ import concurrent.futures
 from typing import Any
 
 from raymlops.captures.labels import LabelColumns, Stored, choose_columns, read_body, store_labels
-from raymlops.captures.selection import INPUTS, Selection, is_in_share
+from raymlops.captures.selection import Selection, is_in_share
 from raymlops.captures.store import CaptureStore
 from raymlops.errors import DataError, OverloadedError, StorageError
 from raymlops.serving.protocol.json_text import parse_json
@@ -54,7 +54,7 @@ class LabelStore:
         keys = tuple(name for name in table.column_names if name not in ("id", "row", "label", "time"))
         is_by_id = "id" in table.column_names
         columns = choose_columns(table.column_names, LabelColumns(id="id" if is_by_id else "", key=keys))
-        hashed = [f"{INPUTS}.{name}" for name in keys if self._selection.hashes(INPUTS, name)]
+        hashed = [name for name in keys if self._selection.hashes_column(name)]
         stored = store_labels(self._store, model, table, columns, hashed, self._selection.secret)
         if not stored.labels:
             raise DataError(
