@@ -235,7 +235,7 @@ def test_a_text_deep_in_a_file_to_be_scored_spoils_its_row_only(tmp_path: pathli
 def test_a_table_without_rows_is_told_and_nothing_is_written(
     tmp_path: pathlib.Path, file_format: str
 ) -> None:
-    path = write(tmp_path, "header.csv", frame(flag="Yes", x=[1.0], c="a")[:0])
+    path = write(tmp_path, "header.csv", frame(flag="Yes", x=1.0, c="a")[:0])
     told: list[str] = []
     data, out = DatasetSpec(reader="csv", path=path), str(tmp_path / "out")
     assert predict_files(data, MODEL, out, Scoring(workers=1), told.append, file_format=file_format) == 0
