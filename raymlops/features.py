@@ -51,6 +51,10 @@ class FittedColumn:
     prior: tuple[float, ...] = ()  # the same of other values
     ids: tuple[int, ...] = ()  # of a text: the word of which each of `values` is a spelling, from 1
     ngrams: tuple[tuple[int, ...], ...] = ()  # single words, then pairs
+    scored: tuple[
+        tuple[int, ...], ...
+    ] = ()  # of a text: the n-grams whose scores are averaged, single words first
+    scores: tuple[tuple[float, ...], ...] = ()  # of each, for each output
     encoder: str = ""  # path of the ONNX file that turns the column into numbers, and its sha256
     digest: str = ""
     centre: tuple[float, ...] = ()  # of each number that these kinds give, in training

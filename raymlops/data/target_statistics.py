@@ -22,6 +22,10 @@ _SMOOTHING = 20.0
 _MOST_CLASSES = 8
 """A mean for each class; of more, only for the most frequent."""
 _MOST_NGRAMS = 200_000
+_MOST_SCORED = 20_000
+_OF_NGRAMS = 2.0
+"""Texts with the mean of all that are added to those with an n-gram."""
+_HIGHEST_SCORE, _STEPS = 4.0, 1024
 _SAME = 0.9
 """Share of the texts with a word that have a pair of it, from which on the pair says the same."""
 _FOLD_SEED = np.uint64(0x5851F42D4C957F2D)
@@ -121,19 +125,23 @@ class Ngrams:
     keys: npt.NDArray[np.int64]
     """In rising order: of a word its id, of a pair first * (words + 1) + second."""
     sums: Floats
-    """(1 + outputs, keys)."""
+    """(1 + outputs, keys, folds)."""
+    classes: bool
+    """Whether targets are shares of classes."""
     totals: Floats
     """(2 + 2 * outputs,): the sums of the number of words and of targets, then those of their squares."""
 
     def merge(self, other: "Ngrams") -> "Ngrams":
         """Of many different ones, only the most frequent are kept."""
         keys, places = np.unique(np.concatenate([self.keys, other.keys]), return_inverse=True)
-        joined = np.hstack([self.sums, other.sums])
-        sums = _sum_at(places, joined, len(keys))
+        joined = np.concatenate([self.sums, other.sums], axis=1)
+        cells = (places[:, None] * FOLDS + np.arange(FOLDS)).ravel()
+        sums = _sum_at(cells, joined.reshape(len(joined), -1), len(keys) * FOLDS)
+        sums = sums.reshape(len(joined), len(keys), FOLDS)
         if len(keys) > _MOST_NGRAMS:
-            kept = np.sort(np.argsort(-sums[0], kind="stable")[: _MOST_NGRAMS // 2])
+            kept = np.sort(np.argsort(-sums[0].sum(1), kind="stable")[: _MOST_NGRAMS // 2])
             keys, sums = keys[kept], sums[:, kept]
-        return Ngrams(self.rows + other.rows, keys, sums, self.totals + other.totals)
+        return Ngrams(self.rows + other.rows, keys, sums, self.classes, self.totals + other.totals)
 
 
 def count_ngrams(
@@ -142,6 +150,9 @@ def count_ngrams(
     count: npt.NDArray[np.int64],
     outputs: Floats,
     known: int,
+    folds: npt.NDArray[np.int64],
+    *,
+    classes: bool,
 ) -> Ngrams:
     """From the ids (rows, words) of words, of `known` ones, and 0; pairs are those of `neighbours`. `count` is the
     number of words of each row."""
@@ -154,9 +165,10 @@ def count_ngrams(
     cells = np.unique(of_row * max(1, len(values)) + places)  # each text counts once
     of_row, places = cells // max(1, len(values)), cells % max(1, len(values))
     columns = [np.ones(len(cells)), *(outputs[of_row, place] for place in range(outputs.shape[1]))]
-    sums = _sum_at(places, columns, len(values))
+    sums = _sum_at(places * FOLDS + folds[of_row], columns, len(values) * FOLDS)
+    sums = sums.reshape(len(columns), len(values), FOLDS)
     measured = np.column_stack([np.log1p(count.astype(np.float64)), outputs])
-    return Ngrams(len(words), values, sums, np.concatenate([measured.sum(0), (measured**2).sum(0)]))
+    return Ngrams(len(words), values, sums, classes, np.concatenate([measured.sum(0), (measured**2).sum(0)]))
 
 
 def _find_present(keys: npt.NDArray[np.int64], present: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
@@ -169,13 +181,13 @@ def choose_ngrams(
     column: FittedColumn, found: Ngrams, most: int | None, least: int, *, pairs: bool
 ) -> FittedColumn:
     """The column with the n-grams that tell most of the target, by how far the mean of the texts with one is from that
-    of all, in standard errors."""
+    of all, in standard errors; and with the scores of the most frequent ones."""
     words, rows = max(column.ids, default=0), max(1, found.rows)
     most = most or min(200, max(20, rows // 50))
     half = len(found.totals) // 2
     averages = found.totals / rows
     mean, variance = averages[1:half], np.maximum(averages[half + 1 :] - averages[1:half] ** 2, 1e-12)
-    counts, sums = found.sums[0], found.sums[1:]
+    counts, *sums = found.sums.sum(2)
     error = np.sqrt(counts * np.maximum(1 - counts / rows, 1 / rows) * variance[:, None])
     scores = np.max(np.abs(sums - counts * mean[:, None]) / np.maximum(error, 1e-12), axis=0)
     usable = (counts >= least) & (counts <= rows - least)
@@ -186,18 +198,55 @@ def choose_ngrams(
     usable &= ~is_pair | (pairs & (counts < _SAME * np.minimum(of_word[first], of_word[second])))
     ranked = np.flatnonzero(usable)[np.argsort(-scores[usable], kind="stable")][:most]
     chosen = np.sort(ranked)  # words before pairs
+    frequent = np.flatnonzero((counts >= 2) & ~(is_pair & (len(sums) > 1 or not pairs)))
+    scored = np.sort(frequent[np.argsort(-counts[frequent], kind="stable")][:_MOST_SCORED])
     shares = counts[chosen] / rows
     length = averages[0], max(averages[half] - averages[0] ** 2, 0.0) ** 0.5 or 1.0
-    kept = [
-        (int(key),) if key <= words else (int(key // (words + 1)), int(key % (words + 1)))
-        for key in found.keys[chosen]
-    ]
-    return dataclasses.replace(
-        _keep_words(column, {word for ngram in kept for word in ngram}),
-        ngrams=tuple(kept),
-        centre=(*shares.tolist(), length[0]),
-        spread=(*np.sqrt(shares * (1 - shares)).tolist(), length[1]),
+
+    def name(places: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+        keys = found.keys[places].tolist()
+        return tuple((key,) if key <= words else (key // (words + 1), key % (words + 1)) for key in keys)
+
+    column = fit_scores(dataclasses.replace(column, ngrams=name(chosen), scored=name(scored)), found)
+    weights, times = (
+        np.array(column.scores).reshape(len(scored), len(sums) if len(scored) else 0),
+        counts[scored],
     )
+    centre = (weights * times[:, None]).sum(0) / max(times.sum(), 1.0)
+    spread = (((weights - centre) ** 2) * times[:, None]).sum(0) / max(times.sum(), 1.0)
+    spread = np.sqrt(spread / max(1.0, times.sum() / rows))  # of a mean of so many
+    return dataclasses.replace(
+        _keep_words(column, {word for ngram in (*column.ngrams, *column.scored) for word in ngram}),
+        centre=(*shares.tolist(), length[0], *centre.tolist()),
+        spread=(
+            *np.sqrt(shares * (1 - shares)).tolist(),
+            length[1],
+            *(value or 1.0 for value in spread.tolist()),
+        ),
+    )
+
+
+def fit_scores(column: FittedColumn, found: Ngrams, without: int | None = None) -> FittedColumn:
+    """The column with the scores of its n-grams, by the texts of all rows or of those of other folds than `without`:
+    how much higher the log odds of a class are among the texts with one, or the target of a regression."""
+    base = max(column.ids, default=0) + 1
+    keys = np.array([one[0] if len(one) == 1 else one[0] * base + one[1] for one in column.scored], np.int64)
+    sums = found.sums.sum(2) if without is None else found.sums.sum(2) - found.sums[:, :, without]
+    places = np.searchsorted(found.keys, keys).clip(0, max(0, len(found.keys) - 1))
+    known = found.keys[places] == keys if len(found.keys) else np.zeros(len(keys), dtype=bool)
+    counts, totals = (np.where(known, part, 0.0) for part in (sums[0][places], sums[1:][:, places]))
+    half = len(found.totals) // 2
+    mean = found.totals[1:half, None] / max(1, found.rows)
+    means = (totals + _OF_NGRAMS * mean) / (counts + _OF_NGRAMS)
+    scores = _log_odds(means) - _log_odds(mean) if found.classes else means - mean
+    # Multiples of a power of two: their sums are the same in any order.
+    scores = np.round(np.clip(scores, -_HIGHEST_SCORE, _HIGHEST_SCORE) * _STEPS) / _STEPS
+    return dataclasses.replace(column, scores=tuple(map(tuple, scores.T.tolist())))
+
+
+def _log_odds(shares: Floats) -> Floats:
+    inside = np.clip(shares, 1e-4, 1 - 1e-4)
+    return np.asarray(np.log(inside / (1 - inside)))
 
 
 def _keep_words(column: FittedColumn, kept: Collection[int]) -> FittedColumn:

@@ -145,6 +145,10 @@ class ExperimentSpec(Document):
             self.features.check_monotonic(self.training.monotonic)
         except ValueError as error:
             raise ValueError(f"training.monotonic: {error}") from None
+        if self.training.monotonic and self.search.distill:
+            raise ValueError(
+                "search.distill: a network keeps none of the directions of training.monotonic; leave one of them out"
+            )
         self._check_options()
         if self.search.folds and (not isinstance(self.split, RandomSplit) or self.split.key):
             raise ValueError(

@@ -79,6 +79,9 @@ def distill(
     began = time.monotonic()
     trials = {trial.name: trial for trial in school.trials.trials}  # not their folds, which a share may have
     teacher = tuple(Member(trials[share.trial.name], share.weight) for share in winner.shares)
+    if school.spec.training.monotonic:
+        tell("No network learns from the blend: it would keep none of the directions of training.monotonic")
+        return None
     if not school.can_teach:
         tell(
             "No network learns from the blend: the rows are not packed for one; search.distill: true does that"

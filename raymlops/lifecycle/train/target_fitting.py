@@ -6,7 +6,6 @@ The codes of values and words come from the nodes that the exported model will h
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +30,8 @@ _ROWS = 4096
 
 Measured = dict[str, Sums | Ngrams | Moments]
 """By column."""
+_OF_FOLDS = ("means", "text")
+"""Kinds of columns that training rows have from other folds."""
 _TRIED = 4
 """Rows of a block of which an encoder must give the same alone as together."""
 
@@ -55,10 +56,10 @@ def _pin_encoder(column: FittedColumn) -> FittedColumn:
 def fit_folds(
     rows: SplitRows, features: FittedFeatures, weights: str | None, tensors: Collection[str]
 ) -> FoldEncoders | None:
-    """Encoders of the training rows, by folds; None without target means."""
-    if not features.of_kind("means"):
+    """Encoders of the training rows, by folds; None without target means and texts."""
+    if not features.of_kind(*_OF_FOLDS):
         return None
-    measured = _measure(rows, features, weights, ("means",))
+    measured = _measure(rows, features, weights, _OF_FOLDS)
     return make_fold_encoders(features, measured, find_dealing(rows, features), tensors)
 
 
@@ -120,7 +121,10 @@ def measure_block(
             else:
                 words, neighbours, count = (codes[f"{name}_{number}"] for name in encoder.TEXT_CODES)
                 known = max(column.ids, default=0)
-                measured = target_statistics.count_ngrams(words, neighbours, count, outputs, known)
+                classes = target.task != "regression"
+                measured = target_statistics.count_ngrams(
+                    words, neighbours, count, outputs, known, folds, classes=classes
+                )
             add_measured(total, {column.name: measured})
     return total
 
@@ -182,16 +186,20 @@ def complete_features(features: FittedFeatures, measured: Measured, spec: Featur
 def make_fold_encoders(
     features: FittedFeatures, measured: Measured, dealing: Dealing, tensors: Collection[str]
 ) -> FoldEncoders:
-    """For each fold an encoder with the means of the others."""
+    """For each fold an encoder with the means and scores of the others."""
+
+    def fit(column: FittedColumn, fold: int) -> FittedColumn:
+        found = measured.get(column.name)
+        if isinstance(found, Ngrams):
+            return target_statistics.fit_scores(column, found, without=fold)
+        return (
+            target_statistics.fit_means(column, found, without=fold)
+            if isinstance(found, np.ndarray)
+            else column
+        )
 
     def without(fold: int) -> FittedFeatures:
-        columns: Any = (
-            target_statistics.fit_means(column, found, without=fold)
-            if isinstance(found := measured.get(column.name), np.ndarray)
-            else column
-            for column in features.columns
-        )
-        return dataclasses.replace(features, columns=tuple(columns))
+        return dataclasses.replace(features, columns=tuple(fit(column, fold) for column in features.columns))
 
     models = (encoder.build_encoder(without(fold), tensors) for fold in range(target_statistics.FOLDS))
     return FoldEncoders(tuple(map(to_bytes, models)), dealing)

@@ -101,6 +101,20 @@ def test_missing_values_have_a_mean_of_their_own_where_training_had_some() -> No
     assert found[-1] < 0.7
 
 
+@pytest.mark.parametrize("target", ["classes", "numbers"])
+def test_texts_have_a_score_for_each_class_or_for_a_number(target: str) -> None:
+    draw = np.random.default_rng(4)
+    labels = draw.integers(0, 3, 900)
+    texts = [f"{draw.choice(list('abcdef'))} word{label}" for label in labels]
+    values = [f"c{label}" for label in labels] if target == "classes" else labels + 0.5 * draw.random(900)
+    table = pa.table({"text": texts, "y": values, "x": draw.normal(size=900)})
+    scores = fit([table], {"target": {"column": "y"}, "texts": ["text"]}).encode(table)
+    if target == "classes":
+        assert (scores[:, -3:].argmax(axis=1) == labels).mean() > 0.95
+    else:
+        assert np.corrcoef(scores[:, -1], labels)[0, 1] > 0.9
+
+
 @pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
 def test_of_several_classes_each_has_a_mean(kind: pa.DataType) -> None:
     draw = np.random.default_rng(1)
@@ -152,7 +166,26 @@ def test_a_text_is_read_by_the_words_and_pairs_that_tell_of_the_target() -> None
     assert roc_auc_score(labels, encoded[:, named.index("not good")]) > 0.95
     assert len(named) == 40  # a fiftieth of the rows
     assert pd.Series(named).is_unique
-    np.testing.assert_array_equal(encoded, found.encode(table, training=True))
+    own = found.encode(table, training=True)
+    np.testing.assert_array_equal(encoded[:, :-1], own[:, :-1])
+    assert roc_auc_score(labels, own[:, -1]) > 0.95  # the mean score
+
+
+def test_a_training_row_never_finds_its_own_target_in_the_score_of_its_text() -> None:
+    draw = np.random.default_rng(3)
+    texts = [" ".join(f"w{word}" for word in draw.integers(0, 3000, 8)) for _ in range(3000)]
+    labels = draw.integers(0, 2, 3000)
+    table = pa.table({"text": texts, "y": labels, "x": draw.normal(size=3000)})
+    features = {"target": {"column": "y"}, "texts": ["text"]}
+    found = fit([table.slice(0, 1000), table.slice(1000)], features)
+    own = found.encode(table, training=True)[:, -1]
+    assert roc_auc_score(labels, found.encode(table)[:, -1]) > 0.8  # of noise
+    assert abs(roc_auc_score(labels, own) - 0.5) < 0.04
+    flipped = labels.copy()
+    flipped[7] = 1 - flipped[7]
+    changed = table.set_column(1, "y", pa.array(flipped))
+    again = fit([changed.slice(0, 1000), changed.slice(1000)], features).encode(changed, training=True)[7, -1]
+    assert again == pytest.approx(own[7], abs=0.01)  # the mean of all moved a little
 
 
 def test_hashed_values_share_places() -> None:
