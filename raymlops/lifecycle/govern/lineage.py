@@ -5,9 +5,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raymlops.artifact import FEATURES_FILE
 from raymlops.data.training_rows import FALSE_SHARE
+from raymlops.errors import ArtifactError
 from raymlops.lifecycle.govern import version_record
+from raymlops.models.header import read_header
 from raymlops.settings import Settings
 from raymlops.tracking import history, registry, store
 from raymlops.tracking.evidence import GATE_TAG
@@ -41,7 +42,7 @@ def trace_version(uri: str, settings: Settings) -> dict[str, str]:
         **version_record.list_facts(version),
         "data source": str(data.get("source", "")),
         "data rows": str(data.get("rows", "")),
-        **_list_encoders(client, version),
+        **_list_encoders(version),
         "environment": f"{len(lock.splitlines()) - 1} packages, {lock.splitlines()[0].lstrip('# ')}"
         if lock
         else "",
@@ -49,12 +50,15 @@ def trace_version(uri: str, settings: Settings) -> dict[str, str]:
     }
 
 
-def _list_encoders(client: Client, version: ModelVersion) -> dict[str, str]:
+def _list_encoders(version: ModelVersion) -> dict[str, str]:
     """The files of others that became a part of the version's own."""
-    features = version_record.read_record_file(client, version, FEATURES_FILE)
+    try:
+        columns = read_header(version.file.read_bytes()).contract.get("columns") or []
+    except ArtifactError:  # of tensors that only other programs make
+        return {}
     return {
-        f"encoder of {column['name']}": f"{column['encoder']}, sha256 {column['digest'][:12]}"
-        for column in features.get("columns", [])
+        f"encoder of {column.get('name')}": f"{column['encoder']}, sha256 {str(column.get('encoder_sha256'))[:12]}"
+        for column in columns
         if column.get("encoder")
     }
 
