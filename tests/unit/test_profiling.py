@@ -26,7 +26,7 @@ from raymlops.data.profiling import target as targets
 from raymlops.errors import DataError, NotFoundError
 from raymlops.evaluation import table_page
 from raymlops.lifecycle.init import relations, spec_text
-from raymlops.table_profile import Conclusion, TableProfile
+from raymlops.table_profile import Conclusion, NumberProfile, TableProfile
 
 
 def dialect(text: str | bytes, **options: str) -> csv_dialect.Dialect:
@@ -421,3 +421,17 @@ def test_times_as_texts_and_numbers_have_their_formats_and_ambiguous_ones_are_ma
     assert "%m/%d/%Y" in found["firsts"].unsure
     assert not found["day_first"].unsure
     assert spec_text.find_rule(table.column("firsts"), found["firsts"], goal)["format"] == "%d/%m/%Y"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "parts"),
+    [
+        ("2024-01-01T00:30", "2024-02-01", ("hour", "weekday")),
+        ("2024-01-01", "2024-02-01", ("weekday",)),
+        ("2024-01-01", "2024-08-01T12:00", ("hour", "weekday", "day")),
+        ("2020-01-01", "2024-01-01", ("weekday", "day", "month", "dayofyear")),
+    ],
+)
+def test_times_have_the_parts_that_can_tell_rows_apart(first: str, last: str, parts: tuple[str, ...]) -> None:
+    low, high = (float(np.datetime64(one, "ms").astype(np.int64)) for one in (first, last))
+    assert time_columns.choose_parts(NumberProfile(low, 1.0, low, high, (low, high), True)) == parts

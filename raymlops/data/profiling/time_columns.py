@@ -16,6 +16,9 @@ _TIME_NAME = re.compile(
     r"time|date|epoch|(^|_)(ts|at|on|when|day|created|updated|seen|start|end)($|_)", re.IGNORECASE
 )
 _FEWEST = 20
+_DAY_MS = 86_400_000
+USUAL_PARTS = ("hour", "weekday")
+"""What a column under features.timestamps has."""
 
 
 def find_times(table: TableProfile, sample: pa.Table) -> TableProfile:
@@ -49,6 +52,21 @@ def _find(column: ColumnProfile, values: pa.ChunkedArray) -> ColumnProfile:
         order=_order(times),
         counts_rows=False,
         text=dataclasses.replace(text, formats=ordered, written=""),
+    )
+
+
+def choose_parts(times: NumberProfile | None) -> tuple[str, ...]:
+    """The parts of a column of times that can tell rows apart: no hour of dates, no day of the month in less than three
+    months, and no month and day of the year in less than a year and a half, of which a test would have others."""
+    if times is None:
+        return USUAL_PARTS
+    days = (times.max - times.min) / _DAY_MS
+    is_timed = bool(times.min % _DAY_MS or times.max % _DAY_MS)
+    return (
+        *("hour",) * is_timed,
+        "weekday",
+        *("day",) * (days >= 90),
+        *("month", "dayofyear") * (days >= 550),
     )
 
 

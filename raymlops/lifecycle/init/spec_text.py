@@ -10,6 +10,7 @@ from raymlops.conversions.conversion import EXACT, MISSING_TEXTS
 from raymlops.data.profiling import roles
 from raymlops.data.profiling.split_choice import SplitChoice
 from raymlops.data.profiling.target import Target
+from raymlops.data.profiling.time_columns import USUAL_PARTS, choose_parts
 from raymlops.expressions import quote_name
 from raymlops.specs.dataset import TableSpec
 from raymlops.specs.features import ANSWERS_OF_TASK, INNER_PREFIXES
@@ -294,16 +295,25 @@ def _write_features(
         yield f"    # {_one_line(_describe_balance(target))}"
     booleans = roles.of_role(concluded, "boolean")
     spoiled = {name: one for name, one in concluded.items() if one.sentinels and one.role == "number"}
+    dated = {
+        name: parts
+        for name in roles.of_role(concluded, "timestamp")
+        if (parts := choose_parts(table.column(name).numbers)) != USUAL_PARTS
+    }
     for key, role in _GROUPS:
-        names = [name for name in roles.of_role(concluded, role) if name not in spoiled]
+        names = [name for name in roles.of_role(concluded, role) if name not in (*spoiled, *dated)]
         if key == "numbers":
             names += booleans
         yield from _write_list(key, [renamed.get(name, name) for name in names], "  ")
         for name in names:
             if concluded[name].unsure:
                 yield f"  # unsure: {_one_line(concluded[name].unsure)}"
-    if spoiled:
+    if spoiled or dated:
         yield "  columns:"
+        for name, parts in dated.items():
+            if concluded[name].unsure:
+                yield f"    # unsure: {_one_line(concluded[name].unsure)}"
+            yield f"    {_quote(renamed.get(name, name))}: {{kind: timestamp, parts: {_flow(parts)}}}"
         for name, one in spoiled.items():
             yield f"    # unsure: {_one_line(one.unsure)}"
             yield f"    {_quote(_new_name(name, table, '_known'))}:"
