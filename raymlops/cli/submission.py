@@ -91,15 +91,20 @@ def submit(verb: str | None, arguments: tuple[str, ...], **options: Any) -> None
 def _require_kept_output(job: Any) -> None:
     """Raises SpecError for files that would be written into the job's copy of the working directory, and lost."""
     from raymlops import locations
+    from raymlops.cli.capture import replay
     from raymlops.cli.init import init
     from raymlops.cli.prediction import predict
     from raymlops.errors import SpecError
 
-    command = {"init": init, "predict": predict}.get(job.verb)
+    replays = (job.verb, *job.arguments)[:2] == ("capture", "replay")
+    arguments = list(job.arguments[1:] if replays else job.arguments)
+    command = replay if replays else {"init": init, "predict": predict}.get(job.verb)
     if command is None or {"-h", "--help"} & set(job.arguments):
         return
-    output = command.make_context(job.verb, list(job.arguments)).params["output"]
-    if output == "-" or (output and (locations.is_remote(output) or pathlib.Path(output).is_absolute())):
+    output = command.make_context(job.verb, arguments).params["output"]
+    if output == "-" or (replays and not output):
+        return
+    if output and (locations.is_remote(output) or pathlib.Path(output).is_absolute()):
         return
     screen = ", or --output - to print the spec here" if job.verb == "init" else ""
     raise SpecError(

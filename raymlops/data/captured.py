@@ -230,10 +230,12 @@ def joined_labels(
     if not files:
         raise DataError(f"There are no labels of {model!r}; store some: raymlops labels {model} FILE")
     columns = rows.columns() or []
-    if label in columns:
-        raise DataError(
-            f"The captured requests of {model!r} have a column {label!r}; give the labels another name (label: NAME)"
-        )
+    for name in (label, "label_time", "label_delay"):
+        if name in columns:
+            raise DataError(
+                f"The captured requests of {model!r} have a column {name!r} already; give the labels another name "
+                "(label: NAME), or drop it from what is captured"
+            )
     groups = _group_by_key(store, files)
     for place, (key, found) in enumerate(groups.items()):
         rows = _join_group(rows, store, found, key, columns, place)

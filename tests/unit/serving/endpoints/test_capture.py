@@ -18,6 +18,7 @@ from tritonclient.grpc import service_pb2 as pb
 from raymlops.captures.labels import LABEL, LabelColumns, choose_columns, store_labels, take_last
 from raymlops.captures.selection import Selection, hash_text, is_in_share
 from raymlops.captures.store import CaptureStore
+from raymlops.cli import main
 from raymlops.errors import DataError, NotFoundError, SpecError
 from raymlops.lifecycle.captures import labelling, reading
 from raymlops.lifecycle.captures.deletion import delete_person
@@ -379,3 +380,46 @@ def test_the_last_label_counts_by_its_time_and_else_by_its_arrival(tmp_path: pat
         choose_columns(["id", "one", "two"], LabelColumns())
     with pytest.raises(DataError, match=r"--id.*--key"):
         choose_columns(["flight", "label"], LabelColumns())
+
+
+def test_the_commands_show_trace_label_and_delete(
+    model: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captured = Captured(model, tmp_path, person="parameters.person")
+    ask_as(captured, "bob", "first")
+    store = ["--store", str(captured.stop().store.root)]
+
+    def run(*arguments: str) -> tuple[Any, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, *store])
+        said = capsys.readouterr()
+        return ended.value.code, said.out + said.err
+
+    assert "doubler" in run("capture", "list")[1]
+    assert '"inputs.x": [1.0, 1.0, 1.0]' in run("capture", "show", "doubler")[1]
+    code, said = run("capture", "trace", "first")
+    assert code == 0
+    assert f"doubler version 3 answered at {datetime.datetime.now(datetime.UTC).year}" in said
+    assert str(model) in said
+    assert run("capture", "trace", "second")[0] == 2
+    code, said = run("capture", "show", "doubler", "--since", "yesterday")
+    assert (code, "'yesterday' is no day" in said) == (2, True)
+    code, said = run("capture", "delete", "--person", "bob", "--why", "asked")
+    assert (code, "deleted 1 rows and 0 labels by parameters.person" in said) == (0, True)
+    assert run("capture", "show", "doubler")[0] == 2
+
+
+def test_the_document_of_an_application_that_captures_has_the_route_of_labels(
+    model: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    captured = Captured(model, tmp_path)
+
+    async def get(plane: DataPlane) -> Any:
+        transport = httpx.ASGITransport(app=plane)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return (await client.get("/openapi.json")).json()["paths"]
+
+    paths = asyncio.run(get(captured.plane))
+    body = paths[LABELS]["post"]["requestBody"]["content"]["application/json"]
+    assert captured.ask((LABELS, {"json": body["example"]}))[0].json()["labels"] == 1
+    assert LABELS not in asyncio.run(get(DataPlane(Hosts("test", captured.plane.hosts.models))))
