@@ -397,7 +397,7 @@ class SearchSpec(Document):
         None,
         ge=0,
         description="With several learners: values are tried on a sample of so many training rows first, and the best "
-        "of a learner then on all; 0 for none; default by rows",
+        "of a learner then on all; 0 or null, the default, for none",
     )
     warm_start: Literal["auto"] | bool = Field(
         "auto",
