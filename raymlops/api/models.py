@@ -104,22 +104,23 @@ def convert(
     trust: bool = False,
     why: str = "",
 ) -> str:
-    """Register a saved model of another library, as `raymlops convert` does; returns `models:/NAME/VERSION`.
+    """Register a saved model of another library, a file or one that was logged in MLflow (`runs:/RUN/PATH`,
+    `models:/NAME/VERSION`), as `raymlops convert` does; returns `models:/NAME/VERSION`.
 
     `data` are rows as it was trained on them (a table, .parquet or .csv), which both predict; `classes` are in the
     order of training; `trust` runs code that the file brings. Raises NotFoundError, SpecError, DataError,
     ArtifactError (a file that is broken or not convertible), ParityError (the ONNX file answers otherwise), UserError
     (its library is not installed).
     """
-    from raymlops.lifecycle.govern.convert import convert_file
+    from raymlops.lifecycle.govern.logged_models import convert_model
 
     given: Any = data
     if isinstance(data, (str, os.PathLike)):
         given = pathlib.Path(data)
     elif data is not None:
         given = to_arrow(data, {str(column) for column in getattr(data, "columns", ())})
-    found = convert_file(
-        pathlib.Path(file),
+    found = convert_model(
+        os.fspath(file),
         name,
         Settings.from_env(),
         why=why,

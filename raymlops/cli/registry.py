@@ -57,7 +57,8 @@ def convert(
     why: str,
 ) -> None:
     """Register a saved model of another library as an ONNX model version: XGBoost (.json, .ubj), LightGBM (.txt, .lgb),
-    torch (.pt2), Keras (.keras), TensorFlow (the folder of a SavedModel).
+    CatBoost (.cbm), torch (.pt2), Keras (.keras), TensorFlow (the folder of a SavedModel), scikit-learn (.skops). FILE
+    is also what was logged in MLflow by the flavor of such a library: runs:/RUN/PATH or models:/NAME/VERSION.
 
     It is registered only if it answers as the library itself does, which opens it in a process of its own. No code in
     FILE runs without --trust; pickles are not read.
@@ -66,11 +67,12 @@ def convert(
     raymlops convert model.ubj --name fraud --data sample.parquet
     raymlops convert model.txt --name species --classes setosa,versicolor,virginica
     raymlops convert network.keras --name price --data sample.parquet
+    raymlops convert runs:/8f2e1c/model --name churn --data sample.csv
     """
-    from raymlops.lifecycle.govern.convert import convert_file
+    from raymlops.lifecycle.govern.logged_models import convert_model
 
-    found = convert_file(
-        pathlib.Path(file),
+    found = convert_model(
+        file,
         name,
         Settings.from_env(),
         why=why,

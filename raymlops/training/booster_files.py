@@ -1,5 +1,5 @@
-"""Saved models of XGBoost and LightGBM as values: trees, names, and what their sums mean. Imports neither library, and
-runs nothing of a file."""
+"""Saved models of XGBoost, LightGBM and CatBoost as values: trees, names, and what their sums mean. Imports none of the
+libraries, and runs nothing of a file."""
 
 import dataclasses
 import math
@@ -17,13 +17,14 @@ from raymlops.onnx_builder import INNER, GraphBuilder, to_value_info
 from raymlops.tensors import TensorSpec
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_ensembles import TreeEnsemble, check_trees, constant_tree
-from raymlops.training.tree_readers import read_lightgbm, read_xgboost
+from raymlops.training.tree_readers import read_catboost, read_lightgbm, read_xgboost
 
 Task = Literal["binary", "multiclass", "regression"]
 Link = Literal["logistic", "softmax", "identity", "log"]
 Rows = npt.NDArray[np.floating[Any]]
 
-LIBRARIES: Mapping[str, str] = {"json": "xgboost", "ubj": "xgboost", "txt": "lightgbm", "lgb": "lightgbm"}
+LIBRARIES: Mapping[str, str] = {"json": "xgboost", "ubj": "xgboost", "txt": "lightgbm", "lgb": "lightgbm",
+                                "cbm": "catboost"}  # fmt: skip
 """Ending of a file -> the library that saved it."""
 
 _IDENTITY: tuple[Task, Link] = ("regression", "identity")
@@ -46,6 +47,14 @@ OBJECTIVES: Mapping[str, Mapping[str, tuple[Task, Link]]] = {
         "cross_entropy": ("regression", "logistic"),
         **dict.fromkeys(("poisson", "gamma", "tweedie"), _LOG),
     },
+    "catboost": {
+        **dict.fromkeys(("Logloss", "CrossEntropy"), ("binary", "logistic")),
+        "MultiClass": ("multiclass", "softmax"),
+        **dict.fromkeys(
+            ("RMSE", "MAE", "Quantile", "MAPE", "Huber", "Lq", "LogCosh", "Expectile"), _IDENTITY
+        ),
+        **dict.fromkeys(("Poisson", "Tweedie"), _LOG),
+    },
 }
 """Library -> objective -> what it predicts, and how from the sums of its trees."""
 
@@ -66,6 +75,8 @@ class Booster:
     ensemble: TreeEnsemble
     rounds: int
     grown: int
+    classes: tuple[str | int, ...] = ()
+    """Their names, if the file has them."""
 
     def to_scores(self, margins: Rows) -> Rows:
         """(rows, outputs) sums -> (rows,) probabilities or predictions, (rows, classes) of more than two classes."""
@@ -204,6 +215,46 @@ def read_lightgbm_file(text: str, rounds: int | None = None) -> Booster:
             grown=grown,
         )
     )
+
+
+def read_catboost_file(model: Mapping[str, Any], rounds: int | None = None) -> Booster:
+    """A model in CatBoost's JSON format; all rounds unless a number is given. Raises ArtifactError for what is not
+    whole, or has no equal in ONNX."""
+    told = model["model_info"]
+    objective = str(told["params"]["loss_function"]["type"])
+    task, link = _find_objective("catboost", objective)
+    ensemble = read_catboost(model)
+    grown = len(ensemble.trees)
+    rounds = _choose_rounds(rounds, grown)
+    features = sorted(
+        model["features_info"]["float_features"], key=lambda one: int(one["flat_feature_index"])
+    )
+    names = tuple(str(one.get("feature_id") or one["flat_feature_index"]) for one in features)
+    if names == tuple(map(str, range(len(features)))):  # as CatBoost names arrays
+        names = ()
+    return _check(
+        Booster(
+            library="catboost",
+            objective=objective,
+            task=task,
+            link=link,
+            slope=1.0,
+            names=names,
+            features=len(features),
+            ensemble=dataclasses.replace(ensemble, trees=ensemble.trees[:rounds]),
+            rounds=rounds,
+            grown=grown,
+            classes=_name_classes(told.get("class_params", {})) if task != "regression" else (),
+        )
+    )
+
+
+def _name_classes(told: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """Of CatBoost; numbers with a fraction are texts."""
+    names = told.get("class_names", ())
+    if all(isinstance(name, int | float) and float(name).is_integer() for name in names):
+        return tuple(int(name) for name in names)
+    return tuple(str(name) for name in names)
 
 
 def _find_objective(library: str, objective: str) -> tuple[Task, Link]:

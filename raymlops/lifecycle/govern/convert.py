@@ -71,9 +71,11 @@ def convert_file(
     target: str = "target",
     rounds: int | None = None,
     trust: bool = False,
+    origin: str = "",
 ) -> Converted:
     """Register a saved model of another library, of a format in `saved_models.FORMATS`. Its library opens it in a
-    process of its own; no code that the file brings runs, unless `trust`.
+    process of its own; no code that the file brings runs, unless `trust`. `origin` is where the file is from, if it is
+    a copy.
 
     Raises SpecError for a name, classes or columns that cannot be, NotFoundError, DataError for a sample that the model
     cannot take, ArtifactError for a file that is broken or has no equal in ONNX, ParityError, and UserError if the
@@ -97,7 +99,7 @@ def convert_file(
         name,
         why or f"converted from {file.name}",
         settings,
-        source=f"{file.name} ({opened.library}: {opened.summary}; sha256 {sha256})",
+        source=f"{origin or file.name} ({opened.library}: {opened.summary}; sha256 {sha256})",
         parameters={
             "library": opened.library,
             **opened.parameters,

@@ -31,7 +31,7 @@ from raymlops.training.learners.objectives import Objective, check_training, obj
 from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.scoring import Progress
 from raymlops.training.learners.tree_matrix import FOLDS, MeansMeter, TreeMatrix
-from raymlops.training.number_steps import Both, Chain, Each, Product, Step, Take, with_number
+from raymlops.training.number_steps import Chain, Each, Step, with_number
 from raymlops.training.sklearn_check import make_rows, require_equal
 from raymlops.training.sklearn_estimators import (
     check_estimator,
@@ -41,7 +41,7 @@ from raymlops.training.sklearn_estimators import (
     takes_missing,
     takes_weights,
 )
-from raymlops.training.sklearn_models.composed import read_prediction, read_probabilities
+from raymlops.training.sklearn_models.composed import read_prediction, read_probabilities, to_margins
 
 OPTIONS: Mapping[str, Option] = {
     "estimator": Option("name in scikit-learn, or module:function of your own", kind=str),
@@ -51,9 +51,6 @@ OPTIONS: Mapping[str, Option] = {
 }
 _PARAMETER = "parameters."
 """Before the name of a single one, as `parameters.max_depth`."""
-_LEAST = 1e-15
-"""Of a probability, whose logarithm is taken."""
-
 Matrix = TreeMatrix | EncodedMatrix
 
 
@@ -278,15 +275,7 @@ class _Fitting:
             if self.objective.loss != "poisson":
                 return Chain(())
             return Chain((with_number("max", 1e-12), Each("log")))
-        known, count = np.asarray(self.estimator.classes_, dtype=np.int64), max(2, target.outputs)
-        spread = np.zeros((len(known), count))
-        spread[np.arange(len(known)), known] = 1.0
-        whole: tuple[Step, ...] = () if len(known) == count else (Product(spread),)
-        clipped = (with_number("max", _LEAST), with_number("min", 1 - _LEAST))
-        if target.task == "multiclass":
-            return Chain((*whole, *clipped, Each("log")))
-        other = Chain((Each("neg"), with_number("add", 1.0), Each("log")))
-        return Chain((*whole, Take(np.array([1])), *clipped, Both("sub", Each("log"), other)))
+        return to_margins(np.asarray(self.estimator.classes_, dtype=np.int64), max(2, target.outputs))
 
 
 def _to_array(content: bytes) -> npt.NDArray[np.uint8]:

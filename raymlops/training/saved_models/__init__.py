@@ -140,6 +140,8 @@ FORMATS: Mapping[str, Format] = {
     ".txt": _LIGHTGBM,
     ".lgb": _LIGHTGBM,
     ".keras": Format("Keras", "model.save", "raymlops.training.saved_models.keras_file", ("keras",), "keras"),
+    ".cbm": Format("CatBoost", "save_model", _BOOSTERS, ("catboost",), "catboost"),
+    ".skops": Format("skops", "skops.io.dump", "raymlops.training.saved_models.skops_file"),
     ".pt2": Format("torch", "torch.export.save", "raymlops.training.saved_models.exported_program"),
 }
 """Ending of a file -> its format."""

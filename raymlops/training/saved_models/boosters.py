@@ -1,4 +1,4 @@
-"""Opens saved models of XGBoost and LightGBM with their own libraries. What is read of their files is in
+"""Opens saved models of XGBoost, LightGBM and CatBoost with their own libraries. What is read of their files is in
 training/booster_files.py."""
 
 import contextlib
@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,11 @@ from raymlops.training.booster_files import (
     build_columns,
     make_rows,
     match_columns,
+    read_catboost_file,
     read_lightgbm_file,
     read_xgboost_file,
 )
+from raymlops.training.learners.catboost import import_catboost, read_json
 from raymlops.training.saved_models import OpenedModel, Request
 from raymlops.training.saved_models.samples import require_numbers, to_numbers
 
@@ -32,7 +34,7 @@ def read(library: str, model: bytes, rounds: int | None) -> Booster:
     try:
         if library == "lightgbm":
             return read_lightgbm_file(model.decode(), rounds)
-        return read_xgboost_file(json.loads(model), rounds)
+        return (read_xgboost_file if library == "xgboost" else read_catboost_file)(json.loads(model), rounds)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise ArtifactError(
             f"It is not a whole model of {library}: {type(error).__name__}: {shorten(str(error))}; save it again"
@@ -44,8 +46,7 @@ def open_model(request: Request) -> OpenedModel:
     library = LIBRARIES[request.file.suffix.removeprefix(".")]
     content = request.file.read_bytes()
     with _library_errors(library):
-        opened = _open_lightgbm(content) if library == "lightgbm" else _open_xgboost(content)
-        text = content if library == "lightgbm" else bytes(opened.save_raw("json"))
+        opened, text = _OPENERS[library](content)
     booster = read(library, text, request.rounds)  # before the library walks its trees
     names, notes = _name_inputs(booster, request.sample)
     rows: Rows = make_rows(booster).astype(np.float64)
@@ -69,6 +70,7 @@ def open_model(request: Request) -> OpenedModel:
         sampled=sampled,
         scores=scores,
         made_of="rows at its thresholds",
+        has_classes=bool(booster.classes),
         sums=booster.rounds**0.5 if library == "xgboost" else 1.0,  # whose own sums are FP32
         notes=notes,
         parameters={"objective": booster.objective, "rounds": f"{booster.rounds} of {booster.grown}"},
@@ -92,6 +94,9 @@ def _name_inputs(booster: Booster, sample: pa.Table | None) -> tuple[tuple[str, 
 def _target_of(booster: Booster) -> FittedTarget:
     if booster.task == "regression":
         return FittedTarget("target", "regression", "number", mean=booster.offset)
+    if booster.classes:
+        kind: Literal["integer", "string"] = "integer" if isinstance(booster.classes[0], int) else "string"
+        return FittedTarget("target", booster.task, kind, booster.classes)
     return FittedTarget("target", booster.task, "integer", tuple(range(max(2, booster.ensemble.outputs))))
 
 
@@ -104,33 +109,50 @@ def _library_errors(library: str) -> Iterator[None]:
         raise
     except Exception as error:  # each library has its own kinds, beside those of Python
         reason = re.sub(r"^\[[\d:]+\] \S+: ", "", " ".join(str(error).partition("Stack trace")[0].split()))
-        name = {"xgboost": "XGBoost", "lightgbm": "LightGBM"}[library]
+        name = {"xgboost": "XGBoost", "lightgbm": "LightGBM", "catboost": "CatBoost"}[library]
         raise ArtifactError(
             f"{name} does not open it: {shorten(reason)}; save it again with save_model"
         ) from None
 
 
-def _open_xgboost(content: bytes) -> Any:
+def _open_xgboost(content: bytes) -> tuple[Any, bytes]:
     import xgboost
 
     opened = xgboost.Booster({"nthread": 1, "device": "cpu"})
     opened.load_model(bytearray(content))
     opened.set_param({"nthread": 1, "device": "cpu"})
-    return opened
+    return opened, bytes(opened.save_raw("json"))
 
 
-def _open_lightgbm(content: bytes) -> Any:
+def _open_lightgbm(content: bytes) -> tuple[Any, bytes]:
     import lightgbm
 
     text = content.decode()
     read("lightgbm", content, None)  # LightGBM itself ends the process for some broken files
-    return lightgbm.Booster(model_str=text)
+    return lightgbm.Booster(model_str=text), content
+
+
+def _open_catboost(content: bytes) -> tuple[Any, bytes]:
+    opened = import_catboost().CatBoost()
+    opened.load_model(blob=content)
+    return opened, json.dumps(read_json(opened)).encode()
+
+
+_OPENERS = {"xgboost": _open_xgboost, "lightgbm": _open_lightgbm, "catboost": _open_catboost}
+"""Library -> the opened model, and what it is in the library's present format, of which the trees are read."""
+_CATBOOST_KINDS = {"logistic": "Probability", "softmax": "Probability", "log": "Exponent"}
 
 
 def _predict(opened: Any, booster: Booster, rows: Rows) -> Rows:
     """The library's own: probabilities or predictions."""
     if booster.library == "lightgbm":
         return np.asarray(opened.predict(rows, num_iteration=booster.rounds, num_threads=1))
+    if booster.library == "catboost":
+        kind = _CATBOOST_KINDS.get(booster.link, "RawFormulaVal")
+        found = np.asarray(
+            opened.predict(rows, prediction_type=kind, ntree_end=booster.rounds, thread_count=1)
+        )
+        return found[:, 1] if booster.task == "binary" else found
     import xgboost
 
     if np.isinf(rows).any():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from raymlops.errors import ArtifactError
 from raymlops.training.number_steps import Beside, Both, Chain, Each, Product, Step, Take, With, with_number
@@ -13,6 +14,9 @@ from raymlops.training.sklearn_models.transformers import TRANSFORMERS, read_fun
 from raymlops.training.sklearn_models.trees import to_two_sides
 
 Read = Callable[[Any], Step]
+
+_LEAST = 1e-15
+"""Of a probability, whose logarithm is taken."""
 
 
 def read_probabilities(fitted: Any) -> Step:
@@ -35,6 +39,18 @@ def read_transform(fitted: Any) -> Step:
     if fitted in ("passthrough", None):
         return Chain(())
     return _find(fitted, _TRANSFORMS, "transformed rows")(fitted)
+
+
+def to_margins(known: npt.NDArray[np.int64], classes: int) -> Step:
+    """From probabilities of the classes that are known: log odds of the second of two, or the logarithms of all."""
+    spread = np.zeros((len(known), classes))
+    spread[np.arange(len(known)), known] = 1.0
+    whole: tuple[Step, ...] = () if len(known) == classes else (Product(spread),)
+    clipped = (with_number("max", _LEAST), with_number("min", 1 - _LEAST))
+    if classes > 2:
+        return Chain((*whole, *clipped, Each("log")))
+    other = Chain((Each("neg"), with_number("add", 1.0), Each("log")))
+    return Chain((*whole, Take(np.array([1])), *clipped, Both("sub", Each("log"), other)))
 
 
 def _find(fitted: Any, known: Mapping[str, Read], what: str) -> Read:
@@ -74,18 +90,25 @@ def _read_pipeline(read: Read) -> Read:
 
 def _read_columns(fitted: Any) -> Step:
     """A ColumnTransformer."""
-    places = np.arange(fitted.n_features_in_)
     parts = []
     for name, transformer, chosen in fitted.transformers_:
         if isinstance(transformer, str) and transformer == "drop":
             continue
-        held = np.atleast_1d(places[chosen])
+        held = _find_places(fitted, chosen)
         if not len(held):
             continue
         weight = (fitted.transformer_weights or {}).get(name)
         scaled = () if weight is None else (with_number("mul", float(weight)),)
         parts.append(Chain((Take(held), read_transform(transformer), *scaled)))
     return Beside(tuple(parts))
+
+
+def _find_places(fitted: Any, chosen: Any) -> npt.NDArray[np.int64]:
+    """Of columns that are given by numbers, a slice, a mask, or names."""
+    if isinstance(chosen, str) or (isinstance(chosen, list) and any(isinstance(one, str) for one in chosen)):
+        known = [str(name) for name in fitted.feature_names_in_]
+        return np.array([known.index(one) for one in np.atleast_1d(chosen)], dtype=np.int64)
+    return np.atleast_1d(np.arange(fitted.n_features_in_)[chosen])
 
 
 def _read_union(fitted: Any) -> Step:

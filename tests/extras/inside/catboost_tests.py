@@ -7,14 +7,20 @@ from typing import Any
 
 import catboost
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from raymlops.errors import ArtifactError, RaymlopsError, SpecError
+from raymlops.lifecycle.govern.convert import convert_file
+from raymlops.models.session import open_session
+from raymlops.tracking import registry
 from raymlops.training import learners, worker
 from raymlops.training.learners import boosting, find_learner
 from raymlops.training.learners.catboost import OPTIONS, read_json
 from raymlops.training.packed import LABEL, WEIGHT
 from raymlops.training.tree_readers import read_catboost
+from tests.conftest import settings_in
 from tests.learner_rows import (
     TASKS,
     assert_agree,
@@ -159,6 +165,38 @@ def test_a_class_that_no_training_row_has_is_never_predicted() -> None:
     test = draw_rows(300, "multiclass", 3, **DIRTY)
     assert (np.argmax(scorer.scores(test), axis=1) < 2).all()
     assert_agree(scores_of_file(scorer, job, test), scorer.scores(test), "multiclass")
+
+
+@pytest.mark.parametrize("loss", ["Logloss", "MultiClass", "RMSE", "Tweedie:variance_power=1.5"])
+def test_a_saved_model_is_converted(loss: str, tmp_path: pathlib.Path) -> None:
+    own = settings_in(tmp_path / "home")
+    rows = pd.DataFrame(draw_rows(300, "binary", 1)["plain"], columns=list("abcdef"))
+    answers = {
+        "Logloss": np.where(rows.f > 0, "yes", "no"),
+        "MultiClass": np.digitize(rows.f, [-1, 1]),
+        "RMSE": rows.f * 2 + 1e5,
+    }
+    model = catboost.CatBoost({"iterations": 30, "loss_function": loss, "logging_level": "Silent", "thread_count": 1,
+                               "allow_writing_files": False})  # fmt: skip
+    model.fit(rows, answers.get(loss, rows.f.abs()))
+    model.save_model(str(tmp_path / "model.cbm"))
+    found = convert_file(tmp_path / "model.cbm", "saved", own, data=pa.Table.from_pandas(rows))
+    assert found.inputs == tuple("abcdef")
+    assert found.sample is not None
+    version = registry.resolve(f"models:/saved/{found.version}", own)
+    session = open_session(version.file.read_bytes())
+    answer = session.infer({name: rows[name].to_numpy() for name in rows})
+    if loss == "Logloss":
+        np.testing.assert_allclose(answer["probability"], model.predict(rows, "Probability")[:, 1], atol=1e-6)
+        assert set(answer["label"]) == {"yes", "no"}
+    elif loss == "MultiClass":
+        np.testing.assert_allclose(answer["probabilities"], model.predict(rows, "Probability"), atol=1e-6)
+    else:
+        kind = "RawFormulaVal" if loss == "RMSE" else "Exponent"
+        np.testing.assert_allclose(answer["prediction"], model.predict(rows, kind), rtol=1e-5, atol=1e-5)
+    (tmp_path / "cut.cbm").write_bytes((tmp_path / "model.cbm").read_bytes()[:-200])
+    with pytest.raises(ArtifactError):
+        convert_file(tmp_path / "cut.cbm", "saved", own)
 
 
 def test_what_it_cannot_do_is_told() -> None:
