@@ -68,19 +68,22 @@ def choose_winner(
 def _pick_for_folds(
     found: Bags, spec: ExperimentSpec, target: FittedTarget, seconds: float | None
 ) -> list[Trial]:
-    """The trials to train again on folds: without the slowest, so that they end in time by what each took; none if even
-    one does not."""
-    time = SearchTime(seconds or math.inf, spec.search.folds or 0, count_places(spec))
+    """The trials to train again on folds: without the slowest beside the best, so that they end in time by what each
+    took; none if even the best does not."""
+    left = math.inf if seconds is None else seconds
+    time = SearchTime(left, spec.search.folds or 0, count_places(spec))
     held, firsts = found, True
-    while held.bags:
+    while True:
         picked = choose_bags(held, spec.training, target, _MOST_BAGS, firsts=firsts)
-        if time.seconds_of_folds(sum(trial.seconds for trial in picked)) < time.seconds:
+        if time.seconds_of_folds(sum(trial.seconds for trial in picked)) < left:
             return picked
-        slowest = max(picked, key=lambda trial: trial.seconds)
+        others = [trial for trial in picked if trial is not picked[0]]
+        if not firsts and not others:
+            return []
         if not firsts:
+            slowest = max(others, key=lambda trial: trial.seconds)
             held = dataclasses.replace(held, bags=tuple(one for one in held.bags if one.trial is not slowest))
         firsts = False
-    return []
 
 
 def _answer_validation(job: Job, trials: Sequence[Trial], tell: Tell) -> Bags:

@@ -9,6 +9,7 @@ import pytest
 from raymlops.errors import StorageError
 from raymlops.features import FittedTarget, Packing
 from raymlops.lifecycle.train import winners
+from raymlops.training.blends import Bag, Bags
 from raymlops.training.learners import Job
 from raymlops.training.packed import NO_ROWS
 from raymlops.training.trials import SearchResult, Trial
@@ -100,3 +101,21 @@ def test_a_storage_that_does_not_answer_ends_it_so_that_it_can_be_resumed(
 ) -> None:
     with pytest.raises(StorageError):
         search(monkeypatch, {"good": GOOD, "far": StorageError("gone")})
+
+
+@pytest.mark.parametrize(
+    ("left", "names"), [(None, "abc"), (100.0, "abc"), (14.0, "ac"), (9.0, "a"), (7.0, ""), (0.0, "")]
+)
+def test_the_slowest_beside_the_best_are_not_trained_on_folds_where_there_is_no_time(
+    monkeypatch: pytest.MonkeyPatch, left: float | None, names: str
+) -> None:
+    monkeypatch.setattr(winners, "count_places", lambda spec: 1)
+    chance, bags = np.random.default_rng(0), []
+    for name, seconds in (("a", 1.0), ("b", 10.0), ("c", 1.0)):
+        trial = Trial(name, {"training.learner": name}, {"epoch": 1.0}, seconds, "somewhere")
+        margins = (2.0 * LABELS - 1 + chance.normal(size=ROWS))[:, None]
+        bags.append(Bag(trial, (trial,), margins))
+    spec = spec_of({"learners": ["linear"], "folds": 5})
+    target = FittedTarget("y", "binary", "boolean", (False, True), (0.5, 0.5))
+    picked = winners._pick_for_folds(Bags(tuple(bags), LABELS, None), spec, target, left)
+    assert "".join(trial.name for trial in picked) == names
