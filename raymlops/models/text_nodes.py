@@ -12,7 +12,7 @@ from raymlops.features import FittedColumn
 from raymlops.onnx_builder import GraphBuilder
 
 MOST_WORDS = 256
-_MOST_LINES = 3
+_MOST_LINES = 2
 """Ends of lines that are seen in what stands between two spaces."""
 
 

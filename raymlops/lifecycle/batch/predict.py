@@ -245,7 +245,7 @@ def _find_known(model: Model | GraphSpec, contract: Mapping[str, Any]) -> Vocabu
         return {}
     entries = contract.get("columns", ())
     return read_vocabularies(
-        model, [entry["name"] for entry in entries if entry.get("feature") == "category"]
+        model, [entry["name"] for entry in entries if entry.get("feature") in ("category", "means")]
     )
 
 

@@ -14,6 +14,7 @@ from raymlops.data import fitting, scan, target_statistics
 from raymlops.data.split_rows import SplitRows
 from raymlops.data.target_statistics import Moments, Ngrams, Sums
 from raymlops.errors import DataError, RaymlopsError
+from raymlops.expressions import columns_in
 from raymlops.features import VECTORS, FittedColumn, FittedFeatures, table_to_batch
 from raymlops.lifecycle.train.row_encoding import Dealing, FoldEncoders, opened
 from raymlops.models import encoder
@@ -81,8 +82,11 @@ def _measure(
 
 
 def narrow_features(features: FittedFeatures, kinds: Collection[str]) -> FittedFeatures:
-    """The columns of these kinds alone."""
-    return dataclasses.replace(features, columns=features.of_kind(*kinds))
+    """The columns of these kinds alone, with those that their expressions read."""
+    chosen = features.of_kind(*kinds)
+    read = {name for column in chosen if column.expression for name in columns_in(column.expression)}
+    kept = [column for column in features.columns if column in chosen or column.name in read]
+    return dataclasses.replace(features, columns=tuple(kept))
 
 
 def find_dealing(rows: SplitRows, features: FittedFeatures) -> Dealing:

@@ -39,12 +39,12 @@ def in_python(text: str | None) -> list[float]:
     if len(parts) > MOST_WORDS:
         parts = [*parts[: MOST_WORDS - 1], " ".join(parts[MOST_WORDS - 1 :])]
     ids = dict(zip(WORDS, COLUMN.ids, strict=True))
-    lines = {ids.get(line, 0) for part in parts for line in part.split("\n", 3)}
+    lines = {ids.get(line, 0) for part in parts for line in part.split("\n", 2)}
     known = [ids.get(part, 0) for part in parts]
     pairs = set(itertools.pairwise(known))
     has = [ngram[0] in lines if len(ngram) == 1 else ngram in pairs for ngram in NGRAMS]
     lengths = float(np.log(np.float32(1 + len(parts))))
-    ngrams = [(ids.get(line, 0),) for part in parts for line in part.split("\n", 3)]
+    ngrams = [(ids.get(line, 0),) for part in parts for line in part.split("\n", 2)]
     ngrams += list(itertools.pairwise(known))
     found = [SCORES[ngram] for ngram in ngrams if ngram in SCORES]
     return [*map(float, has), lengths, sum(found) / max(1, len(found))]

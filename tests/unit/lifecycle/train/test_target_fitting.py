@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from raymlops.data import statistics
 from raymlops.data.fitting import fit_features, measure_block
-from raymlops.features import VECTORS, FittedFeatures
+from raymlops.features import VECTORS, FittedColumn, FittedFeatures, FittedTarget
 from raymlops.lifecycle.train import target_fitting
 from raymlops.lifecycle.train.row_encoding import Dealing, FoldEncoders, encode_block
 from raymlops.models import encoder
@@ -201,3 +201,22 @@ def test_hashed_values_share_places() -> None:
     assert len(set(ids)) > 12
     unseen = pa.table({"user": ["unseen", None], "y": [0, 1]})
     assert encode_block(unseen, found.features, model)["category"].tolist() == [[0], [0]]
+
+
+def test_values_of_an_expression_have_means_too() -> None:
+    columns = (
+        FittedColumn("x", "number", "number"),
+        FittedColumn("other", "number", "number"),
+        FittedColumn("whole", "means", "integer", values=(0, 1), expression="floor(x)"),
+    )
+    target = FittedTarget("y", "binary", "integer", (0, 1), (0.5, 0.5))
+    features = FittedFeatures(columns, target)
+    chosen = target_fitting.narrow_features(features, VECTORS)
+    assert [column.name for column in chosen.columns] == ["x", "whole"]
+    table = pa.table({"x": [0.5, 1.5, 0.25, 7.0], "y": [0, 1, 0, 1]})
+    codes = encoder.build_codes(chosen).SerializeToString()
+    measured = target_fitting.measure_block(table, chosen, codes, None, DEALING)
+    spec = FeaturesSpec.model_validate({"target": {"column": "y"}, "numbers": ["x"]})
+    (found,) = target_fitting.complete_features(features, measured, spec).of_kind("means")
+    assert found.prior == (0.5,)
+    assert found.means[0] < (0.5,) < found.means[1]
