@@ -56,8 +56,8 @@ def _find(column: ColumnProfile, values: pa.ChunkedArray) -> ColumnProfile:
 
 
 def choose_parts(times: NumberProfile | None) -> tuple[str, ...]:
-    """The parts of a column of times that can tell rows apart: no hour of dates, no day of the month in less than three
-    months, and no month and day of the year in less than a year and a half, of which a test would have others."""
+    """The parts of a column of times that can tell rows apart: no hour of dates, and no days and months in less than a
+    year and a half, of which a test would have others."""
     if times is None:
         return USUAL_PARTS
     days = (times.max - times.min) / _DAY_MS
@@ -65,8 +65,7 @@ def choose_parts(times: NumberProfile | None) -> tuple[str, ...]:
     return (
         *("hour",) * is_timed,
         "weekday",
-        *("day",) * (days >= 90),
-        *("month", "dayofyear") * (days >= 550),
+        *("day", "month", "dayofyear") * (days >= 550),
     )
 
 
