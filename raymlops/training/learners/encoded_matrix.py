@@ -14,7 +14,7 @@ from raymlops.onnx_builder import GraphBuilder
 from raymlops.tensors import Batch, count_rows
 from raymlops.training.learners.tree_matrix import TreeMatrix
 
-_MOST_VALUES = 64
+MOST_VALUES = 64
 """Of a category with a column for each; one of more has its target means alone."""
 
 
@@ -38,7 +38,7 @@ class EncodedMatrix:
     def _short(self) -> list[int]:
         """Categories with a column for each value."""
         sizes = enumerate(self.packing.categories)
-        return [place for place, size in sizes if size <= _MOST_VALUES or place not in self.means]
+        return [place for place, size in sizes if size <= MOST_VALUES or place not in self.means]
 
     def of(self, batch: Batch) -> npt.NDArray[np.float32]:
         """For rows to be scored."""

@@ -26,7 +26,7 @@ from raymlops.tensors import Batch
 from raymlops.training import number_steps, sklearn_defaults
 from raymlops.training.learners import Job, Run, State
 from raymlops.training.learners.boosting import boost, list_ends
-from raymlops.training.learners.encoded_matrix import EncodedMatrix
+from raymlops.training.learners.encoded_matrix import MOST_VALUES, EncodedMatrix
 from raymlops.training.learners.objectives import Objective, check_training, objective_of
 from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.scoring import Progress
@@ -116,6 +116,12 @@ class SklearnLearner:
     def space_for(self, options: Mapping[str, Any]) -> Mapping[str, Dimension]:
         """What a search varies, if these are the options."""
         return sklearn_defaults.find_space(str(options.get("estimator", sklearn_defaults.ESTIMATOR)))
+
+    def count_bytes(self, packing: Packing, rows: int, outputs: int) -> int:
+        """What a training holds of so many rows: the wider matrix in float64, and a copy that estimators make."""
+        plain = packing.plain + len(packing.categories)
+        encoded = packing.numeric + sum(min(size, MOST_VALUES) for size in packing.categories)
+        return 2 * 8 * rows * (max(plain, encoded) + outputs)
 
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         check_training(spec, packing, target, losses=("mse", "poisson"), gpu="scikit-learn trains on CPUs")
