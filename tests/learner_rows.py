@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import onnx
 from scipy.special import expit, softmax
 
 from raymlops.features import FittedTarget, Packing
@@ -125,12 +126,17 @@ def train(job: Job, state: State | None = None, reports: int | None = None) -> t
 def scores_of_file(scorer: Any, job: Job, rows: Batch) -> Any:
     """What the learner's ONNX graph answers for packed rows."""
     model = find_learner(job.spec.training.learner).to_onnx(scorer, job.packing, job.target)
+    return scores_of_graph(model, rows, job.target)
+
+
+def scores_of_graph(model: onnx.ModelProto, rows: Batch, target: FittedTarget) -> Any:
+    """What a graph of packed rows answers."""
     given = {value.name: rows[value.name] for value in model.graph.input}
     outputs = open_session(model.SerializeToString()).infer(given)["outputs"].astype(np.float64)
-    assert outputs.shape == (len(rows[LABEL]), job.target.outputs)
-    if job.target.task == "multiclass":
+    assert outputs.shape == (len(rows[LABEL]), target.outputs)
+    if target.task == "multiclass":
         return softmax(outputs, axis=1)
-    return expit(outputs[:, 0]) if job.target.task == "binary" else outputs[:, 0]
+    return expit(outputs[:, 0]) if target.task == "binary" else outputs[:, 0]
 
 
 def assert_agree(found: Any, expected: Any, task: str) -> None:

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raymlops.training.blend_export import write_blend
+from raymlops.training.blends import BlendScorer
+from raymlops.training.learners import find_learner, read_by
 from raymlops.training.packed import LABEL, WEIGHT
 from tests.learner_rows import (
     TARGETS,
@@ -15,6 +18,7 @@ from tests.learner_rows import (
     draw_rows,
     job_for,
     scores_of_file,
+    scores_of_graph,
     spec_for,
     train,
 )
@@ -84,3 +88,36 @@ def test_a_random_training_and_its_file_agree_on_dirty_rows(
     job = job_for(spec, task, found, other, numbers=numbers, categories=categories)
     scorer, _, _ = train(job)
     assert_agree(scores_of_file(scorer, job, test), scorer.scores(test), task)
+
+
+@pytest.mark.timeout(1800)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), seed=st.integers(0, 10**6), rows=st.integers(60, 400), task=st.sampled_from(TASKS))
+def test_a_random_blend_and_its_file_agree_on_dirty_rows(
+    data: st.DataObject, seed: int, rows: int, task: str
+) -> None:
+    names = data.draw(st.lists(st.sampled_from(["lightgbm", "xgboost", "forest", "linear", "realmlp"]), min_size=2,
+                               max_size=4))  # fmt: skip
+    weights = data.draw(st.lists(st.floats(0.02, 1.5), min_size=len(names), max_size=len(names)))
+    numbers, categories = (
+        data.draw(st.integers(1, 6)),
+        tuple(data.draw(st.lists(st.integers(1, 60), max_size=3))),
+    )
+    shape: dict[str, Any] = {"numbers": numbers, "categories": categories}
+    found, other = draw_rows(rows, task, seed, **shape), draw_rows(100, task, seed + 1, **shape)
+    test = draw_rows(500, task, seed + 2, **shape, missing=0.4, unseen=0.1, empty=0.1)
+    if TARGETS[task].task != "regression" and len(np.unique(found[LABEL])) < 2:
+        return
+    cores, members = [], []
+    for place, (name, weight) in enumerate(zip(names, weights, strict=True)):
+        options = data.draw(OPTIONS[name])
+        job = job_for(spec_for(name, options, seed=seed + place), task, found, other, numbers=numbers,
+                      categories=categories)  # fmt: skip
+        scorer, _, _ = train(job)
+        learner = find_learner(name)
+        cores.append((learner.to_onnx(scorer, job.packing, job.target), weight))
+        members.append((scorer, weight, read_by(learner)))
+    blend = BlendScorer(tuple(members), TARGETS[task])
+    assert_agree(
+        scores_of_graph(write_blend(cores, TARGETS[task].task), test, TARGETS[task]), blend.scores(test), task
+    )

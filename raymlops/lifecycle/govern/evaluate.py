@@ -345,7 +345,7 @@ def _gather(version: ModelVersion, measured: Measured, own: str, sample: Sample 
     recorded = version_record.read_tag(version, "raymlops.parity").get("difference")
     parity = float(recorded) if recorded is not None else None
     evidence = gate_evidence.gather_evidence(
-        version.uri, version.file, measured.whole[version.uri], sample, parity=parity
+        version.uri, version.file, measured.whole[version.uri], sample, parity=parity, serves=True
     )
     evidence = dataclasses.replace(evidence, new=measured.new[version.uri])
     if measured.own.get(version.uri, OwnRows()).found:
@@ -438,7 +438,7 @@ def _try_variants(
     tell(f"Measuring the variants {', '.join(made)}")
     models = {kind: read_model(path) for kind, path in made.items()}
     for name, partial in _measure_slices(models, rows, spec, {}).whole.items():
-        evidence = gate_evidence.gather_evidence(name, made[name], partial, sample, expected)
+        evidence = gate_evidence.gather_evidence(name, made[name], partial, sample, expected, serves=True)
         verdict = judged[name] = gate.judge(evidence, original, limits)
         found = results.finish(partial, spec.evaluation)
         note = "; ".join(f"{check.name}: {check.text}" for check in verdict.failures)

@@ -41,11 +41,12 @@ def gather_evidence(
     expected: npt.NDArray[Any] | None = None,
     parity: float | None = None,
     seconds: float = 0.5,
+    serves: bool = False,
 ) -> Evidence:
     """All evidence on one file.
 
     `expected` are the scores of the network (of the original, for a variant) on the sample, for parity; `parity` is
-    an earlier measurement.
+    an earlier measurement. With `serves` the file is also tried as an endpoint would open it.
     """
     evidence = Evidence(name=name, parity=parity)
     try:
@@ -59,11 +60,11 @@ def gather_evidence(
         return evidence
     target = features_of(session.contract).target
     speed = measure_speed(session, sample.columns, seconds=seconds)
-    served = try_serving(path, model, session, sample.columns, target)
+    if serves:
+        served = try_serving(path, model, session, sample.columns, target)
+        evidence = dataclasses.replace(evidence, serving=served.fault, isolated=served.isolated)
     return dataclasses.replace(
         evidence,
-        serving=served.fault,
-        isolated=served.isolated,
         parity=parity if expected is None else _measure_parity(session, sample, expected, target),
         latency_ms=speed.p99_ms,
         median_ms=speed.p50_ms,

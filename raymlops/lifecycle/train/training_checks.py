@@ -49,7 +49,8 @@ class TrainingChecks:
         """Lines for a person; empty if there is nothing to tell."""
         lines = []
         if self.anomalies:
-            lines.append(f"{len(self.anomalies):,} anomalies of the training set:")
+            count = len(self.anomalies)
+            lines.append(f"{count:,} {'anomaly' if count == 1 else 'anomalies'} of the training set:")
             lines += [f"  {one}" for one in self.anomalies[:_MOST_TOLD]]
             if len(self.anomalies) > _MOST_TOLD:
                 lines.append(f"  and {len(self.anomalies) - _MOST_TOLD:,} more, which the report lists")
