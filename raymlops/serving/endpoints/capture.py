@@ -35,6 +35,9 @@ NAME = "capture"
 _HELD_MB = 128.0
 """Megabytes of answers that wait for a store that is away; beyond, the oldest are lost."""
 _RETRY_S, _LONGEST_S = 5.0, 60.0
+_LOT, _LOT_BYTES, _LOT_S = 256, 2**22, 1.0
+"""Requests that become a table at once: a table of few costs as much time as one of many. Fewer after a while, or if
+their bodies are large."""
 _EXPIRE_S = 600.0
 """Pause between two looks for old files, of which each removes at most `_EXPIRED`."""
 _EXPIRED = 1000
@@ -67,6 +70,8 @@ class CaptureObserver:
         self.captured = self.lost = 0
         self._spec, self._selection, self._sources, self._kinds = spec, selection, dict(sources), kinds
         self._files: dict[Place, _File] = {}
+        self._raw: list[Event] = []
+        self._raw_bytes, self._raw_since = 0, 0.0
         self._name, self._number = secrets.token_hex(6), 0
         self._models = set(sources)
         self._parameters: dict[str, set[str]] = {}
@@ -77,12 +82,14 @@ class CaptureObserver:
         share = self._spec.share
         kept = [event for event in events if event.status == 200 and is_in_share(id_of(event), share)]
         if kept:
-            self._take(kept)
-        self._roll()
+            self._raw_since = self._raw_since or time.monotonic()
+            self._raw += kept
+            self._raw_bytes += sum(event.bytes_in + event.bytes_out for event in kept)
+        self._work()
 
     def tick(self) -> None:
-        if self._files:
-            self._roll()
+        if self._raw or self._files:
+            self._work()
         if time.monotonic() >= self._expires:
             self._expires = time.monotonic() + _EXPIRE_S
             self._expire()
@@ -90,6 +97,7 @@ class CaptureObserver:
     def close(self) -> None:
         """Write what is there, with one try."""
         self._retries = 0.0
+        self._convert()
         for place in list(self._files):
             self._write(place)
         self.lost += sum(file.requests for file in self._files.values())
@@ -98,6 +106,20 @@ class CaptureObserver:
     def to_counts(self) -> dict[str, int]:
         """`captured` once written; `lost` if they could not be."""
         return {"captured": self.captured, "lost": self.lost}
+
+    def _work(self) -> None:
+        now = time.monotonic()
+        if self._raw and (
+            len(self._raw) >= _LOT or self._raw_bytes >= _LOT_BYTES or now - self._raw_since >= _LOT_S
+        ):
+            self._convert()
+        if self._files:
+            self._roll(now)
+
+    def _convert(self) -> None:
+        events, self._raw, self._raw_bytes, self._raw_since = self._raw, [], 0, 0.0
+        if events:
+            self._take(events)
 
     def _take(self, events: Sequence[Event]) -> None:
         try:
@@ -117,8 +139,8 @@ class CaptureObserver:
             file.requests += requests
             self._models.add(place.model)
 
-    def _roll(self) -> None:
-        now, spec = time.monotonic(), self._spec
+    def _roll(self, now: float) -> None:
+        spec = self._spec
         if now >= self._retries:
             held = sum(file.bytes for file in self._files.values())
             for place, file in list(self._files.items()):

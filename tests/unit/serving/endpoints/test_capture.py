@@ -247,6 +247,7 @@ def test_a_store_that_takes_nothing_costs_counted_answers_and_nothing_else(tmp_p
     (tmp_path / "captures").write_text("a file where the folder should be")
     observer = CaptureObserver(Capture(path=str(tmp_path / "captures"), file_s=0.01), Selection(), {})
     observer.observe([event("a"), event("b")])
+    observer._convert()
     time.sleep(0.02)
     observer.tick()
     assert observer.to_counts() == {"captured": 0, "lost": 0}  # it still has them, and tries again later
