@@ -13,6 +13,9 @@ from raymlops.specs.training import Dimension
 from raymlops.training import learners
 from raymlops.training.learners import Learner, find_learner
 
+LEARNER, ROWS = "training.learner", "training.rows"
+"""Parameters of a trial: its learner, and the rows of its sample, where it does not train on all."""
+
 AUTO = ("lightgbm", "linear", "network", "xgboost", "realmlp", "ebm", "forest")
 """What `auto` stands for, in the order in which their defaults are tried."""
 
@@ -51,7 +54,7 @@ class Candidate:
 
     def with_learner(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of a trial."""
-        return {"training.learner": self.name, **self.held, **values}
+        return {LEARNER: self.name, **self.held, **values}
 
 
 def list_names(spec: ExperimentSpec) -> tuple[str, ...]:

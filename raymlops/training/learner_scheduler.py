@@ -13,7 +13,7 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-LEARNER, ROWS = "training.learner", "training.rows"
+from raymlops.training.candidates import LEARNER, ROWS
 
 
 class LearnerScheduler(FIFOScheduler):  # type: ignore[misc]

@@ -20,13 +20,11 @@ import optuna
 from ray.tune.search import Searcher
 
 from raymlops.specs.training import Dimension
-from raymlops.training.candidates import Candidate
+from raymlops.training.candidates import ROWS, Candidate
 from raymlops.training.learner_track import Track, Values
 from raymlops.training.search_time import SearchTime
 from raymlops.training.warm_start import NOTHING_KNOWN, SearchPrior, WarmStart
 
-ROWS = "training.rows"
-"""The parameter of a trial that trains on a sample."""
 _STARTUP = 4
 """Trials of a learner before its study suggests by them."""
 _FAILURES = 2

@@ -9,12 +9,11 @@ from typing import Any, Protocol
 from raymlops.errors import SpecError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.training import learners
-from raymlops.training.candidates import Candidate
+from raymlops.training.candidates import LEARNER, ROWS, Candidate
 from raymlops.training.learner_track import Values
 
 _TRIED, _OBSERVED = 2, 30
 """Values of a learner that are tried again first, and that its study knows, at most."""
-LEARNER, ROWS = "training.learner", "training.rows"
 
 
 class Earlier(Protocol):
