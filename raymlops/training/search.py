@@ -19,13 +19,12 @@ from ray.tune.stopper import CombinedStopper
 from raymlops import locations, metrics, ray_internals, settings
 from raymlops.errors import RaymlopsError, SpecError, StorageError
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
-from raymlops.specs.training import TrainingSpec
 from raymlops.training import space, storage, worker
 from raymlops.training.candidates import find_candidates
 from raymlops.training.demand import count_places
 from raymlops.training.learner_scheduler import LearnerScheduler
 from raymlops.training.learner_search import LearnerSearch
-from raymlops.training.learners import Job, check_space, learner_of, trainer_for
+from raymlops.training.learners import Job, check_space, holds_rows, learner_of, trainer_for
 from raymlops.training.pruned_checkpoints import replace_pruned
 from raymlops.training.replay import Replayed, ReplaySearch, StopAsThen
 from raymlops.training.search_state import SearchState, signed_by
@@ -204,7 +203,7 @@ def _run_trial(config: Parameters, job: Job, storage_path: str, name: str) -> No
     trainer = trainer_for(learner_of(spec))(
         worker.run_in_team,
         train_loop_config={"job": [ray.put(job)], "spec": spec, "storage_path": storage_path},
-        scaling_config=_scaling(spec.training),
+        scaling_config=_scaling(spec),
         run_config=train.RunConfig(
             name=tune.get_context().get_trial_id(),
             storage_path=locations.join(storage_path, name),
@@ -230,14 +229,17 @@ class _TuneNotifier(TuneReportCallback):  # type: ignore[misc]
                 raise error
 
 
-def _scaling(spec: TrainingSpec) -> train.ScalingConfig:
-    elastic = spec.fewest_workers < spec.workers
+def _scaling(spec: ExperimentSpec) -> train.ScalingConfig:
+    training = spec.training
+    elastic = training.fewest_workers < training.workers
     return train.ScalingConfig(
-        num_workers=(spec.fewest_workers, spec.workers) if elastic else spec.workers,
-        elastic_resize_monitor_interval_s=spec.resize_s,
-        use_gpu=spec.use_gpu,
-        resources_per_worker=spec.worker_resources,
-        label_selector=dict(spec.labels) or None,
+        num_workers=(training.fewest_workers, training.workers) if elastic else training.workers,
+        elastic_resize_monitor_interval_s=training.resize_s,
+        use_gpu=training.use_gpu,
+        resources_per_worker=training.worker_resources,
+        # workers that hold their share of the rows have the memory of a node each, as far as there are nodes
+        placement_strategy="SPREAD" if holds_rows(learner_of(spec)) else "PACK",
+        label_selector=dict(training.labels) or None,
     )
 
 

@@ -208,6 +208,11 @@ def count_bytes(learner: Learner, packing: Packing, rows: int, outputs: int) -> 
     return 0 if found is None else found(packing, rows, outputs)
 
 
+def holds_rows(learner: Learner) -> bool:
+    """Whether the workers of a training hold its rows."""
+    return hasattr(learner, "count_bytes")
+
+
 def trainer_for(learner: Learner) -> Any:
     """The class of Ray Train that starts the teams of a learner."""
     found: Callable[[], Any] | None = getattr(learner, "trainer", None)
