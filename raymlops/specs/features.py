@@ -279,7 +279,9 @@ class FeaturesSpec(Document):
                     continue
                 raise ValueError(unknown_name("feature", name, named))
             if named[name].kind != "number":
-                raise ValueError(f"{name!r} is of kind {named[name].kind}, which does not rise; name a number")
+                raise ValueError(
+                    f"{name!r} is of kind {named[name].kind}, which does not rise; name a number"
+                )
             for other, expression in expressions_of.items():
                 if name in expressions.columns_in(expression):
                     raise ValueError(
