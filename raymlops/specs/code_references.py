@@ -4,7 +4,7 @@ databases. It lists what is harmless, so that anything new counts; runs nothing.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raymlops.specs.dataset import TableSpec
+from raymlops.specs.dataset import CAPTURED, TableSpec
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import Dimension
 
@@ -65,10 +65,10 @@ def _in_table(where: str, table: TableSpec) -> Iterator[str]:
         if table.options:
             yield f"{where}.options: {_show(table.options)}"
         return
-    if name not in _FILE_READERS:
+    if name not in (*_FILE_READERS, CAPTURED):
         yield f"{where}.reader: {table.reader}"
     for key, value in table.options.items():
-        plain = key in _OPTIONS and not (
+        plain = (key in _OPTIONS or name == CAPTURED) and not (
             key == "partitioning" and isinstance(value, dict) and not value.keys() <= _PARTITIONING
         )
         if not plain:
