@@ -46,7 +46,7 @@ def _run(folder: pathlib.Path) -> dict[str, Any]:
         with pa.ipc.open_file(folder / "sample.arrow") as reader:
             sample = reader.read_all()
     found = find_format(file)
-    _require_packages(found)
+    require_packages(found)
     reader = importlib.import_module(found.reader)
     try:
         opened = reader.open_model(
@@ -63,7 +63,8 @@ def _run(folder: pathlib.Path) -> dict[str, Any]:
     return {"opened": opened.to_json()}
 
 
-def _require_packages(found: Format) -> None:
+def require_packages(found: Format) -> None:
+    """Raises UserError if the library of a format is not installed."""
     missing = [name for name in found.packages if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(

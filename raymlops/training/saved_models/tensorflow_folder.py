@@ -158,8 +158,8 @@ def _predict(function: Any, columns: InputColumns, rows: Mapping[str, npt.NDArra
         answer = function(**{name: tensorflow.constant(values) for name, values in part.items()})
         if len(answer) != 1:
             raise ArtifactError(
-                f"Its signature has {len(answer)} outputs ({shorten(', '.join(answer))}); converted are models with "
-                "one: save it with a signature of that output alone"
+                f"Its signature has {len(answer)} outputs ({shorten(', '.join(sorted(answer)))}); converted are models "
+                "with one: save it with a signature of that output alone"
             )
         values = next(iter(answer.values())).numpy()
         if not values.ndim or len(values) != count_rows(part):

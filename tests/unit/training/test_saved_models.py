@@ -14,11 +14,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raymlops.errors import ArtifactError, DataError, SpecError
-from raymlops.training.saved_models import OpenedModel, Request
+from raymlops.errors import ArtifactError, DataError, SpecError, UserError
+from raymlops.training.saved_models import FOLDERS, FORMATS, OpenedModel, Request
 from raymlops.training.saved_models.archives import open_archive
 from raymlops.training.saved_models.exported_program import open_model
 from raymlops.training.saved_models.exported_program_check import copy_safely
+from raymlops.training.saved_models.process import require_packages
 
 SAMPLE = pa.table({name: np.random.default_rng(0).normal(size=40) for name in "abc"})
 ROWS = {0: torch.export.Dim("rows")}
@@ -243,3 +244,12 @@ def test_broken_archives_and_those_that_unpack_to_much_are_refused(
         with zipfile.ZipFile(slip, "w") as archive:
             archive.writestr(name, b"")
         assert "which lies outside the archive" in complaint(slip.getvalue())
+
+
+def test_a_library_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    require_packages(FORMATS[".pt2"])
+    with pytest.raises(UserError, match=r"keras, not installed here; run: pip install 'raymlops\[keras\]'"):
+        require_packages(FORMATS[".keras"])
+    with pytest.raises(UserError, match=r"tensorflow, tf2onnx, not installed here; .*\[tf\]"):
+        require_packages(FOLDERS["saved_model.pb"])
