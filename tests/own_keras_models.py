@@ -2,10 +2,10 @@
 
 from typing import Any
 
+import keras
+
 
 def joined(features: int, outputs: int, width: int = 16, dropout: float = 0.1) -> Any:
-    import keras
-
     return keras.Sequential(
         [
             keras.Input((features,)),
@@ -19,8 +19,6 @@ def joined(features: int, outputs: int, width: int = 16, dropout: float = 0.1) -
 
 
 def embedded(numeric: int, categories: tuple[int, ...], outputs: int, **options: Any) -> Any:
-    import keras
-
     inputs = {"numeric": keras.Input((numeric,), name="numeric")}
     parts = [inputs["numeric"]]
     if categories:
@@ -32,22 +30,16 @@ def embedded(numeric: int, categories: tuple[int, ...], outputs: int, **options:
 
 
 def softmax(features: int, outputs: int) -> Any:
-    import keras
-
     return keras.Sequential([keras.Input((features,)), keras.layers.Dense(outputs, activation="softmax")])
 
 
 def compiled(features: int, outputs: int) -> Any:
-    import keras
-
     model = keras.Sequential([keras.Input((features,)), keras.layers.Dense(outputs)])
     model.compile("adam", "mse")
     return model
 
 
 def wide(features: int, outputs: int) -> Any:
-    import keras
-
     return keras.Sequential([keras.Input((features,)), keras.layers.Dense(outputs + 1)])
 
 

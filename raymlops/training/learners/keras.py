@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
+from raymlops.errors import SpecError
 from raymlops.features import FittedTarget, Packing
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.specs.training import Dimension
@@ -207,14 +208,24 @@ class KerasLearner:
         kept = packing and packing.only((*self.reads, "image"))
         read = kept and dataclasses.replace(kept, plain=kept.numeric)
         check_training(spec, read, target, losses=("mse", "mae", "quantile", "poisson"))
-        function = keras_models.find_function(spec.training.options.get("model"))
-        own, any_other = keras_models.options_of(function)
-        if any_other:
-            own = (*own, *(set(spec.training.options) - set(OPTIONS)))
-        check_options(spec, {**{name: Option("of the function", free=True) for name in own}, **OPTIONS})
-        keras_models.require_packages(str(spec.training.options.get("backend", "torch")))
+        backend = spec.training.options.get("backend", "torch")
+        if not OPTIONS["backend"].takes(backend):
+            raise SpecError(f"training.options.backend: expected {OPTIONS['backend']}, got {backend!r}")
+        keras_models.import_keras(
+            backend
+        )  # before the user's module does, which would choose another backend
+        known, names = dict(OPTIONS), _functions_of(spec)
+        for name in names:
+            own, any_other = keras_models.options_of(keras_models.find_function(name))
+            others = set(spec.training.options) - set(OPTIONS) if any_other else ()
+            known |= {
+                key: Option("of the function", free=True) for key in (*own, *others) if key not in OPTIONS
+            }
+        check_options(spec, known)
         if packing is not None and target is not None:
-            _source_of(spec, packing.only(self.reads), target).build()
+            for name in names:
+                source = _source_of(spec, packing.only(self.reads), target)
+                dataclasses.replace(source, function=str(name)).build()
 
     def fit(self, run: Run) -> None:
         options = {**self.options_for(run.job.train.count, run.job.target.task), **run.spec.training.options}
@@ -231,10 +242,20 @@ class KerasLearner:
         return keras_models.export_answer(scorer.to_answer(), scorer.source.backend)
 
 
+def _functions_of(spec: ExperimentSpec) -> tuple[Any, ...]:
+    """That of the options, or those among which a search chooses."""
+    dimension = spec.search.varied.get("training.options.model")
+    if dimension is None or dimension.choices is None:
+        return (spec.training.options.get("model"),)
+    return tuple(dimension.choices)
+
+
 def _source_of(spec: ExperimentSpec, packing: Packing, target: FittedTarget) -> Source:
     options = dict(spec.training.options)
     own = {name: value for name, value in options.items() if name not in OPTIONS}
-    return Source(str(options["model"]), str(options.get("backend", "torch")), own, packing, target.outputs)
+    return Source(
+        str(options.get("model")), str(options.get("backend", "torch")), own, packing, target.outputs
+    )
 
 
 def _set_threads(backend: str, threads: int) -> None:

@@ -42,8 +42,8 @@ def open_model(request: Request) -> OpenedModel:
         raise SpecError(
             "A file of Keras does not say what its columns are; give --data with rows as it was trained on them"
         )
+    keras = import_keras("torch")  # before a module of the user does
     custom = _check_file(request.file, trust=request.trust)
-    keras = import_keras("torch")
     torch.set_num_threads(1)
     with keras.device("cpu"):
         model = keras.saving.load_model(

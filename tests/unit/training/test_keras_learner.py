@@ -170,3 +170,15 @@ def test_functions_of_the_user_count_as_code_and_are_not_imported_by_a_check_alo
     several = validate_document(among, ExperimentSpec)
     candidates.check(several, imports=False)
     assert find_code(several) == ("search.learners.keras.model: no.such:thing",)
+
+
+def test_a_search_may_choose_among_functions() -> None:
+    named = {"choices": ["tests.own_keras_models:joined", "tests.own_keras_models:embedded"]}
+    space = {
+        "training.options.model": named,
+        "training.options.width": {"low": 4, "high": 9, "integer": True},
+    }
+    document = spec_for("keras").model_dump(exclude_defaults=True, mode="json")
+    spec = validate_document({**document, "search": {"space": space}}, ExperimentSpec)
+    learners.check(spec, packing_for(), TARGETS["binary"])
+    assert len(find_code(spec)) == 2
