@@ -35,9 +35,9 @@ def value(name: str, kind: int, *shape: int | str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, list(shape))
 
 
-def doubler() -> onnx.ModelProto:
-    """x FP32[-1,3] -> y = 2x."""
-    two = numpy_helper.from_array(np.array(2, np.float32), "two")
+def doubler(factor: float = 2) -> onnx.ModelProto:
+    """x FP32[-1,3] -> y = 2x, or another multiple."""
+    two = numpy_helper.from_array(np.array(factor, np.float32), "two")
     return make(
         [helper.make_node("Mul", ["x", "two"], ["y"])],
         [value("x", TensorProto.FLOAT, "n", 3)],

@@ -8,8 +8,10 @@ import sys
 import pytest
 import yaml
 
+from raymlops.lifecycle.captures import reading
 from raymlops.serving.transport.api_keys import make_key
 from raymlops.serving.transport.key_files import write_keys
+from raymlops.settings import Settings
 from tests import toy_models
 from tests.commands_in_turn import run_in_turn
 from tests.serving_process import free_port, separate_ports
@@ -37,6 +39,7 @@ def test_a_promoted_version_is_served_under_its_number(tmp_path: pathlib.Path) -
     token, key = make_key("tester", ("infer", "view"))
     write_keys(tmp_path / "keys.yaml", [key])
     application["args"]["keys"] = str(tmp_path / "keys.yaml")  # type: ignore[index]
+    application["args"]["capture"] = {"file_s": 1, "drop": ["carrier"]}  # type: ignore[index]
     config.write_text(yaml.safe_dump({"http_options": {"port": free_port()}, "applications": [application]}))
     serve = [sys.executable, "-m", "raymlops", "--debug", "serve", str(config), "--check", "--key", token]
     done = subprocess.run(serve, env=environment, capture_output=True, text=True, check=False)
@@ -46,3 +49,12 @@ def test_a_promoted_version_is_served_under_its_number(tmp_path: pathlib.Path) -
     assert '"model_version":"2"' in said
     assert '"name":"label"' in said
     assert said.splitlines()[-1].endswith(f"Next: raymlops serve {config}")
+    settings = Settings.from_env(environment)
+    store = reading.find_store(settings)
+    (row,) = reading.show_rows(store, "flights").to_pylist()
+    assert row["outputs.label"] is not None
+    assert "inputs.carrier" not in row
+    (traced,) = reading.trace_request(store, row["request_id"], settings)
+    assert (traced.source, traced.version) == ("models:/flights/2", "2")
+    assert traced.lineage["models:/flights/2"]["version"] == "models:/flights/2"
+    assert traced.lineage["models:/flights/2"]["why"] == "a test"
