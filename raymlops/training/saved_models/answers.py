@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import compose
+from onnx import compose, helper
 from scipy.special import expit, softmax
 
-from raymlops.errors import ArtifactError, shorten
+from raymlops.errors import ArtifactError
 from raymlops.features import FittedTarget
 from raymlops.onnx_builder import GraphBuilder, to_value_info
 from raymlops.tensors import TensorSpec
@@ -45,6 +45,12 @@ def read_answers(model: onnx.ModelProto, own: npt.NDArray[Any], classes: tuple[s
             f"{', '.join(map(str, own.shape[1:]))}); converted is one output of a prediction, or of probabilities of "
             "classes, for each row. An ONNX file of any outputs: raymlops register"
         )
+    branching = sorted({node.op_type for node in model.graph.node if _has_graph(node)})
+    if branching:
+        raise ArtifactError(
+            f"It has {' and '.join(branching)}, which run a graph of their own and are not converted; write branches "
+            "as where(), and loops as operations on whole tensors"
+        )
     flat, width = own.ndim == 1, 1 if own.ndim == 1 else own.shape[1]
     own = own.reshape(len(own), width)
     last = _take_last(model)
@@ -54,6 +60,10 @@ def read_answers(model: onnx.ModelProto, own: npt.NDArray[Any], classes: tuple[s
         task, scale = "multiclass", _read_several(last, own, classes)
     target = _target_of(task, width)
     return Answers(_finish(model, flat, width, scale), target, _to_scores(own, task, last, scale))
+
+
+def _has_graph(node: onnx.NodeProto) -> bool:
+    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
 
 
 def _read_one(last: str, own: npt.NDArray[Any], classes: tuple[str, ...]) -> tuple[str, Scale]:
@@ -130,7 +140,8 @@ def _is_of_last_axis(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
 def _finish(model: onnx.ModelProto, flat: bool, width: int, scale: Scale) -> onnx.ModelProto:
     """With `outputs` (rows, outputs) that are logits, of two classes those of the second over the first."""
     build = GraphBuilder()
-    found = build.column("given") if flat else "given"
+    found = build.cast("given", onnx.TensorProto.FLOAT)
+    found = build.column(found) if flat else found
     if scale == "probabilities":
         least, one = (build.constant(np.float32(value), "number") for value in (_LEAST, 1))
         if width == 1:
@@ -145,21 +156,15 @@ def _finish(model: onnx.ModelProto, flat: bool, width: int, scale: Scale) -> onn
         ]
         found = build.add("Sub", *parts)
     build.add("Identity", found, name="outputs")
-    given = TensorSpec("given", "FP32", (-1,) if flat else (-1, width))
+    kind = model.graph.output[0].type.tensor_type.elem_type
+    given = helper.make_tensor_value_info("given", kind, ["batch"] if flat else ["batch", width])
     raw = TensorSpec("outputs", "FP32", (-1, width if width > 2 else 1))
-    ending = build.to_model("ending", [to_value_info(given)], [to_value_info(raw)])
+    ending = build.to_model("ending", [given], [to_value_info(raw)])
     ending = compose.add_prefix(ending, "ending/", rename_inputs=True, rename_outputs=False)
     if "outputs" in {name for node in model.graph.node for name in (*node.input, *node.output)}:
         model = compose.add_prefix(model, "core/", rename_inputs=False)
     name = model.graph.output[0].name
-    _describe_output(model, flat, width)
+    model.graph.output[0].CopyFrom(
+        helper.make_tensor_value_info(name, kind, ["batch"] if flat else ["batch", width])
+    )
     return compose.merge_models(model, ending, io_map=[(name, "ending/given")], outputs=["outputs"])
-
-
-def _describe_output(model: onnx.ModelProto, flat: bool, width: int) -> None:
-    spec = TensorSpec(model.graph.output[0].name, "FP32", (-1,) if flat else (-1, width))
-    if model.graph.output[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-        raise ArtifactError(
-            f"Its output is {shorten(str(model.graph.output[0].type.tensor_type.elem_type))}; expected FP32"
-        )
-    model.graph.output[0].CopyFrom(to_value_info(spec))

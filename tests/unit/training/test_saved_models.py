@@ -126,6 +126,24 @@ def test_programs_of_several_kinds_of_inputs_and_answers_are_read(
         open_model(Request(images, pa.table({"image": np.random.rand(5, 36).tolist()})))
 
 
+class Doubles(torch.nn.Module):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.double().sum(dim=1)
+
+
+class Branches(torch.nn.Module):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        found = torch.cond(values.sum() > 0, lambda one: one * 2, lambda one: one * 3, (values,))
+        return found[:, 0]  # type: ignore[no-any-return]
+
+
+def test_answers_in_float64_are_taken_and_branches_are_not(tmp_path: pathlib.Path) -> None:
+    found = open_model(Request(save(Doubles(), tmp_path / "d.pt2", torch.zeros(2, 3)), SAMPLE))
+    assert found.core.graph.output[0].type.tensor_type.elem_type == 1
+    with pytest.raises(ArtifactError, match="It has If, which run a graph of their own"):
+        open_model(Request(save(Branches(), tmp_path / "b.pt2", torch.zeros(2, 3)), SAMPLE))
+
+
 def test_what_a_program_lacks_is_said(classes: pathlib.Path, tmp_path: pathlib.Path) -> None:
     with pytest.raises(SpecError, match="give --data"):
         open_model(Request(classes))
