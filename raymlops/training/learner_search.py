@@ -144,10 +144,10 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
         errors = sorted(self._tracks[name].best for name in known)
         best, scale = errors[0], _find_scale(errors)
         chances = [1 / self._tracks[name].estimate_cost(best, scale) for name in known]
-        if self._limit is None:  # trials are counted, so a slow first one must not leave all to the others
-            waiting = [name for name in names if not self._tracks[name].known]
-            chances += [statistics.mean(chances)] * len(waiting)
-            known += waiting
+        # A slow first trial must not leave all to the learners that are done with theirs.
+        waiting = [name for name in names if not self._tracks[name].known]
+        chances += [statistics.mean(chances)] * len(waiting)
+        known += waiting
         return self._chance.choices(known, chances)[0]
 
     def _find_cheaper(self, plans: Mapping[str, _Planned], untried: str) -> str | None:
