@@ -69,6 +69,16 @@ def test_a_saved_model_of_another_library_is_converted_by_a_job(head: Head, tmp_
     assert "Registered models:/sent_boosting/1" in done.stdout
 
 
+def test_alarms_and_channels_are_those_of_the_cluster(head: Head) -> None:
+    listed = head.run("submit", "alarms", "--open")
+    assert (listed.returncode, "No alarm is open." in listed.stdout) == (0, True), (
+        listed.stdout + listed.stderr
+    )
+    checked = head.run("submit", "notify", "check", "--file", "examples/notify.yaml")
+    assert checked.returncode == 2, checked.stdout + checked.stderr
+    assert "ONCALL_SECRET, which notify.yaml names, is not set" in checked.stdout  # on that node
+
+
 def test_a_job_that_fails_gives_its_own_exit_code(head: Head) -> None:
     done = head.run(
         "submit", "predict", "no-such-model.onnx", "no-such-data.parquet", "--output", "/tmp/never"
