@@ -7,6 +7,7 @@ Columns: the inputs by their names; `predicted_NAME` for outputs and `parameter_
 
 import concurrent.futures
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -228,7 +229,9 @@ def joined_labels(
     files = store.list_labels(model)
     rows = read_captured(store, model, wanted)
     if not files:
-        raise DataError(f"There are no labels of {model!r}; store some: raymlops labels {model} FILE")
+        raise DataError(
+            f"There are no labels of {model!r}; store some: raymlops labels {shlex.quote(model)} FILE"
+        )
     columns = rows.columns() or []
     for name in (label, "label_time", "label_delay"):
         if name in columns:

@@ -7,6 +7,7 @@ finds to what is to be recorded. Reads and writes nothing.
 
 import dataclasses
 import datetime
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -227,7 +228,7 @@ def to_event(incident: Incident, entry: Entry) -> Event | None:
         severity="page" if wakes else "note",
         who=entry.who,
         why=entry.why or alarm.chance,
-        next=(alarm.next if entry.alarm else "") or f"raymlops alarms show {incident.id}",
+        next=(alarm.next if entry.alarm else "") or f"raymlops alarms show {shlex.quote(incident.id)}",
         model=alarm.watched.model,
         version=alarm.watched.version,
         segment=alarm.watched.segment,
@@ -275,7 +276,7 @@ def describe(incident: Incident, at: datetime.datetime) -> dict[str, Any]:
         "silenced_until": _write_time(incident.silenced_until) if incident.silenced_until else None,
         "clean_judgements": incident.clean,
         "closed": _write_time(incident.closed) if incident.closed else None,
-        "next": alarm.next or f"raymlops alarms show {incident.id}",
+        "next": alarm.next or f"raymlops alarms show {shlex.quote(incident.id)}",
     }
 
 

@@ -150,7 +150,8 @@ def read_reference(client: mlflow.MlflowClient, version: Any) -> bytes | None:
             else "not signed, but the version is"
         )
         raise UntrustedError(
-            f"The reference of {version.uri} is {state}; make it again: raymlops reference {version.uri} DATA"
+            f"The reference of {version.uri} is {state}; make it again: "
+            f"raymlops reference {shlex.quote(version.uri)} DATA"
         )
     return content
 

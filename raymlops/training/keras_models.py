@@ -8,6 +8,7 @@ import dataclasses
 import importlib.util
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +41,7 @@ def require_packages(backend: str) -> None:
     if missing:
         raise SpecError(
             f"training.learner: keras with backend {backend} needs {', '.join(missing)}, not installed here; run: "
-            f"pip install 'raymlops[{extra}]'"
+            f"pip install {shlex.quote(f'raymlops[{extra}]')}"
         )
 
 

@@ -63,7 +63,7 @@ def test_a_request_that_was_tried_twice_is_read_once(store: CaptureStore) -> Non
     assert sorted(frame["request_id"]) == ["a", "b", "b", "c", "d", "same", "same"]
     assert set(frame[frame["request_id"] == "b"]["request_version"]) == {"1"}
     assert sorted(frame["parameter_episode"].dropna()) == [1.0, 1.5]
-    assert list(frame["predicted_y"].iloc[0]) == [2.0] * ROWS
+    assert list(frame.set_index("request_id")["predicted_y"]["a"]) == [2.0] * ROWS
     assert read_captured(store, "m", Wanted(version="2")).count() == 2
     with pytest.raises(DataError, match="since 2999-01-01"):
         read_captured(store, "m", Wanted(since="2999-01-01"))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
@@ -161,8 +162,8 @@ def read_reference(client: Client, version: ModelVersion) -> Reference:
     content = evidence.read_reference(client, version)
     if content is None:
         raise NotFoundError(
-            f"{version.uri} has no reference; make one: raymlops reference {version.uri} DATA, of rows that did not "
-            "train it; or compare with other data: --against DATA"
+            f"{version.uri} has no reference; make one: raymlops reference {shlex.quote(version.uri)} DATA, of rows "
+            "that did not train it; or compare with other data: --against DATA"
         )
     return Reference.from_bytes(content)
 

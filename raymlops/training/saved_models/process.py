@@ -13,6 +13,7 @@ import importlib.util
 import json
 import pathlib
 import resource
+import shlex
 import sys
 from typing import Any
 
@@ -69,7 +70,7 @@ def require_packages(found: Format) -> None:
     if missing:
         raise UserError(
             f"Models of {found.library} are read with {', '.join(missing)}, not installed here; run: "
-            f"pip install 'raymlops[{found.extra}]'"
+            f"pip install {shlex.quote(f'raymlops[{found.extra}]')}"
         )
 
 
