@@ -68,7 +68,9 @@ class Spool:
             held = self._read(name, "pending") if name else None
             if name is None:
                 self._make_room(names)
-                name = f"{int(at * 1000):015d}{end}"
+                # in the order in which they came, also within a millisecond
+                last = max((int(one[:15]) for one in names if one[:15].isdecimal()), default=0)
+                name = f"{max(int(at * 1000), last + 1):015d}{end}"
             self._write(name, held.fold(event) if held else start_message(event, at), "pending")
 
     def take(self, at: float, *, at_once: bool = False) -> tuple[Taken | None, float]:
