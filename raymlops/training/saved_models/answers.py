@@ -11,9 +11,11 @@ from onnx import compose, helper
 from scipy.special import expit, softmax
 
 from raymlops.errors import ArtifactError
-from raymlops.features import FittedTarget
+from raymlops.features import FittedFeatures, FittedTarget
 from raymlops.onnx_builder import GraphBuilder, to_value_info
-from raymlops.tensors import TensorSpec
+from raymlops.tensors import Batch, TensorSpec, count_rows
+from raymlops.training.saved_models import OpenedModel
+from raymlops.training.saved_models.tensor_inputs import InputColumns
 
 _LEAST = 1e-12
 """Of a probability, whose logarithm is taken."""
@@ -60,6 +62,22 @@ def read_answers(model: onnx.ModelProto, own: npt.NDArray[Any], classes: tuple[s
         task, scale = "multiclass", _read_several(last, own, classes)
     target = _target_of(task, width)
     return Answers(_finish(model, flat, width, scale), target, _to_scores(own, task, last, scale))
+
+
+def to_opened(
+    library: str, summary: str, columns: InputColumns, rows: Batch, answers: Answers
+) -> OpenedModel:
+    """Of a network that answered these rows, all of them of the sample."""
+    return OpenedModel(
+        library=library,
+        summary=summary,
+        features=FittedFeatures(columns.columns, answers.target),
+        front=columns.to_onnx(),
+        core=answers.core,
+        rows=rows,
+        sampled=count_rows(rows),
+        scores=answers.scores,
+    )
 
 
 def _has_graph(node: onnx.NodeProto) -> bool:

@@ -8,10 +8,9 @@ import numpy.typing as npt
 import torch
 
 from raymlops.errors import ArtifactError, SpecError, shorten
-from raymlops.features import FittedFeatures
 from raymlops.tensors import count_rows
 from raymlops.training.saved_models import OpenedModel, Request
-from raymlops.training.saved_models.answers import read_answers
+from raymlops.training.saved_models.answers import read_answers, to_opened
 from raymlops.training.saved_models.exported_program_check import copy_safely
 from raymlops.training.saved_models.tensor_inputs import InputColumns, TensorInput, match_columns
 from raymlops.training.torch_export import export_program
@@ -33,15 +32,12 @@ def open_model(request: Request) -> OpenedModel:
     own = _predict(program, columns, rows)
     model = export_program(program, [one.name for one in inputs])
     answers = read_answers(model, own, request.classes)
-    return OpenedModel(
-        library=f"torch {torch.__version__.partition('+')[0]}",
-        summary=f"exported program of {len(program.graph.nodes)} nodes",
-        features=FittedFeatures(columns.columns, answers.target),
-        front=columns.to_onnx(),
-        core=answers.core,
-        rows=rows,
-        sampled=count_rows(rows),
-        scores=answers.scores,
+    return to_opened(
+        f"torch {torch.__version__.partition('+')[0]}",
+        f"exported program of {len(program.graph.nodes)} nodes",
+        columns,
+        rows,
+        answers,
     )
 
 

@@ -12,11 +12,10 @@ import numpy.typing as npt
 import torch
 
 from raymlops.errors import ArtifactError, SpecError, shorten
-from raymlops.features import FittedFeatures
 from raymlops.tensors import count_rows
 from raymlops.training.keras_models import import_keras
 from raymlops.training.saved_models import LARGEST, OpenedModel, Request
-from raymlops.training.saved_models.answers import read_answers
+from raymlops.training.saved_models.answers import read_answers, to_opened
 from raymlops.training.saved_models.archives import open_archive
 from raymlops.training.saved_models.tensor_inputs import InputColumns, TensorInput, match_columns
 from raymlops.training.torch_export import export_listed
@@ -57,15 +56,12 @@ def open_model(request: Request) -> OpenedModel:
         network = _Listed(model, tuple(example))
         core = export_listed(network, {name: torch.from_numpy(values) for name, values in example.items()})
     answers = read_answers(core, own, request.classes)
-    return OpenedModel(
-        library=f"keras {keras.__version__}",
-        summary=f"{type(model).__name__} of {len(model.layers)} layers",
-        features=FittedFeatures(columns.columns, answers.target),
-        front=columns.to_onnx(),
-        core=answers.core,
-        rows=rows,
-        sampled=count_rows(rows),
-        scores=answers.scores,
+    return to_opened(
+        f"keras {keras.__version__}",
+        f"{type(model).__name__} of {len(model.layers)} layers",
+        columns,
+        rows,
+        answers,
     )
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from raymlops.errors import ArtifactError, SpecError, shorten
-from raymlops.features import FittedFeatures
 from raymlops.tensors import count_rows
 from raymlops.training import tensorflow_export
 from raymlops.training.saved_models import OpenedModel, Request
-from raymlops.training.saved_models.answers import read_answers
+from raymlops.training.saved_models.answers import read_answers, to_opened
 from raymlops.training.saved_models.tensor_inputs import InputColumns, TensorInput, match_columns
 
 GRAPH_FILE = "saved_model.pb"
@@ -54,15 +53,12 @@ def open_model(request: Request) -> OpenedModel:
     own = _predict(function, columns, rows)
     core = tensorflow_export.export_function(function, [one.name for one in inputs])
     answers = read_answers(core, own, request.classes)
-    return OpenedModel(
-        library=f"tensorflow {tensorflow.__version__}",
-        summary=f"SavedModel with {len(loaded.signatures)} signatures",
-        features=FittedFeatures(columns.columns, answers.target),
-        front=columns.to_onnx(),
-        core=answers.core,
-        rows=rows,
-        sampled=count_rows(rows),
-        scores=answers.scores,
+    return to_opened(
+        f"tensorflow {tensorflow.__version__}",
+        f"SavedModel with {len(loaded.signatures)} signatures",
+        columns,
+        rows,
+        answers,
     )
 
 
