@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import ray.data
 
-from raymlops.data import fitting, sources
+from raymlops.data import fitting, sources, target_values
 from raymlops.errors import DataError
 from raymlops.features import FittedFeatures
 from raymlops.specs.dataset import ContractSpec, DatasetSpec
@@ -159,6 +159,6 @@ def test_infinities_count_as_missing() -> None:
 def test_the_target_becomes_class_numbers_and_an_unseen_class_is_named() -> None:
     target = fit({"target": {"column": "kind"}, "numbers": ["x"]}).target
     column = pa.chunked_array([pa.array(["low", "high"])])
-    assert fitting.encode_target(column, target).tolist() == [1, 0]
+    assert target_values.encode_target(column, target).tolist() == [1, 0]
     with pytest.raises(DataError, match=r"classes \['huge'\] that no training row has"):
-        fitting.encode_target(pa.chunked_array([pa.array(["huge"])]), target)
+        target_values.encode_target(pa.chunked_array([pa.array(["huge"])]), target)

@@ -13,11 +13,11 @@ from raymlops.data import contract as contracts
 from raymlops.data import row_keys, sources
 from raymlops.data.column_conversions import read_as_text, resolve_contract
 from raymlops.data.contract import Broken, Finding
-from raymlops.data.fitting import WeightColumn
 from raymlops.data.row_keys import Repeats, find_repeats
 from raymlops.data.rowhash import Hashes
 from raymlops.data.scan import Fingerprint, fold
 from raymlops.data.split_rows import SplitRows, describe_source, reading_values, scan_rows
+from raymlops.data.target_values import WeightColumn
 from raymlops.data.training_rows import TrainingRows, add_marks
 from raymlops.errors import DataError
 from raymlops.evaluation.baselines import Baseline

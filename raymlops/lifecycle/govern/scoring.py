@@ -16,8 +16,8 @@ import ray.data
 
 from raymlops.conversions.conversion import Conversion
 from raymlops.data import rowhash
-from raymlops.data.fitting import WeightColumn, encode_target, to_numbers
 from raymlops.data.scan import FEW, fold, fold_here
+from raymlops.data.target_values import WeightColumn, encode_target, to_numbers
 from raymlops.errors import ArtifactError, DataError, unknown_name
 from raymlops.evaluation import partials
 from raymlops.evaluation.partials import Layout, Partial

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from raymlops import locations, metrics
-from raymlops.data import fitting, sources
+from raymlops.data import sources, target_values
 from raymlops.data.split_rows import SplitRows
 from raymlops.errors import RaymlopsError, last_line
 from raymlops.features import NETWORK_TENSORS, FittedFeatures, packing_of, table_to_batch
@@ -160,7 +160,7 @@ def _make_lesson(school: School, scorer: Scorer) -> Batch:
         parts.append(run_encoder(session, drawn))
     weights = school.spec.training.sample_weights
     return soft_labels.label_softly(
-        scorer, parts, None if weights is None else fitting.read_weights(table, weights)
+        scorer, parts, None if weights is None else target_values.read_weights(table, weights)
     )
 
 

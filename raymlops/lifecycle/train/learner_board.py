@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raymlops.data import fitting, sources
+from raymlops.data import sources, target_values
 from raymlops.data.split_rows import SplitRows
 from raymlops.errors import last_line
 from raymlops.evaluation.learner_ranking import (
@@ -103,7 +103,7 @@ def read_slices(
                 one for one in read.iter_batches(batch_size=None, batch_format="pyarrow") if one.num_rows
             ]
     table = pa.concat_tables(tables, promote_options="permissive")
-    labels = fitting.encode_target(table[target.name], target)[:: bags.step][: len(bags.labels)]
+    labels = target_values.encode_target(table[target.name], target)[:: bags.step][: len(bags.labels)]
     if not np.array_equal(labels, bags.labels):
         return {}
     return {name: table[name].to_pandas().to_numpy()[:: bags.step][: len(labels)] for name in names}

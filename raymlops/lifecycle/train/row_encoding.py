@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from raymlops.data import fitting
+from raymlops.data import fitting, target_values
 from raymlops.data.split_rows import SplitRows, describe_source
 from raymlops.data.target_statistics import deal_folds
 from raymlops.errors import DataError, SpecError
@@ -106,9 +106,9 @@ def encode_block(
     target = features.target
     if target.name not in table.column_names:
         raise SpecError(f"The rows have no column {target.name!r}, which is to be predicted")
-    packed[LABEL] = fitting.encode_target(table[target.name], target)
+    packed[LABEL] = target_values.encode_target(table[target.name], target)
     if weights is not None:
-        packed[WEIGHT] = fitting.read_weights(table, weights)
+        packed[WEIGHT] = target_values.read_weights(table, weights)
     return packed
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 import numpy as np
 import pyarrow as pa
 
-from raymlops.data import fitting, scan, target_statistics
+from raymlops.data import scan, target_statistics, target_values
 from raymlops.data.split_rows import SplitRows
 from raymlops.data.target_statistics import Moments, Ngrams, Sums
 from raymlops.errors import DataError, RaymlopsError
@@ -107,8 +107,8 @@ def measure_block(
         part = table.slice(start, _ROWS)
         found = _run(opened(model), table_to_batch(part, features), features)
         codes = {name.removeprefix(INNER): values for name, values in found.items()}
-        outputs = target_statistics.to_outputs(fitting.encode_target(part[target.name], target), target)
-        mass = np.ones(len(outputs)) if weights is None else fitting.read_weights(part, weights)
+        outputs = target_statistics.to_outputs(target_values.encode_target(part[target.name], target), target)
+        mass = np.ones(len(outputs)) if weights is None else target_values.read_weights(part, weights)
         folds = dealt[start : start + _ROWS]
         for number, column in enumerate(features.of_kind(*VECTORS)):
             measured: Sums | Ngrams | Moments

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raymlops.data import anomalies, fitting, scan, sources, splits
+from raymlops.data import anomalies, fitting, scan, sources, splits, target_values
 from raymlops.data.anomalies import Anomaly
 from raymlops.data.split_rows import SplitRows
 from raymlops.features import FittedFeatures, FittedTarget
@@ -133,7 +133,7 @@ def _sum_block(table: pa.Table, columns: tuple[str, ...], target: FittedTarget) 
     if table.num_rows == 0:
         return {}
     own = dataclasses.replace(target, mean=0.0, std=1.0, transform="none")
-    labels = np.asarray(fitting.encode_target(table[target.name], own), dtype=np.float64)
+    labels = np.asarray(target_values.encode_target(table[target.name], own), dtype=np.float64)
     if target.task == "multiclass":
         labels = (labels == len(target.classes) - 1).astype(np.float64)
     found: Sums = {}

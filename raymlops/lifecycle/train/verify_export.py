@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray.data
 
 from raymlops import metrics
-from raymlops.data import fitting, scan, statistics
+from raymlops.data import scan, statistics, target_values
 from raymlops.errors import SpecError
 from raymlops.features import FittedFeatures, table_to_batch
 from raymlops.lifecycle.govern.scoring import SCORE_OF_TASK, read_labels
@@ -95,7 +95,7 @@ def _prove_block(
     packed = narrow(run_encoder(opened(encoder), batch), tensors)
     found = parity.compare(scorer.scores(packed), answers, target)
     example = {name: values[:3] for name, values in batch.items()}
-    mass = np.empty(0) if weights is None else fitting.read_weights(table, weights)
+    mass = np.empty(0) if weights is None else target_values.read_weights(table, weights)
     return found, read_labels(table, target), answers[SCORE_OF_TASK[target.task]], mass, example
 
 
