@@ -80,6 +80,8 @@ class NumberCells:
         """The cell in words: `missing`, `below 0`, `3 to 7`."""
         if cell == MISSING:
             return "missing"
+        if self.low > self.high:
+            return "numbers, of which the reference has none"
         if cell == BELOW:
             return f"below {self.low:.6g}"
         if cell == ABOVE:

@@ -40,6 +40,12 @@ def test_a_sign_that_no_reference_row_has_is_out_of_range() -> None:
     assert NumberCells.from_values(-np.arange(80, 4984)).encode([1.0]) == [ABOVE]
 
 
+def test_of_a_reference_without_numbers_every_number_is_out_of_range_and_said_to_be_new() -> None:
+    made = cells.from_json(NumberCells.from_values([np.nan] * 9).to_json())
+    assert made.encode([1.0, np.nan]).tolist() == [ABOVE, MISSING]
+    assert made.describe(ABOVE) == "numbers, of which the reference has none"
+
+
 def test_a_value_that_fills_a_share_by_itself_has_a_bin_of_its_own() -> None:
     values = np.concatenate([np.zeros(500), np.random.default_rng(0).normal(size=500)])
     made = NumberCells.from_values(values)
