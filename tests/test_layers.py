@@ -24,6 +24,7 @@ FLOOR = {
     **dict.fromkeys(("conversions", "file_endings", "private_names", "ray_internals", "table_profile"), 0),
     "secret_texts": 0,
     "tensor_columns": 0,
+    "file_store": 0,
     "specs": 1,
     "captures": 1,
     "events": 1.5,  # reads notify.yaml as a spec; any engine may send events

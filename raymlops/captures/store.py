@@ -15,17 +15,16 @@ import re
 import secrets
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 
 from raymlops import locations
-from raymlops.errors import NotFoundError, SpecError, StorageError, unknown_name
+from raymlops.errors import NotFoundError, SpecError, unknown_name
+from raymlops.file_store import FileStore, list_entries, quote_part
 
 FOLDER = "captures"
 """Below the storage path."""
-_BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss", "memory")
-"""Schemes whose files appear once they are complete; elsewhere a file is renamed then."""
 _FILE = re.compile(r"/requests/day=([0-9-]{10})/version=([^/]*)/[^/._][^/]*\.parquet$")
 _DAY = re.compile(r"/day=([0-9]{4}-[0-9]{2}-[0-9]{2})$")
 _LABELS = re.compile(r"/labels/[0-9a-f]{2}/([0-9-]{10})-([0-9a-f]{64})\.parquet$")
@@ -52,7 +51,7 @@ class CaptureStore:
         with self._reading() as (files, folder):
             return sorted(
                 unquote(entry["name"].rstrip("/").rpartition("/")[2])
-                for entry in _list(files, folder)
+                for entry in list_entries(files, folder)
                 if entry["type"] == "directory"
             )
 
@@ -74,8 +73,8 @@ class CaptureStore:
         _check_day(since)
         _check_day(until)
         with self._reading() as (files, folder):
-            base = f"{folder}/{_quote(model)}/requests"
-            entries = [(_day(entry), _name(entry)) for entry in _list(files, base)]
+            base = f"{folder}/{quote_part(model)}/requests"
+            entries = [(_day(entry), _name(entry)) for entry in list_entries(files, base)]
             days = [name for day, name in entries if day and since <= day and (not until or day <= until)]
             found = []
             for day in days:
@@ -90,7 +89,7 @@ class CaptureStore:
     def list_labels(self, model: str) -> list[CapturedFile]:
         """Files of labels in order of the days on which they arrived."""
         with self._reading() as (files, folder):
-            base = f"{folder}/{_quote(model)}/labels"
+            base = f"{folder}/{quote_part(model)}/labels"
             found = files.find(base, detail=True) if files.exists(base) else {}
             matched = [(path, entry, _LABELS.search(f"/{path}")) for path, entry in found.items()]
             labels = [
@@ -103,23 +102,25 @@ class CaptureStore:
     def has_labels(self, model: str, digest: str) -> bool:
         """Whether labels of this content were stored before, on any day."""
         with self._reading() as (files, folder):
-            base = f"{folder}/{_quote(model)}/labels/{digest[:2]}"
-            return any(entry["name"].endswith(f"-{digest}.parquet") for entry in _list(files, base))
+            base = f"{folder}/{quote_part(model)}/labels/{digest[:2]}"
+            return any(entry["name"].endswith(f"-{digest}.parquet") for entry in list_entries(files, base))
 
     def write_requests(self, model: str, day: str, version: str, name: str, data: bytes) -> None:
-        self._write(f"{_quote(model)}/requests/day={day}/version={_quote(version)}", f"{name}.parquet", data)
+        self._write(
+            f"{quote_part(model)}/requests/day={day}/version={quote_part(version)}", f"{name}.parquet", data
+        )
 
     def write_labels(self, model: str, day: str, digest: str, data: bytes) -> None:
-        self._write(f"{_quote(model)}/labels/{digest[:2]}", f"{day}-{digest}.parquet", data)
+        self._write(f"{quote_part(model)}/labels/{digest[:2]}", f"{day}-{digest}.parquet", data)
 
     def write_deletion(self, model: str, record: dict[str, Any]) -> None:
         moment = datetime.datetime.now(datetime.UTC)
         name = f"{moment:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}.json"
-        self._write(f"{_quote(model)}/deletions", name, json.dumps(record, indent=1).encode())
+        self._write(f"{quote_part(model)}/deletions", name, json.dumps(record, indent=1).encode())
 
     def read_deletions(self, model: str) -> list[dict[str, Any]]:
         with self._reading() as (files, folder):
-            found = _list(files, f"{folder}/{_quote(model)}/deletions")
+            found = list_entries(files, f"{folder}/{quote_part(model)}/deletions")
             return [json.loads(files.cat_file(entry["name"])) for entry in sorted(found, key=_name)]
 
     def replace(self, path: str, data: bytes) -> None:
@@ -139,7 +140,7 @@ class CaptureStore:
         for file in old[:most]:
             self.remove(file.path)
         with self._writing() as (files, folder):
-            for entry in _list(files, f"{folder}/{_quote(model)}/requests"):
+            for entry in list_entries(files, f"{folder}/{quote_part(model)}/requests"):
                 if _day(entry) and _day(entry) < before and len(old) <= most:
                     with contextlib.suppress(OSError):
                         files.rm(entry["name"], recursive=True)
@@ -152,59 +153,22 @@ class CaptureStore:
 
     def _write(self, below: str | None, name: str, data: bytes, folder: str = "") -> None:
         with self._writing() as (files, root):
-            folder = folder if below is None else f"{root}/{below}"
-            if self.root.partition("://")[0] in _BUCKETS:
-                files.pipe_file(f"{folder}/{name}", data)
-                return
-            files.makedirs(folder, exist_ok=True)
-            part = f"{folder}/.{name}.{secrets.token_hex(4)}.part"
-            try:
-                files.pipe_file(part, data)
-                files.mv(part, f"{folder}/{name}")
-            except OSError:
-                with contextlib.suppress(OSError):
-                    files.rm_file(part)
-                raise
+            self._files.write_whole(files, folder if below is None else f"{root}/{below}", name, data)
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[tuple[Any, str]]:
-        with self._explained("read") as opened:
-            opened[0].invalidate_cache()
-            yield opened
+    @property
+    def _files(self) -> FileStore:
+        return FileStore(self.root, "Captures")
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[tuple[Any, str]]:
-        with self._explained("written") as opened:
-            yield opened
+    def _reading(self) -> contextlib.AbstractContextManager[tuple[Any, str]]:
+        return self._files.reading()
 
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[tuple[Any, str]]:
-        try:
-            yield locations.open_location(self.root)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            cause = locations.explain(error)
-            raise StorageError(f"Captures in {self.root} cannot be {what}: {cause}") from error
+    def _writing(self) -> contextlib.AbstractContextManager[tuple[Any, str]]:
+        return self._files.writing()
 
 
 def find_root(storage_path: str) -> str:
     """The root below a storage path, which is the same on all nodes."""
     return locations.join(storage_path, FOLDER)
-
-
-def _quote(name: str) -> str:
-    """A name as one part of a path; `.` and `..` and those that start with a dot too."""
-    quoted = quote(name, safe=" ")
-    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted or "%00"
-
-
-def _list(files: Any, folder: str) -> list[dict[str, Any]]:
-    """Entries of a folder; none if it does not exist."""
-    try:
-        return list(files.ls(folder, detail=True))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _name(entry: dict[str, Any]) -> str:

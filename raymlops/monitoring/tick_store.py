@@ -1,0 +1,269 @@
+"""Where the ticks of an application are: Parquet files by day, at any path or URI.
+
+    ROOT/APPLICATION/ticks/day=2026-01-31/FIRST-LAST-WRITER-NUMBER.parquet     FIRST and LAST start of its ticks
+    ROOT/APPLICATION/losses/day=2026-01-31/REPLICA.json
+
+Files appear whole or not at all. A file that joins others names them, so that a reader counts none twice whenever it
+reads; ticks of one place and time may be in several files, and are added.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import io
+import json
+import logging
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raymlops import locations
+from raymlops.errors import StorageError
+from raymlops.file_store import FileStore, list_entries, quote_part
+from raymlops.monitoring.ticks import Loss, Tick, from_table, sum_ticks, to_table
+
+LOG = logging.getLogger(__name__)
+FOLDER = "monitoring"
+"""Below the storage path."""
+_DAY_S = 86_400
+_FILE = re.compile(r"(\d+)-(\d+)-([0-9a-z]+)-(\d+)\.parquet")
+_DAY = re.compile(r"day=([0-9]{4}-[0-9]{2}-[0-9]{2})")
+_REPLACES, _APPLIED = b"raymlops.replaces", b"raymlops.applied"
+_TRIES = 5
+"""Of a reader, while files are joined."""
+
+
+class TickFile(NamedTuple):
+    """A file of one day, whose ticks start from `first` to `last`."""
+
+    path: str
+    first: int
+    last: int
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+class Held(NamedTuple):
+    """What is in a file: the names of the files that it replaces, and the number of the last message of each writer
+    that it holds."""
+
+    table: pa.Table
+    replaces: frozenset[str]
+    applied: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class TickStore:
+    """The ticks of one application below `root`, a path or URI. Methods raise StorageError if it does not answer."""
+
+    root: str
+    application: str
+
+    @property
+    def _files(self) -> FileStore:
+        return FileStore(self.root, "Counts")
+
+    def write(
+        self, day: str, ticks: Sequence[Tick], applied: Mapping[str, int], replaces: Sequence[str] = ()
+    ) -> str:
+        """A file of ticks that start on this day, UTC. `applied` has the number of the last message of each writer
+        that it holds. Returns its name."""
+        held = to_table(ticks)
+        told = {_REPLACES: json.dumps(list(replaces)), _APPLIED: json.dumps(dict(applied))}
+        held = held.replace_schema_metadata({**held.schema.metadata, **told})
+        stream = io.BytesIO()
+        pq.write_table(held, stream, compression="zstd")
+        first, last = min(tick.start for tick in ticks), max(tick.start for tick in ticks)
+        name = f"{first}-{last}-{secrets.token_hex(6)}-{len(replaces)}.parquet"
+        with self._files.writing() as (files, folder):
+            self._files.write_whole(files, f"{self._below(folder)}/day={day}", name, stream.getvalue())
+        return name
+
+    def list_days(self) -> list[str]:
+        with self._files.reading() as (files, folder):
+            return sorted(_days(list_entries(files, self._below(folder))))
+
+    def list_files(self, day: str) -> list[TickFile]:
+        """In order of time."""
+        with self._files.reading() as (files, folder):
+            entries = list_entries(files, f"{self._below(folder)}/day={day}")
+        found = []
+        for path in (str(entry["name"]) for entry in entries):
+            match = _FILE.fullmatch(path.rpartition("/")[2])
+            if match:
+                found.append(TickFile(path, int(match[1]), int(match[2])))
+        return sorted(found, key=lambda file: (file.first, file.name))
+
+    def open(self, file: TickFile) -> Held:
+        """Raises FileNotFoundError if it was joined with others meanwhile, ValueError for a damaged file."""
+        with self._files.reading() as (files, _):
+            data = files.cat_file(file.path)
+        try:
+            table = pq.read_table(io.BytesIO(data))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{file.path} cannot be read: {error}") from None
+        metadata = table.schema.metadata or {}
+        replaces = frozenset(map(str, json.loads(metadata.get(_REPLACES, b"[]"))))
+        applied = {str(key): int(value) for key, value in json.loads(metadata.get(_APPLIED, b"{}")).items()}
+        return Held(table, replaces, applied)
+
+    def read(self, since: float = 0.0, until: float = float("inf")) -> list[Tick]:
+        """Ticks that start from `since` until before `until`, in seconds since 1970 UTC, summed over replicas. Damaged
+        files are logged and passed over."""
+        first, last = _day_of(since), _day_of(until)
+        found: list[Tick] = []
+        for day in self.list_days():
+            if first <= day <= last:
+                found += self._read_day(day, since, until)
+        return sum_ticks(found)
+
+    def _read_day(self, day: str, since: float, until: float) -> list[Tick]:
+        for _ in range(_TRIES):
+            listed = [file for file in self.list_files(day) if file.last >= since and file.first < until]
+            with contextlib.suppress(FileNotFoundError):  # joined with others since it was listed
+                held = {file.name: one for file in listed if (one := self._open_or_skip(file)) is not None}
+                replaced = {name for one in held.values() for name in one.replaces}
+                return [
+                    tick
+                    for name, one in held.items()
+                    if name not in replaced
+                    for tick in from_table(one.table)
+                    if since <= tick.start < until
+                ]
+        raise StorageError(f"Counts of {day} in {self.root} change faster than they can be read; try again")
+
+    def _open_or_skip(self, file: TickFile) -> Held | None:
+        try:
+            held = self.open(file)
+            from_table(held.table.slice(0, 0))
+            return held
+        except ValueError as error:
+            LOG.error("counts are passed over: %s", error)
+            return None
+
+    def compact(self, day: str) -> int:
+        """Join the files of a day to one, whose ticks are summed over replicas. Safe at any point where it is stopped,
+        and beside readers; one process at a time. Returns the number of files that it joined."""
+        held = {file: one for file in self.list_files(day) if (one := self._open_or_skip(file)) is not None}
+        replaced = {name for one in held.values() for name in one.replaces}
+        kept = {file: one for file, one in held.items() if file.name not in replaced}
+        if len(kept) > 1:
+            applied: dict[str, int] = {}
+            for one in kept.values():
+                for writer, number in one.applied.items():
+                    applied[writer] = max(number, applied.get(writer, number))
+            ticks = sum_ticks(tick for one in kept.values() for tick in from_table(one.table))
+            self.write(day, ticks, applied, [file.name for file in kept])
+            replaced |= {file.name for file in kept}
+        for file in held:
+            if file.name in replaced:
+                self._remove(file.path)
+        return len(kept) if len(kept) > 1 else 0
+
+    def find_applied(self, days: int = 3) -> dict[str, int]:
+        """The number of the last message of each writer, of the last days on which something was counted."""
+        applied: dict[str, int] = {}
+        for day in self.list_days()[-days:]:
+            for file in self.list_files(day):
+                with contextlib.suppress(FileNotFoundError):
+                    one = self._open_or_skip(file)
+                    for writer, number in (one.applied if one else {}).items():
+                        applied[writer] = max(number, applied.get(writer, number))
+        return applied
+
+    def write_loss(self, loss: Loss) -> None:
+        """Told again, it replaces what was told of this replica."""
+        data = json.dumps(dataclasses.asdict(loss), indent=1).encode()
+        with self._files.writing() as (files, folder):
+            day = f"{self._below(folder, 'losses')}/day={_day_of(loss.time)}"
+            self._files.write_whole(files, day, f"{quote_part(loss.replica)}.json", data)
+
+    def read_losses(self, since: float = 0.0, until: float = float("inf")) -> list[Loss]:
+        """In order of time; the last one that was told of each replica."""
+        found: dict[str, Loss] = {}
+        with self._files.reading() as (files, folder):
+            base = self._below(folder, "losses")
+            for day in sorted(_days(list_entries(files, base))):
+                if _day_of(since) <= day <= _day_of(until):
+                    for entry in list_entries(files, f"{base}/day={day}"):
+                        if str(entry["name"]).endswith(".json"):
+                            loss = Loss(**json.loads(files.cat_file(entry["name"])))
+                            found[loss.replica] = loss
+        kept = [loss for loss in found.values() if since <= loss.time < until]
+        return sorted(kept, key=lambda loss: (loss.time, loss.replica))
+
+    def expire(self, before: str) -> int:
+        """Remove the days before `before`. Returns their number."""
+        count = 0
+        with self._files.writing() as (files, folder):
+            for kind in ("ticks", "losses"):
+                base = self._below(folder, kind)
+                for day in _days(list_entries(files, base)):
+                    if day < before:
+                        with contextlib.suppress(FileNotFoundError):
+                            files.rm(f"{base}/day={day}", recursive=True)
+                        count += kind == "ticks"
+        return count
+
+    def _remove(self, path: str) -> None:
+        with self._files.writing() as (files, _), contextlib.suppress(FileNotFoundError):
+            files.rm_file(path)
+
+    def _below(self, folder: str, kind: str = "ticks") -> str:
+        return f"{folder}/{quote_part(self.application)}/{kind}"
+
+
+def find_root(storage_path: str) -> str:
+    """The root below a storage path, which is the same on all nodes."""
+    return locations.join(storage_path, FOLDER)
+
+
+def list_applications(root: str) -> list[str]:
+    """Applications of which something was counted. Raises StorageError."""
+    with FileStore(root, "Counts").reading() as (files, folder):
+        entries = list_entries(files, folder)
+        return sorted(
+            unquote(str(entry["name"]).rstrip("/").rpartition("/")[2])
+            for entry in entries
+            if entry["type"] == "directory"
+        )
+
+
+def read_ticks(
+    root: str, application: str, *, since: float = 0.0, until: float = float("inf"), version: str = ""
+) -> list[Tick]:
+    """Ticks that start from `since` until before `until`, in seconds since 1970 UTC, summed over replicas, in order of
+    place and time; `version` alone, if it is given. Raises StorageError."""
+    found = TickStore(root, application).read(since, until)
+    return [tick for tick in found if version in ("", tick.place.version)]
+
+
+def read_losses(
+    root: str, application: str, *, since: float = 0.0, until: float = float("inf")
+) -> list[Loss]:
+    """What killed replicas and lost nodes had answered and not told. Raises StorageError."""
+    return TickStore(root, application).read_losses(since, until)
+
+
+def day_of(seconds: float) -> str:
+    """The day of a time in seconds since 1970, UTC."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
+
+
+def _day_of(seconds: float) -> str:
+    """Times that no calendar has are the first or the last day."""
+    return day_of(min(max(seconds, 0.0), 253_402_300_799.0))
+
+
+def _days(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for entry in entries:
+        match = _DAY.fullmatch(str(entry["name"]).rstrip("/").rpartition("/")[2])
+        if match:
+            yield match[1]
