@@ -23,7 +23,7 @@ VERBS = {
     "train": ("raymlops.cli.training", "Train one model with the values of its spec"),
     "search": ("raymlops.cli.training", "Search for the best model, export it, register it"),
     "register": ("raymlops.cli.registry", "Register an ONNX file as a model version"),
-    "convert": ("raymlops.cli.registry", "Register a saved model of XGBoost or LightGBM as ONNX"),
+    "convert": ("raymlops.cli.registry", "Register a saved model of another library as ONNX"),
     "promote": ("raymlops.cli.registry", "Move an alias such as champion to a version"),
     "evaluate": (
         "raymlops.cli.governance",

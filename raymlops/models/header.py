@@ -48,6 +48,10 @@ def read_contract(text: str) -> dict[str, Any]:
         raise ArtifactError(str(error)) from None
     if not isinstance(held, dict):
         raise ArtifactError(f"The contract in the model is {type(held).__name__}; expected a JSON object")
+    if not isinstance(held.get("explanation", {}), dict):
+        raise ArtifactError(
+            f"The explanation in the contract of the model is {shorten(repr(held['explanation']))}; expected an object"
+        )
     columns = held.get("columns", [])
     if not isinstance(columns, list) or not all(map(_is_column, columns)):
         raise ArtifactError(

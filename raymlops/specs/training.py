@@ -493,14 +493,22 @@ class SearchSpec(Document):
         if self.distill and not self.blends:
             raise ValueError(
                 "distill: true takes a blend of several learners; it needs learners (auto, or some), and neither "
-                "blend: false nor glassbox: true"
+                "blend: false, glassbox: true nor explanations: true of all learners"
             )
         return self
 
     @property
     def blends(self) -> bool:
-        """Whether the winner may be a blend."""
-        return self.blend and self.learners is not None and not self.glassbox
+        """Whether the winner may be a blend; not where all learners are to explain their answers, as no blend does."""
+        return self.blend and self.learners is not None and not self.glassbox and not self._explains
+
+    @property
+    def _explains(self) -> bool:
+        """Whether each learner holds `explanations: true`."""
+        if not isinstance(self.learners, Mapping):
+            return False
+        held = ("explanations", "training.options.explanations")
+        return all(any(space.get(key) is True for key in held) for space in self.learners.values())
 
     @property
     def planned(self) -> int | None:

@@ -78,6 +78,8 @@ class Hosted:
     """Whether a model's own process is running; it is restarted after it has ended."""
     headers: Headers = ()
     binary_headers: Headers = ()
+    explanation: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    """The terms of a model whose file says what each adds, and the intercept, as in its contract."""
     answers_frames: bool = False
     """Whether MLflow would answer a table with a table, see `mlflow_codec`."""
     decoder: InferDecoder = dataclasses.field(init=False)

@@ -387,6 +387,7 @@ class LazyModels:
             found.columns,
             loaded=lambda: self.cache.state(found.key) == "READY",
             reason=lambda: self._reason(found.name),
+            explanation=found.header.contract.get("explanation", {}),
         )
 
 

@@ -68,6 +68,7 @@ def host_model(
         columns,
         check=endpoint.check,
         running=running,
+        explanation=session.contract.get("explanation", {}),
         answers_frames=frames,
         try_batch=endpoint.try_batch,
     )

@@ -60,10 +60,13 @@ def describe_model(
     platform: str,
     shared_runs: str,
     optional: Sequence[TensorSpec] = (),
+    explanation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`shared_runs` says why requests share runs of the model, or why they do not; `optional` are inputs beside those
-    of the signature, which a request may omit."""
-    told = {"optional_inputs": [spec.name for spec in optional]} if optional else {}
+    of the signature, which a request may omit; `explanation` says what an output with contributions of terms has."""
+    told: dict[str, Any] = {"optional_inputs": [spec.name for spec in optional]} if optional else {}
+    if explanation:
+        told["explanation"] = dict(explanation)
     return {
         "name": name,
         "versions": [version],

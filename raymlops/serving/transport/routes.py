@@ -63,6 +63,7 @@ def describe_hosted(hosted: Hosted) -> dict[str, Any]:
         hosted.platform,
         hosted.statistics.sharing,
         hosted.optional,
+        hosted.explanation,
     )
 
 

@@ -183,17 +183,18 @@ class EBMLearner:
         )
         ensemble = TreeEnsemble(trees, count * outputs, (0.0,) * (count * outputs))
         added = add_trees(build, ensemble, scorer.matrix.add_nodes(build), name="term_sums")
-        shape = build.constant(np.array([-1, count, outputs], dtype=np.int64), "shape")
+        by_term = added
+        if outputs > 1:  # 0 keeps the rows, so that they are proven to stay apart
+            shape = build.constant(np.array([0, count, outputs], dtype=np.int64), "shape")
+            by_term = build.add("Reshape", added, shape)
         axis = build.constant(np.array([1], dtype=np.int64), "axis")
-        by_term = build.add("Reshape", added, shape)
-        total = build.add("ReduceSum", by_term, axis, keepdims=0)
+        total = build.add("ReduceSum", by_term, axis, keepdims=int(outputs == 1))
         intercept = build.constant(scorer.intercept.astype(np.float32)[None, :], "intercept")
         margins = build.add("Add", total, intercept)
         if not scorer.explains:
             return scorer.objective.write(build, margins, packing.only(self.reads), "ebm")
         scale, offset, unit = _unit_of(scorer.objective)
-        shown = by_term if outputs > 1 else added
-        build.add("Mul", shown, build.constant(np.float32(scale), "scale"), name=CONTRIBUTIONS)
+        build.add("Mul", by_term, build.constant(np.float32(scale), "scale"), name=CONTRIBUTIONS)
         model = scorer.objective.write(build, margins, packing.only(self.reads), "ebm")
         sizes = (-1, count, outputs) if outputs > 1 else (-1, count)
         model.graph.output.append(to_value_info(TensorSpec(CONTRIBUTIONS, "FP32", sizes)))

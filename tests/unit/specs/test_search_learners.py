@@ -76,6 +76,23 @@ def test_learners_that_cannot_do_what_is_asked_are_left_out_and_told() -> None:
     assert any("forest is left out" in line for line in told)
 
 
+@pytest.mark.parametrize(
+    ("learners", "blends"),
+    [
+        ("auto", True),
+        ({"ebm": {"explanations": True}}, False),
+        ({"ebm": {"training.options.explanations": True}}, False),
+        ({"ebm": {"explanations": False}}, True),
+        ({"ebm": {"explanations": True}, "lightgbm": {}}, True),
+    ],
+)
+def test_a_model_that_is_to_explain_its_answers_is_one_trial(learners: Any, blends: bool) -> None:
+    assert spec_of({"learners": learners}).search.blends is blends
+    if not blends:
+        with pytest.raises(SpecError, match=r"distill: true takes a blend.*explanations"):
+            spec_of({"learners": learners, "distill": True})
+
+
 @pytest.mark.parametrize("name", candidates.AUTO)
 def test_the_spec_of_a_trial_is_that_of_its_learner_alone(name: str) -> None:
     trial = with_parameters(spec_of({"learners": "auto"}), {"training.learner": name})

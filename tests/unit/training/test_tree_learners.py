@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from raymlops.errors import ArtifactError, SpecError
 from raymlops.features import FittedColumn, FittedFeatures, Packing
 from raymlops.models.export import export_model, to_bytes
+from raymlops.models.row_independence import prove_rows
 from raymlops.models.session import open_session
 from raymlops.onnx_builder import GraphBuilder, to_value_info
 from raymlops.specs.experiment import ExperimentSpec
@@ -48,6 +49,7 @@ from tests.learner_rows import (
     spec_for,
     train,
 )
+from tests.unit.serving.transport.test_asgi import Ask, make_ask, make_plane
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "lightgbm": {"rounds": 40},
@@ -88,6 +90,8 @@ def dirty(task: str, seed: int = 3, rows: int = 400) -> Any:
 def test_the_file_answers_dirty_rows_as_the_trained_model_does(learner: str, task: str) -> None:
     job, scorer, state, _ = trained(learner, task)
     rows = dirty(task)
+    file = find_learner(learner).to_onnx(scorer, job.packing, job.target).SerializeToString()
+    assert prove_rows(file), "concurrent requests share a run"
     assert_agree(scores_of_file(scorer, job, rows), scorer.scores(rows), task)
     kept = {name: value for name, value in state.items() if name != "history"}
     assert all(isinstance(value, np.ndarray | int | float) for value in kept.values()), (
@@ -192,7 +196,9 @@ def test_an_ebm_is_interprets_own_and_explains_each_row() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_ebm_gives_what_each_term_adds_as_an_output_of_its_file(task: str) -> None:
+def test_an_ebm_gives_what_each_term_adds_in_its_file_and_over_http(
+    task: str, tmp_path: pathlib.Path
+) -> None:
     shape: dict[str, Any] = {"numbers": 2, "categories": (4,)}
     rows, validation, test = (draw_rows(400, task, seed, **shape, missing=0.1 * seed) for seed in (1, 2, 3))
     options = {**options_of("ebm", task), "explanations": True}
@@ -231,6 +237,17 @@ def test_an_ebm_gives_what_each_term_adds_as_an_output_of_its_file(task: str) ->
         np.testing.assert_allclose(softmax(total, axis=1), answer["probabilities"], atol=1e-6)
     only = session.infer({**raw, "kind": names[test["category"][:, 0]]}, outputs=["label"])
     assert list(only) == ["label"]
+    _ask_for_contributions(make_ask(make_plane(tmp_path, {"toy": model})), told, task)
+
+
+def _ask_for_contributions(ask: Ask, told: dict[str, Any], task: str) -> None:
+    """The endpoint says what they are, and its answer adds up."""
+    assert ask("GET", "/v2/models/toy").json()["parameters"]["explanation"] == told
+    rows = [{"size": 0.5, "age": None, "kind": "never seen"}]
+    (answer,) = ask("POST", "/v1/models/toy:predict", json={"instances": rows}).json()["predictions"]
+    total = np.sum(answer[told["output"]], axis=0) + np.array(told["intercept"])
+    found = [answer["probability"]] if task == "binary" else answer["probabilities"]
+    np.testing.assert_allclose(expit(total) if task == "binary" else softmax(total), found, atol=1e-6)
 
 
 def test_a_forest_and_a_linear_model_are_scikit_learns_own() -> None:
