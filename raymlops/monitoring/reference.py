@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from raymlops.errors import ArtifactError
 from raymlops.monitoring import cells as cells_of
-from raymlops.monitoring.cells import Cells, Codes, Counts
-from raymlops.monitoring.residuals import Residuals
+from raymlops.monitoring.cells import Cells, Codes, Counts, NumberCells
+from raymlops.monitoring.residuals import Residuals, round_residuals
 from raymlops.monitoring.row_values import Texts
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -79,12 +79,14 @@ class Reference:
     def count(self, values: Mapping[str, npt.NDArray[Any]]) -> Counts:
         """Rows a cell, (columns, 32). Of residual columns the last place has the sum of the residuals, in 1/1024 of
         their standard deviation."""
+        return self.measure(values).count()
+
+    def measure(self, values: Mapping[str, npt.NDArray[Any]]) -> "Measured":
+        """What `count` counts, row by row, so that parts of the rows can be counted."""
         residuals = self._find_residuals(values)
-        counts = cells_of.count(self._encode(values, residuals))
         scaled = np.clip(residuals / self.residuals.spreads, -_CUT, _CUT)
-        sums = np.rint(np.nan_to_num(scaled) * _UNIT).sum(axis=0)
-        counts[len(self.columns) - len(sums) :, cells_of.SUM] = sums.astype(np.int64)
-        return counts
+        units = np.rint(np.nan_to_num(scaled) * _UNIT).astype(np.int64)
+        return Measured(self._encode(values, residuals), units)
 
     def _find_residuals(self, values: Mapping[str, npt.NDArray[Any]]) -> Floats:
         rows = len(next(iter(values.values())))
@@ -165,9 +167,7 @@ class Reference:
                 f"The reference has format {head['format']!r}, but this version reads {_FORMAT}; make it again with "
                 "`raymlops reference VERSION DATA`"
             )
-        columns = tuple(
-            Column(str(one["name"]), one["role"], cells_of.from_json(one)) for one in head["columns"]
-        )
+        columns = tuple(_read_column(one) for one in head["columns"])
         codes = arrays["codes"].astype(np.uint8)
         residuals = Residuals(
             tuple(head["residuals"]["columns"]),
@@ -205,6 +205,23 @@ class Reference:
             dict(head["left_out"]),
             Texts.from_json(head["texts"]),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Rows as their cells (rows, columns), and as their residuals (rows, residuals) in 1/1024 of a standard deviation;
+    residual columns are the last ones."""
+
+    codes: Codes
+    units: npt.NDArray[np.int64]
+
+    def count(self, rows: npt.NDArray[np.bool_] | None = None) -> Counts:
+        """Of all rows, or of those that are marked."""
+        codes = self.codes if rows is None else self.codes[rows]
+        units = self.units if rows is None else self.units[rows]
+        counts = cells_of.count(codes)
+        counts[counts.shape[0] - units.shape[1] :, cells_of.SUM] = units.sum(axis=0)
+        return counts
 
 
 def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -256,6 +273,16 @@ def make_reference(
         left_out=left_out,
         texts=texts or Texts({}),
     )
+
+
+def _read_column(held: Mapping[str, Any]) -> Column:
+    """Edges of residuals are rounded as residuals are, if an earlier release wrote them."""
+    cells = cells_of.from_json(dict(held))
+    if held["role"] == "residual" and isinstance(cells, NumberCells):
+        edges = np.unique(round_residuals(np.array(cells.edges, np.float64)))
+        if len(edges) == len(cells.edges):
+            cells = dataclasses.replace(cells, edges=tuple(edges.tolist()))
+    return Column(str(held["name"]), held["role"], cells)
 
 
 def make_cells(values: npt.NDArray[Any]) -> Cells:

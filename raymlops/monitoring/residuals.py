@@ -20,6 +20,9 @@ MOST_COLUMNS = 200
 _CLIP = 6.0
 """Standard deviations beyond which a value counts as that far: one broken column must not hide in all residuals."""
 _RIDGE = 1e-3
+_GRID = 2.0**20
+"""Residuals are whole multiples of a part of it: a product differs in its last bits with the number of rows, and rows
+of few values lie exactly on the edges of cells."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +72,15 @@ class Residuals:
         """Residuals (rows, residuals) in standard deviations of their columns; NaN where the value itself is missing.
         Other values that are missing count as the mean."""
         values = np.asarray(values, np.float64)
-        found = self.standardise(values) @ self.weights
+        found = round_residuals(self.standardise(values) @ self.weights)
         found[np.isnan(values[:, list(self.of)])] = np.nan
         return found
+
+
+def round_residuals(values: Floats) -> Floats:
+    """To the values that residuals may have."""
+    rounded: Floats = np.rint(values * _GRID) / _GRID
+    return rounded
 
 
 def _mean(values: Floats) -> float:

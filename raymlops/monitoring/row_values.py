@@ -3,7 +3,7 @@ its tensors have. Of a text its length, of an image its brightness, of probabili
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,11 @@ def read_answers(answer: Mapping[str, npt.NDArray[Any]], rows: int) -> Values:
         else:
             found |= _read(name, values)
     return found
+
+
+def name_answers(answers: Values, inputs: Collection[str]) -> Values:
+    """Beside inputs of the same name."""
+    return {f"predicted {name}" if name in inputs else name: values for name, values in answers.items()}
 
 
 def _read(name: str, values: npt.NDArray[Any]) -> Values:

@@ -92,7 +92,7 @@ def reference_of_batch(model: Model, batch: Batch, rows: int) -> Reference:
     """Of rows in the form of the model's inputs, a sample of `rows`."""
     count = len(next(iter(batch.values())))
     _, answered = _concatenate(_scorer(model).run_batch(batch, count))
-    answers = _name_answers(row_values.read_answers(answered, count), batch)
+    answers = row_values.name_answers(row_values.read_answers(answered, count), batch)
     return _make_reference(model, batch, answers, rows, None)
 
 
@@ -107,11 +107,6 @@ def _make_reference(
     made = make_reference(values, roles, times=times, rows=rows, texts=texts)
     told = dict.fromkeys(instants, "it tells the time, which goes on")
     return dataclasses.replace(made, left_out={**made.left_out, **told})
-
-
-def _name_answers(answers: Values, batch: Batch) -> Values:
-    """Beside inputs of the same name."""
-    return {f"predicted {name}" if name in batch else name: values for name, values in answers.items()}
 
 
 def read_rows(model: Model, table: pa.Table) -> tuple[Batch, Values]:
@@ -137,7 +132,7 @@ def read_rows(model: Model, table: pa.Table) -> tuple[Batch, Values]:
     if not scorer.columns:  # a file of another origin
         batch = given
     answers = row_values.read_answers(answered, int(holds.sum())) if answered else {}
-    named = _name_answers(answers, batch)
+    named = row_values.name_answers(answers, batch)
     return batch, {name: _spread(values, holds) for name, values in named.items()}
 
 
