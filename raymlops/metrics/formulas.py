@@ -27,10 +27,10 @@ def by_bin(lows: Floats, cells: Floats) -> Floats:
 
 def roc_auc(sums: Sums) -> Floats:
     """Area under the ROC curve; tied scores count one half (Mann-Whitney)."""
-    return _ranking_area(sums["positive"], sums["negative"])
+    return ranking_area(sums["positive"], sums["negative"])
 
 
-def _ranking_area(positive: Floats, negative: Floats) -> Floats:
+def ranking_area(positive: Floats, negative: Floats) -> Floats:
     """For masses (..., cells)."""
     below = np.cumsum(negative, axis=-1) - negative
     wins = (positive * (below + negative / 2)).sum(axis=-1)
@@ -135,7 +135,7 @@ def mean_roc_auc(sums: Sums) -> Floats:
     shape = (len(sums.rows), sums.classes, -1)
     if sums["positive"].size == 0:
         return np.full(len(sums.rows), np.nan)
-    return _mean_defined(_ranking_area(sums["positive"].reshape(shape), sums["negative"].reshape(shape)))
+    return _mean_defined(ranking_area(sums["positive"].reshape(shape), sums["negative"].reshape(shape)))
 
 
 def rmse(sums: Sums) -> Floats:

@@ -95,10 +95,10 @@ def _test_ranks(observed: Floats, expected: Floats, ratio: Floats) -> tuple[Floa
     shift = (observed * rank).sum(axis=-1) / (root * np.sqrt(np.maximum(square[..., 0], _TINY)))
     spread = (observed * bent).sum(axis=-1) / (root * np.sqrt(np.maximum(bent_square, _TINY)))
     spread = np.where(bent_square > 1e-6, spread, 0.0)  # of a column with two values it says nothing
-    return _fold(np.where(square[..., 0] > 1e-6, shift, 0.0)), _fold(spread)
+    return fold(np.where(square[..., 0] > 1e-6, shift, 0.0)), fold(spread)
 
 
-def _fold(deviate: Floats) -> Floats:
+def fold(deviate: Floats) -> Floats:
     """Of a two-sided test, as a one-sided deviate of the same chance."""
     size = np.abs(deviate)
     chance = special.ndtr(-size)
@@ -122,10 +122,10 @@ def _test_shape(observed: Floats, expected: Floats, ratio: Floats) -> Floats:
     seen = np.bincount(flat, observed.ravel(), minlength=place.size).reshape(expected.shape)
     used = joined > _MIN_EXPECTED / 2 * (1.0 + ratio)
     parts = np.where(used, (seen - joined) ** 2 / np.where(used, joined + ratio * seen, 1.0), 0.0)
-    return _deviate_of_chi_square(parts.sum(axis=-1), used.sum(axis=-1) - 1.0)
+    return deviate_of_chi_square(parts.sum(axis=-1), used.sum(axis=-1) - 1.0)
 
 
-def _deviate_of_chi_square(value: Floats, freedom: Floats) -> Floats:
+def deviate_of_chi_square(value: Floats, freedom: Floats) -> Floats:
     degrees = np.maximum(freedom, 1.0)
     chance = special.chdtrc(degrees, value)
     ratio = 2.0 / (9.0 * degrees)

@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from raymlops.errors import ArtifactError
+from raymlops.monitoring import calibration as calibrations
 from raymlops.monitoring import cells as cells_of
+from raymlops.monitoring.calibration import Calibration, Labels
 from raymlops.monitoring.cells import Cells, Codes, Counts, NumberCells
 from raymlops.monitoring.residuals import Residuals, round_residuals
 from raymlops.monitoring.row_values import Texts
@@ -26,7 +28,9 @@ Role = Literal["input", "score", "label", "residual"]
 SAMPLE_ROWS = 20_000
 SLOTS = 48
 """Parts of a week for the season: hours of working days, then hours of weekends."""
-_FORMAT = 1
+_FORMAT = 2
+_OLD_FORMATS = (1,)
+"""Without a calibration and without means."""
 _MAX_BYTES = 256 * 2**20
 _ARRAYS = ("codes", "days", "slots", "means", "scales", "weights", "spreads")
 _UNIT = 1024
@@ -67,6 +71,10 @@ class Reference:
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Columns that are not watched, each with the reason."""
     texts: Texts = dataclasses.field(default_factory=lambda: Texts({}))
+    calibration: Calibration | None = None
+    """None if no labels were known."""
+    means: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    """Mean and standard deviation of each score that is a number."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -120,6 +128,8 @@ class Reference:
             "segments": [list(one) for one in self.segments],
             "left_out": dict(self.left_out),
             "texts": self.texts.to_json(),
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "means": {name: list(one) for name, one in self.means.items()},
         }
         arrays = {
             "codes": self.codes,
@@ -130,13 +140,16 @@ class Reference:
             "weights": self.residuals.weights,
             "spreads": self.residuals.spreads,
         }
+        if self.calibration is not None:
+            held = self.calibration.to_arrays()
+            arrays |= {f"calibration_{name}": array for name, array in held.items()}
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             _write(archive, "reference.json", json.dumps(head, allow_nan=False).encode())
             for name, array in arrays.items():
-                held = io.BytesIO()
-                np.save(held, np.ascontiguousarray(array), allow_pickle=False)
-                _write(archive, f"{name}.npy", held.getvalue())
+                content = io.BytesIO()
+                np.save(content, np.ascontiguousarray(array), allow_pickle=False)
+                _write(archive, f"{name}.npy", content.getvalue())
         return stream.getvalue()
 
     @classmethod
@@ -147,9 +160,10 @@ class Reference:
                 if sum(entry.file_size for entry in archive.infolist()) > _MAX_BYTES:
                     raise ArtifactError(f"The reference has more than {_MAX_BYTES // 2**20} MiB unpacked")
                 head = json.loads(archive.read("reference.json"))
+                further = calibrations.ARRAYS if head.get("calibration") else ()
                 arrays = {
                     name: np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
-                    for name in _ARRAYS
+                    for name in (*_ARRAYS, *(f"calibration_{name}" for name in further))
                 }
             return cls._from_parts(head, arrays)
         except ArtifactError:
@@ -162,7 +176,7 @@ class Reference:
 
     @classmethod
     def _from_parts(cls, head: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> "Reference":
-        if head["format"] != _FORMAT:
+        if head["format"] not in (_FORMAT, *_OLD_FORMATS):
             raise ArtifactError(
                 f"The reference has format {head['format']!r}, but this version reads {_FORMAT}; make it again with "
                 "`raymlops reference VERSION DATA`"
@@ -204,6 +218,8 @@ class Reference:
             tuple((str(column), str(value)) for column, value in head["segments"]),
             dict(head["left_out"]),
             Texts.from_json(head["texts"]),
+            _read_calibration(head, arrays, columns),
+            {str(name): (float(one[0]), float(one[1])) for name, one in head.get("means", {}).items()},
         )
 
 
@@ -224,6 +240,16 @@ class Measured:
         return counts
 
 
+def _read_calibration(
+    head: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]], columns: Sequence[Column]
+) -> Calibration | None:
+    if not head.get("calibration"):
+        return None
+    own = {name: arrays[f"calibration_{name}"] for name in calibrations.ARRAYS}
+    cells = {column.name: column.cells for column in columns if column.role == "score"}
+    return Calibration.from_parts(head["calibration"], own, cells)
+
+
 def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     entry.compress_type = zipfile.ZIP_DEFLATED
@@ -238,10 +264,12 @@ def make_reference(
     segments: Sequence[tuple[str, str]] = (),
     rows: int | None = None,
     texts: Texts | None = None,
+    labels: Labels | None = None,
     seed: int = 0,
 ) -> Reference:
     """Of reference rows by column, each (rows,): arrays of numbers are numbers, all others categories. `roles` names
-    those that are not inputs; `times` (rows,) is UTC. `rows` is the number of which they are a sample.
+    those that are not inputs; `times` (rows,) is UTC. `rows` is the number of which they are a sample; `labels` are
+    of the same rows, and of one of the columns that are scores.
 
     Columns that tell only time, or that have a value of its own in nearly each row, are left out.
     """
@@ -255,7 +283,10 @@ def make_reference(
     )
     residuals = Residuals.fit(names, numbers)
     found = residuals.find(numbers)
-    columns = [Column(name, roles.get(name, "input"), make_cells(values[name])) for name in kept]
+    balanced = {labels.column: labels.weights} if labels is not None else {}
+    columns = [
+        Column(name, roles.get(name, "input"), make_cells(values[name], balanced.get(name))) for name in kept
+    ]
     columns += [
         Column(name, "residual", cells_of.NumberCells.from_values(found[:, place]))
         for place, name in enumerate(residuals.names)
@@ -264,6 +295,11 @@ def make_reference(
     held = Reference(tuple(columns), residuals, np.empty((0, len(columns)), np.uint8), rows or count)
     codes = held.encode({name: values[name][chosen] for name in kept}) if kept else held.codes
     days, slots = split_times(times[chosen]) if times is not None else (held.days, held.slots)
+    calibration = None
+    if labels is not None:
+        cells = next(column.cells for column in columns if column.name == labels.column)
+        assert isinstance(cells, cells_of.NumberCells)
+        calibration = Calibration.fit(labels.take(chosen), cells, days if len(days) else None, seed)
     return dataclasses.replace(
         held,
         codes=codes,
@@ -272,6 +308,8 @@ def make_reference(
         segments=tuple(segments),
         left_out=left_out,
         texts=texts or Texts({}),
+        calibration=calibration,
+        means=_find_means(values, columns),
     )
 
 
@@ -285,9 +323,23 @@ def _read_column(held: Mapping[str, Any]) -> Column:
     return Column(str(held["name"]), held["role"], cells)
 
 
-def make_cells(values: npt.NDArray[Any]) -> Cells:
+def _find_means(
+    values: Mapping[str, npt.NDArray[Any]], columns: Sequence[Column]
+) -> dict[str, tuple[float, float]]:
+    found = {}
+    for column in columns:
+        if column.role == "score" and column.kind == "number":
+            numbers = np.asarray(values[column.name], np.float64)
+            numbers = numbers[np.isfinite(numbers)]
+            if len(numbers):
+                found[column.name] = float(numbers.mean()), float(numbers.std())
+    return found
+
+
+def make_cells(values: npt.NDArray[Any], weights: Floats | None = None) -> Cells:
+    """Of reference rows (rows,); bins of numbers have about equal shares of the weights (rows,)."""
     if _is_number(values):
-        return cells_of.NumberCells.from_values(values)
+        return cells_of.NumberCells.from_values(values, weights)
     texts = [cells_of.to_text(value) for value in values.tolist()]
     counts: dict[str, int] = {}
     for text in texts:
