@@ -312,6 +312,26 @@ class Dimension(Document):
         assert self.high is not None
         return isinstance(value, int | float) and self.low <= value <= self.high
 
+    def nearest(self, value: Any) -> Any:
+        """The value that it may take next to that one; of choices that are no numbers the first."""
+        if self.takes(value):
+            return round(value) if self.integer else value
+        if self.choices is not None:
+            numbers = [one for one in self.choices if isinstance(one, int | float)]
+            if not numbers or not isinstance(value, int | float):
+                return self.choices[0]
+            return min(numbers, key=lambda one: abs(one - value))
+        assert self.low is not None
+        assert self.high is not None
+        held = min(max(value, self.low), self.high)
+        return (
+            math.ceil(held)
+            if self.integer and held == self.low
+            else math.floor(held)
+            if self.integer
+            else held
+        )
+
 
 _MOST_TRIALS = 10_000
 """Where the time alone ends a search."""

@@ -47,6 +47,8 @@ class Candidate:
     held: Mapping[str, Any]
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What its first trial has for what is varied, as far as that is known."""
+    begin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The values of its first trial, where its own defaults do not lie in the space."""
     first: tuple[Mapping[str, Any], ...] = ()
     """Good values to try after the defaults, of what is varied and of what the spec leaves open."""
     cost: float | None = None
@@ -78,13 +80,18 @@ def find_candidates(spec: ExperimentSpec, rows: int = 0, task: str = "") -> tupl
     given = spec.search.learners
     spaces = given if isinstance(given, Mapping) else {}
     found = (_to_candidate(name, spaces.get(name) or {}) for name in list_names(spec))
-    return tuple(
-        dataclasses.replace(
-            one,
-            defaults=_find_defaults(one, spec, rows, task),
-            first=tuple(_find_first(one, spec, rows, task)) if rows else (),
-        )
-        for one in found
+    return tuple(_complete(one, spec, rows, task) for one in found)
+
+
+def _complete(candidate: Candidate, spec: ExperimentSpec, rows: int, task: str) -> Candidate:
+    """With its first values."""
+    known = _find_defaults(candidate, spec, rows, task)
+    within = {key: candidate.varied[key].nearest(value) for key, value in known.items()}
+    return dataclasses.replace(
+        candidate,
+        defaults=within,
+        begin={key: value for key, value in within.items() if value != known[key]},
+        first=tuple(_find_first(candidate, spec, rows, task)) if rows else (),
     )
 
 

@@ -174,7 +174,9 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
             planned = _Planned(promising, True, self._expect_cost(name, whole=True))
             if self._fits(track, planned.expected):
                 return planned
-        values: Values | None = {} if not track.started else track.waiting[0] if track.waiting else None
+        values: Values | None = (
+            candidate.begin if not track.started else track.waiting[0] if track.waiting else None
+        )
         if values is None and not candidate.varied:
             return None
         whole = self._sample_rows is None

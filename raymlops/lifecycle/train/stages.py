@@ -33,10 +33,8 @@ from raymlops.models.export import export_model, to_bytes
 from raymlops.specs import defaults
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.training import candidates, demand, learners, networks
-from raymlops.training.blends import (
-    Winner,
-    to_single,
-)
+from raymlops.training.blends import Winner, to_single
+from raymlops.training.latency_limit import LatencyLimit, keep_within
 from raymlops.training.learners import Job, learner_of
 from raymlops.training.packed import PackedSplit, pack_split
 from raymlops.training.replay import Replayed
@@ -135,10 +133,32 @@ def decide(
     if spec.search.learners is not None:
         return (*workers, *_decide_of_learners(spec, features, facts, tell))
     learners.check_size(spec, packing, facts.train)
+    narrowed = _narrow_space(spec, features, facts, tell)
+    spec = defaults.insert(spec, narrowed)
     if spec.training.learner != "network":
         options = _choose_options(spec, facts)
-        return (*workers, *options, *defaults.choose(spec, facts, learners.dimensions_of(spec)))
-    return defaults.choose(spec, facts, defaults.NETWORK_SPACE, networks.options_of(spec.network.name))
+        chosen = defaults.choose(spec, facts, learners.dimensions_of(spec))
+        return (*workers, *narrowed, *options, *chosen)
+    names = networks.options_of(spec.network.name)
+    return (*narrowed, *defaults.choose(spec, facts, defaults.NETWORK_SPACE, names))
+
+
+def _narrow_space(
+    spec: ExperimentSpec, features: FittedFeatures, facts: defaults.Facts, tell: Callable[[str], None]
+) -> tuple[defaults.Choice, ...]:
+    """A smaller space for the one learner of a spec, where some of its values cannot keep `gate.latency_ms`."""
+    varied = dict(spec.search.space or {})
+    if spec.gate.latency_ms is None or not varied or spec.search.algorithm == "grid":
+        return ()
+    told: list[str] = []
+    limit = LatencyLimit(spec, packing_of(features), features.target, facts.train)
+    (one,) = keep_within([candidates.Candidate(spec.training.learner, varied, {})], limit, told.append)
+    if not told:
+        return ()
+    for line in told:
+        tell(line)
+    space = {key: dimension.model_dump() for key, dimension in one.varied.items()}
+    return (defaults.Choice("search.space", space, "; ".join(told)),)
 
 
 def _choose_workers(
@@ -164,6 +184,8 @@ def _decide_of_learners(
     found = candidates.choose_candidates(
         spec, packing_of(features), features.target, refused.append, facts.train
     )
+    limit = LatencyLimit(spec, packing_of(features), features.target, facts.train)
+    found = keep_within(found, limit, refused.append)
     for line in refused:
         tell(line)
     spaces = {
@@ -463,9 +485,11 @@ STAGES: Mapping[str, Stage] = {
                 "training.sample_weights",
             ),
         ),
-        Stage(search, reads=(*_MODEL, "gate.size_mb"), revision=2),
+        Stage(search, reads=(*_MODEL, "gate.latency_ms", "gate.size_mb"), revision=3),
         Stage(
-            blend, reads=(*_MODEL, "gate.size_mb", "evaluation.slices", "evaluation.slice_rows"), revision=3
+            blend,
+            reads=(*_MODEL, "gate.latency_ms", "gate.size_mb", "evaluation.slices", "evaluation.slice_rows"),
+            revision=4,
         ),
         Stage(export, reads=("name", *_MODEL)),
         Stage(verify, reads=("limits", *_MODEL)),

@@ -126,6 +126,8 @@ class Learner(Protocol):
     # `streams`, whether it reads rows part by part: one of False gets no rows that are not held in memory;
     # `count_bytes(packing, rows, outputs)`, what all workers of a training together hold of so many training rows;
     # `trainer()`, the class of Ray Train that starts its teams, in place of TorchTrainer.
+    # `row_us(spec, packing, target, rows)`, the microseconds that the model of a trial takes for a row at least, beside
+    # the front, for so many training rows: see row_latency.py;
     # `monotonic = True`, if it keeps the directions of `training.monotonic`.
 
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
@@ -234,6 +236,13 @@ def portfolio_for(learner: Learner, rows: int, task: str) -> Sequence[Mapping[st
     say."""
     found: Callable[[int, str], Sequence[Mapping[str, Any]]] | None = getattr(learner, "portfolio", None)
     return () if found is None else found(rows, task)
+
+
+def row_us_of(spec: ExperimentSpec, packing: Packing, target: FittedTarget, rows: int) -> float:
+    """The microseconds that the model of a trial takes for a row at least, beside the front; 0 of a family that does
+    not say."""
+    found: Callable[..., float] | None = getattr(learner_of(spec), "row_us", None)
+    return 0.0 if found is None else found(spec, packing, target, rows)
 
 
 def fit(run: Run) -> None:

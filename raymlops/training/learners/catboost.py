@@ -30,6 +30,7 @@ from raymlops.training.learners.objectives import Objective, check_training, obj
 from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.tree_matrix import TreeMatrix
 from raymlops.training.learners.tree_rows import count_binned_bytes, read_rows
+from raymlops.training.row_latency import limit_rounds
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_ensembles import TreeEnsemble
 from raymlops.training.tree_readers import read_catboost
@@ -198,7 +199,7 @@ class CatBoostLearner:
     def fit(self, run: Run) -> None:
         given = read_rows(run, _options_for)
         options, matrix, objective = given.options, given.matrix, given.objective
-        rounds = int(options.pop("rounds"))
+        rounds = limit_rounds(run, int(options.pop("rounds")), 2.0 ** options["depth"])
         parameters = _to_parameters(options, objective, run, given.seed)
         if run.spec.training.monotonic:
             parameters["monotone_constraints"] = matrix.find_directions(run.spec.training).tolist()

@@ -23,6 +23,7 @@ from raymlops.training.learners.scoring import Progress
 from raymlops.training.learners.tree_matrix import TreeMatrix
 from raymlops.training.learners.tree_rows import read_rows
 from raymlops.training.native_trees import to_native
+from raymlops.training.row_latency import of_trees
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_ensembles import Tree, TreeEnsemble
 from raymlops.training.tree_readers import read_sklearn
@@ -39,6 +40,8 @@ _LEAST = 1e-6
 """Of a probability: a class that no leaf of a row has would have the logit of minus infinity."""
 _LEAF_BYTES = 40
 """Of a file, for each leaf that the rows could fill: 34 to 75 as measured."""
+_LEAST_SHARE = 0.6
+"""Of the leaves that the rows could fill, that trees have at least."""
 _NODES = ("left_child", "right_child", "feature", "threshold", "missing_go_to_left")
 
 
@@ -138,6 +141,14 @@ class ForestLearner:
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         check_training(spec, packing, target, losses=("mse",), gpu="scikit-learn trains forests on CPUs")
         check_options(spec, OPTIONS)
+
+    def row_us(self, spec: ExperimentSpec, packing: Packing, target: FittedTarget, rows: int) -> float:
+        """See `learners.row_us_of`."""
+        options = {**_options_for(rows, target.task), **spec.training.options}
+        leaves = _LEAST_SHARE * rows / options["min_samples_leaf"]
+        if options["max_depth"]:
+            leaves = min(leaves, 2.0 ** options["max_depth"])
+        return of_trees(int(options["trees"]), leaves)
 
     def fit(self, run: Run) -> None:
         job, progress, given = run.job, Progress(run), read_rows(run, _options_for)

@@ -29,6 +29,7 @@ from raymlops.training.learners.objectives import Objective, check_training, obj
 from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.tree_matrix import TreeMatrix
 from raymlops.training.learners.tree_rows import MatrixPart, TreeRows, count_binned_bytes, read_rows
+from raymlops.training.row_latency import limit_rounds
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_readers import read_lightgbm
 
@@ -256,7 +257,9 @@ class LightGBMLearner:
     def fit(self, run: Run) -> None:
         given = read_rows(run, _options_for)
         options, matrix, objective = given.options, given.matrix, given.objective
-        rounds, parameters = int(options["rounds"]), _to_parameters(options, objective, run, given.seed)
+        leaves = min(int(options["num_leaves"]), 2.0 ** (int(options.get("max_depth", -1)) % 65))  # -1 is any
+        rounds = limit_rounds(run, int(options["rounds"]), leaves)
+        parameters = _to_parameters(options, objective, run, given.seed)
         if run.spec.training.monotonic:
             parameters["monotone_constraints"] = matrix.find_directions(run.spec.training).tolist()
         goes_on = run.state is not None and (run.team is not None or not _samples(options))

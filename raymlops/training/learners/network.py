@@ -19,6 +19,7 @@ from raymlops.training.heads import HEADS, PoissonLink, make_head
 from raymlops.training.learners import ALONE, Job, Run, State
 from raymlops.training.loop import train_network
 from raymlops.training.packed import narrow
+from raymlops.training.row_latency import of_layers
 from raymlops.training.rows import to_tensor
 from raymlops.training.saving import Saving
 from raymlops.training.streamed import open_rows
@@ -121,6 +122,13 @@ class NetworkLearner:
                 state=run.state,
                 team=team,
             )
+
+    def row_us(self, spec: ExperimentSpec, packing: Packing, target: FittedTarget, rows: int) -> float:
+        """See `learners.row_us_of`: that of the weights, each read once, without tables of which a row reads little."""
+        network = network_of(spec.network, packing, target)
+        tables = (part for part in network.modules() if isinstance(part, torch.nn.Embedding))
+        weights = sum(weight.numel() for weight in network.parameters())
+        return of_layers(weights - sum(table.weight.numel() for table in tables))
 
     def load(self, state: State, job: Job) -> NetworkScorer:
         network = network_of(job.spec.network, job.packing, job.target)

@@ -29,6 +29,7 @@ from raymlops.training.learners.objectives import Objective, check_training, obj
 from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.scoring import Progress
 from raymlops.training.packed import LABEL
+from raymlops.training.row_latency import of_layers
 from raymlops.training.rows import ResidentRows, count_steps, to_tensor
 from raymlops.training.table_network_export import write_network
 from raymlops.training.table_networks import LEAST, RealMLP, TableNetwork, TabM, fit_scaling, prior_of
@@ -272,6 +273,13 @@ class TableNetworkLearner(abc.ABC):
     def check(self, spec: ExperimentSpec, packing: Packing | None, target: FittedTarget | None) -> None:
         check_training(spec, packing, target, losses=self.losses, smooths=True)
         check_options(spec, self.options)
+
+    def row_us(self, spec: ExperimentSpec, packing: Packing, target: FittedTarget, rows: int) -> float:
+        """See `learners.row_us_of`."""
+        options = {**self.options_for(rows, target.task), **spec.training.options}
+        width, inputs = int(options["width"]), packing.plain + len(packing.categories)
+        weights = width * (inputs + width * (int(options["layers"]) - 1) + target.outputs)
+        return of_layers(weights, int(options.get("members", 1)))
 
     def fit(self, run: Run) -> None:
         options = {**self.options_for(run.job.train.count, run.job.target.task), **run.spec.training.options}

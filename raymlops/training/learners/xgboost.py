@@ -9,6 +9,7 @@ share of the rows, and they add up their histograms.
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ from raymlops.training.learners.objectives import Objective, check_training, obj
 from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.tree_matrix import TreeMatrix
 from raymlops.training.learners.tree_rows import TreeRows, count_binned_bytes, read_rows
+from raymlops.training.row_latency import limit_rounds
 from raymlops.training.tree_ensemble_export import add_trees
 from raymlops.training.tree_readers import read_xgboost
 
@@ -208,7 +210,8 @@ class XGBoostLearner:
     def fit(self, run: Run) -> None:
         given = read_rows(run, _options_for)
         options, matrix, objective, seed = given.options, given.matrix, given.objective, given.seed
-        rounds, data = int(options.pop("rounds")), _bin(given, run)
+        leaves = min(2.0 ** options["max_depth"], options.get("max_leaves") or math.inf)
+        rounds, data = limit_rounds(run, int(options.pop("rounds")), leaves), _bin(given, run)
         del given  # XGBoost has its own rows, binned
         # the quantile loss checks the labels of all matrices that it knows
         others = run.own(run.job.validation).load()
