@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from raymlops.monitoring import deviates
 from raymlops.monitoring.cells import CATEGORY_CELLS
+from raymlops.monitoring.deviates import INDEPENDENT, Variance
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -40,17 +41,37 @@ class Tests:
         found = [(place, test) for place in self.numbers for test in deviates.NUMBER_TESTS]
         return (*found, *((place, test) for place in self.categories for test in deviates.CATEGORY_TESTS))
 
-    def find(self, observed: Floats, expected: Floats, reference_rows: float) -> Floats:
-        """Deviates (..., tests) of counts (..., columns, 32)."""
+    def find(
+        self,
+        observed: Floats,
+        expected: Floats,
+        reference_rows: Floats | float,
+        variance: Variance = INDEPENDENT,
+    ) -> Floats:
+        """Deviates (..., tests) of counts (..., columns, 32); expected counts are taken in proportion. The reference
+        has so many rows, or so many for each column (..., columns). Of `variance`, the inflation is (..., tests), and
+        the freedom (..., columns)."""
         shape = observed.shape[:-2]
-        parts = []
-        for places, test in (
-            (self.numbers, deviates.test_numbers),
-            (self.categories, deviates.test_categories),
+        rows, freedom = (
+            np.broadcast_to(one, observed.shape[:-1]) for one in (reference_rows, variance.freedom)
+        )
+        inflation = np.broadcast_to(variance.inflation, (*shape, len(self.factors)))
+        parts, first = [], 0
+        for places, names, test in (
+            (self.numbers, deviates.NUMBER_TESTS, deviates.test_numbers),
+            (self.categories, deviates.CATEGORY_TESTS, deviates.test_categories),
         ):
             if places:
-                found = test(observed[..., list(places), :], expected[..., list(places), :], reference_rows)
+                last, chosen = first + len(places) * len(names), list(places)
+                own = inflation[..., first:last].reshape((*shape, len(places), len(names)))
+                found = test(
+                    observed[..., chosen, :],
+                    expected[..., chosen, :],
+                    rows[..., chosen],
+                    Variance(own, freedom[..., chosen]),
+                )
                 parts.append(found.reshape((*shape, -1)))
+                first = last
         if not parts:
             return np.zeros((*shape, 0))
         return np.concatenate(parts, axis=-1) / np.sqrt(self.factors)
@@ -68,13 +89,16 @@ def accumulate(ticks: Floats) -> Floats:
 
 
 def find_statistics(observed: Floats, expected: Floats, tests: Tests, reference_rows: float) -> Floats:
-    """The largest deviate over scales of each test at each tick: (ticks, tests), of counts (ticks, columns, 32)."""
+    """The largest deviate over scales of each test at each tick: (ticks, tests), of counts (ticks, columns, 32) of
+    independent rows. Expected counts are taken in proportion: those of one tick are for all."""
     assert observed.shape[-1] == CATEGORY_CELLS
-    seen, wanted = accumulate(observed), accumulate(expected)
+    one = len(expected) == 1
+    seen, wanted = accumulate(observed), expected if one else accumulate(expected)
     best = np.full((len(observed), len(tests.factors)), -np.inf)
     for scale in SCALES:
         if scale > len(observed):
             break
-        found = tests.find(sum_windows(seen, scale), sum_windows(wanted, scale), reference_rows)
+        usual = wanted if one else sum_windows(wanted, scale)
+        found = tests.find(sum_windows(seen, scale), usual, reference_rows)
         np.maximum(best[scale - 1 :], found, out=best[scale - 1 :])
     return best

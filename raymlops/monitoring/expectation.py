@@ -1,0 +1,141 @@
+"""What a reference expects of rows to come, and how far streams of ticks are from it: at each tick the last 1, 2, 4
+... 128 of them. Pure functions of counts; decides nothing."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raymlops.monitoring.cells import CATEGORY_CELLS, Codes, count
+from raymlops.monitoring.deviates import Floats, Variance
+from raymlops.monitoring.reference import Reference
+from raymlops.monitoring.season import BLOCKS, Dependence, Hours, Ints, Season, sum_pairs
+from raymlops.monitoring.windows import SCALES, Tests, accumulate
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The last ticks up to one, for each scale that fits: how many ticks, rows, counts seen and expected, and the
+    deviate of each test."""
+
+    scales: Ints
+    """(scales,)"""
+    rows: Floats
+    """(scales,)"""
+    seen: Floats
+    """(scales, columns, 32)"""
+    expected: Floats
+    deviates: Floats
+    """(scales, tests)"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Expectation:
+    """Of a reference of so many rows; without times of rows there is no season, and rows are taken as independent."""
+
+    tests: Tests
+    season: Season
+    dependence: Dependence
+    rows: float
+
+    @classmethod
+    def of_codes(cls, codes: Codes, tests: Tests) -> "Expectation":
+        """Of independent rows."""
+        return cls(tests, Season.flat(count(codes)), Dependence.none(tests), float(len(codes)))
+
+    @classmethod
+    def of_hours(cls, hours: Hours, tests: Tests, like: "Expectation | None" = None) -> "Expectation":
+        """Of the hours of a reference. How strong seasons are and how much rows hang together is taken from `like`, if
+        that was measured on more rows."""
+        season = Season.fit(hours, like.season.shrink if like else None)
+        if like is None:
+            dependence = Dependence.fit(hours, season.expect(hours.rows, hours.slots), tests)
+        else:
+            dependence = dataclasses.replace(like.dependence, own=like.dependence.inflate_whole(hours))
+        return cls(tests, season, dependence, float(hours.rows.sum()))
+
+    @classmethod
+    def of(cls, reference: Reference) -> "Expectation":
+        tests = Tests.of(reference.kinds)
+        if len(reference.days):
+            return cls.of_hours(hours_of(reference), tests)
+        return cls.of_codes(reference.codes, tests)
+
+    @property
+    def timed(self) -> bool:
+        return len(self.season.shares) > 1
+
+    def find_statistics(self, ticks: Hours, looks: int | None = None) -> Floats:
+        """The largest deviate over windows of each test at the last `looks` ticks, or at all: (looks, tests)."""
+        looks = len(ticks) if looks is None else min(looks, len(ticks))
+        first = len(ticks) - looks  # of the ticks at which is looked
+        sums = _Sums.of(self, ticks)
+        best = np.full((looks, len(self.tests.names)), -np.inf)
+        for scale in SCALES:
+            ends = np.arange(max(first + 1, scale), len(ticks) + 1)
+            if len(ends):
+                found = self._find(sums, ends - scale, ends)[2]
+                np.maximum(best[looks - len(ends) :], found, out=best[looks - len(ends) :])
+        return best
+
+    def find_window(self, ticks: Hours, tick: int) -> Window:
+        """The windows that end with a tick."""
+        sums = _Sums.of(self, ticks)
+        scales = np.array([scale for scale in SCALES if scale <= tick + 1])
+        ends = np.full(len(scales), tick + 1)
+        seen, expected, found = self._find(sums, ends - scales, ends)
+        return Window(scales, sums.rows[ends] - sums.rows[ends - scales], seen, expected, found)
+
+    def _find(self, sums: "_Sums", starts: Ints, ends: Ints) -> tuple[Floats, Floats, Floats]:
+        seen, expected = sums.seen[ends] - sums.seen[starts], sums.expected[ends] - sums.expected[starts]
+        if not self.timed:
+            return seen, expected, self.tests.find(seen, expected, self.rows)
+        reference_rows = self.season.find_reference_rows(sums.slots[ends] - sums.slots[starts])
+        pairs = np.stack([sum_pairs(sums.own, sums.hours // size, starts, ends) for size in BLOCKS])
+        columns = [column for column, _ in self.tests.names]
+        ratio = (sums.rows[ends] - sums.rows[starts])[:, None] / reference_rows[:, columns]
+        inflation = (self.dependence.inflate(pairs) + ratio * self.dependence.own) / (1.0 + ratio)
+        variance = Variance(inflation, self.dependence.find_freedom(pairs))
+        return seen, expected, self.tests.find(seen, expected, reference_rows, variance)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sums:
+    """Cumulative counts of ticks, beginning with 0."""
+
+    seen: Floats
+    expected: Floats
+    rows: Floats
+    slots: Floats
+    """Rows in each slot of the season, (ticks + 1, slots)."""
+    own: Floats
+    """Rows of each tick."""
+    hours: Ints
+
+    @classmethod
+    def of(cls, expectation: Expectation, ticks: Hours) -> "_Sums":
+        rows = ticks.rows.astype(np.float64)
+        slots = np.zeros((len(rows), len(expectation.season.rows)))
+        slots[np.arange(len(rows)), ticks.slots if expectation.timed else 0] = rows
+        return cls(
+            accumulate(ticks.counts),
+            accumulate(expectation.season.expect(ticks.rows, ticks.slots)),
+            accumulate(rows),
+            accumulate(slots),
+            rows,
+            ticks.hours,
+        )
+
+
+def hours_of(reference: Reference, chosen: npt.NDArray[np.bool_] | slice = slice(None)) -> Hours:
+    """The hours of a reference whose rows have a time, or of the chosen ones of its rows."""
+    codes = reference.codes[chosen]
+    hour = reference.days[chosen].astype(np.int64) * 24 + reference.slots[chosen] % 24
+    found, places = np.unique(hour, return_inverse=True)
+    columns = codes.shape[1]
+    flat: npt.NDArray[Any] = codes.astype(np.int64) + np.arange(columns) * CATEGORY_CELLS
+    flat += places[:, None] * (columns * CATEGORY_CELLS)
+    counts = np.bincount(flat.ravel(), minlength=len(found) * columns * CATEGORY_CELLS)
+    shaped = counts.reshape(len(found), columns, CATEGORY_CELLS).astype(np.float64)
+    return Hours.of(shaped, np.bincount(places, minlength=len(found)), found * 3600)
