@@ -3,7 +3,7 @@ file, a day, or all that an endpoint saw since noon."""
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -208,13 +208,42 @@ def compare(
     if maxima is None:
         maxima = simulate_maxima(reference, rows, seed=seed)
     threshold = _find_threshold(maxima, level)
+    findings = find_findings(
+        reference, found, threshold, counts / rows, usual, lambda deviate: find_chance(maxima, deviate)
+    )
+    largest = float(found.max())
+    return Comparison(
+        rows,
+        reference.rows,
+        findings,
+        len(reference.columns),
+        len(tests.names),
+        threshold,
+        largest,
+        find_chance(maxima, largest),
+        level,
+        list_columns(reference, tests, found, usual, counts / rows),
+    )
+
+
+def find_findings(
+    reference: Reference,
+    deviates: Floats,
+    threshold: float,
+    now: Floats,
+    usual: Floats,
+    chance: Callable[[float], float],
+) -> tuple[Finding, ...]:
+    """What exceeds a threshold, one a column, the likeliest cause first: of the deviates (tests,) of a window, and the
+    shares (columns, 32) of its rows and of those that are usual at its time."""
+    tests = Tests.of(reference.kinds)
     best: dict[int, tuple[float, str]] = {}
     shifted = {
         place
-        for (place, test), deviate in zip(tests.names, found.tolist(), strict=True)
+        for (place, test), deviate in zip(tests.names, deviates.tolist(), strict=True)
         if test == "shift" and deviate > threshold
     }
-    for (place, test), deviate in zip(tests.names, found.tolist(), strict=True):
+    for (place, test), deviate in zip(tests.names, deviates.tolist(), strict=True):
         if deviate > threshold and deviate > best.get(place, (-math.inf, ""))[0]:
             best[place] = deviate, test
     for place in shifted & best.keys():  # a moved median says more to a person than the bin that it left
@@ -222,36 +251,20 @@ def compare(
             best[place] = best[place][0], "shift"
     findings = []
     for place, (deviate, test) in best.items():
-        found_here = _explain(
-            reference, place, test, deviate, find_chance(maxima, deviate), counts[place] / rows, usual[place]
-        )
-        moved = abs(float(counts[place, SUM])) / rows if reference.columns[place].role == "residual" else 0.0
+        found = _explain(reference, place, test, deviate, chance(deviate), now[place], usual[place])
+        moved = abs(float(now[place, SUM])) if reference.columns[place].role == "residual" else 0.0
         cells = reference.columns[place].cells
         medians = None
         if place in shifted and test != "shift" and isinstance(cells, NumberCells):
-            medians = (
-                _find_quantile(cells, usual[place], 0.5),
-                _find_quantile(cells, counts[place] / rows, 0.5),
-            )
-        findings.append(dataclasses.replace(found_here, moved=moved, medians=medians))
-    largest = float(found.max())
-    return Comparison(
-        rows,
-        reference.rows,
-        tuple(_order(findings)),
-        len(reference.columns),
-        len(tests.names),
-        threshold,
-        largest,
-        find_chance(maxima, largest),
-        level,
-        _list_columns(reference, tests, found, usual, counts / rows),
-    )
+            medians = find_quantile(cells, usual[place], 0.5), find_quantile(cells, now[place], 0.5)
+        findings.append(dataclasses.replace(found, moved=moved, medians=medians))
+    return tuple(_order(findings))
 
 
-def _list_columns(
+def list_columns(
     reference: Reference, tests: Tests, found: Floats, usual: Floats, now: Floats
 ) -> tuple[ColumnShares, ...]:
+    """All columns, the least likely first."""
     largest = np.zeros(len(reference.columns))
     for (place, _), deviate in zip(tests.names, found.tolist(), strict=True):
         largest[place] = max(largest[place], deviate)
@@ -293,12 +306,11 @@ def _explain(
     now, usual = now[: cells.cells], usual[: cells.cells]  # without the sum of a residual column
     if test == "shift" and isinstance(cells, NumberCells):
         return Finding(
-            column, test, deviate, chance, _find_quantile(cells, usual, 0.5), _find_quantile(cells, now, 0.5)
+            column, test, deviate, chance, find_quantile(cells, usual, 0.5), find_quantile(cells, now, 0.5)
         )
     if test == "spread" and isinstance(cells, NumberCells):
         widths = [
-            _find_quantile(cells, shares, 0.75) - _find_quantile(cells, shares, 0.25)
-            for shares in (usual, now)
+            find_quantile(cells, shares, 0.75) - find_quantile(cells, shares, 0.25) for shares in (usual, now)
         ]
         return Finding(column, test, deviate, chance, widths[0], widths[1])
     if test == "shape":
@@ -313,7 +325,7 @@ def _explain(
     return Finding(column, test, deviate, chance, float(usual[cell]), float(now[cell]))
 
 
-def _find_quantile(cells: NumberCells, shares: Floats, part: float) -> float:
+def find_quantile(cells: NumberCells, shares: Floats, part: float) -> float:
     """Of the rows that are not missing, by interpolation within a bin."""
     held = shares[1 : cells.cells]  # below the range, bins, above it
     total = held.sum()

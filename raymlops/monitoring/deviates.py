@@ -149,15 +149,15 @@ def find_scores(shares: Floats) -> tuple[Floats, Floats]:
 
 def _test_ranks(present: _Present) -> tuple[Floats, Floats]:
     """Whether the mean rank moved, and whether ranks lie further out or further in."""
-    rank, bent = find_scores(present.shares)
-    root = np.sqrt(np.maximum(present.rows[..., 0], _TINY) * (1.0 + present.ratio[..., 0]))
     found = []
-    for score in (rank, bent):
+    scale = 1.0 + present.ratio[..., 0]
+    for score, least in zip(find_scores(present.shares), (1e-6, 1e-3), strict=True):
         square = (present.shares * score * score).sum(axis=-1)
         moved = np.einsum("...c,...c->...", present.counts, score)
-        deviate = moved / (root * np.sqrt(np.maximum(square, _TINY)))
-        # of a column with one value the rank says nothing, of one with two its square
-        found.append(np.where(square > 1e-6, deviate, 0.0))
+        # a single row must be no surprise: of a column with one value the rank, of one with two its square says nothing
+        largest = (score * score).max(axis=-1)
+        deviate = moved / np.sqrt(np.maximum((present.rows[..., 0] * square + largest) * scale, _TINY))
+        found.append(np.where(square > least, deviate, 0.0))
     return found[0], found[1]
 
 

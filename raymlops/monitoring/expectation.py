@@ -2,7 +2,7 @@
 ... 128 of them. Pure functions of counts; decides nothing."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,20 +14,13 @@ from raymlops.monitoring.season import BLOCKS, Dependence, Hours, Ints, Season, 
 from raymlops.monitoring.windows import SCALES, Tests, accumulate
 
 
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """The last ticks up to one, for each scale that fits: how many ticks, rows, counts seen and expected, and the
-    deviate of each test."""
+class Window(NamedTuple):
+    """Ticks together: their rows, counts (columns, 32) seen and expected, and the deviate of each test (tests,)."""
 
-    scales: Ints
-    """(scales,)"""
-    rows: Floats
-    """(scales,)"""
+    rows: float
     seen: Floats
-    """(scales, columns, 32)"""
     expected: Floats
     deviates: Floats
-    """(scales, tests)"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +72,23 @@ class Expectation:
                 np.maximum(best[looks - len(ends) :], found, out=best[looks - len(ends) :])
         return best
 
-    def find_window(self, ticks: Hours, tick: int) -> Window:
-        """The windows that end with a tick."""
-        sums = _Sums.of(self, ticks)
-        scales = np.array([scale for scale in SCALES if scale <= tick + 1])
-        ends = np.full(len(scales), tick + 1)
-        seen, expected, found = self._find(sums, ends - scales, ends)
-        return Window(scales, sums.rows[ends] - sums.rows[ends - scales], seen, expected, found)
+    def find_window(self, ticks: Hours, start: int, end: int) -> Window:
+        """Of the ticks from `start` to before `end`."""
+        sums = _Sums.of(self, ticks.part(slice(start, end)))
+        seen, expected, found = self._find(sums, np.array([0]), np.array([end - start]))
+        return Window(float(sums.rows[-1]), seen[0], expected[0], found[0])
+
+    def find_scales(self, ticks: Hours, end: int) -> tuple[Ints, Floats]:
+        """The scales (scales,) of windows that end before a tick, and the deviates (scales, tests) of each."""
+        scales = np.array([scale for scale in SCALES if scale <= end], np.int64)
+        ends = np.full(len(scales), end)
+        return scales, self._find(_Sums.of(self, ticks), ends - scales, ends)[2]
+
+    def find_inflation(self, ticks: Hours) -> Floats:
+        """How much larger the variance of each test is in each tick by itself, (ticks, tests)."""
+        rows = ticks.rows.astype(np.float64)
+        own = np.maximum(rows - 1.0, 0.0)
+        return self.dependence.inflate(np.broadcast_to(own, (len(BLOCKS), len(rows))))
 
     def _find(self, sums: "_Sums", starts: Ints, ends: Ints) -> tuple[Floats, Floats, Floats]:
         seen, expected = sums.seen[ends] - sums.seen[starts], sums.expected[ends] - sums.expected[starts]

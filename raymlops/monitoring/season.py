@@ -101,13 +101,12 @@ class Season:
     def find_reference_rows(self, rows: Floats) -> Floats:
         """Of how many independent reference rows an expectation has the error, (windows, columns), for windows with so
         many rows in each slot (windows, slots): of a column without a season all, else those of the slots."""
-        total, held = rows.sum(axis=-1), float(self.rows.sum())
+        held = max(float(self.rows.sum()), 1.0)
         if len(self.rows) == 1:
             return np.full((len(rows), len(self.shrink)), held)
-        slot = (rows**2 / np.maximum(self.rows, 1.0)).sum(axis=-1) / np.maximum(total, 1.0) ** 2
-        typical = float((self.rows**2).sum()) / max(held, 1.0)
-        own = (typical / (typical + self.shrink)) ** 2
-        found: Floats = 1.0 / np.maximum(slot[:, None] * own + (1.0 - own) / max(held, 1.0), 1e-9)
+        parts = rows / np.maximum(rows.sum(axis=-1, keepdims=True), 1.0)
+        # what is not known of a slot: its rows, and as many of the whole as say as much of it
+        found: Floats = 1.0 / (parts**2 @ (1.0 / (self.rows[:, None] + self.shrink)) + 1.0 / held)
         return found
 
 
@@ -204,20 +203,22 @@ def _correlate(
     standard error: what chance alone may have made is not taken for dependence."""
     rows = counts.sum(axis=1)
     whole = expected.sum(axis=0) / max(rows.sum(), 1.0)
+    shares = expected / np.maximum(expected.sum(axis=1, keepdims=True), 1e-12)
     used = np.flatnonzero((whole > _RARE) & (np.arange(len(whole)) != MISSING))
     linear, freedom = len(names) - 1, max(len(used) - 1, 1)
-    cells = np.eye(CATEGORY_CELLS)[:, used] / np.sqrt(whole[used])
-    scores = np.concatenate([_list_scores(whole, names, number), cells], axis=1)
-    means = expected @ scores / np.maximum(rows, 1.0)[:, None]
-    sums = (counts - expected) @ scores
-    variance = np.maximum(whole @ scores**2 - (whole @ scores) ** 2, 0.0)[:linear]
+    scores = np.concatenate([_list_scores(shares, names, number), _score_cells(shares, used)], axis=2)
+    means = np.einsum("hc,hcs->hs", shares, scores)
+    sums = np.einsum("hc,hcs->hs", counts, scores) - means * rows[:, None]
+    centred = scores - means[:, None, :]
     # sums of products within rows, then within ever larger blocks: their differences are those of pairs of rows
-    weighted = counts.sum(axis=0)[:, None] * scores
-    inner = scores.T @ weighted - 2.0 * means.T @ (counts @ scores) + means.T @ (means * rows[:, None])
+    inner = np.einsum("hc,hcs,hct->st", counts, centred, centred, optimize=True)
+    variance = np.einsum("hc,hcs,hcs->s", expected, centred, centred, optimize=True)[:linear] / max(
+        rows.sum(), 1.0
+    )
     inner_pairs = rows.sum()
     correlations, squares = np.zeros((len(blocks), len(names))), np.zeros(len(blocks))
     for place, block in enumerate(blocks):
-        added = np.zeros((block.max(initial=0) + 1, scores.shape[1]))
+        added = np.zeros((block.max(initial=0) + 1, sums.shape[1]))
         np.add.at(added, block, sums)
         products, pairs = added.T @ added, (np.bincount(block, rows) ** 2).sum()
         count = max(float(pairs - inner_pairs), 1.0)
@@ -245,22 +246,28 @@ def _spread_to_rare(correlations: Floats, names: Sequence[str], variance: Floats
     return found
 
 
-def _list_scores(whole: Floats, names: Sequence[str], number: bool) -> Floats:
-    """What each test but the shape gives the cells, (32, tests - 1)."""
-    rank, bent = np.zeros((2, CATEGORY_CELLS))
+def _list_scores(shares: Floats, names: Sequence[str], number: bool) -> Floats:
+    """What each test but the shape gives the cells, (hours, 32, tests - 1); ranks are those among the rows that are
+    expected in the hour."""
+    found = np.zeros((*shares.shape, len(names) - 1))
+    cells = {"missing": MISSING, "below": BELOW, "above": ABOVE, "new": NEW}
     if number:
-        present = whole[1:NUMBER_CELLS] / max(float(whole[1:NUMBER_CELLS].sum()), 1e-12)
-        rank[1:NUMBER_CELLS], bent[1:NUMBER_CELLS] = find_scores(present)
-    cell = np.eye(CATEGORY_CELLS)
-    known = {
-        "missing": cell[MISSING],
-        "below": cell[BELOW],
-        "above": cell[ABOVE],
-        "new": cell[NEW],
-        "shift": rank,
-        "spread": bent,
-    }
-    return np.stack([known[name] for name in names if name != "shape"], axis=1)
+        present = shares[:, 1:NUMBER_CELLS]
+        ranks = find_scores(present / np.maximum(present.sum(axis=1, keepdims=True), 1e-12))
+        for name, scores in zip(("shift", "spread"), ranks, strict=True):
+            found[:, 1:NUMBER_CELLS, names.index(name)] = scores
+    for place, name in enumerate(names[:-1]):
+        if name in cells:
+            found[:, cells[name], place] = 1.0
+    return found
+
+
+def _score_cells(shares: Floats, used: Ints) -> Floats:
+    """What the test of the shape gives the cells that are used, (hours, 32, used)."""
+    found = np.zeros((*shares.shape, len(used)))
+    places = np.arange(len(used))
+    found[:, used, places] = 1.0 / np.sqrt(np.maximum(shares[:, used], _RARE))
+    return found
 
 
 def sum_pairs(rows: Floats, units: Ints, starts: Ints, ends: Ints) -> Floats:
