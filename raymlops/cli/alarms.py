@@ -1,13 +1,16 @@
 """alarms: lists incidents, shows one, and records what people do about it."""
 
 import datetime
+import functools
 import json
 import re
+from typing import Any
 
 import click
 
 from raymlops.cli.terminal import echo
 from raymlops.settings import Settings
+from raymlops.specs.serving import CHECKS
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 _ID = click.argument("identity", metavar="ID")
@@ -24,6 +27,7 @@ def alarms(context: click.Context, only_open: bool, application: str | None, as_
     \b
     raymlops alarms --open || echo "look at it"
     raymlops alarms show flights/231
+    raymlops alarms check flights
     raymlops alarms ack flights/231 --why "known: the feed of the weather is late"
     raymlops alarms silence flights/231 --for 12h
     """
@@ -42,13 +46,64 @@ def alarms(context: click.Context, only_open: bool, application: str | None, as_
         echo(json.dumps([states.describe(one, at) for one in found], default=str))
     else:
         for one in found:
-            mark = "PAGE" if one.alarm.severity == "page" else "note"
-            since = _to_local(one.first)
-            echo(f"{one.id:<20} {one.state(at):<12} {mark}  since {since}  {one.alarm.sentence}")
+            _show_line(one, at)
         if not found:
             echo("No alarm is open." if only_open else "There are no alarms.")
     if states.count_open(found, at):
         raise SystemExit(1)  # click would turn its own Exit into 0 here
+
+
+def _show_line(one: Any, at: datetime.datetime) -> None:
+    mark = "PAGE" if one.alarm.severity == "page" else "note"
+    echo(f"{one.id:<20} {one.state(at):<12} {mark}  since {_to_local(one.first)}  {one.alarm.sentence}")
+
+
+@alarms.command()
+@click.argument("application")
+@_JSON
+def check(application: str, as_json: bool) -> None:
+    """Check now how APPLICATION operates: errors, latency, replicas, certificate, keys, storage, and the like.
+
+    Raises, updates and closes its alarms; an application that is served does so by itself. Exit 1 if one is open and
+    not silenced.
+    """
+    from raymlops.events import incident as states
+    from raymlops.serving.deploy.launch import check_operations
+
+    found = check_operations(application, Settings.from_env(), tell=functools.partial(echo, err=True))
+    at = datetime.datetime.now(datetime.UTC)
+    if as_json:
+        echo(
+            json.dumps(
+                {
+                    "checks": list(found.judged.checks),
+                    "open": [states.describe(one, at) for one in found.open],
+                    "closed": [one.id for one in found.closed],
+                    "unrecorded": found.unrecorded,
+                },
+                default=str,
+            )
+        )
+    else:
+        _show_checked(found, at)
+    if states.count_open(found.open, at) or (found.unrecorded and found.judged.alarms):
+        raise SystemExit(1)  # click would turn its own Exit into 0 here
+
+
+def _show_checked(found: Any, at: datetime.datetime) -> None:
+    for one in found.open:
+        _show_line(one, at)
+    for one in found.closed:
+        echo(f"{one.id} is closed: {one.alarm.sentence}")
+    if found.unrecorded:
+        echo(f"{found.unrecorded}. What was found is not recorded:", err=True)
+        for alarm in found.judged.alarms:
+            echo(alarm.sentence)
+    if not found.open and not found.judged.alarms:
+        echo("No operational alarm is open.")
+    unknown = [name for name in CHECKS if name not in found.judged.checks]
+    if unknown:
+        echo(f"Not checked, since figures are missing: {', '.join(unknown)}", err=True)
 
 
 @alarms.command()
@@ -67,7 +122,7 @@ def show(identity: str, as_json: bool) -> None:
         echo(json.dumps(facts | {"entries": life}, default=str))
         return
     echo(f"{facts['id']}  {facts['state']}  {facts['severity']}\n\n{facts['sentence']}\n")
-    for name in ("model", "version", "family", "segment", "rows", "damage", "chance"):
+    for name in ("model", "version", "family", "check", "segment", "rows", "damage", "chance"):
         if facts[name]:
             echo(
                 f"{name:<10} {facts[name]:,}" if isinstance(facts[name], int) else f"{name:<10} {facts[name]}"

@@ -34,6 +34,8 @@ class Watched(NamedTuple):
     family: Family
     segment: str = ""
     """Such as `origin=JFK`; empty is all rows."""
+    check: str = ""
+    """Which of several things that are watched side by side in a family, such as errors and latency of operations."""
 
 
 class Cause(NamedTuple):
@@ -264,6 +266,7 @@ def describe(incident: Incident, at: datetime.datetime) -> dict[str, Any]:
         "version": watched.version,
         "family": watched.family,
         "segment": watched.segment,
+        "check": watched.check,
         "columns": list(alarm.columns),
         "first": _write_time(incident.first),
         "last": _write_time(incident.last),

@@ -41,6 +41,25 @@ def find_spool(settings: Settings, path: pathlib.Path | None) -> pathlib.Path:
     return settings.home / "events" / name
 
 
+def open_recorded(settings: Settings, spec: NotifySpec | None, path: pathlib.Path | None) -> Notifier:
+    """The notifier of an application, with what its notify.yaml said when it was deployed, or, if `path` is here, what
+    the file says now. Raises SpecError for a file that is wrong."""
+    if spec is None and path is None:
+        path = find_notify(settings)
+    if path is not None and path.is_file():
+        spec = read_notify(path)
+    return Notifier(spec or DEFAULT, find_spool(settings, path), read_environment())
+
+
+def read_stamp(path: pathlib.Path | None) -> object:
+    """Changes when the file does; None if there is none."""
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size, status.st_ino) if status else None
+
+
 def open_notifier(settings: Settings, beside: pathlib.Path | None = None) -> Notifier:
     """The notifier of this process, which also sends what ended processes left. Raises SpecError and NotFoundError for
     a wrong notify.yaml."""

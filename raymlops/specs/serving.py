@@ -3,13 +3,16 @@ it."""
 
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from raymlops.errors import unknown_name
 from raymlops.specs.document import Document, Renamed
 from raymlops.specs.graph import GraphSpec
 from raymlops.specs.module_files import CodeFiles
+from raymlops.specs.notify import NotifySpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -330,6 +333,78 @@ class Capture(Document):
         return self
 
 
+class Objectives(Document):
+    """Service level objectives (SLO) of each model and graph of the application. An alarm is raised when requests miss
+    them so fast that 30 days' worth would be used up early: see docs/operational_alarms.md."""
+
+    errors: float = Field(
+        default=0.01,
+        gt=0,
+        lt=1,
+        description="largest share of requests that end in a server error, a timeout or an overloaded replica; "
+        "mistakes of callers do not count",
+    )
+    p99_ms: float | None = Field(
+        default=None,
+        gt=0,
+        le=80_000,
+        description="time in which 99% of the answered requests must be answered; none is not checked",
+    )
+
+
+CHECKS: Mapping[str, str] = {
+    "errors": "requests fail, more than `slo.errors`",
+    "latency": "answers take longer than `slo.p99_ms`",
+    "saturation": "requests are refused, or wait longer than they run",
+    "traffic": "no requests arrive",
+    "application": "the application is not healthy, or is no longer served",
+    "loading": "models of a folder cannot be loaded",
+    "replicas": "replicas end and are started again",
+    "certificate": "the TLS certificate expires soon, or cannot be read",
+    "keys": "API keys expire soon, or their file cannot be read",
+    "storage": "the storage fills up, or is away",
+    "tracking": "the tracking store does not answer",
+}
+"""Operational checks -> what they alarm of."""
+
+
+class Operations(Document):
+    """Operational alarms of the application, beside those of its data: see docs/operational_alarms.md."""
+
+    every_s: float = Field(default=60.0, ge=1, le=3600, description="seconds between two rounds of checks")
+    off: tuple[str, ...] = Field(default=(), description="checks to leave out")
+    idle_min: float | None = Field(
+        default=None,
+        gt=0,
+        description="minutes without a request after which an alarm is raised; none learns from the days before",
+    )
+    expiry_days: float = Field(
+        default=14.0,
+        gt=0,
+        le=3650,
+        description="certificates and keys that end within so many days raise an alarm; a quarter of it is a page",
+    )
+    free_share: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="share of the storage that must be free; less raises an alarm, a quarter of it is a page",
+    )
+
+    @field_validator("off", mode="before")
+    @classmethod
+    def _read_one(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("off")
+    @classmethod
+    def _require_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in CHECKS:
+                raise ValueError(unknown_name("operational check", name, CHECKS))
+        return names
+
+
 class ServingSpec(Document):
     """An application with one or more models and compositions of models."""
 
@@ -372,12 +447,35 @@ class ServingSpec(Document):
         default=None,
         description="keeps requests and answers, for labels, training and questions; off by default",
     )
+    slo: Objectives = Objectives()
+    operations: Operations | None = Field(
+        default=Operations(), description="operational alarms; `off` turns all of them off"
+    )
+    notify: NotifySpec | None = Field(
+        default=None,
+        description="whom alarms are told, as in notify.yaml; deploying fills it in from the file beside this one, or "
+        "that of RAYMLOPS_NOTIFY or RAYMLOPS_HOME",
+    )
+    notify_file: str = Field(
+        default="",
+        description="the file of `notify`; where a node has it, its changes count; deploying fills it in",
+    )
     drain_s: float = Field(
         default=20.0, ge=0, description="time for requests in flight to finish when a replica ends"
     )
     host: str = Field(default="127.0.0.1", description="interface of the HTTP port; 0.0.0.0 is every one")
     port: int = Field(default=8000, ge=1, le=65535, description="HTTP port, of all applications of a cluster")
     grpc_port: int = Field(default=0, ge=0, le=65535, description="port of the gRPC protocol; 0 is off")
+
+    @field_validator("operations", mode="before")
+    @classmethod
+    def _read_off(cls, value: object) -> object:
+        """YAML reads a bare `on` or `off` as true or false."""
+        return (
+            {"on": {}, True: {}, "off": None, False: None}.get(value, value)
+            if isinstance(value, str | bool)
+            else value
+        )
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

@@ -130,6 +130,11 @@ class _Application:
             for key, trees in found.items()
         }
 
+    def sum_up_replicas(self) -> Tree:
+        """What the replicas that report counted of no model."""
+        reporting = (replica for replica in self.replicas.values() if self.is_reporting(replica))
+        return merge([replica.trees[EDGE] for replica in reporting if EDGE in replica.trees])
+
     def show(self) -> dict[str, Mapping[ModelKey, Tree]]:
         """By replica, for rendering."""
         return {
@@ -176,6 +181,15 @@ class Aggregator:
         await known.refresh()
         known.retire()
         return sum(map(known.is_reporting, known.replicas.values())), known.sum_up(keys)
+
+    async def read(self, application: str) -> tuple[list[str], dict[ModelKey, Tree]]:
+        """The names of the replicas that report, and the counts of all there were, by model; those of the replicas
+        themselves under EDGE."""
+        known = self._find(application)
+        await known.refresh()
+        known.retire()
+        names = [name for name, replica in known.replicas.items() if known.is_reporting(replica)]
+        return names, known.sum_up(None) | {EDGE: known.sum_up_replicas()}
 
     async def render(self, application: str, accept: str) -> tuple[bytes, str]:
         """The metrics of an application as text, and its content type."""

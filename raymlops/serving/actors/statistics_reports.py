@@ -48,7 +48,7 @@ class ReplicaStatistics:
     async def report(self) -> None:
         """Reports once; returns when the numbers are wanted again, or after a while. Raises RayError."""
         if self._actor is None:
-            self._actor = await asyncio.to_thread(_find_actor)
+            self._actor = await asyncio.to_thread(find_aggregator)
             self._life = ""
         if not self._life:
             self._stamps.clear()
@@ -119,5 +119,6 @@ class AsleepStatistics:
             return prometheus.render(self._application, {}, accept)
 
 
-def _find_actor() -> Any:
+def find_aggregator() -> Any:
+    """The handle of the actor, which is created if there is none."""
     return find_actor(statistics_aggregator.Aggregator, _name_actor(), max_concurrency=10_000)

@@ -12,8 +12,8 @@ from ray.serve.schema import ServeDeploySchema
 
 from raymlops.clusters import connection, shortage
 from raymlops.errors import ResourceError
-from raymlops.serving import serve_internals
-from raymlops.serving.deploy import conflicts, startup_failures
+from raymlops.serving import serve_internals, startup_failures
+from raymlops.serving.deploy import conflicts
 from raymlops.serving.proxy import exposure, listeners
 from raymlops.serving.proxy import tls as front
 from raymlops.serving.replica.app import Ingress  # noqa: F401  -- an import that fails here fails before anything is deployed

@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 from raymlops.errors import SpecError
+from raymlops.events.notify_file import find_notify, read_notify
+from raymlops.settings import Settings
 from raymlops.specs.document import apply_override, read_document, read_yaml, validate_document
 from raymlops.specs.graph import GraphSpec, complete, list_nodes, read_graph
 from raymlops.specs.module_files import collect_target
@@ -26,7 +28,17 @@ def read_spec(path: pathlib.Path, overrides: Sequence[str] = ()) -> ServingSpec:
     graphs = {name: complete(graph, path.parent) for name, graph in spec.graphs.items()}
     observers = {name: _attach_code(name, one, path.parent) for name, one in spec.observers.items()}
     require_one_module_of_a_name(graphs, observers)
-    return spec.model_copy(update={"graphs": graphs, "observers": observers})
+    return spec.model_copy(
+        update={"graphs": graphs, "observers": observers, **_attach_notify(spec, path.parent)}
+    )
+
+
+def _attach_notify(spec: ServingSpec, folder: pathlib.Path) -> dict[str, Any]:
+    """What notify.yaml says, for the nodes that do not have the file."""
+    if spec.notify is not None:
+        return {}
+    file = find_notify(Settings.from_env(), folder)
+    return {"notify": read_notify(file), "notify_file": str(file.absolute())} if file else {}
 
 
 def _attach_code(name: str, observer: ObserverSpec, folder: pathlib.Path) -> ObserverSpec:

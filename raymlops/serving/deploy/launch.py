@@ -17,6 +17,7 @@ from raymlops.settings import Settings, choose_authentication, export, read_envi
 from raymlops.specs.serving import ServingSpec
 
 if TYPE_CHECKING:
+    from raymlops.serving.actors.operation_rounds import Outcome
     from raymlops.serving.deploy.local_serve import Served
 
 Tell = Callable[[str], Any]
@@ -155,6 +156,14 @@ def remove(spec: ServingSpec, settings: Settings, tell: Tell = lambda line: None
     from raymlops.serving.deploy import restore
 
     restore.remove(settings, spec.name, spec.drain_s, tell)
+
+
+def check_operations(application: str, settings: Settings, tell: Tell = lambda line: None) -> "Outcome":
+    """One round of operational checks: see `operation_checks.check_operations`."""
+    set_environment(settings, own=False, tell=tell)
+    from raymlops.serving.deploy import operation_checks
+
+    return operation_checks.check_operations(settings, application)
 
 
 def read_shares(texts: tuple[str, ...]) -> dict[str, str]:

@@ -4,6 +4,7 @@ first use. Models that cannot be served are listed with the reason. Does not imp
 import asyncio
 import concurrent.futures
 import dataclasses
+import itertools
 import logging
 import math
 import time
@@ -44,6 +45,8 @@ LOOKED_S = 1.0
 DISAGREED_S = 60.0
 """Time after which a file that the other replicas serve, but that is missing or unreadable here, is looked for
 again."""
+_MOST_TOLD = 20
+"""Models that cannot be served, whose reasons are told with the counts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +228,7 @@ class LazyModels:
         return {
             "counts": counts,
             "now": {"many_bytes": self.cache.held, "unavailable": len(self.unavailable)},
+            "told": {"unavailable": dict(itertools.islice(self.unavailable.items(), _MOST_TOLD))},
         }
 
     def check(self, name: str) -> str:

@@ -17,6 +17,7 @@ from raymlops import ray_internals
 from raymlops.errors import RaymlopsError
 from raymlops.runtime import sources
 from raymlops.serving import serve_internals
+from raymlops.serving.actors import operation_watch
 from raymlops.serving.actors.rate_limit_actor import make_lease
 from raymlops.serving.actors.shared_repository import share_repository
 from raymlops.serving.actors.statistics_reports import REPORT_PAUSE_S, ReplicaStatistics
@@ -97,12 +98,15 @@ class Ingress(GrpcMethods):
         self._read_key_file()
         key_guard.RING[:] = [self.plane.keys]
         own = serve.get_replica_context()
+        self._application = own.app_name
         self._statistics = ReplicaStatistics(own.app_name, own.replica_id.unique_id, self.plane.hosts)
         self.plane.hosts.statistics = self._statistics
         self._background = [
             Repeated("keys", self._refresh_keys, POLL_S),
             Repeated("statistics", self._statistics.report, REPORT_PAUSE_S),
         ]
+        if spec.operations is not None:
+            self._background.append(Repeated("operations", self._ensure_watch, operation_watch.ENSURED_S))
         if self._repository is not None:
             self._background.append(Repeated("repository", self._repository.follow, POLL_S, patience_s=120.0))
 
@@ -140,6 +144,9 @@ class Ingress(GrpcMethods):
         for hosted in list(self.plane.hosts.models.values()):
             if hosted.ready and hosted.check is not None:
                 await asyncio.to_thread(hosted.check)
+
+    async def _ensure_watch(self) -> None:
+        await (await asyncio.to_thread(operation_watch.ensure_watch, self._application)).ping.remote()
 
     async def _refresh_keys(self) -> None:
         if self._spec.keys:

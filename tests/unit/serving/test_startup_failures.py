@@ -6,7 +6,7 @@ import traceback
 import pytest
 
 from raymlops.errors import ArtifactError, UnreachableError
-from raymlops.serving.deploy import startup_failures
+from raymlops.serving import startup_failures
 
 
 @dataclasses.dataclass
