@@ -41,7 +41,8 @@ APART = (ENGINES, {"serving", "lifecycle"})
 
 ROOMS = {
     "serving": (
-        "serve_internals", "startup_failures", "haproxy", "protocol", "endpoints", "transport", "actors", "proxy", "fastpath", "replica",
+        "serve_internals", "startup_failures", "haproxy", "protocol", "endpoints", "transport", "actors", "proxy",
+        "fastpath", "replica",
         "app", "deploy",
     ),
 }  # fmt: skip

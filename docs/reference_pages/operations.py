@@ -17,6 +17,7 @@ from raymlops.cli.clusters import cluster
 from raymlops.clusters import manifests
 from raymlops.serving.deploy import conflicts
 from raymlops.serving.endpoints.prometheus import FAMILIES
+from raymlops.serving.endpoints.told_gauges import GAUGES
 from raymlops.serving.fastpath import ray_serve_env
 from raymlops.specs.serving import ServingSpec
 from reference_pages.markdown import code, sentence, table
@@ -35,8 +36,11 @@ def write_page() -> str:
             "`GET /metrics` of an application has them, for all its replicas: see [Monitoring](monitoring.md) for labels, "
             "queries and what is not counted. Those that are not by model have no labels `model` and `version`.",
             table(["metric", "type", "by model", "meaning"], metric_rows()),
+            "What judges the application tells these gauges, shown for 15 minutes after they were last told:",
+            table(["gauge", "labels beside `application`", "meaning"], gauge_rows()),
             "## Alarms",
-            "`dashboards/alerts.yaml` has these rules for Prometheus; the numbers are examples.",
+            "The product raises [operational alarms](operational_alarms.md) by itself. `dashboards/alerts.yaml` has these "
+            "rules for Prometheus; the numbers are examples.",
             table(["alarm", "lasts", "what it says", "asked"], alarm_rows()),
             "## Ports",
             "Everything listens on loopback until it is told otherwise; `raymlops doctor` lists the sockets of a machine.",
@@ -76,10 +80,17 @@ def metric_rows() -> Iterator[Sequence[str]]:
         )
 
 
+def gauge_rows() -> Iterator[Sequence[str]]:
+    for name, told in GAUGES.items():
+        yield code(name), ", ".join(told.labels), sentence(told.words)
+
+
 def alarm_rows() -> Iterator[Sequence[str]]:
     rules = yaml.safe_load((ROOT / "dashboards/alerts.yaml").read_text(encoding="utf-8"))
     for group in rules["groups"]:
         for rule in group["rules"]:
+            if "alert" not in rule:  # a rate that alarms below it ask for
+                continue
             told = re.sub(r"\{\{ *\$labels\.(\w+) *\}\}", r"<\1>", rule["annotations"]["summary"])
             told = re.sub(r"\{\{ *\$value[^}]*\}\}", "<value>", told)
             yield rule["alert"], rule.get("for", "at once"), code(told), code(" ".join(rule["expr"].split()))
@@ -155,6 +166,9 @@ FILES: Mapping[str, tuple[str, str]] = {
     ),
     "$RAYMLOPS_STORAGE/incidents": (
         "alarms, an entry for each change, never overwritten", "what is open is raised again; its history is lost",
+    ),
+    "$RAYMLOPS_STORAGE/operations": (
+        "what operational checks saw in the last days, a file for each application", "rates of days are known again after days",
     ),
     "$RAYMLOPS_HOME/keys": ("the private key that signs evidence, made on first use", "make a new one, and `history --sign` again"),
     "$RAYMLOPS_HOME/records": (

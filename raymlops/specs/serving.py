@@ -496,3 +496,8 @@ class ServingSpec(Document):
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r} must be letters, digits, dots, dashes and underscores")
         return self
+
+    @property
+    def uses_registry(self) -> bool:
+        """Whether models of it come from the registry."""
+        return "models:/" in self.model_dump_json(include={"models", "graphs"})

@@ -235,7 +235,7 @@ def _find_last(round_: Round, key: ModelKey) -> float:
 
 
 def _find_quiet(round_: Round, model: str) -> list[Alarm]:
-    """No requests for an hour, although they came at this time, and later, on the same weekday of two weeks; or,
+    """No requests for an hour, although they came at this time, and later, on the same weekday of two weeks, or,
     in the first week, on all days before. The hours to come count, since a day's work ends at other times each day."""
     keys = [key for key in round_.figures.now.models or {} if key[0] == model and key != REST]
     last = max((_find_last(round_, key) for key in keys), default=0.0)

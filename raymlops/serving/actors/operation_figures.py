@@ -22,6 +22,7 @@ from raymlops.serving import serve_internals, startup_failures
 from raymlops.serving.actors.statistics_reports import find_aggregator
 from raymlops.serving.endpoints.prometheus import EDGE
 from raymlops.serving.endpoints.statistics import Tree
+from raymlops.serving.endpoints.told_gauges import Gauge
 from raymlops.serving.transport.api_keys import read_keys
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
@@ -90,7 +91,7 @@ def gather(
         keys_file=spec.keys,
         keys_problem=keys_problem,
         places=places,
-        tracking_problem=_try(lambda: explain_absence(settings), "tracking store") if _uses_registry(spec) else "",
+        tracking_problem=_try(lambda: explain_absence(settings), "tracking store") if spec.uses_registry else "",
     )  # fmt: skip
 
 
@@ -212,5 +213,6 @@ def _find_existing(path: pathlib.Path) -> pathlib.Path:
     return next(one for one in (path, *path.parents) if one.exists())
 
 
-def _uses_registry(spec: ServingSpec) -> bool:
-    return "models:/" in spec.model_dump_json(include={"models", "graphs"})
+def tell_gauges(application: str, who: str, gauges: list[Gauge]) -> None:
+    """Raises RayError, TimeoutError."""
+    ray.get(find_aggregator().tell.remote(application, who, gauges), timeout=_PATIENCE_S)

@@ -4,12 +4,14 @@ process."""
 import dataclasses
 import datetime
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import ray.exceptions
 
 from raymlops import locations
 from raymlops.clusters import storage
-from raymlops.errors import StorageError, UnreachableError
+from raymlops.errors import StorageError, UnreachableError, describe_cause
 from raymlops.events.event import Event
 from raymlops.events.incident import Incident, Watched
 from raymlops.events.incidents import Incidents, find_location
@@ -21,7 +23,7 @@ from raymlops.monitoring.operations.history import (
     write_history,
 )
 from raymlops.monitoring.operations.judgement import Judged, judge
-from raymlops.serving.actors import operation_figures
+from raymlops.serving.actors import operation_figures, operation_gauges
 from raymlops.settings import Settings
 from raymlops.specs.serving import Operations, ServingSpec
 
@@ -52,6 +54,7 @@ class OperationRounds:
         self._incidents = Incidents(find_location(settings), application, emit=emit)
         self._history: History | None = None
         self._written = 0.0
+        self._shown: dict[operation_gauges.Kind, None] = {}
         self._away_since = ""
         """The time of the first round of which nothing could be recorded; empty if the last one was."""
 
@@ -75,10 +78,21 @@ class OperationRounds:
             self._tell_away(judged, str(error))
             return Outcome(judged, (), (), str(error))
         self._tell_back()
-        is_open = tuple(
-            one for one in self._incidents.read() if one.open and one.alarm.watched.family == "operations"
+        every = [one for one in self._incidents.read() if one.open]
+        self._show(figures, spec, every)
+        return Outcome(
+            judged, tuple(one for one in every if one.alarm.watched.family == "operations"), closed
         )
-        return Outcome(judged, is_open, closed)
+
+    def _show(self, figures: Figures, spec: ServingSpec, is_open: Sequence[Incident]) -> None:
+        """With the metrics of the application; alarms of all families, since this process looks at all."""
+        for one in is_open:
+            self._shown.setdefault((one.alarm.severity, *one.alarm.watched), None)
+        gauges = operation_gauges.list_gauges(figures, spec, is_open, self._shown)
+        try:
+            operation_figures.tell_gauges(self._application, "operations", gauges)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            LOG.warning("operational checks: metrics are not shown: %s", describe_cause(error, 200))
 
     def resend(self) -> None:
         """Tell again what a process that was killed may have recorded and not told. Raises UnreachableError."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from raymlops.serving.endpoints import prometheus
 from raymlops.serving.endpoints.prometheus import EDGE
 from raymlops.serving.endpoints.statistics import ModelKey, Tree, merge
+from raymlops.serving.endpoints.told_gauges import Gauge
 
 HOLD_S = 2.0
 """Seconds between reports of a replica whose numbers nobody requests; the last numbers of a killed replica are as
@@ -23,6 +24,8 @@ SILENT_S = 3 * HOLD_S
 """After this a replica is not waited for, and its present values are no longer shown."""
 GONE_S = 300.0
 """How long a replica's last numbers are shown."""
+TOLD_S = 900.0
+"""How long is shown what others than replicas told, and did not tell again."""
 FORGOTTEN_S = 3600.0
 """An application that has not reported for so long no longer exists."""
 WAIT_S = 1.0
@@ -46,6 +49,8 @@ class _Application:
         self._clock = clock
         self.replicas: dict[str, _Replica] = {}
         self.gone: dict[ModelKey, Tree] = {}
+        self.told: dict[str, tuple[float, tuple[Gauge, ...]]] = {}
+        """By who tells it, with the time."""
         self.heard = clock()
         self.round = 0
         self._asked = asyncio.Event()
@@ -173,6 +178,11 @@ class Aggregator:
             known.take(replica, trees, known.round)
             known.replicas[replica].seen = self._clock() - SILENT_S
 
+    async def tell(self, application: str, who: str, gauges: Collection[Gauge]) -> None:
+        """Show these with the metrics of the application, in place of what the same one told before, for a while."""
+        known = self._find(application)
+        known.told[who] = (self._clock(), tuple(gauges))
+
     async def sum_up(
         self, application: str, keys: Collection[ModelKey] | None = None
     ) -> tuple[int, dict[ModelKey, Tree]]:
@@ -196,7 +206,10 @@ class Aggregator:
         known = self._find(application)
         await known.refresh()
         known.retire()
-        return await asyncio.to_thread(prometheus.render, application, known.show(), accept)
+        told = [
+            gauge for at, gauges in known.told.values() if self._clock() - at < TOLD_S for gauge in gauges
+        ]
+        return await asyncio.to_thread(prometheus.render, application, known.show(), accept, told)
 
     def _find(self, application: str) -> _Application:
         for name, known in list(self._applications.items()):

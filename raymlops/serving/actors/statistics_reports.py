@@ -13,7 +13,7 @@ import ray.exceptions
 from raymlops import __version__, histograms
 from raymlops.serving.actors import statistics_aggregator
 from raymlops.serving.actors.shared_actor import NAMESPACE, find_actor
-from raymlops.serving.endpoints import prometheus, statistics
+from raymlops.serving.endpoints import prometheus, statistics, told_gauges
 from raymlops.serving.endpoints.hosted import Hosts
 from raymlops.serving.endpoints.statistics import ModelKey, Tree
 from raymlops.serving.transport.asgi import LOG
@@ -26,7 +26,7 @@ REPORT_PAUSE_S = 0.02
 
 def _name_actor() -> str:
     """Changes with the code: an actor keeps the code with which it was created."""
-    modules = (histograms, prometheus, statistics, statistics_aggregator)
+    modules = (histograms, prometheus, statistics, told_gauges, statistics_aggregator)
     try:
         program = "".join(inspect.getsource(module) for module in modules)
     except OSError:  # installed without sources

@@ -14,7 +14,9 @@ from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
 
 from raymlops.histograms import SIZES, TIMES_NS
+from raymlops.serving.endpoints import told_gauges
 from raymlops.serving.endpoints.statistics import OUTCOMES, ModelKey, Tree
+from raymlops.serving.endpoints.told_gauges import Gauge
 
 Replicas = Mapping[str, Mapping[ModelKey, Tree]]
 """Counts of each replica, by model and version; an empty replica name stands for the only one."""
@@ -211,10 +213,13 @@ def measure_process() -> Tree:
     }
 
 
-def render(application: str, replicas: Replicas, accept: str = "") -> tuple[bytes, str]:
-    """The text that a client with this Accept header wants, OpenMetrics or Prometheus', and its content type."""
+def render(
+    application: str, replicas: Replicas, accept: str = "", told: Iterable[Gauge] = ()
+) -> tuple[bytes, str]:
+    """The text that a client with this Accept header wants, OpenMetrics or Prometheus', and its content type; `told` is
+    what others than replicas know."""
     encode, kind = choose_encoder(accept)
-    return encode(_Collector(application, replicas)), kind
+    return encode(_Collector(application, replicas, tuple(told))), kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +228,7 @@ class _Collector:
 
     application: str
     replicas: Replicas
+    told: tuple[Gauge, ...] = ()
 
     def collect(self) -> Iterator[Metric]:
         for name, family in FAMILIES.items():
@@ -236,6 +242,7 @@ class _Collector:
                     _add(metric, labels, family.read(tree))
             if metric.samples:
                 yield metric
+        yield from told_gauges.collect(self.application, self.told)
 
 
 _LE: dict[int, list[tuple[int, str]]] = {

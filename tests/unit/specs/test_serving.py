@@ -3,6 +3,8 @@
 import json
 import pathlib
 import re
+import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -14,6 +16,7 @@ from raymlops.runtime.model_files import find_file
 from raymlops.serving.deploy import config_files
 from raymlops.serving.deploy.history import History, make_config
 from raymlops.serving.endpoints.prometheus import FAMILIES
+from raymlops.serving.endpoints.told_gauges import GAUGES
 from raymlops.serving.fastpath import ray_serve_env
 from raymlops.settings import Settings
 from raymlops.specs.document import read_document
@@ -142,13 +145,33 @@ def test_plain_sets_only_what_closes_it_and_fast_says_which_middleware() -> None
 
 def test_the_dashboard_and_the_alerts_ask_for_metrics_that_exist() -> None:
     ends = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"], "unknown": [""]}
-    shown = {name + end for name, family in FAMILIES.items() for end in ends[family.kind]}
-    board = json.loads((ROOT / "dashboards/serving.json").read_text())
-    rules = yaml.safe_load((ROOT / "dashboards/alerts.yaml").read_text())["groups"][0]["rules"]
-    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    asked += [entry["definition"] for entry in board["templating"]["list"] if "definition" in entry]
+    shown = {name + end for name, family in FAMILIES.items() for end in ends[family.kind]} | GAUGES.keys()
+    asked = []
+    for file in ("serving.json", "monitoring.json"):
+        board = json.loads((ROOT / "dashboards" / file).read_text())
+        asked += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+        asked += [entry["definition"] for entry in board["templating"]["list"] if "definition" in entry]
+    rules = [
+        rule
+        for group in yaml.safe_load((ROOT / "dashboards/alerts.yaml").read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
     asked += [rule["expr"] for rule in rules]
     for expression in asked:
-        names = set(re.findall(r"\b(?:raymlops|nv|process|ray|serve)_\w+", expression))
+        names = set(re.findall(r"\b(?:raymlops|nv|process|ray|serve)[_:][\w:]+", expression))
         assert names, expression
-        assert names <= shown, expression
+        assert names <= shown | recorded, expression
+    known = {label for told in GAUGES.values() for label in told.labels} | {"application"}
+    for rule in rules:  # a label that no series has would be an empty text
+        for label in re.findall(r"\$labels\.(\w+)", rule.get("annotations", {}).get("summary", "")):
+            assert label in known | {"instance", "node", "observer"}, rule
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: apt-get install prometheus)")
+def test_promtool_takes_the_rules_and_made_up_series_raise_the_alerts() -> None:
+    for command in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]):
+        done = subprocess.run(
+            ["promtool", *command], cwd=ROOT / "dashboards", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
