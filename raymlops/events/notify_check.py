@@ -74,7 +74,7 @@ def _check(name: str, spec: NotifySpec, folder: pathlib.Path, environment: Mappi
 
 def _channels_of_type(spec: NotifySpec, kind: str, severity: str) -> set[str]:
     """Those that some event of the type goes to, whatever the filters of models and segments."""
-    open_filters = dict.fromkeys(("applications", "models", "versions", "segments"), ("*",))
+    open_filters = dict.fromkeys(("applications", "models", "versions", "segments", "families"), ("*",))
     wide = spec.model_copy(
         update={"routes": tuple(one.model_copy(update=open_filters) for one in spec.routes)}
     )

@@ -16,14 +16,18 @@ def find_channels(event: Event, spec: NotifySpec) -> tuple[str, ...]:
 
 
 def _matches(event: Event, route: Route) -> bool:
+    severities = {event.severity}
+    if event.type == "raymlops.alarm.closed":  # no page itself, but who was woken is told that it is over
+        severities.add(event.details.get("severity", event.severity))
     pairs = (
         (event.type, route.types),
         (event.application, route.applications),
         (event.model, route.models),
         (event.version, route.versions),
         (event.segment, route.segments),
+        (str(event.details.get("family", "")), route.families),
     )
-    return (route.severity or event.severity) == event.severity and all(
+    return (route.severity or event.severity) in severities and all(
         any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns) for text, patterns in pairs
     )
 

@@ -124,14 +124,23 @@ class Route(Document):
     to: tuple[str, ...] = Field(min_length=1, description="names of channels")
     types: tuple[str, ...] = Field(default=("*",), min_length=1, description="such as raymlops.alarm.*")
     severity: Literal["page", "note"] | None = Field(
-        default=None, description="page wakes a person, note is for the day; neither takes both"
+        default=None,
+        description="page wakes a person, note is for the day; neither takes both. The end of an alarm that was a page "
+        "goes where the page went, as a note",
     )
     applications: tuple[str, ...] = Field(default=("*",), min_length=1, description="names of applications")
     models: tuple[str, ...] = Field(default=("*",), min_length=1, description="names of models")
     versions: tuple[str, ...] = Field(default=("*",), min_length=1, description="versions of the models")
     segments: tuple[str, ...] = Field(default=("*",), min_length=1, description="such as origin=JFK")
+    families: tuple[str, ...] = Field(
+        default=("*",),
+        min_length=1,
+        description="of alarms: quality, score, labels, columns, operations",
+    )
 
-    @field_validator("to", "types", "applications", "models", "versions", "segments", mode="before")
+    @field_validator(
+        "to", "types", "applications", "models", "versions", "segments", "families", mode="before"
+    )
     @classmethod
     def _read_one(cls, value: object) -> object:
         """One text stands for a list of it; YAML reads a version such as 4 as a number."""

@@ -1,6 +1,7 @@
 """Events arrive though receivers fail, hang or are away and processes are killed; repeats arrive as one."""
 
 import base64
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -261,7 +262,7 @@ def test_a_variable_that_is_not_set_keeps_messages_until_a_process_has_it(
         notifier.close()
 
 
-def test_routes_choose_channels_by_type_severity_model_version_and_segment(
+def test_routes_choose_channels_by_type_severity_model_version_segment_and_family(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -269,11 +270,15 @@ def test_routes_choose_channels_by_type_severity_model_version_and_segment(
         {
             "channels": {
                 "log": {"kind": "log"},
-                **{name: {"kind": "file", "path": str(tmp_path / name)} for name in ("pages", "jfk", "all")},
+                **{
+                    name: {"kind": "file", "path": str(tmp_path / name)}
+                    for name in ("pages", "jfk", "all", "sre")
+                },
             },
             "routes": [
                 {"to": "all"},
                 {"to": ["pages", "log"], "severity": "page", "types": "raymlops.alarm.*"},
+                {"to": "sre", "families": "operations"},
                 {"to": ["jfk", "all"], "models": "flights", "versions": [4], "segments": "*JFK*"},
             ],
             "fold": {"gather_s": 0},
@@ -284,13 +289,22 @@ def test_routes_choose_channels_by_type_severity_model_version_and_segment(
     notifier.emit(alarm(1, severity="page"))
     notifier.emit(alarm(2, model="flights", version="4", segment="origin=JFK"))
     notifier.emit(alarm(3, model="flights", version="40", segment="origin=JFK"))
+    notifier.emit(alarm(4, details={"family": "operations", "severity": "note"}))
+    for number, severity in ((5, "page"), (6, "note")):
+        details = {"family": "score", "severity": severity}
+        notifier.emit(dataclasses.replace(alarm(number, details=details), type="raymlops.alarm.closed"))
     assert notifier.close(30)
     found = {
         # sorted: a busy disk makes a message wait in memory, and others overtake it
         name: sorted(json.loads(line)["subject"] for line in (tmp_path / name).read_text().splitlines())
-        for name in ("pages", "jfk", "all")
+        for name in ("pages", "jfk", "all", "sre")
     }
-    assert found == {"pages": ["app/1"], "jfk": ["app/2"], "all": ["app/1", "app/2", "app/3"]}
+    assert found == {
+        "pages": ["app/1", "app/5"],  # it was woken, and is told that it is over
+        "jfk": ["app/2"],
+        "all": [f"app/{number}" for number in range(1, 7)],
+        "sre": ["app/4"],
+    }
     assert (
         "PAGE app/1: score moved in 1 [raymlops.alarm.raised] Next: raymlops alarms show app/1" in caplog.text
     )

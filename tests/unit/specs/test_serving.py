@@ -168,7 +168,9 @@ def test_the_dashboard_and_the_alerts_ask_for_metrics_that_exist() -> None:
             assert label in known | {"instance", "node", "observer"}, rule
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: apt-get install prometheus)")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="no promtool (Debian: apt-get install prometheus)"
+)
 def test_promtool_takes_the_rules_and_made_up_series_raise_the_alerts() -> None:
     for command in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]):
         done = subprocess.run(
