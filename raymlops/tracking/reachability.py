@@ -1,16 +1,15 @@
-"""Whether the tracking store answers: a question of seconds, which changes nothing there."""
+"""Whether the tracking store answers: a question of seconds, which changes nothing there. Imports MLflow only for one
+that is neither a file nor a server."""
 
 import concurrent.futures
 import contextlib
 import pathlib
 import sqlite3
 
-import mlflow
 import requests
 
 from raymlops.errors import describe_cause
 from raymlops.settings import Settings
-from raymlops.tracking.store import hide_password, silence_migration_logs
 
 PATIENCE_S = 10.0
 
@@ -19,6 +18,8 @@ def explain_absence(settings: Settings, patience_s: float = PATIENCE_S) -> str:
     """Why the store or the registry of the settings does not answer, in a sentence; empty if they do."""
     for uri in dict.fromkeys((settings.tracking_uri, settings.registry_uri)):
         if problem := _ask(uri, patience_s):
+            from raymlops.tracking.store import hide_password
+
             return f"{hide_password(uri)}: {problem}"
     return ""
 
@@ -53,6 +54,10 @@ def _read_file(path: pathlib.Path) -> None:
 
 def _search(uri: str, patience_s: float) -> str:
     """A database that hangs would keep its asker for minutes: it is left to its own thread."""
+    import mlflow
+
+    from raymlops.tracking.store import silence_migration_logs
+
     silence_migration_logs()
     pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="tracking")
     asked = pool.submit(lambda: mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1))

@@ -1,5 +1,6 @@
 """Nothing listens that nobody chose, TLS and keys hold, and nothing of an endpoint outlives it. All on real sockets."""
 
+import datetime
 import json
 import pathlib
 import shutil
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import yaml
 
+from raymlops.serving.transport import key_files
 from tests import own_observers
 from tests.closed_endpoint import (
     QUESTION,
@@ -24,7 +26,7 @@ from tests.closed_endpoint import (
     processes,
     until,
 )
-from tests.serving_process import Served, serve_for
+from tests.serving_process import CommandError, Served, serve_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -39,7 +41,10 @@ def served(setup: Setup) -> Iterator[Served]:
     shutil.copy(pathlib.Path(own_observers.__file__), setup.folder / "high_scores.py")
     config = {"path": str(setup.folder / "told.jsonl"), "output": "y"}
     observers = {"high": {"target": "high_scores:HighScores", "config": config}}
-    yield from serve_for(setup.folder, setup.spec | {"observers": observers})
+    channels = {"record": {"kind": "file", "path": str(setup.folder / "alarms.jsonl")}}
+    (setup.folder / "notify.yaml").write_text(yaml.safe_dump({"channels": channels, "fold": {"gather_s": 0}}))
+    checked = {"slo": {"p99_ms": 0.001}, "operations": {"every_s": 2, "free_share": 0.9999}}
+    yield from serve_for(setup.folder, setup.spec | {"observers": observers} | checked)
 
 
 def test_nothing_listens_beyond_loopback_on_an_endpoint_that_does_not(served: Served) -> None:
@@ -76,6 +81,49 @@ def test_an_observer_beside_the_document_is_told_of_requests_over_http_and_grpc(
 
 def test_certificates_that_change_are_taken_up(setup: Setup, served: Served) -> None:
     check_renewal(setup, served)
+
+
+def test_what_is_wrong_with_how_it_operates_is_an_alarm_that_people_and_prometheus_are_told(
+    setup: Setup, served: Served
+) -> None:
+    key_files.add_key(setup.folder / "keys.yaml", "soon", ["metrics"], expires=_in_days(2))
+    token = key_files.add_key(setup.folder / "keys.yaml", "scraper", ["metrics"])
+    failing = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [-2, 2, 3]}]}
+    with setup.client(served) as client:
+        for _ in range(20):
+            assert client.post("/v2/models/fatal/infer", json=failing).status_code == 500
+            assert client.post("/v2/models/toy/infer", json=QUESTION).status_code == 200
+    with pytest.raises(CommandError, match="ended with 1"):
+        served.run("alarms", "check", "raymlops")
+    with pytest.raises(CommandError, match="did you mean 'raymlops'"):
+        served.run("alarms", "check", "raymlop")
+    found = {
+        entry["data"]["details"]["check"]: entry["data"]
+        for line in (setup.folder / "alarms.jsonl").read_text().splitlines()
+        for entry in [json.loads(line)]
+    }
+    assert found.keys() >= {"errors", "latency", "certificate", "keys", "storage"}
+    assert "fatal" in found["errors"]["what"]
+    assert found["errors"]["severity"] == found["latency"]["severity"] == "page"
+    assert "(20 of 20) requests to fatal version 1 failed" in found["errors"]["what"]
+    assert "toy" in found["latency"]["what"]
+    assert "expires in" in found["certificate"]["what"]
+    assert found["keys"]["next"].endswith("soon")
+    with setup.client(served) as client:
+        client.headers = httpx.Headers({"Authorization": f"Bearer {token}"})
+
+        def read() -> str:
+            return client.get("/metrics").text
+
+        # told by the process of the application, which the replicas have started by then
+        wanted = 'raymlops_incidents_open{application="raymlops",check="certificate",family="operations"'
+        assert until(lambda: wanted in read(), 90), read()
+        assert "raymlops_certificate_expiry_timestamp_seconds{" in read()
+
+
+def _in_days(days: float) -> str:
+    at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    return at.isoformat(timespec="seconds")
 
 
 def test_an_unauthenticated_grpc_message_is_not_parsed(setup: Setup, served: Served) -> None:
