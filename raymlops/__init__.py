@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from raymlops.api import (
         acknowledge_alarm,
         alarms,
+        check_alarms,
         check_notify,
         close_alarm,
         convert,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "acknowledge_alarm",
     "alarms",
+    "check_alarms",
     "check_notify",
     "close_alarm",
     "convert",

@@ -14,6 +14,7 @@ from raymlops.api.endpoints import Deployment, Endpoint, Servable, deploy, read_
 from raymlops.api.incidents import (
     acknowledge_alarm,
     alarms,
+    check_alarms,
     check_notify,
     close_alarm,
     silence_alarm,
@@ -33,6 +34,7 @@ __all__ = [
     "Spec",
     "acknowledge_alarm",
     "alarms",
+    "check_alarms",
     "check_notify",
     "close_alarm",
     "convert",

@@ -6,15 +6,27 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from raymlops.errors import UnreachableError
 from raymlops.events import notify_check, notify_file
 from raymlops.events.incident import Incident
 from raymlops.events.incidents import Incidents, open_incident, read_all
+from raymlops.serving.deploy import launch
 from raymlops.settings import Settings, read_environment
 
 
 def alarms(*, only_open: bool = False) -> tuple[Incident, ...]:
     """The alarms of all applications, the newest first. Raises UnreachableError."""
     return tuple(one for one in read_all(Settings.from_env()) if one.open or not only_open)
+
+
+def check_alarms(application: str) -> tuple[Incident, ...]:
+    """Check now how a running application operates, as `raymlops alarms check`; its operational alarms that are then
+    open. Raises NotFoundError, ResourceError without a cluster, and UnreachableError if Serve or the store of incidents
+    does not answer."""
+    found = launch.check_operations(application, Settings.from_env())
+    if found.unrecorded:
+        raise UnreachableError(found.unrecorded)
+    return found.open
 
 
 def acknowledge_alarm(alarm: str, why: str) -> Incident:

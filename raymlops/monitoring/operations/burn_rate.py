@@ -16,6 +16,7 @@ from raymlops.events.event import Severity
 BUDGET_DAYS = 30
 LEAST = 5
 """Requests that must have missed the objective, whatever their share."""
+LEAST_OF_BAD_STARTS = 20
 CHANCE = 1e-3
 """An objective that is met shows as many misses in so few windows; else a night of ten requests would alarm."""
 HOLD = 0.8
@@ -48,7 +49,7 @@ class Missed(NamedTuple):
     bad: int
     total: int
     lasting_s: float = math.inf
-    """Seconds that were seen, which are fewer than the window's while an application is young."""
+    """Seconds since the first request, which are fewer than the window's while a version is young."""
 
     @property
     def share(self) -> float:
@@ -74,22 +75,23 @@ class Burning:
 
 
 def find_burning(
-    count: Callable[[float], Missed], objective: float, *, is_open: bool = False
+    count: Callable[[float], Missed], objective: float, *, is_open: bool = False, starts_badly: bool = False
 ) -> Burning | None:
     """The most urgent window in which `objective`, a share of the requests, is missed; `count` counts the last so many
-    seconds. `is_open` says that an alarm of it was raised before."""
+    seconds. `is_open` says that an alarm of it was raised before, `starts_badly` that the first requests to a version
+    may miss it, as cold caches make them slow."""
+    needed = LEAST_OF_BAD_STARTS if starts_badly else LEAST
     hold = HOLD if is_open else 1.0
     for window in (OUTAGE, *WINDOWS):
         least = hold * min(window.rate * objective or OUTAGE_SHARE, OUTAGE_SHARE)
         least = max(least, hold * objective)
         long, short = count(window.long_s), count(window.short_s)
-        if (
-            window.severity == "note"
-        ):  # of long windows: what was not seen counts as good, or every start would alarm
-            least /= min(1.0, long.lasting_s / window.long_s)
+        if window is not OUTAGE and (starts_badly or window.severity == "note"):
+            # What was not seen yet counts as good, or some bad minutes would alarm for days after a start.
+            least /= min(1.0, max(long.lasting_s, 1.0) / window.long_s)
         # Without requests nothing is known: an alarm that is open goes on, and none is raised.
         now = long.share if is_open and not short.total else short.share
-        if min(long.share, now) >= least and long.bad >= LEAST and _is_no_chance(long, objective):
+        if min(long.share, now) >= least and long.bad >= needed and _is_no_chance(long, objective):
             return Burning(window, long, short, objective)
     return None
 

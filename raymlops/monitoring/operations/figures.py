@@ -104,6 +104,10 @@ class Round:
         """Of the whole history: two moments, and what each version counted between them, if anything."""
         return list(self.history.steps())
 
+    def find_first(self, key: ModelKey) -> float:
+        """When the first requests to a version came, as far as the history goes; now if there were none."""
+        return next((before for (before, _), step in self.steps if key in step), self.at)
+
     def count(self, key: ModelKey, seconds: float) -> Counts:
         """What a version counted since the last sample before so many seconds ago."""
         if seconds not in self._counted:

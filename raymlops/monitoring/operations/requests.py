@@ -82,13 +82,14 @@ def check_objective(
     if round_.figures.now.models is None:
         return None
     found = []
-    oldest = round_.history.samples[0].at
     for key in round_.figures.now.models:
 
         def count_window(seconds: float, key: ModelKey = key) -> Missed:
-            return Missed(*count(round_.count(key, seconds)), lasting_s=round_.at - oldest)
+            return Missed(*count(round_.count(key, seconds)), lasting_s=round_.at - round_.find_first(key))
 
-        burning = burn_rate.find_burning(count_window, objective, is_open=round_.is_open(check, key))
+        burning = burn_rate.find_burning(
+            count_window, objective, is_open=round_.is_open(check, key), starts_badly=check == "latency"
+        )
         if burning is not None:
             found.append(
                 make_alarm(

@@ -55,7 +55,7 @@ def parse_spec(value: Mapping[str, Any], overrides: Sequence[str] = ()) -> Servi
     spec = _validate(dict(value), "the serving spec", overrides)
     graphs = {name: complete(graph, pathlib.Path()) for name, graph in spec.graphs.items()}
     require_one_module_of_a_name(graphs)
-    return spec.model_copy(update={"graphs": graphs})
+    return spec.model_copy(update={"graphs": graphs, **_attach_notify(spec, pathlib.Path())})
 
 
 def _read(path: pathlib.Path, overrides: Sequence[str]) -> ServingSpec:

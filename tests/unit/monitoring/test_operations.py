@@ -167,6 +167,14 @@ def test_slow_answers_are_told_with_the_objective_and_the_remedy() -> None:
     assert "Requests wait longer than they run" in story.told[-1][2].sentence
 
 
+def test_a_cold_start_is_no_slow_model() -> None:
+    story = Story(Objectives(p99_ms=50))
+    story.total = Counts(answered=12, slow=8, last=START)  # of a new version
+    story.live(60, answered=0)
+    story.live(HOUR_S, answered=2)
+    assert story.raised == []
+
+
 def test_another_objective_does_not_make_earlier_answers_slow() -> None:
     story = Story(Objectives(p99_ms=500)).live(HOUR_S, answered=10)
     story.slo = Objectives(p99_ms=1)
