@@ -54,14 +54,16 @@ def train_bags(
     *,
     folds: int,
     location: str,
+    deal: int = 0,
     seconds: float | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Bags:
     """The bags of trials, each with its own spec, in that order; the checkpoints lie below `location`, a path or URI.
 
-    What has not ended after `seconds` is given up, and trials of which a fold fails are left out; both are told.
+    Each `deal` parts the rows otherwise. What has not ended after `seconds` is given up, and trials of which a fold
+    fails are left out; both are told.
     """
-    rows = _put_rows(job, folds)
+    rows = _put_rows(job, folds, deal)
     splits = [rows.split(fold) for fold in range(folds)]
     began = time.monotonic()
     running: dict[str, list[Any]] = {}
@@ -70,7 +72,7 @@ def train_bags(
         running[trial.name] = [
             train.remote(
                 dataclasses.replace(job, spec=spec, train=known, validation=unknown),
-                _location(location, trial, fold),
+                _location(location, trial, deal * folds + fold),
             )
             for fold, (known, unknown) in enumerate(splits)
         ]
@@ -90,15 +92,30 @@ def train_bags(
             _cancel(tasks)
             continue
         by_fold = dict(zip(done, found, strict=True))
-        bags.append(_to_bag(trial, location, rows, [by_fold[task] for task in tasks], job.target))
+        margins = [by_fold[task] for task in tasks]
+        bags.append(_to_bag(trial, location, rows, margins, job.target, deal * folds))
     return Bags(tuple(bags), rows.labels, rows.weights, ("train", "validation"))
 
 
-def _put_rows(job: Job, folds: int) -> _Rows:
+def join_bags(bags: Bags, more: Bags) -> Bags:
+    """The bags with the models of another deal of the same rows; those that it lacks stay as they are."""
+    again = {bag.trial.name: bag for bag in more.bags}
+    joined = []
+    for bag in bags.bags:
+        other = again.get(bag.trial.name)
+        if other is not None:
+            share = len(other.parts) / (len(bag.parts) + len(other.parts))
+            margins = (1 - share) * bag.margins + share * other.margins
+            bag = dataclasses.replace(bag, parts=(*bag.parts, *other.parts), margins=margins)
+        joined.append(bag)
+    return dataclasses.replace(bags, bags=tuple(joined))
+
+
+def _put_rows(job: Job, folds: int, deal: int) -> _Rows:
     parts = job.train.load(), job.validation.load()
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     labels = arrays[LABEL]
-    held = deal_folds(labels, folds, job.spec.training.seed)
+    held = deal_folds(labels, folds, job.spec.training.seed + deal)
     return _Rows(ray.put(arrays), labels, arrays.get(WEIGHT), held)
 
 
@@ -126,13 +143,19 @@ def _location(location: str, trial: Trial, fold: int) -> str:
 
 
 def _to_bag(
-    trial: Trial, location: str, rows: _Rows, found: Sequence[npt.NDArray[Any]], target: FittedTarget
+    trial: Trial,
+    location: str,
+    rows: _Rows,
+    found: Sequence[npt.NDArray[Any]],
+    target: FittedTarget,
+    first: int,
 ) -> Bag:
     margins = np.empty((len(rows.labels), target.outputs))
     for numbers, part in zip(rows.held, found, strict=True):
         margins[numbers] = part
     parts = tuple(
-        dataclasses.replace(trial, checkpoint=_location(location, trial, fold)) for fold in range(len(found))
+        dataclasses.replace(trial, checkpoint=_location(location, trial, first + fold))
+        for fold in range(len(found))
     )
     return Bag(trial, parts, margins)
 

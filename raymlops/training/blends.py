@@ -53,6 +53,8 @@ class Bag:
     parts: tuple[Trial, ...]
     margins: Floats
     """(rows, outputs), of rows that the model that answers them has not seen."""
+    bytes: int = 0
+    """Of one of its models as it was saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +79,15 @@ class Bags:
         """Without those that have no number for some row: a mean with them would have none, either."""
         kept = tuple(bag for bag in self.bags if np.isfinite(bag.margins).all())
         return dataclasses.replace(self, bags=kept)
+
+    def of_rows(self, rows: slice) -> "Bags":
+        """The same of a part of the rows."""
+        return dataclasses.replace(
+            self,
+            bags=tuple(dataclasses.replace(bag, margins=bag.margins[rows]) for bag in self.bags),
+            labels=self.labels[rows],
+            weights=None if self.weights is None else self.weights[rows],
+        )
 
     def weigh(self, spec: TrainingSpec, target: FittedTarget) -> npt.NDArray[Any] | None:
         """The weights of the rows in losses."""
@@ -390,15 +401,21 @@ def choose_bags(
     return [trial for trial in trials if trial.name in kept]
 
 
+def judge_bags(bags: Bags, spec: TrainingSpec, target: FittedTarget) -> float:
+    """The mean loss of what `blend_bags` would take of these, on rows that did not choose it."""
+    judged = judge_blend(bags.margins, _make_losses(bags, spec, target), bags.weigh(spec, target), spec.seed)
+    return judged.blend if judged.beyond_doubt else judged.single
+
+
+def _make_losses(bags: Bags, spec: TrainingSpec, target: FittedTarget) -> MakeLoss:
+    return lambda rows: make_loss(spec, target, bags.labels[rows])
+
+
 def blend_bags(bags: Bags, spec: TrainingSpec, target: FittedTarget) -> Winner:
     """The blend of these, the best by the metric of the search first, or one alone, if a blend does not gain beyond
     doubt."""
     held, margins, weights = bags.bags, bags.margins, bags.weigh(spec, target)
-
-    def make(rows: npt.NDArray[np.int64]) -> RowLoss:
-        return make_loss(spec, target, bags.labels[rows])
-
-    loss = make_loss(spec, target, bags.labels)
+    make, loss = _make_losses(bags, spec, target), make_loss(spec, target, bags.labels)
     judged, folds = None, len(held[0].parts) > 1
     # The first is the best of one split; where folds answered, they are the better judge.
     chosen = _choose_single(margins, loss, weights) if folds else np.eye(len(held))[0]

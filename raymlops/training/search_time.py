@@ -22,14 +22,12 @@ class SearchTime:
 
     def keep_for_folds(self, costs: Sequence[float]) -> float:
         """The seconds to keep for folds. `costs` are the seconds of the trials that will be trained again if there is
-        time, the best first: as many of the first ones are as take half of the time."""
-        if not self.folds:
-            return 0.0
-        for count in range(len(costs), 0, -1):
-            needed = self.seconds_of_folds(sum(costs[:count]))
-            if needed <= self.seconds * _MOST_OF_FOLDS:
-                return needed
-        return 0.0
+        time, the best first: as many of them as take half of the time, without those that take it alone."""
+        kept = 0.0
+        for cost in costs if self.folds else ():
+            if self.seconds_of_folds(kept + cost) <= self.seconds * _MOST_OF_FOLDS:
+                kept += cost
+        return self.seconds_of_folds(kept) if kept else 0.0
 
     def seconds_of_folds(self, cost: float) -> float:
         """Of trials that took `cost` seconds in all, each trained again on every fold."""

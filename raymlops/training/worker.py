@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import platform
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import fsspec
@@ -123,6 +123,15 @@ def _to_tensors(value: Any) -> Any:
 def _load_from(checkpoint: Any) -> State:
     with checkpoint.as_directory() as directory:
         return load_state(directory)
+
+
+def count_state_bytes(state: Any) -> int:
+    """Of all tensors of a state, at any depth."""
+    if isinstance(state, Mapping):
+        return sum(map(count_state_bytes, state.values()))
+    if isinstance(state, list | tuple):
+        return sum(map(count_state_bytes, state))
+    return int(getattr(state, "nbytes", 8))
 
 
 def load_state(directory: str | pathlib.Path) -> State:

@@ -3,6 +3,7 @@ graph on packed rows. Runs no trials, and adds no preprocessing."""
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from raymlops.errors import RaymlopsError, StorageError, last_line
 from raymlops.features import FittedFeatures, FittedTarget, Packing, packing_of
 from raymlops.specs.experiment import ExperimentSpec, with_parameters
 from raymlops.training import learners
-from raymlops.training.bags import train_bags
+from raymlops.training.bags import join_bags, train_bags
 from raymlops.training.blend_export import write_blend
 from raymlops.training.blends import (
     Bag,
@@ -23,19 +24,26 @@ from raymlops.training.blends import (
     blend_bags,
     choose_bags,
     choose_trials,
+    judge_bags,
     to_margins,
     to_single,
 )
 from raymlops.training.demand import count_places
-from raymlops.training.learners import Job, Scorer, learner_of
+from raymlops.training.learners import Job, Scorer, State, learner_of
 from raymlops.training.packed import LABEL, NO_ROWS, WEIGHT, narrow
 from raymlops.training.replay import Replayed
 from raymlops.training.search_time import SearchTime
 from raymlops.training.trials import SearchResult, Trial, read_state
+from raymlops.training.worker import count_state_bytes
 
 Tell = Callable[[str], None]
 _MOST_BAGS, _MOST_TRIALS = 6, 12
 """Trials among which a blend chooses: with folds each is trained again."""
+_SECONDS_A_BYTE = 0.25e-6
+"""Of a model's file, to write it, to compare it with the model, to register it, and to measure it."""
+_FEW_ROWS, _MOST_DEALS, _MOST_BYTES = 5_000, 4, 8_000_000
+"""Rows that are dealt again, how often, and the bytes of all models of a blend that this may give."""
+_MARGIN = 1.2
 MOST_ROWS = 50_000
 """Validation rows by which it chooses."""
 
@@ -52,38 +60,97 @@ def choose_winner(
     if not found.bags:
         return to_single(trials.best), None
     if folds:
-        picked = _pick_for_folds(found, spec, target, seconds)
-        if picked:
-            named = [(trial, to_spec_of(spec, trial)) for trial in picked]
-            trained = train_bags(
-                named, job, folds=folds, location=location, seconds=seconds, tell=tell
-            ).finite
-            if any(bag.trial is picked[0] for bag in trained.bags):  # the best of them
-                found = trained
-        else:
-            tell("There is no time to train the best trials again on folds, and they are taken as they are")
+        trained = _train_folds(found, job, location=location, seconds=seconds, tell=tell)
+        if trained is not None:
+            found = trained
     return blend_bags(found, spec.training, target), found
+
+
+def _train_folds(
+    found: Bags, job: Job, *, location: str, seconds: float | None, tell: Tell
+) -> Bags | None:
+    """The bags of the trials that are worth it; None if there is no time, or if the best trial has none and is better
+    alone."""
+    spec, target = job.spec, job.target
+    began = time.monotonic()
+    picked = _pick_for_folds(found, spec, target, seconds)
+    if not picked:
+        tell("There is no time to train the best trials again on folds, and they are taken as they are")
+        return None
+
+    def train(trials: Sequence[Trial], deal: int) -> Bags:
+        named = [(trial, to_spec_of(spec, trial)) for trial in trials]
+        left = None if seconds is None else max(seconds - (time.monotonic() - began), 0.0)
+        folds = spec.search.folds or 0
+        return train_bags(named, job, folds=folds, location=location, deal=deal, seconds=left, tell=tell).finite
+
+    trained = train(picked, 0)
+    if not trained.bags:
+        return None
+    if seconds is not None:
+        trained = _train_again(trained, found, job, seconds, began, train)
+    if any(bag.trial is found.bags[0].trial for bag in trained.bags):
+        return trained
+    rows = len(found.labels)  # validation rows, which are the last ones of those that folds answer
+    if found.step != 1 or not np.array_equal(trained.labels[-rows:], found.labels):
+        return None
+    loss = judge_bags(trained.of_rows(slice(-rows, None)), spec.training, target)
+    return trained if loss < judge_bags(found, spec.training, target) else None
+
+
+def _train_again(
+    trained: Bags,
+    found: Bags,
+    job: Job,
+    seconds: float,
+    began: float,
+    train: Callable[[Sequence[Trial], int], Bags],
+) -> Bags:
+    """The members of the blend of few rows with more models, of other deals of the rows, while there is time: how rows
+    are dealt is most of the chance in the answers of small models."""
+    first = time.monotonic() - began
+    sizes = {bag.trial.name: bag.bytes for bag in found.bags}
+    if len(trained.labels) > _FEW_ROWS:
+        return trained
+    for deal in range(1, _MOST_DEALS):
+        winner = blend_bags(trained, job.spec.training, job.target)
+        members = [share.trial for share in winner.shares]
+        size = sum(sizes[share.trial.name] * share.models for share in winner.shares)
+        left = seconds - (time.monotonic() - began)
+        if left < _MARGIN * first or size * (deal + 1) / deal > _MOST_BYTES:
+            break
+        trained = join_bags(trained, train(members, deal))
+    return trained
 
 
 def _pick_for_folds(
     found: Bags, spec: ExperimentSpec, target: FittedTarget, seconds: float | None
 ) -> list[Trial]:
-    """The trials to train again on folds: without the slowest beside the best, so that they end in time by what each
-    took; none if even the best does not."""
+    """The trials to train again on folds: those that end in time together, by what each took, and whose files are
+    written and measured in it; none if none does."""
     left = math.inf if seconds is None else seconds
-    time = SearchTime(left, spec.search.folds or 0, count_places(spec))
+    folds = spec.search.folds or 0
+    limit = SearchTime(left, folds, count_places(spec))
+    sizes = {bag.trial.name: bag.bytes for bag in found.bags}
+
+    def fits(trials: Sequence[Trial]) -> bool:
+        files = folds * sum(sizes[trial.name] for trial in trials) * _SECONDS_A_BYTE
+        return limit.seconds_of_folds(sum(trial.seconds for trial in trials)) + files < left
+
     held, firsts = found, True
-    while True:
+    while held.bags:
         picked = choose_bags(held, spec.training, target, _MOST_BAGS, firsts=firsts)
-        if time.seconds_of_folds(sum(trial.seconds for trial in picked)) < left:
+        if fits(picked):
             return picked
-        others = [trial for trial in picked if trial is not picked[0]]
-        if not firsts and not others:
-            return []
-        if not firsts:
-            slowest = max(others, key=lambda trial: trial.seconds)
-            held = dataclasses.replace(held, bags=tuple(one for one in held.bags if one.trial is not slowest))
-        firsts = False
+        late = {trial.name for trial in picked if not fits([trial])}
+        if not late and firsts:
+            firsts = False
+            continue
+        slowest = late or {max(picked[1:], key=lambda trial: trial.seconds).name}
+        held = dataclasses.replace(
+            held, bags=tuple(one for one in held.bags if one.trial.name not in slowest)
+        )
+    return []
 
 
 def _answer_validation(job: Job, trials: Sequence[Trial], tell: Tell) -> Bags:
@@ -94,7 +161,8 @@ def _answer_validation(job: Job, trials: Sequence[Trial], tell: Tell) -> Bags:
     bags = []
     for trial in trials:
         try:
-            scorer = _load_trial(job.spec, job.packing, job.target, trial)
+            state = read_state(trial)
+            scorer = _open_state(job.spec, job.packing, job.target, trial, state)
             margins = to_margins(job.target.task, scorer.scores(narrow(rows, _read_by(job.spec, trial))))
             if margins.shape != (len(labels), job.target.outputs):
                 raise ValueError(
@@ -107,7 +175,7 @@ def _answer_validation(job: Job, trials: Sequence[Trial], tell: Tell) -> Bags:
                 f"Trial {trial.name} cannot be a part of a blend: {type(error).__name__}: {last_line(error)}"
             )
             continue
-        bags.append(Bag(trial, (trial,), np.asarray(margins)))
+        bags.append(Bag(trial, (trial,), np.asarray(margins), count_state_bytes(state)))
     return Bags(tuple(bags), labels, weights, step=job.validation.step_of(MOST_ROWS))
 
 
@@ -121,8 +189,10 @@ def rebuild_winner(job: Job, trials: SearchResult, replayed: Sequence[Replayed],
         parts: tuple[Trial, ...] = (trial,)
         if one.models > 1:
             named = [(trial, to_spec_of(job.spec, trial))]
-            (bag,) = train_bags(named, job, folds=one.models, location=location).bags
-            parts = bag.parts
+            folds = job.spec.search.folds or one.models
+            for deal in range(one.models // folds):
+                (bag,) = train_bags(named, job, folds=folds, location=location, deal=deal).bags
+                parts = bag.parts if deal == 0 else (*parts, *bag.parts)
         members += [Member(part, one.weight / len(parts)) for part in parts]
     return Winner(tuple(members))
 
@@ -170,5 +240,11 @@ def _read_by(spec: ExperimentSpec, trial: Trial) -> frozenset[str]:
 
 def _load_trial(spec: ExperimentSpec, packing: Packing, target: FittedTarget, trial: Trial) -> Scorer:
     """The best model of a trial, from its best epoch. Raises StorageError."""
+    return _open_state(spec, packing, target, trial, read_state(trial))
+
+
+def _open_state(
+    spec: ExperimentSpec, packing: Packing, target: FittedTarget, trial: Trial, state: State
+) -> Scorer:
     known = to_spec_of(spec, trial)
-    return learner_of(known).load(read_state(trial), Job(known, packing, target, NO_ROWS, NO_ROWS))
+    return learner_of(known).load(state, Job(known, packing, target, NO_ROWS, NO_ROWS))

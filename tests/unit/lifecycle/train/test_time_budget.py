@@ -20,9 +20,9 @@ def test_trials_end_early_enough_for_the_stages_after_them() -> None:
     budget = TimeBudget(600, time.monotonic() - 100).with_reserve(preparing=20)
     granted = budget.grant_trials()
     assert granted is not None
-    assert granted < 600 - 100 - 2 * 20
+    assert granted < 600 - 100 - 1.5 * 20
     assert budget.allows(400)
-    assert not budget.allows(470)
+    assert not budget.allows(475)
 
 
 def test_a_large_estimate_leaves_trials_half_of_the_time() -> None:
@@ -35,6 +35,6 @@ def test_a_large_estimate_leaves_trials_half_of_the_time() -> None:
 def test_a_time_that_is_over_before_the_first_trial_is_told_with_its_remedy() -> None:
     budget = TimeBudget(6, time.monotonic() - 30).with_reserve(preparing=25)
     with pytest.raises(
-        SpecError, match=r"search\.max_minutes: 0\.1 minutes .* after 3\d s; .* 7[45] s; allow more"
+        SpecError, match=r"search\.max_minutes: 0\.1 minutes .* after 3\d s; .* 4[56] s; allow more"
     ):
         budget.grant_trials()

@@ -43,8 +43,9 @@ class HeldRows:
 
 def search(monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any]) -> tuple[Any, list[str]]:
     monkeypatch.setattr(
-        winners, "_load_trial", lambda spec, packing, target, trial: Answering(answers[trial.name])
+        winners, "_open_state", lambda spec, packing, target, trial, state: Answering(answers[trial.name])
     )
+    monkeypatch.setattr(winners, "read_state", lambda trial: {})
     trials = tuple(
         Trial(
             name,
