@@ -467,6 +467,12 @@ class SearchSpec(Document):
         description="With several learners: the best trials are trained again on so many folds of the training and "
         "validation rows, and each answers as the mean of its folds; 0 for none; default by rows, 5 for few",
     )
+    refit: bool | None = Field(
+        None,
+        description="With several learners: the winner's models are trained again on training and validation rows "
+        "together, for as long as was best without the latter, where they are not on folds; default where "
+        "max_minutes is given and leaves the time",
+    )
 
     @field_validator("learners", mode="before")
     @classmethod

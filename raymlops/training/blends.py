@@ -43,6 +43,8 @@ class Member:
 
     trial: Trial
     weight: float
+    whole: bool = False
+    """Whether it was trained on the validation rows, too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +149,7 @@ class Share:
     trial: Trial
     weight: float
     models: int
+    whole: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +194,9 @@ def to_shares(members: Sequence[Member]) -> tuple[Share, ...]:
     found: dict[str, Share] = {}
     for member in members:
         held = found.get(member.trial.name, Share(member.trial, 0.0, 0))
-        found[member.trial.name] = Share(held.trial, held.weight + member.weight, held.models + 1)
+        found[member.trial.name] = Share(
+            held.trial, held.weight + member.weight, held.models + 1, member.whole
+        )
     return tuple(sorted(found.values(), key=lambda share: -share.weight))
 
 
@@ -200,6 +205,7 @@ def _to_record(share: Share) -> dict[str, Any]:
         "trial": share.trial.name,
         "weight": share.weight,
         "models": share.models,
+        "whole": share.whole,
         "epochs": int(share.trial.learned.get("epoch", 1)),
         "parameters": share.trial.parameters,
     }
@@ -289,6 +295,23 @@ def select_members(
 
 def _mean(losses: Floats, weights: npt.NDArray[Any] | None) -> float:
     return float(np.average(losses, weights=weights))
+
+
+def find_worse(
+    bags: Bags, other: Mapping[str, Floats], spec: TrainingSpec, target: FittedTarget
+) -> list[str]:
+    """The trials of which other models, by their margins of the same rows, are worse beyond doubt."""
+    loss, weights = make_loss(spec, target, bags.labels), bags.weigh(spec, target)
+    found = []
+    for bag in bags.bags:
+        if bag.trial.name in other:
+            margins = other[bag.trial.name]
+            if not np.isfinite(margins).all():
+                found.append(bag.trial.name)
+                continue
+            more, error = _mean_with_error(loss(margins) - loss(bag.margins), weights)
+            found += [bag.trial.name] * (more > _CONFIDENCE * error)
+    return found
 
 
 def calibrate(

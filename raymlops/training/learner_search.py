@@ -220,7 +220,7 @@ class LearnerSearch(Searcher):  # type: ignore[misc]
         """Until the trials have to end; None without a limit. It depends on which trials are to be trained again."""
         if self._limit is None:
             return None
-        kept = self._limit.keep_for_folds(self._list_refolded())
+        kept = self._limit.keep(self._list_refolded())
         return self._limit.seconds - kept - (time.monotonic() - self._began)
 
     def _list_refolded(self) -> list[float]:

@@ -59,18 +59,21 @@ def train_network(
     save_now: Callable[[], bool] = lambda: False,
     state: State | None = None,
     team: Team = ALONE,
+    until: int | None = None,
 ) -> None:
     """Train until the epochs are done, `report` says stop, or `patience` runs out. `network` may be wrapped for DDP.
+    With `until` the network of that epoch is taken, which ends the training.
 
     `state` is one that an earlier call reported; training continues after its last step. `save_now` is called after
     each step, and must return the same on all workers: true reports a state from the middle of the epoch.
     """
-    training = _Training(network, spec, target, device, team)
+    training = _Training(network, spec, target, device, team, fixed=until is not None)
     if state is not None:
         training.load(state)
     progress = training.progress
     pace = spec.pace
-    while progress.epoch < pace.epochs and progress.epoch - progress.best_epoch < pace.patience:
+    epochs = pace.epochs if until is None else min(until, pace.epochs)
+    while progress.epoch < epochs and progress.epoch - progress.best_epoch < pace.patience:
         began, done = time.perf_counter(), progress.step
         train_loss, steps = training.run_epoch(rows, save_now, report)
         seconds = time.perf_counter() - began
@@ -99,9 +102,17 @@ class _Training:
     """A network with its optimiser and their progress."""
 
     def __init__(
-        self, network: nn.Module, spec: TrainingSpec, target: FittedTarget, device: torch.device, team: Team
+        self,
+        network: nn.Module,
+        spec: TrainingSpec,
+        target: FittedTarget,
+        device: torch.device,
+        team: Team,
+        *,
+        fixed: bool,
     ) -> None:
-        self.progress = _Progress()
+        """With `fixed` the last epoch is the best."""
+        self.progress, self._fixed = _Progress(), fixed
         self.metric = spec.metric_of(target.task)
         self.falling = self.metric in metrics.FALLING
         self._network, self._bare = network, _unwrapped(network)
@@ -138,7 +149,7 @@ class _Training:
         progress = self.progress
         progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
         gained = -value if self.falling else value
-        if gained > progress.best:
+        if gained > progress.best or self._fixed:
             progress.best, progress.best_epoch = gained, progress.epoch
             progress.best_network = {
                 name: value.detach().clone() for name, value in self._bare.state_dict().items()

@@ -21,10 +21,14 @@ class Replayed:
     """Of its models together."""
     models: int
     """1 for its own model, else one a fold."""
+    whole: bool = False
+    """Whether it was trained again on training and validation rows."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Replayed":
-        return cls(value["parameters"], value["epochs"], value["weight"], value["models"])
+        return cls(
+            value["parameters"], value["epochs"], value["weight"], value["models"], value.get("whole", False)
+        )
 
 
 class ReplaySearch(Searcher):  # type: ignore[misc]

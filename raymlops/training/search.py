@@ -264,7 +264,8 @@ def _make_learner_search(job: Job, metric: str, mode: str, prior: SearchPrior) -
     if spec.search.max_minutes is not None:
         places = count_places(spec)
         folds = spec.search.folds or 0 if spec.search.blends else 0
-        limit = SearchTime(spec.search.max_minutes * 60, folds, places)
+        refits = spec.search.blends and spec.search.refit is not False
+        limit = SearchTime(spec.search.max_minutes * 60, folds, places, refits)
     return LearnerSearch(
         find_candidates(spec, job.train.count, job.target.task),
         metric=f"best_{metric}",

@@ -77,15 +77,15 @@ def _connected(team: Team) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def train_to_end(job: Job, spec: ExperimentSpec) -> State:
-    """Train in this process, and return the state at the end, which has the best model."""
+def train_to_end(job: Job, spec: ExperimentSpec, until: int | None = None) -> State:
+    """Train in this process, and return the state at the end, which has the best model; see `Run.until`."""
     last: list[Callable[[], State]] = []
 
     def report(metrics: dict[str, float], snapshot: Callable[[], State]) -> bool:
         last[:] = [snapshot]
         return True
 
-    learners.fit(Run(job, spec, report))
+    learners.fit(Run(job, spec, report, until=until))
     return last[0]()
 
 

@@ -62,6 +62,7 @@ _LATER = {
     "search.glassbox": False,
     "search.folds": None,
     "search.trial_minutes": None,
+    "search.refit": None,
     "search.sample_rows": None,
     "search.warm_start": "auto",
     "training.rows": None,

@@ -2,7 +2,6 @@
 graph on packed rows. Runs no trials, and adds no preprocessing."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -24,6 +23,7 @@ from raymlops.training.blends import (
     blend_bags,
     choose_bags,
     choose_trials,
+    find_worse,
     judge_bags,
     to_margins,
     to_single,
@@ -31,8 +31,9 @@ from raymlops.training.blends import (
 from raymlops.training.demand import count_places
 from raymlops.training.learners import Job, Scorer, State, learner_of
 from raymlops.training.packed import LABEL, NO_ROWS, WEIGHT, narrow
+from raymlops.training.refits import refit_trials
 from raymlops.training.replay import Replayed
-from raymlops.training.search_time import SearchTime
+from raymlops.training.search_time import FOLDS_START_S, SearchTime
 from raymlops.training.trials import SearchResult, Trial, read_state
 from raymlops.training.worker import count_state_bytes
 
@@ -44,6 +45,8 @@ _SECONDS_A_BYTE = 0.25e-6
 _FEW_ROWS, _MOST_DEALS, _MOST_BYTES = 5_000, 4, 8_000_000
 """Rows that are dealt again, how often, and the bytes of all models of a blend that this may give."""
 _MARGIN = 1.2
+_LEAST_ROWS = 500
+"""Validation rows by which the members of a blend are chosen well enough to be trained again on all."""
 MOST_ROWS = 50_000
 """Validation rows by which it chooses."""
 
@@ -56,19 +59,58 @@ def choose_winner(
     spec, target = job.spec, job.target
     folds = spec.search.folds or 0
     chosen = choose_trials(trials.trials, _MOST_TRIALS, defaults=bool(folds))
+    began = time.monotonic()
     found = _answer_validation(job, chosen, tell).finite
     if not found.bags:
         return to_single(trials.best), None
-    if folds:
-        trained = _train_folds(found, job, location=location, seconds=seconds, tell=tell)
+    left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
+    winner = blend_bags(found, spec.training, target)
+    members = [share.trial for share in winner.shares]
+    refits = _wants_refits(job, found)
+    if folds and not (refits and not _fits_folds(found, spec, members, left)):
+        trained = _train_folds(found, job, location=location, seconds=left, tell=tell)
         if trained is not None:
-            found = trained
-    return blend_bags(found, spec.training, target), found
+            return blend_bags(trained, spec.training, target), trained
+        left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
+    if refits and (left is None or left > FOLDS_START_S):
+        winner = _refit(winner, found, job, location=location, seconds=left, tell=tell)
+    return winner, found
 
 
-def _train_folds(
-    found: Bags, job: Job, *, location: str, seconds: float | None, tell: Tell
-) -> Bags | None:
+def _wants_refits(job: Job, found: Bags) -> bool:
+    """Whether the winner's models are to be trained again on all rows, if they are not on folds."""
+    search, wanted = job.spec.search, job.spec.search.refit
+    if wanted is None:
+        wanted = search.max_minutes is not None and len(found.labels) >= _LEAST_ROWS
+    held = job.train.arrays is not None and job.validation.arrays is not None
+    return wanted and held and job.spec.training.workers == 1
+
+
+def _refit(
+    winner: Winner, found: Bags, job: Job, *, location: str, seconds: float | None, tell: Tell
+) -> Winner:
+    """The winner with models of training and validation rows. One that answers the latter worse than without them went
+    astray, and is left out."""
+    named = [(share.trial, to_spec_of(job.spec, share.trial)) for share in winner.shares]
+    refitted = refit_trials(named, job, location=location, seconds=seconds, tell=tell)
+    if found.step == 1:
+        margins = {name: one.margins for name, one in refitted.items()}
+        for name in find_worse(found, margins, job.spec.training, job.target):
+            tell(f"{name} answers worse after it was trained on all rows, and is taken as it was")
+            del refitted[name]
+    if refitted:
+        rows = job.train.count + job.validation.count
+        tell(
+            f"{len(refitted)} of {len(named)} models were trained again on {rows:,} rows, validation included"
+        )
+    members = tuple(
+        Member(refitted[one.trial.name].trial, one.weight, whole=True) if one.trial.name in refitted else one
+        for one in winner.members
+    )
+    return dataclasses.replace(winner, members=members)
+
+
+def _train_folds(found: Bags, job: Job, *, location: str, seconds: float | None, tell: Tell) -> Bags | None:
     """The bags of the trials that are worth it; None if there is no time, or if the best trial has none and is better
     alone."""
     spec, target = job.spec, job.target
@@ -82,14 +124,16 @@ def _train_folds(
         named = [(trial, to_spec_of(spec, trial)) for trial in trials]
         left = None if seconds is None else max(seconds - (time.monotonic() - began), 0.0)
         folds = spec.search.folds or 0
-        return train_bags(named, job, folds=folds, location=location, deal=deal, seconds=left, tell=tell).finite
+        return train_bags(
+            named, job, folds=folds, location=location, deal=deal, seconds=left, tell=tell
+        ).finite
 
     trained = train(picked, 0)
     if not trained.bags:
         return None
     if seconds is not None:
         trained = _train_again(trained, found, job, seconds, began, train)
-    if any(bag.trial is found.bags[0].trial for bag in trained.bags):
+    if len(picked) > 1 and any(bag.trial is found.bags[0].trial for bag in trained.bags):
         return trained
     rows = len(found.labels)  # validation rows, which are the last ones of those that folds answer
     if found.step != 1 or not np.array_equal(trained.labels[-rows:], found.labels):
@@ -123,19 +167,25 @@ def _train_again(
     return trained
 
 
+def _fits_folds(found: Bags, spec: ExperimentSpec, trials: Sequence[Trial], left: float | None) -> bool:
+    """Whether these end in time on folds, with the writing and measuring of their files."""
+    if left is None:
+        return True
+    folds = spec.search.folds or 0
+    sizes = {bag.trial.name: bag.bytes for bag in found.bags}
+    files = folds * sum(sizes[trial.name] for trial in trials) * _SECONDS_A_BYTE
+    limit = SearchTime(left, folds, count_places(spec))
+    return limit.seconds_of_folds(sum(trial.seconds for trial in trials)) + files < left
+
+
 def _pick_for_folds(
     found: Bags, spec: ExperimentSpec, target: FittedTarget, seconds: float | None
 ) -> list[Trial]:
     """The trials to train again on folds: those that end in time together, by what each took, and whose files are
     written and measured in it; none if none does."""
-    left = math.inf if seconds is None else seconds
-    folds = spec.search.folds or 0
-    limit = SearchTime(left, folds, count_places(spec))
-    sizes = {bag.trial.name: bag.bytes for bag in found.bags}
 
     def fits(trials: Sequence[Trial]) -> bool:
-        files = folds * sum(sizes[trial.name] for trial in trials) * _SECONDS_A_BYTE
-        return limit.seconds_of_folds(sum(trial.seconds for trial in trials)) + files < left
+        return _fits_folds(found, spec, trials, seconds)
 
     held, firsts = found, True
     while held.bags:
@@ -193,7 +243,14 @@ def rebuild_winner(job: Job, trials: SearchResult, replayed: Sequence[Replayed],
             for deal in range(one.models // folds):
                 (bag,) = train_bags(named, job, folds=folds, location=location, deal=deal).bags
                 parts = bag.parts if deal == 0 else (*parts, *bag.parts)
-        members += [Member(part, one.weight / len(parts)) for part in parts]
+        elif one.whole:
+            named = [(trial, to_spec_of(job.spec, trial))]
+            told: list[str] = []
+            refitted = refit_trials(named, job, location=location, tell=told.append)
+            if not refitted:
+                raise RaymlopsError("; ".join(told))
+            parts = (refitted[trial.name].trial,)
+        members += [Member(part, one.weight / len(parts), one.whole) for part in parts]
     return Winner(tuple(members))
 
 

@@ -80,6 +80,9 @@ class Run:
     """A state that was reported before, to resume from."""
     team: Team | None = None
     """Set in the workers of a team; None if one process trains alone."""
+    until: int | None = None
+    """The epoch that ends it and is taken as the best, whatever its metrics, where the validation rows are among those
+    that it trains on. None for the best of all by the metric."""
 
     @property
     def threads(self) -> int:

@@ -121,6 +121,7 @@ class NetworkLearner:
                 save_now=saving,
                 state=run.state,
                 team=team,
+                until=run.until,
             )
 
     def row_us(self, spec: ExperimentSpec, packing: Packing, target: FittedTarget, rows: int) -> float:

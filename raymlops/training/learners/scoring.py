@@ -59,7 +59,9 @@ class Progress:
 
     @property
     def waited(self) -> int:
-        """Epochs since the best one."""
+        """Epochs since the best one, which is the last if `Run.until` says how far it goes."""
+        if self._run.until is not None:
+            return 0
         values = [learned[self.metric] for learned in self.history]
         return len(values) - 1 - values.index(self.best) if values else 0
 
@@ -104,7 +106,9 @@ class Progress:
     def tell(self, snapshot: Callable[[], State], last: bool = True) -> bool:
         """Report the epoch that was measured; false if it is time to stop. One that is not the last waits for a later
         one if too little time has passed."""
-        go_on = not self._astray and self.waited < self._run.spec.training.pace.patience
+        until = self._run.until
+        ended = self.waited >= self._run.spec.training.pace.patience if until is None else self.epoch >= until
+        go_on = not self._astray and not ended
         # The clocks of workers differ, and all of a team must report, or none: the first decides.
         soon = self._run.workers.gather(time.monotonic() - self._told < self._least_seconds)[0]
         if go_on and not last and soon:

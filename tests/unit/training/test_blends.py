@@ -160,7 +160,7 @@ def test_the_file_of_a_blend_answers_as_its_members(
     if task == "regression":
         np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5, atol=1e-2)
     else:
-        # A member's probability in float32 tells log odds m to within 2^-24 e^|m|; the file has the log odds themselves.
+        # A float32 probability tells log odds m to within 2^-24 e^|m|; the file has the log odds themselves.
         odds = [np.abs(rows @ weights + bias).max(axis=1).clip(0, 16) for weights, bias in lines]
         told = sum(part * 2**-24 * np.exp(one) for one, part in zip(odds, parts, strict=True))
         differ = np.abs(blends.to_scores(task, found.astype(np.float64)) - expected)
