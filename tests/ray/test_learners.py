@@ -107,6 +107,25 @@ def test_a_winner_of_several_models_is_reproduced_to_the_byte(outcome: Outcome, 
     assert found.largest < 1e-9
 
 
+def test_a_winner_that_was_trained_again_on_all_rows_says_so_and_is_reproduced_to_the_byte(
+    spec: ExperimentSpec, settings: Settings
+) -> None:
+    networks = {"network": {"lr": 0.02, "network.options.hidden": 16}}
+    search = spec.search.model_copy(update={"learners": networks, "trials": 1, "folds": 0, "refit": True})
+    told: list[str] = []
+    found = develop_model(
+        spec.model_copy(update={"search": search}), settings, Request(name="refitted"), tell=told.append
+    )
+    assert any("1 of 1 models were trained again on 34" in line for line in told)
+    assert found.proof.parity.difference < 1e-5
+    assert found.version is not None
+    version = registry.resolve(f"models:/blended/{found.version}", settings)
+    (member,) = json.loads(version.tags["raymlops.members"])["members"]
+    assert member["whole"]
+    again = reproduce_version(f"models:/blended/{found.version}", settings, print, trusted=True)
+    assert again.same_bytes
+
+
 def test_a_network_learns_from_a_blend_and_the_record_gives_the_same_again(
     spec: ExperimentSpec, outcome: Outcome, tmp_path: pathlib.Path
 ) -> None:
