@@ -55,8 +55,8 @@ class Labels:
     def of_answers(
         cls, task: Task, column: str, target: str, answers: npt.NDArray[Any], labels: npt.NDArray[Any]
     ) -> "Labels":
-        """Of answers (rows,) or (rows, classes) and labels (rows,): class numbers, NaN or negative if missing or of no
-        class that the model has; or numbers."""
+        """Of answers (rows,) or (rows, classes) and labels (rows,): class numbers, negative if of no class that the
+        model has; or numbers. NaN is missing."""
         labels = np.asarray(labels, np.float64)
         answers = np.asarray(answers, np.float64)
         if task == "regression":

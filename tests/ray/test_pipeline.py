@@ -84,6 +84,10 @@ def test_a_version_knows_what_its_rows_were_and_says_what_changed_in_others(
     again = find_drift(uri, DatasetSpec(path=str(folder / "rows.parquet"), reader="parquet"), settings)
     assert not again.differs
     assert any(column.role == "score" for column in again.reference.columns)
+    calibration = again.reference.calibration
+    assert calibration is not None
+    assert calibration.target == "late"
+    assert calibration.rows > 0.25 * table.num_rows  # validation and test rows
     moved = pc.add(table["x"], 3.0)
     changed = find_drift(uri, table.set_column(table.column_names.index("x"), "x", moved), settings)
     first = changed.periods[0][1].findings[0]

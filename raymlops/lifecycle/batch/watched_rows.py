@@ -3,7 +3,7 @@ each block passes through the model where it lies."""
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,15 @@ from raymlops.data.scan import fold, fold_here
 from raymlops.errors import DataError, unknown_name
 from raymlops.features import FittedColumn, column_to_tensor, convert_columns
 from raymlops.lifecycle.batch.predict import OnnxScorer, columns_of, open_scorer, to_rules
+from raymlops.lifecycle.batch.row_times import require_times
+from raymlops.lifecycle.batch.watched_labels import find_labelled_answer, guess_labelled_answer
 from raymlops.models.safety import Model
 from raymlops.monitoring import row_values
+from raymlops.monitoring.calibration import Labels
 from raymlops.monitoring.cells import CATEGORY_CELLS, Counts
 from raymlops.monitoring.reference import SAMPLE_ROWS, Reference, Role, make_reference
 from raymlops.monitoring.row_values import Values
+from raymlops.monitoring.segments import find_segments
 from raymlops.specs.dataset import DatasetSpec
 from raymlops.tensors import Batch
 
@@ -81,37 +85,114 @@ def sample_rows(dataset: ray.data.Dataset, seed: int = 0) -> tuple[pa.Table, int
     return pa.concat_tables(tables, promote_options="permissive"), count
 
 
-def reference_of(model: Model, table: pa.Table, rows: int, time: str | None = None) -> Reference:
-    """Of a sample of rows; `time` is a column with their times, if they have one. Raises DataError."""
-    batch, answers = read_rows(model, table)
-    times = None if time is None else _read_times(table, time)
-    return _make_reference(model, batch, answers, rows, times)
+@dataclasses.dataclass(frozen=True)
+class LabelColumn:
+    """The column of a table with labels, and the output that they are compared with; empty for those of the model's
+    contract."""
+
+    column: str = ""
+    output: str = ""
 
 
-def reference_of_batch(model: Model, batch: Batch, rows: int) -> Reference:
-    """Of rows in the form of the model's inputs, a sample of `rows`."""
+def reference_of(
+    model: Model, table: pa.Table, rows: int, time: str | None = None, label: LabelColumn | None = None
+) -> Reference:
+    """Of a sample of rows; `time` is a column with their times, if they have one, and `label` one with their labels,
+    which need not be there unless it is named. Raises DataError."""
+    read = read_rows(model, table)
+    times = None if time is None else require_times(table, time)
+    labels = _find_labels(model, table, read, label or LabelColumn())
+    return _make_reference(model, read, rows, times, labels)
+
+
+def reference_of_batch(
+    model: Model,
+    batch: Batch,
+    rows: int,
+    labels: npt.NDArray[Any] | None = None,
+    times: npt.NDArray[np.datetime64] | None = None,
+    segments: Sequence[str] = (),
+) -> Reference:
+    """Of rows in the form of the model's inputs, a sample of `rows`. `labels` (rows,) are class numbers or numbers, as
+    training has them; `segments` are columns whose values are watched by themselves."""
     count = len(next(iter(batch.values())))
     _, answered = _concatenate(_scorer(model).run_batch(batch, count))
-    answers = row_values.name_answers(row_values.read_answers(answered, count), batch)
-    return _make_reference(model, batch, answers, rows, None)
+    read = WatchedRows(batch, answered, np.ones(count, bool))
+    known = find_labelled_answer(open_scorer(model)[0].contract)
+    joined = None
+    if labels is not None and known is not None and known.output in answered:
+        joined = known.join(answered, labels, tuple(batch))
+    made = _make_reference(model, read, rows, times, joined)
+    singles = [one for one in find_segments(made, segments) if len(one.cells) == 1] if segments else []
+    parts = [one.name.partition("=") for one in singles]
+    return dataclasses.replace(made, segments=tuple((column, value) for column, _, value in parts))
+
+
+def _find_labels(model: Model, table: pa.Table, read: "WatchedRows", label: LabelColumn) -> Labels | None:
+    """None if the rows have none."""
+    known = find_labelled_answer(open_scorer(model)[0].contract)
+    name = label.column or (known.column if known else "")
+    if name not in table.column_names:
+        if label.column:
+            raise DataError(unknown_name("column", label.column, table.column_names))
+        return None
+    values = table[name].filter(pa.array(read.holds))
+    if known is None or label.output not in ("", known.output):
+        known = guess_labelled_answer(name, values, read.answered, label.output)
+    if known.output not in read.answered:
+        return None
+    labels = np.full(len(read.holds), np.nan)
+    labels[read.holds] = known.read(values)
+    answered = {known.output: _spread(read.answered[known.output], read.holds)}
+    return known.join(answered, labels, tuple(read.batch))
 
 
 def _make_reference(
-    model: Model, batch: Batch, answers: Values, rows: int, times: npt.NDArray[np.datetime64] | None
+    model: Model,
+    read: "WatchedRows",
+    rows: int,
+    times: npt.NDArray[np.datetime64] | None,
+    labels: Labels | None,
 ) -> Reference:
     instants = [column.name for column in _scorer(model).columns if column.type == "timestamp"]
-    kept = {name: values for name, values in batch.items() if name not in instants}
+    kept = {name: values for name, values in read.batch.items() if name not in instants}
     texts = row_values.find_texts(kept)
+    known = find_labelled_answer(open_scorer(model)[0].contract)
+    classes = (known.output,) if known is not None and known.classes else ()
+    chosen, unwatched = row_values.choose_answers(read.answered, int(read.holds.sum()), classes)
+    names = {*row_values.name_answers(chosen, read.batch), *([labels.column] if labels else ())}
+    answers = {name: values for name, values in read.answers.items() if name in names}
     roles: dict[str, Role] = dict.fromkeys(answers, "score")
     values = {**row_values.read_inputs(kept, texts), **answers}
-    made = make_reference(values, roles, times=times, rows=rows, texts=texts)
-    told = dict.fromkeys(instants, "it tells the time, which goes on")
-    return dataclasses.replace(made, left_out={**made.left_out, **told})
+    made = make_reference(values, roles, times=times, rows=rows, texts=texts, labels=labels)
+    told = {
+        **made.left_out,
+        **row_values.explain_inputs(kept, len(read.holds), texts),
+        **{f"predicted {name}" if name in read.batch else name: why for name, why in unwatched.items()},
+        **dict.fromkeys(instants, "it tells the time, which goes on"),
+    }
+    return dataclasses.replace(made, left_out=told)
 
 
-def read_rows(model: Model, table: pa.Table) -> tuple[Batch, Values]:
-    """What the model is given, and what it answers as columns, of all rows. Values that do not convert are missing, and
-    so are columns that the table lacks; rows that the model refuses for that have no answer."""
+@dataclasses.dataclass(frozen=True)
+class WatchedRows:
+    """What a model is given, (rows, ...), and what it answered to those rows of them that `holds` (rows,)."""
+
+    batch: Batch
+    answered: Batch
+    holds: npt.NDArray[np.bool_]
+
+    @functools.cached_property
+    def answers(self) -> Values:
+        """As columns (rows,), missing where the model refused a row."""
+        answers = row_values.read_answers(self.answered, int(self.holds.sum())) if self.answered else {}
+        named = row_values.name_answers(answers, self.batch)
+        return {name: _spread(values, self.holds) for name, values in named.items()}
+
+
+def read_rows(model: Model, table: pa.Table) -> WatchedRows:
+    """What the model is given, and what it answers, of all rows. Values that do not convert are missing, and so are
+    columns that the table lacks; rows that the model refuses for that have no answer."""
     scorer = _scorer(model)
     names = [column.name for column in scorer.columns]
     table = table.select([name for name in table.column_names if name in names or not scorer.columns])
@@ -131,9 +212,7 @@ def read_rows(model: Model, table: pa.Table) -> tuple[Batch, Values]:
     )
     if not scorer.columns:  # a file of another origin
         batch = given
-    answers = row_values.read_answers(answered, int(holds.sum())) if answered else {}
-    named = row_values.name_answers(answers, batch)
-    return batch, {name: _spread(values, holds) for name, values in named.items()}
+    return WatchedRows(batch, answered, holds)
 
 
 def _with_missing(column: FittedColumn) -> FittedColumn:
@@ -148,10 +227,10 @@ def _spread(values: npt.NDArray[Any], holds: npt.NDArray[np.bool_]) -> npt.NDArr
     if holds.all():
         return values
     if values.dtype.kind in "fiu":
-        numbers = np.full(len(holds), np.nan)
+        numbers = np.full((len(holds), *values.shape[1:]), np.nan)
         numbers[holds] = values
         return numbers
-    texts = np.full(len(holds), None, object)
+    texts = np.full((len(holds), *values.shape[1:]), None, object)
     texts[holds] = values
     return texts
 
@@ -193,29 +272,11 @@ def _count_block(table: pa.Table, model: Model, reference: Reference, period: Pe
     ticks = np.zeros(table.num_rows, np.int64)
     if period is not None:
         unit = {"hour": "datetime64[h]", "day": "datetime64[D]"}[period.unit]
-        ticks = _read_times(table, period.column).astype(unit).astype(np.int64)
+        ticks = require_times(table, period.column).astype(unit).astype(np.int64)
     found: Ticks = {}
     for tick in np.unique(ticks):
         part = table.filter(pa.array(ticks == tick))
-        batch, answers = read_rows(model, part)
-        inputs = row_values.read_inputs(batch, reference.texts)
-        found[int(tick)] = part.num_rows, reference.count({**inputs, **answers})
+        read = read_rows(model, part)
+        inputs = row_values.read_inputs(read.batch, reference.texts)
+        found[int(tick)] = part.num_rows, reference.count({**inputs, **read.answers})
     return found
-
-
-def _read_times(table: pa.Table, column: str) -> npt.NDArray[np.datetime64]:
-    """UTC. Raises DataError for a column that is absent, or that has no times in each row."""
-    if column not in table.column_names:
-        raise DataError(unknown_name("column", column, table.column_names))
-    values = table[column]
-    try:
-        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-            values = values.cast(pa.timestamp("us"))
-        times = values.cast(pa.timestamp("us"))
-    except pa.ArrowInvalid as error:
-        raise DataError(f"Column {column!r} is {table[column].type}, not a time: {error}") from None
-    if times.null_count:
-        raise DataError(
-            f"Column {column!r} has {times.null_count:,} rows without a time; leave them out with `where`"
-        )
-    return np.asarray(times.to_numpy(zero_copy_only=False), "datetime64[us]")

@@ -20,12 +20,12 @@ from raymlops.evaluation.report import write_report
 from raymlops.evaluation.results import Evaluation
 from raymlops.evaluation.verdict import Verdict
 from raymlops.features import FittedFeatures
-from raymlops.lifecycle.batch.watched_rows import reference_of_batch
 from raymlops.lifecycle.govern import gate_evidence, version_record
 from raymlops.lifecycle.govern.baseline_rows import compare_baselines
 from raymlops.lifecycle.govern.evaluation_rows import ModelColumns, Rows, take_sample
 from raymlops.lifecycle.govern.gate_evidence import Sample
 from raymlops.lifecycle.govern.own_rows import OwnRows
+from raymlops.lifecycle.govern.reference_rows import make_reference_file
 from raymlops.lifecycle.govern.scoring import Measured, features_of, measure_marked, open_once, score_rows
 from raymlops.metrics import FALLING
 from raymlops.models import variants
@@ -186,7 +186,7 @@ def evaluate_version(
         rows,
     )
     path = _write_report(_describe_data(report, rows, said), version, rows, settings)
-    reference = reference_of_batch(opened.model, sample.columns, evaluation.rows).to_bytes() if store else b""
+    reference = make_reference_file(opened.model, features, rows, sample, spec) if store else b""
     trusted = EvaluatedVersion(
         version, champion, verdict, evaluation, path, lines, judged, said, leaderboard, importance, reference
     )

@@ -24,9 +24,10 @@ from raymlops.evaluation.baselines import Baseline
 from raymlops.features import FittedColumn, FittedFeatures, convert_columns, table_to_batch
 from raymlops.file_endings import guess_reader
 from raymlops.lifecycle.batch.row_report import Unknown, Vocabularies, count_unknown
+from raymlops.lifecycle.batch.row_times import read_times
 from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
 from raymlops.lifecycle.govern.scoring import read_labels, with_conversions
-from raymlops.specs.dataset import ContractSpec, DatasetSpec, TableSpec
+from raymlops.specs.dataset import ContractSpec, DatasetSpec, TableSpec, TimeSplit
 from raymlops.specs.experiment import ExperimentSpec
 
 
@@ -57,6 +58,9 @@ class Rows:
     """The first rows that break the contract, each as a JSON object."""
     weights: WeightColumn | None = None
     """Of `training.sample_weights`; None if rows weigh alike."""
+    time: str = ""
+    """A column with the times of rows; empty if the spec names none."""
+    validation: ray.data.Dataset | None = None
     unweighted: str = ""
     """The name of that column, if other data lack it."""
 
@@ -134,7 +138,7 @@ def read_rows(
     columns = columns or ModelColumns()
     if other is None:
         scanned = scan_rows(spec.dataset, spec.contract, spec.split, spec.features, columns.conversions)
-        return to_test_rows(scanned, spec.training.sample_weights)
+        return to_test_rows(scanned, spec)
 
     def read(texts: Collection[str]) -> Rows:
         chosen = read_as_text(other, spec.contract, texts)
@@ -178,10 +182,11 @@ def _find_weights(
     return WeightColumn(name, conversions_of(contract).get(name))
 
 
-def to_test_rows(rows: SplitRows, weights: str | None = None) -> Rows:
-    """The test split of rows that were scanned; `weights` names a column of theirs."""
+def to_test_rows(rows: SplitRows, spec: ExperimentSpec) -> Rows:
+    """The test split of rows that were scanned."""
     scanned, source = rows.scan, describe_source(rows.table)
     conversions = conversions_of(rows.contract)
+    weights = spec.training.sample_weights
     return Rows(
         rows.of("test", raw=True),
         rows.table,
@@ -191,6 +196,8 @@ def to_test_rows(rows: SplitRows, weights: str | None = None) -> Rows:
         rows.of("train"),
         conversions,
         weights=WeightColumn(weights, conversions.get(weights)) if weights else None,
+        time=_find_time_column(spec, conversions),
+        validation=rows.of("validation", raw=True),
         counts=scanned.fingerprint.rows,
         identity=scanned.fingerprint,
         mark=functools.partial(_mark_test_rows, rows),
@@ -201,9 +208,21 @@ def _mark_test_rows(rows: SplitRows, known: Mapping[str, TrainingRows]) -> ray.d
     return rows.of("test", raw=True, marked=known)
 
 
+def _find_time_column(spec: ExperimentSpec, conversions: Mapping[str, Conversion]) -> str:
+    """The column that orders the rows of a split by time, or else the first timestamp among the columns; empty if
+    there is none."""
+    if isinstance(spec.split, TimeSplit):
+        return spec.split.column
+    named = [name for name, feature in spec.features.by_column().items() if feature.kind == "timestamp"]
+    converted = [name for name, one in conversions.items() if one.type == "timestamp"]
+    return next(iter([*named, *converted]), "")
+
+
 def draw_sample(rows: Rows, split: str, features: FittedFeatures, most: int) -> Sample:
-    """All rows of `train` or `test`, or about `most` of them, drawn from everywhere: rows may be sorted."""
-    dataset, count = rows.train if split == "train" else rows.dataset, rows.counts[split]
+    """All rows of `train`, `validation` or `test`, or about `most` of them, drawn from everywhere: rows may be
+    sorted."""
+    by_split = {"train": rows.train, "validation": rows.validation, "test": rows.dataset}
+    dataset, count = by_split[split], rows.counts[split]
     assert dataset is not None
     if count > most:
         dataset = dataset.random_sample(most / count, seed=0)
@@ -222,7 +241,8 @@ def take_sample(rows: Rows, features: FittedFeatures, most: int = SAMPLE) -> Sam
         raise DataError(f"{rows.source} has no rows to measure on; expected some that keep the contract")
     table = pa.concat_tables(tables, promote_options="permissive")
     weights = rows.weights.read(table) if rows.weights else None
-    return Sample(table_to_batch(table, features), read_labels(table, features.target), weights)
+    times = read_times(table, rows.time, rows.conversions.get(rows.time)) if rows.time else None
+    return Sample(table_to_batch(table, features), read_labels(table, features.target), weights, times)
 
 
 @dataclasses.dataclass

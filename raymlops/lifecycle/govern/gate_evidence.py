@@ -25,12 +25,13 @@ SAMPLE = 20_000
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Some test rows in memory: raw columns in the form of the model's inputs, labels, and weights if
+    """Some test rows in memory: raw columns in the form of the model's inputs, labels, and weights and times (UTC) if
     rows have them."""
 
     columns: Batch
     labels: npt.NDArray[Any]
     weights: npt.NDArray[Any] | None = None
+    times: npt.NDArray[np.datetime64] | None = None
 
 
 def gather_evidence(

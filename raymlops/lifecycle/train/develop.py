@@ -416,7 +416,7 @@ def _finish(
     within = _export(noted, prepared, found, blended.winner, request, budget)
     winner, model = within.winner, within.model
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
-    test = _fit_ahead(path, to_test_rows(rows, spec.training.sample_weights)) if request.register else None
+    test = _fit_ahead(path, to_test_rows(rows, spec)) if request.register else None
     (proof,) = stages.verify(spec, rows, features, prepared.encoder, winner, model)
     ranking = _rank(record, prepared, found, blended, within, proof.example, remarks)
     clock.lap("export")

@@ -1,0 +1,41 @@
+"""Makes the reference of a version that is evaluated: of its validation and test rows, which trained nothing, with
+their labels and times."""
+
+import numpy as np
+
+from raymlops.data import sources
+from raymlops.features import FittedFeatures
+from raymlops.lifecycle.batch.watched_rows import reference_of_batch
+from raymlops.lifecycle.govern.evaluation_rows import Rows, draw_sample
+from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
+from raymlops.models.safety import Model
+from raymlops.specs.experiment import ExperimentSpec
+
+
+def make_reference_file(
+    model: Model, features: FittedFeatures, rows: Rows, test: Sample, spec: ExperimentSpec
+) -> bytes:
+    """Of the test rows in `test` and as many validation rows; of data other than the version's own, of `test`."""
+    samples, count = [test], rows.counts.get("test", len(test.labels))
+    held = rows.counts.get("validation", 0)
+    if rows.validation is not None and held:
+        with sources.reading(rows.table):
+            drawn = draw_sample(rows, "validation", features, SAMPLE)
+        if _fit_together(test, drawn):
+            samples.append(drawn)
+            count += held
+    times = [one.times for one in samples if one.times is not None]
+    made = reference_of_batch(
+        model,
+        {name: np.concatenate([one.columns[name] for one in samples]) for name in test.columns},
+        count,
+        np.concatenate([one.labels for one in samples]),
+        np.concatenate(times) if len(times) == len(samples) else None,
+        spec.evaluation.slices,
+    )
+    return made.to_bytes()
+
+
+def _fit_together(first: Sample, second: Sample) -> bool:
+    """Whether rows of both have tensors of one shape: those of images may differ in size."""
+    return all(first.columns[name].shape[1:] == second.columns[name].shape[1:] for name in first.columns)
