@@ -4,22 +4,26 @@ Every function returns the text of one <svg> element, or of a table, from number
 """
 
 import dataclasses
+import datetime
 import html
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from markupsafe import Markup
 
 Points = Sequence[float | None]
+Scale = Callable[[float], float]
+"""From a value to pixels."""
 _WIDTH, _HEIGHT = 460, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 14, 12, 42
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line or a set of dots; `colour` is 1 to 8 of the page's. `sizes` are radii of dots in pixels."""
+    """A line or a set of dots; `colour` is 1 to 8 of the page's. `sizes` are radii of dots in pixels; `low` and `high`
+    bound an area behind a line."""
 
     name: str
     x: Points
@@ -30,26 +34,39 @@ class Series:
     faint: bool = False
     sizes: Sequence[float] | None = None
     titles: Sequence[str] | None = None
+    low: Points = ()
+    high: Points = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """A label and a range, by default that of the data. `whole` puts ticks at integers only."""
+    """A label and a range, by default that of the data. `whole` puts ticks at integers only; `time` says that values
+    are seconds since 1970, and that a line ends where a value is missing."""
 
     label: str
     range: tuple[float, float] | None = None
     whole: bool = False
+    time: bool = False
 
 
 def draw_lines(
-    series: Sequence[Series], x: Axis, y: Axis, diagonal: bool = False, legend: bool = True
+    series: Sequence[Series],
+    x: Axis,
+    y: Axis,
+    diagonal: bool = False,
+    legend: bool = True,
+    height: int = _HEIGHT,
+    label: str = "",
 ) -> Markup:
-    """Lines and dots over two axes; `diagonal` draws the line of chance or of perfect calibration."""
+    """Lines and dots over two axes; `diagonal` draws the line of chance or of perfect calibration. `label` is what a
+    screen reader says of it."""
     plane = _Plane(
         _range_of(x, [value for one in series for value in one.x]),
-        _range_of(y, [value for one in series for value in one.y]),
+        _range_of(y, [value for one in series for value in (*one.y, *one.low, *one.high)]),
+        height,
     )
     parts = [plane.draw_axes(x, y)]
+    parts += [_draw_area(one, plane) for one in series if one.low]
     if diagonal:
         low = max(plane.x[0], plane.y[0])
         high = min(plane.x[1], plane.y[1])
@@ -57,12 +74,13 @@ def draw_lines(
             f'<line class="chance" x1="{plane.at_x(low):.1f}" y1="{plane.at_y(low):.1f}" '
             f'x2="{plane.at_x(high):.1f}" y2="{plane.at_y(high):.1f}"/>'
         )
-    parts += [_draw_series(one, plane) for one in series]
+    parts += [_draw_series(one, plane, x.time) for one in series]
     named = [one for one in series if one.name]
-    return _svg("".join(parts)) + (_legend(named) if legend and len(named) > 1 else Markup())
+    drawn = to_svg("".join(parts), height, label)
+    return drawn + (draw_legend(named) if legend and len(named) > 1 else Markup())
 
 
-def _draw_series(one: Series, plane: "_Plane") -> str:
+def _draw_series(one: Series, plane: "_Plane", gaps: bool) -> str:
     places = [
         (place, plane.at_x(x), plane.at_y(y))
         for place, (x, y) in enumerate(zip(one.x, one.y, strict=True))
@@ -70,14 +88,47 @@ def _draw_series(one: Series, plane: "_Plane") -> str:
     ]
     if not one.dots:
         kind = f"line s{one.colour}{' dashed' if one.dashed else ''}{' faint' if one.faint else ''}"
-        path = " ".join(f"{x:.1f},{y:.1f}" for _, x, y in places)
-        return f'<polyline class="{kind}" points="{path}"><title>{html.escape(one.name)}</title></polyline>'
+        title = f"<title>{html.escape(one.name)}</title>" if one.name else ""
+        drawn = ""
+        for part in _split(places) if gaps else [places]:
+            # a line of one point, between two gaps, is drawn as a dot by its round ends
+            path = " ".join(f"{x:.1f},{y:.1f}" for _, x, y in (part * 2 if len(part) == 1 else part))
+            drawn += f'<polyline class="{kind}" points="{path}">{title}</polyline>'
+        return drawn
     return "".join(
         f'<circle class="dot s{one.colour}" cx="{x:.1f}" cy="{y:.1f}" '
         f'r="{one.sizes[place] if one.sizes else 4:.1f}">'
         f"<title>{html.escape(one.titles[place] if one.titles else one.name)}</title></circle>"
         for place, x, y in places
     )
+
+
+def _split(places: Sequence[tuple[int, float, float]]) -> list[list[tuple[int, float, float]]]:
+    """Stretches of consecutive places."""
+    found: list[list[tuple[int, float, float]]] = []
+    for one in places:
+        if found and found[-1][-1][0] == one[0] - 1:
+            found[-1].append(one)
+        else:
+            found.append([one])
+    return found
+
+
+def _draw_area(one: Series, plane: "_Plane") -> str:
+    held = [
+        (place, plane.at_x(x), (plane.at_y(low), plane.at_y(high)))
+        for place, (x, low, high) in enumerate(zip(one.x, one.low, one.high, strict=True))
+        if x is not None and low is not None and high is not None and math.isfinite(high - low)
+    ]
+    drawn = ""
+    for part in _split([(place, x, 0.0) for place, x, _ in held]):
+        bounds = {place: between for place, _, between in held}
+        if len(part) == 1:  # an area needs a width
+            part = [(part[0][0], part[0][1] - 2, 0.0), (part[0][0], part[0][1] + 2, 0.0)]
+        there = " ".join(f"{x:.1f},{bounds[place][1]:.1f}" for place, x, _ in part)
+        back = " ".join(f"{x:.1f},{bounds[place][0]:.1f}" for place, x, _ in reversed(part))
+        drawn += f'<polygon class="band s{one.colour}" points="{there} {back}"/>'
+    return drawn
 
 
 def draw_bars(
@@ -101,12 +152,12 @@ def draw_bars(
         )
         between = f" [{low:.3g}, {high:.3g}]" if high > low else ""
         rows.append(
-            f'<text class="name" x="150" y="{y + 13}">{html.escape(_cut(name, 20))}</text>'
+            f'<text class="name" x="150" y="{y + 13}">{html.escape(cut(name, 20))}</text>'
             f'<rect class="bar s1" x="158" y="{y}" width="{max(length, 1):.1f}" height="18" rx="3">'
             f"<title>{html.escape(name)}: {value:.3g}{unit}{between}</title></rect>{whisker}"
             f'<text class="value" x="{164 + end:.1f}" y="{y + 13}">{value:.2g}{unit}</text>'
         )
-    return _svg("".join(rows), height=16 + 26 * len(names))
+    return to_svg("".join(rows), height=16 + 26 * len(names))
 
 
 def draw_intervals(
@@ -132,7 +183,7 @@ def draw_intervals(
         )
     for place, (name, value, down, up) in enumerate(rows):
         y = 20 + place * step
-        parts.append(f'<text class="name" x="{left - 10}" y="{y + 4}">{html.escape(_cut(name, 20))}</text>')
+        parts.append(f'<text class="name" x="{left - 10}" y="{y + 4}">{html.escape(cut(name, 20))}</text>')
         if not math.isfinite(value):
             continue
         if math.isfinite(down) and math.isfinite(up):
@@ -145,7 +196,7 @@ def draw_intervals(
     parts.append(
         f'<text class="label" text-anchor="middle" x="{middle}" y="{bottom + 34}">{html.escape(label)}</text>'
     )
-    return _svg("".join(parts), height=bottom + 42)
+    return to_svg("".join(parts), height=bottom + 42)
 
 
 def draw_histograms(
@@ -179,7 +230,7 @@ def draw_histograms(
         f'<text class="tick" x="{at + 5:.1f}" y="{_TOP + 10}">{html.escape(mark[1])}</text>'
     )
     named = [Series(name, [], [], colour, dots=True) for colour, (name, _) in enumerate(shares, 1)]
-    return _svg("".join(parts)) + (_legend(named) if len(named) > 1 else Markup())
+    return to_svg("".join(parts)) + (draw_legend(named) if len(named) > 1 else Markup())
 
 
 def draw_small(counts: Sequence[float]) -> Markup:
@@ -194,12 +245,12 @@ def draw_small(counts: Sequence[float]) -> Markup:
         if count > 0
     )
     drawn = f'<path class="bar s1" d="{path}"/>'
-    return Markup(f'<svg class="small" viewBox="0 0 120 28" role="img">{drawn}</svg>')  # noqa: S704
+    return to_small_svg(drawn)
 
 
 def draw_counts(table: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     """Counts by label (rows) and prediction (columns), shaded by the share of the row."""
-    head = "".join(f"<th>{html.escape(_cut(name, 14))}</th>" for name in names)
+    head = "".join(f"<th>{html.escape(cut(name, 14))}</th>" for name in names)
     body = ""
     for name, row in zip(names, table, strict=True):
         total = sum(row) or 1
@@ -207,7 +258,7 @@ def draw_counts(table: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
             f'<td style="--share:{count / total:.3f}"><b>{count:,}</b><small>{count / total:.1%}</small></td>'
             for count in row
         )
-        body += f"<tr><th>{html.escape(_cut(name, 14))}</th>{cells}</tr>"
+        body += f"<tr><th>{html.escape(cut(name, 14))}</th>{cells}</tr>"
     many = " many" if len(names) > 5 else ""
     corner = '<th class="corner">label \\ predicted</th>'
     table_of = f'<table class="confusion{many}"><tr>{corner}{head}</tr>{body}</table>'
@@ -217,25 +268,26 @@ def draw_counts(table: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
 class _Plane:
     """Converts data coordinates to pixels."""
 
-    def __init__(self, x: tuple[float, float], y: tuple[float, float]) -> None:
-        self.x, self.y = x, y
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], height: int = _HEIGHT) -> None:
+        self.x, self.y, self.height = x, y, height
 
     def at_x(self, value: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - self.x[0]) / (self.x[1] - self.x[0])
 
     def at_y(self, value: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - self.y[0]) / (self.y[1] - self.y[0])
+        tall = self.height - _TOP - _BOTTOM
+        return self.height - _BOTTOM - tall * (value - self.y[0]) / (self.y[1] - self.y[0])
 
     def draw_axes(self, x: Axis, y: Axis) -> str:
-        bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+        bottom, right = self.height - _BOTTOM, _WIDTH - _RIGHT
         parts = []
-        for tick, text in _label(_ticks(*self.x, 6, x.whole)):
+        for tick, text in label_times(*self.x) if x.time else _label(_ticks(*self.x, 6, x.whole)):
             at = self.at_x(tick)
             parts.append(
                 f'<line class="grid" x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" y2="{bottom}"/>'
                 f'<text class="tick" text-anchor="middle" x="{at:.1f}" y="{bottom + 16}">{text}</text>'
             )
-        for tick, text in _label(_ticks(*self.y, 5, y.whole)):
+        for tick, text in _label(_ticks(*self.y, 5 if self.height >= _HEIGHT else 4, y.whole)):
             at = self.at_y(tick)
             parts.append(
                 f'<line class="grid" x1="{_LEFT}" y1="{at:.1f}" x2="{right}" y2="{at:.1f}"/>'
@@ -244,7 +296,7 @@ class _Plane:
         middle = (_LEFT + right) / 2
         across = (_TOP + bottom) / 2
         parts.append(
-            f'<text class="label" text-anchor="middle" x="{middle}" y="{_HEIGHT - 6}">'
+            f'<text class="label" text-anchor="middle" x="{middle}" y="{self.height - 6}">'
             f"{html.escape(x.label)}</text>"
             f'<text class="label" text-anchor="middle" transform="translate(12 {across}) rotate(-90)">'
             f"{html.escape(y.label)}</text>"
@@ -252,12 +304,18 @@ class _Plane:
         return "".join(parts)
 
 
-def _svg(content: str, height: int = _HEIGHT) -> Markup:
+def to_svg(content: str, height: int = _HEIGHT, label: str = "", width: int = _WIDTH) -> Markup:
     """`content` is what is drawn; its texts are escaped where they are written."""
-    return Markup(f'<svg viewBox="0 0 {_WIDTH} {height}" role="img">{content}</svg>')  # noqa: S704
+    named = f' aria-label="{html.escape(label)}"' if label else ""
+    return Markup(f'<svg viewBox="0 0 {width} {height}" role="img"{named}>{content}</svg>')  # noqa: S704
 
 
-def _legend(series: Sequence[Series]) -> Markup:
+def to_small_svg(content: str) -> Markup:
+    """120 by 28, for a cell of a table. Screen readers pass over it: what it shows is beside it in words."""
+    return Markup(f'<svg class="small" viewBox="0 0 120 28" aria-hidden="true">{content}</svg>')  # noqa: S704
+
+
+def draw_legend(series: Sequence[Series]) -> Markup:
     items = "".join(
         f'<li class="s{one.colour}{" dashed" if one.dashed else ""}">{html.escape(one.name)}</li>'
         for one in series
@@ -269,7 +327,8 @@ def _range_of(axis: Axis, values: Sequence[float | None]) -> tuple[float, float]
     if axis.range is not None:
         return axis.range
     held = [value for value in values if value is not None and math.isfinite(value)]
-    return _widen(min(held, default=0.0), max(held, default=1.0))
+    low, high = min(held, default=0.0), max(held, default=1.0)
+    return (low, high) if axis.time and high > low else _widen(low, high)
 
 
 def _widen(low: float, high: float) -> tuple[float, float]:
@@ -298,5 +357,39 @@ def _label(ticks: Sequence[float]) -> list[tuple[float, str]]:
     return [(tick, "0" if abs(tick) < step * 1e-6 else f"{tick:,.{digits}f}") for tick in ticks]
 
 
-def _cut(text: str, length: int) -> str:
+def label_shares(top: float) -> list[tuple[float, str]]:
+    """Round shares from 0 to `top` as percentages."""
+    return [(tick / 100, f"{text}%") for tick, text in _label(_ticks(0.0, 100 * top, 4))]
+
+
+_STEPS_S = (
+    60,
+    300,
+    900,
+    1800,
+    3600,
+    7200,
+    10_800,
+    21_600,
+    43_200,
+    *(86_400 * days for days in (1, 2, 7, 14, 30, 91)),
+)
+
+
+def label_times(low: float, high: float, count: int = 6) -> list[tuple[float, str]]:
+    """Round times between two, in seconds since 1970, at most `count`, each with its text: the hour, or the day at
+    midnight, UTC."""
+    step = next((one for one in _STEPS_S if (high - low) / one <= count), 365 * 86_400)
+    first = math.ceil(low / step) * step
+    ticks = [float(tick) for tick in np.arange(first, high + 1e-6, step)]
+    return [(tick, _label_time(tick)) for tick in ticks]
+
+
+def _label_time(tick: float) -> str:
+    moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=tick)
+    return f"{moment:%H:%M}" if tick % 86_400 else f"{moment.day} {moment:%b}"
+
+
+def cut(text: str, length: int) -> str:
+    """At most so many characters."""
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -282,7 +282,7 @@ def make_reference(
         else np.empty((count, 0))
     )
     residuals = Residuals.fit(names, numbers)
-    found = residuals.find(numbers)
+    found = residuals.find(numbers[:, : len(residuals.columns)])
     balanced = {labels.column: labels.weights} if labels is not None else {}
     columns = [
         Column(name, roles.get(name, "input"), make_cells(values[name], balanced.get(name))) for name in kept

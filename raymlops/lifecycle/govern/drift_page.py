@@ -1,7 +1,5 @@
 """The page of a comparison: the verdict, the columns that differ, and all columns then and now."""
 
-from collections.abc import Sequence
-
 from markupsafe import Markup
 
 from raymlops.evaluation import charts
@@ -17,8 +15,9 @@ from raymlops.evaluation.page import (
 )
 from raymlops.lifecycle.batch.watched_rows import Period
 from raymlops.lifecycle.govern.drift import Drift, name_period
+from raymlops.lifecycle.monitoring.column_charts import draw_column, draw_small_column
 from raymlops.monitoring.cells import NumberCells
-from raymlops.monitoring.comparison import ColumnShares, Comparison
+from raymlops.monitoring.comparison import Comparison
 
 _DRAWN = 6
 """Columns that are drawn large."""
@@ -39,15 +38,18 @@ def write_drift_page(drift: Drift, version: str, data: str, period: Period | Non
         (
             ("rows", f"{rows:,}", f"reference of {drift.reference.rows:,}"),
             ("columns", f"{len(drift.reference.columns):,}", f"{len(drift.reference.left_out):,} not watched"),
-            (f"{unit}s" if unit else "verdict", f"{changed} of {len(drift.periods)}" if unit else "", "differ"),
+            (f"{unit}s", f"{changed} of {len(drift.periods)}", "differ")
+            if unit
+            else ("columns that differ", f"{len(first.findings) if first else 0:,}", ""),
             ("level", f"{drift.level:.2g}", "share of verdicts without a change that find one"),
         ),
         (
             Section("time", "Over time", "", _show_periods(drift, unit)),
             Section("findings", "What differs", _name(drift, first, unit), _show_findings(first)),
             Section(
-                "drawn", "Then and now", "Shares of rows in the cells of a column; the least likely first.",
-                _draw_columns(first.columns[:_DRAWN] if first else ()),
+                "drawn", "Then and now",
+                "Bars are these rows, lines what is usual, grey what chance makes of it; the least likely first.",
+                _draw_columns(first),
             ),
             Section("columns", "All columns", "", _show_columns(first)),
             Section(
@@ -112,32 +114,20 @@ def _show_findings(chosen: Comparison | None) -> Markup:
     )
 
 
-def _draw_columns(columns: Sequence[ColumnShares]) -> Markup:
-    return write_cards(*(write_card(one.column.label, _describe(one), _draw(one)) for one in columns))
-
-
-def _draw(one: ColumnShares) -> Markup:
-    """Cells beside each other, whatever they hold: bins of equal share have no common width."""
-    used = [place for place in range(len(one.usual)) if one.usual[place] or one.now[place]]
-    names = [one.column.cells.describe(place) for place in used]
-    rows = [
-        (
-            name,
-            f"{100 * one.usual[place]:.2g}%",
-            f"{100 * one.now[place]:.2g}%",
-            _bar(one.usual[place], one.now[place]),
+def _draw_columns(chosen: Comparison | None) -> Markup:
+    if chosen is None:
+        return NOTHING
+    differing = {one.column for one in chosen.findings}
+    return write_cards(
+        *(
+            write_card(
+                one.column.label,
+                f"largest deviate {one.deviate:.1f}",
+                draw_column(one, chosen.rows, chosen.reference_rows, beyond=one.column in differing),
+            )
+            for one in chosen.columns[:_DRAWN]
         )
-        for name, place in zip(names, used, strict=True)
-    ]
-    return write_table(("cell", "usual", "now", ""), rows, frozenset({1, 2}))
-
-
-def _bar(usual: float, now: float) -> str:
-    return charts.draw_small([usual, now]) if max(usual, now) > 0 else ""
-
-
-def _describe(one: ColumnShares) -> str:
-    return f"largest deviate {one.deviate:.1f}"
+    )
 
 
 def _show_columns(chosen: Comparison | None) -> Markup:
@@ -148,12 +138,13 @@ def _show_columns(chosen: Comparison | None) -> Markup:
             one.column.label,
             one.column.role,
             "number" if isinstance(one.column.cells, NumberCells) else "category",
-            charts.draw_small(one.usual.tolist()),
-            charts.draw_small(one.now.tolist()),
+            draw_small_column(one),
             f"{one.deviate:.1f}",
         )
         for one in chosen.columns
     ]
     return write_card(
-        "", "", write_table(("column", "role", "kind", "usual", "now", "deviate"), rows, frozenset({5}))
+        "",
+        "",
+        write_table(("column", "role", "kind", "now, and usual as a line", "deviate"), rows, frozenset({4})),
     )
