@@ -3,11 +3,11 @@
 import datetime
 import functools
 import json
-import re
 from typing import Any
 
 import click
 
+from raymlops.cli.duration import Duration
 from raymlops.cli.terminal import echo
 from raymlops.settings import Settings
 from raymlops.specs.serving import CHECKS
@@ -160,12 +160,12 @@ def ack(identity: str, why: str) -> None:
 
 @alarms.command()
 @_ID
-@click.option("--for", "lasting", metavar="TIME", help="How long, such as 90m, 12h or 3d.")
+@click.option("--for", "lasting", type=Duration(), help="How long, such as 90m, 12h or 3d.")
 @click.option(
     "--until", metavar="TIME", help="Until when, such as 2026-07-01T08:00; local time without a zone."
 )
 @click.option("--why", default="", help="Why; recorded.")
-def silence(identity: str, lasting: str | None, until: str | None, why: str) -> None:
+def silence(identity: str, lasting: datetime.timedelta | None, until: str | None, why: str) -> None:
     """Tell no updates of an alarm until a time, and leave it out of the exit code of `alarms`. Its end is told."""
     from raymlops.api.incidents import silence_alarm
 
@@ -185,18 +185,11 @@ def close(identity: str, why: str) -> None:
     echo(f"{identity} is closed")
 
 
-_LASTING = re.compile(r"(\d{1,6})(m|h|d)")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-
-
-def _find_end(lasting: str | None, until: str | None) -> datetime.datetime:
+def _find_end(lasting: datetime.timedelta | None, until: str | None) -> datetime.datetime:
     if (lasting is None) == (until is None):
         raise click.UsageError("Give one of --for and --until.")
     if lasting is not None:
-        found = _LASTING.fullmatch(lasting)
-        if found is None:
-            raise click.UsageError(f"--for {lasting!r} is not of the form 90m, 12h or 3d")
-        return datetime.datetime.now(datetime.UTC) + datetime.timedelta(**{_UNITS[found[2]]: int(found[1])})
+        return datetime.datetime.now(datetime.UTC) + lasting
     try:
         return datetime.datetime.fromisoformat(until or "").astimezone()
     except (ValueError, OverflowError):
