@@ -37,7 +37,7 @@ def check_errors(round_: Round) -> list[Alarm] | None:
             "answers that replicas are overloaded": "More `replicas` or a higher `autoscaling.max` help",
         }[mostly]
         return (
-            f"{_tell_share(burning.long)} requests to {name_model(key)} failed {_tell_span(round_, burning)}, "
+            f"{_tell_share(burning.long, f'requests to {name_model(key)}')} failed {_tell_span(round_, burning)}, "
             f"{_tell_now(burning)}; the objective is {to_percent(round_.slo.errors)}. {kinds[mostly]:,} of them are "
             f"{mostly}. {_tell_budget(burning)} {remedy}"
         )
@@ -56,7 +56,7 @@ def check_latency(round_: Round) -> list[Alarm] | None:
         counts = round_.count(key, burning.window.long_s)
         waits = counts.queue_ms > counts.compute_ms
         return (
-            f"{_tell_share(burning.long)} answers of {name_model(key)} took longer than {limit:g} ms "
+            f"{_tell_share(burning.long, f'answers of {name_model(key)}')} took longer than {limit:g} ms "
             f"{_tell_span(round_, burning)}, {_tell_now(burning)}; the objective is 1% (`slo.p99_ms`). "
             f"{_tell_budget(burning)} "
             + (
@@ -120,12 +120,14 @@ def _find_start(
     return began
 
 
-def _tell_share(found: Missed) -> str:
-    return f"{to_percent(found.share)} ({found.bad:,} of {found.total:,})"
+def _tell_share(found: Missed, subject: str) -> str:
+    return f"{to_percent(found.share)} of the {subject} ({found.bad:,} of {found.total:,})"
 
 
 def _tell_now(burning: Burning) -> str:
     short = burning.short
+    if short == burning.long:
+        return "all that came yet"
     if not short.total:
         return "and none came since"
     return f"and {to_percent(short.share)} in the last {to_duration(burning.window.short_s)}"

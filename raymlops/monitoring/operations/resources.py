@@ -174,7 +174,7 @@ def check_keys(round_: Round) -> list[Alarm] | None:
         make_alarm(
             round_, "keys",
             f"{'API keys end' if len(names) > 1 else 'An API key ends'} soon: {told}{more}. Make "
-            "their callers new ones",
+            f"{'their callers new ones' if len(names) > 1 else 'its caller a new one'}",
             columns=tuple(names), numbers={"days_left": due[names[0]] / DAY_S},
             next=f"raymlops keys rotate {shlex.quote(figures.keys_file)} {shlex.quote(names[0])}",
         )

@@ -15,6 +15,7 @@ from raymlops.errors import StorageError, UnreachableError, describe_cause
 from raymlops.events.event import Event
 from raymlops.events.incident import Incident, Watched
 from raymlops.events.incidents import Incidents, find_location
+from raymlops.monitoring.operations import judgement
 from raymlops.monitoring.operations.figures import Figures, Round
 from raymlops.monitoring.operations.history import (
     History,
@@ -22,7 +23,7 @@ from raymlops.monitoring.operations.history import (
     start_history,
     write_history,
 )
-from raymlops.monitoring.operations.judgement import Judged, judge
+from raymlops.monitoring.operations.judgement import Judged
 from raymlops.serving.actors import operation_figures, operation_gauges
 from raymlops.settings import Settings
 from raymlops.specs.serving import Operations, ServingSpec
@@ -40,10 +41,19 @@ class Outcome:
     """What one round found: the alarms of now, the incidents that are open after it, and those that it closed."""
 
     judged: Judged
-    open: tuple[Incident, ...]
-    closed: tuple[Incident, ...]
+    every: tuple[Incident, ...]
+    """Of all families."""
+    closed: tuple[Incident, ...] = ()
     unrecorded: str = ""
     """Why incidents could not be recorded."""
+
+    @property
+    def open(self) -> tuple[Incident, ...]:
+        return tuple(one for one in self.every if _is_ours(one))
+
+
+def _is_ours(incident: Incident) -> bool:
+    return incident.alarm.watched.family == "operations"
 
 
 class OperationRounds:
@@ -61,28 +71,28 @@ class OperationRounds:
     def check(self, details: Mapping[str, Any] | None, spec: ServingSpec) -> Outcome:
         """One round over Serve's details of the application, None if it has none."""
         figures = operation_figures.gather(self._application, details, spec, self._settings)
-        history = self._add(figures)
+        found = self.judge(figures, spec)
+        self._show(figures, spec, found.every)
+        return found
+
+    def judge(self, figures: Figures, spec: ServingSpec) -> Outcome:
+        """What the figures of now change is recorded and told."""
+        settings, history = spec.operations or Operations(), self._add(figures)
+        ours: set[Watched] = set()
         try:
-            known = [one for one in self._incidents.read() if one.open]
-        except UnreachableError as error:
-            known, unreachable = [], str(error)
-        else:
-            unreachable = ""
-        ours = {one.alarm.watched for one in known if one.alarm.watched.family == "operations"}
-        judged = judge(Round(figures, history, spec.slo, spec.operations or Operations(off=()), ours))
-        try:
-            if unreachable:
-                raise UnreachableError(unreachable)
+            ours = {one.alarm.watched for one in self._read_open() if _is_ours(one)}
+            judged = judgement.judge(Round(figures, history, spec.slo, settings, ours))
             closed = self._record(judged, ours)
+            every = self._read_open()
         except UnreachableError as error:
+            judged = judgement.judge(Round(figures, history, spec.slo, settings, ours))
             self._tell_away(judged, str(error))
-            return Outcome(judged, (), (), str(error))
+            return Outcome(judged, (), unrecorded=str(error))
         self._tell_back()
-        every = [one for one in self._incidents.read() if one.open]
-        self._show(figures, spec, every)
-        return Outcome(
-            judged, tuple(one for one in every if one.alarm.watched.family == "operations"), closed
-        )
+        return Outcome(judged, every, closed)
+
+    def _read_open(self) -> tuple[Incident, ...]:
+        return tuple(one for one in self._incidents.read() if one.open)
 
     def _show(self, figures: Figures, spec: ServingSpec, is_open: Sequence[Incident]) -> None:
         """With the metrics of the application; alarms of all families, since this process looks at all."""
@@ -100,8 +110,8 @@ class OperationRounds:
 
     def end(self, why: str) -> None:
         """Close what is open, as of an application that was removed. Raises UnreachableError."""
-        for one in self._incidents.read():
-            if one.open and one.alarm.watched.family == "operations":
+        for one in self._read_open():
+            if _is_ours(one):
                 self._incidents.close(one.number, WHO, why)
 
     def _record(self, judged: Judged, known: set[Watched]) -> tuple[Incident, ...]:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymlops.errors import RaymlopsError, UnreachableError, describe_cause
 from raymlops.events.delivery import Notifier
@@ -30,8 +31,12 @@ _GONE_S = 30.0
 
 
 def ensure_watch(application: str) -> Any:
-    """The handle of the actor, which is created if there is none, with the environment of this process."""
-    return find_actor(OperationWatch, f"raymlops-operations-{application}", application)
+    """The handle of the actor, which is created if there is none: with the environment of this process, and on its
+    node, where the files of certificates and keys are."""
+    node = ray.get_runtime_context().get_node_id()
+    strategy = NodeAffinitySchedulingStrategy(node, soft=True)
+    name = f"raymlops-operations-{application}"
+    return find_actor(OperationWatch, name, application, scheduling_strategy=strategy)
 
 
 class OperationWatch:

@@ -23,6 +23,11 @@ def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
 
     Raises ForbiddenError if it would contain a password, since the dashboard shows it.
     """
+    if secret_texts.holds_password(settings.storage_path):
+        raise ForbiddenError(
+            "RAYMLOPS_STORAGE holds a password, which everyone could read in the application's environment; give it to "
+            "the nodes as variables of the store, such as AWS_SECRET_ACCESS_KEY"
+        )
     if secret_texts.holds_password(settings.tracking_uri + " " + settings.registry_uri):
         raise ForbiddenError(
             "MLFLOW_TRACKING_URI holds a password, which everyone could read in the application's environment; "
@@ -40,6 +45,7 @@ def make_config(spec: ServingSpec, settings: Settings) -> dict[str, Any]:
             )
     variables = {
         "RAYMLOPS_HOME": str(settings.home),
+        "RAYMLOPS_STORAGE": settings.storage_path,
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "MLFLOW_REGISTRY_URI": settings.registry_uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",

@@ -102,7 +102,7 @@ def test_an_outage_pages_within_minutes_says_its_share_and_closes_when_it_is_ove
     assert at - began <= 300
     assert alarm.since is not None
     assert abs(alarm.since.timestamp() - began) <= 60
-    assert "requests to flights version 4 failed" in story.sentence
+    assert "of the requests to flights version 4 (" in story.sentence
     assert "the objective is 1%" in story.sentence
     assert "server errors" in story.sentence
     assert alarm.numbers["objective"] == 0.01
@@ -196,8 +196,7 @@ def test_the_first_look_at_an_application_that_fails_already_tells_it() -> None:
     story.total = Counts(answered=5, failed=95, last=START)
     story.live(60, answered=0)
     assert story.raised == [("errors", "page")]
-    assert "95% (95 of 100)" in story.sentence
-    assert "in the last" in story.sentence
+    assert "95% of the requests to flights version 4 (95 of 100) failed in the last" in story.sentence
 
 
 def test_requests_that_are_refused_or_wait_are_saturation() -> None:
