@@ -8,19 +8,32 @@ import numpy as np
 import numpy.typing as npt
 
 from raymlops.monitoring.cells import CATEGORY_CELLS, Codes, count
-from raymlops.monitoring.deviates import Floats, Variance
+from raymlops.monitoring.deviates import INDEPENDENT, Floats, Variance
 from raymlops.monitoring.reference import Reference
 from raymlops.monitoring.season import BLOCKS, Dependence, Hours, Ints, Season, sum_pairs
 from raymlops.monitoring.windows import SCALES, Tests, accumulate
 
 
 class Window(NamedTuple):
-    """Ticks together: their rows, counts (columns, 32) seen and expected, and the deviate of each test (tests,)."""
+    """Ticks together: their rows, counts (columns, 32) seen and expected, the deviate of each test (tests,), how many
+    reference rows the expectation is worth (columns,), and the variance beside that of independent rows."""
 
     rows: float
     seen: Floats
     expected: Floats
     deviates: Floats
+    reference_rows: Floats
+    variance: Variance
+
+    def without(self, part: "Window", tests: Tests) -> Floats:
+        """The deviate of each test (tests,) of the rows that are not in a part of them."""
+        left = max(1.0 - part.rows / max(self.rows, 1.0), 0.0)
+        return tests.find(
+            np.maximum(self.seen - part.seen, 0.0),
+            np.maximum(self.expected - part.expected, 0.0),
+            np.maximum(self.reference_rows * left, 1.0),
+            self.variance,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,21 +81,29 @@ class Expectation:
         for scale in SCALES:
             ends = np.arange(max(first + 1, scale), len(ticks) + 1)
             if len(ends):
-                found = self._find(sums, ends - scale, ends)[2]
+                found = self._find(sums, ends - scale, ends)
                 np.maximum(best[looks - len(ends) :], found, out=best[looks - len(ends) :])
         return best
 
     def find_window(self, ticks: Hours, start: int, end: int) -> Window:
         """Of the ticks from `start` to before `end`."""
         sums = _Sums.of(self, ticks.part(slice(start, end)))
-        seen, expected, found = self._find(sums, np.array([0]), np.array([end - start]))
-        return Window(float(sums.rows[-1]), seen[0], expected[0], found[0])
+        first, last = np.array([0]), np.array([end - start])
+        reference_rows, variance = self._find_variance(sums, first, last)
+        return Window(
+            float(sums.rows[-1]),
+            sums.seen[-1],
+            sums.expected[-1],
+            self._find(sums, first, last)[0],
+            np.broadcast_to(reference_rows, (1, sums.seen.shape[1]))[0],
+            Variance(*(one[0] if isinstance(one, np.ndarray) else one for one in variance)),
+        )
 
     def find_scales(self, ticks: Hours, end: int) -> tuple[Ints, Floats]:
         """The scales (scales,) of windows that end before a tick, and the deviates (scales, tests) of each."""
         scales = np.array([scale for scale in SCALES if scale <= end], np.int64)
         ends = np.full(len(scales), end)
-        return scales, self._find(_Sums.of(self, ticks), ends - scales, ends)[2]
+        return scales, self._find(_Sums.of(self, ticks), ends - scales, ends)
 
     def find_inflation(self, ticks: Hours) -> Floats:
         """How much larger the variance of each test is in each tick by itself, (ticks, tests)."""
@@ -90,17 +111,21 @@ class Expectation:
         own = np.maximum(rows - 1.0, 0.0)
         return self.dependence.inflate(np.broadcast_to(own, (len(BLOCKS), len(rows))))
 
-    def _find(self, sums: "_Sums", starts: Ints, ends: Ints) -> tuple[Floats, Floats, Floats]:
+    def _find(self, sums: "_Sums", starts: Ints, ends: Ints) -> Floats:
+        """Deviates (windows, tests)."""
         seen, expected = sums.seen[ends] - sums.seen[starts], sums.expected[ends] - sums.expected[starts]
+        return self.tests.find(seen, expected, *self._find_variance(sums, starts, ends))
+
+    def _find_variance(self, sums: "_Sums", starts: Ints, ends: Ints) -> tuple[Floats | float, Variance]:
+        """How many reference rows the expectation of each window is worth, and the variance of its tests."""
         if not self.timed:
-            return seen, expected, self.tests.find(seen, expected, self.rows)
+            return self.rows, INDEPENDENT
         reference_rows = self.season.find_reference_rows(sums.slots[ends] - sums.slots[starts])
         pairs = np.stack([sum_pairs(sums.own, sums.hours // size, starts, ends) for size in BLOCKS])
         columns = [column for column, _ in self.tests.names]
         ratio = (sums.rows[ends] - sums.rows[starts])[:, None] / reference_rows[:, columns]
         inflation = (self.dependence.inflate(pairs) + ratio * self.dependence.own) / (1.0 + ratio)
-        variance = Variance(inflation, self.dependence.find_freedom(pairs))
-        return seen, expected, self.tests.find(seen, expected, reference_rows, variance)
+        return reference_rows, Variance(inflation, self.dependence.find_freedom(pairs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +156,7 @@ class _Sums:
         )
 
 
-def hours_of(reference: Reference, chosen: npt.NDArray[np.bool_] | slice = slice(None)) -> Hours:
+def hours_of(reference: Reference, chosen: npt.NDArray[Any] | slice = slice(None)) -> Hours:
     """The hours of a reference whose rows have a time, or of the chosen ones of its rows."""
     codes = reference.codes[chosen]
     hour = reference.days[chosen].astype(np.int64) * 24 + reference.slots[chosen] % 24
@@ -141,4 +166,4 @@ def hours_of(reference: Reference, chosen: npt.NDArray[np.bool_] | slice = slice
     flat += places[:, None] * (columns * CATEGORY_CELLS)
     counts = np.bincount(flat.ravel(), minlength=len(found) * columns * CATEGORY_CELLS)
     shaped = counts.reshape(len(found), columns, CATEGORY_CELLS).astype(np.float64)
-    return Hours.of(shaped, np.bincount(places, minlength=len(found)), found * 3600)
+    return Hours(shaped, np.bincount(places, minlength=len(found)), found * 3600)

@@ -33,25 +33,28 @@ BLOCKS = (1, 2, 6, 24)
 
 @dataclasses.dataclass(frozen=True)
 class Hours:
-    """Counts (ticks, columns, 32) of consecutive ticks, with their rows (ticks,), slot of the week, hour and day since
-    1970. Those without rows are absent."""
+    """Counts (ticks, columns, 32) of consecutive ticks, of an hour or less, with their rows and starts (ticks,), in
+    seconds since 1970. Those without rows are absent."""
 
     counts: Floats
     rows: Ints
-    slots: Ints
-    hours: Ints
-    days: Ints
+    starts: Ints
 
-    @classmethod
-    def of(cls, counts: Floats, rows: Ints, seconds: Ints) -> "Hours":
-        """Of ticks that start at these seconds since 1970."""
-        hours = seconds // 3600
-        return cls(counts, rows, find_slots(hours), hours, hours // 24)
+    @property
+    def hours(self) -> Ints:
+        """Since 1970."""
+        return self.starts // 3600
+
+    @property
+    def days(self) -> Ints:
+        return self.starts // 86_400
+
+    @property
+    def slots(self) -> Ints:
+        return find_slots(self.hours)
 
     def part(self, places: npt.NDArray[Any] | slice) -> "Hours":
-        return Hours(
-            self.counts[places], self.rows[places], self.slots[places], self.hours[places], self.days[places]
-        )
+        return Hours(self.counts[places], self.rows[places], self.starts[places])
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -136,7 +136,7 @@ def _chain_days(
         length, day = length + len(taken), day + 1
     joined = hours.part(np.concatenate(places)[:ticks])
     held = np.concatenate(numbers)[:ticks]
-    return dataclasses.replace(joined, hours=held * 24 + joined.hours % 24, days=held)
+    return dataclasses.replace(joined, starts=held * 86_400 + joined.starts % 86_400)
 
 
 def find_events(statistic: Floats, threshold: float, gap: int = GAP) -> int:
