@@ -23,6 +23,8 @@ MONTH_S = 30 * 86_400.0
 SEGMENTS = "segments"
 """The family of all tests of all segments, which share a part of the false alarms."""
 FORMAT = 1
+MOST_CELLS = 4_000
+"""Columns times segments that are judged, the largest segments first: it bounds time and memory."""
 _STEP = 4.0
 """Ratio of the rows of a tick at which thresholds are simulated."""
 _LEAST_DAYS = 14
@@ -42,7 +44,8 @@ class Baseline:
     @classmethod
     def of(cls, reference: Reference, segments: Sequence[Segment] = ()) -> "Baseline":
         tests = Tests.of(reference.kinds)
-        rows = {one.name: np.flatnonzero(one.find_rows(reference.codes)) for one in segments}
+        most = max(MOST_CELLS // max(len(reference.columns), 1), 1)
+        rows = {one.name: np.flatnonzero(one.find_rows(reference.codes)) for one in segments[:most]}
         if len(np.unique(reference.days)) >= _LEAST_DAYS:
             whole = Expectation.of_hours(hours_of(reference), tests)
             parts = {

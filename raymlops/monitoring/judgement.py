@@ -9,7 +9,7 @@ import datetime
 from typing import Literal
 
 from raymlops.events.event import Severity
-from raymlops.events.incident import Alarm, Cause, Watched
+from raymlops.events.incident import Alarm, Cause, Incident, Watched
 from raymlops.monitoring.comparison import ColumnShares, Finding
 
 StatisticalFamily = Literal["quality", "score", "labels", "columns"]
@@ -133,6 +133,19 @@ class Judgement:
         return frozenset(
             Watched(self.model, self.version, family, segment) for family, segment in self.watched - found
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ApplicationJudgement:
+    """All versions of an application that are watched, judged at one time."""
+
+    application: str
+    at: float
+    versions: tuple[Judgement, ...]
+    incidents: tuple[Incident, ...] = ()
+    """That are open, or were in the time that is shown; the newest first."""
+    notes: tuple[str, ...] = ()
+    """What could not be judged or recorded, and why."""
 
 
 def to_time(seconds: float) -> datetime.datetime:

@@ -1,6 +1,7 @@
 """The newest counts of one version, for judging: ticks summed to several widths, as many of each as windows need. The
 same ticks give the same counts in any order. Judges nothing."""
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Iterator
 
@@ -18,17 +19,20 @@ WIDTHS_S = (60, 300, 900, HOUR_S)
 """Widths of judged ticks, each a part of the next."""
 ENOUGH_ROWS = 100
 """Of a tick: of the widths, the smallest that usually has as many is judged."""
-_KEPT = 2 * SCALES[-1]
-"""Ticks of each width that are kept; of hours more, as they are shown."""
+_KEPT = SCALES[-1] + 32
+"""Ticks of each width that are kept; of the hours of all rows more, as they are shown."""
 _HOURS = 14 * 24
 _REPEATS = 2 * 24 * 60
 """Maps of repeats that are kept."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Sum:
     rows: int
     counts: Counts
+
+    def add(self, tick: Tick) -> "_Sum":
+        return _Sum(self.rows + tick.rows, self.counts + tick.counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,34 +59,42 @@ class RecentCounts:
         self.last = 0
         """End of the newest tick."""
 
+    def copy(self) -> "RecentCounts":
+        """To which ticks may be added that this has not."""
+        found = copy.copy(self)
+        found._sums = {key: dict(held) for key, held in self._sums.items()}
+        found._repeats = dict(self._repeats)
+        return found
+
     def add(self, ticks: Iterable[Tick]) -> None:
         """Of this version; those of another reference, whose columns differ, are passed over."""
-        for tick in ticks:
-            if not tick.rows or len(tick.counts) != self._columns:
-                continue
-            segment = tick.place.segment
+        kept = [tick for tick in ticks if tick.rows and len(tick.counts) == self._columns]
+        for tick in kept:
             self.last = max(self.last, tick.start + tick.seconds)
-            for width in WIDTHS_S:
-                if width >= tick.seconds:
-                    self._add(segment, width, tick)
-            if segment == ALL_ROWS:
+            if tick.place.segment == ALL_ROWS:
+                for width in WIDTHS_S:
+                    self._add(tick, width)
                 rows, bits = self._repeats.get(tick.start, (0, 0))
                 self._repeats[tick.start] = rows + tick.rows, bits | int.from_bytes(tick.repeats, "little")
+        widths = {self.choose_width(), HOUR_S}
+        for tick in kept:
+            if tick.place.segment != ALL_ROWS:
+                for width in widths:
+                    self._add(tick, width)
         self._trim()
 
-    def _add(self, segment: str, width: int, tick: Tick) -> None:
-        held = self._sums.setdefault((segment, width), {})
+    def _add(self, tick: Tick, width: int) -> None:
+        if width < tick.seconds and width < HOUR_S:
+            return
+        held = self._sums.setdefault((tick.place.segment, width), {})
         start = tick.start // width * width
         known = held.get(start)
-        if known is None:
-            held[start] = _Sum(tick.rows, tick.counts.astype(np.int64))
-        else:
-            known.rows += tick.rows
-            known.counts += tick.counts
+        held[start] = known.add(tick) if known else _Sum(tick.rows, tick.counts)
 
     def _trim(self) -> None:
-        for (_, width), held in self._sums.items():
-            for start in sorted(held)[: -(_HOURS if width == HOUR_S else _KEPT)]:
+        for (segment, width), held in self._sums.items():
+            kept = _HOURS if segment == ALL_ROWS and width == HOUR_S else _KEPT
+            for start in sorted(held)[:-kept]:
                 del held[start]
         for start in sorted(self._repeats)[:-_REPEATS]:
             del self._repeats[start]
