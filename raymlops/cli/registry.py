@@ -58,7 +58,8 @@ def convert(
 ) -> None:
     """Register a saved model of another library as an ONNX model version: XGBoost (.json, .ubj), LightGBM (.txt, .lgb),
     CatBoost (.cbm), torch (.pt2), Keras (.keras), TensorFlow (the folder of a SavedModel), scikit-learn (.skops). FILE
-    is also what was logged in MLflow by the flavor of such a library: runs:/RUN/PATH or models:/NAME/VERSION.
+    is also what was logged in MLflow by the flavor of such a library: runs:/RUN/NAME, models:/m-ID,
+    models:/NAME/VERSION or models:/NAME@ALIAS.
 
     It is registered only if it answers as the library itself does, which opens it in a process of its own. No code in
     FILE runs without --trust; pickles are not read.

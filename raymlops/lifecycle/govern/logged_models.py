@@ -63,8 +63,8 @@ def convert_logged(
     data: pathlib.Path | pa.Table | None = None,
     **options: Any,
 ) -> Converted:
-    """Register a model that was logged in MLflow, `runs:/RUN/PATH` or `models:/NAME/VERSION`, as `convert_file` does
-    its saved file. Without `data` the input example that was logged with it, if any, is the sample."""
+    """Register a model that was logged in MLflow, by a name that `fetch_model` takes, as `convert_file` does its saved
+    file. Without `data` the input example that was logged with it, if any, is the sample."""
     with tempfile.TemporaryDirectory(prefix="raymlops-convert-") as directory:
         folder = fetch_model(uri, settings, pathlib.Path(directory))
         told = _read_description(folder, uri)
@@ -106,7 +106,7 @@ def _find_saved(folder: pathlib.Path, told: Mapping[str, Any], uri: str) -> path
         named = ", ".join(sorted(map(str, flavours))) or "none"
         raise ArtifactError(
             f"{uri} has the flavors {shorten(named)}; converted are {', '.join(_FLAVOURS)}. Models of python_function "
-            "alone are pickles, which are never loaded"
+            "alone are pickles, which are never loaded; log the model by the flavor of its library"
         )
     for name in known:
         flavour, settings = _FLAVOURS[name], flavours[name]

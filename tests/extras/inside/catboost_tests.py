@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import catboost
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pytest
 
 from raymlops.errors import ArtifactError, RaymlopsError, SpecError
 from raymlops.lifecycle.govern.convert import convert_file
+from raymlops.lifecycle.govern.logged_models import convert_model
 from raymlops.models.session import open_session
 from raymlops.tracking import registry
 from raymlops.training import learners, worker
@@ -32,6 +34,7 @@ from tests.learner_rows import (
     spec_for,
     train,
 )
+from tests.logged_models import log_in
 
 DIRTY = {"missing": 0.4, "unseen": 0.1, "empty": 0.1}
 
@@ -194,6 +197,10 @@ def test_a_saved_model_is_converted(loss: str, tmp_path: pathlib.Path) -> None:
     else:
         kind = "RawFormulaVal" if loss == "RMSE" else "Exponent"
         np.testing.assert_allclose(answer["prediction"], model.predict(rows, kind), rtol=1e-5, atol=1e-5)
+    if loss == "Logloss":
+        for uri in log_in(own, tmp_path, mlflow.catboost.log_model, model):
+            again = convert_model(uri, "logged", own, data=pa.Table.from_pandas(rows))
+            assert again.library == found.library
     (tmp_path / "cut.cbm").write_bytes((tmp_path / "model.cbm").read_bytes()[:-200])
     with pytest.raises(ArtifactError):
         convert_file(tmp_path / "cut.cbm", "saved", own)

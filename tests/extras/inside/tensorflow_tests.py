@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.models import infer_signature
 
 from raymlops.errors import ArtifactError, SpecError
 from raymlops.lifecycle.govern.convert import convert_file
+from raymlops.lifecycle.govern.logged_models import convert_model
 from raymlops.settings import Settings
 from raymlops.training import keras_models, worker
 from raymlops.training.learners import keras as keras_learner
@@ -28,6 +30,7 @@ from tests.learner_rows import (
     spec_for,
     train,
 )
+from tests.logged_models import log_in
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorFlow and tf2onnx warn of each other
 
@@ -119,6 +122,28 @@ def test_saved_models_answer_as_a_version_as_they_did(own: Settings, tmp_path: p
     found = convert_file(tmp_path / "amounts", "amounts", own, data=tmp_path / "sample.parquet")
     assert "TensorFlow" not in found.summary
     assert found.library.startswith("tensorflow ")
+
+
+def test_what_mlflow_logs_is_converted(own: Settings, tmp_path: pathlib.Path) -> None:
+    import tensorflow as tf
+    from mlflow import tensorflow as flavour
+
+    keras = keras_models.import_keras("tensorflow")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    signature = infer_signature(ROWS.to_numpy(), np.zeros((1, 1), np.float32))
+
+    class Module(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32)])  # type: ignore[untyped-decorator]
+        def __call__(self, x: Any) -> Any:
+            return tf.reduce_sum(x, axis=1, keepdims=True)
+
+    for number, (logged, library) in enumerate(((model, "keras "), (Module(), "tensorflow "))):
+        folder = tmp_path / f"logged_{number}"
+        for uri in log_in(own, folder, flavour.log_model, logged, signature=signature):
+            found = convert_model(uri, "logged", own, data=to_table())
+            assert found.library.startswith(library)
+            assert found.sample is not None
+            assert found.sample.rows == 200
 
 
 def test_operations_on_files_need_trust(own: Settings, tmp_path: pathlib.Path) -> None:

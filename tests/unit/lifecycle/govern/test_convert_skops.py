@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import skops.io
+import xgboost
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
 from sklearn.impute import SimpleImputer
@@ -28,9 +29,11 @@ from raymlops.lifecycle.govern.logged_models import convert_model
 from raymlops.models.safety import read_model
 from raymlops.settings import Settings
 from raymlops.tracking import registry
+from raymlops.tracking.logged_models import fetch_model
 from raymlops.training.saved_models import Request, skops_file
 from raymlops.training.saved_models.skops_file import open_model
 from tests.conftest import settings_in
+from tests.logged_models import log_in
 from tests.own_estimators import OwnForest
 
 pytestmark = pytest.mark.slow  # each starts processes, and registers versions
@@ -156,6 +159,27 @@ def test_models_that_others_logged_are_converted_by_their_flavor(own: Settings, 
     assert registry.resolve(f"models:/logged/{found.version}", own).tags["raymlops.source"].startswith(uri)
 
 
+def test_what_mlflow_logs_is_found_by_each_of_its_names(
+    own: Settings, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees = xgboost.XGBClassifier(n_estimators=5).fit(ROWS, NAMES == "yes")
+    names = log_in(own, tmp_path, mlflow.xgboost.log_model, trees, registered_model_name="stock")
+    mlflow.MlflowClient(own.tracking_uri).set_registered_model_alias("stock", "best", "1")
+    # by the store of the settings, whatever MLflow takes by default
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    for place, uri in enumerate((*names, "models:/stock/1", "models:/stock@best")):
+        files = fetch_model(uri, own, tmp_path / str(place))
+        assert (files / "MLmodel").is_file()
+    found = convert_model(names[1], "from_stock", own, data=pa.Table.from_pandas(ROWS))
+    assert found.library.startswith("xgboost ")
+    assert found.sample is not None
+    assert (found.sample.rows, found.sample.flipped) == (300, 0)
+    assert names[0].startswith("models:/m-")
+    for missing in ("models:/m-0123", f"{names[1]}_of_others", "models:/stock/7"):
+        with pytest.raises(NotFoundError, match=f"No model '{missing}'"):
+            fetch_model(missing, own, tmp_path)
+
+
 def test_pickles_and_what_is_no_model_are_refused(own: Settings, logged: Any, tmp_path: pathlib.Path) -> None:
     def evil(path: str, flavors: str, file: str) -> None:
         pathlib.Path(path).mkdir()
@@ -166,7 +190,7 @@ def test_pickles_and_what_is_no_model_are_refused(own: Settings, logged: Any, tm
         ("{sklearn: {pickled_model: model.pkl}}", "model.pkl", "serialization_format='skops'"),
         ("{lightgbm: {data: model.pkl}}", "model.pkl", "model.booster_"),
         ("{pytorch: {model_data: data}}", "data", "serialization_format='pt2'"),
-        ("{python_function: {data: x.pkl}}", "x.pkl", "pickles, which are never loaded"),
+        ("{python_function: {data: x.pkl}}", "x.pkl", "by the flavor of its library"),
         ("{sklearn: {pickled_model: ../../../../etc/passwd.skops}}", "x.pkl", "lies outside the model"),
         ("{onnx: {data: model.onnx}}", "model.onnx", "raymlops register"),
         ("nothing", "x.pkl", "names no flavors"),
