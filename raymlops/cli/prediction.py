@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     help="Share of rows with values that do not convert above which it is an error; such rows are kept in "
     "OUTPUT/_left_out.",
 )
+@click.option(
+    "--no-monitoring",
+    is_flag=True,
+    help="Do not count the rows; those of a version with a reference are counted as the application `predict`.",
+)
 @click.option("--quiet", is_flag=True, help="Print only the result and errors.")
 def predict(
     model: str,
@@ -61,6 +66,7 @@ def predict(
     workers: int | None,
     max_rows: int,
     max_failed: float,
+    no_monitoring: bool,
     quiet: bool,
 ) -> None:
     """Score DATA with MODEL and write the predictions to files.
@@ -74,6 +80,7 @@ def predict(
     raymlops predict examples/ocr/serving.yaml pages.parquet --output texts/ --keep page
     """
     from raymlops.lifecycle import preflight
+    from raymlops.lifecycle.batch.counted_rows import find_watched, write_counts
     from raymlops.lifecycle.batch.predict import Scoring, predict_files, require_empty
     from raymlops.lifecycle.cluster import join_cluster
     from raymlops.runtime.sources import read_source
@@ -85,16 +92,28 @@ def predict(
     table = read_table(data, reader, "predict")
     preflight.require_files(table.tables)
     require_empty(output)
+    watched = None if no_monitoring else find_watched(model, settings)
     join_cluster(settings)
-    scoring = Scoring(keep=keep or None, workers=workers or (1, 1024), max_rows=max_rows)
+    scoring = Scoring(
+        keep=keep or None,
+        workers=workers or (1, 1024),
+        max_rows=max_rows,
+        watched=watched[0] if watched else None,
+    )
+
+    def tell(line: str) -> None:
+        if line and not quiet:
+            click.echo(line, err=True)
+
     rows = predict_files(
         table,
         content,
         output,
         scoring,
-        tell=(lambda line: None) if quiet else lambda line: click.echo(line, err=True),
+        tell=tell,
         file_format=file_format,
         max_failed=max_failed,
+        counted=(lambda ticks: tell(write_counts(ticks, watched[1], settings))) if watched else None,
     )
     wrote = (
         f"Wrote {rows:,} rows to {output}"

@@ -34,6 +34,8 @@ class Request:
 
 
 Run = Callable[[Batch, Request], Coroutine[Any, Any, Batch]]
+Watch = Callable[[Batch, Batch], None]
+"""Told of the tensors and the answer of each run of a node for a request; takes no time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Implementation:
     suspends: bool = True
     inline_rows: int = 0
     """Rows of the largest batch for which it does not wait, if known."""
+    watch: Watch | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Decides where each node runs and which chains become one model, and why. Decides only; places nothing."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from raymlops.graphs.plan import Plan, Step
@@ -88,17 +88,19 @@ def _decide_leaf(step: Step, measured: Measurement | None, limits: Limits, held:
     )
 
 
-def find_chains(plan: Plan, decisions: Mapping[str, Decision], prefix: str = "") -> list[tuple[str, ...]]:
+def find_chains(
+    plan: Plan, decisions: Mapping[str, Decision], prefix: str = "", apart: Collection[str] = ()
+) -> list[tuple[str, ...]]:
     """Sequences of fused ONNX nodes of one graph, each reading the one before it, that can be merged into one model.
 
     A chain never includes a node with a timeout, a fallback, a ragged output or a caller, since these concern a
-    single node.
+    single node; nor those whose paths are in `apart`.
     """
     if not plan.spec.merge:
         return []
     chains: list[list[str]] = []
     for name, step in plan.steps.items():
-        if not _mergeable(plan, step, decisions.get(prefix + name)):
+        if prefix + name in apart or not _mergeable(plan, step, decisions.get(prefix + name)):
             continue
         chain = next((found for found in chains if _continues(plan, chains, found, step)), None)
         if chain is None:

@@ -1,8 +1,9 @@
 """Counts answered rows into ticks: rows wait until some thousand of them can be counted at once, which takes a tenth of
-the time, or until their tick is taken. Memory is bounded whatever the rows are. Reads no clock, and has no thread."""
+the time, or until their tick is taken. Memory is bounded whatever the rows are. Has no thread."""
 
 import dataclasses
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,10 +54,21 @@ class _Bulk:
         self.rows = self.bytes = 0
 
 
+class Cost:
+    """Rows that were counted, and the CPU time that it took, in seconds."""
+
+    def __init__(self) -> None:
+        self.rows, self.seconds = 0.0, 0.0
+
+    def fade(self, factor: float) -> None:
+        self.rows, self.seconds = self.rows * factor, self.seconds * factor
+
+
 class OpenTick:
     """One tick of one place while it is counted. The fields without a comment are those of `Tick`."""
 
-    def __init__(self, watched: WatchedModel, start: int, seconds: int) -> None:
+    def __init__(self, watched: WatchedModel, start: int, seconds: int, cost: Cost | None = None) -> None:
+        self._cost = cost or Cost()
         self.watched, self.start, self.seconds = watched, start, seconds
         self.rows = self.answered = self.retried = self.lost = 0
         self.requests: dict[str, int] = {}
@@ -108,7 +120,7 @@ class OpenTick:
 
     def _count(self, bulk: _Bulk) -> None:
         """Rows that cannot be counted, whatever the reason, are lost, and the others are not."""
-        done = 0
+        done, began = 0, time.thread_time()
         try:
             batch, answer = _join(bulk.batches), _join(bulk.answers)
             for begin in range(0, bulk.rows, _CHUNK):
@@ -125,6 +137,9 @@ class OpenTick:
                 single = _Bulk()
                 single.batches, single.answers, single.rows = [one], [other], _count_rows(one, other)
                 self._count(single)
+        finally:
+            self._cost.rows += bulk.rows
+            self._cost.seconds += time.thread_time() - began
 
     def _count_rows(self, batch: Batch, answer: Batch, rows: int) -> None:
         reference = self.watched.reference
@@ -192,15 +207,16 @@ class TickCounter:
 
     def __init__(self, seconds: int, replica: str = "") -> None:
         self.seconds, self.replica = seconds, replica
+        self.cost = Cost()
         self._open: dict[tuple[Place, int], OpenTick] = {}
 
-    def open(self, watched: WatchedModel, time: float) -> OpenTick:
+    def open(self, watched: WatchedModel, instant: float) -> OpenTick:
         """The tick in which this time is, in seconds since 1970; clocks may jump."""
-        start = int(time // self.seconds) * self.seconds
+        start = int(instant // self.seconds) * self.seconds
         key = watched.place, start
         found = self._open.get(key)
         if found is None:
-            found = self._open[key] = OpenTick(watched, start, self.seconds)
+            found = self._open[key] = OpenTick(watched, start, self.seconds, self.cost)
         return found
 
     def bound(self) -> None:
@@ -216,11 +232,11 @@ class TickCounter:
 
 
 def count_table(
-    watched: WatchedModel, batch: Batch, answer: Batch, rows: int, time: float, seconds: int
+    watched: WatchedModel, batch: Batch, answer: Batch, rows: int, instant: float, seconds: int
 ) -> list[Tick]:
     """The ticks of rows that were all answered at this time, such as those of a block of a file."""
-    tick = OpenTick(watched, int(time // seconds) * seconds, seconds)
-    tick.answered, tick.first, tick.last = rows, time, time
+    tick = OpenTick(watched, int(instant // seconds) * seconds, seconds)
+    tick.answered, tick.first, tick.last = rows, instant, instant
     tick.add_rows(batch, answer, rows)
     return tick.to_ticks()
 

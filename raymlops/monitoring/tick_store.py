@@ -2,6 +2,9 @@
 
     ROOT/APPLICATION/ticks/day=2026-01-31/FIRST-LAST-WRITER-NUMBER.parquet     FIRST and LAST start of its ticks
     ROOT/APPLICATION/losses/day=2026-01-31/REPLICA.json
+    ROOT/APPLICATION/replicas/REPLICA.json                                     those that count now
+    ROOT/APPLICATION/references/SHA256.zip                                     to whose cells counts belong
+    ROOT/APPLICATION/monitoring.json                                           settings, as they were deployed last
 
 Files appear whole or not at all. A file that joins others names them, so that a reader counts none twice whenever it
 reads; ticks of one place and time may be in several files, and are added.
@@ -10,12 +13,13 @@ reads; ticks of one place and time may be in several files, and are added.
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import io
 import json
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -23,9 +27,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymlops import locations
-from raymlops.errors import StorageError
+from raymlops.errors import NotFoundError, StorageError, UntrustedError
 from raymlops.file_store import FileStore, list_entries, quote_part
-from raymlops.monitoring.ticks import Loss, Tick, from_table, sum_ticks, to_table
+from raymlops.monitoring.reference import Reference
+from raymlops.monitoring.ticks import SCHEMA, Loss, Tick, from_table, sum_ticks, to_table
 
 LOG = logging.getLogger(__name__)
 FOLDER = "monitoring"
@@ -39,24 +44,32 @@ _TRIES = 5
 
 
 class TickFile(NamedTuple):
-    """A file of one day, whose ticks start from `first` to `last`."""
+    """A file of one day, whose ticks start from `first` to `last`, and that joins so many others."""
 
     path: str
     first: int
     last: int
+    joins: int = 0
 
     @property
     def name(self) -> str:
         return self.path.rpartition("/")[2]
 
 
+class Applied(NamedTuple):
+    """The last message of a replica that was written: its number, and the rows by path that the replica had answered,
+    as this message and those before it tell."""
+
+    number: int
+    told: Mapping[str, int]
+
+
 class Held(NamedTuple):
-    """What is in a file: the names of the files that it replaces, and the number of the last message of each writer
-    that it holds."""
+    """What is in a file: the names of the files that it replaces, and the last message of each replica."""
 
     table: pa.Table
     replaces: frozenset[str]
-    applied: Mapping[str, int]
+    applied: Mapping[str, Applied]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,18 +83,28 @@ class TickStore:
     def _files(self) -> FileStore:
         return FileStore(self.root, "Counts")
 
-    def write(
-        self, day: str, ticks: Sequence[Tick], applied: Mapping[str, int], replaces: Sequence[str] = ()
-    ) -> str:
-        """A file of ticks that start on this day, UTC. `applied` has the number of the last message of each writer
-        that it holds. Returns its name."""
-        held = to_table(ticks)
-        told = {_REPLACES: json.dumps(list(replaces)), _APPLIED: json.dumps(dict(applied))}
-        held = held.replace_schema_metadata({**held.schema.metadata, **told})
-        stream = io.BytesIO()
-        pq.write_table(held, stream, compression="zstd")
+    def write(self, day: str, ticks: Sequence[Tick], applied: Mapping[str, Applied]) -> str:
+        """A file of ticks that start on this day, UTC; returns its name. `applied` is the last message of each replica
+        that it holds."""
         first, last = min(tick.start for tick in ticks), max(tick.start for tick in ticks)
-        name = f"{first}-{last}-{secrets.token_hex(6)}-{len(replaces)}.parquet"
+        return self._write(day, [to_table(ticks)], applied, (first, last), ())
+
+    def _write(
+        self,
+        day: str,
+        tables: Iterable[pa.Table],
+        applied: Mapping[str, Applied],
+        span: tuple[int, int],
+        replaces: Sequence[str],
+    ) -> str:
+        """Each table is a group of rows by itself, so that a day need not be in memory."""
+        told = {_REPLACES: json.dumps(list(replaces)), _APPLIED: json.dumps(dict(applied))}
+        schema = SCHEMA.with_metadata({**(SCHEMA.metadata or {}), **told})
+        stream = io.BytesIO()
+        with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table.replace_schema_metadata(schema.metadata))
+        name = f"{span[0]}-{span[1]}-{secrets.token_hex(6)}-{len(replaces)}.parquet"
         with self._files.writing() as (files, folder):
             self._files.write_whole(files, f"{self._below(folder)}/day={day}", name, stream.getvalue())
         return name
@@ -98,7 +121,7 @@ class TickStore:
         for path in (str(entry["name"]) for entry in entries):
             match = _FILE.fullmatch(path.rpartition("/")[2])
             if match:
-                found.append(TickFile(path, int(match[1]), int(match[2])))
+                found.append(TickFile(path, int(match[1]), int(match[2]), int(match[4])))
         return sorted(found, key=lambda file: (file.first, file.name))
 
     def open(self, file: TickFile) -> Held:
@@ -109,10 +132,7 @@ class TickStore:
             table = pq.read_table(io.BytesIO(data))
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{file.path} cannot be read: {error}") from None
-        metadata = table.schema.metadata or {}
-        replaces = frozenset(map(str, json.loads(metadata.get(_REPLACES, b"[]"))))
-        applied = {str(key): int(value) for key, value in json.loads(metadata.get(_APPLIED, b"{}")).items()}
-        return Held(table, replaces, applied)
+        return Held(table, *_read_metadata(table.schema.metadata or {}))
 
     def read(self, since: float = 0.0, until: float = float("inf")) -> list[Tick]:
         """Ticks that start from `since` until before `until`, in seconds since 1970 UTC, summed over replicas. Damaged
@@ -148,35 +168,77 @@ class TickStore:
             LOG.error("counts are passed over: %s", error)
             return None
 
-    def compact(self, day: str) -> int:
-        """Join the files of a day to one, whose ticks are summed over replicas. Safe at any point where it is stopped,
-        and beside readers; one process at a time. Returns the number of files that it joined."""
-        held = {file: one for file in self.list_files(day) if (one := self._open_or_skip(file)) is not None}
-        replaced = {name for one in held.values() for name in one.replaces}
-        kept = {file: one for file, one in held.items() if file.name not in replaced}
+    def compact(self, day: str, *, is_over: bool = True) -> int:
+        """Join the files of a day: those that join no others to one whose ticks are summed over replicas, and, if the
+        day `is_over`, then all to one. Safe wherever it is stopped, and beside readers; one process at a time. Returns
+        the number of files that were joined."""
+        joined = self._join([file for file in self.list_files(day) if not file.joins], day, summed=True)
+        return joined + (self._join(self.list_files(day), day, summed=False) if is_over else 0)
+
+    def _join(self, files: Sequence[TickFile], day: str, *, summed: bool) -> int:
+        """Files that others replace already are removed, only."""
+        told = {file: one for file in self.list_files(day) if (one := self._read_head(file)) is not None}
+        replaced = {name for replaces, _ in told.values() for name in replaces}
+        kept = [file for file in files if file in told and file.name not in replaced]
         if len(kept) > 1:
-            applied: dict[str, int] = {}
-            for one in kept.values():
-                for writer, number in one.applied.items():
-                    applied[writer] = max(number, applied.get(writer, number))
-            ticks = sum_ticks(tick for one in kept.values() for tick in from_table(one.table))
-            self.write(day, ticks, applied, [file.name for file in kept])
+            applied: dict[str, Applied] = {}
+            for file in kept:
+                _add_applied(applied, told[file][1])
+            span = min(file.first for file in kept), max(file.last for file in kept)
+            tables = (self.open(file).table.select(SCHEMA.names).cast(SCHEMA) for file in kept)
+            if summed:
+                ticks = sum_ticks(tick for table in tables for tick in from_table(table))
+                tables = (one for one in [to_table(ticks)])
+            self._write(day, tables, applied, span, [file.name for file in kept])
             replaced |= {file.name for file in kept}
-        for file in held:
+        for file in told:
             if file.name in replaced:
                 self._remove(file.path)
         return len(kept) if len(kept) > 1 else 0
 
-    def find_applied(self, days: int = 3) -> dict[str, int]:
-        """The number of the last message of each writer, of the last days on which something was counted."""
-        applied: dict[str, int] = {}
-        for day in self.list_days()[-days:]:
+    def _read_head(self, file: TickFile) -> tuple[frozenset[str], dict[str, Applied]] | None:
+        """What a file replaces, and the messages that it holds; None if it is damaged."""
+        try:
+            with self._files.reading() as (files, _), files.open(file.path, "rb") as opened:
+                return _read_metadata(pq.ParquetFile(opened).schema_arrow.metadata or {})
+        except (pa.ArrowException, ValueError) as error:
+            LOG.error("%s cannot be read: %s", file.path, error)
+            return None
+
+    def find_applied(self, wanted: Collection[str] = (), days: int = 3) -> dict[str, Applied]:
+        """The last message of each replica, of the last days with ticks, and of further ones until all `wanted`
+        replicas are found."""
+        applied: dict[str, Applied] = {}
+        for number, day in enumerate(reversed(self.list_days())):
+            if number >= days and all(replica in applied for replica in wanted):
+                break
             for file in self.list_files(day):
                 with contextlib.suppress(FileNotFoundError):
-                    one = self._open_or_skip(file)
-                    for writer, number in (one.applied if one else {}).items():
-                        applied[writer] = max(number, applied.get(writer, number))
+                    head = self._read_head(file)
+                    _add_applied(applied, head[1] if head is not None else {})
         return applied
+
+    def write_replica(self, name: str, told: Mapping[str, str]) -> None:
+        """A replica that counts, until it is removed: of those that are killed, the loss must be found."""
+        with self._files.writing() as (files, folder):
+            folder = self._below(folder, "replicas")
+            self._files.write_whole(
+                files, folder, f"{quote_part(name)}.json", json.dumps(dict(told)).encode()
+            )
+
+    def remove_replica(self, name: str) -> None:
+        with self._files.writing() as (files, folder), contextlib.suppress(FileNotFoundError):
+            files.rm_file(f"{self._below(folder, 'replicas')}/{quote_part(name)}.json")
+
+    def read_replicas(self) -> dict[str, dict[str, str]]:
+        with self._files.reading() as (files, folder):
+            found = {}
+            for entry in list_entries(files, self._below(folder, "replicas")):
+                path = str(entry["name"])
+                with contextlib.suppress(FileNotFoundError):
+                    name = unquote(path.rpartition("/")[2].removesuffix(".json"))
+                    found[name] = dict(json.loads(files.cat_file(path)))
+        return found
 
     def write_loss(self, loss: Loss) -> None:
         """Told again, it replaces what was told of this replica."""
@@ -198,6 +260,46 @@ class TickStore:
                             found[loss.replica] = loss
         kept = [loss for loss in found.values() if since <= loss.time < until]
         return sorted(kept, key=lambda loss: (loss.time, loss.replica))
+
+    def write_reference(self, content: bytes) -> str:
+        """Kept under its SHA-256, which is returned."""
+        digest = hashlib.sha256(content).hexdigest()
+        with self._files.writing() as (files, folder):
+            below = self._below(folder, "references")
+            if not files.exists(f"{below}/{digest}.zip"):
+                self._files.write_whole(files, below, f"{digest}.zip", content)
+        return digest
+
+    def read_reference(self, digest: str) -> Reference:
+        """Raises NotFoundError if it is not here, UntrustedError if it is another one, ArtifactError."""
+        try:
+            with self._files.reading() as (files, folder):
+                content = files.cat_file(f"{self._below(folder, 'references')}/{quote_part(digest)}.zip")
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"No reference {digest[:12]} of {self.application!r} in {self.root}; deploy the application again"
+            ) from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise UntrustedError(
+                f"Reference {digest[:12]} in {self.root} was changed; deploy the application again"
+            )
+        return Reference.from_bytes(content)
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        with self._files.writing() as (files, folder):
+            data = json.dumps(dict(settings), indent=1).encode()
+            self._files.write_whole(
+                files, self._below(folder).removesuffix("/ticks"), "monitoring.json", data
+            )
+
+    def read_settings(self) -> dict[str, Any]:
+        """Empty if the application was never deployed."""
+        try:
+            with self._files.reading() as (files, folder):
+                path = f"{self._below(folder).removesuffix('/ticks')}/monitoring.json"
+                return dict(json.loads(files.cat_file(path)))
+        except FileNotFoundError:
+            return {}
 
     def expire(self, before: str) -> int:
         """Remove the days before `before`. Returns their number."""
@@ -260,6 +362,18 @@ def day_of(seconds: float) -> str:
 def _day_of(seconds: float) -> str:
     """Times that no calendar has are the first or the last day."""
     return day_of(min(max(seconds, 0.0), 253_402_300_799.0))
+
+
+def _read_metadata(metadata: Mapping[bytes, bytes]) -> tuple[frozenset[str], dict[str, Applied]]:
+    replaces = frozenset(map(str, json.loads(metadata.get(_REPLACES, b"[]"))))
+    applied = json.loads(metadata.get(_APPLIED, b"{}"))
+    return replaces, {str(replica): Applied(int(one[0]), dict(one[1])) for replica, one in applied.items()}
+
+
+def _add_applied(into: dict[str, Applied], other: Mapping[str, Applied]) -> None:
+    for replica, one in other.items():
+        if replica not in into or one.number > into[replica].number:
+            into[replica] = one
 
 
 def _days(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:

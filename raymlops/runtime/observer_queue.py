@@ -29,6 +29,9 @@ T = TypeVar("T")
 class ObserverQueue(Generic[T]):
     """The events of one observer. `put` is called by one thread; without `start` it passes them on itself."""
 
+    reads_tensors = True
+    """Whether the tensors of all requests are read, of all endpoints."""
+
     def __init__(
         self,
         name: str,
@@ -58,6 +61,7 @@ class ObserverQueue(Generic[T]):
         count = len(waiting)
         if count >= self._most_events or (size > SMALL and not self._has_room(size)):
             self.dropped += 1
+            self._drop(what)
             self._tell("is too slow, or was closed: %d events were dropped so far", self.dropped)
             return
         waiting.append((what, size))
@@ -65,6 +69,9 @@ class ObserverQueue(Generic[T]):
             self._hand_over()
         elif count == LOT:
             self._awake.set()
+
+    def _drop(self, what: T) -> None:
+        """One that nobody will observe; for subclasses."""
 
     def _has_room(self, size: int) -> bool:
         held = self._bytes_put - self._bytes_done
@@ -96,6 +103,10 @@ class ObserverQueue(Generic[T]):
         own = getattr(self._observer, "to_counts", None)
         counted = own() if callable(own) else {}
         return {"delivered": self.delivered, "dropped": self.dropped, "failed": self.failed, **counted}
+
+    def to_rows(self) -> dict[str, int]:
+        """Rows by what became of them, if it counts rows."""
+        return {}
 
     def _work(self) -> None:
         tick = getattr(self._observer, "tick", None)

@@ -7,7 +7,7 @@ import Ray.
 import dataclasses
 import inspect
 import pathlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from raymlops.errors import ArtifactError, InputError, NotFoundError, SpecError, unknown_name
@@ -114,18 +114,20 @@ def merge_chains(
     leaves: Mapping[str, Leaf],
     options: SessionOptions | None = None,
     prefix: str = "",
+    apart: Collection[str] = (),
 ) -> tuple[list[Chain], dict[str, str]]:
-    """One model for every chain that can be merged and then gives the same outputs; for the others, the reason."""
+    """One model for every chain that can be merged and then gives the same outputs; for the others, the reason. Nodes
+    whose paths are in `apart` stay as they are."""
     chains: list[Chain] = []
     unmerged: dict[str, str] = {}
-    for names in find_chains(plan, decisions, prefix):
+    for names in find_chains(plan, decisions, prefix, apart):
         try:
             chains.append(_merge_chain(plan, names, leaves, options, prefix))
         except (ArtifactError, InputError) as error:
             unmerged[prefix + "+".join(names)] = str(error)
     for name, step in plan.steps.items():
         if step.inner is not None:
-            inner, reasons = merge_chains(step.inner, decisions, leaves, options, f"{prefix}{name}/")
+            inner, reasons = merge_chains(step.inner, decisions, leaves, options, f"{prefix}{name}/", apart)
             chains += inner
             unmerged |= reasons
     return chains, unmerged

@@ -13,6 +13,7 @@ from raymlops.models.safety import Model, digest_of, read_model
 from raymlops.models.session import check_shareable
 from raymlops.runtime.leaf_kinds import LEAF_KINDS
 from raymlops.runtime.model_files import digest_listing, find_file
+from raymlops.runtime.monitored_versions import pin_monitoring
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec, change_nodes, expand_files
 from raymlops.specs.graph_nodes import NodeDocument
@@ -36,7 +37,8 @@ def pin(spec: ServingSpec, settings: Settings) -> ServingSpec:
     tls = spec.tls.absolute() if spec.tls else None
     capture = _pin_capture(spec.capture, settings) if spec.capture else None
     update = {"models": models, "graphs": graphs, "many": many, "keys": keys, "tls": tls, "capture": capture}
-    return spec.model_copy(update=update)
+    pinned = spec.model_copy(update=update)
+    return pinned.model_copy(update={"monitoring": pin_monitoring(pinned, settings)})
 
 
 def describe(spec: ServingSpec) -> dict[str, str]:

@@ -405,6 +405,55 @@ class Operations(Document):
         return names
 
 
+class WatchedVersion(Document):
+    """A registered version that is monitored, and where it answers."""
+
+    role: str = Field(description="endpoint, node, shadow or canary")
+    model: str = Field(description="the registered model")
+    version: str = Field(description="its version")
+    reference: str = Field(description="SHA-256 of the version's reference")
+
+
+class Monitoring(Document):
+    """What is counted of what registered versions see and answer, and when somebody is told: see
+    docs/counts.md."""
+
+    false_alarms_per_month: float = Field(
+        default=1.0, gt=0, le=1000, description="alarms a month, of each version, that come of chance alone"
+    )
+    segments: tuple[str, ...] = Field(
+        default=(),
+        description="columns whose values, and pairs of them, are watched by themselves; default evaluation.slices",
+    )
+    label_delay_days: float = Field(
+        default=0.0, ge=0, description="days after which nearly all labels of a request have come"
+    )
+    days: int = Field(default=90, ge=1, description="days after which counts are deleted")
+    tick_seconds: int = Field(
+        default=60,
+        ge=1,
+        le=3600,
+        description="width of a tick, for which there is one count; a part of an hour",
+    )
+    path: str = Field(
+        default="",
+        description="path or URI of a folder that all nodes reach; default monitoring below RAYMLOPS_STORAGE; "
+        "deploying fills it in",
+    )
+    watched: dict[str, WatchedVersion] = Field(
+        default={}, description="endpoint, or graph/node -> the version there; deploying fills it in"
+    )
+
+    @field_validator("tick_seconds")
+    @classmethod
+    def _check_width(cls, seconds: int) -> int:
+        if 3600 % seconds:
+            raise ValueError(
+                f"an hour has no whole number of ticks of {seconds} s; give one such as 60 or 300"
+            )
+        return seconds
+
+
 class ServingSpec(Document):
     """An application with one or more models and compositions of models."""
 
@@ -460,6 +509,10 @@ class ServingSpec(Document):
         default="",
         description="the file of `notify`; where a node has it, its changes count; deploying fills it in",
     )
+    monitoring: Monitoring | None = Field(
+        default=Monitoring(),
+        description="counts what registered versions with a reference see and answer; off turns it off",
+    )
     drain_s: float = Field(
         default=20.0, ge=0, description="time for requests in flight to finish when a replica ends"
     )
@@ -467,7 +520,7 @@ class ServingSpec(Document):
     port: int = Field(default=8000, ge=1, le=65535, description="HTTP port, of all applications of a cluster")
     grpc_port: int = Field(default=0, ge=0, le=65535, description="port of the gRPC protocol; 0 is off")
 
-    @field_validator("operations", mode="before")
+    @field_validator("operations", "monitoring", mode="before")
     @classmethod
     def _read_off(cls, value: object) -> object:
         """YAML reads a bare `on` or `off` as true or false."""
@@ -493,6 +546,8 @@ class ServingSpec(Document):
                 )
         if self.capture is not None and "capture" in self.observers:
             raise ValueError("an observer is named capture, as the one that captures is; rename it")
+        if self.monitoring is not None and "monitoring" in self.observers:
+            raise ValueError("an observer is named monitoring, as the one that counts rows is; rename it")
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r} must be letters, digits, dots, dashes and underscores")
         return self

@@ -28,16 +28,21 @@ class Model(NodeKind[ModelNode]):
 
     def build(self, parts: Parts) -> Built:
         assert parts.implementation is not None
-        call = parts.implementation.run
-        ragged = parts.step.node.ragged
+        call, watch, ragged = parts.implementation.run, parts.implementation.watch, parts.step.node.ragged
+        if watch is None and not ragged:
+            return Built(lambda batch, request: call(batch))
 
-        async def run_ragged(batch: Batch, request: Request) -> Batch:
-            answer = dict(await call(batch))
+        async def run(batch: Batch, request: Request) -> Batch:
+            answer = await call(batch)
+            if watch is not None and request.counted:
+                watch(batch, answer)
+            if ragged:
+                answer = dict(answer)
             for values, lengths in ragged.items():
                 answer[values] = group_elements(answer[values], answer[lengths])
             return answer
 
-        return Built(run_ragged if ragged else lambda batch, request: call(batch))
+        return Built(run)
 
     def describe(self, node: ModelNode) -> str:
         return node.model

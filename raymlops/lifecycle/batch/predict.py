@@ -29,6 +29,7 @@ from raymlops.features import (
 )
 from raymlops.graphs.plan import LENGTHS
 from raymlops.lifecycle.batch import signature_columns, text_files
+from raymlops.lifecycle.batch.counted_rows import TICK_S
 from raymlops.lifecycle.batch.row_report import FOLDER as LEFT_OUT
 from raymlops.lifecycle.batch.row_report import RowReport, Vocabularies, count_unknown
 from raymlops.models.model_trial import try_model
@@ -36,6 +37,8 @@ from raymlops.models.row_independence import Independence, prove_rows
 from raymlops.models.safety import Model
 from raymlops.models.session import Session, SessionOptions, as_model_input, open_session
 from raymlops.models.vocabularies import read_vocabularies
+from raymlops.monitoring.tick_counter import OpenTick, WatchedModel
+from raymlops.monitoring.ticks import Tick
 from raymlops.runtime.open_graph import OfflineGraph, Ragged
 from raymlops.runtime.sources import make_locate
 from raymlops.settings import Settings
@@ -58,6 +61,8 @@ class Scoring:
     max_rows: int = 8192
     report: RowReport | None = None
     """Where rows are reported that are left out because a value does not convert; without, that is an error."""
+    watched: WatchedModel | None = None
+    """The version to whose cells the rows are counted; needs a report."""
 
 
 class OnnxScorer:
@@ -70,7 +75,10 @@ class OnnxScorer:
         threads: int,
         max_rows: int,
         report: RowReport | None = None,
+        watched: WatchedModel | None = None,
     ) -> None:
+        self._watched = watched
+        self._tick: OpenTick | None = None
         self._session, independence = open_scorer(model, threads)
         ragged = self._session.ragged if isinstance(self._session, OfflineGraph) else Ragged()
         self._ragged = ragged
@@ -94,6 +102,8 @@ class OnnxScorer:
         if table.num_columns == 0:
             return table
         table, converted = self._convert(table)
+        if self._watched is not None:
+            self._tick = OpenTick(self._watched, 0, TICK_S)
         given = [spec for spec in self.optional if spec.name in table.column_names]
         # Row independence is known for the default values only.
         rows = 1 if given else self._max_rows
@@ -103,6 +113,8 @@ class OnnxScorer:
             for part in self._score_alike(converted.slice(start, rows), given)
         ]
         parts = parts or [self._make_columns()]
+        if self._tick is not None and self._report is not None:
+            self._report.count(self._tick.to_ticks())
         kept = table if self._keep is None else table.select(list(self._keep))
         names = name_predictions(kept.column_names, parts[0])
         for name in parts[0]:
@@ -176,6 +188,9 @@ class OnnxScorer:
 
     def _score(self, batch: Batch, rows: int) -> dict[str, Array | pa.Array]:
         answer = self._session.infer(batch)
+        if self._tick is not None:
+            self._tick.answered += rows
+            self._tick.add_rows(batch, dict(answer), rows)
         lengths = {name: answer.pop(name + LENGTHS) for name in self._ragged.outputs}
         return {
             name: _to_lists(values, lengths[name])
@@ -305,6 +320,7 @@ def predict_dataset(
             max(1, int(scoring.cpus_per_worker)),
             scoring.max_rows,
             scoring.report,
+            scoring.watched,
         ),
         batch_format="pyarrow",
         batch_size=None,
@@ -322,9 +338,11 @@ def predict_files(
     tell: Callable[[str], None] = lambda line: None,
     file_format: str = "parquet",
     max_failed: float = ContractSpec.model_fields["max_failed"].default,
+    counted: Callable[[Sequence[Tick]], None] | None = None,
 ) -> int:
     """Score a table into files under `output`. Returns the number of rows, -1 if it is unknown. Rows with values that
-    do not convert are left out, and kept in a folder below; more than `max_failed` of all are an error.
+    do not convert are left out, and kept in a folder below; more than `max_failed` of all are an error. `counted` gets
+    the counts of the rows, if `scoring` has a version to count for.
 
     Raises StorageError if the folder already holds such files, so that nothing is mixed or lost, and DataError for
     columns that the format cannot hold.
@@ -355,6 +373,8 @@ def predict_files(
     if counts.exceeds(max_failed) and "://" not in output:
         _remove_written(pathlib.Path(output), file_format, left_out=False)
     counts.judge(report.location, max_failed)
+    if counted is not None:
+        counted(report.ticks())
     for line in counts.describe(report.location):
         tell(line)
     if rows == 0 and counts.rows == 0:

@@ -16,6 +16,7 @@ from raymlops import locations
 from raymlops.data import contract as contracts
 from raymlops.data.contract import Broken, Finding
 from raymlops.errors import DataError
+from raymlops.monitoring.ticks import Tick, sum_ticks
 
 FOLDER = "_left_out"
 """Below the output; readers of folders pass over names that begin with an underscore."""
@@ -84,12 +85,19 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts = Counts()
+        self._ticks: list[Tick] = []
 
     def add(self, counts: Counts) -> None:
         self._counts.add(counts)
 
     def total(self) -> Counts:
         return self._counts
+
+    def add_ticks(self, ticks: Sequence[Tick]) -> None:
+        self._ticks = sum_ticks([*self._ticks, *ticks])
+
+    def ticks(self) -> list[Tick]:
+        return self._ticks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +131,14 @@ class RowReport:
 
     def total(self) -> Counts:
         return ray.get(self.tally.total.remote())  # type: ignore[no-any-return]
+
+    def count(self, ticks: Sequence[Tick]) -> None:
+        """What was counted of one block, for monitoring."""
+        ray.get(self.tally.add_ticks.remote(ticks))
+
+    def ticks(self) -> list[Tick]:
+        """Of all blocks."""
+        return ray.get(self.tally.ticks.remote())  # type: ignore[no-any-return]
 
 
 def count_unknown(table: pa.Table, known: Vocabularies) -> dict[str, Unknown]:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from raymlops.errors import DeadlineError, SpecError
 from raymlops.graphs.compiler import Merged
-from raymlops.graphs.execution import Implementation, Request
+from raymlops.graphs.execution import Implementation, Request, Watch
 from raymlops.graphs.graph import Graph
 from raymlops.graphs.node_kind import on_loop
 from raymlops.graphs.placement import Decision, Limits
@@ -23,7 +23,7 @@ from raymlops.models.isolated_session import IsolatedSession
 from raymlops.models.row_independence import Independence
 from raymlops.models.session import Session, SessionOptions
 from raymlops.runtime.leaf_kinds import Leaf
-from raymlops.runtime.open_graph import find_columns, merge_chains, open_graph, open_leaves
+from raymlops.runtime.open_graph import Chain, find_columns, merge_chains, open_graph, open_leaves
 from raymlops.runtime.run_cost import check, count_batch_rows
 from raymlops.runtime.sources import make_locate
 from raymlops.serving.endpoints import deadlines, queue_time
@@ -214,14 +214,17 @@ def host_graph(
     gpus: Sequence[str | int] = (),
     queue: int = 128,
     memory: int = 0,
+    watches: Mapping[str, Watch] | None = None,
 ) -> Hosted:
-    """An endpoint whose fused nodes run here; `remote` answers for the separate ones."""
+    """An endpoint whose fused nodes run here; `remote` answers for the separate ones. `watches` are told of the runs of
+    nodes, by path; these stay as they are, as the tensors within a merged chain are not seen."""
+    watches = watches or {}
     options = SessionOptions.for_device("auto", gpus, threads)
     options = dataclasses.replace(options, shared=True, memory=memory)
     fused = [path for path, decision in prepared.decisions.items() if decision.place == "fused"]
     leaves = open_leaves(prepared.spec, make_locate(settings), options, only=fused)
     plan = validate(prepared.spec, prepared.signatures)
-    chains, unmerged = merge_chains(plan, prepared.decisions, leaves, options)
+    chains, unmerged = merge_chains(plan, prepared.decisions, leaves, options, apart=watches)
     for chain, reason in unmerged.items():
         LOG.info("%s: %s stays unmerged: %s", name, chain, reason)
     live = functools.partial(run_live, queue=queue, deadline_s=prepared.spec.deadline_s)
@@ -236,18 +239,13 @@ def host_graph(
         else beside[path].implementation
         for path, leaf in leaves.items()
     }
-    merged = [
-        Merged(
-            chain.names,
-            live(chain.session, f"{name}/{chain.prefix}{'+'.join(chain.names)}", chain.independence),
-            chain.needs,
-            chain.gives,
-            chain.prefix,
-        )
-        for chain in chains
-    ]
+    watched = {
+        path: dataclasses.replace({**implementations, **remote}[path], watch=watch)
+        for path, watch in watches.items()
+    }
+    merged = [_implement_chain(chain, live, name) for chain in chains]
     make = functools.partial(
-        Graph, plan, {**implementations, **remote}, merged=merged, version=prepared.version
+        Graph, plan, {**implementations, **remote, **watched}, merged=merged, version=prepared.version
     )
     graph = make()
     statistics = GraphStatistics(name, prepared.version, graph, prepared.decisions)
@@ -270,6 +268,17 @@ def host_graph(
     hosted.runs_python = bool(beside) or any(is_own(node.kind) for _, node in list_nodes(prepared.spec))
     hosted.check = lambda: _run_all(checks)
     return hosted
+
+
+def _implement_chain(chain: Chain, live: Callable[..., Implementation], graph: str) -> Merged:
+    name = f"{graph}/{chain.prefix}{'+'.join(chain.names)}"
+    run = live(chain.session, name, chain.independence)
+    return Merged(chain.names, run, chain.needs, chain.gives, chain.prefix)
+
+
+def runs_python(spec: GraphSpec) -> bool:
+    """Whether foreign code may work on tensors of a graph."""
+    return any(is_own(node.kind) or node.kind == "python" for _, node in list_nodes(spec))
 
 
 def set_weights(hosted: Hosted, weights: Mapping[str, Mapping[str, float]]) -> None:

@@ -140,8 +140,9 @@ class Hosts:
     """Statistics of requests that name no known model."""
 
     def __post_init__(self) -> None:
+        reads_tensors = any(queue.reads_tensors for queue in self.observers.inferences)
         for hosted in self.models.values():
-            hosted.is_observed_by_copy = hosted.runs_python and bool(self.observers.inferences)
+            hosted.is_observed_by_copy = hosted.runs_python and reads_tensors
 
     def trees(self, stamps: dict[ModelKey, object]) -> dict[ModelKey, Tree]:
         """All counts of this process, for each model that counted anything since `stamps`, which are renewed; of
@@ -167,6 +168,7 @@ class Hosts:
             "told": {},
         }
         tree["counts"]["observers"] = self.observers.to_tree()
+        tree["counts"]["monitored_rows"] = self.observers.to_rows()
         for own in (prometheus.measure_process(), self.repository.to_tree() if self.repository else {}):
             for part, numbers in own.items():
                 tree[part] |= numbers

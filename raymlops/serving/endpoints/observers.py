@@ -58,6 +58,10 @@ class Observable(PendingRequest, Protocol):
     def started(self) -> int: ...
 
     @property
+    def has_id(self) -> bool:
+        """Whether a header, or metadata, gave the id."""
+
+    @property
     def where(self) -> tuple[str, str]:
         """Method and path."""
 
@@ -138,17 +142,24 @@ class Observers:
     def to_tree(self) -> dict[str, dict[str, int]]:
         return {queue.name: queue.to_tree() for queue in self.queues}
 
+    def to_rows(self) -> dict[str, int]:
+        """Rows by what became of them in monitoring; empty without it."""
+        return {outcome: rows for queue in self.queues for outcome, rows in queue.to_rows().items()}
+
 
 def make_observers(
-    specs: Mapping[str, ObserverSpec] | None = None, own: Mapping[str, Observer] | None = None
+    specs: Mapping[str, ObserverSpec] | None = None,
+    own: Mapping[str, Observer] | None = None,
+    queues_of_own: Sequence[ObserverQueue[Any]] = (),
 ) -> Observers:
-    """The access log and those of a spec, by name, and `own` ones that are made already. Raises SpecError, and
-    ArtifactError for one that cannot be created."""
+    """The access log and those of a spec, by name, and `own` ones that are made already, some with their queues. Raises
+    SpecError, and ArtifactError for one that cannot be created."""
     queues = [
         ObserverQueue(name, _make(name, spec), make_event, spec.queue, int(spec.queue_mb * 2**20))
         for name, spec in (_ALWAYS | dict(specs or {})).items()
     ]
-    return Observers([*queues, *(ObserverQueue(name, one, make_event) for name, one in (own or {}).items())])
+    queues += [ObserverQueue(name, one, make_event) for name, one in (own or {}).items()]
+    return Observers([*queues, *queues_of_own])
 
 
 def check_observers(specs: Mapping[str, ObserverSpec]) -> None:

@@ -192,6 +192,15 @@ FAMILIES: dict[str, Family] = {
         _read_observers,
         False,
     ),
+    "raymlops_monitored_rows": Family(
+        "answered rows, at the end of each tick: counted, retried (with the id of a request before), left_out of the "
+        "sample under a large load, lost",
+        "counter",
+        lambda tree: (
+            ({"outcome": outcome}, rows) for outcome, rows in tree["counts"].get("monitored_rows", {}).items()
+        ),
+        False,
+    ),
     "raymlops_replica_up": Family("1 for each replica that counts", "gauge", _of_replica("now", "up"), False),
     "process_cpu_seconds": Family(
         "CPU time of the replica's process", "counter", _of_replica("counts", "cpu_ms", 1e3), False

@@ -18,16 +18,18 @@ from raymlops.errors import RaymlopsError
 from raymlops.runtime import sources
 from raymlops.serving import serve_internals
 from raymlops.serving.actors import operation_watch
+from raymlops.serving.actors.monitoring import make_monitoring, watch_nodes
 from raymlops.serving.actors.rate_limit_actor import make_lease
 from raymlops.serving.actors.shared_repository import share_repository
 from raymlops.serving.actors.statistics_reports import REPORT_PAUSE_S, ReplicaStatistics
 from raymlops.serving.endpoints import model_host
 from raymlops.serving.endpoints.capture import make_capture
-from raymlops.serving.endpoints.graph import Prepared, host_graph, prepare_graph, set_weights
+from raymlops.serving.endpoints.graph import Prepared, host_graph, prepare_graph, runs_python, set_weights
 from raymlops.serving.endpoints.hosted import Hosted, Hosts
 from raymlops.serving.endpoints.lazy_models import LazyModels
 from raymlops.serving.endpoints.observers import make_observers
 from raymlops.serving.endpoints.run_memory import bound_memory
+from raymlops.serving.endpoints.tick_observer import TickQueue
 from raymlops.serving.fastpath.middleware import OWN
 from raymlops.serving.haproxy import model_routing, wrapper
 from raymlops.serving.protocol.request_limits import RequestLimits
@@ -65,7 +67,10 @@ class Ingress(GrpcMethods):
             tls.write_tls(spec.tls)
         tls.write_limit(spec)
         memory = bound_memory(spec)
-        hosted = _host(spec, prepared or {}, handles or {}, memory)
+        own = serve.get_replica_context()
+        node = ray.get_runtime_context().get_node_id()
+        counting = make_monitoring(spec, prepared or {}, own.replica_id.unique_id, node)
+        hosted = _host(spec, prepared or {}, handles or {}, memory, counting)
         self._many = LazyModels(spec.many, spec.limits.queue, memory, hosted) if spec.many else None
         self._repository = share_repository(spec, self._many) if self._many is not None else None
         limits = spec.limits
@@ -79,7 +84,7 @@ class Ingress(GrpcMethods):
                 RequestLimits.of(limits),
                 self._repository,
                 limits.queue,
-                observers=make_observers(spec.observers, capture),
+                observers=make_observers(spec.observers, capture, [counting] if counting is not None else []),
                 labels=labels,
             ),
             KeyRing(required=bool(spec.keys)),
@@ -97,7 +102,6 @@ class Ingress(GrpcMethods):
         self.plane.is_draining = serve_internals.find_draining()
         self._read_key_file()
         key_guard.RING[:] = [self.plane.keys]
-        own = serve.get_replica_context()
         self._application = own.app_name
         self._statistics = ReplicaStatistics(own.app_name, own.replica_id.unique_id, self.plane.hosts)
         self.plane.hosts.statistics = self._statistics
@@ -182,8 +186,9 @@ def _host(
     prepared: Mapping[str, Prepared],
     handles: Mapping[str, Mapping[str, Any]],
     memory: int,
+    counting: TickQueue | None,
 ) -> dict[str, Hosted]:
-    """The models and graphs of a spec, opened."""
+    """The models and graphs of a spec, opened; `counting` is told of the runs of nodes that are monitored."""
     settings = Settings.from_env()
     context = ray.get_runtime_context()
     gpus = context.get_accelerator_ids().get("GPU", [])
@@ -205,9 +210,18 @@ def _host(
         remote = graph_node.call_nodes(handles.get(name, {}), graph)
         threads = max(1, int(spec.cpus))
         queue = spec.limits.queue
+        watches = watch_nodes(counting, spec, name, runs_python(graph.spec))
         with model_host.named(f"Graph {name!r}"):
             hosted[name] = host_graph(
-                name, graph, remote, settings, threads=threads, gpus=gpus, queue=queue, memory=memory
+                name,
+                graph,
+                remote,
+                settings,
+                threads=threads,
+                gpus=gpus,
+                queue=queue,
+                memory=memory,
+                watches=watches,
             )
     return hosted
 

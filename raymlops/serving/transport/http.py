@@ -61,6 +61,11 @@ class Request:
         return Trace(self.id, self.header("traceparent"), self.header("tracestate"), self.logged)
 
     @property
+    def has_id(self) -> bool:
+        """Whether a header gave one."""
+        return b"x-request-id" in self.headers
+
+    @property
     def where(self) -> tuple[str, str]:
         return self.method, self.path
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raymlops.errors import StorageError
 from raymlops.histograms import TIMES_NS
 from raymlops.monitoring.cells import CATEGORY_CELLS
-from raymlops.monitoring.tick_store import TickStore, list_applications, read_losses, read_ticks
+from raymlops.monitoring.tick_store import Applied, TickStore, list_applications, read_losses, read_ticks
 from raymlops.monitoring.ticks import (
     REPEAT_BITS,
     Loss,
@@ -114,15 +114,15 @@ def test_the_store_gives_what_was_written_summed_over_replicas(tmp_path: pathlib
     store = TickStore(str(tmp_path), "a b/c")
     one, other = make_tick(DAY_S + 60, seed=1), make_tick(DAY_S + 60, seed=2, replica="b")
     later = make_tick(2 * DAY_S, place=FLIGHTS._replace(version="5"))
-    store.write("1970-01-02", [one], {"a": 1})
-    store.write("1970-01-02", [other], {"b": 7})
-    store.write("1970-01-03", [later], {"a": 2})
+    store.write("1970-01-02", [one], {"a": Applied(1, {"flights": 8})})
+    store.write("1970-01-02", [other], {"b": Applied(7, {})})
+    store.write("1970-01-03", [later], {"a": Applied(2, {"flights": 16})})
     assert read_ticks(str(tmp_path), "a b/c") == sum_ticks([one, other, later])
     assert read_ticks(str(tmp_path), "a b/c", since=2 * DAY_S) == [later]
     assert read_ticks(str(tmp_path), "a b/c", until=2 * DAY_S) == sum_ticks([one, other])
     assert read_ticks(str(tmp_path), "a b/c", version="5") == [later]
     assert read_ticks(str(tmp_path), "other") == []
-    assert store.find_applied() == {"a": 2, "b": 7}
+    assert store.find_applied() == {"a": Applied(2, {"flights": 16}), "b": Applied(7, {})}
     assert list_applications(str(tmp_path)) == ["a b/c"]
 
 
@@ -135,18 +135,18 @@ def test_joining_the_files_of_a_day_changes_nothing_wherever_it_stops(
         for seed, (start, name) in enumerate(itertools.product((0, 60), "ab"))
     ]
     for number, tick in enumerate(held):
-        store.write("1970-01-01", [tick], {tick.replica: number})
+        store.write("1970-01-01", [tick], {tick.replica: Applied(number, {})})
     expected = sum_ticks(held)
     with monkeypatch.context() as patched:  # killed after the joined file was written, before any was removed
         patched.setattr(TickStore, "_remove", lambda self, path: None)
         assert store.compact("1970-01-01") == 4
     assert len(store.list_files("1970-01-01")) == 5
     assert store.read() == expected
-    store.write("1970-01-01", [make_tick(120, seed=9)], {"a": 9})
+    store.write("1970-01-01", [make_tick(120, seed=9)], {"a": Applied(9, {})})
     assert store.compact("1970-01-01") == 2
     (file,) = store.list_files("1970-01-01")
     assert store.read() == sum_ticks([*held, make_tick(120, seed=9)])
-    assert store.find_applied() == {"a": 9, "b": 3}
+    assert store.find_applied() == {"a": Applied(9, {}), "b": Applied(3, {})}
     assert file.first == 0
     assert file.last == 120
     assert store.compact("1970-01-01") == 0

@@ -1,0 +1,135 @@
+"""Monitoring of a replica, put together: what is counted, the observer that counts, and the collector's actor of the
+application that it delivers to."""
+
+import asyncio
+import functools
+import pathlib
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raymlops.graphs.execution import Watch
+from raymlops.monitoring.tick_store import TickStore
+from raymlops.monitoring.ticks import Place
+from raymlops.serving.actors.shared_actor import find_actor
+from raymlops.serving.actors.tick_collector import Message, Sender, TickCollector
+from raymlops.serving.actors.tick_delivery import TickDelivery, remove_files
+from raymlops.serving.endpoints.answered_rows import AnsweredRows, EndedReplica, find_ended, find_folder
+from raymlops.serving.endpoints.graph import Prepared
+from raymlops.serving.endpoints.tick_observer import TickObserver, TickQueue
+from raymlops.specs.serving import Monitoring, ServingSpec
+
+_PATIENCE_S = 30.0
+"""For an answer of the collector, which waits for the store."""
+
+
+def make_monitoring(
+    spec: ServingSpec, prepared: Mapping[str, Prepared], replica: str, node: str
+) -> TickQueue | None:
+    """The queue of the observer that counts what this replica of a pinned spec answers; None if it has nothing to
+    count."""
+    monitoring = spec.monitoring
+    if monitoring is None or not monitoring.watched:
+        return None
+    name = f"{replica}-{secrets.token_hex(3)}"
+    folder = find_folder(spec.name, monitoring.path)
+    places = list_places(spec, prepared)
+    rows = AnsweredRows(folder, name, node, places)
+    sender = Sender(name, node, str(folder), monitoring.days, monitoring.tick_seconds)
+    delivery = TickDelivery(sender, functools.partial(CollectorActor, spec.name, monitoring))
+    store = TickStore(monitoring.path, spec.name)
+    return TickQueue(TickObserver(monitoring, places, rows, delivery, store.read_reference, name))
+
+
+def list_places(spec: ServingSpec, prepared: Mapping[str, Prepared]) -> dict[str, Place]:
+    """All endpoints, and the nodes that are watched, by path."""
+    assert spec.monitoring is not None
+    watched = spec.monitoring.watched
+    places = {
+        name: Place(name, "endpoint", name, model.version or "1", "") for name, model in spec.models.items()
+    }
+    places |= {name: Place(name, "endpoint", name, graph.version, "") for name, graph in prepared.items()}
+    for path, one in watched.items():
+        places[path] = Place(path, one.role, one.model, one.version, one.reference)
+    return places
+
+
+def watch_nodes(queue: TickQueue | None, spec: ServingSpec, graph: str, copies: bool) -> dict[str, Watch]:
+    """For the nodes of a graph that are watched, by path; `copies` if other nodes may change their tensors."""
+    if queue is None or spec.monitoring is None:
+        return {}
+    paths = [path for path in spec.monitoring.watched if path.startswith(f"{graph}/")]
+    return {path.removeprefix(f"{graph}/"): queue.watch(path, copies=copies) for path in paths}
+
+
+class CollectorActor:
+    """Calls the collector of an application, which is created if there is none."""
+
+    def __init__(self, application: str, monitoring: Monitoring) -> None:
+        self._application, self._root = application, monitoring.path
+        self._actor = self._find()
+
+    def register(self, sender: Sender) -> int:
+        return int(self._call("register", sender))
+
+    def beat(self, replica: str) -> bool:
+        return bool(self._call("beat", replica))
+
+    def deliver(self, message: Message) -> int:
+        return int(self._call("deliver", message))
+
+    def leave(self, replica: str) -> None:
+        self._call("leave", replica)
+
+    def state_ended(self, found: Sequence[EndedReplica]) -> None:
+        self._call("state_ended", found)
+
+    def _find(self) -> Any:
+        name = f"raymlops-monitoring-{self._application}"
+        return find_actor(_Collector, name, self._root, self._application)
+
+    def claim(self, replica: str, keys: Sequence[int]) -> set[int]:
+        return set(self._call("claim", replica, keys))
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return ray.get(getattr(self._actor, method).remote(*arguments), timeout=_PATIENCE_S)
+        except ray.exceptions.ActorUnavailableError:  # it is being restarted
+            raise
+        except ray.exceptions.RayActorError:
+            self._actor = self._find()
+            raise
+
+
+class _Collector(TickCollector):
+    """In its actor."""
+
+    def __init__(self, root: str, application: str) -> None:
+        super().__init__(root, application, _find_ended, _is_alive, _remove)
+
+
+async def _find_ended(node: str, folder: str) -> list[tuple[str, EndedReplica]]:
+    found: list[tuple[str, EndedReplica]] = await _on(node, _read_ended).remote(folder)
+    return found
+
+
+async def _remove(node: str, paths: Sequence[str]) -> None:
+    await _on(node, remove_files).remote(paths)
+
+
+def _on(node: str, function: Any) -> Any:
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(function).options(num_cpus=0, scheduling_strategy=strategy)
+
+
+def _read_ended(folder: str) -> list[tuple[str, EndedReplica]]:
+    return [(str(path), ended) for path, ended in find_ended(pathlib.Path(folder))]
+
+
+async def _is_alive(node: str) -> bool:
+    nodes = await asyncio.to_thread(ray.nodes)
+    return any(one["NodeID"] == node and one["Alive"] for one in nodes)

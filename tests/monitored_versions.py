@@ -1,0 +1,59 @@
+"""A registered version with a reference, and the rows that an application counted of it."""
+
+import pathlib
+
+import numpy as np
+import pyarrow as pa
+
+from raymlops.lifecycle.batch.watched_rows import reference_of
+from raymlops.lifecycle.govern.register import register_file
+from raymlops.models.safety import read_model
+from raymlops.monitoring.tick_store import find_root, read_losses, read_ticks
+from raymlops.monitoring.ticks import Tick
+from raymlops.settings import Settings
+from raymlops.tracking import evidence, registry
+from raymlops.tracking.run_reader import write_files
+from raymlops.tracking.store import connect
+from tests import toy_models
+
+ROWS = 500
+
+
+def register_doubler(folder: pathlib.Path, settings: Settings, name: str = "doubler") -> str:
+    """URI of a version that takes `x` (rows, 3) and answers `y`, with a reference of 500 rows."""
+    file = toy_models.save(toy_models.doubler(), folder / "doubler.onnx")
+    version, _ = register_file(file, name, "a test", settings)
+    return add_reference(f"models:/{name}/{version}", settings)
+
+
+def add_reference(uri: str, settings: Settings) -> str:
+    client, found = connect(settings), registry.resolve(uri, settings)
+    values = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
+    table = pa.table({"x": pa.FixedSizeListArray.from_arrays(values.ravel(), 3)})
+    content = reference_of(read_model(found.file, found.digest), table, ROWS).to_bytes()
+    write_files(client, found.uri, {evidence.reference_path(found.version): content})
+    evidence.sign_reference(found, content, "a test", settings, client)
+    return uri
+
+
+def read_counts(settings: Settings, application: str) -> dict[str, dict[str, int]]:
+    """Sums over all ticks by path: rows, answered, lost, retried."""
+    found: dict[str, dict[str, int]] = {}
+    for tick in list_ticks(settings, application):
+        if not tick.place.segment:
+            held = found.setdefault(
+                tick.place.path, dict.fromkeys(("rows", "answered", "lost", "retried"), 0)
+            )
+            for name in held:
+                held[name] += getattr(tick, name)
+    return found
+
+
+def list_ticks(settings: Settings, application: str) -> list[Tick]:
+    return read_ticks(find_root(settings.storage_path), application)
+
+
+def count_losses(settings: Settings, application: str) -> int:
+    losses = read_losses(find_root(settings.storage_path), application)
+    assert all(loss.rows is not None for loss in losses), losses
+    return sum(loss.rows or 0 for loss in losses)
