@@ -8,6 +8,8 @@ import pyarrow as pa
 from raymlops.lifecycle.batch.watched_rows import reference_of
 from raymlops.lifecycle.govern.register import register_file
 from raymlops.models.safety import read_model
+from raymlops.monitoring import reference
+from raymlops.monitoring.reference import Reference
 from raymlops.monitoring.tick_store import find_root, read_losses, read_ticks
 from raymlops.monitoring.ticks import Tick
 from raymlops.settings import Settings
@@ -17,6 +19,16 @@ from raymlops.tracking.store import connect
 from tests import toy_models
 
 ROWS = 500
+
+
+def make_reference() -> Reference:
+    """Of two columns and a score; `origin` has segments."""
+    rng = np.random.default_rng(0)
+    values = {"distance": rng.gamma(2.0, 400.0, ROWS), "score": rng.random(ROWS)}
+    origins = rng.choice(np.array(["JFK", "LGA"], object), ROWS)
+    return reference.make_reference(
+        {**values, "origin": origins}, {"score": "score"}, segments=[("origin", "JFK")]
+    )
 
 
 def register_doubler(folder: pathlib.Path, settings: Settings, name: str = "doubler") -> str:

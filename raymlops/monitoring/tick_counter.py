@@ -4,8 +4,8 @@ the time, or until their tick is taken. Memory is bounded whatever the rows are.
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,6 @@ _MOST_BYTES = 32 * 2**20
 """Of all that waits for one counter."""
 _CHUNK = 4096
 """Rows of a large request that are counted at once."""
-_MOST_STRUCTURES = 8
-"""Shapes and types of tensors of one place whose rows wait at the same time: callers choose lengths."""
 _TEXT_BYTES = 64
 
 
@@ -45,13 +43,12 @@ class WatchedModel:
         return len(self.reference.columns) if self.reference is not None else 0
 
 
-class _Bulk:
-    """Batches and answers of one structure that wait."""
+class _Waiting(NamedTuple):
+    """Rows that are not counted yet."""
 
-    def __init__(self) -> None:
-        self.batches: list[Batch] = []
-        self.answers: list[Batch] = []
-        self.rows = self.bytes = 0
+    batch: Batch
+    answer: Batch
+    rows: int
 
 
 class Cost:
@@ -81,65 +78,55 @@ class OpenTick:
         self._bits = np.zeros(REPEAT_BITS, bool)
         self._counts = no_counts(watched.columns)
         self._parts: dict[str, list[Any]] = {}
-        self._bulks: dict[tuple[Any, ...], _Bulk] = {}
+        self._waiting: list[_Waiting] = []
+        self._waiting_rows = 0
 
-    def add_rows(self, batch: Batch, answer: Batch, rows: int) -> None:
-        """Rows that are to be counted: arrays (rows, ...) by name, which nobody changes afterwards."""
+    def add_rows(self, batch: Batch, answer: Batch, rows: int, size: int | None = None) -> None:
+        """Rows that are to be counted: arrays (rows, ...) by name, of about `size` bytes, which nobody changes
+        afterwards."""
         if self.watched.reference is None:
             self.rows += rows
             return
-        key = tuple(
-            (name, values.dtype.char, values.shape[1:])
-            for held in (batch, answer)
-            for name, values in held.items()
-        )
-        bulk = self._bulks.get(key)
-        if bulk is None:
-            if len(self._bulks) >= _MOST_STRUCTURES:
-                self.count()
-            bulk = self._bulks[key] = _Bulk()
-        size = _count_bytes(batch) + _count_bytes(answer)
-        bulk.batches.append(batch)
-        bulk.answers.append(answer)
-        bulk.rows += rows
-        bulk.bytes += size
-        self.bytes += size
-        if bulk.rows >= BULK_ROWS or bulk.bytes >= BULK_BYTES:
-            del self._bulks[key]
-            self.bytes -= bulk.bytes
-            self._count(bulk)
+        self._waiting.append(_Waiting(batch, answer, rows))
+        self._waiting_rows += rows
+        self.bytes += _count_bytes(batch) + _count_bytes(answer) if size is None else size
+        if self._waiting_rows >= BULK_ROWS or self.bytes >= BULK_BYTES:
+            self._count_waiting()
 
     def count(self) -> None:
         """Count what waits."""
-        bulks, self._bulks, self.bytes = self._bulks, {}, 0
-        for bulk in bulks.values():
-            self._count(bulk)
+        self._count_waiting()
         if self.latencies:
             latencies, self.latencies = self.latencies, []
             self._latency.add_all(np.array(latencies, np.int64))
 
-    def _count(self, bulk: _Bulk) -> None:
+    def _count_waiting(self) -> None:
+        waiting, self._waiting, self._waiting_rows, self.bytes = self._waiting, [], 0, 0
+        if not waiting:
+            return
+        began = time.thread_time()
+        self._count_together(waiting)
+        self._cost.rows += sum([one.rows for one in waiting])
+        self._cost.seconds += time.thread_time() - began
+
+    def _count_together(self, waiting: Sequence[_Waiting]) -> None:
         """Rows that cannot be counted, whatever the reason, are lost, and the others are not."""
-        done, began = 0, time.thread_time()
+        rows, done = sum([one.rows for one in waiting]), 0
         try:
-            batch, answer = _join(bulk.batches), _join(bulk.answers)
-            for begin in range(0, bulk.rows, _CHUNK):
-                part = slice(begin, begin + _CHUNK)
-                size = min(_CHUNK, bulk.rows - begin)
-                self._count_rows(_take(batch, part, bulk.rows), _take(answer, part, bulk.rows), size)
+            batch = _join([one.batch for one in waiting])
+            answer = _join([one.answer for one in waiting])
+            for begin in range(0, rows, _CHUNK):
+                part, size = slice(begin, begin + _CHUNK), min(_CHUNK, rows - begin)
+                self._count_rows(_take(batch, part, rows), _take(answer, part, rows), size)
                 done += size
         except Exception as error:
-            if len(bulk.batches) == 1 or done:
-                self.lost += bulk.rows - done
+            if len(waiting) == 1 or done:
+                self.lost += rows - done
                 LOG.error("%s: rows cannot be counted: %s", self.watched.place.path, describe_cause(error))
                 return
-            for one, other in zip(bulk.batches, bulk.answers, strict=True):
-                single = _Bulk()
-                single.batches, single.answers, single.rows = [one], [other], _count_rows(one, other)
-                self._count(single)
-        finally:
-            self._cost.rows += bulk.rows
-            self._cost.seconds += time.thread_time() - began
+            groups = _group(waiting)
+            for group in groups if len(groups) > 1 else [[one] for one in waiting]:
+                self._count_together(group)
 
     def _count_rows(self, batch: Batch, answer: Batch, rows: int) -> None:
         reference = self.watched.reference
@@ -241,6 +228,19 @@ def count_table(
     return tick.to_ticks()
 
 
+def _group(waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
+    """By the shapes and types of their tensors: callers choose lengths, and whether they send optional inputs."""
+    groups: dict[tuple[Any, ...], list[_Waiting]] = {}
+    for one in waiting:
+        key = tuple(
+            (name, values.dtype.char, values.shape[1:])
+            for held in (one.batch, one.answer)
+            for name, values in held.items()
+        )
+        groups.setdefault(key, []).append(one)
+    return list(groups.values())
+
+
 def _join(batches: list[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
@@ -255,14 +255,6 @@ def _take(batch: Batch, part: slice, rows: int) -> Batch:
         name: values[part] if values.ndim and len(values) == rows else values
         for name, values in batch.items()
     }
-
-
-def _count_rows(batch: Batch, answer: Batch) -> int:
-    for held in (batch, answer):
-        for values in held.values():
-            if values.ndim:
-                return len(values)
-    return 0
 
 
 def _count_bytes(batch: Mapping[str, npt.NDArray[Any]]) -> int:

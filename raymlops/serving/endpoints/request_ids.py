@@ -28,6 +28,8 @@ class HeldRequest(NamedTuple):
     batch: Batch
     answer: Batch
     rows: int
+    size: int
+    """Bytes of both, about."""
 
 
 class RequestIds:
@@ -53,11 +55,10 @@ class RequestIds:
 
     def hold(self, key: int, request: HeldRequest) -> bool:
         """Whether there is room for it until the tick's end."""
-        size = sum([values.nbytes for held in (request.batch, request.answer) for values in held.values()])
-        if len(self._held) >= _HELD or self._bytes + size > _HELD_BYTES:
+        if len(self._held) >= _HELD or self._bytes + request.size > _HELD_BYTES:
             return False
         self._held[key] = request
-        self._bytes += size
+        self._bytes += request.size
         return True
 
     def end_tick(self) -> None:

@@ -32,6 +32,8 @@ _CORE_SHARE = 0.01
 _ROW_S = 5e-6
 """CPU time of a row before any was measured."""
 _ADAPT_S = 1.0
+_SAMPLED_ROWS = 16
+"""Of a request that is in the sample, if it has so many."""
 _LATE_S = 0.3
 """After the end of a tick, so that requests which wait in the queue are in it."""
 _RETRY_S = 30.0
@@ -49,6 +51,8 @@ class NodeRun(NamedTuple):
     rows: int
     ended: int
     """In nanoseconds of `perf_counter`."""
+    size: int
+    """Bytes of the batch."""
 
 
 class Delivery(Protocol):
@@ -94,6 +98,7 @@ class TickObserver:
         self._told_dropped = [0] * len(self.paths)
         self._counter = TickCounter(spec.tick_seconds, replica)
         self._ids = RequestIds(delivery.claim)
+        self._random = np.random.default_rng()
         self._share, self._offered, self._rate = 1.0, 0, 0.0
         self._adapts = time.monotonic() + _ADAPT_S
         self._loads_again = 0.0
@@ -148,7 +153,7 @@ class TickObserver:
             return
         tick.latencies.append(ended - request.arrived)
         batch, rows = request.batch or {}, request.rows
-        held = HeldRequest(slot, instant, batch, request.answer or {}, rows)
+        held = HeldRequest(slot, instant, batch, request.answer or {}, rows, told[3] + told[4])
         if request.body_id or request.has_id:
             is_known, key = self._ids.is_known(self.paths[slot], request.body_id or request.id, batch)
             if is_known:
@@ -163,7 +168,7 @@ class TickObserver:
         instant = run.ended / 1e9 + offset
         tick = self._find_tick(run.slot, instant)
         tick.requests["2xx"] = tick.requests.get("2xx", 0) + 1
-        self._add_rows(tick, HeldRequest(run.slot, instant, run.batch, run.answer, run.rows))
+        self._add_rows(tick, HeldRequest(run.slot, instant, run.batch, run.answer, run.rows, run.size))
 
     def _find_tick(self, slot: int, instant: float) -> OpenTick:
         tick = self._ticks[slot]
@@ -183,7 +188,7 @@ class TickObserver:
                 self._add_rows(tick, held)
 
     def _add_rows(self, tick: OpenTick, request: HeldRequest) -> None:
-        slot, instant, batch, answer, rows = request
+        slot, instant, batch, answer, rows, size = request
         tick.answered += rows
         tick.first, tick.last = min(tick.first or instant, instant), max(tick.last, instant)
         if self._models[slot] is None:  # its reference is not here yet
@@ -193,15 +198,18 @@ class TickObserver:
         if self._share < 1.0 and self._models[slot].reference is not None:  # type: ignore[union-attr]
             batch, answer, rows = self._sample(batch, answer, rows)
         if rows:
-            tick.add_rows(batch, answer, rows)
+            tick.add_rows(batch, answer, rows, size)
 
     def _sample(self, batch: Batch, answer: Batch, rows: int) -> tuple[Batch, Batch, int]:
-        if rows == 1:
-            return batch, answer, int(random.random() < self._share)  # noqa: S311
-        chosen = np.flatnonzero(np.random.default_rng().random(rows) < self._share)
-        if not len(chosen):
+        """Each row with the same probability: some rows of some requests, as picking any of a request takes a time
+        that does not depend on their number."""
+        taken = min(rows, max(_SAMPLED_ROWS, round(rows * self._share)))
+        if random.random() * taken >= rows * self._share:  # noqa: S311
             return batch, answer, 0
-        return _take(batch, chosen, rows), _take(answer, chosen, rows), len(chosen)
+        if taken == rows:
+            return batch, answer, rows
+        chosen = self._random.choice(rows, taken, replace=False, shuffle=False)
+        return _take(batch, chosen, rows), _take(answer, chosen, rows), taken
 
     def _work(self) -> None:
         now = time.monotonic()
@@ -314,8 +322,8 @@ class TickQueue(ObserverQueue[Any]):
             if copies:
                 batch, answer = copy_batch(batch), copy_batch(answer)
             rows = next((len(values) for values in batch.values() if values.ndim), 0)
-            size = sum([values.nbytes for held in (batch, answer) for values in held.values()])
-            run = NodeRun(slot, batch, answer, rows, ended)
+            size = sum([values.nbytes for values in batch.values()])
+            run = NodeRun(slot, batch, answer, rows, ended, size)
             if threading.get_ident() == self._owner or self._loop is None:
                 self._put_run(run, size)
             else:

@@ -177,6 +177,21 @@ def test_rows_that_cannot_be_counted_are_lost_and_the_others_are_not(
     assert "cannot be counted" in caplog.text
 
 
+def test_requests_of_other_shapes_and_further_inputs_are_counted_together(watched: WatchedModel) -> None:
+    counter = TickCounter(60)
+    for number in range(30):
+        batch, extra = make_rows(4, number), number % 3
+        answer = answer_to(batch)
+        if extra == 1:
+            batch["optional"] = np.zeros((4, 2), np.float32)
+        elif extra == 2:
+            batch["optional"] = np.zeros((4, 3), np.float32)
+        tick = counter.open(watched, 60.0)
+        tick.add_rows(batch, answer, 4)
+    whole = counter.take()[0]
+    assert (whole.rows, whole.lost) == (120, 0)
+
+
 def test_a_column_that_a_request_lacks_is_missing_in_its_rows(watched: WatchedModel) -> None:
     batch = make_rows(10)
     answer = answer_to(batch)
