@@ -104,7 +104,10 @@ class TickStore:
         with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
             for table in tables:
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
-        name = f"{span[0]}-{span[1]}-{secrets.token_hex(6)}-{len(replaces)}.parquet"
+        # two processes that join the same files write the same one
+        mark = hashlib.sha256("\n".join(sorted(replaces)).encode()).hexdigest()[:12]
+        mark = mark if replaces else secrets.token_hex(6)
+        name = f"{span[0]}-{span[1]}-{mark}-{len(replaces)}.parquet"
         with self._files.writing() as (files, folder):
             self._files.write_whole(files, f"{self._below(folder)}/day={day}", name, stream.getvalue())
         return name

@@ -2,7 +2,10 @@
 application that it delivers to."""
 
 import asyncio
+import contextlib
 import functools
+import hashlib
+import inspect
 import pathlib
 import secrets
 from collections.abc import Mapping, Sequence
@@ -13,8 +16,10 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymlops.graphs.execution import Watch
+from raymlops.monitoring import tick_store, ticks
 from raymlops.monitoring.tick_store import TickStore
 from raymlops.monitoring.ticks import Place
+from raymlops.serving.actors import tick_collector
 from raymlops.serving.actors.shared_actor import find_actor
 from raymlops.serving.actors.tick_collector import Message, Sender, TickCollector
 from raymlops.serving.actors.tick_delivery import TickDelivery, remove_files
@@ -89,7 +94,7 @@ class CollectorActor:
         self._call("state_ended", found)
 
     def _find(self) -> Any:
-        name = f"raymlops-monitoring-{self._application}"
+        name = _name_actor(self._application, self._root)
         return find_actor(_Collector, name, self._root, self._application)
 
     def claim(self, replica: str, keys: Sequence[int]) -> set[int]:
@@ -105,11 +110,24 @@ class CollectorActor:
             raise
 
 
+def _name_actor(application: str, root: str) -> str:
+    """Changes with the code: an actor keeps the code with which it was created."""
+    digest = hashlib.sha256(root.encode())
+    for module in (tick_collector, tick_store, ticks):
+        with contextlib.suppress(OSError):  # installed without sources
+            digest.update(inspect.getsource(module).encode())
+    return f"raymlops-monitoring-{application}-{digest.hexdigest()[:12]}"
+
+
 class _Collector(TickCollector):
     """In its actor."""
 
     def __init__(self, root: str, application: str) -> None:
-        super().__init__(root, application, _find_ended, _is_alive, _remove)
+        super().__init__(root, application, _find_ended, _is_alive, _remove, _end)
+
+
+def _end() -> None:
+    ray.kill(ray.get_runtime_context().current_actor)
 
 
 async def _find_ended(node: str, folder: str) -> list[tuple[str, EndedReplica]]:

@@ -30,6 +30,7 @@ _UPKEEP_S = 5.0
 _EXPIRE_S = 3600.0
 _MOST_FILES = 60
 """Of a day, before they are joined; after the day's end all are."""
+_IDLE_S = 1800.0
 _MOST_CLAIMS = 2**18
 """Requests with ids that are remembered, of all replicas."""
 _JOIN_S = 900.0
@@ -80,8 +81,16 @@ class TickCollector:
     """`root` is the folder of the counts. Its settings are those of the replica that began last."""
 
     def __init__(
-        self, root: str, application: str, find_ended: FindEnded, is_alive: IsAlive, remove: Remove
+        self,
+        root: str,
+        application: str,
+        find_ended: FindEnded,
+        is_alive: IsAlive,
+        remove: Remove,
+        end: Callable[[], None] = lambda: None,
     ) -> None:
+        """`end` ends its process, when no replica has been there for a while."""
+        self._end, self._idle = end, time.monotonic()
         self.store, self._days, self._seconds = TickStore(root, application), 0, 60
         self._find_ended, self._is_alive, self._remove = find_ended, is_alive, remove
         self._replicas: dict[str, _Replica] = {}
@@ -91,7 +100,6 @@ class TickCollector:
         self._writing = asyncio.Lock()
         self._upkeep: asyncio.Task[None] | None = None
         self._expires = self._joins = 0.0
-        self._started = time.monotonic()
 
     async def register(self, sender: Sender) -> int:
         """A replica begins, or finds a new collector. Returns the number of its last message that was written."""
@@ -269,6 +277,9 @@ class TickCollector:
 
     async def _tidy(self) -> None:
         now, today = time.monotonic(), day_of(time.time())
+        self._idle = now if self._replicas else self._idle
+        if now - self._idle > _IDLE_S:
+            self._end()
         if now >= self._expires and self._days:
             self._expires = now + _EXPIRE_S
             await asyncio.to_thread(self.store.expire, day_of(time.time() - self._days * 86_400))
