@@ -35,17 +35,18 @@ def register_doubler(folder: pathlib.Path, settings: Settings, name: str = "doub
     """URI of a version that takes `x` (rows, 3) and answers `y`, with a reference of 500 rows."""
     file = toy_models.save(toy_models.doubler(), folder / "doubler.onnx")
     version, _ = register_file(file, name, "a test", settings)
-    return add_reference(f"models:/{name}/{version}", settings)
-
-
-def add_reference(uri: str, settings: Settings) -> str:
-    client, found = connect(settings), registry.resolve(uri, settings)
     values = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
     table = pa.table({"x": pa.FixedSizeListArray.from_arrays(values.ravel(), 3)})
-    content = reference_of(read_model(found.file, found.digest), table, ROWS).to_bytes()
+    add_reference(f"models:/{name}/{version}", table, settings)
+    return f"models:/{name}/{version}"
+
+
+def add_reference(uri: str, table: pa.Table, settings: Settings) -> None:
+    """What `raymlops reference` does, without a cluster."""
+    client, found = connect(settings), registry.resolve(uri, settings)
+    content = reference_of(read_model(found.file, found.digest), table, table.num_rows).to_bytes()
     write_files(client, found.uri, {evidence.reference_path(found.version): content})
     evidence.sign_reference(found, content, "a test", settings, client)
-    return uri
 
 
 def read_counts(settings: Settings, application: str) -> dict[str, dict[str, int]]:

@@ -251,7 +251,7 @@ class TickStore:
             self._files.write_whole(files, day, f"{quote_part(loss.replica)}.json", data)
 
     def read_losses(self, since: float = 0.0, until: float = float("inf")) -> list[Loss]:
-        """In order of time; the last one that was told of each replica."""
+        """In order of time; of each replica one, with its rows if they became known."""
         found: dict[str, Loss] = {}
         with self._files.reading() as (files, folder):
             base = self._below(folder, "losses")
@@ -260,7 +260,8 @@ class TickStore:
                     for entry in list_entries(files, f"{base}/day={day}"):
                         if str(entry["name"]).endswith(".json"):
                             loss = Loss(**json.loads(files.cat_file(entry["name"])))
-                            found[loss.replica] = loss
+                            if loss.replica not in found or loss.rows is not None:
+                                found[loss.replica] = loss
         kept = [loss for loss in found.values() if since <= loss.time < until]
         return sorted(kept, key=lambda loss: (loss.time, loss.replica))
 

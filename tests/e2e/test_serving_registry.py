@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -14,6 +15,7 @@ from raymlops.serving.transport.key_files import write_keys
 from raymlops.settings import Settings
 from tests import toy_models
 from tests.commands_in_turn import run_in_turn
+from tests.monitored_versions import add_reference, list_ticks
 from tests.serving_process import free_port, separate_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -36,6 +38,13 @@ def test_a_promoted_version_is_served_under_its_number(tmp_path: pathlib.Path) -
     assert [done.returncode for done in answers] == [0] * 4, answers
     pinned = yaml.safe_load(answers[-1].stdout)["applications"][0]["args"]["models"]
     assert pinned["flights"]["source"] == "models:/flights/2"
+    settings = Settings.from_env(environment)
+    rows = {
+        "distance": [100.0, 200.0, 300.0] * 10,
+        "carrier": ["UA", "DL", "B6"] * 10,
+        "departure": ["2026-01-31"] * 30,
+    }
+    add_reference("models:/flights/2", pa.table(rows), settings)
     token, key = make_key("tester", ("infer", "view"))
     write_keys(tmp_path / "keys.yaml", [key])
     application["args"]["keys"] = str(tmp_path / "keys.yaml")  # type: ignore[index]
@@ -49,7 +58,10 @@ def test_a_promoted_version_is_served_under_its_number(tmp_path: pathlib.Path) -
     assert '"model_version":"2"' in said
     assert '"name":"label"' in said
     assert said.splitlines()[-1].endswith(f"Next: raymlops serve {config}")
-    settings = Settings.from_env(environment)
+    (tick,) = list_ticks(settings, "flights")
+    assert (tick.place.model, tick.place.version, tick.place.role) == ("flights", "2", "endpoint")
+    assert (tick.rows, tick.answered, tick.requests) == (1, 1, {"2xx": 1})
+    assert (tick.counts[:, :31].sum(axis=1) == 1).all()
     store = reading.find_store(settings)
     (row,) = reading.show_rows(store, "flights").to_pylist()
     assert row["outputs.label"] is not None

@@ -129,7 +129,7 @@ class TickCollector:
         async with self._writing:  # all that came meanwhile are in one file
             waiting, self._waiting = self._waiting, []
             if waiting:
-                await self._write(waiting)
+                await self._load_or_fail(waiting)
         return await future
 
     async def claim(self, replica: str, keys: Sequence[int]) -> set[int]:
@@ -151,24 +151,34 @@ class TickCollector:
         await self._open()
         for ended in found:
             async with self._writing:
+                await self._load()
                 await self._state(ended)
 
     async def _open(self) -> None:
-        """Read what was written before, once."""
-        if self._applied is None:
-            async with self._writing:
-                if self._applied is None:
-                    known = await asyncio.to_thread(self.store.read_replicas)
-                    applied = await asyncio.to_thread(self.store.find_applied, tuple(known))
-                    for replica, held in known.items():
-                        told = applied[replica].told if replica in applied else {}
-                        heard = time.monotonic()
-                        self._replicas.setdefault(
-                            replica, _Replica(held["node"], held["folder"], heard, told)
-                        )
-                    self._applied = applied
+        async with self._writing:
+            await self._load()
         if self._upkeep is None:
             self._upkeep = asyncio.get_running_loop().create_task(self._keep_up())
+
+    async def _load(self) -> None:
+        """Read what was written before, once, and after a failure; while nobody writes."""
+        if self._applied is not None:
+            return
+        known = await asyncio.to_thread(self.store.read_replicas)
+        applied = await asyncio.to_thread(self.store.find_applied, tuple(known))
+        for replica, held in known.items():
+            told = applied[replica].told if replica in applied else {}
+            self._replicas.setdefault(replica, _Replica(held["node"], held["folder"], time.monotonic(), told))
+        self._applied = applied
+
+    async def _load_or_fail(self, waiting: Sequence[tuple[Message, "asyncio.Future[int]"]]) -> None:
+        try:
+            await self._load()
+        except Exception as error:
+            for _, future in waiting:
+                _fail(future, error)
+        else:
+            await self._write(waiting)
 
     async def _write(self, waiting: Sequence[tuple[Message, "asyncio.Future[int]"]]) -> None:
         futures: dict[tuple[str, int], list[asyncio.Future[int]]] = {}
