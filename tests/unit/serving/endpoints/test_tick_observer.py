@@ -11,10 +11,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+from tritonclient.grpc import InferInput
+from tritonclient.grpc.aio import InferenceServerClient
 
 from raymlops.errors import StorageError
+from raymlops.monitoring import row_values
 from raymlops.monitoring.reference import Reference, make_reference
 from raymlops.monitoring.row_values import read_answers
 from raymlops.monitoring.tick_store import TickStore, read_losses, read_ticks
@@ -24,14 +28,25 @@ from raymlops.serving.actors.tick_collector import Message, Sender, TickCollecto
 from raymlops.serving.actors.tick_delivery import TickDelivery, remove_files
 from raymlops.serving.endpoints import request_ids
 from raymlops.serving.endpoints.answered_rows import AnsweredRows, EndedReplica, find_ended
+from raymlops.serving.endpoints.graph import host_graph, prepare_graph
+from raymlops.serving.endpoints.hosted import Hosts
+from raymlops.serving.endpoints.model_host import host_model
+from raymlops.serving.endpoints.observers import make_observers
 from raymlops.serving.endpoints.statistics import Statistics
 from raymlops.serving.endpoints.tick_observer import TickObserver, TickQueue
+from raymlops.serving.protocol.request_limits import RequestLimits
+from raymlops.serving.transport.asgi import DataPlane
 from raymlops.serving.transport.http import Request
-from raymlops.specs.serving import Monitoring
+from raymlops.settings import Settings
+from raymlops.specs.graph import GraphSpec
+from raymlops.specs.serving import HostedModel, Monitoring
 from raymlops.tensors import Batch
+from tests import toy_models
+from tests.grpc_server import serve_grpc
 
 FLIGHTS = Place("flights", "endpoint", "flights", "4", "ab" * 32)
 NODE = Place("tree/mirror", "shadow", "flights", "5", "ab" * 32)
+EMPTY = Tick(FLIGHTS, 0, 60, np.zeros((0, 32), np.int64))
 PLACES = {"flights": FLIGHTS, "tree/mirror": NODE}
 
 
@@ -409,3 +424,82 @@ def test_ids_and_order_are_random_but_sums_are_not(collector: Loop, reference: R
     batch = {name: np.concatenate([one[name] for one, _ in batches]) for name in batches[0][0]}
     given = {"score": np.concatenate([one["score"] for _, one in batches])}
     assert np.array_equal(whole.counts, reference.count({**batch, **read_answers(given, 120)}))
+
+
+def test_requests_over_http_and_grpc_and_the_models_of_a_graph_are_counted(
+    collector: Loop, tmp_path: pathlib.Path
+) -> None:
+    file = str(toy_models.save(toy_models.doubler(), tmp_path / "doubler.onnx"))
+    spec = GraphSpec.model_validate(
+        {
+            "name": "tree",
+            "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}],
+            "nodes": {
+                "first": {"kind": "model", "model": file, "inputs": "inputs"},
+                "old": {"kind": "model", "model": file, "inputs": {"x": "first.y"}},
+                "new": {"kind": "model", "model": file, "inputs": {"x": "first.y"}},
+                "share": {"kind": "split", "weights": {"old": 99, "new": 1}},
+            },
+            "outputs": ["share"],
+        }
+    )
+    settings = Settings.from_env({"RAYMLOPS_HOME": str(tmp_path), "USER": "tester"})
+    prepared = prepare_graph(spec, settings)
+    values = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    inputs = row_values.read_inputs({"x": values}, row_values.Texts({}))
+    answers = row_values.read_answers({"y": 2 * values}, 300)
+    reference = make_reference({**inputs, **answers}, dict.fromkeys(answers, "score"))
+    places = {"toy": FLIGHTS._replace(path="toy"), "tree": Place("tree", "endpoint", "tree", "1", "")}
+    places |= {
+        f"tree/{node}": FLIGHTS._replace(path=f"tree/{node}", role="node") for node in ("first", "old", "new")
+    }
+    rows = AnsweredRows(collector.folder, "r1", "n1", places)
+    delivery = TickDelivery(Sender("r1", "n1", str(collector.folder), 90, 60), lambda: collector)
+    queue = TickQueue(TickObserver(Monitoring(), places, rows, delivery, lambda digest: reference, "r1"))
+    watches = {node: queue.watch(f"tree/{node}", copies=False) for node in ("first", "old", "new")}
+    hosted = {
+        "toy": host_model("toy", pathlib.Path(file), HostedModel(source=file, version="3")),
+        "tree": host_graph("tree", prepared, {}, settings, watches=watches),
+    }
+    plane = DataPlane(Hosts("test", hosted, RequestLimits(), observers=make_observers(queues_of_own=[queue])))
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(app=plane)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            told = []
+            for number in range(20):
+                tensor = {"name": "x", "shape": [2, 3], "datatype": "FP32", "data": [number] * 6}
+                for path in ("toy", "tree"):
+                    found = await client.post(f"/v2/models/{path}/infer", json={"inputs": [tensor]})
+                    told.append(found.status_code)
+            told.append((await client.post("/v2/models/toy/infer", json={"inputs": []})).status_code)
+            told.append((await client.post("/v2/models/tony/infer", json={"inputs": []})).status_code)
+            async with serve_grpc(plane) as address, InferenceServerClient(address) as stock:
+                tensor = InferInput("x", [2, 3], "FP32")
+                tensor.set_data_from_numpy(np.ones((2, 3), np.float32))
+                for _ in range(2):
+                    await stock.infer("toy", [tensor], request_id="g")
+            metrics = (await client.get("/metrics")).text
+            assert 'raymlops_monitored_rows_total{application="test",outcome="counted"}' in metrics
+            return told
+
+    assert asyncio.run(ask()) == [200] * 40 + [400, 404]
+    assert rows.read()["toy"] == 44
+    assert queue.close()
+    found = read(collector)
+    assert {path: tick.rows for path, tick in found.items()} == {
+        "toy": 42,
+        "tree": 40,
+        "tree/first": 40,
+        "tree/old": 40 - found.get("tree/new", EMPTY).rows,
+        **({"tree/new": found["tree/new"].rows} if "tree/new" in found else {}),
+    }
+    assert found["toy"].requests == {"2xx": 22, "4xx": 1}
+    assert found["toy"].retried == 2  # over gRPC, with the same id
+    assert found["tree"].counts.shape == (0, 32)
+    assert (found["tree/first"].counts[:, :31].sum(axis=1) == 40).all()
+    assert hosted["tree"].endpoint.graph.statistics().clocks.keys() >= {
+        "first",
+        "old",
+        "new",
+    }  # none is merged
