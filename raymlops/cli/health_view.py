@@ -20,6 +20,7 @@ from raymlops.monitoring.health import (
     count,
     find_last,
     is_outside,
+    keep_drawable,
     write_span,
     write_time,
 )
@@ -27,18 +28,21 @@ from raymlops.monitoring.judgement import Trend
 
 _BARS = "▁▂▃▄▅▆▇█"
 _POINTS = 24
+_PIPE_WIDTH = 200
 _STYLES = {"page": "bold red", "note": "yellow", "unknown": "yellow", "well": "green"}
 _COLUMNS = 20
 """Of a model, where there is space for them."""
 
 
 def make_console() -> Console:
-    """Standard output: without colours where it is no terminal."""
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+    """Standard output: without colours, and wide enough for whole sentences, where it is no terminal."""
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def draw(health: Health, lines: int = 10_000) -> RenderableType:
     """As much as fits in so many lines: alarms first, then what differs."""
+    health = keep_drawable(health)
     head = Text.assemble(
         (escape(health.application), "bold"), "  ", (STATES[health.state][1], _STYLES[health.state]),
         f"  {write_time(health.start)} to {write_time(health.at)}",

@@ -12,6 +12,7 @@ from raymlops.events import incident as states
 from raymlops.events.incident import Incident, Watched
 from raymlops.monitoring.judgement import ColumnJudgement, Judgement, SegmentJudgement, Trend, Verdict
 
+_MOST = 1e150
 STALE_AFTER = datetime.timedelta(minutes=15)
 """Without a new count for so long, an application cannot be said to be well."""
 
@@ -210,8 +211,8 @@ class Health:
 
 
 def to_json(health: Health) -> dict[str, Any]:
-    """As JSON values."""
-    return {
+    """As JSON values: what is no number is null."""
+    found = {
         "application": health.application,
         "state": health.state,
         "sentence": health.describe(),
@@ -222,6 +223,15 @@ def to_json(health: Health) -> dict[str, Any]:
         "models": [_model_to_json(one) for one in health.models],
         "notes": list(health.notes),
     }
+    return {name: _to_finite(value) for name, value in found.items()}
+
+
+def _to_finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _to_finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_finite(inner) for inner in value]
+    return _to_number(value) if isinstance(value, float) else value
 
 
 def _model_to_json(model: ModelHealth) -> dict[str, Any]:
@@ -236,7 +246,7 @@ def _model_to_json(model: ModelHealth) -> dict[str, Any]:
         "quality": [
             {
                 "metric": one.name,
-                "usual": _to_number(one.usual),
+                "usual": one.usual,
                 "estimated": _trend_to_json(one.estimated),
                 "measured": _trend_to_json(one.measured),
                 "sentences": list(one.sentences),
@@ -262,14 +272,14 @@ def _column_to_json(one: ColumnJudgement) -> dict[str, Any]:
     return {
         "column": column.name,
         "role": column.role,
-        "deviate": _to_number(shares.deviate),
+        "deviate": shares.deviate,
         "finding": one.finding.describe() if one.finding else "",
         "rows": one.rows,
         "cells": [
             {
                 "cell": column.cells.describe(place),
-                "usual": _to_number(shares.usual[place]),
-                "now": _to_number(shares.now[place]),
+                "usual": float(shares.usual[place]),
+                "now": float(shares.now[place]),
             }
             for place in used
         ],
@@ -282,10 +292,7 @@ def _trend_to_json(trend: Trend | None) -> dict[str, Any] | None:
         return None
     held = {name: getattr(trend, name) for name in ("times", "values", "usual", "low", "high")}
     known = {name: line for name, line in held.items() if any(value is not None for value in line)}
-    return {
-        "label": trend.label,
-        **{name: [_to_number(value) for value in line] for name, line in known.items()},
-    }
+    return {"label": trend.label, **{name: list(line) for name, line in known.items()}}
 
 
 def _to_number(value: float | None) -> float | None:
@@ -296,6 +303,40 @@ def plain_trend(label: str, times: Sequence[float], values: Sequence[float | Non
     """A number over time that is compared with nothing."""
     nothing = (None,) * len(times)
     return Trend(label, tuple(times), tuple(values), nothing, nothing, nothing)
+
+
+def keep_drawable(health: Health) -> Health:
+    """Without what no axis can hold in its trends: NaN, and numbers near the largest of floating point."""
+    return dataclasses.replace(health, models=tuple(map(_keep_drawable, health.models)))
+
+
+def _keep_drawable(model: ModelHealth) -> ModelHealth:
+    judged = model.judgement
+    if judged is not None:
+        judged = dataclasses.replace(
+            judged,
+            columns=tuple(dataclasses.replace(one, trend=_to_drawable(one.trend)) for one in judged.columns),
+            repeats=_to_drawable(judged.repeats) if judged.repeats else None,
+        )
+    metrics = tuple(
+        dataclasses.replace(
+            one,
+            usual=_to_number(one.usual),
+            estimated=_to_drawable(one.estimated) if one.estimated else None,
+            measured=_to_drawable(one.measured) if one.measured else None,
+        )
+        for one in model.metrics
+    )
+    traffic = dataclasses.replace(model.traffic, trends=tuple(map(_to_drawable, model.traffic.trends)))
+    return dataclasses.replace(model, judgement=judged, metrics=metrics, traffic=traffic)
+
+
+def _to_drawable(trend: Trend) -> Trend:
+    values, usual, low, high = (
+        tuple(one if one is not None and abs(one) < _MOST else None for one in line)
+        for line in (trend.values, trend.usual, trend.low, trend.high)
+    )
+    return Trend(trend.label, trend.times, values, usual, low, high)
 
 
 def find_last(trend: Trend | None) -> float | None:

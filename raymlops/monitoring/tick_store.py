@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raymlops import locations
@@ -137,17 +138,17 @@ class TickStore:
             raise ValueError(f"{file.path} cannot be read: {error}") from None
         return Held(table, *_read_metadata(table.schema.metadata or {}))
 
-    def read(self, since: float = 0.0, until: float = float("inf")) -> list[Tick]:
-        """Ticks that start from `since` until before `until`, in seconds since 1970 UTC, summed over replicas. Damaged
-        files are logged and passed over."""
+    def read(self, since: float = 0.0, until: float = float("inf"), segment: str | None = None) -> list[Tick]:
+        """Ticks that start from `since` until before `until`, in seconds since 1970 UTC, summed over replicas; of one
+        `segment`, if it is given. Damaged files are logged and passed over."""
         first, last = _day_of(since), _day_of(until)
         found: list[Tick] = []
         for day in self.list_days():
             if first <= day <= last:
-                found += self._read_day(day, since, until)
+                found += self._read_day(day, since, until, segment)
         return sum_ticks(found)
 
-    def _read_day(self, day: str, since: float, until: float) -> list[Tick]:
+    def _read_day(self, day: str, since: float, until: float, segment: str | None) -> list[Tick]:
         for _ in range(_TRIES):
             listed = [file for file in self.list_files(day) if file.last >= since and file.first < until]
             with contextlib.suppress(FileNotFoundError):  # joined with others since it was listed
@@ -157,8 +158,7 @@ class TickStore:
                     tick
                     for name, one in held.items()
                     if name not in replaced
-                    for tick in from_table(one.table)
-                    if since <= tick.start < until
+                    for tick in from_table(_choose(one.table, since, until, segment))
                 ]
         raise StorageError(f"Counts of {day} in {self.root} change faster than they can be read; try again")
 
@@ -324,6 +324,13 @@ class TickStore:
 
     def _below(self, folder: str, kind: str = "ticks") -> str:
         return f"{folder}/{quote_part(self.application)}/{kind}"
+
+
+def _choose(table: pa.Table, since: float, until: float, segment: str | None) -> pa.Table:
+    """Before counts are unpacked: those of segments are many times those of all rows."""
+    start = table["start"]
+    held = pc.and_(pc.greater_equal(start, since), pc.less(start, until))
+    return table.filter(held if segment is None else pc.and_(held, pc.equal(table["segment"], segment)))
 
 
 def find_root(storage_path: str) -> str:

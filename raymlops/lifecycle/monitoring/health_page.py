@@ -1,8 +1,12 @@
 """The page of an application's health: its state in a sentence, alarms on a time line, and of each model its score,
 quality, columns, segments, repeats and traffic. One file, without anything from elsewhere."""
 
+import os
+import pathlib
+
 from markupsafe import Markup
 
+from raymlops.errors import SpecError
 from raymlops.evaluation import charts, time_charts
 from raymlops.evaluation.charts import Axis, Series
 from raymlops.evaluation.page import (
@@ -27,6 +31,7 @@ from raymlops.monitoring.health import (
     ModelHealth,
     count,
     find_last,
+    keep_drawable,
     write_time,
 )
 from raymlops.monitoring.judgement import Trend
@@ -43,8 +48,20 @@ MOST_MODELS = 12
 _MOST_SEGMENTS = 30
 
 
+def replace_page(path: pathlib.Path, health: Health) -> None:
+    """Write the page to a file, whole or not at all, for those who read it meanwhile. Raises SpecError."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(write_health_page(health), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise SpecError(f"The page cannot be written to {path}: {error.strerror}") from None
+
+
 def write_health_page(health: Health) -> str:
     """The HTML document."""
+    health = keep_drawable(health)
     shown = health.models[:MOST_MODELS]
     sections = [_list_sections(model, f"m{place}") for place, model in enumerate(shown)]
     return write_page(

@@ -82,12 +82,16 @@ def _show_causes(incident: Incident) -> Markup:
     where that was measured."""
     causes = incident.alarm.causes[:_MOST_CAUSES]
     measured = any(one.share is not None for one in causes)
-    rows = [(one.column, f"{one.share:.0%}" if one.share is not None else "", one.sentence) for one in causes]
-    if not measured:
-        rows = [(name, what) for name, _, what in rows]  # type: ignore[misc]
-    head = ("column", "of the change", "what") if measured else ("column", "what")
-    table = write_table(head, rows, frozenset({1} if measured else ()))
-    return write_part(Section("", "What explains it", "", table))
+    rows = [
+        (
+            one.column,
+            one.sentence.removeprefix(f"{one.column}: "),
+            *([f"{one.share:.0%}" if one.share is not None else ""] if measured else []),
+        )
+        for one in causes
+    ]
+    head = ("column", "what", *(["of the change"] if measured else []))
+    return write_part(Section("", "What explains it", "", write_table(head, rows, frozenset({2}))))
 
 
 def _show_life(incident: Incident) -> Markup:

@@ -4,15 +4,20 @@ import dataclasses
 import datetime
 import html.parser
 import json
+import math
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 from raymlops.events.incident import Watched
 from raymlops.lifecycle.monitoring.health_page import write_health_page
-from raymlops.monitoring.health import Health, ModelHealth, Traffic, to_json
-from raymlops.monitoring.judgement import Judgement, Verdict
+from raymlops.monitoring.cells import CategoryCells, NumberCells
+from raymlops.monitoring.comparison import ColumnShares
+from raymlops.monitoring.health import Health, Metric, ModelHealth, Traffic, plain_trend, to_json
+from raymlops.monitoring.judgement import ColumnJudgement, Judgement, Trend, Verdict
+from raymlops.monitoring.reference import Column
 from tests import health_samples
 from tests.browser import needs_browser, open_page
 
@@ -166,6 +171,42 @@ def test_names_and_values_of_others_are_text(changed: Health) -> None:
     page = read(Health(hostile, changed.start, changed.at, (named,), (incident,), (hostile,), (hostile,)))
     assert [tag for tag, _ in page.tags].count("script") == 1  # the page's own
     assert hostile in page.text
+
+
+def test_numbers_that_no_axis_can_hold_leave_a_page(well: Health) -> None:
+    inf, nan = math.inf, math.nan
+    none = NumberCells(inf, -inf, ())
+    wide = NumberCells(-1e308, 1e308, (-1e307, 1e307))
+    values = (1e308, -1e308, None, nan, inf)
+    empty, odd = (None,) * 5, Trend("odd", (0.0, 1.0, 2.0, 3.0, 4.0), values, values, values, values)
+    missing, binned = np.eye(19)[0], np.eye(19)[3]
+    columns = tuple(
+        ColumnJudgement(
+            ColumnShares(Column(name, "input", cells), deviate, shares, shares), rows, None, trend, values
+        )
+        for name, cells, deviate, shares, rows, trend in (
+            ("no numbers in the reference", none, inf, missing, 10, odd),
+            ("wide", wide, nan, binned, 0, odd),
+            ("nothing", CategoryCells(()), 0.0, np.zeros(32), 0, Trend("", (), (), (), (), ())),
+            (
+                "x" * 5000,
+                CategoryCells(("a" * 300,)),
+                0.0,
+                np.eye(32)[3],
+                1,
+                plain_trend("", odd.times, empty),
+            ),
+        )
+    )
+    judged = Judgement("m", "", 0, 0, 0.0, 1.0, (), frozenset(), columns, (), odd, None, {"columns": nan})
+    model = ModelHealth("m", "", judgement=judged, metrics=(Metric("auc", nan, odd, odd),), last=well.at)
+    health = dataclasses.replace(
+        well, models=(dataclasses.replace(model, traffic=Traffic(1, 0, trends=(odd,))),)
+    )
+    page = read(health)
+    for name, held in page.tags:
+        assert not {"nan", "inf"} & set(re.findall(r"nan|inf", " ".join(filter(None, held.values())))), name
+    json.dumps(to_json(health), allow_nan=False)
 
 
 @pytest.fixture(scope="module")
