@@ -171,8 +171,22 @@ def test_the_dashboard_and_the_alerts_ask_for_metrics_that_exist() -> None:
 @pytest.mark.skipif(
     shutil.which("promtool") is None, reason="no promtool (Debian: apt-get install prometheus)"
 )
-def test_promtool_takes_the_rules_and_made_up_series_raise_the_alerts() -> None:
-    for command in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]):
+def test_promtool_takes_the_rules_and_panels_and_made_up_series_raise_the_alerts(
+    tmp_path: pathlib.Path,
+) -> None:
+    panels = [
+        panel
+        for file in ("serving.json", "monitoring.json")
+        for panel in json.loads((ROOT / "dashboards" / file).read_text())["panels"]
+    ]
+    asked = [
+        {"record": f"panel:{place}", "expr": target["expr"].replace("$__rate_interval", "1m")}
+        for place, panel in enumerate(panels)
+        for target in panel["targets"]
+    ]
+    made = tmp_path / "panels.yaml"
+    made.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": asked}]}))
+    for command in (["check", "rules", "alerts.yaml", str(made)], ["test", "rules", "alerts_test.yaml"]):
         done = subprocess.run(
             ["promtool", *command], cwd=ROOT / "dashboards", capture_output=True, text=True, check=False
         )
