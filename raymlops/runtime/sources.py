@@ -56,11 +56,17 @@ def _describe_model(model: HostedModel) -> str:
 
 
 def _describe_nodes(graph: GraphSpec) -> Iterator[str]:
-    for _, node in list_leaves(graph):
+    for _, model in list_models(graph):
+        yield _describe_model(model)
+
+
+def list_models(graph: GraphSpec) -> Iterator[tuple[str, HostedModel]]:
+    """Path and model of each node that has one, those of inner graphs among them."""
+    for path, node in list_leaves(graph):
         leaf = LEAF_KINDS.get(node.kind)
         model = leaf.model_of(node) if leaf else None
         if model:
-            yield _describe_model(model)
+            yield path, model
 
 
 def _pin_capture(capture: Capture, settings: Settings) -> Capture:

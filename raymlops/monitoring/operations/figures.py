@@ -62,7 +62,9 @@ class Figures:
     queue: int = 0
     """Requests that one replica lets wait or run."""
     unavailable: Mapping[str, str] | None = None
-    """Models that cannot be loaded -> reason."""
+    """Models of a folder that cannot be loaded -> reason."""
+    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Model -> its source, which is no longer there."""
     certificates: Sequence[Certificate] | None = None
     keys: Mapping[str, float] | None = None
     """Name -> Unix seconds when its last key ends, for those that end."""

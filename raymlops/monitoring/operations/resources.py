@@ -58,6 +58,17 @@ def check_application(round_: Round) -> list[Alarm] | None:
 
 
 def check_loading(round_: Round) -> list[Alarm] | None:
+    if missing := round_.figures.missing:
+        name, source = next(iter(sorted(missing.items())))
+        others = f", and those of {len(missing) - 1} others" if len(missing) > 1 else ""
+        return [
+            make_alarm(
+                round_, "loading",
+                f"The source of {name}, {source}, is no longer there{others}. Running replicas go on; one that ends "
+                "cannot be started again. Put it back, or deploy another version",
+                "page", columns=tuple(sorted(missing)[:50]), numbers={"models": float(len(missing))},
+            )
+        ]  # fmt: skip
     unavailable = round_.figures.unavailable
     if not unavailable:
         return None if unavailable is None else []

@@ -3,6 +3,7 @@ files, and the tracking store. Judges nothing."""
 
 import logging
 import pathlib
+import re
 import shutil
 import time
 import types
@@ -18,6 +19,7 @@ from raymlops.errors import RaymlopsError, describe_cause
 from raymlops.histograms import TIMES_NS
 from raymlops.monitoring.operations.figures import Certificate, Figures, Place
 from raymlops.monitoring.operations.history import Counts, ModelKey, Sample, fold_models
+from raymlops.runtime.sources import list_models
 from raymlops.serving import serve_internals, startup_failures
 from raymlops.serving.actors.statistics_reports import find_aggregator
 from raymlops.serving.endpoints.prometheus import EDGE
@@ -26,13 +28,14 @@ from raymlops.serving.endpoints.told_gauges import Gauge
 from raymlops.serving.transport.api_keys import read_keys
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
-from raymlops.tracking.reachability import explain_absence
+from raymlops.tracking.reachability import explain_absence, find_missing
 
 LOG = logging.getLogger("raymlops.serving")
 _PATIENCE_S = 10.0
 _Result = TypeVar("_Result")
 _HEALTHY = ("RUNNING", "DEPLOYING", "NOT_STARTED", "DELETING")
 _GONE = "GONE"
+_VERSION = re.compile(r"models:/([^/@]+)/(\d+)")
 
 
 def read_applications() -> Mapping[str, Mapping[str, Any]]:
@@ -86,6 +89,7 @@ def gather(
         cause="" if state in _HEALTHY or details is None else _explain(details),
         queue=spec.limits.queue,
         unavailable=None if names is None else edge.get("told", {}).get("unavailable", {}),
+        missing=_find_missing(spec, settings),
         certificates=[_read_certificate(path) for path in _list_certificates(spec)],
         keys=keys,
         keys_file=spec.keys,
@@ -159,6 +163,29 @@ def count_above(counts: list[int], limit_ms: float) -> int:
         elif high > limit:
             found += count * (high - limit) / (high - low)
     return round(found)
+
+
+def _find_missing(spec: ServingSpec, settings: Settings) -> dict[str, str]:
+    """Of a pinned spec, models and nodes of graphs whose file or version is no longer there -> its source."""
+    sources = {name: model.source for name, model in spec.models.items()} | {
+        f"{name}/{path}": model.source
+        for name, graph in spec.graphs.items()
+        for path, model in list_models(graph)
+    }
+    versions = {}
+    for name, source in sources.items():
+        if found := _VERSION.fullmatch(source):
+            versions[name] = (found[1], found[2])
+    gone = set(find_missing(settings, set(versions.values())))
+    return {
+        name: source
+        for name, source in sources.items()
+        if (
+            versions[name] in gone
+            if name in versions
+            else "://" not in source and not pathlib.Path(source).exists()
+        )
+    }
 
 
 def _list_certificates(spec: ServingSpec) -> list[str]:

@@ -361,6 +361,11 @@ def test_models_that_cannot_be_loaded_are_named() -> None:
     story.live(60, answered=1)
     assert story.raised == [("loading", "note")]
     assert "a, and 1 others cannot be served: no ONNX file" in story.sentence
+    story = Story()
+    story.figures["missing"] = {"m": "/models/m.onnx"}
+    story.live(60, answered=1)
+    assert story.raised == [("loading", "page")]
+    assert "The source of m, /models/m.onnx, is no longer there" in story.sentence
 
 
 def test_checks_can_be_turned_off_and_every_check_has_a_name() -> None:
