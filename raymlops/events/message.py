@@ -70,12 +70,12 @@ def from_json(held: Any) -> Message:
     )
 
 
-def write_title(message: Message) -> str:
-    """One line of at most 150 characters."""
+def write_title(message: Message, most: int = 150) -> str:
+    """One line of at most `most` characters."""
     event = message.event
     mark = "PAGE " if event.severity == "page" else ""
     count = f" ({message.count} times)" if message.count > 1 else ""
-    return shorten(to_one_line(f"{mark}{event.subject}: {event.what}"), 150 - len(count)) + count
+    return shorten(to_one_line(f"{mark}{event.subject}: {event.what}"), most - len(count)) + count
 
 
 def write_text(message: Message) -> str:

@@ -7,6 +7,8 @@ from raymlops.events.message import Message, write_title
 from raymlops.specs.notify import LogChannel
 
 _LOG = logging.getLogger("raymlops.events")
+_MOST = 1000
+"""Characters of a line: a sentence is not cut, as titles of mails are."""
 
 
 class LogWriter:
@@ -17,4 +19,4 @@ class LogWriter:
         event = message.event
         level = logging.ERROR if event.severity == "page" else logging.WARNING
         after = f" Next: {event.next}" if event.next else ""
-        _LOG.log(level, "%s [%s]%s", write_title(message), event.type, after)
+        _LOG.log(level, "%s [%s]%s", write_title(message, _MOST), event.type, after)
