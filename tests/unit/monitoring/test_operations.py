@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
-from raymlops.events.incident import Alarm, Watched
+from raymlops.events.incident import Alarm, Incident, Watched
 from raymlops.monitoring.operations import burn_rate
 from raymlops.monitoring.operations.burn_rate import Missed, find_burning
 from raymlops.monitoring.operations.figures import Certificate, Figures, Place, Round
@@ -410,3 +413,45 @@ def test_a_history_survives_a_restart_stays_small_and_gives_the_same_windows() -
     assert len(folded) == MOST_MODELS
     assert sum(counts.answered for counts in folded.values()) == sum(range(5000))
     assert REST in folded
+
+
+_NUMBERS = st.integers(0, 10**6)
+_COUNTS = st.builds(Counts, *[_NUMBERS] * 9, st.floats(0, 2e9))
+_SAMPLES = st.builds(
+    Sample,
+    at=st.floats(1.7e9, 1.9e9),
+    deployed=st.floats(0, 1.9e9),
+    models=st.none() | st.dictionaries(st.sampled_from([MODEL, ("", ""), ("m", "1")]), _COUNTS, max_size=3),
+    p99_ms=st.none() | st.floats(0.1, 1e4),
+    replicas=st.lists(st.sampled_from("abcdef"), max_size=4, unique=True).map(tuple),
+    wanted=st.integers(0, 5),
+    pending=_NUMBERS,
+    healthy=st.booleans(),
+    free=st.dictionaries(st.just("/data"), _NUMBERS, max_size=1),
+)
+
+
+@given(st.lists(_SAMPLES, min_size=1, max_size=6), st.data())
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_whatever_was_seen_is_judged_and_can_be_kept(samples: list[Sample], data: st.DataObject) -> None:
+    history = start_history(samples[0])
+    for sample in samples[1:]:  # clocks jump, and counts begin anew
+        history = history.add(sample)
+    assert read_history(write_history(history)) == history
+    figures = Figures(
+        "app",
+        samples[-1],
+        data.draw(st.sampled_from([None, "RUNNING", "UNHEALTHY", "DEPLOYING", "DEPLOY_FAILED", "GONE"])),
+        queue=data.draw(st.integers(0, 100)),
+        unavailable=data.draw(st.none() | st.dictionaries(st.text(), st.text(), max_size=2)),
+        certificates=[Certificate("c", data.draw(st.floats(0, 2.5e11)))],
+        keys={"k": data.draw(st.floats(0, 2.5e11))},
+        places=[Place("the storage", "/data", data.draw(_NUMBERS), data.draw(_NUMBERS))],
+        tracking_problem=data.draw(st.none() | st.text()),
+    )
+    operations = Operations(idle_min=data.draw(st.none() | st.floats(0.1, 1e5)))
+    found = judge(Round(figures, history, Objectives(p99_ms=5), operations, ()))
+    assert len({alarm.watched for alarm in found.alarms}) == len(found.alarms)
+    for alarm in found.alarms:
+        assert "nan" not in alarm.sentence.lower().split()
+        Incident("app", 1, alarm, alarm.at, alarm.at)
