@@ -358,6 +358,7 @@ CHECKS: Mapping[str, str] = {
     "saturation": "requests are refused, or wait longer than they run",
     "traffic": "no requests arrive",
     "application": "the application is not healthy, or is no longer served",
+    "observers": "requests do not reach an observer, the capture or the counts of monitoring",
     "loading": "a model's file or version is gone, or models of a folder cannot be loaded",
     "replicas": "replicas end and are started again",
     "certificate": "the TLS certificate expires soon, or cannot be read",

@@ -90,6 +90,8 @@ class Sample:
     healthy: bool = True
     free: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Place -> free bytes."""
+    lost: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Observer -> requests that did not reach it, over the replicas of now; of `monitoring`, rows."""
 
 
 @dataclasses.dataclass(frozen=True)

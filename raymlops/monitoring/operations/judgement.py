@@ -21,6 +21,7 @@ _CHECKS: Mapping[str, Callable[[Round], list[Alarm] | None]] = {
     "latency": requests.check_latency,
     "saturation": requests.check_saturation,
     "traffic": requests.check_traffic,
+    "observers": requests.check_observers,
     "application": resources.check_application,
     "loading": resources.check_loading,
     "replicas": resources.check_replicas,

@@ -1,5 +1,6 @@
 """Checks of requests: errors, latency, saturation, traffic. Pure functions."""
 
+import itertools
 from collections.abc import Callable
 
 from raymlops.events.incident import Alarm
@@ -18,6 +19,7 @@ _QUEUE_SHARE = 0.8
 _USUAL = 20
 """Requests that every known day before had in each of the same hours make their absence an alarm."""
 _LATER_HOURS = 2
+_LOST_WINDOW_S = 600.0
 
 
 def check_errors(round_: Round) -> list[Alarm] | None:
@@ -225,6 +227,37 @@ def check_traffic(round_: Round) -> list[Alarm] | None:
     return [
         alarm for model in dict.fromkeys(name for name, _ in models) for alarm in _find_quiet(round_, model)
     ]
+
+
+def check_observers(round_: Round) -> list[Alarm] | None:
+    """Requests, or rows, that are in no capture, count, or file of an observer."""
+    if round_.figures.now.models is None:
+        return None
+    seconds = _LOST_WINDOW_S * (2.0 if round_.is_open("observers") else 1.0)
+    samples = [one for one in round_.history.samples if one.at > round_.at - seconds]
+    found: dict[str, int] = {}
+    for before, after in itertools.pairwise(samples):
+        for name, count in after.lost.items():
+            # One that was not there before has lost nothing yet; counts of replicas that ended are gone.
+            found[name] = found.get(name, 0) + max(0, count - before.lost.get(name, count))
+    found = {name: count for name, count in found.items() if count}
+    if not found:
+        return []
+    told = "; ".join(f"{count:,} did not reach {_OBSERVERS.get(name, name)}" for name, count in found.items())
+    return [
+        make_alarm(
+            round_, "observers",
+            f"Of the requests of the last {to_duration(seconds)}, {told}. They were answered. The log of the replicas "
+            "says why: an observer that is too slow or fails, or a store that takes no more",
+            since=samples[0].at, columns=tuple(sorted(found)), numbers={name: float(n) for name, n in found.items()},
+        )
+    ]  # fmt: skip
+
+
+_OBSERVERS = {
+    "capture": "the captured requests",
+    "monitoring": "the counts of monitoring (rows)",
+}
 
 
 def _find_last(round_: Round, key: ModelKey) -> float:

@@ -79,6 +79,7 @@ def gather(
         wanted=int(ingress.get("target_num_replicas") or 0),
         pending=int(edge.get("now", {}).get("pending", 0)),
         healthy=state in _HEALTHY,
+        lost=_count_lost(edge),
         free={place.path: place.free for place in places if not place.problem},
     )
     keys, keys_problem = _read_key_ends(spec)
@@ -126,6 +127,18 @@ def _explain(details: Mapping[str, Any]) -> str:
     }
     cause = startup_failures.describe(deployments, str(details.get("message", "")))
     return "" if cause == startup_failures.UNKNOWN else cause[:1].upper() + cause[1:500]
+
+
+def _count_lost(edge: Tree) -> dict[str, int]:
+    """Of the replicas that report: events that were dropped or failed by observer, and rows that are in no count."""
+    counts = edge.get("counts", {})
+    found = {
+        name: sum(of.get(outcome, 0) for outcome in ("dropped", "failed", "lost"))
+        for name, of in counts.get("observers", {}).items()
+    }
+    if "monitored_rows" in counts:
+        found["monitoring"] = counts["monitored_rows"].get("lost", 0)
+    return found
 
 
 def _count_models(trees: Mapping[ModelKey, Tree], p99_ms: float | None) -> dict[ModelKey, Counts]:
@@ -221,6 +234,7 @@ def _find_places(spec: ServingSpec, settings: Settings) -> list[Place]:
         settings.storage_path: "the storage",
         str(settings.home): "the home",
         **({spec.capture.path: "the storage of captured requests"} if spec.capture and spec.capture.path else {}),
+        **({spec.monitoring.path: "the storage of counts"} if spec.monitoring and spec.monitoring.path else {}),
     }  # fmt: skip
     found: dict[int | str, Place] = {}
     for path, name in paths.items():

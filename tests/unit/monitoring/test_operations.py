@@ -371,6 +371,20 @@ def test_models_that_cannot_be_loaded_are_named() -> None:
     assert "The source of m, /models/m.onnx, is no longer there" in story.sentence
 
 
+def test_requests_that_reach_no_capture_or_count_are_told_until_none_are_lost() -> None:
+    story = Story()
+    story.sample["lost"] = {"capture": 7, "monitoring": 0}  # of before
+    story.live(1200, answered=1)
+    assert story.raised == []
+    story.sample["lost"] = {"capture": 10, "monitoring": 4000}
+    story.live(60, answered=1)
+    assert story.raised == [("observers", "note")]
+    assert "3 did not reach the captured requests; 4,000 did not reach the counts" in story.sentence
+    story.sample["lost"] = {"capture": 0}  # another replica
+    story.live(1800, answered=1)
+    assert not story.clean
+
+
 def test_checks_can_be_turned_off_and_every_check_has_a_name() -> None:
     story = Story(settings=Operations(off=tuple(CHECKS)))
     story.figures |= {"state": "DEPLOY_FAILED", "tracking_problem": "away"}
@@ -428,6 +442,7 @@ _SAMPLES = st.builds(
     pending=_NUMBERS,
     healthy=st.booleans(),
     free=st.dictionaries(st.just("/data"), _NUMBERS, max_size=1),
+    lost=st.dictionaries(st.sampled_from("ab"), _NUMBERS, max_size=2),
 )
 
 
