@@ -27,6 +27,9 @@ _WHOLE = 1e9
 _RARE = 0.01
 """Cells with a smaller share say nothing of how much rows hang together."""
 _MIN_DAYS = 8
+_UNKNOWN = 0.25
+"""Standard errors that are added to a correlation: one too small to be seen in the reference matters where there is
+much more traffic."""
 BLOCKS = (1, 2, 6, 24)
 """Hours of blocks, each of which is a part of the next."""
 
@@ -114,8 +117,8 @@ class Season:
 
 
 def _find_shrink(hours: Hours, whole: Floats, counts: Floats, rows: Floats) -> Floats:
-    """Rows of the whole that are added to a slot: (1 - r) / r for rows of the same slot, but of different hours, that
-    correlate by r."""
+    """Rows of the whole that are added to a slot: a part of (1 - r) / r for rows of the same slot, but of different
+    hours, that correlate by r."""
     pairs = float((rows**2).sum() - (hours.rows.astype(np.float64) ** 2).sum())
     if pairs <= 0:
         return np.full(len(whole), _WHOLE)
@@ -123,7 +126,8 @@ def _find_shrink(hours: Hours, whole: Floats, counts: Floats, rows: Floats) -> F
     sums -= ((hours.counts - whole * hours.rows[:, None, None]) ** 2).sum(axis=(0, 2))
     variance = (whole * (1.0 - whole)).sum(axis=1)
     correlation = np.clip(sums / pairs / np.maximum(variance, 1e-9), 1.0 / _WHOLE, 1.0 - 1e-9)
-    found: Floats = (1.0 - correlation) / correlation
+    # a few slots, such as those of the night, differ by more than the others: less is added than is best on average
+    found: Floats = (1.0 - correlation) / correlation / 4.0
     return found
 
 
@@ -202,8 +206,7 @@ def _correlate(
     counts: Floats, expected: Floats, blocks: Sequence[Ints], names: Sequence[str], number: bool
 ) -> tuple[Floats, Floats]:
     """Of one column's counts and expected counts (hours, 32) and the number of the block of each hour: the correlation
-    of rows of each block for each test, (blocks, tests), and the mean squares of the shape, (blocks,). Less one
-    standard error: what chance alone may have made is not taken for dependence."""
+    of rows of each block for each test, (blocks, tests), and the mean squares of the shape, (blocks,)."""
     rows = counts.sum(axis=1)
     whole = expected.sum(axis=0) / max(rows.sum(), 1.0)
     shares = expected / np.maximum(expected.sum(axis=1, keepdims=True), 1e-12)
@@ -229,7 +232,7 @@ def _correlate(
         own = np.where(variance > 1e-9, np.diag(covariance)[:linear] / np.maximum(variance, 1e-9), 0.0)
         shape = covariance[linear:, linear:]
         mean = float(np.trace(shape)) / freedom
-        found = np.clip(np.append(own, mean) - error, 0.0, 1.0)
+        found = np.clip(np.maximum(np.append(own, mean), 0.0) + _UNKNOWN * error, 0.0, 1.0)
         correlations[place] = _spread_to_rare(found, names, variance)
         squares[place] = max(float((shape**2).sum()) / freedom - freedom * error**2, mean**2)
         inner, inner_pairs = products, pairs
