@@ -17,7 +17,8 @@ from raymlops import ray_internals
 from raymlops.errors import RaymlopsError
 from raymlops.runtime import sources
 from raymlops.serving import serve_internals
-from raymlops.serving.actors import operation_watch
+from raymlops.serving.actors import judge_watch, operation_watch
+from raymlops.serving.actors.application_watch import ENSURED_S
 from raymlops.serving.actors.monitoring import make_monitoring, watch_nodes
 from raymlops.serving.actors.rate_limit_actor import make_lease
 from raymlops.serving.actors.shared_repository import share_repository
@@ -110,7 +111,9 @@ class Ingress(GrpcMethods):
             Repeated("statistics", self._statistics.report, REPORT_PAUSE_S),
         ]
         if spec.operations is not None:
-            self._background.append(Repeated("operations", self._ensure_watch, operation_watch.ENSURED_S))
+            self._background.append(Repeated("operations", self._ensure_watch, ENSURED_S))
+        if spec.monitoring is not None and spec.monitoring.watched:
+            self._background.append(Repeated("judging", self._ensure_judge, ENSURED_S))
         if self._repository is not None:
             self._background.append(Repeated("repository", self._repository.follow, POLL_S, patience_s=120.0))
 
@@ -151,6 +154,9 @@ class Ingress(GrpcMethods):
 
     async def _ensure_watch(self) -> None:
         await (await asyncio.to_thread(operation_watch.ensure_watch, self._application)).ping.remote()
+
+    async def _ensure_judge(self) -> None:
+        await (await asyncio.to_thread(judge_watch.ensure_watch, self._application)).ping.remote()
 
     async def _refresh_keys(self) -> None:
         if self._spec.keys:
