@@ -16,7 +16,7 @@ from raymlops.monitoring.baseline import MONTH_S, SEGMENTS, Baseline, Levels, Th
 from raymlops.monitoring.cells import SUM
 from raymlops.monitoring.comparison import Finding, find_findings
 from raymlops.monitoring.deviates import Floats
-from raymlops.monitoring.expectation import Window
+from raymlops.monitoring.expectation import Expectation, Window
 from raymlops.monitoring.judgement import (
     REPEATED_ROWS,
     Judgement,
@@ -215,15 +215,23 @@ def _list_columns(baseline: Baseline, excess: _Excess) -> set[int]:
     }
 
 
+def open_window(
+    expectation: Expectation, roots: Floats, ticks: Hours, end: int, test: int
+) -> tuple[Window, float, int]:
+    """Of the windows before tick `end` the one in which a test's statistic is largest, the deviate from which columns
+    are named, and its first tick."""
+    scales, deviates = expectation.find_scales(ticks, end)
+    scale = int(scales[int(deviates[:, test].argmax())])
+    window = expectation.find_window(ticks, end - scale, end)
+    found = window.deviates / roots
+    cut = min(max(find_cut(found), _LEAST_DEVIATE), float(found[test]) - 1e-9)
+    return window, cut, end - scale
+
+
 def _open_window(baseline: Baseline, excess: _Excess) -> tuple[Window, float, int]:
-    """The window in which the statistic is largest, the deviate from which columns are named, and its first tick."""
-    ticks, expectation = excess.clock.ticks[excess.segment], baseline.parts[excess.segment]
-    scales, deviates = expectation.find_scales(ticks, excess.end)
-    scale = int(scales[int(deviates[:, excess.test].argmax())])
-    window = expectation.find_window(ticks, excess.end - scale, excess.end)
-    found = window.deviates / excess.clock.levels.roots
-    threshold = min(max(find_cut(found), _LEAST_DEVIATE), float(found[excess.test]) - 1e-9)
-    return window, threshold, excess.end - scale
+    ticks = excess.clock.ticks[excess.segment]
+    roots = excess.clock.levels.roots
+    return open_window(baseline.parts[excess.segment], roots, ticks, excess.end, excess.test)
 
 
 def find_cut(deviates: Floats) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from raymlops.monitoring.cells import NUMBER_CELLS, Counts
+from raymlops.monitoring.cells import CATEGORY_CELLS, NUMBER_CELLS, Counts
 from raymlops.monitoring.reference import Reference
 from raymlops.monitoring.season import Hours
 from raymlops.monitoring.ticks import ALL_ROWS, Tick
@@ -44,16 +44,20 @@ class RepeatCounts:
     bits: npt.NDArray[np.int64]
 
 
+def find_cells(reference: Reference) -> npt.NDArray[np.bool_]:
+    """Which places (columns, 32) of counts are cells: beyond those of a number, residuals are summed."""
+    used = np.ones((len(reference.columns), CATEGORY_CELLS), bool)
+    used[np.array([kind == "number" for kind in reference.kinds], bool), NUMBER_CELLS:] = False
+    return used
+
+
 class RecentCounts:
     """Bounded: of each segment and width the newest ticks. `add` takes ticks of any replicas and segments, each
     once."""
 
     def __init__(self, reference: Reference) -> None:
         self._columns = len(reference.columns)
-        kinds = np.array([kind == "number" for kind in reference.kinds], bool)
-        self._used = np.ones((self._columns, 32), bool)
-        # what lies beyond the cells of a number is no count: there the residuals are summed
-        self._used[kinds, NUMBER_CELLS:] = False
+        self._used = find_cells(reference)
         self._sums: dict[tuple[str, int], dict[int, _Sum]] = {}
         self._repeats: dict[int, tuple[int, int]] = {}
         self.last = 0
@@ -116,7 +120,7 @@ class RecentCounts:
         chosen = list(self._choose(segment, width, until, least))
         starts = np.array([start for start, _ in chosen], np.int64)
         rows = np.array([one.rows for _, one in chosen], np.int64)
-        counts = np.zeros((len(chosen), self._columns, 32))
+        counts = np.zeros((len(chosen), self._columns, CATEGORY_CELLS))
         for place, (_, one) in enumerate(chosen):
             counts[place] = one.counts
         counts *= self._used
