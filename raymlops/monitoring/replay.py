@@ -16,10 +16,14 @@ from raymlops.monitoring.season import Hours
 
 
 def compare_hours(
-    reference: Reference, ticks: Mapping[int, tuple[int, Counts]], level: float
+    reference: Reference,
+    ticks: Mapping[int, tuple[int, Counts]],
+    level: float,
+    thresholds: Thresholds | None = None,
 ) -> list[tuple[int, Comparison]] | None:
     """Each hour since 1970 with its rows and counts (columns, 32); None if the reference does not have the times of
-    enough days. `level` is the share of replays without a change in which any hour may be found to differ."""
+    enough days. `level` is the share of replays without a change in which any hour may be found to differ; `thresholds` are those of
+    the reference, if they are known: else they are simulated for some seconds."""
     baseline = Baseline.of(reference)
     held = sorted((hour, *tick) for hour, tick in ticks.items() if tick[0])
     if not baseline.whole.timed or not held:
@@ -30,7 +34,7 @@ def compare_hours(
         np.array([rows for _, rows, _ in held], np.int64),
         np.array([hour * HOUR_S for hour, _, _ in held], np.int64),
     )
-    levels = Thresholds("").complete(baseline, 0.0, HOUR_S).choose(0.0, HOUR_S)
+    levels = (thresholds or Thresholds("")).complete(baseline, 0.0, HOUR_S).choose(0.0, HOUR_S)
     statistics = baseline.whole.find_statistics(hours) / levels.roots
     return [
         (hour, _compare(baseline, levels, hours, counts, statistics[place], place, level))
