@@ -89,7 +89,10 @@ def judge(
     clocks = [
         _open_clock(subject, baseline, thresholds, counts, seconds, at, since)
         for seconds in list_widths(baseline, counts)
+        if len(counts.ticks(ALL_ROWS, seconds, at))
     ]
+    if not clocks:
+        return _summarise(subject, baseline, counts, clocks, (), frozenset(), at)
     excesses: list[_Excess] = []
     watched: set[tuple[StatisticalFamily, str]] = set()
     for clock in clocks:
@@ -120,7 +123,8 @@ def complete(thresholds: Thresholds, baseline: Baseline, counts: RecentCounts, a
     """With all that judging these counts needs."""
     for seconds in list_widths(baseline, counts):
         rows = counts.ticks(ALL_ROWS, seconds, at).rows
-        thresholds = thresholds.complete(baseline, float(np.median(rows)) if len(rows) else 0.0, seconds)
+        if len(rows):
+            thresholds = thresholds.complete(baseline, float(np.median(rows)), seconds)
     return thresholds
 
 
@@ -379,7 +383,6 @@ def _summarise(
     at: float,
 ) -> Judgement:
     hours = counts.ticks(ALL_ROWS, HOUR_S, at + HOUR_S)
-    fast = clocks[0]
     return Judgement(
         model=subject.model,
         version=subject.version,
@@ -389,9 +392,10 @@ def _summarise(
         at=at,
         verdicts=tuple(verdicts),
         watched=watched,
-        segments=_judge_segments(baseline, fast, verdicts),
+        segments=_judge_segments(baseline, clocks[0], verdicts) if clocks else (),
         thresholds={
-            family: fast.levels.find_threshold(family, fast.rate)  # type: ignore[misc]
+            family: clock.levels.find_threshold(family, clock.rate)  # type: ignore[misc]
+            for clock in clocks[:1]
             for family in baseline.families
         },
         notes=_list_notes(baseline),

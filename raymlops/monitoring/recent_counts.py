@@ -17,7 +17,7 @@ from raymlops.monitoring.windows import SCALES
 HOUR_S = 3600
 WIDTHS_S = (60, 300, 900, HOUR_S)
 """Widths of judged ticks, each a part of the next."""
-ENOUGH_ROWS = 100
+ENOUGH_ROWS = 30
 """Of a tick: of the widths, the smallest that usually has as many is judged."""
 _KEPT = SCALES[-1] + 32
 """Ticks of each width that are kept; of the hours of all rows more, as they are shown."""
@@ -116,7 +116,8 @@ class RecentCounts:
         return HOUR_S
 
     def ticks(self, segment: str, width: int, until: float, least: float = 0.0) -> Hours:
-        """Those that end by `until`, and begin at `least` or later, without the sums of residuals."""
+        """Those that end by `until`, or the first one, and begin at `least` or later; without the sums of
+        residuals."""
         chosen = list(self._choose(segment, width, until, least))
         starts = np.array([start for start, _ in chosen], np.int64)
         rows = np.array([one.rows for _, one in chosen], np.int64)
@@ -135,9 +136,11 @@ class RecentCounts:
 
     def _choose(self, segment: str, width: int, until: float, least: float) -> Iterator[tuple[int, _Sum]]:
         held = self._sums.get((segment, width), {})
-        for start in sorted(held):
-            if least <= start and start + width <= until:
-                yield start, held[start]
+        starts = [start for start in sorted(held) if least <= start < until]
+        whole = [start for start in starts if start + width <= until]
+        # the first one need not be over: who has just begun to send rows waits for no hour
+        for start in whole or starts[-1:]:
+            yield start, held[start]
 
     def list_repeats(self, until: float) -> RepeatCounts:
         kept = [(start, *self._repeats[start]) for start in sorted(self._repeats) if start < until]

@@ -22,8 +22,8 @@ def compare_hours(
     thresholds: Thresholds | None = None,
 ) -> list[tuple[int, Comparison]] | None:
     """Each hour since 1970 with its rows and counts (columns, 32); None if the reference does not have the times of
-    enough days. `level` is the share of replays without a change in which any hour may be found to differ; `thresholds` are those of
-    the reference, if they are known: else they are simulated for some seconds."""
+    enough days. `level` is the share of replays without a change in which any hour may be found to differ;
+    `thresholds` are those of the reference, if they are known: else they are simulated for some seconds."""
     baseline = Baseline.of(reference)
     held = sorted((hour, *tick) for hour, tick in ticks.items() if tick[0])
     if not baseline.whole.timed or not held:

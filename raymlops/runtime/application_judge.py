@@ -125,7 +125,7 @@ class ApplicationJudge:
         settings = self._store.read_settings()
         newest = self._read(settings, at)
         rate = float(settings.get("false_alarms_per_month", 1.0))
-        found = []
+        found: dict[tuple[str, str], tuple[int, Judgement]] = {}
         for key, held in sorted(self._versions.items()):
             counts = held.counts.copy()
             counts.add(newest.get(key, ()))
@@ -133,8 +133,11 @@ class ApplicationJudge:
                 continue
             self._complete(key, held, counts, at)
             subject = judging.Subject(key[0], key[1], rate)
-            found.append(judging.judge(subject, held.baseline, held.thresholds, counts, at, since))
-        return tuple(found)
+            judged = judging.judge(subject, held.baseline, held.thresholds, counts, at, since)
+            # a version whose reference was made again is judged by the newer one
+            if counts.last > found.get(key[:2], (0, None))[0]:
+                found[key[:2]] = counts.last, judged
+        return tuple(judged for _, judged in found.values())
 
     def _read(self, settings: Mapping[str, Any], at: float) -> dict[Key, list[Tick]]:
         """The ticks that are not settled; those that are become part of the versions."""
