@@ -241,14 +241,17 @@ def _correlate(
 
 def _spread_to_rare(correlations: Floats, names: Sequence[str], variance: Floats) -> Floats:
     """Of tests of cells that the reference hardly has, the dependence cannot be measured: that of the column's other
-    tests is taken, as a day with the highest pressure of the year has it in all of its rows."""
-    largest = max(
-        (one for one, name in zip(correlations, names, strict=True) if name not in ("below", "above", "new")),
-        default=0.0,
-    )
-    rare = np.array([name in ("below", "above", "new") for name in names])
+    tests is taken, as a day with the highest pressure of the year has it in all of its rows. The spread of an hour
+    that has few cells says little of that of several: it has at least what the shape has."""
+    found = correlations.copy()
+    if "spread" in names:
+        place = names.index("spread")
+        found[place] = max(found[place], found[-1])
+    own = ("below", "above", "new")
+    largest = max((one for one, name in zip(found, names, strict=True) if name not in own), default=0.0)
+    rare = np.array([name in own for name in names])
     rare[:-1] &= variance < 1e-3
-    found: Floats = np.where(rare, largest, correlations)
+    found[rare] = largest
     return found
 
 
