@@ -24,6 +24,7 @@ from raymlops.monitoring.judgement import (
     StatisticalFamily,
     Verdict,
 )
+from raymlops.monitoring.quality import estimate_quality
 from raymlops.monitoring.recent_counts import HOUR_S, RecentCounts, RepeatCounts
 from raymlops.monitoring.repeat_test import Repeats
 from raymlops.monitoring.season import Hours
@@ -284,6 +285,7 @@ def _make_verdict(subject: Subject, baseline: Baseline, counts: RecentCounts, ex
             threshold=excess.threshold,
             seconds_by_chance=excess.seconds_by_chance,
             sentence="",
+            damage=_estimate_damage(baseline, excess, window),
         ),
         subject.model,
         subject.version,
@@ -291,6 +293,14 @@ def _make_verdict(subject: Subject, baseline: Baseline, counts: RecentCounts, ex
         segments,
         subject.false_alarms_per_month,
     )
+
+
+def _estimate_damage(baseline: Baseline, excess: _Excess, window: Window) -> str:
+    """What answers are worth that moved, estimated without labels; empty if nothing can be said."""
+    if excess.family != "score" or excess.segment != ALL_ROWS:
+        return ""
+    estimates = estimate_quality(baseline.reference, window.seen)
+    return "" if not estimates or estimates[0].is_silent else estimates[0].describe()
 
 
 def _find_chance(clock: _Clock, family: str, deviate: float) -> float:

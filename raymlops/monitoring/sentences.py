@@ -44,6 +44,7 @@ def write_verdict(
         f"{where}: {_HEADLINES[verdict.family]}.",
         f"Since {to_time(verdict.since):%Y-%m-%d %H:%M} UTC ({verdict.rows:,} rows) {first}{more}.",
         _describe_cause(verdict, listed),
+        f"Without labels, {verdict.damage}." if verdict.damage else "",
         segments,
         chance,
     ]
