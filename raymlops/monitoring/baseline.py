@@ -14,6 +14,7 @@ from raymlops.monitoring.deviates import QUALITY_TESTS, Floats
 from raymlops.monitoring.expectation import Expectation, hours_of
 from raymlops.monitoring.recent_counts import HOUR_S
 from raymlops.monitoring.reference import Reference
+from raymlops.monitoring.season import UTC
 from raymlops.monitoring.segments import Segment
 from raymlops.monitoring.thresholds import Calibration, Tail
 from raymlops.monitoring.ticks import ALL_ROWS
@@ -40,16 +41,18 @@ class Baseline:
     """Places of the reference's rows in each segment."""
     families: Mapping[str, Sequence[int]]
     """Places of the tests of each family."""
+    zone: str = UTC
+    """By whose clock hours and days are told."""
 
     @classmethod
-    def of(cls, reference: Reference, segments: Sequence[Segment] = ()) -> "Baseline":
+    def of(cls, reference: Reference, segments: Sequence[Segment] = (), zone: str = UTC) -> "Baseline":
         tests = Tests.of(reference.kinds)
         most = max(MOST_CELLS // max(len(reference.columns), 1), 1)
         rows = {one.name: np.flatnonzero(one.find_rows(reference.codes)) for one in segments[:most]}
         if len(np.unique(reference.days)) >= _LEAST_DAYS:
-            whole = Expectation.of_hours(hours_of(reference), tests)
+            whole = Expectation.of_hours(hours_of(reference, zone=zone), tests)
             parts = {
-                name: Expectation.of_hours(hours_of(reference, places), tests, whole)
+                name: Expectation.of_hours(hours_of(reference, places, zone), tests, whole)
                 for name, places in rows.items()
             }
         else:
@@ -57,7 +60,7 @@ class Baseline:
             parts = {
                 name: Expectation.of_codes(reference.codes[places], tests) for name, places in rows.items()
             }
-        return cls(reference, {ALL_ROWS: whole, **parts}, rows, find_families(reference, tests))
+        return cls(reference, {ALL_ROWS: whole, **parts}, rows, find_families(reference, tests), zone)
 
     @property
     def whole(self) -> Expectation:
@@ -160,9 +163,10 @@ def _round_rows(rows: float) -> int:
 
 
 def _calibrate_hours(baseline: Baseline) -> Calibration:
-    hours = hours_of(baseline.reference)
+    reference, zone = baseline.reference, baseline.zone
+    hours = hours_of(reference, zone=zone)
     parts = [
-        (hours_of(baseline.reference, places), baseline.parts[name]) for name, places in baseline.rows.items()
+        (hours_of(reference, places, zone), baseline.parts[name]) for name, places in baseline.rows.items()
     ]
     return thresholds.calibrate_hours(hours, baseline.whole, baseline.families, parts)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from raymlops.monitoring.cells import CATEGORY_CELLS, Codes, count
 from raymlops.monitoring.deviates import INDEPENDENT, Floats, Variance
 from raymlops.monitoring.reference import Reference
-from raymlops.monitoring.season import BLOCKS, Dependence, Hours, Ints, Season, sum_pairs
+from raymlops.monitoring.season import BLOCKS, UTC, Dependence, Hours, Ints, Season, sum_pairs
 from raymlops.monitoring.windows import SCALES, Tests, accumulate
 
 
@@ -156,7 +156,7 @@ class _Sums:
         )
 
 
-def hours_of(reference: Reference, chosen: npt.NDArray[Any] | slice = slice(None)) -> Hours:
+def hours_of(reference: Reference, chosen: npt.NDArray[Any] | slice = slice(None), zone: str = UTC) -> Hours:
     """The hours of a reference whose rows have a time, or of the chosen ones of its rows."""
     codes = reference.codes[chosen]
     hour = reference.days[chosen].astype(np.int64) * 24 + reference.slots[chosen] % 24
@@ -166,4 +166,4 @@ def hours_of(reference: Reference, chosen: npt.NDArray[Any] | slice = slice(None
     flat += places[:, None] * (columns * CATEGORY_CELLS)
     counts = np.bincount(flat.ravel(), minlength=len(found) * columns * CATEGORY_CELLS)
     shaped = counts.reshape(len(found), columns, CATEGORY_CELLS).astype(np.float64)
-    return Hours(shaped, np.bincount(places, minlength=len(found)), found * 3600)
+    return Hours.at(shaped, np.bincount(places, minlength=len(found)), found * 3600, zone)

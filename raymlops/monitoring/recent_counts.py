@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from raymlops.monitoring.cells import CATEGORY_CELLS, NUMBER_CELLS, Counts
 from raymlops.monitoring.reference import Reference
-from raymlops.monitoring.season import Hours
+from raymlops.monitoring.season import UTC, Hours
 from raymlops.monitoring.ticks import ALL_ROWS, Tick
 from raymlops.monitoring.windows import SCALES
 
@@ -55,7 +55,8 @@ class RecentCounts:
     """Bounded: of each segment and width the newest ticks. `add` takes ticks of any replicas and segments, each
     once."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: Reference, zone: str = UTC) -> None:
+        self._zone = zone
         self._columns = len(reference.columns)
         self._used = find_cells(reference)
         self._sums: dict[tuple[str, int], dict[int, _Sum]] = {}
@@ -125,7 +126,7 @@ class RecentCounts:
         for place, (_, one) in enumerate(chosen):
             counts[place] = one.counts
         counts *= self._used
-        return Hours(counts, rows, starts)
+        return Hours.at(counts, rows, starts, self._zone)
 
     def sum_residuals(self, segment: str, width: int, since: float, until: float) -> npt.NDArray[np.int64]:
         """What stands in the last cell of each column (columns,), of the ticks from `since` until before `until`."""

@@ -29,7 +29,7 @@ def compare_hours(
     if not baseline.whole.timed or not held:
         return None
     counts = np.stack([one for _, _, one in held]).astype(np.float64)
-    hours = Hours(
+    hours = Hours.at(
         counts * find_cells(reference),
         np.array([rows for _, rows, _ in held], np.int64),
         np.array([hour * HOUR_S for hour, _, _ in held], np.int64),

@@ -7,7 +7,9 @@ McCulloch, Variance Components, 1992).
 """
 
 import dataclasses
+import datetime
 import math
+import zoneinfo
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +23,8 @@ from raymlops.monitoring.windows import Tests, accumulate
 Ints = npt.NDArray[np.integer[Any]]
 
 SLOTS = 48
-"""Hours of working days, then hours of weekends, UTC."""
+"""Hours of working days, then hours of weekends."""
+UTC = "UTC"
 _WHOLE = 1e9
 """Rows of the whole reference that stand for a slot of a column without a season."""
 _RARE = 0.01
@@ -37,30 +40,50 @@ BLOCKS = (1, 2, 6, 24)
 @dataclasses.dataclass(frozen=True)
 class Hours:
     """Counts (ticks, columns, 32) of consecutive ticks, of an hour or less, with their rows and starts (ticks,), in
-    seconds since 1970. Those without rows are absent."""
+    seconds since 1970, UTC. Those without rows are absent. `clock` has the starts as the clock of a time zone shows
+    them, by which hours and days are told."""
 
     counts: Floats
     rows: Ints
     starts: Ints
+    clock: Ints
+
+    @classmethod
+    def at(cls, counts: Floats, rows: Ints, starts: Ints, zone: str = UTC) -> "Hours":
+        return cls(counts, rows, starts, to_clock(starts, zone))
 
     @property
     def hours(self) -> Ints:
         """Since 1970."""
-        return self.starts // 3600
+        return self.clock // 3600
 
     @property
     def days(self) -> Ints:
-        return self.starts // 86_400
+        return self.clock // 86_400
 
     @property
     def slots(self) -> Ints:
         return find_slots(self.hours)
 
     def part(self, places: npt.NDArray[Any] | slice) -> "Hours":
-        return Hours(self.counts[places], self.rows[places], self.starts[places])
+        return Hours(self.counts[places], self.rows[places], self.starts[places], self.clock[places])
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def to_clock(starts: Ints, zone: str) -> Ints:
+    """Seconds since 1970, UTC, as seconds by the clock of a zone such as America/New_York, summer time included."""
+    if zone == UTC:
+        return starts
+    clock = zoneinfo.ZoneInfo(zone)
+    hours, places = np.unique(starts // 3600, return_inverse=True)
+    offsets = [
+        datetime.datetime.fromtimestamp(hour * 3600, clock).utcoffset() or datetime.timedelta()
+        for hour in hours.tolist()
+    ]
+    found: Ints = starts + np.array([round(one.total_seconds()) for one in offsets], np.int64)[places]
+    return found
 
 
 def find_slots(hours: Ints) -> Ints:

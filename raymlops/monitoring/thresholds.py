@@ -139,7 +139,8 @@ def _chain_days(
         length, day = length + len(taken), day + 1
     joined = hours.part(np.concatenate(places)[:ticks])
     held = np.concatenate(numbers)[:ticks]
-    return dataclasses.replace(joined, starts=held * 86_400 + joined.starts % 86_400)
+    clock = held * 86_400 + joined.clock % 86_400
+    return dataclasses.replace(joined, starts=clock, clock=clock)
 
 
 def find_events(statistic: Floats, threshold: float, gap: int = GAP) -> int:

@@ -25,6 +25,7 @@ from raymlops.monitoring import judge as judging
 from raymlops.monitoring.baseline import Baseline, Thresholds
 from raymlops.monitoring.judgement import ApplicationJudgement, Judgement, to_time
 from raymlops.monitoring.recent_counts import RecentCounts
+from raymlops.monitoring.season import UTC
 from raymlops.monitoring.segments import find_segments
 from raymlops.monitoring.tick_store import TickStore, find_root
 from raymlops.monitoring.ticks import Tick
@@ -171,10 +172,11 @@ class ApplicationJudge:
             LOG.error("%s", self._problems[key])
             return False
         chosen = tuple(settings.get("segments") or ()) or None
-        baseline = Baseline.of(reference, find_segments(reference, chosen))
-        digest = hashlib.sha256(json.dumps([key[2], sorted(baseline.rows)]).encode()).hexdigest()
+        zone = str(settings.get("timezone", UTC))
+        baseline = Baseline.of(reference, find_segments(reference, chosen), zone)
+        digest = hashlib.sha256(json.dumps([key[2], zone, sorted(baseline.rows)]).encode()).hexdigest()
         thresholds = self._read_thresholds(digest)
-        self._versions[key] = _Version(baseline, thresholds, RecentCounts(reference))
+        self._versions[key] = _Version(baseline, thresholds, RecentCounts(reference, zone))
         return True
 
     def _complete(self, key: Key, held: _Version, counts: RecentCounts, at: float) -> None:

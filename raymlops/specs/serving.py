@@ -3,6 +3,7 @@ it."""
 
 import pathlib
 import re
+import zoneinfo
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -426,6 +427,11 @@ class Monitoring(Document):
         default=(),
         description="columns whose values, and pairs of them, are watched by themselves; default evaluation.slices",
     )
+    timezone: str = Field(
+        default="UTC",
+        description="by whose clock hours of a day and weekends are told apart: America/New_York, for example, where "
+        "what is usual follows summer time",
+    )
     label_delay_days: float = Field(
         default=0.0, ge=0, description="days after which nearly all labels of a request have come"
     )
@@ -444,6 +450,13 @@ class Monitoring(Document):
     watched: dict[str, WatchedVersion] = Field(
         default={}, description="endpoint, or graph/node -> the version there; deploying fills it in"
     )
+
+    @field_validator("timezone")
+    @classmethod
+    def _check_zone(cls, zone: str) -> str:
+        if zone != "UTC" and zone not in zoneinfo.available_timezones():
+            raise ValueError(unknown_name("time zone", zone, zoneinfo.available_timezones()))
+        return zone
 
     @field_validator("tick_seconds")
     @classmethod

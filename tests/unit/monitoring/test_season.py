@@ -7,7 +7,7 @@ from raymlops.monitoring.baseline import Baseline, Thresholds
 from raymlops.monitoring.expectation import Expectation, hours_of
 from raymlops.monitoring.reference import Reference, make_reference
 from raymlops.monitoring.replay import compare_hours
-from raymlops.monitoring.season import sum_pairs
+from raymlops.monitoring.season import Hours, sum_pairs
 
 FIRST = 19_675  # a Wednesday, in days since 1970
 Rows = dict[str, np.ndarray]
@@ -99,6 +99,27 @@ def test_hours_of_a_table_are_judged_against_their_time_of_the_day() -> None:
     )
     assert moved is not None
     assert sum(one.differs for _, one in moved) > 72
+
+
+def test_summer_time_changes_nothing_by_the_clock_that_it_is_told_by() -> None:
+    zone, winter, summer = "America/New_York", 19_723, 19_840  # January and late April of 2024
+    values, times = draw_days(np.random.default_rng(0), 60, first=winter)
+    reference = make_reference(values, {}, times=times + np.timedelta64(5, "h"))
+    values, times = draw_days(np.random.default_rng(1), 7, first=summer)
+    counts = count_hours(reference, values, times + np.timedelta64(4, "h"))
+    place = find_test(reference, "load", "shift")
+    largest = {}
+    for clock in ("UTC", zone):
+        expectation = Expectation.of_hours(hours_of(reference, zone=clock), windows.Tests.of(reference.kinds))
+        ticks = Hours.at(
+            np.stack([one for _, one in counts.values()]).astype(float),
+            np.array([rows for rows, _ in counts.values()]),
+            np.array(list(counts)) * 3600,
+            clock,
+        )
+        largest[clock] = expectation.find_statistics(ticks)[:, place].max()
+    assert largest[zone] < 5
+    assert largest["UTC"] > largest[zone] + 1
 
 
 def test_a_reference_of_few_days_has_no_season() -> None:

@@ -1,5 +1,5 @@
-"""An application is judged from the counts in the store: what differs becomes an incident, which is told once, lasts over
-restarts, and ends after clean days."""
+"""An application is judged from the counts in the store: what differs becomes an incident, which is told once, lasts
+over restarts, and ends after clean days."""
 
 import hashlib
 import pathlib
@@ -29,7 +29,9 @@ class Application:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.random = np.random.default_rng(0)
-        self.settings = Settings.from_env({"RAYMLOPS_HOME": str(folder), "RAYMLOPS_STORAGE": str(folder / "storage")})
+        self.settings = Settings.from_env(
+            {"RAYMLOPS_HOME": str(folder), "RAYMLOPS_STORAGE": str(folder / "storage")}
+        )
         self.store = TickStore(find_root(self.settings.storage_path), "flights")
         self.reference = make_reference(draw(self.random, 4000), {"score": "score"})
         digest = self.store.write_reference(self.reference.to_bytes())
@@ -97,7 +99,9 @@ def test_a_fault_is_told_once_and_ends_after_three_clean_days(application: Appli
     assert [event.type for event in application.events] == ["raymlops.alarm.raised", "raymlops.alarm.closed"]
 
 
-def test_a_person_looks_at_columns_rows_and_incidents_and_nothing_is_recorded(application: Application) -> None:
+def test_a_person_looks_at_columns_rows_and_incidents_and_nothing_is_recorded(
+    application: Application,
+) -> None:
     application.count(MORNING, 120)
     application.count(MORNING + 120 * 60, 10, fault=True)
     found = judge_application("flights", application.settings, at=MORNING + 130 * 60)
