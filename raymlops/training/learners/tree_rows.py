@@ -16,8 +16,9 @@ from raymlops.training.learners.objectives import Objective, objective_of
 from raymlops.training.learners.tree_matrix import FOLDS, Matrix, MeansMeter, TreeMatrix
 from raymlops.training.packed import Part
 
-_PART_BYTES = 16 * 2**20
-"""A matrix of rows that are in memory. With categories it is a copy of them, and then not all are copied at once."""
+_WHOLE_BYTES, _PART_BYTES = 16 * 2**20, 4 * 2**20
+"""A matrix of rows that are in memory. With categories it is a copy of them: of more than the first not all are copied
+at once, since a library may take a part of 4 bytes a value as 8."""
 
 
 _VALUE_BYTES = 2
@@ -75,7 +76,9 @@ def read_rows(run: Run, options_for: Callable[[int, str], dict[str, Any]]) -> Tr
     means, seed = bool(options.pop("target_means")), training.seed % 2**31
     columns = job.packing.plain + len(job.packing.categories)
     # Numbers alone are read as they lie in the object store: parts of them would save nothing.
-    most = max(1, _PART_BYTES // (4 * columns)) if job.packing.categories else max(1, split.count)
+    most = max(1, split.count)
+    if job.packing.categories and 4 * columns * split.count > _WHOLE_BYTES:
+        most = max(1, _PART_BYTES // (4 * columns))
     known = _join([part.read() for part in split.only(frozenset()).parts(most)])
     weights = objective.weigh(known, team)
     # (seed, 0) draws what the seed alone does

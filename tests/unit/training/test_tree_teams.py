@@ -131,6 +131,7 @@ def test_rows_that_are_read_in_parts_give_the_trees_of_one_matrix(
     monkeypatch.setattr(boosting, "REPORT_SECONDS", 0.0)
     job, test = make_job(learner, 1), draw_rows(500, ASKED[learner][0], 3)
     whole, _, _ = train(job)
+    monkeypatch.setattr(tree_rows, "_WHOLE_BYTES", 0)
     monkeypatch.setattr(tree_rows, "_PART_BYTES", 400 * 4 * 9)
     given = tree_rows.read_rows(Run(job, job.spec, lambda *_: True), lightgbm._options_for)
     assert [part.count for part in given.parts] == [400] * 7 + [201]
