@@ -82,6 +82,10 @@ class LightGBMScorer:
         )
 
 
+_AT_ONCE = 32_768
+"""Rows that are scored."""
+
+
 @functools.lru_cache(maxsize=2)
 def _open(model: str) -> lightgbm.Booster:
     return lightgbm.Booster(model_str=model)
@@ -93,11 +97,21 @@ def _margins(
     """(rows, outputs) of `rounds` rounds from the first on."""
     if len(rows) == 0:  # which LightGBM refuses
         return np.zeros((0, booster.num_model_per_iteration()))
-    # Without a number, predicting sets that of all later calls of the process, trainings too, to all cores.
-    found = booster.predict(
-        rows, start_iteration=first, num_iteration=rounds, raw_score=True, num_threads=threads
-    )
-    return np.asarray(found).reshape(len(rows), -1)
+    # Without a number, predicting sets that of all later calls of the process, trainings too, to all cores. It copies
+    # the rows that it is given.
+    found = [
+        np.asarray(
+            booster.predict(
+                rows[start : start + _AT_ONCE],
+                start_iteration=first,
+                num_iteration=rounds,
+                raw_score=True,
+                num_threads=threads,
+            )
+        )
+        for start in range(0, len(rows), _AT_ONCE)
+    ]
+    return np.concatenate(found).reshape(len(rows), -1)
 
 
 class _PartRows(lightgbm.Sequence):  # type: ignore[misc]

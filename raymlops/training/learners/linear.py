@@ -1,5 +1,5 @@
-"""Linear models by scikit-learn: logistic, ridge and Poisson regression, and elastic nets; a weight for each number of
-a packed row, and one for each value of a category.
+"""Linear models: logistic, ridge and Poisson regression, and elastic nets; a weight for each number of a packed row,
+and one for each value of a category. By scikit-learn, or of many rows by linear_fit.py, which makes no matrix of them.
 
 Without a strength of the penalty, several are tried, from strong to weak, and the validation metric chooses.
 """
@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, LogisticRegression, PoissonRegressor, Ridge
 from threadpoolctl import threadpool_limits
 
-from raymlops.errors import SpecError
+from raymlops.errors import RaymlopsError, SpecError
 from raymlops.features import FittedTarget, Packing
 from raymlops.onnx_builder import GraphBuilder
 from raymlops.specs.experiment import ExperimentSpec
@@ -29,6 +29,7 @@ from raymlops.training.learners.boosting import REPORT_SECONDS
 from raymlops.training.learners.objectives import Objective, check_training, directions_of, objective_of
 from raymlops.training.learners.options import Option, check_options
 from raymlops.training.learners.scoring import Progress
+from raymlops.training.linear_fit import LinearProblem, fit_linear
 
 OPTIONS: Mapping[str, Option] = {
     "C": Option("inverse of the penalty's strength; without it several are tried", 1e-6, 1e6),
@@ -38,6 +39,8 @@ OPTIONS: Mapping[str, Option] = {
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 """C of the trainings without one."""
+_MATRIX_BYTES = 32 * 2**20
+"""Of the matrix that scikit-learn takes, beyond which none is made."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,24 +120,16 @@ class LinearLearner:
     def fit(self, run: Run) -> None:
         job, options = run.job, {**self.options_for(0, ""), **run.spec.training.options}
         objective = objective_of(run.spec, job.target)
-        rows, progress = job.train.load(), Progress(run, least_seconds=REPORT_SECONDS)
-        columns, labels, weights = (
-            _to_columns(rows, job.packing),
-            objective.label(rows),
-            objective.weigh(rows),
-        )
+        progress = Progress(run, least_seconds=REPORT_SECONDS)
+        directions = directions_of(run.spec.training, job.packing.numeric_of, job.packing.numeric)
+        fit = _choose_fit(run, objective, options)
         strengths = (float(options["C"]),) if "C" in options else STRENGTHS
         best: State = {name: run.state[name] for name in ("weights", "values", "bias")} if run.state else {}
         for strength in strengths[progress.epoch :]:
             with warnings.catch_warnings(), threadpool_limits(run.threads):
                 # A weak penalty on columns that explain each other; the validation metric decides.
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                state = _fit_directed(
-                    lambda rows: _make(objective, strength, options, run).fit(rows, labels, weights),  # noqa: B023
-                    columns,
-                    directions_of(run.spec.training, job.packing.numeric_of, job.packing.numeric),
-                    functools.partial(_to_state, packing=job.packing, objective=objective),
-                )
+                state = _fit_directed(functools.partial(fit, strength), directions)
             progress.measure(self.load(state, dataclasses.replace(job, spec=run.spec)))
             if progress.waited == 0:
                 best = state
@@ -160,17 +155,63 @@ class LinearLearner:
         return scorer.objective.write(build, margins, packing.only(self.reads), "linear")
 
 
-def _fit_directed(
-    fit: Callable[[Any], Any],
-    columns: Any,
-    directions: npt.NDArray[np.int64],
-    to_state: Callable[[Any], State],
+Fit = Callable[[float, npt.NDArray[np.bool_]], State]
+"""Strength of the penalty, and which numbers are left out -> the state."""
+
+
+def _choose_fit(run: Run, objective: Objective, options: Mapping[str, Any]) -> Fit:
+    """By scikit-learn, or of more rows than it should hold as a matrix, without one."""
+    job, rows = run.job, run.job.train.load()
+    labels, weights, packing = objective.label(rows), objective.weigh(rows), job.packing
+    size = 8 * count_rows(rows) * (packing.numeric + len(packing.categories))
+    if size > _MATRIX_BYTES and not options["l1_ratio"]:
+        return functools.partial(
+            _fit_in_place, rows, labels, weights, packing, objective, int(options["iterations"])
+        )
+    columns = _to_columns(rows, packing)
+
+    def fit(strength: float, left_out: npt.NDArray[np.bool_]) -> State:
+        model = _make(objective, strength, options, run).fit(_without(columns, left_out), labels, weights)
+        bias = np.atleast_1d(np.asarray(model.intercept_))
+        return _to_state(
+            np.atleast_2d(model.coef_).T, bias, getattr(model, "classes_", ()), packing, objective
+        )
+
+    return fit
+
+
+def _fit_in_place(
+    rows: Batch,
+    labels: npt.NDArray[Any],
+    weights: npt.NDArray[Any] | None,
+    packing: Packing,
+    objective: Objective,
+    iterations: int,
+    strength: float,
+    left_out: npt.NDArray[np.bool_],
 ) -> State:
+    task, known = objective.target.task, np.array([0])
+    if task != "regression":
+        known = np.flatnonzero(np.bincount(labels))
+        if len(known) <= known[-1]:  # some class has no rows; this copies the labels
+            labels = np.searchsorted(known, labels)
+        if len(known) < 2:
+            raise RaymlopsError("All training rows have one class; a linear model needs rows of two at least")
+    outputs = len(known) if len(known) > 2 else 1
+    loss = objective.loss if task == "regression" else "multiclass" if outputs > 1 else "binary"
+    problem = LinearProblem(
+        rows, packing, labels, weights, loss, outputs, 1 / (strength * max(1, len(labels)))
+    )
+    found, bias = fit_linear(problem, iterations, left_out)
+    return _to_state(found, bias, known, packing, objective)
+
+
+def _fit_directed(fit: Callable[[npt.NDArray[np.bool_]], State], directions: npt.NDArray[np.int64]) -> State:
     """The weights, of which those with a direction have its sign: a column whose weight has the other one is left out,
     and the rest is fitted again."""
     left_out = np.zeros(len(directions), dtype=bool)
     while True:
-        state = to_state(fit(_without(columns, left_out)))
+        state = fit(left_out)
         wrong = (state["weights"] * directions[:, None] < 0).any(axis=1)
         if not wrong.any():
             state["weights"][left_out] = 0
@@ -205,12 +246,13 @@ def _make(objective: Objective, strength: float, options: Mapping[str, Any], run
     return Ridge(alpha=1 / strength, max_iter=most, random_state=seed, solver="auto")
 
 
-def _to_state(model: Any, packing: Packing, objective: Objective) -> State:
-    weights = np.atleast_2d(np.asarray(model.coef_)).T  # (columns, outputs)
-    bias = np.atleast_1d(np.asarray(model.intercept_))
+def _to_state(
+    weights: npt.NDArray[Any], bias: npt.NDArray[Any], known: Any, packing: Packing, objective: Objective
+) -> State:
+    """Of weights (columns, outputs) and a bias (outputs,), which may lack outputs of classes that are not `known`."""
     outputs = objective.target.outputs
-    if objective.target.task == "multiclass" and len(model.classes_) < outputs:
-        weights, bias = _spread(weights, bias, model.classes_, outputs)
+    if objective.target.task == "multiclass" and len(known) < outputs:
+        weights, bias = _spread(weights, bias, known, outputs)
     weights, cut = weights.astype(np.float32), packing.numeric
     return {"weights": weights[:cut], "values": weights[cut:], "bias": bias.astype(np.float32)}
 

@@ -54,7 +54,7 @@ def steps_by_rows(rows: int) -> dict[str, int]:
     return {"steps": 300 if rows < 2_000 else min(6_000, max(1_000, 24 * rows // batch)), "batch_size": batch}
 
 
-_SCORED_ROWS = 8192  # at a time
+_SCORED_ROWS = 2048  # at a time
 _SCALED_BYTES = 16 * 2**20
 
 

@@ -135,8 +135,11 @@ class _Trees:
     """A training under way: see `boosting.Trees`."""
 
     def __init__(self, parameters: dict[str, Any], data: Any, validation: Any, start: bytes | None) -> None:
+        """`validation` rows are a matrix, which is read where it lies; on a GPU they are a DMatrix."""
         self._data, self._validation = data, validation
-        self._booster = xgboost.Booster(parameters, [data, validation])
+        self._measured, self._margins = 0, None
+        known = [data, validation] if isinstance(validation, xgboost.DMatrix) else [data]
+        self._booster = xgboost.Booster(parameters, known)
         if start is not None:
             self._booster.load_model(bytearray(start))
             self._booster.set_param(parameters)
@@ -147,9 +150,19 @@ class _Trees:
         return rounds
 
     def margins(self) -> npt.NDArray[np.floating[Any]]:
-        # XGBoost keeps the sums of a matrix that it knows, and adds new trees only.
-        found = np.asarray(self._booster.predict(self._validation, output_margin=True))
-        return found.reshape(len(found), -1)
+        if isinstance(self._validation, xgboost.DMatrix):  # whose sums XGBoost keeps, and adds new trees only
+            found = np.asarray(self._booster.predict(self._validation, output_margin=True))
+            return found.reshape(len(found), -1)
+        done = self._booster.num_boosted_rounds()
+        if done > self._measured or self._margins is None:
+            self._margins = self._booster.inplace_predict(
+                self._validation,
+                iteration_range=(self._measured, done),
+                predict_type="margin",
+                base_margin=self._margins,
+            )
+            self._measured = done
+        return np.asarray(self._margins).reshape(len(self._validation), -1)
 
     def dump(self) -> bytes:
         return bytes(self._booster.save_raw("ubj"))
@@ -213,9 +226,10 @@ class XGBoostLearner:
         leaves = min(2.0 ** options["max_depth"], options.get("max_leaves") or math.inf)
         rounds, data = limit_rounds(run, int(options.pop("rounds")), leaves), _bin(given, run)
         del given  # XGBoost has its own rows, binned
-        # the quantile loss checks the labels of all matrices that it knows
         others = run.own(run.job.validation).load()
-        validation = xgboost.DMatrix(matrix.of(others), objective.label(others), nthread=run.threads)
+        validation: Any = matrix.of(others)
+        if run.spec.training.use_gpu:  # the quantile loss checks the labels of all matrices that it knows
+            validation = xgboost.DMatrix(validation, objective.label(others), nthread=run.threads)
         samples = min(options["subsample"], options["colsample_bytree"]) < 1
         goes_on = run.state is not None and (run.team is not None or not samples)
         start = np.asarray(run.state["model"]).tobytes() if run.state is not None and goes_on else None
