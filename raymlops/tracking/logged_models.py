@@ -21,8 +21,8 @@ def is_logged(name: str) -> bool:
 
 
 def fetch_model(uri: str, settings: Settings, folder: pathlib.Path) -> pathlib.Path:
-    """The folder with the files of `runs:/RUN/PATH`, `models:/NAME/VERSION`, `models:/NAME@ALIAS` or a logged model,
-    `models:/m-ID`, below `folder`.
+    """The folder with the files of `runs:/RUN/PATH`, `models:/NAME/VERSION`, `models:/NAME/latest`,
+    `models:/NAME@ALIAS` or a logged model, `models:/m-ID`, below `folder`.
 
     Raises SpecError, NotFoundError, and UnreachableError if the store does not answer.
     """
@@ -55,6 +55,9 @@ def _locate(client: mlflow.MlflowClient, uri: str) -> str:
             f"{uri!r} names no model; give runs:/RUN/PATH, models:/NAME/VERSION, models:/NAME@ALIAS or models:/m-ID"
         )
     version = client.get_model_version_by_alias(name, alias).version if alias else path
+    if version == "latest":
+        found = [int(one.version) for one in client.search_model_versions(f"name = '{name}'")]
+        version = str(max(found, default=0))
     source = str(client.get_model_version_download_uri(name, version))
     return _locate(client, source) if is_logged(source) else source
 

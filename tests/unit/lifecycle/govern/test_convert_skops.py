@@ -167,7 +167,7 @@ def test_what_mlflow_logs_is_found_by_each_of_its_names(
     mlflow.MlflowClient(own.tracking_uri).set_registered_model_alias("stock", "best", "1")
     # by the store of the settings, whatever MLflow takes by default
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
-    for place, uri in enumerate((*names, "models:/stock/1", "models:/stock@best")):
+    for place, uri in enumerate((*names, "models:/stock/1", "models:/stock/latest", "models:/stock@best")):
         files = fetch_model(uri, own, tmp_path / str(place))
         assert (files / "MLmodel").is_file()
     found = convert_model(names[1], "from_stock", own, data=pa.Table.from_pandas(ROWS))
