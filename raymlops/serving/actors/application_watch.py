@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymlops.errors import RaymlopsError, describe_cause
 from raymlops.events.delivery import Notifier
 from raymlops.events.event import Event
 from raymlops.events.notify_file import open_recorded, read_stamp
 from raymlops.serving.actors import operation_figures
+from raymlops.serving.actors.shared_actor import find_actor
 from raymlops.serving.transport.asgi import log_to_stderr
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
@@ -26,6 +28,15 @@ _FIRST_S = 5.0
 _RETRY_S = 10.0
 _GONE_S = 30.0
 """An application that Serve does not know for so long was removed."""
+
+
+def find_watch(kind: type["ApplicationWatch"], name: str, application: str) -> Any:
+    """The handle of the actor of this name, which is created if there is none: on the node of this process, where the
+    files of certificates, keys and notify.yaml are, unless that is lost."""
+    node = ray.get_runtime_context().get_node_id()
+    return find_actor(
+        kind, name, application, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)
+    )
 
 
 class ApplicationWatch:

@@ -254,6 +254,9 @@ def _find_existing(path: pathlib.Path) -> pathlib.Path:
     return next(one for one in (path, *path.parents) if one.exists())
 
 
-def tell_gauges(application: str, who: str, gauges: list[Gauge]) -> None:
-    """Raises RayError, TimeoutError."""
-    ray.get(find_aggregator().tell.remote(application, who, gauges), timeout=_PATIENCE_S)
+def show_gauges(application: str, who: str, gauges: list[Gauge]) -> None:
+    """With the metrics of the application, unless they cannot be reached now."""
+    try:
+        ray.get(find_aggregator().tell.remote(application, who, gauges), timeout=_PATIENCE_S)
+    except (ray.exceptions.RayError, TimeoutError) as error:
+        LOG.warning("%s of %s: metrics are not shown: %s", who, application, describe_cause(error, 200))

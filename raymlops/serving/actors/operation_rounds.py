@@ -7,11 +7,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import ray.exceptions
-
 from raymlops import locations
 from raymlops.clusters import storage
-from raymlops.errors import StorageError, UnreachableError, describe_cause
+from raymlops.errors import StorageError, UnreachableError
 from raymlops.events.event import Event
 from raymlops.events.incident import Incident, Watched
 from raymlops.events.incidents import Incidents, find_location
@@ -99,10 +97,7 @@ class OperationRounds:
         for one in is_open:
             self._shown.setdefault((one.alarm.severity, *one.alarm.watched), None)
         gauges = operation_gauges.list_gauges(figures, spec, is_open, self._shown)
-        try:
-            operation_figures.tell_gauges(self._application, "operations", gauges)
-        except (ray.exceptions.RayError, TimeoutError) as error:
-            LOG.warning("operational checks: metrics are not shown: %s", describe_cause(error, 200))
+        operation_figures.show_gauges(self._application, WHO, gauges)
 
     def resend(self) -> None:
         """Tell again what a process that was killed may have recorded and not told. Raises UnreachableError."""

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymlops.errors import UnreachableError
-from raymlops.serving.actors.application_watch import ApplicationWatch
+from raymlops.serving.actors.application_watch import ApplicationWatch, find_watch
 from raymlops.serving.actors.operation_rounds import OperationRounds
-from raymlops.serving.actors.shared_actor import find_actor
 from raymlops.specs.serving import ServingSpec
 
 LOG = logging.getLogger("raymlops.serving")
@@ -15,7 +14,7 @@ LOG = logging.getLogger("raymlops.serving")
 
 def ensure_watch(application: str) -> Any:
     """The handle of the actor, which is created if there is none, with the environment of this process."""
-    return find_actor(OperationWatch, f"raymlops-operations-{application}", application)
+    return find_watch(OperationWatch, f"raymlops-operations-{application}", application)
 
 
 class OperationWatch(ApplicationWatch):

@@ -31,11 +31,8 @@ GAUGES: Mapping[str, Told] = {
         ("model", "version", "family"),
     ),
     "raymlops_estimated_quality": Told(
-        "quality without labels, estimated: value, or low and high of its interval",
-        ("model", "version", "metric", "bound"),
-    ),
-    "raymlops_measured_quality": Told(
-        "quality by the labels that came: value, or low and high of its interval",
+        "quality without labels, estimated of the rows of the last day: value, low and high of its interval where "
+        "there is one, and usual, that of the reference",
         ("model", "version", "metric", "bound"),
     ),
     "raymlops_objective_error_share": Told("`slo.errors`: largest share of requests that may fail"),

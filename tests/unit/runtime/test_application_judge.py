@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from raymlops.events.event import Event
+from raymlops.monitoring.calibration import Labels
 from raymlops.monitoring.reference import make_reference
 from raymlops.monitoring.tick_store import Applied, TickStore, day_of, find_root
 from raymlops.monitoring.ticks import Place, Tick
 from raymlops.runtime.application_judge import ApplicationJudge, judge_application
+from raymlops.runtime.estimated_quality import DailyEstimates
+from raymlops.serving.actors.judge_gauges import list_gauges
+from raymlops.serving.endpoints.told_gauges import GAUGES
 from raymlops.settings import Settings
 
 MORNING = 1_700_006_400  # 2023-11-15 00:00 UTC
@@ -110,6 +114,30 @@ def test_a_person_looks_at_columns_rows_and_incidents_and_nothing_is_recorded(
     assert found.versions[0].columns[0].shares.column.name == "temp"
     assert not found.incidents
     assert not judge_application("nothing", application.settings, at=MORNING).versions
+
+
+def test_drift_and_estimated_quality_are_gauges_for_prometheus(
+    tmp_path: pathlib.Path, judged: Application
+) -> None:
+    values = draw(judged.random, 4000)
+    label = (judged.random.random(4000) < values["score"]).astype(float)
+    labels = Labels.of_answers("binary", "score", "late", values["score"], label)
+    reference = make_reference(values, {"score": "score"}, labels=labels)
+    judged.place = judged.place._replace(
+        reference=judged.store.write_reference(reference.to_bytes()), version="5"
+    )
+    judged.reference = reference
+    judged.count(MORNING + 3600, 20)
+    at = MORNING + 3600 + 25 * 60.0
+    estimated = DailyEstimates(judged.store).estimate(at)
+    assert list(estimated) == [("flights", "5")], "only what has a calibration table"
+    gauges = list_gauges(judge_application("flights", judged.settings, at=at), estimated)
+    told = {name: dict(labels) | {"value": value} for name, labels, value in gauges}
+    assert told.keys() == {"raymlops_drift_deviate", "raymlops_drift_threshold", "raymlops_estimated_quality"}
+    assert all(set(labels) <= set(GAUGES[name].labels) for name, labels, _ in gauges)
+    quality = {of["bound"]: value for name, of, value in gauges if of.get("metric") == "roc_auc"}
+    assert quality["low"] < quality["value"] < quality["high"]
+    assert abs(quality["value"] - quality["usual"]) < 0.1
 
 
 def test_a_reference_that_is_missing_is_said(application: Application) -> None:
