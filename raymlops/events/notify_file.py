@@ -5,7 +5,7 @@ import pathlib
 
 from raymlops.errors import NotFoundError
 from raymlops.events.delivery import Notifier
-from raymlops.events.routes import require_known_types
+from raymlops.events.routes import require_known_filters
 from raymlops.settings import Settings, read_environment
 from raymlops.specs.document import read_document
 from raymlops.specs.notify import LogChannel, NotifySpec
@@ -31,7 +31,7 @@ def read_notify(path: pathlib.Path | None) -> NotifySpec:
     if path is None:
         return DEFAULT
     spec = read_document(path, NotifySpec)
-    require_known_types(spec, str(path))
+    require_known_filters(spec, str(path))
     return spec
 
 

@@ -1,9 +1,11 @@
 """Which channels an event goes to. Sends nothing."""
 
 import fnmatch
+import typing
 
 from raymlops.errors import SpecError
 from raymlops.events.event import TYPES, Event
+from raymlops.events.incident import Family
 from raymlops.specs.notify import NotifySpec, Route
 
 
@@ -32,12 +34,15 @@ def _matches(event: Event, route: Route) -> bool:
     )
 
 
-def require_known_types(spec: NotifySpec, source: str) -> None:
-    """Raises SpecError for a filter of types that no event can match: what it routes would never be told."""
+def require_known_filters(spec: NotifySpec, source: str) -> None:
+    """Raises SpecError for a filter of types or families that no event can match: what it routes would never be
+    told."""
     for place, route in enumerate(spec.routes):
-        for pattern in route.types:
-            if not fnmatch.filter(TYPES, pattern):
-                raise SpecError(
-                    f"{source}: routes.{place}.types: no event has a type like {pattern!r}; types are "
-                    f"{', '.join(TYPES)}"
-                )
+        for key, no, known in (
+            ("types", "no event has a type", tuple(TYPES)),
+            ("families", "no alarm is of a family", typing.get_args(Family)),
+        ):
+            for pattern in getattr(route, key):
+                if not fnmatch.filter(known, pattern):
+                    told = f"{no} like {pattern!r}; {key} are {', '.join(known)}"
+                    raise SpecError(f"{source}: routes.{place}.{key}: {told}")

@@ -89,6 +89,11 @@ def test_a_filter_that_no_event_can_match_is_refused(tmp_path: pathlib.Path) -> 
     path.write_text("channels: {a: {kind: log}}\nroutes: [{to: a, types: raymlops.alarms.*}]")
     with pytest.raises(SpecError, match=r"routes\.0\.types: no event has a type like 'raymlops\.alarms\.\*'"):
         read_notify(path)
+    path.write_text("channels: {a: {kind: log}}\nroutes: [{to: a, families: [score, operatons]}]")
+    with pytest.raises(
+        SpecError, match=r"routes\.0\.families: no alarm is of a family like 'operatons'; .*operations"
+    ):
+        read_notify(path)
 
 
 def test_the_variable_comes_before_the_folder_of_the_spec_and_that_before_the_home(
