@@ -43,6 +43,7 @@ HELD: dict[str, str] = {
     "raymlops weights": "test_weights_change_without_a_restart_and_stay_with_the_next_deployment",
     "raymlops predict": "test_graph_offline.py",
     "raymlops drift": "test_a_version_knows_what_its_rows_were_and_says_what_changed_in_others",
+    "raymlops monitor": "test_an_application_is_shown_once_as_json_as_a_page_and_by_exit_code",
     "raymlops reference": "test_a_version_knows_what_its_rows_were_and_says_what_changed_in_others",
     "raymlops alarms": "test_alarms_are_listed_shown_acknowledged_silenced_and_closed",
     "raymlops notify": "test_the_command_says_what_each_channel_needs_and_how_it_took_a_test",

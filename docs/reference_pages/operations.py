@@ -33,7 +33,7 @@ def write_page() -> str:
             "What someone who runs the product has to watch, open, keep and set. These tables are read from the code when "
             "this site is built.",
             "## Metrics",
-            "`GET /metrics` of an application has them, for all its replicas: see [Monitoring](monitoring.md) for labels, "
+            "`GET /metrics` of an application has them, for all its replicas: see [Metrics](metrics.md) for labels, "
             "queries and what is not counted. Those that are not by model have no labels `model` and `version`.",
             table(["metric", "type", "by model", "meaning"], metric_rows()),
             "What judges the application tells these gauges, shown for 15 minutes after they were last told:",

@@ -21,7 +21,7 @@ from raymlops.api.incidents import (
     try_notify,
 )
 from raymlops.api.models import LoadedModel, convert, load_model, predict, promote, register
-from raymlops.api.monitoring import drift, reference
+from raymlops.api.monitoring import drift, monitor, reference
 from raymlops.api.training import Evaluated, Search, Spec, evaluate, init, read_spec, search, train
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "labels",
     "list_captured",
     "load_model",
+    "monitor",
     "predict",
     "promote",
     "read_serving_spec",

@@ -1,6 +1,8 @@
-"""What changed: reference, drift."""
+"""What changed: reference, drift; and how what is served is: monitor."""
 
+import datetime
 import os
+import pathlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
@@ -11,6 +13,7 @@ from raymlops.settings import Settings
 
 if TYPE_CHECKING:
     from raymlops.lifecycle.govern.drift import Data, Drift
+    from raymlops.monitoring.health import Health
     from raymlops.monitoring.reference import Reference
 
 Rows: TypeAlias = str | os.PathLike[str] | pd.DataFrame | pa.Table
@@ -47,6 +50,30 @@ def drift(
     other = None if against is None else _read(against)
     period = Period(by, every) if by else None
     return find_drift(version, _read(data), Settings.from_env(), against=other, level=level, period=period)
+
+
+def monitor(
+    application: str,
+    *,
+    last: datetime.timedelta = datetime.timedelta(days=7),
+    model: str = "",
+    html: str | os.PathLike[str] | None = None,
+    path: str = "",
+) -> "Health":
+    """How an application is, over the `last` days: alarms, columns and answers against what is usual, quality, traffic.
+    `model` is one model, endpoint or node alone; `html` a file for the page; `path` the folder of counts, if
+    `monitoring.path` of the serving spec names one.
+
+    Raises NotFoundError if nothing was counted of it, StorageError, SpecError if the file cannot be written.
+    """
+    from raymlops.lifecycle.monitoring.health import HealthReader
+    from raymlops.lifecycle.monitoring.health_page import replace_page
+
+    at = datetime.datetime.now(datetime.UTC)
+    health = HealthReader(application, Settings.from_env(), path).read(at - last, at, model)
+    if html is not None:
+        replace_page(pathlib.Path(html), health)
+    return health
 
 
 def _read(data: Rows) -> "Data":

@@ -49,6 +49,7 @@ VERBS = {
         "raymlops.cli.monitoring",
         "Compare a table with what a version was evaluated on, or with another",
     ),
+    "monitor": ("raymlops.cli.monitor", "Show how the models of an application are, live or as a page"),
     "alarms": ("raymlops.cli.alarms", "List alarms, and acknowledge, silence or close one"),
     "notify": ("raymlops.cli.notify", "Check whom events are told, and send a test message"),
     "capture": ("raymlops.cli.capture", "List, show, trace, delete and replay captured requests"),

@@ -131,6 +131,11 @@ def write_scroll(content: Markup) -> Markup:
     return _write("scroll", content) if content else NOTHING
 
 
+def write_fold(summary: str, content: Markup) -> Markup:
+    """Content under a line that opens it; empty without content."""
+    return _write("fold", summary, content) if content else NOTHING
+
+
 def write_search(anchor: str, what: str, shown: Markup, rest: Markup, folded: str) -> Markup:
     """A table, the rest of it folded under a line that says what is `folded`, and a box that searches both. `anchor` is
     unique on the page."""

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raymlops.events import incident as states
-from raymlops.events.incident import Incident, Watched
-from raymlops.monitoring.judgement import ColumnJudgement, Judgement, SegmentJudgement, Trend, Verdict
+from raymlops.events.incident import Alarm, Incident
+from raymlops.monitoring.incident_rules import choose_alarms
+from raymlops.monitoring.judgement import ColumnJudgement, Judgement, SegmentJudgement, Trend
 
 _MOST = 1e150
 STALE_AFTER = datetime.timedelta(minutes=15)
@@ -138,16 +139,17 @@ class Health:
         return tuple(one for one in self.open if one.alarm.severity == "page")
 
     @property
-    def unraised(self) -> tuple[Verdict, ...]:
-        """Verdicts without an open incident, pages first: none was raised yet, or nobody judges live."""
-        known = {one.alarm.watched for one in self.incidents if one.open}
-        found = [
-            verdict
+    def unraised(self) -> tuple[Alarm, ...]:
+        """What the judge finds now without an open incident, pages first: it was just found, or nobody judges live."""
+        is_open = {one.alarm.watched for one in self.incidents if one.open}
+        found = {
+            alarm.watched: alarm
             for one in self.watched
-            for verdict in (one.judgement.verdicts if one.judgement else ())
-            if Watched(one.model, one.version, verdict.family, verdict.segment) not in known
-        ]
-        return tuple(sorted(found, key=lambda one: one.severity != "page"))
+            if one.judgement is not None
+            for alarm in choose_alarms(one.judgement, self.incidents)
+            if alarm.watched not in is_open
+        }
+        return tuple(sorted(found.values(), key=lambda one: one.severity != "page"))
 
     @property
     def watched(self) -> tuple[ModelHealth, ...]:

@@ -2,30 +2,42 @@
 
 import collections
 import dataclasses
+import datetime
 import json
 import pathlib
 import re
+import time
 from typing import Any
 
 import mlflow
 import numpy as np
 import onnx
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 import raymlops
 from raymlops.artifact import DEFAULTS_FILE, FEATURES_FILE, PROFILE_FILE
+from raymlops.captures.labels import LabelColumns
+from raymlops.captures.selection import Selection
+from raymlops.captures.store import CaptureStore
 from raymlops.errors import DataError, SpecError, UntrustedError
 from raymlops.features import FittedFeatures, table_to_batch
+from raymlops.lifecycle.captures import labelling
 from raymlops.lifecycle.govern import lineage, version_record
-from raymlops.lifecycle.govern.drift import find_drift, make_reference
+from raymlops.lifecycle.govern.drift import find_drift, make_reference, read_reference
 from raymlops.lifecycle.govern.drift_page import write_drift_page
+from raymlops.lifecycle.monitoring.measured_quality import measure_days
 from raymlops.lifecycle.train import launch, stages
 from raymlops.lifecycle.train.develop import Outcome, Request, develop_model
 from raymlops.models.session import open_session
+from raymlops.monitoring.quality import measure_quality
+from raymlops.observers import Event
+from raymlops.serving.endpoints.capture import CaptureObserver
 from raymlops.settings import Settings
 from raymlops.specs.dataset import DatasetSpec
 from raymlops.specs.experiment import ExperimentSpec
+from raymlops.specs.serving import Capture
 from raymlops.tracking import registry, run_reader, store
 from tests import experiments
 
@@ -74,6 +86,43 @@ def features_of(version: registry.ModelVersion) -> FittedFeatures:
 def runs_of(settings: Settings, experiment: str) -> list[Any]:
     client = client_of(settings)
     return list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id]))
+
+
+def test_labels_of_captured_requests_measure_the_quality_of_each_day(
+    binary: Done, settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    version = registry.resolve(f"models:/binary/{binary.outcome.version}", settings)
+    reference = read_reference(client_of(settings), version)
+    assert reference.calibration is not None
+    table = experiments.signal_table().slice(0, 300)
+    given = table_to_batch(table, features_of(version))
+    answer = open_session(version.file).infer(given)
+    observer = CaptureObserver(Capture(path=str(tmp_path)), Selection(), {}, lambda model: {})
+    now = time.time()
+    observer.observe(
+        [
+            Event(
+                "endpoint", str(version.version), f"r{row}", {name: one[row : row + 1] for name, one in given.items()},
+                {name: one[row : row + 1] for name, one in answer.items()}, 1, 1, 200, now - 86_400 * (row % 2), "", "",
+                "", 1, 1, "", False, "",
+            )
+            for row in range(table.num_rows)
+        ]
+    )  # fmt: skip
+    observer.close()
+    captures = CaptureStore(str(tmp_path))
+    labels = pa.table({"id": [f"r{row}" for row in range(280)], "label": table["late"].slice(0, 280)})
+    labelling.store_table(captures, "endpoint", labels, LabelColumns(id="id"))
+    today = datetime.datetime.fromtimestamp(now, datetime.UTC).date()
+    days = measure_days(
+        captures, "endpoint", version.uri, reference.calibration, today - datetime.timedelta(days=1), today, settings
+    )  # fmt: skip
+    assert [days[start].rows for start in sorted(days)] == [140, 140]
+    (auc, *_) = measure_quality(
+        reference.calibration, sum(list(days.values())[1:], next(iter(days.values())))
+    )
+    assert (auc.metric, auc.rows) == ("roc_auc", 280)
+    assert auc.value == pytest.approx(auc.usual, abs=0.15)
 
 
 def test_a_version_knows_what_its_rows_were_and_says_what_changed_in_others(

@@ -12,20 +12,22 @@ from raymlops.evaluation.page import (
     Section,
     write_card,
     write_cards,
+    write_fold,
+    write_link,
     write_part,
     write_scroll,
     write_search,
     write_table,
 )
 from raymlops.lifecycle.monitoring.column_charts import draw_column, draw_small_column
-from raymlops.monitoring.health import find_last, is_outside
+from raymlops.monitoring.health import count, find_last, is_outside
 from raymlops.monitoring.judgement import ColumnJudgement, Judgement, Trend
 
 _DRAWN, _DRAWN_WELL = 6, 2
 """Columns that are drawn large: those that differ, or the least likely where none does."""
 _MAPPED = 30
 OPEN = 30
-"""Columns of the table that are not folded."""
+"""Columns of the table that are not folded, and that can be seen large."""
 _HEAD = ("column", "now, and usual as a line", "over time", "what differs", "deviate")
 
 
@@ -37,14 +39,16 @@ def show_columns(columns: Sequence[ColumnJudgement], judgement: Judgement, ancho
     """In the given order. `anchor` is unique on the page."""
     if not columns:
         return NOTHING
-    differing = [one for one in columns if one.finding]
-    drawn = differing[:_DRAWN] if differing else list(columns[:_DRAWN_WELL])
+    differing = sum(one.finding is not None for one in columns)
+    first = min(differing, _DRAWN) if differing else _DRAWN_WELL
+    anchors = [f"{anchor}-c{place}" for place in range(min(len(columns), OPEN))]
+    large = [
+        write_part(Section(name, "", "", _draw_large(one, judgement)))
+        for name, one in zip(anchors, columns, strict=False)
+    ]
+    more = write_fold(f"{count(len(large[first:]), 'more column')} drawn large", NOTHING.join(large[first:]))
     return NOTHING.join(
-        (
-            *(_draw_large(one, judgement) for one in drawn),
-            _show_map(columns[:_MAPPED], judgement),
-            _show_table(columns, anchor),
-        )
+        (*large[:first], more, _show_map(columns[:_MAPPED], judgement), _show_table(columns, anchor, anchors))
     )
 
 
@@ -68,10 +72,10 @@ def _draw_trend(trend: Trend, beyond: bool) -> Markup:
         Series("usual, and chance", trend.times, trend.usual, 6, dashed=True, low=trend.low, high=trend.high),
         Series("now", trend.times, trend.values, 1),
     ]
-    count = sum(one is not None for one in outside)
-    if beyond and count:
+    marked = sum(one is not None for one in outside)
+    if beyond and marked:
         series.append(Series("beyond chance", trend.times, outside, 9, dots=True))
-    label = f"{trend.label} over time; {count} of {len(lines)} periods outside the band of chance"
+    label = f"{trend.label} over time; {marked} of {len(lines)} periods outside the band of chance"
     return charts.draw_lines(series, Axis("", time=True), Axis(""), height=220, label=label)
 
 
@@ -92,22 +96,23 @@ def _is_known(value: float | None) -> bool:
     return value is not None
 
 
-def _show_table(columns: Sequence[ColumnJudgement], anchor: str) -> Markup:
-    shown, rest = columns[:OPEN], columns[OPEN:]
+def _show_table(columns: Sequence[ColumnJudgement], anchor: str, anchors: Sequence[str]) -> Markup:
+    """`anchors` are those of the columns that are drawn large, the first ones."""
+    rest = columns[OPEN:]
     search = write_search(
         f"{anchor}-rows",
         f"{len(columns):,} columns",
-        _write_rows(shown),
-        _write_rows(rest),
+        _write_rows(columns[:OPEN], anchors),
+        _write_rows(rest, ()),
         f"{len(rest):,} more, less unlikely" if rest else "",
     )
     return write_part(Section("", "All columns", "", write_card("", "", search)))
 
 
-def _write_rows(columns: Sequence[ColumnJudgement]) -> Markup:
+def _write_rows(columns: Sequence[ColumnJudgement], anchors: Sequence[str]) -> Markup:
     rows = [
         (
-            one.shares.column.label,
+            write_link(anchors[place], one.shares.column.label) if anchors else one.shares.column.label,
             draw_small_column(one.shares),
             time_charts.draw_small_line(
                 one.trend.values, one.trend.low, one.trend.high, marked=one.finding is not None
@@ -115,6 +120,6 @@ def _write_rows(columns: Sequence[ColumnJudgement]) -> Markup:
             one.finding.describe().partition(": ")[2] if one.finding else "",
             f"{one.shares.deviate:.1f}",
         )
-        for one in columns
+        for place, one in enumerate(columns)
     ]
     return write_table(_HEAD, rows, frozenset({4}))
