@@ -19,19 +19,24 @@ if TYPE_CHECKING:
 Rows: TypeAlias = str | os.PathLike[str] | pd.DataFrame | pa.Table
 
 
-def reference(version: str, data: Rows, *, time: str | None = None, why: str = "") -> "Reference":
+def reference(
+    version: str, data: Rows, *, time: str | None = None, label: str = "", answer: str = "", why: str = ""
+) -> "Reference":
     """Keep with a version what its columns and answers are on `data`: a file, a folder, a spec (.yaml) or a table, of
-    rows that did not train it. `time` is a column with the time of each row.
+    rows that did not train it. `time` is a column with the time of each row, `label` one with what was right, by
+    default the one that the model was trained on, and `answer` the output that it is compared with.
 
     Raises NotFoundError, DataError, UntrustedError.
     """
+    from raymlops.lifecycle.batch.watched_rows import LabelColumn
     from raymlops.lifecycle.govern.drift import make_reference
 
-    return make_reference(version, _read(data), Settings.from_env(), time=time, why=why)[1]
+    given = LabelColumn(label, answer)
+    return make_reference(version, _read(data), Settings.from_env(), time=time, label=given, why=why)[1]
 
 
 def drift(
-    version: str,
+    version: str | None,
     data: Rows,
     *,
     against: Rows | None = None,
@@ -39,8 +44,9 @@ def drift(
     every: str = "day",
     level: float = 0.01,
 ) -> "Drift":
-    """Compare `data` with the reference of a version, or with other data. `by` is a column with the time of each row,
-    for a verdict `every` day or hour; `level` is the share of verdicts on data without a change that may find one.
+    """Compare `data` with the reference of a version, or with other data; with None for a version, two tables. `by` is
+    a column with the time of each row, for a verdict `every` day or hour; `level` is the share of verdicts on data
+    without a change that may find one.
 
     Raises NotFoundError, SpecError, DataError.
     """

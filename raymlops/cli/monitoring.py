@@ -18,8 +18,22 @@ _READER = click.option("--reader", help="A ray.data reader; default chosen by th
 @click.option(
     "--time", metavar="COLUMN", help="A column with the time of each row, by which days are told apart."
 )
+@click.option(
+    "--label",
+    metavar="COLUMN",
+    default="",
+    help="The column that says what was right; default the one that the model was trained on.",
+)
+@click.option(
+    "--answer",
+    metavar="OUTPUT",
+    default="",
+    help="The output that labels are compared with, if there are several.",
+)
 @click.option("--why", default="", help="Reason; recorded.")
-def reference(version: str, data: str, reader: str | None, time: str | None, why: str) -> None:
+def reference(
+    version: str, data: str, reader: str | None, time: str | None, label: str, answer: str, why: str
+) -> None:
     """Keep with VERSION what its columns and answers are on DATA: rows that did not train it.
 
     DATA is a file, a folder, a URL, or a spec (.yaml), whose dataset is then read.
@@ -29,18 +43,23 @@ def reference(version: str, data: str, reader: str | None, time: str | None, why
     raymlops reference models:/flights@champion october.csv --time time_hour
     """
     from raymlops.cli.prediction import read_table
-    from raymlops.lifecycle.govern.drift import make_reference
+    from raymlops.lifecycle.batch.watched_rows import LabelColumn
+    from raymlops.lifecycle.govern.drift import describe_labels, make_reference
 
     table = read_table(data, reader, "reference")
-    found, made = make_reference(version, table, Settings.from_env(), time=time, why=why, tell=_warn)
+    given = LabelColumn(label, answer)
+    found, made = make_reference(
+        version, table, Settings.from_env(), time=time, label=given, why=why, tell=_warn
+    )
     echo(f"Reference of {found.uri}: {len(made.columns)} columns of {made.rows:,} rows")
+    echo(describe_labels(made))
     for name, reason in made.left_out.items():
         echo(f"Not watched: {name}: {reason}")
 
 
 @click.command()
-@click.argument("version")
-@click.argument("data")
+@click.argument("version", required=False)
+@click.argument("data", required=False)
 @click.option("--against", metavar="DATA", help="Other data instead of the version's reference.")
 @click.option(
     "--by", metavar="COLUMN", help="A column with the time of each row: a verdict for each day or hour."
@@ -57,8 +76,8 @@ def reference(version: str, data: str, reader: str | None, time: str | None, why
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a page to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def drift(
-    version: str,
-    data: str,
+    version: str | None,
+    data: str | None,
     against: str | None,
     by: str | None,
     every: str,
@@ -70,17 +89,23 @@ def drift(
     """Compare DATA with what VERSION was evaluated on: exit 1 if a column or an answer differs beyond chance.
 
     VERSION is models:/NAME@ALIAS, models:/NAME/3, or an ONNX file, which needs --against. Each row passes through the
-    model, so that its answers are compared, too.
+    model, so that its answers are compared, too: of answers to rows without labels the quality is estimated, with
+    labels it is measured. Without VERSION the columns of two tables are compared, before anything is trained.
 
     \b
     raymlops drift models:/flights@champion november.parquet
     raymlops drift models:/flights@champion november.parquet --by time_hour --html november.html
     raymlops drift model.onnx november.parquet --against october.parquet
+    raymlops drift november.parquet --against october.parquet
     """
     from raymlops.cli.prediction import read_table
     from raymlops.lifecycle.batch.watched_rows import Period
     from raymlops.lifecycle.govern.drift import find_drift
 
+    if data is None and version is not None and not version.startswith("models:/"):
+        version, data = None, version  # of one argument, the data
+    if data is None:
+        raise click.UsageError("Missing argument 'DATA'.")
     period = Period(by, every) if by else None
     found = find_drift(
         version,
@@ -94,7 +119,9 @@ def drift(
     if html:
         from raymlops.lifecycle.govern.drift_page import write_drift_page
 
-        pathlib.Path(html).write_text(write_drift_page(found, version, data, period), encoding="utf-8")
+        pathlib.Path(html).write_text(
+            write_drift_page(found, version or str(against), data, period), encoding="utf-8"
+        )
     if as_json:
         echo(json.dumps(found.to_json()))
     else:

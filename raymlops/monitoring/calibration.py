@@ -50,6 +50,10 @@ class Labels:
     scores: Floats
     values: Floats
     chances: Floats | None = None
+    output: str = ""
+    """The output of the model with the answers."""
+    classes: tuple[str, ...] = ()
+    """Its classes, in the order of their numbers, as texts."""
 
     @classmethod
     def of_answers(
@@ -139,6 +143,9 @@ class Calibration:
     bins: npt.NDArray[np.uint8]
     counts: Ints
     losses: Floats
+    output: str = ""
+    classes: tuple[str, ...] = ()
+    """As in `Labels`."""
     residuals: NumberCells | None = None
     """Of numbers, the cells of the residual."""
     chunk_days: float = 0.0
@@ -171,6 +178,8 @@ class Calibration:
             np.searchsorted(own, lows, side="right").astype(np.uint8),
             np.empty((0, len(lows), 0), np.int64),
             np.empty((0, len(lows), 0)),
+            labels.output,
+            labels.classes,
             residuals,
             chunk_days,
         )
@@ -258,6 +267,8 @@ class Calibration:
             "task": self.task,
             "column": self.column,
             "target": self.target,
+            "output": self.output,
+            "classes": list(self.classes),
             "chunk_days": self.chunk_days,
             "residuals": None if self.residuals is None else self.residuals.to_json(),
         }
@@ -280,6 +291,8 @@ class Calibration:
             arrays["bins"].astype(np.uint8),
             arrays["counts"].astype(np.int64),
             arrays["losses"].astype(np.float64),
+            str(head.get("output", "")),
+            tuple(map(str, head.get("classes", ()))),
             residuals if isinstance(residuals, NumberCells) else None,
             float(head["chunk_days"]),
         )

@@ -18,7 +18,7 @@ from scipy import special
 from raymlops.metrics.formulas import divide, ranking_area
 from raymlops.monitoring import deviates
 from raymlops.monitoring.calibration import LOSSES, Calibration, Labelled
-from raymlops.monitoring.cells import MISSING, Counts, count
+from raymlops.monitoring.cells import MISSING, NUMBER_CELLS, Counts, NumberCells, count
 from raymlops.monitoring.reference import Reference
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -308,6 +308,89 @@ def find_label_deviates(calibration: Calibration, counts: Floats | Counts) -> Fl
     if calibration.task == "regression":
         return _test_residuals(observed, table)
     return _test_rates(observed, table)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelChange:
+    """The labels given the scores, compared with the reference: the least likely test, the chance of so much without a
+    change, and the share of positive or right labels now and as the scores would have it; of numbers, the mean error
+    now and usually."""
+
+    task: str
+    target: str
+    test: str
+    deviate: float
+    chance: float
+    now: float
+    expected: float
+    rows: int
+
+    def describe(self) -> str:
+        what = {
+            "binary": f"{self.target}: {self.now:.3g} of labels are positive, {self.expected:.3g} by the scores",
+            "multiclass": f"{self.target}: {self.now:.3g} of answers are right, {self.expected:.3g} by the scores",
+            "regression": f"{self.target}: the mean error is {self.now:.3g}, usually {self.expected:.3g}",
+        }[self.task]
+        said = {
+            "level": "the share moved",
+            "slope": "the score ranks them otherwise",
+            "shift": "errors moved",
+            "spread": "errors are of another size",
+            "shape": "labels have another distribution",
+        }[self.test]
+        return f"{what}; {said}, given the score"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "text": self.describe()}
+
+
+def find_label_change(calibration: Calibration, labelled: Labelled) -> LabelChange | None:
+    """None without labels. Where the reference has times, rows of one of its parts count as alike as they are there."""
+    rows = labelled.rows
+    if not rows:
+        return None
+    found = find_label_deviates(calibration, labelled.counts)
+    alike, part_rows = find_label_dependence(calibration)
+    found = found / np.sqrt(1.0 + max(min(rows, part_rows) - 1.0, 0.0) * alike)
+    names = NUMBER_LABEL_TESTS if calibration.task == "regression" else LABEL_TESTS
+    place = int(found.argmax())
+    chance = float(-np.expm1(len(found) * special.log_ndtr(found[place])))
+    now, expected = _compare_labels(calibration, labelled)
+    return LabelChange(
+        calibration.task, calibration.target, names[place], float(found[place]), chance, now, expected, rows
+    )
+
+
+def find_label_dependence(calibration: Calibration) -> tuple[Floats, float]:
+    """The correlation of two rows of one part of the reference's time, by label test (3,), and the rows of a part: 0
+    without times."""
+    if not calibration.chunk_days or len(calibration.counts) < 8:
+        return np.zeros(len(LABEL_TESTS)), 1.0
+    rows = float(calibration.counts.sum(axis=(1, 2)).mean())
+    found = find_label_deviates(calibration, calibration.counts)
+    alike = np.zeros(found.shape[-1])
+    for share, normal in ((0.84134, 1.0), (0.93319, 1.5)):
+        spread = np.quantile(found, share, axis=0) / normal
+        alike = np.maximum(alike, (spread**2 - 1.0) / max(rows - 1.0, 1.0))
+    return alike, rows
+
+
+def _compare_labels(calibration: Calibration, labelled: Labelled) -> tuple[float, float]:
+    counts, table = labelled.counts, calibration.table
+    if calibration.residuals is not None:
+        middles = _find_middles(calibration.residuals)
+        return float((counts @ middles).sum() / counts.sum()), float((table @ middles).sum() / table.sum())
+    expected = (counts.sum(axis=-1) * calibration.find_rates()[:, 1]).sum()
+    return float(counts[:, 1].sum() / counts.sum()), float(expected / counts.sum())
+
+
+def _find_middles(cells: NumberCells) -> Floats:
+    """Of each cell of residuals, (19,)."""
+    found = np.zeros(NUMBER_CELLS)
+    bounds = np.array([cells.low, *cells.edges, cells.high])
+    found[2 : 1 + len(bounds)] = (bounds[:-1] + bounds[1:]) / 2
+    found[1], found[-1] = cells.low, cells.high
+    return found
 
 
 def _test_residuals(observed: Floats, table: Floats) -> Floats:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from raymlops.errors import ArtifactError
 from raymlops.monitoring import calibration as calibrations
 from raymlops.monitoring import cells as cells_of
+from raymlops.monitoring import clock_columns
 from raymlops.monitoring.calibration import Calibration, Labels
 from raymlops.monitoring.cells import Cells, Codes, Counts, NumberCells
 from raymlops.monitoring.residuals import Residuals, round_residuals
@@ -26,6 +27,8 @@ Floats = npt.NDArray[np.floating[Any]]
 Role = Literal["input", "score", "label", "residual"]
 
 SAMPLE_ROWS = 20_000
+_LEAST_DAYS = 7
+"""Days of rows from which chance is measured by days: of fewer, windows would hardly differ."""
 SLOTS = 48
 """Parts of a week for the season: hours of working days, then hours of weekends."""
 _FORMAT = 2
@@ -268,13 +271,15 @@ def make_reference(
     seed: int = 0,
 ) -> Reference:
     """Of reference rows by column, each (rows,): arrays of numbers are numbers, all others categories. `roles` names
-    those that are not inputs; `times` (rows,) is UTC. `rows` is the number of which they are a sample; `labels` are
-    of the same rows, and of one of the columns that are scores.
+    those that are not inputs; `times` (rows,) is UTC, and not used if there are fewer than 7 days. `rows` is the number
+    of which they are a sample; `labels` are of the same rows, and of one of the columns that are scores.
 
     Columns that tell only time, or that have a value of its own in nearly each row, are left out.
     """
     count = len(next(iter(values.values())))
-    kept, left_out = _choose_columns(values, roles)
+    if times is not None and len(np.unique(times.astype("datetime64[D]"))) < _LEAST_DAYS:
+        times = None
+    kept, left_out = _choose_columns(values, roles, times)
     names = tuple(name for name in kept if _is_number(values[name]) and roles.get(name, "input") == "input")
     numbers = (
         np.stack([values[name].astype(np.float64) for name in names], axis=1)
@@ -361,11 +366,18 @@ def _is_number(values: npt.NDArray[Any]) -> bool:
 
 
 def _choose_columns(
-    values: Mapping[str, npt.NDArray[Any]], roles: Mapping[str, Role]
+    values: Mapping[str, npt.NDArray[Any]],
+    roles: Mapping[str, Role],
+    times: npt.NDArray[np.datetime64] | None,
 ) -> tuple[list[str], dict[str, str]]:
     """Those that are watched, and why the others are not."""
     kept, left_out = [], {}
     for name, column in values.items():
+        if times is not None and roles.get(name, "input") == "input" and _is_number(column):
+            told = clock_columns.name_clock(column, times)
+            if told:
+                left_out[name] = f"it tells the {told} of a row, which goes on"
+                continue
         if roles.get(name, "input") == "input" and not _is_number(column):
             distinct = len({cells_of.to_text(value) for value in column.tolist()})
             if distinct > 100 and distinct > 0.9 * len(column):

@@ -14,7 +14,7 @@ from raymlops.conversions.conversion import Conversion
 from raymlops.errors import ArtifactError, DataError, unknown_name
 from raymlops.lifecycle.govern.scoring import SCORE_OF_TASK, features_of
 from raymlops.monitoring import row_values
-from raymlops.monitoring.calibration import Labels, Task
+from raymlops.monitoring.calibration import Calibration, Labels, Task
 from raymlops.monitoring.cells import to_text
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -53,7 +53,8 @@ class LabelledAnswer:
         values = answered[self.output]
         score = row_values.name_score(self.output, values)
         named = next(iter(row_values.name_answers({score: values}, inputs)))
-        return Labels.of_answers(self.task, named, self.column, values, labels)
+        found = Labels.of_answers(self.task, named, self.column, values, labels)
+        return dataclasses.replace(found, output=self.output, classes=self.classes)
 
 
 def _find_place(value: Any, places: Mapping[str, float]) -> float:
@@ -74,6 +75,15 @@ def find_labelled_answer(contract: Mapping[str, Any]) -> LabelledAnswer | None:
     classes = tuple(str(int(one)) if isinstance(one, bool) else str(to_text(one)) for one in target.classes)
     task: Task = target.task
     return LabelledAnswer(target.name, task, SCORE_OF_TASK[task], classes, target.conversion)
+
+
+def labelled_answer_of(calibration: Calibration, contract: Mapping[str, Any]) -> LabelledAnswer:
+    """Of a reference that was made with labels; values convert as the model's contract says, if it is of them."""
+    known = find_labelled_answer(contract)
+    conversion = known.conversion if known is not None and known.column == calibration.target else None
+    return LabelledAnswer(
+        calibration.target, calibration.task, calibration.output, calibration.classes, conversion
+    )
 
 
 def guess_labelled_answer(

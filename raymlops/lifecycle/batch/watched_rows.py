@@ -12,18 +12,24 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from raymlops.conversions.conversion import Conversion
 from raymlops.data import sources
 from raymlops.data.column_conversions import read_as_text
 from raymlops.data.scan import fold, fold_here
 from raymlops.errors import DataError, unknown_name
 from raymlops.features import FittedColumn, column_to_tensor, convert_columns
 from raymlops.lifecycle.batch.predict import OnnxScorer, columns_of, open_scorer, to_rules
-from raymlops.lifecycle.batch.row_times import require_times
-from raymlops.lifecycle.batch.watched_labels import find_labelled_answer, guess_labelled_answer
+from raymlops.lifecycle.batch.row_times import read_times, require_times
+from raymlops.lifecycle.batch.table_values import explain_values, find_time_column, read_values
+from raymlops.lifecycle.batch.watched_labels import (
+    find_labelled_answer,
+    guess_labelled_answer,
+    labelled_answer_of,
+)
 from raymlops.models.safety import Model
 from raymlops.monitoring import row_values
-from raymlops.monitoring.calibration import Labels
-from raymlops.monitoring.cells import CATEGORY_CELLS, Counts
+from raymlops.monitoring.calibration import Labelled, Labels
+from raymlops.monitoring.cells import Counts
 from raymlops.monitoring.reference import SAMPLE_ROWS, Reference, Role, make_reference
 from raymlops.monitoring.row_values import Values
 from raymlops.monitoring.segments import find_segments
@@ -34,8 +40,25 @@ _ROWS = 4096
 """Rows of a run of the model."""
 _HERE = 20_000
 """Rows that pass through the model in this process."""
-Ticks = dict[int, tuple[int, Counts]]
-"""Start of a tick, in its unit since 1970 -> its rows, and their counts (columns, 32)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CountedRows:
+    """Rows of a tick, their counts (columns, 32), and those that have a label; None if no labels are looked for."""
+
+    rows: int
+    counts: Counts
+    labelled: Labelled | None = None
+
+    def __add__(self, other: "CountedRows") -> "CountedRows":
+        labelled = self.labelled
+        if labelled is not None and other.labelled is not None:
+            labelled = labelled + other.labelled
+        return CountedRows(self.rows + other.rows, self.counts + other.counts, labelled or other.labelled)
+
+
+Ticks = dict[int, CountedRows]
+"""Start of a tick, in its unit since 1970 -> its rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,17 +115,41 @@ class LabelColumn:
 
     column: str = ""
     output: str = ""
+    is_required: bool = True
+    """Whether labels that the model does not know are an error."""
 
 
 def reference_of(
-    model: Model, table: pa.Table, rows: int, time: str | None = None, label: LabelColumn | None = None
+    model: Model | None,
+    table: pa.Table,
+    rows: int,
+    time: str | None = None,
+    label: LabelColumn | None = None,
 ) -> Reference:
     """Of a sample of rows; `time` is a column with their times, if they have one, and `label` one with their labels,
-    which need not be there unless it is named. Raises DataError."""
+    which need not be there unless it is named. Without a model, of the columns of the table. Raises DataError."""
+    if model is None:
+        return _refer_to_table(table, rows)
     read = read_rows(model, table)
     times = None if time is None else require_times(table, time)
-    labels = _find_labels(model, table, read, label or LabelColumn())
+    labels = _find_labels(model, table, read, label or LabelColumn(is_required=False))
     return _make_reference(model, read, rows, times, labels)
+
+
+def _refer_to_table(table: pa.Table, rows: int) -> Reference:
+    batch = read_values(table)
+    if not batch:
+        raise DataError(f"The data have no column that can be watched: {', '.join(table.column_names)}")
+    texts = row_values.find_texts(batch)
+    time = find_time_column(table)
+    times = read_times(table, time, Conversion("timestamp")) if time else None
+    made = make_reference(row_values.read_inputs(batch, texts), {}, times=times, rows=rows, texts=texts)
+    told = {
+        **made.left_out,
+        **row_values.explain_inputs(batch, table.num_rows, texts),
+        **explain_values(table),
+    }
+    return dataclasses.replace(made, left_out=told)
 
 
 def reference_of_batch(
@@ -116,8 +163,8 @@ def reference_of_batch(
     """Of rows in the form of the model's inputs, a sample of `rows`. `labels` (rows,) are class numbers or numbers, as
     training has them; `segments` are columns whose values are watched by themselves."""
     count = len(next(iter(batch.values())))
-    _, answered = _concatenate(_scorer(model).run_batch(batch, count))
-    read = WatchedRows(batch, answered, np.ones(count, bool))
+    answered = _answer(model, batch, count)
+    read = WatchedRows(batch, batch, answered, np.ones(count, bool))
     known = find_labelled_answer(open_scorer(model)[0].contract)
     joined = None
     if labels is not None and known is not None and known.output in answered:
@@ -126,6 +173,16 @@ def reference_of_batch(
     singles = [one for one in find_segments(made, segments) if len(one.cells) == 1] if segments else []
     parts = [one.name.partition("=") for one in singles]
     return dataclasses.replace(made, segments=tuple((column, value) for column, _, value in parts))
+
+
+def _answer(model: Model, batch: Batch, rows: int) -> Batch:
+    return _concatenate(_scorer(model).run_batch(batch, rows))[1]
+
+
+def answer_batch(model: Model, batch: Batch, rows: int) -> Values:
+    """What a model answers to rows in the form of its inputs, as columns."""
+    answers = row_values.read_answers(_answer(model, batch, rows), rows)
+    return row_values.name_answers(answers, batch)
 
 
 def _find_labels(model: Model, table: pa.Table, read: "WatchedRows", label: LabelColumn) -> Labels | None:
@@ -143,6 +200,11 @@ def _find_labels(model: Model, table: pa.Table, read: "WatchedRows", label: Labe
         return None
     labels = np.full(len(read.holds), np.nan)
     labels[read.holds] = known.read(values)
+    if label.is_required and known.classes and (labels[~np.isnan(labels)] < 0).all():
+        found = ", ".join(map(repr, values.unique().to_pylist()[:5]))
+        raise DataError(
+            f"Column {name!r} has no label that the model knows: {found}; its classes are {', '.join(known.classes)}"
+        )
     answered = {known.output: _spread(read.answered[known.output], read.holds)}
     return known.join(answered, labels, tuple(read.batch))
 
@@ -176,9 +238,11 @@ def _make_reference(
 
 @dataclasses.dataclass(frozen=True)
 class WatchedRows:
-    """What a model is given, (rows, ...), and what it answered to those rows of them that `holds` (rows,)."""
+    """Rows as columns, (rows, ...), with missing values where they have none, and which of them the model takes,
+    `holds` (rows,). Of these what it is given, and what it answered."""
 
     batch: Batch
+    given: Batch
     answered: Batch
     holds: npt.NDArray[np.bool_]
 
@@ -212,7 +276,7 @@ def read_rows(model: Model, table: pa.Table) -> WatchedRows:
     )
     if not scorer.columns:  # a file of another origin
         batch = given
-    return WatchedRows(batch, answered, holds)
+    return WatchedRows(batch, given, answered, holds)
 
 
 def _with_missing(column: FittedColumn) -> FittedColumn:
@@ -251,7 +315,7 @@ def _scorer(model: Model) -> OnnxScorer:
 
 
 def count_rows(
-    dataset: ray.data.Dataset, model: Model, reference: Reference, period: Period | None = None
+    dataset: ray.data.Dataset, model: Model | None, reference: Reference, period: Period | None = None
 ) -> Ticks:
     """The counts of all rows, by tick; without a period there is one tick, 0."""
     rows = dataset.count()
@@ -260,23 +324,53 @@ def count_rows(
     chosen = fold_here if rows <= _HERE else fold
     total: Ticks = {}
     for part in chosen(dataset, _count_block, model=model, reference=reference, period=period):
-        for tick, (count, counts) in part.items():
-            held = total.get(tick, (0, np.zeros((len(reference.columns), CATEGORY_CELLS), np.int64)))
-            total[tick] = held[0] + count, held[1] + counts
+        for tick, counted in part.items():
+            total[tick] = total[tick] + counted if tick in total else counted
     return total
 
 
-def _count_block(table: pa.Table, model: Model, reference: Reference, period: Period | None) -> Ticks:
+def _count_block(table: pa.Table, model: Model | None, reference: Reference, period: Period | None) -> Ticks:
     if table.num_rows == 0 or table.num_columns == 0:
         return {}
-    ticks = np.zeros(table.num_rows, np.int64)
-    if period is not None:
-        unit = {"hour": "datetime64[h]", "day": "datetime64[D]"}[period.unit]
-        ticks = require_times(table, period.column).astype(unit).astype(np.int64)
+    ticks = np.zeros(table.num_rows, np.int64) if period is None else find_ticks(table, period)
     found: Ticks = {}
     for tick in np.unique(ticks):
         part = table.filter(pa.array(ticks == tick))
+        if model is None:
+            batch = read_values(part, _list_kinds(reference))
+            found[int(tick)] = CountedRows(part.num_rows, _count_table(batch, part.num_rows, reference))
+            continue
         read = read_rows(model, part)
         inputs = row_values.read_inputs(read.batch, reference.texts)
-        found[int(tick)] = part.num_rows, reference.count({**inputs, **read.answers})
+        counts = reference.count({**inputs, **read.answers})
+        found[int(tick)] = CountedRows(part.num_rows, counts, _count_labels(part, read, model, reference))
     return found
+
+
+def _list_kinds(reference: Reference) -> dict[str, str]:
+    texts = dict.fromkeys(reference.texts.words, "category")
+    return {**{one.name: one.kind for one in reference.columns if one.role == "input"}, **texts}
+
+
+def _count_table(batch: Batch, rows: int, reference: Reference) -> Counts:
+    """Columns that the table lacks are missing in each row."""
+    inputs = row_values.read_inputs(batch, reference.texts)
+    return reference.count(inputs or {"": np.full(rows, np.nan)})
+
+
+def find_ticks(table: pa.Table, period: Period) -> npt.NDArray[np.int64]:
+    """The tick of each row (rows,), in its unit since 1970. Raises DataError."""
+    unit = {"hour": "datetime64[h]", "day": "datetime64[D]"}[period.unit]
+    return require_times(table, period.column).astype(unit).astype(np.int64)
+
+
+def _count_labels(table: pa.Table, read: WatchedRows, model: Model, reference: Reference) -> Labelled | None:
+    """Of rows that the model takes; None if the reference has no labels, or the table no such column."""
+    calibration = reference.calibration
+    if calibration is None or calibration.target not in table.column_names:
+        return None
+    answer = labelled_answer_of(calibration, open_scorer(model)[0].contract)
+    if answer.output not in read.answered:
+        return None
+    labels = answer.read(table[calibration.target].filter(pa.array(read.holds)))
+    return calibration.count(answer.join(read.answered, labels, tuple(read.batch)))

@@ -2,13 +2,16 @@
 nothing."""
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from raymlops.artifact import PROFILE_FILE
 from raymlops.data.training_rows import FALSE_SHARE
 from raymlops.errors import ArtifactError
 from raymlops.lifecycle.govern import version_record
 from raymlops.models.header import read_header
+from raymlops.monitoring.profile_comparison import compare_profiles
 from raymlops.settings import Settings
 from raymlops.tracking import history, registry, store
 from raymlops.tracking.evidence import GATE_TAG
@@ -104,7 +107,26 @@ def compare_versions(first: str, second: str, settings: Settings) -> list[Change
     ]
     if any(change.part == "data" or change.name.startswith("split.") for change in changes):
         changes += _compare_rows(client, *versions)
+        changes += _compare_training_data(*versions)
     return changes
+
+
+def _compare_training_data(first: ModelVersion, second: ModelVersion) -> Iterator[Change]:
+    """The columns whose training rows differ beyond chance, by the profiles of the versions."""
+    profiles = [_read_profile(version) for version in (first, second)]
+    if all(profiles):
+        for one in compare_profiles(*profiles):
+            yield Change("training data", one.column, one.first, one.second)
+
+
+def _read_profile(version: ModelVersion) -> dict[str, Any]:
+    """Empty for a version of another origin."""
+    try:
+        held = json.loads((version.path / PROFILE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    columns = held.get("columns")
+    return columns if isinstance(columns, dict) else {}
 
 
 def _compare_rows(client: Client, first: ModelVersion, second: ModelVersion) -> Iterator[Change]:

@@ -123,3 +123,24 @@ def test_texts_images_and_vectors_become_numbers_that_faults_change() -> None:
     for name, changed in faults.items():
         found = comparison.compare(made, made.count(read({**batch, **changed})), 400)
         assert any(one.column.name.startswith(name) for one in found.findings), name
+
+
+def test_columns_that_only_tell_the_time_are_not_watched_and_say_so() -> None:
+    random = np.random.default_rng(0)
+    hours = np.sort(random.integers(0, 24 * 200, 4000))
+    times = np.datetime64("2024-01-01T00", "us") + hours * np.timedelta64(3_600_000_000, "us")
+    local = times - np.timedelta64(5, "h")
+    values = {
+        "month": (local.astype("datetime64[M]").astype(int) % 12 + 1).astype(float),
+        "day": (local.astype("datetime64[D]") - local.astype("datetime64[M]")).astype(int) + 1,
+        "hour": hours % 24,
+        "weekday": (hours // 24) % 7,
+        "id": np.cumsum(random.integers(1, 5, 4000)),
+        "temp": 10 + hours / 400 + random.normal(size=4000),  # rises, but tells more
+    }
+    found = make_reference(values, {}, times=times)
+    assert set(found.left_out) == {"month", "day", "id"}
+    assert "the month of a row" in found.left_out["month"]
+    assert len(found.days)
+    few = make_reference(values, {}, times=np.sort(times)[:1].repeat(4000))
+    assert not len(few.days)  # one day says nothing of how days differ
