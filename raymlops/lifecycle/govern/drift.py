@@ -99,7 +99,8 @@ class Drift:
             lines = [
                 f"{whole.rows:,} rows, {whole.watched} columns, reference of {whole.reference_rows:,} rows"
             ]
-            lines.append(whole.describe())
+            only_labels = self.labels_differ(0) and not whole.differs
+            lines.append(self.answers[0].describe_labels() if only_labels else whole.describe())
             lines += [f"  {finding.describe()}" for finding in whole.findings]
             return lines + self._describe_answers(0)
         changed = [(start, one) for start, one in self.periods if one.differs or self.labels_differ(start)]
@@ -125,7 +126,7 @@ class Drift:
         if start not in self.answers:
             return lines
         found = self.answers[start]
-        if self.labels_differ(start):
+        if self.labels_differ(start) and dict(self.periods)[start].differs:
             lines.append(f"  {found.describe_labels()}")
         return lines + [f"  {one.describe()}" for one in (*found.measured, *found.estimates)]
 
