@@ -86,7 +86,8 @@ def _choose(marked: npt.NDArray[np.bool_], wanted: int, random: np.random.Genera
 
 
 def _find_quantiles(cells: NumberCells, usual: Floats, ranks: Floats) -> Floats:
-    """Uniform within a bin; a bin that holds one whole number gives that one."""
+    """Uniform within a bin; in the first and the last, which end where single rows are, ever rarer away from the bin
+    beside it, so as to begin as dense as that."""
     shares = usual[2 : 3 + len(cells.edges)]
     if not shares.sum():
         return np.full(len(ranks), np.nan)
@@ -95,7 +96,27 @@ def _find_quantiles(cells: NumberCells, usual: Floats, ranks: Floats) -> Floats:
     bins = np.minimum(np.searchsorted(ends, ranks, side="right"), len(shares) - 1)
     starts = np.concatenate([[0.0], ends[:-1]])
     inside = (ranks - starts[bins]) / np.maximum(ends[bins] - starts[bins], 1e-12)
-    found: Floats = bounds[bins] + inside * (bounds[bins + 1] - bounds[bins])
+    widths = np.diff(bounds)
+    last = len(shares) - 1
+    if last >= 2:
+        ends_of = {0: (1, inside[bins == 0], True), last: (last - 1, inside[bins == last], False)}
+        for one, (beside, part, is_mirrored) in ends_of.items():
+            density = shares[beside] / max(widths[beside], 1e-300) / max(shares[one], 1e-12)
+            bent = _bend(1.0 - part if is_mirrored else part, density * widths[one])
+            inside[bins == one] = 1.0 - bent if is_mirrored else bent
+    found: Floats = bounds[bins] + inside * widths[bins]
+    return found
+
+
+def _bend(part: Floats, density: float) -> Floats:
+    """Quantiles from 0 to 1 of an exponential distribution that is cut at 1, with this density at 0; uniform if that is
+    no more than 1."""
+    if density <= 1.0:
+        return part
+    rate = density
+    for _ in range(50):
+        rate = density * -math.expm1(-rate)
+    found: Floats = -np.log1p(part * math.expm1(-rate)) / rate
     return found
 
 

@@ -80,6 +80,8 @@ def find_labelled_answer(contract: Mapping[str, Any]) -> LabelledAnswer | None:
 def labelled_answer_of(calibration: Calibration, contract: Mapping[str, Any]) -> LabelledAnswer:
     """Of a reference that was made with labels; values convert as the model's contract says, if it is of them."""
     known = find_labelled_answer(contract)
+    if known is not None and calibration.output in ("", known.output) and not calibration.classes:
+        return dataclasses.replace(known, column=calibration.target)
     conversion = known.conversion if known is not None and known.column == calibration.target else None
     return LabelledAnswer(
         calibration.target, calibration.task, calibration.output, calibration.classes, conversion

@@ -1,7 +1,6 @@
 """How good the answers of an endpoint were on each day, measured on its captured requests whose labels came."""
 
 import datetime
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,7 @@ from raymlops.captures.store import CaptureStore
 from raymlops.data import captured
 from raymlops.errors import DataError
 from raymlops.lifecycle.batch.predict import open_scorer
-from raymlops.lifecycle.batch.watched_labels import (
-    LabelledAnswer,
-    find_labelled_answer,
-    guess_labelled_answer,
-)
+from raymlops.lifecycle.batch.watched_labels import labelled_answer_of
 from raymlops.lifecycle.cluster import join_cluster
 from raymlops.models.safety import read_model
 from raymlops.monitoring.calibration import Calibration, Labelled
@@ -45,13 +40,11 @@ def measure_days(
     rows = captured.joined_labels(store, endpoint, wanted, label=_LABEL)
     days: dict[int, Labelled] = {}
     scorer = open_scorer(model)[0]
-    answer = find_labelled_answer(scorer.contract)
+    answer = labelled_answer_of(calibration, scorer.contract)
     inputs = [spec.name for spec in scorer.signature.inputs]
-    outputs = [spec.name for spec in scorer.signature.outputs]
     for table in rows.iter_batches(batch_format="pyarrow", batch_size=65_536):
         if not table.num_rows:
             continue
-        answer = answer or _guess(outputs, calibration, table)
         answered = {answer.output: _to_array(table, answer.output)}
         labels = answer.join(answered, answer.read(table[_LABEL]), inputs)
         moments = table["request_time"].cast(pa.int64()).to_numpy() // _DAY_US
@@ -60,11 +53,6 @@ def measure_days(
             start = int(day) * 86_400
             days[start] = days[start] + counted if start in days else counted
     return days
-
-
-def _guess(outputs: Sequence[str], calibration: Calibration, table: pa.Table) -> LabelledAnswer:
-    answered = {name: _to_array(table, name) for name in outputs if f"predicted_{name}" in table.column_names}
-    return guess_labelled_answer(calibration.target, table[_LABEL], answered)
 
 
 def _to_array(table: pa.Table, output: str) -> npt.NDArray[np.generic]:
