@@ -21,7 +21,7 @@ from raymlops.monitoring.ticks import Place, Tick
 from raymlops.runtime.observer_queue import ObserverQueue
 from raymlops.serving.endpoints.answered_rows import AnsweredRows
 from raymlops.serving.endpoints.observers import Told
-from raymlops.serving.endpoints.request_ids import HeldRequest, RequestIds
+from raymlops.serving.endpoints.request_ids import HeldRequest, RequestIds, is_in_sample
 from raymlops.specs.serving import Monitoring
 from raymlops.tensors import Batch, copy_batch
 
@@ -154,15 +154,23 @@ class TickObserver:
         tick.latencies.append(ended - request.arrived)
         batch, rows = request.batch or {}, request.rows
         held = HeldRequest(slot, instant, batch, request.answer or {}, rows, told[3] + told[4])
-        if request.body_id or request.has_id:
-            is_known, key = self._ids.is_known(self.paths[slot], request.body_id or request.id, batch)
-            if is_known:
-                tick.answered += rows
-                tick.retried += rows
-                return
-            if self._ids.hold(key, held):
-                return
-        self._add_rows(tick, held)
+        given = (request.body_id or request.id) if request.body_id or request.has_id else ""
+        if given and self._add_given(tick, held, given):
+            return
+        self._add_rows(tick, held, is_chosen=bool(given))
+
+    def _add_given(self, tick: OpenTick, held: HeldRequest, given: str) -> bool:
+        """Whether a request whose caller gave an id needs no counting now: it is a retry, waits for what other replicas
+        counted, or is left out of the sample; a retry is in the sample if the first one is."""
+        if self._samples(held.slot) and not is_in_sample(given, held.batch, self._share):
+            tick.answered += held.rows
+            self._offered += held.rows
+            return True
+        is_known, key = self._ids.is_known(self.paths[held.slot], given, held.batch)
+        if is_known:
+            tick.answered += held.rows
+            tick.retried += held.rows
+        return is_known or self._ids.hold(key, held)
 
     def _add_run(self, run: NodeRun, offset: float) -> None:
         instant = run.ended / 1e9 + offset
@@ -185,9 +193,10 @@ class TickObserver:
                 tick.answered += held.rows
                 tick.retried += held.rows
             else:
-                self._add_rows(tick, held)
+                self._add_rows(tick, held, is_chosen=True)
 
-    def _add_rows(self, tick: OpenTick, request: HeldRequest) -> None:
+    def _add_rows(self, tick: OpenTick, request: HeldRequest, *, is_chosen: bool = False) -> None:
+        """Rows that were answered; those of a large load are counted in part, unless they were chosen already."""
         slot, instant, batch, answer, rows, size = request
         tick.answered += rows
         tick.first, tick.last = min(tick.first or instant, instant), max(tick.last, instant)
@@ -195,10 +204,14 @@ class TickObserver:
             tick.lost += rows
             return
         self._offered += rows
-        if self._share < 1.0 and self._models[slot].reference is not None:  # type: ignore[union-attr]
+        if self._samples(slot) and not is_chosen:
             batch, answer, rows = self._sample(batch, answer, rows)
         if rows:
             tick.add_rows(batch, answer, rows, size)
+
+    def _samples(self, slot: int) -> bool:
+        model = self._models[slot]
+        return self._share < 1.0 and model is not None and model.reference is not None
 
     def _sample(self, batch: Batch, answer: Batch, rows: int) -> tuple[Batch, Batch, int]:
         """Each row with the same probability: some rows of some requests, as picking any of a request takes a time

@@ -306,6 +306,18 @@ def test_above_a_hundredth_of_a_core_a_sample_is_counted_and_its_share_told(
     assert found.left_out == 11_000 - found.rows
 
 
+def test_a_retry_in_a_sample_is_known_as_one(collector: Loop, reference: Reference) -> None:
+    queue = start(collector, reference, seconds=3600)
+    queue._ticks._share, queue._ticks._adapts = 0.25, float("inf")
+    for seed in range(400):
+        for _ in range(2):
+            answer(queue, 2, seed=seed, given="one id for all" if seed % 2 else str(seed))
+    queue.close()
+    found = read(collector)["flights"]
+    assert found.answered == 1600
+    assert found.rows == found.retried == pytest.approx(200, abs=60)
+
+
 def test_a_reference_that_is_not_here_yet_loses_rows_and_is_asked_for_again(
     collector: Loop, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
