@@ -8,6 +8,7 @@ import pytest
 from raymlops import cli
 from raymlops.settings import Settings
 from tests.documented_commands import FEWER, QUICK_START, commands_on_a_cluster, write_quick_start
+from tests.monitored_versions import list_ticks
 
 pytestmark = pytest.mark.slow
 
@@ -39,3 +40,7 @@ def test_the_quick_start_ends_in_a_champion_and_its_answers(
     rows = [row for file in (tmp_path / "scores").glob("*.csv") for row in csv.DictReader(file.open())]
     assert len(rows) == 569
     assert set(rows[0]) == {"target", "label", "probability"}
+    counted = [tick for tick in list_ticks(settings, "predict") if not tick.place.segment]
+    assert [(tick.place.model, tick.place.role, tick.rows, tick.answered) for tick in counted] == [
+        ("cells", "table", 569, 569)
+    ]
