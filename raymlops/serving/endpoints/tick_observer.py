@@ -125,7 +125,6 @@ class TickObserver:
     def close(self) -> None:
         self._flush()
         self._resolve(_CLAIMS_S)
-        self._flush()
         is_told = self._delivery.close(_CLOSES_S)
         self.rows.close(remove=is_told)
 
@@ -186,14 +185,17 @@ class TickObserver:
         return tick
 
     def _resolve(self, within_s: float = 0.0) -> None:
-        """Count requests with ids of the last tick, unless another replica does."""
-        for held, is_elsewhere in self._ids.resolve(within_s):
+        """Count requests with ids of the last tick, unless another replica does, and pass them on."""
+        resolved = list(self._ids.resolve(within_s))
+        for held, is_elsewhere in resolved:
             tick = self._find_tick(held.slot, held.instant)
             if is_elsewhere:
                 tick.answered += held.rows
                 tick.retried += held.rows
             else:
                 self._add_rows(tick, held, is_chosen=True)
+        if resolved:
+            self._pass_on()
 
     def _add_rows(self, tick: OpenTick, request: HeldRequest, *, is_chosen: bool = False) -> None:
         """Rows that were answered; those of a large load are counted in part, unless they were chosen already."""
@@ -245,8 +247,13 @@ class TickObserver:
         self._share = min(1.0, _CORE_SHARE / max(row_s * self._rate, 1e-9))
 
     def _flush(self) -> None:
-        """Pass on all that was counted. Ticks that go on later are added to."""
+        """A tick has ended."""
         self._due = time.monotonic() + self._find_wait()
+        self._ids.end_tick()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Pass on all that was counted. Ticks that go on later are added to."""
         for slot, dropped in enumerate(self.dropped):
             new = dropped - self._told_dropped[slot]
             if new:
@@ -255,7 +262,6 @@ class TickObserver:
                 tick.answered += new
                 tick.lost += new
         self._ticks = [None] * len(self.paths)
-        self._ids.end_tick()
         ticks = self._counter.take()
         for one in ticks:
             if not one.place.segment:
@@ -280,7 +286,7 @@ class TickObserver:
             if self._models[slot] is None:
                 try:
                     opened = self._open(place)
-                    self._flush()  # what was answered before is in ticks without columns
+                    self._pass_on()  # what was answered before is in ticks without columns
                     self._models[slot] = opened
                 except (RaymlopsError, OSError) as error:
                     LOG.error("%s is not counted yet: %s", place.path, describe_cause(error))
