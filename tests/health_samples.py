@@ -99,9 +99,9 @@ def judge(reference: Reference, changed: bool, per_hour: int) -> Judgement:
 
 def make_model(columns: int = 19, changed: bool = False) -> ModelHealth:
     random = np.random.default_rng(0)
-    rows = make_rows(columns, 8000, random)
+    rows = make_rows(columns, 8000 if columns < 100 else 1000, random)
     reference = make_reference(rows, {"probability": "score"}, rows=40_000)
-    judgement = judge(reference, changed, 400 if columns < 100 else 60)
+    judgement = judge(reference, changed, 400 if columns < 100 else 20)
     days = tuple(TIMES[::24])
     estimated = [0.751, 0.748, 0.752, 0.747, 0.750, 0.749, 0.621 if changed else 0.751]
     measured = [0.744, 0.757, 0.749, None, None, None, None]

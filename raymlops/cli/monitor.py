@@ -21,7 +21,7 @@ _LOOK_S = 15.0
 
 
 @click.command()
-@click.argument("application")
+@click.argument("application", required=False)
 @click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write a page to this file.")
 @click.option(
     "--every",
@@ -38,7 +38,7 @@ _LOOK_S = 15.0
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, once.")
 def monitor(
-    application: str,
+    application: str | None,
     html: str | None,
     every: datetime.timedelta | None,
     last: datetime.timedelta,
@@ -58,10 +58,13 @@ def monitor(
     raymlops monitor flights --html health.html --every 1h --last 30d
     raymlops monitor flights --once || echo "look at it"
     """
-    from raymlops.lifecycle.monitoring.health import HealthReader
+    from raymlops.lifecycle.monitoring.health import HealthReader, list_monitored
 
     if every and (once or as_json):
         raise click.UsageError("--every looks again and again; --once and --json look once")
+    if not application:
+        known = ", ".join(list_monitored(Settings.from_env(), path)) or "none yet"
+        raise click.UsageError(f"Missing APPLICATION; there are counts or alarms of: {known}")
     reader = HealthReader(application, Settings.from_env(), path)
     if sys.stderr.isatty():
         echo(

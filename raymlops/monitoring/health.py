@@ -13,9 +13,9 @@ from raymlops.events.incident import Alarm, Incident
 from raymlops.monitoring.incident_rules import choose_alarms
 from raymlops.monitoring.judgement import ColumnJudgement, Judgement, SegmentJudgement, Trend
 
-_MOST = 1e150
 STALE_AFTER = datetime.timedelta(minutes=15)
-"""Without a new count for so long, an application cannot be said to be well."""
+"""Without a new count for so long, an application cannot be said to be well; with wider ticks, for three of them."""
+_MOST = 1e150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +118,8 @@ class Health:
     """Nodes that were lost with replicas, whose last counts nobody knows."""
     notes: tuple[str, ...] = ()
     """What could not be read, and what that means."""
+    tick: datetime.timedelta = datetime.timedelta(minutes=1)
+    """The width of a tick: so late are counts."""
 
     @property
     def open(self) -> tuple[Incident, ...]:
@@ -162,11 +164,18 @@ class Health:
         return max((one.last for one in self.models if one.last), default=None)
 
     @property
+    def is_stale(self) -> bool:
+        """Whether what answers requests has counted nothing of late; files are predicted when somebody does."""
+        last = [one.last for one in self.models if one.role != "table"]
+        newest = max((one for one in last if one), default=None)
+        return bool(last) and (newest is None or self.at - newest > max(STALE_AFTER, 3 * self.tick))
+
+    @property
     def state(self) -> str:
         """page, note, unknown or well. It is unknown where nothing is counted or compared: silence is not health."""
         if self.pages or any(one.severity == "page" for one in self.unraised):
             return "page"
-        if self.notes or not self.watched or self.last is None or self.at - self.last > STALE_AFTER:
+        if self.notes or not self.watched or self.last is None or self.is_stale:
             return "unknown"
         return "note" if self.open or self.unraised else "well"
 
@@ -186,7 +195,7 @@ class Health:
             return end_sentence(self.pages[0].alarm.sentence) + rest
         if self.last is None:
             return f"No rows were counted in this period: no request came, or monitoring is off. {notes}"
-        if self.at - self.last > STALE_AFTER:
+        if self.is_stale:
             ago = write_span(self.at - self.last)
             return f"No rows since {write_time(self.last)}, {ago} ago, so whether all is well is not known. {notes}"
         if not self.watched:

@@ -53,10 +53,9 @@ class HealthReader:
         self._references: dict[str, Reference | str] = {}
         self._estimates: dict[tuple[str, int, int], Sequence[Quality]] = {}
         self._measured: dict[Place, tuple[Any, dict[int, Labelled]]] = {}
-        counted = tick_store.list_applications(self._root)
-        alarmed = list_alarmed(find_location(settings))
-        if application not in {*counted, *alarmed}:
-            told = unknown_name("monitored application", application, sorted({*counted, *alarmed}))
+        known = list_monitored(settings, self._root)
+        if application not in known:
+            told = unknown_name("monitored application", application, known)
             raise NotFoundError(f"{told}. Counts are looked for in {self._root}")
 
     def read(self, start: datetime.datetime, at: datetime.datetime, model: str = "") -> Health:
@@ -78,6 +77,7 @@ class HealthReader:
             _choose_incidents(judged.incidents, start, {place.model for place in chosen} if model else set()),
             self._find_lost_nodes(start, at),
             judged.notes,
+            datetime.timedelta(seconds=float(self._store.read_settings().get("tick_seconds", 60))),
         )
 
     def _read_parts(self, start: float, at: float) -> list[_Part]:
@@ -146,6 +146,9 @@ class HealthReader:
             metrics=self._find_metrics(place, compared, reference, start, at),
             left_out=reference.left_out,
         )
+        if place.role == "table":
+            why = f"rows of files are compared by raymlops drift models:/{place.model}/{place.version} DATA"
+            return dataclasses.replace(health, unwatched=why)
         if found is None:
             return dataclasses.replace(
                 health, unwatched="no rows came that can be compared with its reference"
@@ -204,6 +207,12 @@ class HealthReader:
             except RaymlopsError as error:
                 return f"its reference cannot be read: {error}"
         return self._references[digest]
+
+
+def list_monitored(settings: Settings, root: str = "") -> list[str]:
+    """Applications of which something was counted, or that have alarms. Raises StorageError."""
+    counted = tick_store.list_applications(root or tick_store.find_root(settings.storage_path))
+    return sorted({*counted, *list_alarmed(find_location(settings))})
 
 
 def _name(place: Place) -> Place:

@@ -129,6 +129,7 @@ def test_what_is_not_there_is_named(tmp_path: pathlib.Path) -> None:
     for arguments, sentence in (
         (["shop", "--every", "1h", "--json"], "--once and --json look once"),
         (["shop", "--last", "soon"], "is not of the form"),
+        ([], "there are counts or alarms of: "),
     ):
         refused = run(*arguments)
         assert (refused.exit_code, sentence in refused.output) == (2, True)

@@ -101,6 +101,7 @@ def test_silence_is_not_health(well: Health) -> None:
         "No rows since 2026-07-03 15:00 UTC, 6 hours ago, so whether all is well is not known.",
     )
     assert "not known" in read(late).text
+    assert dataclasses.replace(late, tick=datetime.timedelta(hours=3)).state == "well"
     nothing = dataclasses.replace(well, models=())
     assert nothing.state == "unknown"
     assert "No rows were counted in this period" in read(nothing).text
