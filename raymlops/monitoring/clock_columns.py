@@ -40,20 +40,21 @@ PARTS: Mapping[str, Callable[[Times], Ints]] = {
 }
 
 
-def name_clock(values: npt.NDArray[Any], times: Times) -> str:
-    """What of the time (rows,) a column of numbers (rows,) tells; empty for other columns."""
+def name_clock(name: str, values: npt.NDArray[Any], times: Times) -> str:
+    """What of the time (rows,) a column of numbers (rows,) tells; empty for other columns. One with a single value, as
+    of rows of one month, does so if its name says it, too."""
     numbers = np.asarray(values, np.float64)
     held = np.isfinite(numbers)
     if held.sum() < 10:
         return ""
     numbers, times = numbers[held], times[held]
-    if len(np.unique(numbers)) < 2:
-        return "year" if (numbers == PARTS["year"](times)).all() else ""
-    for name, find in PARTS.items():
+    is_constant = len(np.unique(numbers)) < 2
+    for part, find in PARTS.items():
         wanted = find(times)
         # counted from 0 or from 1
-        if any((numbers == wanted + shift).mean() >= _AGREES for shift in (0, -1)):
-            return name
+        agrees = any((numbers == wanted + shift).mean() >= _AGREES for shift in (0, -1))
+        if agrees and (not is_constant or part.split()[0] in name.lower()):
+            return part
     if len(np.unique(numbers)) > 0.9 * len(numbers) and _correlate_ranks(numbers, times) > _RISES:
         return "order"
     return ""

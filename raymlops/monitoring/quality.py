@@ -36,6 +36,7 @@ LABEL_TESTS = ("level", "slope", "shape")
 NUMBER_LABEL_TESTS = ("shift", "spread", "shape")
 """Of the residuals of numbers, given the prediction."""
 
+UNDATED = "the reference has no times, so the intervals leave out what changes with time"
 LEAST_EFFECTIVE = 0.1
 """Share of the reference's rows that must be like the rows at hand, in effect, by each column. Of the weeks of a year
 of flights, estimates at 10% to 30% were as close as others (benchmarks/monitoring_quality.py)."""
@@ -72,8 +73,7 @@ class Quality:
             )
         verb = "is estimated at" if self.kind == "estimate" else "is"
         interval = f" ({self.low:.3g} to {self.high:.3g})" if math.isfinite(self.low) else ""
-        said = f"{self.metric} {verb} {self.value:.3g}{interval}, was {self.usual:.3g}"
-        return f"{said}; {self.why}" if self.why else said
+        return f"{self.metric} {verb} {self.value:.3g}{interval}, was {self.usual:.3g}"
 
     def to_json(self) -> dict[str, Any]:
         numbers = {
@@ -115,9 +115,7 @@ def estimate_quality(reference: Reference, counts: Floats | Counts, *, seed: int
     found = find_metrics(calibration, weights[:, None] * calibration.find_rates())
     spreads = _draw_spreads(calibration, weights, seed)
     past = find_past_errors(calibration, seed=seed)
-    why = (
-        "" if calibration.chunk_days else "the reference has no times, so what changes with time is left out"
-    )
+    why = "" if calibration.chunk_days else UNDATED
     made = []
     for name in METRICS[calibration.task]:
         errors = past[name]
@@ -327,8 +325,8 @@ class LabelChange:
 
     def describe(self) -> str:
         what = {
-            "binary": f"{self.target}: {self.now:.3g} of labels are positive, {self.expected:.3g} by the scores",
-            "multiclass": f"{self.target}: {self.now:.3g} of answers are right, {self.expected:.3g} by the scores",
+            "binary": f"{self.target}: {self.now:.1%} of labels are positive, {self.expected:.1%} by the scores",
+            "multiclass": f"{self.target}: {self.now:.1%} of answers are right, {self.expected:.1%} by the scores",
             "regression": f"{self.target}: the mean error is {self.now:.3g}, usually {self.expected:.3g}",
         }[self.task]
         said = {
@@ -354,7 +352,9 @@ def find_label_change(calibration: Calibration, labelled: Labelled) -> LabelChan
     found = found / np.sqrt(1.0 + max(min(rows, part_rows) - 1.0, 0.0) * alike)
     names = NUMBER_LABEL_TESTS if calibration.task == "regression" else LABEL_TESTS
     place = int(found.argmax())
-    chance = float(-np.expm1(len(found) * special.log_ndtr(found[place])))
+    clear = int(found[:2].argmax())  # whether labels moved says more than that their distribution is another
+    place = clear if found[clear] > found[place] / 2 else place
+    chance = float(-np.expm1(len(found) * special.log_ndtr(found.max())))
     now, expected = _compare_labels(calibration, labelled)
     return LabelChange(
         calibration.task, calibration.target, names[place], float(found[place]), chance, now, expected, rows

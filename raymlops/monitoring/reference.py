@@ -374,7 +374,7 @@ def _choose_columns(
     kept, left_out = [], {}
     for name, column in values.items():
         if times is not None and roles.get(name, "input") == "input" and _is_number(column):
-            told = clock_columns.name_clock(column, times)
+            told = clock_columns.name_clock(name, column, times)
             if told:
                 left_out[name] = f"it tells the {told} of a row, which goes on"
                 continue

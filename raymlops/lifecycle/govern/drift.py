@@ -128,7 +128,9 @@ class Drift:
         found = self.answers[start]
         if self.labels_differ(start) and dict(self.periods)[start].differs:
             lines.append(f"  {found.describe_labels()}")
-        return lines + [f"  {one.describe()}" for one in (*found.measured, *found.estimates)]
+        lines += [f"  {one.describe()}" for one in (*found.measured, *found.estimates)]
+        left_out = dict.fromkeys(one.why for one in found.estimates if one.why and not one.is_silent)
+        return lines + [f"  ({why})" for why in left_out]
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -51,7 +51,7 @@ def test_where_only_rows_move_the_estimate_is_near_what_labels_say_later(
         assert abs(one.value - true[one.metric]) < 0.01
         assert one.low < true[one.metric] < one.high
         assert "is estimated at" in one.describe()
-        assert "no times" in one.describe()  # of a reference without days the interval knows no days
+        assert "no times" in one.why  # of a reference without days the interval knows no days
     measured = quality.measure_quality(
         calibration_of(reference), calibration_of(reference).count(to_labels(values, label))
     )
