@@ -7,6 +7,7 @@ import pathlib
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ray.exceptions import RayError
@@ -21,7 +22,6 @@ from raymlops.lifecycle.govern.baseline_rows import start_fitting
 from raymlops.lifecycle.govern.evaluate import EvaluatedVersion
 from raymlops.lifecycle.govern.evaluation_rows import Rows, to_test_rows
 from raymlops.lifecycle.govern.promotion import admit_version
-from raymlops.lifecycle.govern.scoring import features_of
 from raymlops.lifecycle.train import cross_validation, run_heartbeat, stages, winners
 from raymlops.lifecycle.train.distillation import School, distill
 from raymlops.lifecycle.train.learner_board import measure_files
@@ -40,8 +40,6 @@ from raymlops.lifecycle.train.search_prior import find_prior
 from raymlops.lifecycle.train.time_budget import TimeBudget
 from raymlops.lifecycle.train.verify_export import Proof
 from raymlops.models import export
-from raymlops.models.safety import read_model
-from raymlops.models.session import open_session
 from raymlops.settings import Settings
 from raymlops.specs.experiment import ExperimentSpec
 from raymlops.tensors import Batch
@@ -114,10 +112,10 @@ def develop_model(
     asked = (
         spec if not request.resume else run_heartbeat.to_resumed(settings.storage_path, request.name, spec)
     )
+    start_imports(candidates.list_names(asked), min(concurrent, asked.search.budget))
     prepared = prepare(asked, tell)
     spec = prepared.spec
     concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
-    start_imports(candidates.list_names(spec), min(concurrent, spec.search.budget))
     clock.lap("data")
     budget = budget.with_reserve(clock.laps["data"])
     fingerprint = prepared.rows.scan.fingerprint
@@ -381,12 +379,12 @@ def _rank(
     return ranking if ranking.lines else None
 
 
-def _fit_ahead(path: pathlib.Path, rows: Rows) -> Rows:
-    """The rows with the baselines that the gate compares with, which a task fits meanwhile; if that fails, the gate
-    tells why."""
+def _fit_ahead(prepared: Prepared) -> Rows:
+    """The test rows with the baselines that the gate compares with, which a task fits meanwhile; if that fails, the
+    gate tells why."""
+    rows = to_test_rows(prepared.rows, prepared.spec)
     with contextlib.suppress(RaymlopsError, RayError, ValueError, ArithmeticError, MemoryError):
-        features = features_of(open_session(read_model(path)).contract)
-        return dataclasses.replace(rows, fitting=start_fitting(features, rows))
+        return dataclasses.replace(rows, fitting=start_fitting(prepared.features, rows))
     return rows
 
 
@@ -413,10 +411,12 @@ def _finish(
         tell(line)
     clock.lap("blend")
     tell("Exporting it to one ONNX file, and verifying that on the test split")
+    pool = ThreadPoolExecutor(1)
+    ahead = pool.submit(_fit_ahead, prepared) if request.register else None
+    pool.shutdown(wait=False)
     within = _export(noted, prepared, found, blended.winner, request, budget)
     winner, model = within.winner, within.model
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
-    test = _fit_ahead(path, to_test_rows(rows, spec)) if request.register else None
     (proof,) = stages.verify(spec, rows, features, prepared.encoder, winner, model)
     ranking = _rank(record, prepared, found, blended, within, proof.example, remarks)
     clock.lap("export")
@@ -450,7 +450,8 @@ def _finish(
         {"raymlops.best_trial": winner.best.name},
     )
     alias = trusted = None
-    if version is not None and test is not None:
+    if version is not None and ahead is not None:
+        test = ahead.result()
         tell("Running the gate")
         why = record.why or f"best of {len(found.trials)} trials"
         named, measured = version, test
