@@ -112,10 +112,11 @@ def develop_model(
     asked = (
         spec if not request.resume else run_heartbeat.to_resumed(settings.storage_path, request.name, spec)
     )
-    start_imports(candidates.list_names(asked), min(concurrent, asked.search.budget))
     prepared = prepare(asked, tell)
     spec = prepared.spec
     concurrent = demand.check_demand(spec, autoscaling=request.autoscaling)
+    # Not before the table is read, which takes the processes that import, and then four times as long.
+    start_imports(candidates.list_names(spec), min(concurrent, spec.search.budget))
     clock.lap("data")
     budget = budget.with_reserve(clock.laps["data"])
     fingerprint = prepared.rows.scan.fingerprint
