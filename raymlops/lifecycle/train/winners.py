@@ -46,7 +46,8 @@ _FEW_ROWS, _MOST_DEALS, _MOST_BYTES = 5_000, 4, 8_000_000
 """Rows that are dealt again, how often, and the bytes of all models of a blend that this may give."""
 _MARGIN = 1.2
 _LEAST_ROWS = 500
-"""Validation rows by which the members of a blend are chosen well enough to be trained again on all."""
+"""Validation rows by which the members of a blend are chosen well enough that one more training of all of them is
+preferred to the folds of some."""
 MOST_ROWS = 50_000
 """Validation rows by which it chooses."""
 
@@ -66,8 +67,8 @@ def choose_winner(
     left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
     winner = blend_bags(found, spec.training, target)
     members = [share.trial for share in winner.shares]
-    refits = _wants_refits(job, found)
-    if folds and not (refits and not _fits_folds(found, spec, members, left)):
+    refits, enough = _wants_refits(job), len(found.labels) >= _LEAST_ROWS
+    if folds and not (refits and enough and not _fits_folds(found, spec, members, left)):
         trained = _train_folds(found, job, location=location, seconds=left, tell=tell)
         if trained is not None:
             return blend_bags(trained, spec.training, target), trained
@@ -77,11 +78,11 @@ def choose_winner(
     return winner, found
 
 
-def _wants_refits(job: Job, found: Bags) -> bool:
+def _wants_refits(job: Job) -> bool:
     """Whether the winner's models are to be trained again on all rows, if they are not on folds."""
     search, wanted = job.spec.search, job.spec.search.refit
     if wanted is None:
-        wanted = search.max_minutes is not None and len(found.labels) >= _LEAST_ROWS
+        wanted = search.max_minutes is not None
     held = job.train.arrays is not None and job.validation.arrays is not None
     return wanted and held and job.spec.training.workers == 1
 
@@ -133,7 +134,8 @@ def _train_folds(found: Bags, job: Job, *, location: str, seconds: float | None,
         return None
     if seconds is not None:
         trained = _train_again(trained, found, job, seconds, began, train)
-    if len(picked) > 1 and any(bag.trial is found.bags[0].trial for bag in trained.bags):
+    # Its own folds are its better judge: it was chosen by the validation rows.
+    if any(bag.trial is found.bags[0].trial for bag in trained.bags):
         return trained
     rows = len(found.labels)  # validation rows, which are the last ones of those that folds answer
     if found.step != 1 or not np.array_equal(trained.labels[-rows:], found.labels):
