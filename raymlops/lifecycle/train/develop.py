@@ -7,7 +7,7 @@ import pathlib
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ray.exceptions import RayError
@@ -380,9 +380,16 @@ def _rank(
     return ranking if ranking.lines else None
 
 
-def _fit_ahead(prepared: Prepared) -> Rows:
-    """The test rows with the baselines that the gate compares with, which a task fits meanwhile; if that fails, the
-    gate tells why."""
+def _fit_ahead(prepared: Prepared) -> Future[Rows]:
+    """The test rows with the baselines that the gate compares with, which a thread reads and a task fits meanwhile; if
+    that fails, the gate tells why."""
+    pool = ThreadPoolExecutor(1)
+    ahead = pool.submit(_fit_baselines, prepared)
+    pool.shutdown(wait=False)
+    return ahead
+
+
+def _fit_baselines(prepared: Prepared) -> Rows:
     rows = to_test_rows(prepared.rows, prepared.spec)
     with contextlib.suppress(RaymlopsError, RayError, ValueError, ArithmeticError, MemoryError):
         return dataclasses.replace(rows, fitting=start_fitting(prepared.features, rows))
@@ -412,9 +419,7 @@ def _finish(
         tell(line)
     clock.lap("blend")
     tell("Exporting it to one ONNX file, and verifying that on the test split")
-    pool = ThreadPoolExecutor(1)
-    ahead = pool.submit(_fit_ahead, prepared) if request.register else None
-    pool.shutdown(wait=False)
+    ahead = _fit_ahead(prepared) if request.register else None
     within = _export(noted, prepared, found, blended.winner, request, budget)
     winner, model = within.winner, within.model
     path, digest = export.save_model(model, settings.home / "models" / spec.name)
