@@ -457,10 +457,9 @@ def _finish(
     )
     alias = trusted = None
     if version is not None and ahead is not None:
-        test = ahead.result()
+        named, measured = version, ahead.result()
         tell("Running the gate")
         why = record.why or f"best of {len(found.trials)} trials"
-        named, measured = version, test
         version, alias, trusted = store.retry_until_answered(
             lambda: admit_version(spec.name, named, spec, measured, settings, why, tell), tell
         )
