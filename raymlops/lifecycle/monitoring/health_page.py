@@ -165,9 +165,9 @@ def _show_models(health: Health) -> Markup:
 
 def _show_state(health: Health, model: ModelHealth) -> Markup:
     own = [
-        one.alarm.severity
-        for one in health.open
-        if one.alarm.watched.model == model.model and one.alarm.watched.version in ("", model.version)
+        alarm.severity
+        for alarm in (*(one.alarm for one in health.open), *health.unraised)
+        if alarm.watched.model == model.model and alarm.watched.version in ("", model.version)
     ]
     if "page" in own:
         return write_badge(False, "page")
