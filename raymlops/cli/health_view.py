@@ -4,7 +4,7 @@ import math
 import select
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raymlops.cli.terminal import escape
+from raymlops.errors import RaymlopsError
 from raymlops.events.incident import Incident
 from raymlops.lifecycle.monitoring.health_page import STATES
 from raymlops.monitoring.health import (
@@ -143,13 +144,23 @@ def _show(value: float | None) -> str:
 
 
 def watch(read: Callable[[], Health], every_s: float) -> None:
-    """Shows the health until q or Ctrl-C. `read` is called anew after each interval."""
+    """Shows the health until q or Ctrl-C. `read` is called anew after each interval; while it fails, as when a store is
+    away, the last view stays."""
     console = make_console()
-    with _keys() as wait, Live(console=console, screen=True, auto_refresh=False) as live:
+    shown: RenderableType = Text()
+    with (
+        suppress(KeyboardInterrupt),
+        _keys() as wait,
+        Live(console=console, screen=True, auto_refresh=False) as live,
+    ):
         while True:
             hint = Text(f"q ends; looks again every {every_s:g} s", style="dim")
-            live.update(Group(draw(read(), console.height - 1), hint), refresh=True)
-            if wait(every_s) in ("q", "Q", "\x03", "\x04"):
+            try:
+                shown = draw(read(), console.height - 1)
+            except RaymlopsError as error:
+                hint = Text(escape(f"{error}; q ends, looks again every {every_s:g} s"), style="red")
+            live.update(Group(hint, shown), refresh=True)
+            if wait(every_s) in ("q", "Q"):
                 return
 
 
