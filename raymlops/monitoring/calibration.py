@@ -33,6 +33,8 @@ _CHUNK_ROWS = 100
 _RANDOM_CHUNKS = 20
 _LEAST_ROWS = 100
 """Labelled rows of a calibration."""
+LARGEST = 1e150
+"""Residuals are at most so large, whose square is still a number."""
 _SMALLEST = 1e-7
 """Probabilities are at least so large in a log loss, as FP32 is no finer near 1."""
 
@@ -103,7 +105,7 @@ class Labels:
     def find_losses(self) -> Floats:
         """(losses, rows), in the order of LOSSES."""
         if self.task == "regression":
-            residuals = self.values - self.scores
+            residuals = np.clip(self.values - self.scores, -LARGEST, LARGEST)
             return np.stack([residuals**2, np.abs(residuals)])
         if self.chances is not None:
             chances, right = self.chances, self.values
@@ -128,7 +130,7 @@ class Labelled:
         return Labelled(self.counts + other.counts, self.sums + other.sums)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Calibration:
     """`edges` (pieces - 1,) rise, each the smallest score of the piece above it. `cells` and `bins` (pieces,) say in
     which cell of the score and which of the bins of labels a piece lies. `counts` (chunks, pieces, labels) are the
@@ -156,10 +158,10 @@ class Calibration:
         cls, labels: Labels, cells: NumberCells, days: npt.NDArray[np.int32] | None = None, seed: int = 0
     ) -> "Calibration | None":
         """Of labelled reference rows, and the cells of their score; `days` (rows,) if rows have a time. None if fewer
-        than 100 rows have a label, or if all labels of a class are equal."""
+        than 100 rows have a label, or if all labels of a binary target are equal."""
         held = labels.holds
         labels = labels.take(held)
-        constant = labels.task != "regression" and len(np.unique(labels.values)) < 2
+        constant = labels.task == "binary" and len(np.unique(labels.values)) < 2
         if len(labels.values) < _LEAST_ROWS or constant:
             return None
         own = _find_edges(labels)

@@ -7,6 +7,7 @@ one there is none, with the reason.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -114,7 +115,7 @@ def estimate_quality(reference: Reference, counts: Floats | Counts, *, seed: int
     weights = calibration.spread(counts[place])
     found = find_metrics(calibration, weights[:, None] * calibration.find_rates())
     spreads = _draw_spreads(calibration, weights, seed)
-    past = find_past_errors(calibration, seed=seed)
+    past = find_past_errors(calibration)
     why = "" if calibration.chunk_days else UNDATED
     made = []
     for name in METRICS[calibration.task]:
@@ -208,18 +209,21 @@ def find_metrics(calibration: Calibration, table: npt.NDArray[Any]) -> dict[str,
     return means
 
 
-def find_past_errors(calibration: Calibration, seed: int = 0) -> dict[str, tuple[float, int]]:
-    """Metric -> how far the quality of a part of the reference is from its estimate beyond what its number of labels
-    explains, as a standard deviation, and the number of parts. Each part is estimated by the others."""
-    whole, found = calibration.table, {name: [] for name in METRICS[calibration.task]}  # type: ignore[var-annotated]
-    for number, part in enumerate(calibration.counts):
+@functools.lru_cache(maxsize=32)
+def find_past_errors(calibration: Calibration) -> Mapping[str, tuple[float, int]]:
+    """Metric -> how far the quality of a part of the reference's time is from its estimate beyond what its number of
+    labels explains, as a standard deviation, and the number of parts. Each part is estimated by the others. Without
+    times 0: parts that chance chose say no more than the number of labels."""
+    whole = calibration.table
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in METRICS[calibration.task]}
+    for number, part in enumerate(calibration.counts if calibration.chunk_days else ()):
         rest = whole - part
         if not part.sum() or not rest.sum():
             continue
         weights = part.sum(axis=-1)
         estimated = find_metrics(calibration, weights[:, None] * calibration.find_rates(rest))
         measured = find_metrics(calibration, part)
-        spreads = _draw_spreads(calibration, weights, seed + number, rest)
+        spreads = _draw_spreads(calibration, weights, number, rest)
         for name, errors in found.items():
             error = float(measured[name] - estimated[name])
             if math.isfinite(error):

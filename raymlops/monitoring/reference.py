@@ -335,7 +335,7 @@ def _find_means(
     for column in columns:
         if column.role == "score" and column.kind == "number":
             numbers = np.asarray(values[column.name], np.float64)
-            numbers = numbers[np.isfinite(numbers)]
+            numbers = np.clip(numbers[np.isfinite(numbers)], -calibrations.LARGEST, calibrations.LARGEST)
             if len(numbers):
                 found[column.name] = float(numbers.mean()), float(numbers.std())
     return found

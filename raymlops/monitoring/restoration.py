@@ -50,8 +50,9 @@ def has_moved(values: Floats, usual: tuple[float, float], reference_rows: int) -
     held = values[np.isfinite(values)]
     if len(held) < 2 or not reference_rows:
         return False
-    error = math.sqrt(float(held.var()) / len(held) + usual[1] ** 2 / reference_rows)
-    return abs(float(held.mean()) - usual[0]) > LEAST_ERRORS * error
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = math.sqrt(float(held.var()) / len(held) + usual[1] ** 2 / reference_rows)
+        return abs(float(held.mean()) - usual[0]) > LEAST_ERRORS * error
 
 
 def restore_numbers(

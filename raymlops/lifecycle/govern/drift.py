@@ -312,7 +312,7 @@ def describe_labels(reference: Reference) -> str:
     calibration = reference.calibration
     if calibration is None:
         return (
-            "No quality is estimated: that needs 100 rows with labels, and two different ones; name their column with "
+            "No quality is estimated: that needs 100 rows with labels, of a binary target both; name their column with "
             "--label"
         )
     metrics = quality.find_metrics(calibration, calibration.table)

@@ -128,20 +128,15 @@ def _show_quality(drift: Drift, unit: str) -> Markup:
         )
         cards.append(write_card("What moved the score", lead, content if bars else Markup(" ")))
     if found is not None:
+        shown = (*found.measured, *found.estimates)
         lines = [
-            (
-                one.metric,
-                one.kind,
-                _number(one.value),
-                _interval(one),
-                _number(one.usual),
-                f"{one.rows:,}",
-                one.why,
-            )
-            for one in (*found.measured, *found.estimates)
+            (one.metric, one.kind, _number(one.value), _interval(one), _number(one.usual), f"{one.rows:,}")
+            for one in shown
         ]
-        head = ("metric", "", "now", "90% interval", "reference", "rows", "")
-        lead = found.describe_labels() if start is not None and drift.labels_differ(start) else ""
+        head = ("metric", "", "now", "90% interval", "reference", "rows")
+        labels = found.describe_labels() if start is not None and drift.labels_differ(start) else ""
+        notes = [labels, *dict.fromkeys(_explain(one) for one in shown)]
+        lead = ". ".join(note[0].upper() + note[1:] for note in notes if note)
         cards.append(write_card("Quality", lead, write_table(head, lines, frozenset({2, 4, 5}))))
         cards.append(write_card("Quality over time", "", _draw_quality(drift, unit)))
     return write_cards(*cards)
@@ -165,6 +160,10 @@ def _draw_quality(drift: Drift, unit: str) -> Markup:
     return (
         charts.draw_lines(series, charts.Axis("UTC", time=True), charts.Axis(metric)) if series else NOTHING
     )
+
+
+def _explain(one: Quality) -> str:
+    return f"no {one.kind}, as {one.why}" if one.why and one.is_silent else one.why
 
 
 def _number(value: float) -> str:
