@@ -164,6 +164,9 @@ FILES: Mapping[str, tuple[str, str]] = {
         "what was deployed, an entry for each deployment, for `--rollback` and `cluster restore`",
         "a head that starts again serves nothing until `deploy`",
     ),
+    "$RAYMLOPS_STORAGE/monitoring": (
+        "counts of rows by minute, references of deployed versions", "alarms on data judge what comes from then on",
+    ),
     "$RAYMLOPS_STORAGE/incidents": (
         "alarms, an entry for each change, never overwritten", "what is open is raised again; its history is lost",
     ),
@@ -185,6 +188,9 @@ FILES: Mapping[str, tuple[str, str]] = {
     "$RAYMLOPS_HOME/clusters": ("configurations that `cluster up` handed to Ray", "`cluster render` makes them again"),
     "$RAYMLOPS_HOME/tracking-server": ("passwords and session key of `raymlops tracking-server`", "users log in again"),
     "$RAYMLOPS_HOME/haproxy.sh": ("the script with which Ray Serve starts HAProxy", "it is written again"),
+    "/tmp/raymlops-UID/answered-rows": (
+        "the number of rows that each replica of the node answered", "the loss of a replica that is killed is unknown",
+    ),
     "/tmp/hap-UID": ("HAProxy's configuration and sockets, for this user only", "Serve writes them again"),  # noqa: S108
     "~/.ray/auth_token": ("the token of clusters, mode 0600", "`raymlops cluster token` makes another; restart the cluster"),
     "~/.mlflow/credentials": ("user and password of the tracking server", "whoever runs the server has them"),
