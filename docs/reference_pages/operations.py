@@ -188,7 +188,7 @@ FILES: Mapping[str, tuple[str, str]] = {
     "$RAYMLOPS_HOME/clusters": ("configurations that `cluster up` handed to Ray", "`cluster render` makes them again"),
     "$RAYMLOPS_HOME/tracking-server": ("passwords and session key of `raymlops tracking-server`", "users log in again"),
     "$RAYMLOPS_HOME/haproxy.sh": ("the script with which Ray Serve starts HAProxy", "it is written again"),
-    "/tmp/raymlops-UID/answered-rows": (
+    "/tmp/raymlops-UID/answered-rows": (  # noqa: S108
         "the number of rows that each replica of the node answered", "the loss of a replica that is killed is unknown",
     ),
     "/tmp/hap-UID": ("HAProxy's configuration and sockets, for this user only", "Serve writes them again"),  # noqa: S108

@@ -1,11 +1,13 @@
 """Replicas and the collector of counts are killed under load: each answered row is counted, or stated as lost."""
 
 import asyncio
+import contextlib
 import pathlib
 import random
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -23,14 +25,17 @@ KILLS = 20
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("counted")
     uri = register_doubler(folder, find_settings(folder))
-    spec = {
+    yield from serve_for(folder, make_spec(uri))
+
+
+def make_spec(uri: str) -> dict[str, Any]:
+    return {
         "name": "app",
         "models": {"toy": {"source": uri}},
         "replicas": 2,
         "cpus": 0.2,
         "monitoring": {"tick_seconds": 2},
     }
-    yield from serve_for(folder, spec)
 
 
 def find_settings(folder: pathlib.Path) -> Settings:
@@ -114,3 +119,36 @@ def test_a_store_that_is_away_slows_no_answer_and_loses_nothing(served: Served) 
     while read_counts(settings, "app")["toy"]["answered"] < before + answered and time.monotonic() < ends:
         time.sleep(1.0)
     assert read_counts(settings, "app")["toy"]["answered"] == before + answered
+
+
+def test_a_cluster_that_is_killed_whole_is_told_of_by_the_next_one(tmp_path: pathlib.Path) -> None:
+    settings = find_settings(tmp_path)
+    spec = make_spec(register_doubler(tmp_path, settings))
+    first = Served(tmp_path, spec)
+    load = Load(f"{first.url}/v2/models/toy/infer", clients=4)
+
+    async def kill() -> None:
+        await asyncio.sleep(7)
+        head = psutil.Process(first.process.pid)
+        for process in [*head.children(recursive=True), head]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+
+    asyncio.run(load.run(kill()))
+    first.stop()
+    answered = sum(count for told, count in load.told.items() if told.startswith("200"))
+    second = Served(tmp_path, spec)
+    try:
+        ends = time.monotonic() + 90
+        while count_answered(settings) < answered and time.monotonic() < ends:
+            time.sleep(1.0)
+    finally:
+        second.stop()
+    found = read_counts(settings, "app")["toy"]
+    assert answered <= found["answered"] <= answered + load.clients, (found, load.told)
+    assert 0 < found["lost"] == count_losses(settings, "app")
+    assert found["rows"] > 0
+
+
+def count_answered(settings: Settings) -> int:
+    return read_counts(settings, "app").get("toy", {"answered": 0})["answered"]
