@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 
 from raymlops import locations
-from raymlops.errors import SpecError, StorageError, unknown_name
+from raymlops.errors import ArtifactError, SpecError, StorageError, unknown_name
 from raymlops.graphs.validation import list_leaves
 from raymlops.monitoring.reference import Reference
 from raymlops.monitoring.tick_store import TickStore, find_root
@@ -36,19 +36,13 @@ def pin_monitoring(spec: ServingSpec, settings: Settings) -> Monitoring | None:
     references: dict[str, Reference] = {}
     try:
         for place, role, uri in list_registered(spec):
-            content = _read_reference(uri, settings)
-            if content is not None:
+            found = _find_reference(place, uri, settings)
+            if found is not None:
+                content, reference = found
                 digest = store.write_reference(content)
                 name, _, version = uri.removeprefix(REGISTERED).rpartition("/")
                 watched[place] = WatchedVersion(role=role, model=name, version=version, reference=digest)
-                references[digest] = Reference.from_bytes(content)
-            else:
-                LOG.info(
-                    "%s (%s) is not monitored: it has no reference; raymlops reference %s DATA",
-                    place,
-                    uri,
-                    uri,
-                )
+                references[digest] = reference
         _check_segments(spec.monitoring, list(references.values()))
         pinned = spec.monitoring.model_copy(update={"path": path, "watched": watched})
         if watched:
@@ -57,6 +51,20 @@ def pin_monitoring(spec: ServingSpec, settings: Settings) -> Monitoring | None:
         LOG.warning("%s is not monitored: %s", spec.name, error)
         return spec.monitoring.model_copy(update={"path": path, "watched": {}})
     return pinned
+
+
+def _find_reference(place: str, uri: str, settings: Settings) -> tuple[bytes, Reference] | None:
+    """None if there is none that can be read; a log line says so."""
+    content = _read_reference(uri, settings)
+    if content is None:
+        told = f"it has no reference; make one: raymlops reference {uri} DATA"
+        LOG.info("%s (%s) is not monitored: %s", place, uri, told)
+        return None
+    try:
+        return content, Reference.from_bytes(content)
+    except ArtifactError as error:  # of another release
+        LOG.warning("%s (%s) is not monitored: %s", place, uri, error)
+        return None
 
 
 def _read_reference(uri: str, settings: Settings) -> bytes | None:

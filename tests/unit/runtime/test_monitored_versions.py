@@ -90,6 +90,16 @@ def test_a_wrong_setting_is_told_with_what_is_right(text: str, told: str) -> Non
         read(f"{SPEC}\nmonitoring: {text}")
 
 
+def test_a_reference_that_cannot_be_read_stops_no_deployment(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(monitored_versions, "_read_reference", lambda uri, settings: b"of another release")
+    pinned = pin_monitoring(read(), settings)
+    assert pinned is not None
+    assert pinned.watched == {}
+    assert "make it again" in caplog.text
+
+
 def test_a_segment_that_no_version_has_is_refused(settings: Settings) -> None:
     spec = read(f"{SPEC}\nmonitoring: {{segments: [orign]}}")
     with pytest.raises(SpecError, match="did you mean 'origin'"):
