@@ -58,6 +58,12 @@ def run(folder: pathlib.Path, seconds: float, rounds: int) -> None:
                     if turn >= 0:
                         found[name].append(measured)
             show(kind, found)
+            resident = {
+                name: served.replicas()[0].memory_info().rss / 2**20 for name, served in servers.items()
+            }
+            print(
+                f"memory of the replica, MiB: {', '.join(f'{name} {size:.0f}' for name, size in resident.items())}"
+            )
         counts = read_counts(Settings.from_env(servers["on"].environment), "bench")
         print(f"counted: {counts}")
     finally:
