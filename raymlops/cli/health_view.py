@@ -147,21 +147,21 @@ def watch(read: Callable[[], Health], every_s: float) -> None:
     """Shows the health until q or Ctrl-C. `read` is called anew after each interval; while it fails, as when a store is
     away, the last view stays."""
     console = make_console()
-    shown: RenderableType = Text()
-    with (
-        suppress(KeyboardInterrupt),
-        _keys() as wait,
-        Live(console=console, screen=True, auto_refresh=False) as live,
-    ):
-        while True:
-            hint = Text(f"q ends; looks again every {every_s:g} s", style="dim")
-            try:
-                shown = draw(read(), console.height - 1)
-            except RaymlopsError as error:
-                hint = Text(escape(f"{error}; q ends, looks again every {every_s:g} s"), style="red")
-            live.update(Group(hint, shown), refresh=True)
-            if wait(every_s) in ("q", "Q"):
-                return
+    hint = Text(f"q ends; looks again every {every_s:g} s", style="dim")
+    with suppress(KeyboardInterrupt):
+        shown, told = (
+            draw(read(), console.height - 1),
+            hint,
+        )  # before the screen is cleared: it may take a minute
+        with _keys() as wait, Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(Group(told, shown), refresh=True)
+                if wait(every_s) in ("q", "Q"):
+                    return
+                try:
+                    shown, told = draw(read(), console.height - 1), hint
+                except RaymlopsError as error:
+                    told = Text(escape(f"{error}; q ends, looks again every {every_s:g} s"), style="red")
 
 
 @contextmanager
