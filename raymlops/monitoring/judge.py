@@ -206,7 +206,9 @@ def _make_verdicts(
     # what is wrong with the data of a column is told once, and not as the cause of other differences, too
     faulty = {(one.segment, name) for one in verdicts if one.family == "quality" for name in one.columns}
     return [
-        one for one in verdicts if one.family != "columns" or (one.segment, *one.columns[:1]) not in faulty
+        one
+        for one in verdicts
+        if one.family != "columns" or not faulty & {(one.segment, cause.column) for cause in one.causes[:1]}
     ]
 
 
@@ -258,16 +260,17 @@ def _make_verdict(subject: Subject, baseline: Baseline, counts: RecentCounts, ex
     rows = max(window.rows, 1.0)
     now = window.seen / rows
     now[:, SUM] += counts.sum_residuals(excess.segment, clock.seconds, since, until) / rows
-    listed = find_findings(
-        reference,
-        window.deviates / clock.levels.roots,
-        threshold,
-        now,
-        window.expected / rows,
-        lambda deviate: _find_chance(clock, excess.family, deviate),
-    )
-    names = {baseline.tests.names[place][0] for place in baseline.families[excess.family]}
-    own = tuple(one for one in listed if reference.columns.index(one.column) in names)
+    deviates, usual = window.deviates / clock.levels.roots, window.expected / rows
+
+    def find(chosen: Floats) -> tuple[Finding, ...]:
+        return find_findings(
+            reference, chosen, threshold, now, usual, lambda one: _find_chance(clock, excess.family, one)
+        )
+
+    own = np.full(len(deviates), -np.inf)
+    places = list(baseline.families[excess.family])
+    own[places] = deviates[places]
+    findings, listed = find(own), find(deviates)
     segments = (
         _describe_segments(baseline, excess, window, since, until) if excess.segment == ALL_ROWS else ""
     )
@@ -279,8 +282,8 @@ def _make_verdict(subject: Subject, baseline: Baseline, counts: RecentCounts, ex
             since=since,
             until=until,
             rows=round(window.rows),
-            findings=own,
-            columns=tuple(dict.fromkeys(one.column.name for one in own)),
+            findings=findings,
+            columns=tuple(dict.fromkeys(one.column.name for one in findings)),
             deviate=excess.deviate,
             threshold=excess.threshold,
             seconds_by_chance=excess.seconds_by_chance,

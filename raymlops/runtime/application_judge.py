@@ -40,6 +40,7 @@ _LAG_S = 15.0
 _HISTORY_DAYS = 8
 """Of counts that are read at the start."""
 _DAY_S = 86_400.0
+_STEP_S = 6 * 3600.0
 _FORGET_S = 30 * _DAY_S
 _LIVE = frozenset({"endpoint", "node", "shadow", "canary"})
 """Roles that are judged as they answer; tables are judged where they are predicted."""
@@ -144,8 +145,8 @@ class ApplicationJudge:
         """The ticks that are not settled; those that are become part of the versions."""
         settled = at - SETTLED_S
         first = self._settled if self._settled is not None else at - _HISTORY_DAYS * _DAY_S
-        while first < settled:  # a day at a time: the counts of several need much memory
-            last = min((first // _DAY_S + 1) * _DAY_S, settled)
+        while first < settled:  # some hours at a time: the counts of days need much memory
+            last = min((first // _STEP_S + 1) * _STEP_S, settled)
             for key, ticks in self._read_live(settings, first, last).items():
                 self._versions[key].counts.add(ticks)
             self._settled = first = last
