@@ -34,6 +34,7 @@ from raymlops.monitoring import comparison, quality
 from raymlops.monitoring.comparison import Comparison
 from raymlops.monitoring.quality import LabelChange, Quality
 from raymlops.monitoring.reference import Reference
+from raymlops.monitoring.replay import compare_hours
 from raymlops.monitoring.restoration import ScoreChange
 from raymlops.runtime.sources import read_source
 from raymlops.settings import Settings
@@ -219,7 +220,8 @@ def find_drift(
         dataset = _read(data, model, period.column if period else None)
         ticks = count_rows(dataset, model, reference, period)
         has_labels = any(one.labelled is not None and one.labelled.rows for one in ticks.values())
-        periods = tuple(compare_ticks(reference, ticks, level / 2 if has_labels else level))
+        unit = period.unit if period else ""
+        periods = tuple(compare_ticks(reference, ticks, level / 2 if has_labels else level, unit))
         found = Drift(reference, periods, level, find_answers(reference, ticks))
         table = _sample_worst(dataset, found, period) if model is not None else None
     if model is None or table is None or found.worst is None:
@@ -346,8 +348,17 @@ def _name(data: Data) -> str:
     return str(data.path) if isinstance(data, DatasetSpec) else "a table in memory"
 
 
-def compare_ticks(reference: Reference, ticks: Ticks, level: float) -> list[tuple[int, Comparison]]:
-    """Each tick with the reference; `level` is of all together. Ticks of about as many rows share a simulation."""
+def compare_ticks(
+    reference: Reference, ticks: Ticks, level: float, unit: str = ""
+) -> list[tuple[int, Comparison]]:
+    """Each tick with the reference; `level` is of all together. Ticks of about as many rows share a simulation. Hours
+    are judged as those of an endpoint are, each with those before it and against what is usual at its time, if the
+    reference has times enough."""
+    if unit == "hour":
+        hours = {tick: (one.rows, one.counts) for tick, one in ticks.items()}
+        judged = compare_hours(reference, hours, level)
+        if judged is not None:
+            return judged
     own = level / max(len(ticks), 1)
     simulated: dict[int, Any] = {}
     found = []
