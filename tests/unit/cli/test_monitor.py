@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import pty
+import select
 import subprocess
 import sys
 import time
@@ -146,6 +147,7 @@ def test_the_live_view_ends_with_q() -> None:
     os.close(theirs)
     seen = b""
     while b"q ends" not in seen:
+        assert select.select([ours], [], [], 120)[0], seen
         seen += os.read(ours, 65536)
     assert b"shop" in seen
     os.write(ours, b"q")
