@@ -4,6 +4,7 @@ in a terminal. Pure: reads no store, judges nothing, so that there is one verdic
 
 import dataclasses
 import datetime
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from raymlops.monitoring.judgement import ColumnJudgement, Judgement, SegmentJud
 STALE_AFTER = datetime.timedelta(minutes=15)
 """Without a new count for so long, an application cannot be said to be well; with wider ticks, for three of them."""
 _MOST = 1e150
+_MOST_PERIODS = 5_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,7 +319,8 @@ def plain_trend(label: str, times: Sequence[float], values: Sequence[float | Non
 
 
 def keep_drawable(health: Health) -> Health:
-    """Without what no axis can hold in its trends: NaN, and numbers near the largest of floating point."""
+    """Trends as they can be drawn: with the periods without rows, which counts do not have, and without what no axis
+    can hold: NaN, and numbers near the largest of floating point."""
     return dataclasses.replace(health, models=tuple(map(_keep_drawable, health.models)))
 
 
@@ -326,7 +329,12 @@ def _keep_drawable(model: ModelHealth) -> ModelHealth:
     if judged is not None:
         judged = dataclasses.replace(
             judged,
-            columns=tuple(dataclasses.replace(one, trend=_to_drawable(one.trend)) for one in judged.columns),
+            columns=tuple(
+                dataclasses.replace(
+                    one, trend=_to_drawable(one.trend), deviates=_fill(one.deviates, one.trend.times)
+                )
+                for one in judged.columns
+            ),
             repeats=_to_drawable(judged.repeats) if judged.repeats else None,
         )
     metrics = tuple(
@@ -344,10 +352,30 @@ def _keep_drawable(model: ModelHealth) -> ModelHealth:
 
 def _to_drawable(trend: Trend) -> Trend:
     values, usual, low, high = (
-        tuple(one if one is not None and abs(one) < _MOST else None for one in line)
+        _fill([one if one is not None and abs(one) < _MOST else None for one in line], trend.times)
         for line in (trend.values, trend.usual, trend.low, trend.high)
     )
-    return Trend(trend.label, trend.times, values, usual, low, high)
+    return Trend(trend.label, _list_periods(trend.times), values, usual, low, high)
+
+
+def _list_periods(times: tuple[float, ...]) -> tuple[float, ...]:
+    """All from the first to the last, a period being the shortest distance of two; the times if those are too many."""
+    step = min((later - one for one, later in itertools.pairwise(times)), default=0.0)
+    if step <= 0 or (times[-1] - times[0]) / step > _MOST_PERIODS:
+        return times
+    return tuple(times[0] + step * place for place in range(round((times[-1] - times[0]) / step) + 1))
+
+
+def _fill(line: Sequence[float | None], times: tuple[float, ...]) -> tuple[float | None, ...]:
+    """The values of these times by period, None where there is none."""
+    periods = _list_periods(times)
+    if len(periods) == len(times) or len(line) != len(times):
+        return tuple(line)
+    step = periods[1] - periods[0]
+    found: list[float | None] = [None] * len(periods)
+    for time, value in zip(times, line, strict=True):
+        found[round((time - times[0]) / step)] = value
+    return tuple(found)
 
 
 def find_last(trend: Trend | None) -> float | None:

@@ -15,7 +15,15 @@ from raymlops.events.incident import Watched
 from raymlops.lifecycle.monitoring.health_page import write_health_page
 from raymlops.monitoring.cells import CategoryCells, NumberCells
 from raymlops.monitoring.comparison import ColumnShares
-from raymlops.monitoring.health import Health, Metric, ModelHealth, Traffic, plain_trend, to_json
+from raymlops.monitoring.health import (
+    Health,
+    Metric,
+    ModelHealth,
+    Traffic,
+    keep_drawable,
+    plain_trend,
+    to_json,
+)
 from raymlops.monitoring.judgement import ColumnJudgement, Judgement, Trend, Verdict
 from raymlops.monitoring.reference import Column
 from tests import health_samples
@@ -208,6 +216,20 @@ def test_numbers_that_no_axis_can_hold_leave_a_page(well: Health) -> None:
     for name, held in page.tags:
         assert not {"nan", "inf"} & set(re.findall(r"nan|inf", " ".join(filter(None, held.values())))), name
     json.dumps(to_json(health), allow_nan=False)
+
+
+def test_a_night_without_rows_is_a_gap_and_not_a_line(well: Health) -> None:
+    model = well.models[0]
+    assert model.judgement is not None
+    times, values = (0.0, 3600.0, 36_000.0, 39_600.0), (1.0, 2.0, 3.0, 4.0)
+    trend = Trend("median", times, values, values, values, values)
+    column = dataclasses.replace(model.judgement.columns[0], trend=trend, deviates=values)
+    judged = dataclasses.replace(model.judgement, columns=(column,))
+    drawn = keep_drawable(dataclasses.replace(well, models=(dataclasses.replace(model, judgement=judged),)))
+    assert drawn.models[0].judgement is not None
+    (shown,) = drawn.models[0].judgement.columns
+    assert shown.trend.times == tuple(3600.0 * hour for hour in range(12))
+    assert shown.trend.values == shown.deviates == (1.0, 2.0, *(None,) * 8, 3.0, 4.0)
 
 
 @pytest.fixture(scope="module")
