@@ -71,3 +71,12 @@ def test_rows_beyond_the_reference_raise_one_alarm_that_outlives_its_judge(serve
         send(served, shift=1000.0)
         time.sleep(0.5)
     assert len([one for one in read_incidents(settings) if one.alarm.watched.family == "quality"]) == 1
+    shown = httpx.get(f"{served.url}/metrics").text  # by the next judge, and by the operational checks
+    assert 'raymlops_drift_deviate{application="app",column="x' in shown
+    assert 'raymlops_drift_threshold{application="app",family="quality"' in shown
+    counts = [
+        line.rpartition(" ")[2]
+        for line in shown.splitlines()
+        if line.startswith("raymlops_incidents_open{") and 'family="quality"' in line
+    ]
+    assert counts == ["1.0"]
