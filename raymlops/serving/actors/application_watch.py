@@ -1,5 +1,5 @@
-"""An actor an application that looks at it again and again, and tells what changed. Any replica creates it; it outlives
-them, and ends when the application is removed. What it looks at is its subclasses' matter."""
+"""Looks at an application again and again, in an actor of its own (`watch_actors`), and tells what changed. It outlives
+the replicas, and ends when the application is removed. What it looks at is its subclasses' matter."""
 
 import logging
 import pathlib
@@ -9,34 +9,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymlops.errors import RaymlopsError, describe_cause
 from raymlops.events.delivery import Notifier
 from raymlops.events.event import Event
 from raymlops.events.notify_file import open_recorded, read_stamp
 from raymlops.serving.actors import operation_figures
-from raymlops.serving.actors.shared_actor import find_actor
 from raymlops.serving.transport.asgi import log_to_stderr
 from raymlops.settings import Settings
 from raymlops.specs.serving import ServingSpec
 
 LOG = logging.getLogger("raymlops.serving")
-ENSURED_S = 30.0
-"""Seconds between two looks of a replica whether an actor is there."""
 _FIRST_S = 5.0
 _RETRY_S = 10.0
 _GONE_S = 30.0
 """An application that Serve does not know for so long was removed."""
-
-
-def find_watch(kind: type["ApplicationWatch"], name: str, application: str) -> Any:
-    """The handle of the actor of this name, which is created if there is none: on the node of this process, where the
-    files of certificates, keys and notify.yaml are, unless that is lost."""
-    node = ray.get_runtime_context().get_node_id()
-    return find_actor(
-        kind, name, application, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)
-    )
 
 
 class ApplicationWatch:
@@ -54,9 +41,6 @@ class ApplicationWatch:
 
     def start(self) -> None:
         threading.Thread(target=self._run, name=self.what, daemon=True).start()
-
-    def ping(self) -> None:
-        """Returns while the actor lives."""
 
     def look(self, details: Mapping[str, Any], spec: ServingSpec) -> float:
         """One round, of Serve's details of the application; gives the seconds until the next, 0 if there is nothing

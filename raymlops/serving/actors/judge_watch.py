@@ -11,7 +11,7 @@ from raymlops.monitoring.tick_store import TickStore
 from raymlops.runtime.application_judge import ApplicationJudge
 from raymlops.runtime.estimated_quality import DailyEstimates
 from raymlops.serving.actors import judge_gauges
-from raymlops.serving.actors.application_watch import ApplicationWatch, find_watch
+from raymlops.serving.actors.application_watch import ApplicationWatch
 from raymlops.serving.actors.operation_figures import show_gauges
 from raymlops.specs.serving import ServingSpec
 
@@ -21,11 +21,6 @@ _LEAST_S = 15.0
 _ESTIMATED_S = 600.0
 _NICENESS = 10
 """Thresholds are simulated for seconds: replicas on the same node go before."""
-
-
-def ensure_watch(application: str) -> Any:
-    """The handle of the actor, which is created if there is none, with the environment of this process."""
-    return find_watch(JudgeWatch, f"raymlops-judge-{application}", application)
 
 
 class JudgeWatch(ApplicationWatch):
@@ -39,7 +34,6 @@ class JudgeWatch(ApplicationWatch):
         self._estimates: DailyEstimates | None = None
         self._estimated: Mapping[tuple[str, str], Sequence[Quality]] = {}
         self._estimated_at = 0.0
-        self.start()
 
     def look(self, details: Mapping[str, Any], spec: ServingSpec) -> float:
         monitoring = spec.monitoring

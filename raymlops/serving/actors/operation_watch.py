@@ -5,16 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymlops.errors import UnreachableError
-from raymlops.serving.actors.application_watch import ApplicationWatch, find_watch
+from raymlops.serving.actors.application_watch import ApplicationWatch
 from raymlops.serving.actors.operation_rounds import OperationRounds
 from raymlops.specs.serving import ServingSpec
 
 LOG = logging.getLogger("raymlops.serving")
-
-
-def ensure_watch(application: str) -> Any:
-    """The handle of the actor, which is created if there is none, with the environment of this process."""
-    return find_watch(OperationWatch, f"raymlops-operations-{application}", application)
 
 
 class OperationWatch(ApplicationWatch):
@@ -23,7 +18,6 @@ class OperationWatch(ApplicationWatch):
     def __init__(self, application: str) -> None:
         super().__init__(application)
         self._rounds = OperationRounds(application, self.settings, self.emit)
-        self.start()
 
     def look(self, details: Mapping[str, Any], spec: ServingSpec) -> float:
         if spec.operations is None:

@@ -6,7 +6,7 @@ Serve finds it as `raymlops.serving.app:build_app` and validates the YAML's `arg
 import asyncio
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import ray
@@ -17,12 +17,11 @@ from raymlops import ray_internals
 from raymlops.errors import RaymlopsError
 from raymlops.runtime import sources
 from raymlops.serving import serve_internals
-from raymlops.serving.actors import judge_watch, operation_watch
-from raymlops.serving.actors.application_watch import ENSURED_S
 from raymlops.serving.actors.monitoring import make_monitoring, watch_nodes
 from raymlops.serving.actors.rate_limit_actor import make_lease
 from raymlops.serving.actors.shared_repository import share_repository
 from raymlops.serving.actors.statistics_reports import REPORT_PAUSE_S, ReplicaStatistics
+from raymlops.serving.actors.watch_actors import ENSURED_S, JudgeWatch, OperationWatch, WatchActor, find_watch
 from raymlops.serving.endpoints import model_host
 from raymlops.serving.endpoints.capture import make_capture
 from raymlops.serving.endpoints.graph import Prepared, host_graph, prepare_graph, runs_python, set_weights
@@ -111,9 +110,9 @@ class Ingress(GrpcMethods):
             Repeated("statistics", self._statistics.report, REPORT_PAUSE_S),
         ]
         if spec.operations is not None:
-            self._background.append(Repeated("operations", self._ensure_watch, ENSURED_S))
+            self._background.append(Repeated("operations", self._keep(OperationWatch), ENSURED_S))
         if spec.monitoring is not None and spec.monitoring.watched:
-            self._background.append(Repeated("judging", self._ensure_judge, ENSURED_S))
+            self._background.append(Repeated("judging", self._keep(JudgeWatch), ENSURED_S))
         if self._repository is not None:
             self._background.append(Repeated("repository", self._repository.follow, POLL_S, patience_s=120.0))
 
@@ -152,11 +151,13 @@ class Ingress(GrpcMethods):
             if hosted.ready and hosted.check is not None:
                 await asyncio.to_thread(hosted.check)
 
-    async def _ensure_watch(self) -> None:
-        await (await asyncio.to_thread(operation_watch.ensure_watch, self._application)).ping.remote()
+    def _keep(self, kind: type[WatchActor]) -> Callable[[], Awaitable[None]]:
+        """A step that creates the actor if there is none."""
 
-    async def _ensure_judge(self) -> None:
-        await (await asyncio.to_thread(judge_watch.ensure_watch, self._application)).ping.remote()
+        async def step() -> None:
+            await (await asyncio.to_thread(find_watch, kind, self._application)).ping.remote()
+
+        return step
 
     async def _refresh_keys(self) -> None:
         if self._spec.keys:
