@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import numpy as np
 import psutil
-import pyarrow as pa
 
 from benchmarks import wrk
 from benchmarks.rounds import verdict
@@ -78,7 +77,7 @@ def start(folder: pathlib.Path, monitoring: str) -> Served:
     version, _ = register_file(file, "mlp", "a benchmark", settings)
     uri = f"models:/mlp/{version}"
     values = np.random.default_rng(0).normal(size=(REFERENCE_ROWS, COLUMNS)).astype(np.float32)
-    add_reference(uri, pa.table({"x": pa.FixedSizeListArray.from_arrays(values.ravel(), COLUMNS)}), settings)
+    add_reference(uri, {"x": values}, settings)
     spec = {
         "name": "bench",
         "cpus": 0.5,

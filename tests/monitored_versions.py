@@ -3,16 +3,16 @@
 import pathlib
 
 import numpy as np
-import pyarrow as pa
 
-from raymlops.lifecycle.batch.watched_rows import reference_of
 from raymlops.lifecycle.govern.register import register_file
 from raymlops.models.safety import read_model
-from raymlops.monitoring import reference
+from raymlops.models.session import open_session
+from raymlops.monitoring import reference, row_values
 from raymlops.monitoring.reference import Reference
 from raymlops.monitoring.tick_store import find_root, read_losses, read_ticks
 from raymlops.monitoring.ticks import Tick
 from raymlops.settings import Settings
+from raymlops.tensors import Batch
 from raymlops.tracking import evidence, registry
 from raymlops.tracking.run_reader import write_files
 from raymlops.tracking.store import connect
@@ -36,15 +36,19 @@ def register_doubler(folder: pathlib.Path, settings: Settings, name: str = "doub
     file = toy_models.save(toy_models.doubler(), folder / "doubler.onnx")
     version, _ = register_file(file, name, "a test", settings)
     values = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
-    table = pa.table({"x": pa.FixedSizeListArray.from_arrays(values.ravel(), 3)})
-    add_reference(f"models:/{name}/{version}", table, settings)
+    add_reference(f"models:/{name}/{version}", {"x": values}, settings)
     return f"models:/{name}/{version}"
 
 
-def add_reference(uri: str, table: pa.Table, settings: Settings) -> None:
-    """What `raymlops reference` does, without a cluster."""
+def add_reference(uri: str, batch: Batch, settings: Settings) -> None:
+    """What `raymlops reference` does, of rows as the model takes them and without a cluster."""
     client, found = connect(settings), registry.resolve(uri, settings)
-    content = reference_of(read_model(found.file, found.digest), table, table.num_rows).to_bytes()
+    rows = len(next(iter(batch.values())))
+    answer = open_session(read_model(found.file, found.digest)).infer(batch)
+    answers = row_values.name_answers(row_values.read_answers(answer, rows), batch)
+    inputs = row_values.read_inputs(batch, row_values.Texts({}))
+    made = reference.make_reference({**inputs, **answers}, dict.fromkeys(answers, "score"))
+    content = made.to_bytes()
     write_files(client, found.uri, {evidence.reference_path(found.version): content})
     evidence.sign_reference(found, content, "a test", settings, client)
 

@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-import pyarrow as pa
+import numpy as np
 import pytest
 import yaml
 
@@ -13,6 +13,7 @@ from raymlops.lifecycle.captures import reading
 from raymlops.serving.transport.api_keys import make_key
 from raymlops.serving.transport.key_files import write_keys
 from raymlops.settings import Settings
+from raymlops.tensors import Batch
 from tests import toy_models
 from tests.commands_in_turn import run_in_turn
 from tests.monitored_versions import add_reference, list_ticks
@@ -39,12 +40,12 @@ def test_a_promoted_version_is_served_under_its_number(tmp_path: pathlib.Path) -
     pinned = yaml.safe_load(answers[-1].stdout)["applications"][0]["args"]["models"]
     assert pinned["flights"]["source"] == "models:/flights/2"
     settings = Settings.from_env(environment)
-    rows = {
-        "distance": [100.0, 200.0, 300.0] * 10,
-        "carrier": ["UA", "DL", "B6"] * 10,
-        "departure": ["2026-01-31"] * 30,
+    rows: Batch = {
+        "distance": np.array([100, 200, 300] * 10, np.float32),
+        "carrier": np.array(["UA", "DL", "B6"] * 10, object),
+        "departure": np.full(30, 1_700_000_000_000),
     }
-    add_reference("models:/flights/2", pa.table(rows), settings)
+    add_reference("models:/flights/2", rows, settings)
     token, key = make_key("tester", ("infer", "view"))
     write_keys(tmp_path / "keys.yaml", [key])
     application["args"]["keys"] = str(tmp_path / "keys.yaml")  # type: ignore[index]
