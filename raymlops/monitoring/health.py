@@ -179,14 +179,17 @@ class Health:
             return "page"
         if self.notes or not self.watched or self.last is None or self.is_stale:
             return "unknown"
-        return "note" if self.open or self.unraised else "well"
+        return "note" if self.open or self.silenced or self.unraised else "well"
 
     def describe(self) -> str:
         """The state in a sentence or two."""
-        return " ".join(part for part in (self._describe_state().strip(), *self._describe_gaps()) if part)
+        told = " ".join(part for part in (self._describe_state(), *self._describe_gaps()) if part)
+        return " ".join(told.split())
 
     def _describe_state(self) -> str:
-        notes = f"{count(len(self.open), 'note')} to read by day." if self.open else ""
+        told = [f"{count(len(self.open), 'note')} to read by day."] if self.open else []
+        told += [f"{count(len(self.silenced), 'alarm')} silenced."] if self.silenced else []
+        notes = " ".join(told)
         rows = count(sum(one.rows for one in self.models), "row")
         if self.unraised and not self.pages:
             others = f" And {count(len(self.open), 'open alarm')}." if self.open else ""
@@ -205,7 +208,9 @@ class Health:
         versions = sorted({one.name for one in self.watched})
         columns = sum(len(one.columns) for one in self.watched)
         seen = f"{rows} of {join_names(versions, 3)}, {count(columns, 'column')}"
-        if self.open:
+        if self.notes:
+            return f"Whether all is well is not known. {notes} {seen}."
+        if notes:
             return f"Nothing wakes a person. {notes} {seen}."
         return f"All well: nothing differs beyond chance. {seen}."
 

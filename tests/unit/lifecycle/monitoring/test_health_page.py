@@ -124,6 +124,13 @@ def test_silence_is_not_health(well: Health) -> None:
     read(beside)
     unread = dataclasses.replace(well, notes=("The incidents could not be read: the store does not answer",))
     assert (unread.state, "could not be read" in read(unread).text) == ("unknown", True)
+    assert "All well" not in unread.describe()
+    silenced = tuple(one for one in health_samples.make_incidents() if one.silenced_until)
+    quiet = dataclasses.replace(well, incidents=silenced)
+    assert (quiet.state, quiet.describe().startswith("Nothing wakes a person. 1 alarm silenced.")) == (
+        "note",
+        True,
+    )
 
 
 def test_what_the_judge_found_is_told_before_an_alarm_is_raised_of_it(well: Health) -> None:
