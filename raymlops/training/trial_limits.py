@@ -17,13 +17,15 @@ _MULTIPLE = 10
 """Of the expected seconds, after which a trial that reports nothing hangs."""
 _LEAST_S = 30.0
 """Before that no trial hangs: its process may have to start, and import a library."""
+_LATE_S = 30.0
+"""For which a search goes on at least until a first trial reports: a busy machine takes long to start processes."""
 _NO_MEMORY = "running low on memory"
 """In the message of Ray's memory monitor."""
 
 
 class SearchDeadline(tune.Stopper):  # type: ignore[misc]
-    """Ends the search after so many seconds, or when the search over learners has none left; after twice as many where
-    no trial has reported anything, since a late model is better than none."""
+    """Ends the search after so many seconds, or when the search over learners has none left; later where no trial has
+    reported anything, since a late model is better than none."""
 
     passed: ClassVar[bool] = False
     """Whether it ended the last search of this process: Tune does not say, and restores this object from a pickle."""
@@ -38,7 +40,8 @@ class SearchDeadline(tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        left = self._seconds * (1 if self._heard else 2) - (time.monotonic() - self._began)
+        seconds = self._seconds if self._heard else max(2 * self._seconds, self._seconds + _LATE_S)
+        left = seconds - (time.monotonic() - self._began)
         if self._heard and self._learners is not None and self._learners.seconds_left is not None:
             left = min(left, self._learners.seconds_left)
         if left <= 0:
