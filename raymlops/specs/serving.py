@@ -374,7 +374,7 @@ class Operations(Document):
     """Operational alarms of the application, beside those of its data: see docs/operational_alarms.md."""
 
     every_s: float = Field(default=60.0, ge=1, le=3600, description="seconds between two rounds of checks")
-    off: tuple[str, ...] = Field(default=(), description="checks to leave out")
+    leave_out: tuple[str, ...] = Field(default=(), description="checks that are not made")
     idle_min: float | None = Field(
         default=None,
         gt=0,
@@ -393,12 +393,12 @@ class Operations(Document):
         description="share of the storage that must be free; less raises an alarm, a quarter of it is a page",
     )
 
-    @field_validator("off", mode="before")
+    @field_validator("leave_out", mode="before")
     @classmethod
     def _read_one(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("off")
+    @field_validator("leave_out")
     @classmethod
     def _require_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:

@@ -37,7 +37,7 @@ def judge(round_: Round) -> Judged:
     alarms: list[Alarm] = []
     judged = []
     for name, check in _CHECKS.items():
-        if name in round_.settings.off:
+        if name in round_.settings.leave_out:
             judged.append(name)  # turned off: what is open ends
             continue
         found = check(round_)

@@ -386,7 +386,7 @@ def test_requests_that_reach_no_capture_or_count_are_told_until_none_are_lost() 
 
 
 def test_checks_can_be_turned_off_and_every_check_has_a_name() -> None:
-    story = Story(settings=Operations(off=tuple(CHECKS)))
+    story = Story(settings=Operations(leave_out=tuple(CHECKS)))
     story.figures |= {"state": "DEPLOY_FAILED", "tracking_problem": "away"}
     assert story.live(HOUR_S, failed=10).raised == []
     now = Sample(START, models={})

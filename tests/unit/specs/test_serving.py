@@ -191,3 +191,42 @@ def test_promtool_takes_the_rules_and_panels_and_made_up_series_raise_the_alerts
             ["promtool", *command], cwd=ROOT / "dashboards", capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("operations: {leave_out: [trafic]}", "did you mean 'traffic'"),
+        ("operations: {expiry_days: 0}", "operations.expiry_days"),
+        ("slo: {errors: 1}", "slo.errors"),
+        ("slo: {p99: 50}", "did you mean 'p99_ms'"),
+        ("notify: {channels: {a: {kind: log}}, routes: [{to: b}]}", "Unknown channel 'b'"),
+    ],
+)
+def test_objectives_and_checks_that_are_wrong_are_explained(
+    tmp_path: pathlib.Path, text: str, told: str
+) -> None:
+    path = tmp_path / "serving.yaml"
+    path.write_text(f"models: {{m: {{source: m.onnx}}}}\n{text}\n")
+    with pytest.raises(SpecError, match=re.escape(told)):
+        config_files.read_spec(path)
+
+
+def test_operational_alarms_are_on_can_be_off_and_the_spec_takes_notify_yaml_along(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "serving.yaml"
+    found = {}
+    for text in ("", "operations: off", "operations: on", "operations: {leave_out: traffic, idle_min: 5}"):
+        path.write_text(f"models: {{m: {{source: m.onnx}}}}\n{text}\n")
+        found[text] = config_files.read_spec(path).operations
+    assert found[""] == found["operations: on"] != found["operations: off"]
+    assert found["operations: off"] is None
+    last = found["operations: {leave_out: traffic, idle_min: 5}"]
+    assert last is not None
+    assert (last.leave_out, last.idle_min) == (("traffic",), 5)
+    file = tmp_path / "notify.yaml"
+    file.write_text("channels: {log: {kind: log}}\n")
+    spec = config_files.read_spec(path)
+    assert spec.notify is not None
+    assert (list(spec.notify.channels), spec.notify_file) == (["log"], str(file))
