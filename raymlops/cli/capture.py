@@ -209,7 +209,7 @@ def labels(
     as_json: bool,
 ) -> None:
     """Store the labels in FILE for captured requests of MODEL. The same file twice changes nothing; of several labels
-    of a row the last one counts.
+    of a row the last one counts. Where MODEL is monitored, its answers are judged by them: an alarm is told.
 
     \b
     raymlops labels flights labels.parquet
@@ -218,6 +218,7 @@ def labels(
     from raymlops.captures.labels import LabelColumns
     from raymlops.lifecycle.captures import labelling, reading
     from raymlops.lifecycle.cluster import join_cluster
+    from raymlops.lifecycle.monitoring.labelled_judge import judge_endpoint
 
     settings = Settings.from_env()
     opened = reading.find_store(settings, store)
@@ -225,12 +226,18 @@ def labels(
     join_cluster(settings)
     keys = tuple(name.strip() for name in key.split(",") if name.strip())
     found = labelling.label_file(opened, model, file, LabelColumns(label, ids, keys, time, row), reader)
+    judged = judge_endpoint(opened, model, settings)
     if as_json:
         told = {"labels": found.stored.labels, "missing": found.stored.missing, "new": found.stored.is_new}
-        echo(json.dumps({**told, "unknown": found.unknown, "column": found.columns.label}))
+        alarms = [one.id for one in judged.alarms]
+        echo(json.dumps({**told, "unknown": found.unknown, "column": found.columns.label, "alarms": alarms}))
         return
     for line in found.describe(model):
         echo(line)
+    for alarm in judged.alarms:
+        echo(f"Alarm {alarm.id}: {alarm.alarm.sentence}")
+    for problem in judged.problems:
+        echo(problem)
 
 
 def _content_of(row: dict[str, Any]) -> dict[str, Any]:

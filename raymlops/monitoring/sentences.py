@@ -42,7 +42,7 @@ def write_verdict(
     more = f", and {rest} more column{'s' * (rest > 1)}" if rest > 0 else ""
     parts = [
         f"{where}: {_HEADLINES[verdict.family]}.",
-        f"Since {to_time(verdict.since):%Y-%m-%d %H:%M} UTC ({verdict.rows:,} rows) {first}{more}.",
+        f"Since {write_time(verdict.since)} ({verdict.rows:,} rows) {first}{more}.",
         _describe_cause(verdict, listed),
         f"Without labels, {verdict.damage}." if verdict.damage else "",
         segments,
@@ -67,6 +67,10 @@ def describe_chance(seconds: float, asked: float) -> str:
     """`By chance alone once in 9 years; 1 false alarm a month was asked for.`"""
     plural = "" if asked == 1 else "s"
     return f"By chance alone once in {write_span(seconds)}; {asked:g} false alarm{plural} a month asked for."
+
+
+def write_time(seconds: float) -> str:
+    return f"{to_time(seconds):%Y-%m-%d %H:%M} UTC"
 
 
 def write_span(seconds: float) -> str:
@@ -94,6 +98,6 @@ def describe_segments(affected: Sequence[str], segments: int, only: str = "") ->
 
 def write_repeats(model: str, version: str, share: float, usual: float, since: float, rows: int) -> str:
     return (
-        f"{model} v{version}: since {to_time(since):%Y-%m-%d %H:%M} UTC ({rows:,} rows) {100 * share:.3g}% of rows "
+        f"{model} v{version}: since {write_time(since)} ({rows:,} rows) {100 * share:.3g}% of rows "
         f"repeat another row of their minute, usually {100 * usual:.3g}%: one client may send the same again and again."
     )
