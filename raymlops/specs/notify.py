@@ -175,6 +175,17 @@ class Spooling(Document):
     hours: float = Field(default=72.0, gt=0, le=8760, description="older messages are dropped, and counted")
 
 
+_BY_APPRISE = "it is reached with kind: apprise, and url_env with the name of the variable that holds its URL"
+_SERVICES: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("slack", "teams", "msteams", "discord", "telegram", "pagerduty", "opsgenie"), _BY_APPRISE
+    ),
+    **dict.fromkeys(("email", "smtp"), "write kind: mail"),
+    **dict.fromkeys(("http", "https"), "write kind: webhook"),
+}
+"""What people write as a kind -> what it is here."""
+
+
 class NotifySpec(Document):
     """Whom events are told: notify.yaml. It holds no secrets, but names of environment variables that do."""
 
@@ -192,6 +203,16 @@ class NotifySpec(Document):
         for place, name, text in _texts(value):
             if why := _explain_secret(name, text):
                 raise ValueError(f"{place}: {why}")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _explain_services(cls, value: Any) -> Any:
+        channels = value.get("channels") if isinstance(value, Mapping) else None
+        for name, channel in channels.items() if isinstance(channels, Mapping) else ():
+            kind = channel.get("kind") if isinstance(channel, Mapping) else None
+            if isinstance(kind, str) and (told := _SERVICES.get(kind.lower())):
+                raise ValueError(f"channels.{name}: Unknown kind {kind!r}; {told}")
         return value
 
     @model_validator(mode="after")

@@ -31,6 +31,8 @@ HOOK = "channels:\n  oncall:\n    kind: webhook\n"
         ("channels:\n  m: {kind: mail, host: h, sender: a@b, to: c@d, user: ann}", "give both user and password_env"),
         ("channels: {a: {kind: log}}\nroutes: [{to: b}]", "Unknown channel 'b'"),
         ("channels: {a: {kind: log}}\nroutes: [{to: a, severity: loud}]", "'page' or 'note'"),
+        ("channels: {a: {kind: Slack, url: x}}", "Unknown kind 'Slack'; it is reached with kind: apprise"),
+        ("channels: {a: {kind: email}}", "write kind: mail"),
         ("channels: {a: {kind: log}}\nroutes: [{to: a, typ: x}]", "did you mean 'types'"),
         ("channels: {a: {kind: log}}\nroutes: [{}]", "key 'routes.0.to' is missing"),
         ("channels: {a: {kind: log}}\nfold: {window: 3}", "did you mean 'window_s'"),
