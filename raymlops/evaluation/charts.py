@@ -304,10 +304,12 @@ class _Plane:
         return "".join(parts)
 
 
-def to_svg(content: str, height: int = _HEIGHT, label: str = "", width: int = _WIDTH) -> Markup:
-    """`content` is what is drawn; its texts are escaped where they are written."""
+def to_svg(
+    content: str, height: int = _HEIGHT, label: str = "", width: int = _WIDTH, role: str = "img"
+) -> Markup:
+    """`content` is what is drawn; its texts are escaped where they are written. `role` is `group` if it has links."""
     named = f' aria-label="{html.escape(label)}"' if label else ""
-    return Markup(f'<svg viewBox="0 0 {width} {height}" role="img"{named}>{content}</svg>')  # noqa: S704
+    return Markup(f'<svg viewBox="0 0 {width} {height}" role="{role}"{named}>{content}</svg>')  # noqa: S704
 
 
 def to_small_svg(content: str) -> Markup:

@@ -41,7 +41,7 @@ def draw_stretches(stretches: Sequence[Stretch], start: float, end: float, label
             f'<text class="name" x="{_LEFT - 8}" y="{y + 13}">{html.escape(charts.cut(one.name, 26))}</text>'
             f'<rect class="{one.kind}" x="{low:.1f}" y="{y}" width="{max(high - low, 4):.1f}" height="16" rx="4"/></a>'
         )
-    return charts.to_svg("".join(parts), bottom + 24, label, _WIDTH)
+    return charts.to_svg("".join(parts), bottom + 24, label, _WIDTH, "group")
 
 
 def draw_map(
