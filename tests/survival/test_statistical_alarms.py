@@ -74,9 +74,12 @@ def test_rows_beyond_the_reference_raise_one_alarm_that_outlives_its_judge(serve
     shown = httpx.get(f"{served.url}/metrics").text  # by the next judge, and by the operational checks
     assert 'raymlops_drift_deviate{application="app",column="x' in shown
     assert 'raymlops_drift_threshold{application="app",family="quality"' in shown
-    counts = [
-        line.rpartition(" ")[2]
-        for line in shown.splitlines()
-        if line.startswith("raymlops_incidents_open{") and 'family="quality"' in line
-    ]
+    counts: list[str] = []
+    while not counts and time.monotonic() < ends + 300:  # operational checks look once a minute
+        time.sleep(2)
+        counts = [
+            line.rpartition(" ")[2]
+            for line in httpx.get(f"{served.url}/metrics").text.splitlines()
+            if line.startswith("raymlops_incidents_open{") and 'family="quality"' in line
+        ]
     assert counts == ["1.0"]
