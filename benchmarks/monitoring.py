@@ -98,7 +98,7 @@ def run_windows(given: argparse.Namespace, store: Store) -> None:
         for rows in WINDOW_ROWS:
             cells = [
                 store.keep(
-                    f"windows/{name}/{rows}/{split}/{given.windows // given.splits}",
+                    f"windows/{name}/{rows}/{split}/{given.windows // given.splits}/{given.rival_windows}",
                     functools.partial(
                         false_alarms.measure_windows,
                         name,
@@ -311,8 +311,8 @@ def run_cost(given: argparse.Namespace, store: Store) -> None:
     counting: Any = store.keep("cost/counting", monitoring_state.measure_counting)
     print(
         f"flights: {counting['inputs']} columns, {counting['columns']} with residuals; a column and tick has "
-        f"{counting['bytes_in_memory']:.0f} bytes in memory, {counting['bytes_in_table']:.0f} as a table; a reference "
-        f"has {counting['reference_bytes']:,} bytes as a file"
+        f"{counting['bytes_in_memory']:.0f} bytes in memory, {counting['bytes_in_file']:.0f} in a file of ticks of 60 "
+        f"rows; a reference has {counting['reference_bytes']:,} bytes as a file"
     )
     for batch in monitoring_state.BATCHES:
         print(f"counting, batches of {batch:,}: {counting[f'ns_a_row_{batch}']:,.0f} ns of CPU a row")

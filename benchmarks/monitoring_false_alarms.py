@@ -25,6 +25,7 @@ from benchmarks.monitoring_rivals import (
 from raymlops.monitoring import comparison, thresholds
 from raymlops.monitoring.baseline import MONTH_S, SEGMENTS, Baseline, Levels, Thresholds
 from raymlops.monitoring.cells import CATEGORY_CELLS, Codes
+from raymlops.monitoring.day_windows import DayWindows
 from raymlops.monitoring.deviates import Floats
 from raymlops.monitoring.recent_counts import HOUR_S
 from raymlops.monitoring.reference import Reference
@@ -96,15 +97,15 @@ def measure_days(split: int) -> Cell:
     table, random = MONITORED["flights"](), random_of("days", split)
     known, others = split_days(table, random)
     reference = table.refer(known, seed=split, timed=True)
-    maxima: dict[int, Floats] = {}
+    days, maxima = DayWindows.of(reference), {}
     alarms: Counter[str] = Counter()
     groups = list(others.groupby(others["time"].dt.floor("D")))
     for _, rows in groups:
         size = round(1.2 ** round(np.log(len(rows)) / np.log(1.2)))
         if size not in maxima:
-            maxima[size] = comparison.simulate_maxima(reference, size, seed=split)
+            maxima[size] = comparison.simulate_maxima(reference, size, seed=split, days=days)
         counts = reference.count(table.values(rows))
-        compared = comparison.compare(reference, counts, len(rows), maxima=maxima[size])
+        compared = comparison.compare(reference, counts, len(rows), maxima=maxima[size], days=days)
         alarms.update({str(level): int(compared.chance <= level) for level in LEVELS})
     return {"windows": len(groups), "alarms": dict(alarms)}
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from scipy import special
 
 from raymlops.monitoring.cells import MISSING, SUM, Counts, NumberCells, count
-from raymlops.monitoring.deviates import QUALITY_TESTS
+from raymlops.monitoring.day_windows import DayWindows
+from raymlops.monitoring.deviates import INDEPENDENT, QUALITY_TESTS
 from raymlops.monitoring.reference import Column, Reference
 from raymlops.monitoring.windows import Tests
 
@@ -21,6 +22,8 @@ _WINDOWS = 400
 """Simulated windows of a comparison."""
 _MOST_ROWS = 20_000
 """Rows of a simulated window; larger ones have the same distribution, as the tests allow for the reference's error."""
+_NO_TAIL = 37.0
+"""Deviates of which a double does not hold the chance any more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,41 +142,35 @@ class Comparison:
         return f"{first.describe()}{more}; by chance in {_chance(self.chance)} of such comparisons"
 
 
-def simulate_maxima(reference: Reference, rows: int, *, windows: int = _WINDOWS, seed: int = 0) -> Floats:
-    """The largest deviate of each of so many windows of `rows` reference rows, each against a reference drawn anew."""
+def simulate_maxima(
+    reference: Reference,
+    rows: int,
+    *,
+    windows: int = _WINDOWS,
+    seed: int = 0,
+    days: DayWindows | None = None,
+) -> Floats:
+    """The largest deviate of each of so many windows of `rows` reference rows, each against a reference drawn anew.
+    Where rows have a time, whole days are drawn, so that what hangs together in a day does so; `days` are those of the
+    reference, if they are known."""
     random = np.random.default_rng(seed)
+    days = days or DayWindows.of(reference)
+    if days is not None:
+        return days.simulate_maxima(rows, windows, random)
     tests = Tests.of(reference.kinds)
     codes = reference.codes
     held = min(rows, _MOST_ROWS)
     observed, expected = [], []
     for _ in range(windows):
-        expected.append(count(codes[_draw(reference, random, len(codes))]) * (held / len(codes)))
-        observed.append(count(codes[_draw(reference, random, held)]))
+        drawn = codes[random.integers(0, len(codes), len(codes))]
+        expected.append(count(drawn) * (held / len(codes)))
+        observed.append(count(codes[random.integers(0, len(codes), held)]))
     found = [
         tests.find(np.stack(observed[start : start + 50]), np.stack(expected[start : start + 50]), len(codes))
         for start in range(0, windows, 50)
     ]
     largest: Floats = np.concatenate(found).max(axis=1)
     return largest
-
-
-def _draw(reference: Reference, random: np.random.Generator, rows: int) -> npt.NDArray[np.int64]:
-    """Places of so many rows; whole days where rows have a time, so that what hangs together in a day does so."""
-    size = len(reference.codes)
-    if not len(reference.days):
-        return random.integers(0, size, rows)
-    order = np.argsort(reference.days, kind="stable")
-    _, starts, counts = np.unique(reference.days[order], return_index=True, return_counts=True)
-    parts: list[npt.NDArray[np.int64]] = []
-    left = rows
-    while left > 0:
-        day = int(random.integers(0, len(starts)))
-        taken = order[starts[day] : starts[day] + counts[day]]
-        if len(taken) > left:
-            taken = random.choice(taken, left, replace=False)
-        parts.append(taken)
-        left -= len(taken)
-    return np.concatenate(parts)
 
 
 def find_chance(maxima: Floats, value: float) -> float:
@@ -183,6 +180,8 @@ def find_chance(maxima: Floats, value: float) -> float:
     if above >= 10:
         return above / len(maxima)
     upper = float(np.quantile(maxima, 0.75))
+    if upper > _NO_TAIL:
+        return (above + 1) / len(maxima)
     independent = math.log(0.75) / max(float(special.log_ndtr(upper)), -1e300)
     tail = -math.expm1(independent * float(special.log_ndtr(value)))
     return min(max(tail, 0.0), (above + 1) / len(maxima))
@@ -196,17 +195,21 @@ def compare(
     level: float = 0.01,
     seed: int = 0,
     maxima: Floats | None = None,
+    days: DayWindows | None = None,
 ) -> Comparison:
     """Of counts (columns, 32) of `rows` rows. `level` is the share of comparisons without a change in which any column
-    may be found to differ; `maxima` are what `simulate_maxima` gave for about as many rows."""
+    may be found to differ; `maxima` are what `simulate_maxima` gave for about as many rows, and `days` those of the
+    reference, if they are known."""
     tests = Tests.of(reference.kinds)
     size = len(reference.codes)
     if not rows or not size:
         return Comparison(rows, reference.rows, (), len(reference.columns), len(tests.names), 0, 0, 1, level)
     usual = count(reference.codes) / size
-    found = tests.find(counts.astype(np.float64), usual * rows, size)
+    days = days or DayWindows.of(reference)
+    variance = INDEPENDENT if days is None else days.find_variance(rows)
+    found = tests.find(counts.astype(np.float64), usual * rows, size, variance)
     if maxima is None:
-        maxima = simulate_maxima(reference, rows, seed=seed)
+        maxima = simulate_maxima(reference, rows, seed=seed, days=days)
     threshold = _find_threshold(maxima, level)
     findings = find_findings(
         reference, found, threshold, counts / rows, usual, lambda deviate: find_chance(maxima, deviate)
@@ -281,7 +284,7 @@ def list_columns(
 
 
 def _find_threshold(maxima: Floats, level: float) -> float:
-    low, high = 0.0, 40.0
+    low, high = 0.0, max(40.0, 2.0 * float(maxima.max()))
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if find_chance(maxima, middle) > level else (low, middle)
