@@ -112,7 +112,11 @@ def test_two_tables_are_compared_before_anything_is_trained(
     other = other.append_column("when", pa.array(days + np.timedelta64(31, "D")))
     other = other.append_column("month", pa.array([6.0] * 4000))
     pacsv.write_csv(other, tmp_path / "june.csv")
-    broken = other.drop_columns(["distance"]).set_column(0, "hour", pa.array(["?"] * 40 + ["9"] * 3960))
+    broken = (
+        other.append_column("gate", other["hour"])
+        .drop_columns(["distance"])
+        .set_column(0, "hour", pa.array(["?"] * 40 + ["9"] * 3960))
+    )
 
     def read(name: str) -> DatasetSpec:
         return DatasetSpec(path=str(tmp_path / name), reader="csv")
@@ -131,5 +135,6 @@ def test_two_tables_are_compared_before_anything_is_trained(
     told = "\n".join(found.describe())
     assert "distance: 100% of rows are missing" in told
     assert "hour: " in told
+    assert "new, and compared with nothing: gate" in told
     with pytest.raises(SpecError, match="--against"):
         find_drift(None, broken, settings)

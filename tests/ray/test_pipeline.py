@@ -296,6 +296,11 @@ def test_every_task_and_reader_ends_in_a_version_that_answers_its_own_labels(
     assert outcome.proof.metrics[metric] < limit
     assert outcome.proof.parity.flipped == 0
     version = registry.resolve(f"models:/{name}/{outcome.version}", settings)
+    reference = read_reference(client_of(settings), version)
+    assert reference.calibration is not None  # of each task
+    assert reference.calibration.rows == reference.rows
+    assert len(reference.days) == reference.rows  # by the timestamp among the columns
+    assert lineage.trace_version(version.uri, settings)["reference"].startswith("sha256 ")
     table = experiments.signal_table(30, seed=4)
     answers = open_session(version.file).infer(table_to_batch(table, features_of(version)))
     if name == "regression":

@@ -74,6 +74,8 @@ class Drift:
     """Start of a period -> how good the answers are."""
     score: ScoreChange | None = None
     """Of the table, or the period that differs most: None if the mean score did not move beyond chance."""
+    added: tuple[str, ...] = ()
+    """Columns that only the later of two tables has; of a model's rows none, as it takes what it takes."""
 
     @property
     def differs(self) -> bool:
@@ -94,6 +96,14 @@ class Drift:
     def describe(self, unit: str | None = None) -> list[str]:
         """The verdict in a line, and a line for each column that differs; of several periods of a `unit`, a line for
         each that differs."""
+        new = (
+            [f"  Columns that are new, and compared with nothing: {', '.join(self.added)}"]
+            if self.added
+            else []
+        )
+        return self._describe(unit) + new
+
+    def _describe(self, unit: str | None) -> list[str]:
         if unit is None:
             (_, whole), *_ = self.periods or ((0, None),)
             if whole is None:
@@ -140,6 +150,7 @@ class Drift:
             "level": self.level,
             "reference_rows": self.reference.rows,
             "not_watched": dict(self.reference.left_out),
+            "new_columns": list(self.added),
             "periods": [
                 {"start": start, **one.to_json(), **self._answers_to_json(start)}
                 for start, one in self.periods
@@ -212,18 +223,22 @@ def find_drift(
         raise SpecError("Without a version, data are compared with other data; give --against DATA")
     model, reference = (None, None) if version is None else _open(version, against is None, settings)
     _join(data, against, settings)
+    names: list[str] = []
     if against is not None:
         tell(f"Reading {_name(against)}")
         reference = _reference_of(model, against, None)
+        with _reading(against):
+            names = _read(against, None, None).columns() or [] if model is None else []
     assert reference is not None
     tell(f"Comparing {_name(data)}")
     with _reading(data):
         dataset = _read(data, model, period.column if period else None)
+        added = tuple(name for name in dataset.columns() or () if name not in names) if names else ()
         ticks = count_rows(dataset, model, reference, period)
         has_labels = any(one.labelled is not None and one.labelled.rows for one in ticks.values())
         unit = period.unit if period else ""
         periods = tuple(compare_ticks(reference, ticks, level / 2 if has_labels else level, unit))
-        found = Drift(reference, periods, level, find_answers(reference, ticks))
+        found = Drift(reference, periods, level, find_answers(reference, ticks), added=added)
         table = _sample_worst(dataset, found, period) if model is not None else None
     if model is None or table is None or found.worst is None:
         return found

@@ -13,7 +13,7 @@ from raymlops.lifecycle.govern import version_record
 from raymlops.models.header import read_header
 from raymlops.monitoring.profile_comparison import compare_profiles
 from raymlops.settings import Settings
-from raymlops.tracking import history, registry, store
+from raymlops.tracking import evidence, history, registry, store
 from raymlops.tracking.evidence import GATE_TAG
 from raymlops.tracking.registry import ModelVersion
 from raymlops.tracking.run_reader import Client
@@ -45,12 +45,20 @@ def trace_version(uri: str, settings: Settings) -> dict[str, str]:
         **version_record.list_facts(version),
         "data source": str(data.get("source", "")),
         "data rows": str(data.get("rows", "")),
+        "reference": _name_reference(version),
         **_list_encoders(version),
         "environment": f"{len(lock.splitlines()) - 1} packages, {lock.splitlines()[0].lstrip('# ')}"
         if lock
         else "",
         **{f"alias move {place}": move for place, move in enumerate(moves, start=1)},
     }
+
+
+def _name_reference(version: ModelVersion) -> str:
+    """The digest of the reference for monitoring; empty if none is signed."""
+    signed = version.manifest.documents if version.manifest is not None else {}
+    digest = signed.get(evidence.reference_path(version.version), "")
+    return f"sha256 {digest[:12]}" if digest else ""
 
 
 def _list_encoders(version: ModelVersion) -> dict[str, str]:

@@ -11,6 +11,8 @@ from raymlops.lifecycle.govern.gate_evidence import SAMPLE, Sample
 from raymlops.models.safety import Model
 from raymlops.specs.experiment import ExperimentSpec
 
+_MOST_VALUES = 20_000_000
+
 
 def make_reference_file(
     model: Model, features: FittedFeatures, rows: Rows, test: Sample, spec: ExperimentSpec
@@ -20,7 +22,7 @@ def make_reference_file(
     held = rows.counts.get("validation", 0)
     if rows.validation is not None and held:
         with sources.reading(rows.table):
-            drawn = draw_sample(rows, "validation", features, SAMPLE)
+            drawn = draw_sample(rows, "validation", features, _find_most(test))
         if _fit_together(test, drawn):
             samples.append(drawn)
             count += held
@@ -34,6 +36,12 @@ def make_reference_file(
         spec.evaluation.slices,
     )
     return made.to_bytes()
+
+
+def _find_most(test: Sample) -> int:
+    """Rows of a sample: of wide ones, as of images, fewer are drawn."""
+    values = sum(column.size for column in test.columns.values()) / max(len(test.labels), 1)
+    return min(SAMPLE, max(1000, int(_MOST_VALUES / max(values, 1))))
 
 
 def _fit_together(first: Sample, second: Sample) -> bool:

@@ -1,7 +1,10 @@
 """Quality of answers: estimated from scores where that is fair, measured from labels, and labels tested for changes."""
 
 import dataclasses
+import io
+import json
 import math
+import zipfile
 
 import numpy as np
 import numpy.typing as npt
@@ -175,3 +178,21 @@ def test_rates_never_fall_and_an_estimate_follows_the_labels_where_that_was_clos
     assert quality.correct_estimate(estimate, noisy).value == 0.75
     silent = dataclasses.replace(estimate, value=math.nan, why="no ground")
     assert quality.correct_estimate(silent, past).is_silent
+
+
+def test_references_of_before_are_read_and_estimate_nothing(reference: Reference) -> None:
+    plain = dataclasses.replace(reference, calibration=None, means={})
+    old = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(plain.to_bytes())) as archive, zipfile.ZipFile(old, "w") as written:
+        for name in archive.namelist():
+            data = archive.read(name)
+            if name == "reference.json":
+                head = json.loads(data)
+                assert head["format"] == 2
+                kept = {key: one for key, one in head.items() if key not in ("calibration", "means")}
+                data = json.dumps({**kept, "format": 1}).encode()
+            written.writestr(name, data)
+    loaded = Reference.from_bytes(old.getvalue())
+    values, _ = make_rows(500, 1)
+    assert (loaded.count(values) == reference.count(values)).all()
+    assert quality.estimate_quality(loaded, loaded.count(values)) == []
