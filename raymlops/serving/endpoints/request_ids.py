@@ -5,7 +5,6 @@ import collections
 import concurrent.futures
 import hashlib
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -82,14 +81,6 @@ class RequestIds:
             for key, request in held.items():
                 yield request, key in others
         self._asked = waiting
-
-
-def is_in_sample(given: str, batch: Batch, share: float) -> bool:
-    """The same for a request and its retry; many requests may have one id."""
-    first = next(iter(batch.values()), None)
-    data = _to_bytes(first[:1]) if first is not None and first.ndim else b""
-    mark = zlib.crc32(data, zlib.crc32(given.encode("utf-8", "surrogatepass")))
-    return (mark * 0x9E3779B1 & 0xFFFFFFFF) < share * 2**32
 
 
 def make_key(path: str, given: str, batch: Batch) -> int:

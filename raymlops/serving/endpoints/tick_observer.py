@@ -3,6 +3,7 @@ a file of the node; its values are counted later, in bulk, in a thread beside, a
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import logging
 import random
 import threading
@@ -21,7 +22,7 @@ from raymlops.monitoring.ticks import Place, Tick
 from raymlops.runtime.observer_queue import ObserverQueue
 from raymlops.serving.endpoints.answered_rows import AnsweredRows
 from raymlops.serving.endpoints.observers import Told
-from raymlops.serving.endpoints.request_ids import HeldRequest, RequestIds, is_in_sample
+from raymlops.serving.endpoints.request_ids import HeldRequest, RequestIds
 from raymlops.specs.serving import Monitoring
 from raymlops.tensors import Batch, copy_batch
 
@@ -29,8 +30,8 @@ LOG = logging.getLogger("raymlops.serving")
 NAME = "monitoring"
 _CORE_SHARE = 0.01
 """Of a core, for counting; a replica that answers more rows than that counts a sample of them."""
-_ROW_S = 5e-6
-"""CPU time of a row before any was measured."""
+_ROW_S, _REQUEST_S = 5e-6, 8e-6
+"""CPU time of a row before any was measured, and of a request that is passed to another thread."""
 _ADAPT_S = 1.0
 _SAMPLED_ROWS = 16
 """Of a request that is in the sample, if it has so many."""
@@ -38,8 +39,7 @@ _LATE_S = 0.3
 """After the end of a tick, so that requests which wait in the queue are in it."""
 _RETRY_S = 30.0
 _CLAIMS_S, _CLOSES_S = 1.0, 3.0
-_CLASSES = {2: "2xx", 4: "4xx", 5: "5xx"}
-_GONE = 499
+_KINDS, _GONE = ("2xx", "4xx", "499", "5xx"), 499
 
 
 class NodeRun(NamedTuple):
@@ -88,18 +88,17 @@ class TickObserver:
     ) -> None:
         self.rows, self._spec, self._delivery, self._load = rows, spec, delivery, load
         self.paths = list(places)
-        self.dropped = [0] * len(self.paths)
-        """Rows by slot that did not fit into the queue; written by the answering thread."""
+        self.aside = Aside(len(self.paths))
         self.counted = self.left_out = self.retried = self.lost = 0
         self._places = list(places.values())
         self._models: list[WatchedModel | None] = [None] * len(self.paths)
         self._slots = {path: slot for slot, path in enumerate(self.paths)}
         self._ticks: list[OpenTick | None] = [None] * len(self.paths)
-        self._told_dropped = [0] * len(self.paths)
         self._counter = TickCounter(spec.tick_seconds, replica)
         self._ids = RequestIds(delivery.claim)
         self._random = np.random.default_rng()
-        self._share, self._offered, self._rate = 1.0, 0, 0.0
+        self._cost_rate = 0.0
+        """Seconds a second that it would take to count all rows."""
         self._adapts = time.monotonic() + _ADAPT_S
         self._loads_again = 0.0
         self._due = time.monotonic() + self._find_wait()
@@ -130,41 +129,31 @@ class TickObserver:
 
     def to_rows(self) -> dict[str, int]:
         """Rows by what became of them."""
-        dropped, given_up = sum(self.dropped) - sum(self._told_dropped), self._delivery.lost
+        given_up = self._delivery.lost
         return {
             "counted": self.counted - given_up,
             "left_out": self.left_out,
             "retried": self.retried,
-            "lost": self.lost + dropped + given_up,
+            "lost": self.lost + given_up,
         }
 
     def _add_request(self, told: Told, offset: float) -> None:
-        request, status, ended = told[:3]
-        counted = request.statistics
-        slot = self._slots.get(counted.name) if counted is not None else None
-        if slot is None:
-            return  # of no model, or loaded on demand
+        request, ended = told[0], told[2]
+        assert request.statistics is not None
+        slot = self._slots[request.statistics.name]
         instant = ended / 1e9 + offset
         tick = self._find_tick(slot, instant)
-        kind = "499" if status == _GONE else _CLASSES.get(status // 100, "5xx")
-        tick.requests[kind] = tick.requests.get(kind, 0) + 1
-        if status != 200:
-            return
+        tick.requests["2xx"] = tick.requests.get("2xx", 0) + 1
         tick.latencies.append(ended - request.arrived)
         batch, rows = request.batch or {}, request.rows
         held = HeldRequest(slot, instant, batch, request.answer or {}, rows, told[3] + told[4])
         given = (request.body_id or request.id) if request.body_id or request.has_id else ""
-        if given and self._add_given(tick, held, given):
-            return
-        self._add_rows(tick, held, is_chosen=bool(given))
+        if not given or not self._add_given(tick, held, given):
+            self._add_rows(tick, held)
 
     def _add_given(self, tick: OpenTick, held: HeldRequest, given: str) -> bool:
-        """Whether a request whose caller gave an id needs no counting now: it is a retry, waits for what other replicas
-        counted, or is left out of the sample; a retry is in the sample if the first one is."""
-        if self._samples(held.slot) and not is_in_sample(given, held.batch, self._share):
-            tick.answered += held.rows
-            self._offered += held.rows
-            return True
+        """Whether a request whose caller gave an id needs no counting now: it is a retry, or waits for what other
+        replicas counted."""
         is_known, key = self._ids.is_known(self.paths[held.slot], given, held.batch)
         if is_known:
             tick.answered += held.rows
@@ -193,58 +182,55 @@ class TickObserver:
                 tick.answered += held.rows
                 tick.retried += held.rows
             else:
-                self._add_rows(tick, held, is_chosen=True)
+                self._add_rows(tick, held)
         if resolved:
             self._pass_on()
 
-    def _add_rows(self, tick: OpenTick, request: HeldRequest, *, is_chosen: bool = False) -> None:
-        """Rows that were answered; those of a large load are counted in part, unless they were chosen already."""
+    def _add_rows(self, tick: OpenTick, request: HeldRequest) -> None:
+        """Rows that were answered; of many in one request, those that the sample takes."""
         slot, instant, batch, answer, rows, size = request
         tick.answered += rows
         tick.first, tick.last = min(tick.first or instant, instant), max(tick.last, instant)
         if self._models[slot] is None:  # its reference is not here yet
             tick.lost += rows
             return
-        self._offered += rows
-        if self._samples(slot) and not is_chosen:
-            batch, answer, rows = self._sample(batch, answer, rows)
-        if rows:
-            tick.add_rows(batch, answer, rows, size)
-
-    def _samples(self, slot: int) -> bool:
-        model = self._models[slot]
-        return self._share < 1.0 and model is not None and model.reference is not None
-
-    def _sample(self, batch: Batch, answer: Batch, rows: int) -> tuple[Batch, Batch, int]:
-        """Each row with the same probability: some rows of some requests, as picking any of a request takes a time
-        that does not depend on their number."""
-        taken = min(rows, max(_SAMPLED_ROWS, round(rows * self._share)))
-        if random.random() * taken >= rows * self._share:  # noqa: S311
-            return batch, answer, 0
-        if taken == rows:
-            return batch, answer, rows
-        chosen = self._random.choice(rows, taken, replace=False, shuffle=False)
-        return _take(batch, chosen, rows), _take(answer, chosen, rows), taken
+        taken = self.aside.find_taken(rows)
+        if taken < rows:
+            chosen = self._random.choice(rows, taken, replace=False, shuffle=False)
+            batch, answer = _take(batch, chosen, rows), _take(answer, chosen, rows)
+        tick.add_rows(batch, answer, taken, size)
 
     def _work(self) -> None:
         now = time.monotonic()
         if now >= self._adapts:
             self._adapt(now)
             self.rows.live()
+        self._take_aside()
         self._resolve()
         if now >= self._due:
             self._flush()
 
     def _adapt(self, now: float) -> None:
-        """Set the share of rows that are counted, by the time that counting took."""
+        """Set the share of rows that are counted, by the time that counting takes."""
         elapsed = now - self._adapts + _ADAPT_S
         self._adapts = now + _ADAPT_S
-        self._rate += 0.3 * (self._offered / elapsed - self._rate)
-        self._offered = 0
         cost = self._counter.cost
         row_s = (cost.seconds + 64 * _ROW_S) / (cost.rows + 64)
         cost.fade(0.9)
-        self._share = min(1.0, _CORE_SHARE / max(row_s * self._rate, 1e-9))
+        rows, requests = self.aside.take_offered()
+        self._cost_rate += 0.5 * ((rows * row_s + requests * _REQUEST_S) / elapsed - self._cost_rate)
+        self.aside.share = min(1.0, _CORE_SHARE / max(self._cost_rate, 1e-9))
+
+    def _take_aside(self) -> None:
+        """What the answering thread counted itself."""
+        for slot, found in self.aside.take():
+            tick = self._find_tick(slot, time.time())
+            tick.answered += found.left_out + found.lost
+            tick.lost += found.lost
+            tick.latencies += found.latencies
+            for kind, count in found.requests.items():
+                if count:
+                    tick.requests[kind] = tick.requests.get(kind, 0) + count
 
     def _flush(self) -> None:
         """A tick has ended."""
@@ -254,13 +240,7 @@ class TickObserver:
 
     def _pass_on(self) -> None:
         """Pass on all that was counted. Ticks that go on later are added to."""
-        for slot, dropped in enumerate(self.dropped):
-            new = dropped - self._told_dropped[slot]
-            if new:
-                self._told_dropped[slot] = dropped
-                tick = self._find_tick(slot, time.time())
-                tick.answered += new
-                tick.lost += new
+        self._take_aside()
         self._ticks = [None] * len(self.paths)
         ticks = self._counter.take()
         for one in ticks:
@@ -306,6 +286,77 @@ def _take(batch: Batch, chosen: Any, rows: int) -> Batch:
     }
 
 
+@dataclasses.dataclass(slots=True)
+class Counted:
+    """Of one slot. `left_out` and `lost` are rows; `requests` are by class of status."""
+
+    left_out: int = 0
+    lost: int = 0
+    requests: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
+    latencies: list[int] = dataclasses.field(default_factory=list)
+
+
+class Aside:
+    """What the answering thread counts itself, as it takes less than passing it on: requests that are left out of the
+    sample, refused or dropped. Written by that thread, and taken by the observer's, which sets `share`."""
+
+    def __init__(self, slots: int) -> None:
+        self.share = 1.0
+        """Probability of a row to be counted."""
+        self.slots = [Counted() for _ in range(slots)]
+        self._told = [Counted() for _ in range(slots)]
+        self.rows, self.requests = 0, 0.0
+        """Offered: rows, and the requests that would be passed on to count all of them."""
+
+    def chooses(self, slot: int, rows: int, latency: int | None) -> bool:
+        """Whether an answered request is in the sample."""
+        share = self.share
+        self.rows += rows
+        if rows <= _SAMPLED_ROWS:
+            self.requests += 1.0
+            if share >= 1.0 or random.random() < share:  # noqa: S311
+                return True
+        else:
+            taken = self.find_taken(rows)
+            self.requests += rows / taken
+            if share >= 1.0 or random.random() * taken < rows * share:  # noqa: S311
+                return True
+        counted = self.slots[slot]
+        counted.left_out += rows
+        counted.requests["2xx"] += 1
+        if latency is not None:
+            counted.latencies.append(latency)
+        return False
+
+    def find_taken(self, rows: int) -> int:
+        """Rows of a request in the sample that are counted: some of many, so that each row of any request has the same
+        probability, and a request takes a time that does not depend on its rows."""
+        return rows if self.share >= 1.0 else min(rows, max(_SAMPLED_ROWS, round(rows * self.share)))
+
+    def refuse(self, slot: int, status: int) -> None:
+        kind = "499" if status == _GONE else "4xx" if status // 100 == 4 else "5xx"
+        self.slots[slot].requests[kind] += 1
+
+    def take(self) -> list[tuple[int, Counted]]:
+        """All since the last call, by slot. Numbers only grow, so that none is missed while the other thread counts."""
+        found = []
+        for slot, counted in enumerate(self.slots):
+            told = self._told[slot]
+            requests = {kind: count - told.requests[kind] for kind, count in counted.requests.items()}
+            new = Counted(counted.left_out - told.left_out, counted.lost - told.lost, requests)
+            if new.left_out or new.lost or any(requests.values()):
+                new.latencies, counted.latencies = counted.latencies, []
+                told.left_out, told.lost = told.left_out + new.left_out, told.lost + new.lost
+                told.requests = {kind: count + requests[kind] for kind, count in told.requests.items()}
+                found.append((slot, new))
+        return found
+
+    def take_offered(self) -> tuple[int, float]:
+        found = self.rows, self.requests
+        self.rows, self.requests = 0, 0.0
+        return found
+
+
 class TickQueue(ObserverQueue[Any]):
     """What waits for a TickObserver. Notes rows in the node's file when they are put, which is before their answer is
     written: of a killed replica, the loss is never understated."""
@@ -314,7 +365,7 @@ class TickQueue(ObserverQueue[Any]):
 
     def __init__(self, observer: TickObserver, most_events: int = 8192) -> None:
         super().__init__(NAME, observer, lambda what: what, most_events)
-        self._ticks = observer
+        self._ticks, self._aside = observer, observer.aside
         self._counts, self._slots = observer.rows.counts, observer.rows.slots
         self._loop: asyncio.AbstractEventLoop | None = None
         self._owner = 0
@@ -325,12 +376,16 @@ class TickQueue(ObserverQueue[Any]):
         super().start()
 
     def put(self, what: Any, size: int) -> None:
-        if what[1] == 200:
-            request = what[0]
-            slot = self._slots.get(request.statistics.name)
-            if slot is not None:
-                self._counts[slot] += request.rows
-        super().put(what, size)
+        request, status, ended = what[:3]
+        slot = self._slots.get(request.statistics.name)
+        if slot is None:
+            return  # of no model, or loaded on demand
+        if status != 200:
+            self._aside.refuse(slot, status)
+            return
+        self._counts[slot] += request.rows
+        if self._aside.chooses(slot, request.rows, ended - request.arrived):
+            super().put(what, size)
 
     def watch(self, path: str, *, copies: bool) -> Watch:
         """Takes the runs of a node of a graph, from any thread; `copies` if others may change its tensors later."""
@@ -338,9 +393,9 @@ class TickQueue(ObserverQueue[Any]):
 
         def take(batch: Batch, answer: Batch) -> None:
             ended = time.perf_counter_ns()
+            rows = next((len(values) for values in batch.values() if values.ndim), 0)
             if copies:
                 batch, answer = copy_batch(batch), copy_batch(answer)
-            rows = next((len(values) for values in batch.values() if values.ndim), 0)
             size = sum([values.nbytes for values in batch.values()])
             run = NodeRun(slot, batch, answer, rows, ended, size)
             if threading.get_ident() == self._owner or self._loop is None:
@@ -355,10 +410,10 @@ class TickQueue(ObserverQueue[Any]):
 
     def _put_run(self, run: NodeRun, size: int) -> None:
         self._counts[run.slot] += run.rows
-        super().put(run, size)
+        if self._aside.chooses(run.slot, run.rows, None):
+            super().put(run, size)
 
     def _drop(self, what: Any) -> None:
-        if what.__class__ is NodeRun:
-            self._ticks.dropped[what.slot] += what.rows
-        elif what[1] == 200 and (slot := self._slots.get(what[0].statistics.name)) is not None:
-            self._ticks.dropped[slot] += what[0].rows
+        is_run = what.__class__ is NodeRun
+        slot = what.slot if is_run else self._slots[what[0].statistics.name]
+        self._aside.slots[slot].lost += what.rows if is_run else what[0].rows
