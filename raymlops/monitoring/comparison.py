@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from raymlops.monitoring.cells import MISSING, SUM, Counts, NumberCells, count
+from raymlops.monitoring.cells import ABOVE, BELOW, MISSING, SUM, Counts, NumberCells, count
 from raymlops.monitoring.day_windows import DayWindows
 from raymlops.monitoring.deviates import INDEPENDENT, QUALITY_TESTS
-from raymlops.monitoring.reference import Column, Reference
+from raymlops.monitoring.reference import RESIDUAL_UNIT, Column, Reference
 from raymlops.monitoring.windows import Tests
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -43,7 +43,9 @@ class Finding:
     """Of a residual column, how far its mean lies from 0, in standard deviations of the residual. Of those that changed
     together, the cause has moved most: a shift of a column moves its own residual by more standard deviations than any
     other's (Cauchy and Schwarz on the precision matrix)."""
-
+    widened: float = 0.0
+    """Of a residual column, by how many of its standard deviations it is wider, as far as cells tell. Values that came
+    into other rows move no mean, but widen the own residual most, for the same reason."""
     medians: tuple[float, float] | None = None
     """Usual and now, where another test is more certain but the median moved, too."""
 
@@ -255,12 +257,15 @@ def find_findings(
     findings = []
     for place, (deviate, test) in best.items():
         found = _explain(reference, place, test, deviate, chance(deviate), now[place], usual[place])
-        moved = abs(float(now[place, SUM])) if reference.columns[place].role == "residual" else 0.0
         cells = reference.columns[place].cells
+        moved = widened = 0.0
+        if reference.columns[place].role == "residual":
+            moved = abs(float(now[place, SUM])) / RESIDUAL_UNIT
+            widened = _find_widening(now[place], usual[place])
         medians = None
         if place in shifted and test != "shift" and isinstance(cells, NumberCells):
             medians = find_quantile(cells, usual[place], 0.5), find_quantile(cells, now[place], 0.5)
-        findings.append(dataclasses.replace(found, moved=moved, medians=medians))
+        findings.append(dataclasses.replace(found, moved=moved, widened=widened, medians=medians))
     return tuple(_order(findings))
 
 
@@ -298,7 +303,21 @@ def _order(findings: Sequence[Finding]) -> list[Finding]:
     rest = [one for one in findings if one.column.role == "residual" and one.column.name not in named]
     inputs = sorted((one for one in own if one.column.role == "input"), key=lambda one: -one.deviate)
     others = sorted((one for one in own if one.column.role != "input"), key=lambda one: -one.deviate)
-    return [*inputs, *sorted(rest, key=lambda one: (-one.moved, -one.deviate)), *others]
+    most = max((one.moved for one in rest), default=0.0), max((one.widened for one in rest), default=0.0)
+    shifted = most[0] > most[1] / 2  # a shift widens as well, by as much
+    rest.sort(key=lambda one: (-one.moved if shifted else -one.widened, -one.deviate))
+    return [*inputs, *rest, *others]
+
+
+def _find_widening(now: Floats, usual: Floats) -> float:
+    """The root of how much larger the mean square is, of shares (32,) of a column of numbers: bins are taken for those
+    of a normal distribution."""
+    held, known = (
+        now[BELOW : ABOVE + 1],
+        usual[BELOW : ABOVE + 1] / max(usual[BELOW : ABOVE + 1].sum(), 1e-12),
+    )
+    scores = special.ndtri(np.clip(np.cumsum(known) - known / 2, 1e-4, 1 - 1e-4)) ** 2
+    return math.sqrt(max(float((held / max(held.sum(), 1e-12) - known) @ scores), 0.0))
 
 
 def _explain(

@@ -36,7 +36,7 @@ _OLD_FORMATS = (1,)
 """Without a calibration and without means."""
 _MAX_BYTES = 256 * 2**20
 _ARRAYS = ("codes", "days", "slots", "means", "scales", "weights", "spreads")
-_UNIT = 1024
+RESIDUAL_UNIT = 1024
 """Parts of a standard deviation in which residuals are summed, and the standard deviations at which they are cut."""
 _CUT = 64.0
 
@@ -96,7 +96,7 @@ class Reference:
         """What `count` counts, row by row, so that parts of the rows can be counted."""
         residuals = self._find_residuals(values)
         scaled = np.clip(residuals / self.residuals.spreads, -_CUT, _CUT)
-        units = np.rint(np.nan_to_num(scaled) * _UNIT).astype(np.int64)
+        units = np.rint(np.nan_to_num(scaled) * RESIDUAL_UNIT).astype(np.int64)
         return Measured(self._encode(values, residuals), units)
 
     def _find_residuals(self, values: Mapping[str, npt.NDArray[Any]]) -> Floats:

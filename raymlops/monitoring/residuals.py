@@ -19,6 +19,8 @@ MOST_COLUMNS = 200
 """Numbers among which residuals are sought: the product is quadratic in them."""
 _CLIP = 6.0
 """Standard deviations beyond which a value counts as that far: one broken column must not hide in all residuals."""
+_CENTRED = 8
+"""Steps in which means are found: each leaves of the distance the share of the rows that are cut."""
 _RIDGE = 1e-3
 _GRID = 2.0**20
 """Residuals are whole multiples of a part of it: a product differs in its last bits with the number of rows, and rows
@@ -46,7 +48,7 @@ class Residuals:
         with np.errstate(all="ignore"):
             means = np.array([_mean(values[:, place]) for place in range(len(columns))])
             scales = np.array([_spread(values[:, place], means[place]) for place in range(len(columns))])
-        held = cls(columns, (), means, scales, np.empty((len(columns), 0)), np.empty(0))
+        held = cls(columns, (), means, scales, np.empty((len(columns), 0)), np.empty(0))._centre(values)
         if len(values) < 10 * max(len(columns), 1) or len(columns) < 2:
             return held
         standard = held.standardise(values)
@@ -59,6 +61,17 @@ class Residuals:
         weights = precision[:, chosen] / diagonal[list(chosen)]
         spreads = np.maximum((standard @ weights).std(axis=0), 1e-9)
         return dataclasses.replace(held, of=chosen, weights=weights, spreads=spreads)
+
+    def _centre(self, values: Floats) -> "Residuals":
+        """With means at which values, cut as they are, have the mean 0: then residuals have it, too, and a mean that is
+        not 0 tells a shift. Residuals of columns that others explain wholly are so small that the median's distance
+        from the mean would be many of their standard deviations."""
+        held = self
+        for _ in range(_CENTRED):
+            with np.errstate(all="ignore"):
+                middle = held.standardise(values).sum(axis=0) / np.maximum(np.isfinite(values).sum(axis=0), 1)
+            held = dataclasses.replace(held, means=held.means + middle * self.scales)
+        return held
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def test_rows_of_the_same_kind_do_not_differ_more_often_than_asked(reference: Re
 def test_the_column_that_changed_is_named_first(
     reference: Reference, column: str, change, words: str
 ) -> None:  # type: ignore[no-untyped-def]
-    rows = make_rows(2000, 7)
+    rows = make_rows(2000, 11)
     found = compare(reference, {**rows, column: change(rows[column])})
     assert found.findings[0].column.name == column
     assert words in found.describe()
@@ -144,3 +144,22 @@ def test_columns_that_only_tell_the_time_are_not_watched_and_say_so() -> None:
     assert len(found.days)
     few = make_reference(values, {}, times=np.sort(times)[:1].repeat(4000))
     assert not len(few.days)  # one day says nothing of how days differ
+
+
+def test_values_that_came_into_other_rows_name_their_own_column() -> None:
+    """They move no mean, and all columns that are tied to it no longer follow."""
+
+    def make(rows: int, seed: int) -> Values:
+        random = np.random.default_rng(seed)
+        parts = {name: np.exp(random.normal(0, 0.5, rows)) for name in ("a", "b", "c", "d")}
+        total = np.sum(list(parts.values()), axis=0) + 0.7 * random.normal(size=rows)
+        return {**parts, "total": total, "tenfold": 10 * parts["a"]}
+
+    held = make_reference(make(8000, 0), {})
+    mixed = make(2000, 1)
+    mixed["total"][:400] = np.random.default_rng(2).permutation(mixed["total"][:400])
+    found = comparison.compare(held, held.count(mixed), 2000)
+    assert len(found.findings) > 1
+    assert found.findings[0].column.name == "total"
+    usual = held.residuals.find(np.stack(list(make(8000, 0).values()), axis=1)) / held.residuals.spreads
+    assert np.abs(usual.mean(axis=0)).max() < 0.05  # of columns that others explain wholly, too
