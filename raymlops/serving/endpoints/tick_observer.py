@@ -5,6 +5,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import logging
+import math
 import random
 import threading
 import time
@@ -32,7 +33,8 @@ _CORE_SHARE = 0.01
 """Of a core, for counting; a replica that answers more rows than that counts a sample of them."""
 _ROW_S, _REQUEST_S = 5e-6, 8e-6
 """CPU time of a row before any was measured, and of a request that is passed to another thread."""
-_ADAPT_S = 1.0
+_ADAPT_S, _RELEASE_S = 0.25, 10.0
+"""Seconds after which more load makes the sample smaller, and over which less load makes it larger again."""
 _SAMPLED_ROWS = 16
 """Of a request that is in the sample, if it has so many."""
 _LATE_S = 0.3
@@ -216,9 +218,11 @@ class TickObserver:
         self._adapts = now + _ADAPT_S
         cost = self._counter.cost
         row_s = (cost.seconds + 64 * _ROW_S) / (cost.rows + 64)
-        cost.fade(0.9)
+        cost.fade(0.97)
         rows, requests = self.aside.take_offered()
-        self._cost_rate += 0.5 * ((rows * row_s + requests * _REQUEST_S) / elapsed - self._cost_rate)
+        now_rate = (rows * row_s + requests * _REQUEST_S) / elapsed
+        kept = math.exp(-elapsed / _RELEASE_S)
+        self._cost_rate = max(now_rate, self._cost_rate * kept + now_rate * (1.0 - kept))
         self.aside.share = min(1.0, _CORE_SHARE / max(self._cost_rate, 1e-9))
 
     def _take_aside(self) -> None:
