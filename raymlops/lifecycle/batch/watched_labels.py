@@ -78,14 +78,11 @@ def find_labelled_answer(contract: Mapping[str, Any]) -> LabelledAnswer | None:
 
 
 def labelled_answer_of(calibration: Calibration, contract: Mapping[str, Any]) -> LabelledAnswer:
-    """Of a reference that was made with labels; values convert as the model's contract says, if it is of them."""
+    """Of a reference that was made with labels: that of the model's contract if it is of the same output."""
     known = find_labelled_answer(contract)
-    if known is not None and calibration.output in ("", known.output) and not calibration.classes:
+    if known is not None and calibration.output in ("", known.output):
         return dataclasses.replace(known, column=calibration.target)
-    conversion = known.conversion if known is not None and known.column == calibration.target else None
-    return LabelledAnswer(
-        calibration.target, calibration.task, calibration.output, calibration.classes, conversion
-    )
+    return LabelledAnswer(calibration.target, calibration.task, calibration.output, calibration.classes)
 
 
 def guess_labelled_answer(

@@ -196,6 +196,7 @@ def _find_labels(model: Model, table: pa.Table, read: "WatchedRows", label: Labe
     values = table[name].filter(pa.array(read.holds))
     if known is None or label.output not in ("", known.output):
         known = guess_labelled_answer(name, values, read.answered, label.output)
+    known = dataclasses.replace(known, column=name)
     if known.output not in read.answered:
         return None
     labels = np.full(len(read.holds), np.nan)
