@@ -31,8 +31,9 @@ LOG = logging.getLogger("raymlops.serving")
 NAME = "monitoring"
 _CORE_SHARE = 0.01
 """Of a core, for counting; a replica that answers more rows than that counts a sample of them."""
-_ROW_S, _REQUEST_S = 5e-6, 8e-6
-"""CPU time of a row before any was measured, and of a request that is passed to another thread."""
+_ROW_S, _REQUEST_S = 5e-6, 4e-5
+"""CPU time of a row before any was measured, and of a request that is passed to another thread, with what it costs the
+answering thread to give way to that one."""
 _ADAPT_S, _RELEASE_S = 0.25, 10.0
 """Seconds after which more load makes the sample smaller, and over which less load makes it larger again."""
 _SAMPLED_ROWS = 16
