@@ -284,7 +284,8 @@ class Dimension(Document):
     high: float | None = Field(None, description="Largest value of a range")
     log: bool = Field(False, description="Sample uniformly in the logarithm")
     integer: bool = Field(
-        False, description="Integers only; default if low and high are integers and no step is smaller"
+        False,
+        description="Integers only; default where low and high are, and the parameter takes nothing else",
     )
     choices: tuple[Any, ...] | None = Field(None, description="Values to choose from, instead of a range")
 

@@ -10,7 +10,7 @@ from raymlops.specs import defaults
 from raymlops.specs.code_references import find_own_names
 from raymlops.specs.experiment import ExperimentSpec, space_key, with_parameters
 from raymlops.specs.training import Dimension
-from raymlops.training import learners
+from raymlops.training import learners, networks
 from raymlops.training.learners import Learner, find_learner
 
 LEARNER, ROWS = "training.learner", "training.rows"
@@ -33,6 +33,9 @@ trial may take before it is tried."""
 
 GLASSBOX = ("linear", "ebm")
 """Learners whose models are sums of terms of one or two columns."""
+
+_NO_INTEGER = 0.41421356
+"""Of the way between two integers lies none, however far they are apart."""
 
 Space = dict[str, Dimension | bool | int | float | str]
 """Parameter, as in `search.space` -> what is varied, or the value that is held."""
@@ -85,6 +88,7 @@ def find_candidates(spec: ExperimentSpec, rows: int = 0, task: str = "") -> tupl
 
 def _complete(candidate: Candidate, spec: ExperimentSpec, rows: int, task: str) -> Candidate:
     """With its first values."""
+    candidate = dataclasses.replace(candidate, varied=settle_integers(spec, candidate.name, candidate.varied))
     known = _find_defaults(candidate, spec, rows, task)
     within = {key: candidate.varied[key].nearest(value) for key, value in known.items()}
     return dataclasses.replace(
@@ -93,6 +97,35 @@ def _complete(candidate: Candidate, spec: ExperimentSpec, rows: int, task: str) 
         begin={key: value for key, value in within.items() if value != known[key]},
         first=tuple(_find_first(candidate, spec, rows, task)) if rows else (),
     )
+
+
+def settle_integers(
+    spec: ExperimentSpec, learner: str, space: Mapping[str, Dimension]
+) -> Mapping[str, Dimension]:
+    """A space in which the ranges between integers of what takes nothing else, as leaves, are of integers."""
+    return {
+        key: one.model_copy(update={"integer": True}) if _is_whole(spec, learner, key, one) else one
+        for key, one in space.items()
+    }
+
+
+def _is_whole(spec: ExperimentSpec, learner: str, key: str, dimension: Dimension) -> bool:
+    low, high = dimension.low, dimension.high
+    if low is None or high is None or dimension.integer or not (low.is_integer() and high.is_integer()):
+        return False
+    part, name = space_key(key)
+    if part == "network.options":
+        return networks.is_whole(spec.network.name, name)
+    between = low + (high - low) * _NO_INTEGER
+    return _takes(spec, learner, key, round(between)) and not _takes(spec, learner, key, between)
+
+
+def _takes(spec: ExperimentSpec, learner: str, key: str, value: float) -> bool:
+    try:
+        learners.check(with_parameters(spec, {LEARNER: learner, key: value}))
+    except SpecError:
+        return False
+    return True
 
 
 def _find_first(

@@ -214,6 +214,14 @@ def check_options(name: str, options: dict[str, Any], *, imports: bool = True) -
             raise SpecError("network.options: " + unknown_name(f"option of {name!r}:", key, known))
 
 
+def is_whole(name: str, option: str) -> bool:
+    """Whether an option of a network of ours is an integer; False of a class of the user's own."""
+    if name not in NETWORKS:
+        return False
+    parameter = inspect.signature(NETWORKS[name]).parameters.get(option)
+    return parameter is not None and type(parameter.default) is int
+
+
 def options_of(name: str) -> tuple[str, ...]:
     """The options that the constructor of a network of ours takes; none for a class of the user's own."""
     if ":" in name:

@@ -146,17 +146,19 @@ def decide(
 def _narrow_space(
     spec: ExperimentSpec, features: FittedFeatures, facts: defaults.Facts, tell: Callable[[str], None]
 ) -> tuple[defaults.Choice, ...]:
-    """A smaller space for the one learner of a spec, where some of its values cannot keep `gate.latency_ms`."""
-    varied = dict(spec.search.space or {})
-    if spec.gate.latency_ms is None or not varied or spec.search.algorithm == "grid":
+    """The space for the one learner of a spec: of integers where it takes nothing else, and smaller where some of its
+    values cannot keep `gate.latency_ms`."""
+    given, told = spec.search.space or {}, list[str]()
+    if not given or spec.search.algorithm == "grid":
         return ()
-    told: list[str] = []
+    varied = candidates.settle_integers(spec, spec.training.learner, given)
     limit = LatencyLimit(spec, packing_of(features), features.target, facts.train)
     (one,) = keep_within([candidates.Candidate(spec.training.learner, varied, {})], limit, told.append)
-    if not told:
+    if one.varied == given:
         return ()
     for line in told:
         tell(line)
+    told = told or ["of integers where nothing else is taken"]
     space = {key: dimension.model_dump() for key, dimension in one.varied.items()}
     return (defaults.Choice("search.space", space, "; ".join(told)),)
 
