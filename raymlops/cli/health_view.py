@@ -75,8 +75,8 @@ def _draw_alarms(health: Health) -> Table:
 
 
 def _describe(incident: Incident) -> str:
-    damage = f" {incident.alarm.damage}" if incident.alarm.damage else ""
-    return escape(incident.alarm.sentence + damage)
+    sentence, damage = incident.alarm.sentence, incident.alarm.damage
+    return escape(sentence if damage in sentence else f"{sentence} {damage}")
 
 
 def _draw_model(model: ModelHealth) -> Text:
