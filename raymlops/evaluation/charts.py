@@ -91,8 +91,11 @@ def _draw_series(one: Series, plane: "_Plane", gaps: bool) -> str:
         title = f"<title>{html.escape(one.name)}</title>" if one.name else ""
         drawn = ""
         for part in _split(places) if gaps else [places]:
-            # a line of one point, between two gaps, is drawn as a dot by its round ends
-            path = " ".join(f"{x:.1f},{y:.1f}" for _, x, y in (part * 2 if len(part) == 1 else part))
+            if gaps and len(part) == 1:  # between two gaps
+                (_, x, y), *_ = part
+                drawn += f'<circle class="dot s{one.colour}" cx="{x:.1f}" cy="{y:.1f}" r="3">{title}</circle>'
+                continue
+            path = " ".join(f"{x:.1f},{y:.1f}" for _, x, y in part)
             drawn += f'<polyline class="{kind}" points="{path}">{title}</polyline>'
         return drawn
     return "".join(
@@ -330,7 +333,9 @@ def _range_of(axis: Axis, values: Sequence[float | None]) -> tuple[float, float]
         return axis.range
     held = [value for value in values if value is not None and math.isfinite(value)]
     low, high = min(held, default=0.0), max(held, default=1.0)
-    return (low, high) if axis.time and high > low else _widen(low, high)
+    if axis.time:
+        return (low, high) if high > low else (low - 43_200.0, high + 43_200.0)
+    return _widen(low, high)
 
 
 def _widen(low: float, high: float) -> tuple[float, float]:

@@ -227,7 +227,7 @@ def _list_facts(model: ModelHealth) -> dict[str, str]:
         held["usual"] = f"{judgement.reference_rows:,} rows that did not train it"
         limits = ", ".join(f"{value:.1f} of {name}" for name, value in judgement.thresholds.items())
         held["alarm"] = f"deviates beyond {limits}" if limits else ""
-        held["not judged"] = "; ".join(judgement.notes)
+        held["note"] = "; ".join(judgement.notes)
     if traffic.left_out:
         held["not counted"] = f"{traffic.left_out:,} rows: of a large load, a sample is counted"
     if traffic.lost:
