@@ -10,7 +10,7 @@ import click
 from raymlops.cli.duration import Duration
 from raymlops.cli.terminal import echo
 from raymlops.settings import Settings
-from raymlops.specs.serving import CHECKS
+from raymlops.specs.monitoring import CHECKS
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 _ID = click.argument("identity", metavar="ID")

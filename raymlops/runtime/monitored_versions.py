@@ -14,7 +14,8 @@ from raymlops.runtime.leaf_kinds import LEAF_KINDS
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec, list_nodes
 from raymlops.specs.graph_nodes import ShadowNode, SplitNode
-from raymlops.specs.serving import Monitoring, ServingSpec, WatchedVersion
+from raymlops.specs.monitoring import Monitoring, WatchedVersion
+from raymlops.specs.serving import ServingSpec
 
 LOG = logging.getLogger("raymlops.serving")
 REGISTERED = "models:/"

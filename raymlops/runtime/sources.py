@@ -17,7 +17,8 @@ from raymlops.runtime.monitored_versions import pin_monitoring
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec, change_nodes, expand_files
 from raymlops.specs.graph_nodes import NodeDocument
-from raymlops.specs.serving import Capture, HostedModel, ServingSpec
+from raymlops.specs.monitoring import Capture
+from raymlops.specs.serving import HostedModel, ServingSpec
 
 
 def pin(spec: ServingSpec, settings: Settings) -> ServingSpec:

@@ -24,7 +24,7 @@ from raymlops.models.safety import read_model
 from raymlops.observers import Event
 from raymlops.serving.endpoints.capture import CaptureObserver
 from raymlops.specs.dataset import DatasetSpec
-from raymlops.specs.serving import Capture
+from raymlops.specs.monitoring import Capture
 from tests import toy_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]

@@ -37,7 +37,7 @@ from raymlops.serving.endpoints.capture import CaptureObserver
 from raymlops.settings import Settings
 from raymlops.specs.dataset import DatasetSpec
 from raymlops.specs.experiment import ExperimentSpec
-from raymlops.specs.serving import Capture
+from raymlops.specs.monitoring import Capture
 from raymlops.tracking import registry, run_reader, store
 from tests import experiments
 

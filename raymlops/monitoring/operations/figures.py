@@ -17,7 +17,7 @@ from raymlops.monitoring.operations.history import (
     Sample,
     sum_counts,
 )
-from raymlops.specs.serving import Objectives, Operations
+from raymlops.specs.monitoring import Objectives, Operations
 
 PAGE_PART = 0.25
 """A limit of days or of free storage, which raises a note, is a page below this part of it."""

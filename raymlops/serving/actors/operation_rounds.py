@@ -24,7 +24,8 @@ from raymlops.monitoring.operations.history import (
 from raymlops.monitoring.operations.judgement import Judged
 from raymlops.serving.actors import operation_figures, operation_gauges
 from raymlops.settings import Settings
-from raymlops.specs.serving import Operations, ServingSpec
+from raymlops.specs.monitoring import Operations
+from raymlops.specs.serving import ServingSpec
 
 LOG = logging.getLogger("raymlops.serving")
 WHO = "operational checks"

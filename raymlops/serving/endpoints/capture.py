@@ -27,7 +27,8 @@ from raymlops.serving.endpoints.hosted import Hosted
 from raymlops.serving.endpoints.label_store import LabelStore
 from raymlops.serving.protocol.request_limits import RequestLimits
 from raymlops.settings import read_environment
-from raymlops.specs.serving import Capture, ServingSpec
+from raymlops.specs.monitoring import Capture
+from raymlops.specs.serving import ServingSpec
 from raymlops.tensors import Signature
 
 LOG = logging.getLogger("raymlops.serving")

@@ -11,7 +11,7 @@ from raymlops.captures.store import CaptureStore
 from raymlops.errors import DataError, OverloadedError, StorageError
 from raymlops.serving.protocol.json_text import parse_json
 from raymlops.serving.protocol.request_limits import RequestLimits
-from raymlops.specs.serving import Capture
+from raymlops.specs.monitoring import Capture
 
 _WAITING, _WITHIN_S = 8, 30.0
 """Bodies that a replica stores at once, and how long it tries."""

@@ -24,7 +24,7 @@ from raymlops.runtime.observer_queue import ObserverQueue
 from raymlops.serving.endpoints.answered_rows import AnsweredRows
 from raymlops.serving.endpoints.observers import Told
 from raymlops.serving.endpoints.request_ids import HeldRequest, RequestIds
-from raymlops.specs.serving import Monitoring
+from raymlops.specs.monitoring import Monitoring
 from raymlops.tensors import Batch, copy_batch
 
 LOG = logging.getLogger("raymlops.serving")

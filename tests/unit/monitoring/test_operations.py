@@ -32,7 +32,7 @@ from raymlops.monitoring.operations.history import (
 )
 from raymlops.monitoring.operations.judgement import judge
 from raymlops.monitoring.operations.resources import count_restarts
-from raymlops.specs.serving import CHECKS, Objectives, Operations
+from raymlops.specs.monitoring import CHECKS, Objectives, Operations
 
 START = 1_800_000_000.0
 MODEL = ("flights", "4")

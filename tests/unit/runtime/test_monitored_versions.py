@@ -9,7 +9,8 @@ from raymlops.runtime import monitored_versions
 from raymlops.runtime.monitored_versions import find_roles, list_registered, pin_monitoring
 from raymlops.settings import Settings
 from raymlops.specs.document import parse_document
-from raymlops.specs.serving import Monitoring, ServingSpec
+from raymlops.specs.monitoring import Monitoring
+from raymlops.specs.serving import ServingSpec
 from tests.monitored_versions import make_reference
 
 SPEC = """

@@ -34,7 +34,8 @@ from raymlops.serving.transport.api_keys import KeyRing, make_key
 from raymlops.serving.transport.asgi import DataPlane
 from raymlops.settings import Settings
 from raymlops.specs.document import validate_document
-from raymlops.specs.serving import Capture, HostedModel, ServingSpec
+from raymlops.specs.monitoring import Capture
+from raymlops.specs.serving import HostedModel, ServingSpec
 from tests import toy_models
 from tests.unit.serving.replica.test_grpc_methods import doubler, infer
 

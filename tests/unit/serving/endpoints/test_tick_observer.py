@@ -39,7 +39,8 @@ from raymlops.serving.transport.asgi import DataPlane
 from raymlops.serving.transport.http import Request
 from raymlops.settings import Settings
 from raymlops.specs.graph import GraphSpec
-from raymlops.specs.serving import HostedModel, Monitoring
+from raymlops.specs.monitoring import Monitoring
+from raymlops.specs.serving import HostedModel
 from raymlops.tensors import Batch
 from tests import toy_models
 from tests.grpc_server import serve_grpc
