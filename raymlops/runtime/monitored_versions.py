@@ -3,6 +3,7 @@ where the counts will be, so that replicas and judges need no registry. Counts n
 
 import logging
 import pathlib
+import shlex
 from collections.abc import Iterator
 
 from raymlops import locations
@@ -58,7 +59,7 @@ def _find_reference(place: str, uri: str, settings: Settings) -> tuple[bytes, Re
     """None if there is none that can be read; a log line says so."""
     content = _read_reference(uri, settings)
     if content is None:
-        told = f"it has no reference; make one: raymlops reference {uri} DATA"
+        told = f"it has no reference; make one: raymlops reference {shlex.quote(uri)} DATA"
         LOG.info("%s (%s) is not monitored: %s", place, uri, told)
         return None
     try:

@@ -104,12 +104,13 @@ def reproduce_version(
 
 def _read_members(version: ModelVersion) -> tuple[tuple[Replayed, ...], dict[str, Any] | None]:
     """The trials of a winner of several models, and the parameters of the network that learned from them, if one did;
-    empty for one of a single model, whose parameters say all."""
+    empty for one of a single model of the training rows, whose parameters say all."""
     held = version_record.read_tag(version, "raymlops.members")
     members = tuple(Replayed.from_json(one) for one in held.get("members", ()))
     if held.get("teacher"):
         return tuple(Replayed.from_json(one) for one in held["teacher"]), dict(members[0].parameters)
-    return (members, None) if sum(one.models for one in members) > 1 else ((), None)
+    rebuilt = sum(one.models for one in members) > 1 or any(one.whole for one in members)
+    return (members, None) if rebuilt else ((), None)
 
 
 def reproduce_rebuilt(

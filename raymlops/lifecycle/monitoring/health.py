@@ -3,6 +3,7 @@ Writes nothing but thresholds, which are kept for the next reader."""
 
 import dataclasses
 import datetime
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -134,7 +135,8 @@ class HealthReader:
         )
         if not digest:
             uri = f"models:/{place.model}/{place.version}"
-            why = f"it has no reference; of a registered version: raymlops reference {uri} DATA, and deploy again"
+            made = f"raymlops reference {shlex.quote(uri)} DATA"
+            why = f"it has no reference; of a registered version: {made}, and deploy again"
             return dataclasses.replace(health, unwatched=why)
         reference = self._find_reference(digest)
         if isinstance(reference, str):
@@ -147,7 +149,8 @@ class HealthReader:
             left_out=reference.left_out,
         )
         if place.role == "table":
-            why = f"rows of files are compared by raymlops drift models:/{place.model}/{place.version} DATA"
+            uri = f"models:/{place.model}/{place.version}"
+            why = f"rows of files are compared by raymlops drift {shlex.quote(uri)} DATA"
             return dataclasses.replace(health, unwatched=why)
         if found is None:
             return dataclasses.replace(

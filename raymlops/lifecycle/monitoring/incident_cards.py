@@ -1,6 +1,7 @@
 """Alarms on a page: what a person needs of each that is open, and the closed ones as a table."""
 
 import datetime
+import shlex
 
 from markupsafe import Markup
 
@@ -118,7 +119,7 @@ def show_closed(health: Health) -> Markup:
     ]
     more = len(closed) - len(rows)
     lead = (
-        f"And {count(more, 'earlier one')}: raymlops alarms --application {health.application}"
+        f"And {count(more, 'earlier one')}: raymlops alarms --application {shlex.quote(health.application)}"
         if more > 0
         else ""
     )
