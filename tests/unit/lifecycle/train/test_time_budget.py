@@ -35,6 +35,6 @@ def test_a_large_estimate_leaves_trials_half_of_the_time() -> None:
 def test_a_time_that_is_over_before_the_first_trial_is_told_with_its_remedy() -> None:
     budget = TimeBudget(6, time.monotonic() - 30).with_reserve(preparing=25)
     with pytest.raises(
-        SpecError, match=r"search\.max_minutes: 0\.1 minutes .* after 3\d s; .* 4[56] s; allow more"
+        SpecError, match=r"search\.max_minutes: 0\.1 minutes .* after 3\d s; .* 4[89] s; allow more"
     ):
         budget.grant_trials()
