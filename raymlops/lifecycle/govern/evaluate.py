@@ -186,13 +186,22 @@ def evaluate_version(
         rows,
     )
     path = _write_report(_describe_data(report, rows, said), version, rows, settings)
-    reference = make_reference_file(opened.model, features, rows, sample, spec) if store else b""
+    reference = _make_reference(opened, features, rows, sample, spec) if store else b""
     trusted = EvaluatedVersion(
         version, champion, verdict, evaluation, path, lines, judged, said, leaderboard, importance, reference
     )
     if store:
         store_findings(client, trusted, settings)
     return trusted
+
+
+def _make_reference(
+    opened: OpenedVersion, features: FittedFeatures, rows: Rows, sample: Sample, spec: ExperimentSpec
+) -> bytes:
+    """Of rows that trained none of the version's models."""
+    if version_record.trained_on_validation(opened.version):
+        rows = dataclasses.replace(rows, validation=None)
+    return make_reference_file(opened.model, features, rows, sample, spec)
 
 
 def _list_constraints(spec: ExperimentSpec) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
-"""Makes the reference of a version that is evaluated: of its validation and test rows, which trained nothing, with
-their labels and times."""
+"""Makes the reference of a version that is evaluated: of its test rows, and of its validation rows where these trained
+nothing, with their labels and times."""
 
 import numpy as np
 
@@ -17,7 +17,8 @@ _MOST_VALUES = 20_000_000
 def make_reference_file(
     model: Model, features: FittedFeatures, rows: Rows, test: Sample, spec: ExperimentSpec
 ) -> bytes:
-    """Of the test rows in `test` and as many validation rows; of data other than the version's own, of `test`."""
+    """Of the test rows in `test` and as many validation rows, if `rows` has any: on rows that trained a model its
+    scores are surer than on others. Of data other than the version's own, of `test`."""
     samples, count = [test], rows.counts.get("test", len(test.labels))
     held = rows.counts.get("validation", 0)
     if rows.validation is not None and held:

@@ -238,6 +238,12 @@ def _list_members(version: ModelVersion) -> Sequence[Mapping[str, Any]]:
     return found
 
 
+def trained_on_validation(version: ModelVersion) -> bool:
+    """Whether models that answer were trained on the validation rows: on folds of them, or on all rows."""
+    members = read_tag(version, "raymlops.members").get("members", ())
+    return any(one["models"] > 1 or one.get("whole", False) for one in members)
+
+
 def _say_taught(version: ModelVersion) -> str:
     """How good a network is that learned from a blend; empty for other versions."""
     found = read_tag(version, "raymlops.members").get("distilled")
@@ -249,6 +255,7 @@ def _say_members(version: ModelVersion) -> str:
     said = ", ".join(
         f"{one['weight']:.2f} {one['trial']} {one['parameters'].get('training.learner', '')}".strip()
         + (f" in {one['models']} folds" if one["models"] > 1 else "")
+        + (" of training and validation rows" if one.get("whole") else "")
         for one in _list_members(version)
     )
     return f"a network that learned from {said}" if taught else said

@@ -158,14 +158,17 @@ def _train_again(
     sizes = {bag.trial.name: bag.bytes for bag in found.bags}
     if len(trained.labels) > _FEW_ROWS:
         return trained
+    # The same ones in each deal: a record says how many models a trial has, and they are those of the first deals.
+    shares = blend_bags(trained, job.spec.training, job.target).shares
+    size = sum(sizes[share.trial.name] * share.models for share in shares)
     for deal in range(1, _MOST_DEALS):
-        winner = blend_bags(trained, job.spec.training, job.target)
-        members = [share.trial for share in winner.shares]
-        size = sum(sizes[share.trial.name] * share.models for share in winner.shares)
         left = seconds - (time.monotonic() - began)
-        if left < _MARGIN * first or size * (deal + 1) / deal > _MOST_BYTES:
+        if left < _MARGIN * first or size * (deal + 1) > _MOST_BYTES:
             break
-        trained = join_bags(trained, train(members, deal))
+        more = train([share.trial for share in shares], deal)
+        if len(more.bags) < len(shares):
+            break
+        trained = join_bags(trained, more)
     return trained
 
 

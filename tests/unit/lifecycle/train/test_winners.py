@@ -1,6 +1,7 @@
 """A learner that fails after its training does not end a search that others finished."""
 
 import dataclasses
+import time
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,40 @@ def test_a_storage_that_does_not_answer_ends_it_so_that_it_can_be_resumed(
 ) -> None:
     with pytest.raises(StorageError):
         search(monkeypatch, {"good": GOOD, "far": StorageError("gone")})
+
+
+def noisy_bag(name: str, seed: int, bytes: int = 1, noise: float = 1.0) -> Bag:
+    trial = Trial(name, {"training.learner": name}, {"epoch": 1.0}, 1.0, "somewhere")
+    margins = 2.0 * LABELS - 1 + noise * np.random.default_rng(seed).normal(size=ROWS)
+    return Bag(trial, (trial,), margins[:, None], bytes)
+
+
+@pytest.mark.parametrize(
+    ("late", "size", "deals"),
+    [(0, 1, [1, 2, 3]), (2, 1, [1, 2]), (0, 10**7, [])],
+    ids=["all", "late", "large"],
+)
+def test_the_same_trials_are_trained_on_each_deal_so_that_a_record_tells_which_models_they_have(
+    late: int, size: int, deals: list[int]
+) -> None:
+    found = Bags(tuple(noisy_bag(name, seed, size) for seed, name in enumerate("abc")), LABELS, None)
+    asked: list[tuple[int, str]] = []
+
+    def train(trials: Any, deal: int) -> Bags:
+        asked.append((deal, "".join(sorted(trial.name for trial in trials))))
+        # answers that would change which of them a blend has
+        bags = [noisy_bag(trial.name, 10 * deal + ord(trial.name), noise=0.1) for trial in trials]
+        return dataclasses.replace(found, bags=tuple(bags[: 1 if deal == late else None]))
+
+    spec = spec_of({"learners": ["linear"], "folds": 5})
+    target = FittedTarget("y", "binary", "boolean", (False, True), (0.5, 0.5))
+    job = Job(spec, Packing(numeric=1), target, NO_ROWS, NO_ROWS)
+    trained = winners._train_again(found, found, job, 1e9, time.monotonic(), train)
+    assert [deal for deal, _ in asked] == deals
+    assert len({names for _, names in asked}) == len(deals[:1])
+    whole = 1 + len([deal for deal in deals if deal != late])
+    assert {len(bag.parts) for bag in trained.bags} <= {1, whole}
+    assert max(len(bag.parts) for bag in trained.bags) == whole
 
 
 @pytest.mark.parametrize(
