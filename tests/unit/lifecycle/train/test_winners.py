@@ -105,10 +105,10 @@ def test_a_storage_that_does_not_answer_ends_it_so_that_it_can_be_resumed(
         search(monkeypatch, {"good": GOOD, "far": StorageError("gone")})
 
 
-def noisy_bag(name: str, seed: int, bytes: int = 1, noise: float = 1.0) -> Bag:
+def noisy_bag(name: str, seed: int, size: int = 1, noise: float = 1.0) -> Bag:
     trial = Trial(name, {"training.learner": name}, {"epoch": 1.0}, 1.0, "somewhere")
     margins = 2.0 * LABELS - 1 + noise * np.random.default_rng(seed).normal(size=ROWS)
-    return Bag(trial, (trial,), margins[:, None], bytes)
+    return Bag(trial, (trial,), margins[:, None], size)
 
 
 @pytest.mark.parametrize(
