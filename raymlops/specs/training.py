@@ -516,12 +516,13 @@ class SearchSpec(Document):
         return self
 
     @model_validator(mode="after")
-    def _something_to_distill(self) -> "SearchSpec":
-        if self.distill and not self.blends:
-            raise ValueError(
-                "distill: true takes a blend of several learners; it needs learners (auto, or some), and neither "
-                "blend: false, glassbox: true nor explanations: true of all learners"
-            )
+    def _something_to_blend(self) -> "SearchSpec":
+        for key, does in (("distill", "takes a blend"), ("refit", "trains the winner")):
+            if getattr(self, key) and not self.blends:
+                raise ValueError(
+                    f"{key}: true {does} of several learners; it needs learners (auto, or some), and neither "
+                    "blend: false, glassbox: true nor explanations: true of all learners"
+                )
         return self
 
     @property

@@ -67,7 +67,7 @@ def choose_winner(
     left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
     winner = blend_bags(found, spec.training, target)
     members = [share.trial for share in winner.shares]
-    refits, enough = _wants_refits(job), len(found.labels) >= _LEAST_ROWS
+    refits, enough = _wants_refits(job, tell), len(found.labels) >= _LEAST_ROWS
     if folds and not (refits and enough and not _fits_folds(found, spec, members, left)):
         trained = _train_folds(found, job, location=location, seconds=left, tell=tell)
         if trained is not None:
@@ -78,13 +78,18 @@ def choose_winner(
     return winner, found
 
 
-def _wants_refits(job: Job) -> bool:
+def _wants_refits(job: Job, tell: Tell) -> bool:
     """Whether the winner's models are to be trained again on all rows, if they are not on folds."""
-    search, wanted = job.spec.search, job.spec.search.refit
-    if wanted is None:
-        wanted = search.max_minutes is not None
-    held = job.train.arrays is not None and job.validation.arrays is not None
-    return wanted and held and job.spec.training.workers == 1
+    search, training = job.spec.search, job.spec.training
+    wanted = search.max_minutes is not None if search.refit is None else search.refit
+    if not wanted:
+        return False
+    why = "this training has several workers" if training.workers > 1 else ""
+    if job.train.arrays is None or job.validation.arrays is None:
+        why = "these take more than training.resident_bytes"
+    if why and search.refit:
+        tell(f"search.refit is left out: one process trains again on all rows in memory, and {why}")
+    return not why
 
 
 def _refit(

@@ -91,6 +91,8 @@ def test_a_model_that_is_to_explain_its_answers_is_one_trial(learners: Any, blen
     if not blends:
         with pytest.raises(SpecError, match=r"distill: true takes a blend.*explanations"):
             spec_of({"learners": learners, "distill": True})
+        with pytest.raises(SpecError, match=r"refit: true trains the winner.*explanations"):
+            spec_of({"learners": learners, "refit": True})
 
 
 @pytest.mark.parametrize("name", candidates.AUTO)

@@ -105,6 +105,31 @@ def test_a_storage_that_does_not_answer_ends_it_so_that_it_can_be_resumed(
         search(monkeypatch, {"good": GOOD, "far": StorageError("gone")})
 
 
+@pytest.mark.parametrize(
+    ("search", "workers", "held", "wanted", "told"),
+    [
+        ({}, 1, True, False, ""),
+        ({"max_minutes": 1}, 1, True, True, ""),
+        ({"max_minutes": 1, "refit": False}, 1, True, False, ""),
+        ({"refit": True}, 1, True, True, ""),
+        ({"refit": True}, 2, True, False, "several workers"),
+        ({"refit": True}, 1, False, False, "resident_bytes"),
+        ({"max_minutes": 1}, 1, False, False, ""),
+    ],
+)
+def test_models_are_trained_on_all_rows_where_that_is_asked_for_and_can_be_done(
+    search: dict[str, Any], workers: int, held: bool, wanted: bool, told: str
+) -> None:
+    spec = spec_of({"learners": ["lightgbm"], **search})
+    spec = spec.model_copy(update={"training": spec.training.model_copy(update={"workers": workers})})
+    target = FittedTarget("y", "binary", "boolean", (False, True), (0.5, 0.5))
+    rows: Any = dataclasses.replace(NO_ROWS, arrays=object() if held else None)
+    lines: list[str] = []
+    assert winners._wants_refits(Job(spec, Packing(numeric=1), target, rows, rows), lines.append) is wanted
+    assert told in "".join(lines)
+    assert bool(lines) is bool(told)
+
+
 def noisy_bag(name: str, seed: int, size: int = 1, noise: float = 1.0) -> Bag:
     trial = Trial(name, {"training.learner": name}, {"epoch": 1.0}, 1.0, "somewhere")
     margins = 2.0 * LABELS - 1 + noise * np.random.default_rng(seed).normal(size=ROWS)
