@@ -218,7 +218,7 @@ def with_parameters(spec: ExperimentSpec, parameters: dict[str, Any]) -> Experim
     if value["training"]["learner"] != "network":  # what the spec says of networks is for other trials
         value["network"] = NetworkSpec().model_dump()
     if "training.learner" in parameters:
-        value["search"].update(learners=None, glassbox=False, distill=None, space={})
+        value["search"].update(learners=None, glassbox=False, distill=None, refit=None, space={})
     return validate_document(value, ExperimentSpec, source=f"the parameters {parameters}")
 
 
@@ -232,5 +232,6 @@ def to_one_trial(spec: ExperimentSpec) -> ExperimentSpec:
         "learners": None,
         "glassbox": False,
         "distill": None,
+        "refit": None,
     }
     return spec.model_copy(update={"search": spec.search.model_copy(update=alone)})

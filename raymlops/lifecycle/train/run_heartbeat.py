@@ -127,7 +127,9 @@ def digests_of(spec: ExperimentSpec) -> set[str]:
 def _as_before(spec: ExperimentSpec) -> tuple[ExperimentSpec, ExperimentSpec]:
     networks = spec.model_copy(
         update={
-            "search": spec.search.model_copy(update={"learners": None, "glassbox": False, "distill": None})
+            "search": spec.search.model_copy(
+                update={"learners": None, "glassbox": False, "distill": None, "refit": None}
+            )
         }
     )
     return networks, defaults.fix(networks)
